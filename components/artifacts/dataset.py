@@ -1,0 +1,141 @@
+"""The Dataset artifact: images and labels of three splits, with what is needed to normalise them.
+
+Shapes: N images, C channels, H height, W width.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from components.artifacts.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split: ``images`` uint8 [N, C, H, W] and ``labels`` int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A labelled image data set.
+
+    ``mean`` and ``std`` are per channel, of the training split, for pixel values scaled to [0, 1].
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    seed: int
+    source: str
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one image, (C, H, W)."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def split(self, name: str) -> Split:
+        """Return the split called ``name``: train, validation or test."""
+        split: Split = getattr(self, name)
+        return split
+
+
+def check_split(name: str, split: Split, classes: int) -> None:
+    """Raise ValueError unless images and labels fit each other and every label names a class."""
+    images, labels = split.images, split.labels
+    if images.ndim != 4 or images.dtype != torch.uint8:
+        raise ValueError(f"{name} images must be uint8 [N, C, H, W], but got {images.dtype} {list(images.shape)}.")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(f"{name} labels must be int64 [{len(images)}], but got {labels.dtype} {list(labels.shape)}.")
+    if not len(labels):
+        raise ValueError(f"{name} must hold at least one image, but got 0.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"{name} labels must be in [0, {classes}), but got {low if low < 0 else high}.")
+
+
+def save_dataset(directory: Path, dataset: Dataset) -> None:
+    """Write ``dataset`` to ``directory``, whole or not at all.
+
+    Raises:
+        ValueError: images or labels break a rule of the format.
+        OSError: the disk is full or not writable.
+    """
+    for name in SPLITS:
+        check_split(name, dataset.split(name), len(dataset.classes))
+    with new_directory(directory) as scratch:
+        files = {}
+        for name in SPLITS:
+            split = dataset.split(name)
+            path = scratch / f"{name}.safetensors"
+            save_file({"images": split.images.contiguous(), "labels": split.labels.contiguous()}, path)
+            files[path.name] = sha256(path)
+        description = {
+            "format_version": FORMAT_VERSION,
+            "name": dataset.name,
+            "classes": list(dataset.classes),
+            "shape": list(dataset.shape),
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+            "splits": {name: len(dataset.split(name)) for name in SPLITS},
+            "seed": dataset.seed,
+            "source": dataset.source,
+            "files": files,
+        }
+        (scratch / "dataset.json").write_bytes(json_bytes(description))
+
+
+def load_dataset(directory: Path) -> Dataset:
+    """Read and verify the dataset in ``directory``.
+
+    Raises:
+        ArtifactError: a missing or damaged file, an unknown format version, labels out of range.
+    """
+    description = read_json(directory / "dataset.json", format_version=FORMAT_VERSION)
+    verify_files(directory, description["files"])
+    splits = {name: _load_split(directory / f"{name}.safetensors", description) for name in SPLITS}
+    return Dataset(
+        name=description["name"],
+        classes=tuple(description["classes"]),
+        mean=tuple(description["mean"]),
+        std=tuple(description["std"]),
+        seed=description["seed"],
+        source=description["source"],
+        **splits,
+    )
+
+
+def dataset_digest(directory: Path) -> str:
+    """Return the digest that names this dataset: that of dataset.json, which holds all the others."""
+    return sha256(directory / "dataset.json")
+
+
+def _load_split(path: Path, description: Mapping[str, Any]) -> Split:
+    try:
+        tensors = load_file(path)
+        split = Split(images=tensors["images"], labels=tensors["labels"])
+        check_split(path.stem, split, len(description["classes"]))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ArtifactError(f"{path} is not a split of a dataset: {error}") from error
+    if list(split.images.shape[1:]) != description["shape"]:
+        raise ArtifactError(f"{path} images must be {description['shape']}, but got {list(split.images.shape[1:])}.")
+    return split

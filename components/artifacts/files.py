@@ -1,0 +1,144 @@
+"""Files and directories that appear whole or not at all, and their digests. Stdlib only."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class ArtifactError(ValueError):
+    """An artifact is missing, of an unknown format version, or does not match its digests."""
+
+
+@contextlib.contextmanager
+def new_directory(final: Path) -> Iterator[Path]:
+    """Yield a scratch directory that becomes ``final`` when the block ends well.
+
+    When the block raises, or the process dies, ``final`` is what it was before. A directory that
+    stands at ``final`` already is replaced. Scratch directories of dead processes are removed.
+
+    Raises:
+        OSError: the disk is full or not writable; the text names the directory.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(final)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}-", dir=final.parent))
+    scratch.chmod(0o755)
+    try:
+        yield scratch
+        for path in scratch.rglob("*"):
+            _sync(path)
+        _replace_directory(scratch, final)
+        _sync(final.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(
+                error.errno, f"{os.strerror(error.errno)} while writing {final}; nothing of it was kept"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_file(final: Path, content: bytes) -> None:
+    """Write ``content`` to ``final`` so that a reader sees the old content or the new, never a part."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{final.name}.{os.getpid()}-", dir=final.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, final)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(final: Path, content: Any) -> None:
+    """Write ``content`` as JSON, whole or not at all. Non-finite numbers are refused with ValueError."""
+    write_file(final, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Return ``content`` as indented UTF-8 JSON; non-finite numbers are refused with ValueError."""
+    return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
+    """Read a JSON object and check its ``format_version``.
+
+    Raises:
+        ArtifactError: the file is missing, is no JSON object, or has another format version.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path.parent} must hold a file {path.name}, but it is missing.")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ArtifactError(f"{path} must be JSON, but: {error}.") from None
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found != format_version:
+        raise ArtifactError(f"{path} must have format_version {format_version}, but got {found}.")
+    return dict(content)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digests(directory: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below ``directory`` by its relative name."""
+    return {
+        path.relative_to(directory).as_posix(): sha256(path) for path in sorted(directory.rglob("*")) if path.is_file()
+    }
+
+
+def verify_files(directory: Path, digests: dict[str, str]) -> None:
+    """Check that every named file is there and has its digest.
+
+    Raises:
+        ArtifactError: the first file that is missing or differs, by name.
+    """
+    for name, expected in digests.items():
+        path = directory / name
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise ArtifactError(f"{directory} names a file outside itself: {name!r}.")
+        if not path.is_file():
+            raise ArtifactError(f"{directory} must hold a file {name}, but it is missing.")
+        if (found := sha256(path)) != expected:
+            raise ArtifactError(f"{path} must have sha256 {expected}, but has {found}: it was damaged or changed.")
+
+
+def _remove_abandoned(final: Path) -> None:
+    for path in final.parent.glob(f".{final.name}.*-*"):
+        owner = path.name.removeprefix(f".{final.name}.").split("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace_directory(scratch: Path, final: Path) -> None:
+    if final.is_dir() and any(final.iterdir()):
+        old = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}-", dir=final.parent))
+        os.replace(final, old)
+        os.replace(scratch, final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(scratch, final)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,162 @@
+"""The Model artifact: a network whose architecture and weights may have been changed, as data.
+
+Loading builds the base network from its factory, applies the structural edits, loads the weights
+strictly and installs the activation quantizers. Nothing in the directory is ever executed.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from components.artifacts.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
+from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from components.artifacts.structure import apply_edits, find_edits
+from components.networks.build import NetworkSpec, build
+
+FORMAT_VERSION = 1
+SCALE = "::scale"  # suffix of a quantized weight's scale in weights.safetensors
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network in memory, with what its artifact needs beside the weights.
+
+    Attributes:
+        module: the network. Its parameters are float; where ``quantized`` names one, its value is the
+            dequantized one. Where ``activations`` names a module, the quantizer is hooked in.
+        network: how to build the base network.
+        quantized: integer form of weights, by state-dict name.
+        activations: input quantizers, by module name.
+        masked: state-dict names of the weights whose zeros are pruned and must stay zero.
+        lineage: one record per stage that made this model, oldest first (see ``stage_record``).
+    """
+
+    module: nn.Module
+    network: NetworkSpec
+    quantized: Mapping[str, QuantizedTensor] = dataclasses.field(default_factory=dict)
+    activations: Mapping[str, ActivationQuantizer] = dataclasses.field(default_factory=dict)
+    masked: tuple[str, ...] = ()
+    lineage: tuple[Mapping[str, Any], ...] = ()
+
+    def masks(self) -> dict[str, Tensor]:
+        """Return the boolean masks of the pruned weights by name: True where a weight is kept."""
+        state = self.module.state_dict()
+        return {name: state[name] != 0 for name in self.masked}
+
+
+def save_model(directory: Path, model: Model, files: Mapping[str, bytes] | None = None) -> None:
+    """Write ``model`` to ``directory``, whole or not at all.
+
+    Args:
+        directory: where; replaced if it is there.
+        model: what.
+        files: further files by name, such as ``model.onnx``; their digests are kept too.
+
+    Raises:
+        ValueError: the module differs from its base in a way that edits cannot say, a parameter is
+            not finite, or a quantized weight is not what its integers say.
+        OSError: the disk is full or not writable.
+    """
+    edits = find_edits(build(model.network), model.module)
+    tensors = encode_state(model)
+    with new_directory(directory) as scratch:
+        save_file(tensors, scratch / "weights.safetensors")
+        for name, content in (files or {}).items():
+            (scratch / name).write_bytes(content)
+        description = describe(model, edits)
+        description["files"] = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
+        (scratch / "model.json").write_bytes(json_bytes(description))
+
+
+def load_model(directory: Path) -> Model:
+    """Read and verify the model in ``directory``; it is in evaluation mode and on the CPU.
+
+    Raises:
+        ArtifactError: a missing or damaged file, an unknown format version, weights that do not fit.
+    """
+    description = read_description(directory)
+    verify_files(directory, description["files"])
+    path = directory / "weights.safetensors"
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ArtifactError(f"{path} must be in the safetensors format, but: {error}.") from None
+    try:
+        return decode(description, tensors)
+    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ArtifactError(f"{directory} does not describe a model: {error}") from error
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """Return model.json of the model in ``directory``; only its format version is checked."""
+    return read_json(directory / "model.json", format_version=FORMAT_VERSION)
+
+
+def model_digest(directory: Path) -> str:
+    """Return the digest that names this model: that of model.json, which holds all the others."""
+    return sha256(directory / "model.json")
+
+
+def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return model.json's content, except the digests of the files."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},
+        "edits": edits,
+        "quantization": {
+            "weights": {name: tensor.describe() for name, tensor in model.quantized.items()},
+            "activations": {name: dataclasses.asdict(quantizer) for name, quantizer in model.activations.items()},
+        },
+        "masked": list(model.masked),
+        "lineage": [dict(record) for record in model.lineage],
+    }
+
+
+def encode_state(model: Model) -> dict[str, Tensor]:
+    """Return the tensors that the artifact stores: integers and scales for quantized weights, else as they are."""
+    tensors = {}
+    for name, tensor in model.module.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"every weight must be finite, but {name} holds NaN or infinity.")
+        quantized = model.quantized.get(name)
+        if quantized is None:
+            tensors[name] = tensor.clone()
+            continue
+        if not torch.equal(quantized.dequantize(), tensor):
+            raise ValueError(f"weight {name} was changed after it was quantized; quantize it again.")
+        tensors[name] = quantized.integers.contiguous()
+        tensors[name + SCALE] = quantized.scale.contiguous()
+    return tensors
+
+
+def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
+    """Rebuild a model from model.json's content and its stored tensors (the inverse of ``encode_state``)."""
+    network = NetworkSpec(**description["network"])
+    module = build(network)
+    apply_edits(module, description["edits"])
+    weights = description["quantization"]["weights"]
+    quantized = {
+        name: QuantizedTensor(tensors[name], tensors[name + SCALE], int(spec["bits"])) for name, spec in weights.items()
+    }
+    state = {name: tensor for name, tensor in tensors.items() if not name.endswith(SCALE)}
+    state.update({name: tensor.dequantize() for name, tensor in quantized.items()})
+    module.load_state_dict(state, strict=True)
+    activations = {
+        name: ActivationQuantizer(**spec) for name, spec in description["quantization"]["activations"].items()
+    }
+    install_quantizers(module, activations)
+    return Model(
+        module=module.eval(),
+        network=network,
+        quantized=quantized,
+        activations=activations,
+        masked=tuple(description["masked"]),
+        lineage=tuple(description["lineage"]),
+    )

@@ -1,0 +1,62 @@
+"""Quantized tensors: integers with what turns them back into floats.
+
+Shapes: weight [O, I, ...] with one scale per output channel [O] or one for the whole tensor [1].
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedTensor:
+    """A weight on a symmetric uniform grid: value = integer * scale.
+
+    ``integers`` is int8, shaped like the weight, within [-(2^(bits-1) - 1), 2^(bits-1) - 1]: the grid
+    is symmetric, so zero stays zero. ``scale`` is float32, [O] or [1].
+    """
+
+    integers: Tensor
+    scale: Tensor
+    bits: int
+
+    def __post_init__(self) -> None:
+        limit = 2 ** (self.bits - 1) - 1
+        if self.integers.dtype != torch.int8 or int(self.integers.abs().max()) > limit:
+            raise ValueError(f"integers of {self.bits} bits must be int8 within [-{limit}, {limit}].")
+        if self.scale.dtype != torch.float32 or self.scale.shape not in {(1,), self.integers.shape[:1]}:
+            raise ValueError(f"scale must be float32 [1] or [{len(self.integers)}], but got {list(self.scale.shape)}.")
+
+    def dequantize(self) -> Tensor:
+        """Return the float32 weight that the integers stand for."""
+        return self.integers.float() * self.scale.reshape(-1, *[1] * (self.integers.ndim - 1))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what model.json says of this tensor."""
+        granularity = "channel" if len(self.scale) > 1 or len(self.integers) == 1 else "tensor"
+        return {"scheme": "uniform", "bits": self.bits, "granularity": granularity, "symmetric": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationQuantizer:
+    """Simulate in float what an integer kernel sees: a forward pre-hook that rounds a module's input.
+
+    Integers are uint8 in [0, 2^bits - 1]; value = (integer - zero_point) * scale.
+    """
+
+    scale: float
+    zero_point: int
+    bits: int = 8
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the inputs of ``module`` with the first one on the grid."""
+        first = torch.fake_quantize_per_tensor_affine(inputs[0], self.scale, self.zero_point, 0, 2**self.bits - 1)
+        return (first, *inputs[1:])
+
+
+def install_quantizers(module: nn.Module, activations: dict[str, ActivationQuantizer]) -> None:
+    """Hook every named submodule so that its input is quantized as an integer kernel would see it."""
+    for name, quantizer in activations.items():
+        module.get_submodule(name).register_forward_pre_hook(quantizer)

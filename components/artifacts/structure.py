@@ -1,0 +1,107 @@
+"""Structural edits: how a network's layers differ in shape from the ones its factory builds.
+
+An edit says, by module name, the constructor attributes that changed: channel and feature counts,
+a bias gained by folding a batch norm, or that the module became an Identity. Applying the edits to a
+freshly built base network gives modules of the very shapes that the weights have.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv2d: ("in_channels", "out_channels", "groups"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.BatchNorm1d: ("num_features",),
+    nn.BatchNorm2d: ("num_features",),
+}
+Edits = dict[str, dict[str, Any]]
+
+
+def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
+    """Return the edits that turn ``base`` into the structure of ``changed``.
+
+    Raises:
+        ValueError: a difference that edits cannot express, with the module's name.
+    """
+    edits: Edits = {}
+    originals = dict(base.named_modules())
+    for name, module in changed.named_modules():
+        if name not in originals:
+            raise ValueError(f"module {name!r} is not part of the base network; only shapes may change.")
+        edit = _edit(name, originals[name], module)
+        if edit:
+            edits[name] = edit
+    apply_edits(base, edits)
+    _check_same_shapes(base, changed)
+    return edits
+
+
+def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give the named submodules their edited shapes, in place; their weights are left empty.
+
+    Raises:
+        ValueError: an edit names a module or an attribute that the network does not have.
+    """
+    for name, edit in edits.items():
+        try:
+            target = module.get_submodule(name)
+        except AttributeError:
+            raise ValueError(f"a structural edit names module {name!r}, which the network does not have.") from None
+        if edit.get("type") == "Identity":
+            parent, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(parent), leaf, nn.Identity())
+            continue
+        allowed = (*ATTRIBUTES.get(type(target), ()), "bias")
+        for attribute, value in edit.items():
+            if attribute not in allowed or isinstance(value, bool) != (attribute == "bias"):
+                raise ValueError(f"a structural edit of {name!r} must set {allowed}, but got {attribute}={value!r}.")
+            if attribute != "bias":
+                setattr(target, attribute, value)
+        _reshape(target, bias=edit.get("bias"))
+
+
+def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
+    if isinstance(module, nn.Identity) and not isinstance(original, nn.Identity):
+        return {"type": "Identity"}
+    if type(module) is not type(original):
+        raise ValueError(f"module {name!r} is a {type(module).__name__}, but the base has {type(original).__name__}.")
+    edit = {
+        attribute: getattr(module, attribute)
+        for attribute in ATTRIBUTES.get(type(module), ())
+        if getattr(module, attribute) != getattr(original, attribute)
+    }
+    if isinstance(module, nn.Conv2d | nn.Linear) and (module.bias is None) != (original.bias is None):
+        edit["bias"] = module.bias is not None
+    return edit
+
+
+def _reshape(module: nn.Module, *, bias: bool | None) -> None:
+    if isinstance(module, nn.Conv2d):
+        shape: tuple[int, ...] = (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
+    elif isinstance(module, nn.Linear):
+        shape = (module.out_features, module.in_features)
+    else:
+        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        shape = (module.num_features,)
+        for buffer in ("running_mean", "running_var"):
+            if getattr(module, buffer) is not None:
+                setattr(module, buffer, torch.empty(shape))
+    if module.weight is not None:
+        module.weight = nn.Parameter(torch.empty(shape))
+    if bias if bias is not None else module.bias is not None:
+        module.bias = nn.Parameter(torch.empty(shape[:1]))
+    else:
+        module.bias = None
+
+
+def _check_same_shapes(edited: nn.Module, changed: nn.Module) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in edited.state_dict().items()}
+    for name, tensor in changed.state_dict().items():
+        if shapes.get(name) != tuple(tensor.shape):
+            raise ValueError(
+                f"tensor {name!r} has shape {list(tensor.shape)}, which no edit of the base network gives"
+                f" ({shapes.get(name)})."
+            )

@@ -1,0 +1,137 @@
+"""Build any network from its name: built in, ``torchvision:<name>``, or ``package.module:factory``."""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from components.networks import lenet, mobilenet, resnet
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "lenet5": lenet.lenet5,
+    "lenet_cifar": lenet.lenet_cifar,
+    "lenet300": lenet.lenet300,
+    "resnet8": resnet.resnet8,
+    "resnet20": resnet.resnet20,
+    "resnet56": resnet.resnet56,
+    "mobilenet_small": mobilenet.mobilenet_small,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """How to build a network: a name and JSON arguments (``classes``, ``channels``, ``image_size``, ``width``)."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def check_network(name: str) -> None:
+    """Raise ValueError, saying what would be right, unless ``name`` names a network; builds nothing."""
+    factory(name)
+
+
+def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
+    """Build a network with weights drawn from ``seed``; the global generator is left as it was.
+
+    Raises:
+        ValueError: an unknown name, wrong arguments, or images that the network cannot take.
+    """
+    make = factory(spec.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module = make(**spec.arguments)
+        except TypeError as error:
+            raise ValueError(f"network {spec.name!r} must take {dict(spec.arguments)}, but: {error}.") from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"network {spec.name!r} must be a factory of torch modules, but gave {type(module).__name__}.")
+    return module
+
+
+def check_images(module: nn.Module, spec: NetworkSpec) -> None:
+    """Raise ValueError unless the network takes images of its spec's shape and returns one logit per class."""
+    channels, size, classes = (spec.arguments[key] for key in ("channels", "image_size", "classes"))
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            logits_NK = module(torch.zeros(2, channels, size, size))
+    except RuntimeError as error:
+        shape = f"{channels}x{size}x{size}"
+        raise ValueError(f"network {spec.name!r} must take images of {shape}, but: {error}") from error
+    finally:
+        module.train(was_training)
+    if tuple(logits_NK.shape) != (2, classes):
+        raise ValueError(
+            f"network {spec.name!r} must return logits [N, {classes}], but gave {list(logits_NK.shape)} for N = 2."
+        )
+
+
+def factory(name: str) -> Callable[..., nn.Module]:
+    """Return the factory that ``name`` stands for; it takes classes, channels, image_size and more.
+
+    Raises:
+        ValueError: there is none; the text lists the built-in names and the two other forms.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    prefix, _, rest = name.partition(":")
+    if prefix == "torchvision" and rest:
+        return _torchvision_factory(rest)
+    if prefix and rest:
+        try:
+            made: Callable[..., nn.Module] = getattr(importlib.import_module(prefix), rest)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
+        return made
+    raise ValueError(
+        f"network must be one of {', '.join(sorted(NETWORKS))}, or torchvision:<name>, or package.module:factory,"
+        f" but got {name!r}."
+    )
+
+
+def _torchvision_factory(name: str) -> Callable[..., nn.Module]:
+    from torchvision import models  # costs seconds, and only these networks need it
+
+    try:
+        builder = models.get_model_builder(name)
+    except ValueError:
+        raise ValueError(f"torchvision has no network {name!r}; see torchvision.models.list_models().") from None
+
+    def make(classes: int, channels: int, image_size: int, width: float = 1.0, **arguments: Any) -> nn.Module:
+        accepted = inspect.signature(builder).parameters
+        if width != 1.0 and name.startswith("mobilenet"):
+            arguments["width_mult"] = width
+        elif width != 1.0:
+            raise ValueError(f"torchvision:{name} has no width; width must be 1.0, but got {width}.")
+        if "weights" in accepted:
+            arguments["weights"] = None
+        module = builder(num_classes=classes, **arguments)
+        if channels != 3:
+            _replace_stem(module, channels)
+        return module
+
+    return make
+
+
+def _replace_stem(module: nn.Module, channels: int) -> None:
+    """Let the first convolution take ``channels`` instead of 3, in place."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Conv2d) and child.in_channels == 3:
+            parent, _, leaf = name.rpartition(".")
+            stem = nn.Conv2d(
+                channels,
+                child.out_channels,
+                child.kernel_size,
+                child.stride,
+                child.padding,
+                bias=child.bias is not None,
+            )
+            setattr(module.get_submodule(parent), leaf, stem)
+            return
+    raise ValueError(f"the network has no convolution over 3 channels to adapt to images of {channels}.")

@@ -1,0 +1,79 @@
+"""LeNets. Images [N, C, H, W] -> logits [N, classes]."""
+
+import math
+from collections import OrderedDict
+
+from torch import nn
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return ``channels`` times ``width``, rounded to a multiple of 8 (odd counts cost time) but at least 1.
+
+    A width of 1 changes nothing, so that the published networks keep their published sizes.
+    """
+    if width == 1.0:
+        return channels
+    count = channels * width
+    return max(8, round(count / 8) * 8) if count >= 4 else max(1, round(count))
+
+
+def lenet5(classes: int, channels: int, image_size: int, width: float = 1.0) -> nn.Sequential:
+    """Build LeNet-5 as in Caffe: 20-50-500, ReLU, max pooling; 431,080 parameters at 1x28x28 and 10 classes."""
+    first, second, third = scaled(20, width), scaled(50, width), scaled(500, width)
+    side = ((image_size - 4) // 2 - 4) // 2
+    if side < 1:
+        raise ValueError(f"lenet5 needs images of at least 16 pixels, but got {image_size}.")
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(channels, first, 5),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(first, second, 5),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(second * side * side, third),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(third, classes),
+        )
+    )
+
+
+def lenet_cifar(classes: int, channels: int, image_size: int, width: float = 1.0) -> nn.Sequential:
+    """Build the LeNet-like CIFAR-10 network of the article that Kondense stems from: 6-16-120-84."""
+    first, second = scaled(6, width), scaled(16, width)
+    hidden1, hidden2 = scaled(120, width), scaled(84, width)
+    side = ((image_size - 4) // 2 - 4) // 2
+    if side < 1:
+        raise ValueError(f"lenet_cifar needs images of at least 16 pixels, but got {image_size}.")
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(channels, first, 5),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(first, second, 5),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(second * side * side, hidden1),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(hidden1, hidden2),
+            relu4=nn.ReLU(),
+            fc3=nn.Linear(hidden2, classes),
+        )
+    )
+
+
+def lenet300(classes: int, channels: int, image_size: int, width: float = 1.0) -> nn.Sequential:
+    """Build LeNet-300-100, fully connected; 266,610 parameters at 1x28x28 and 10 classes."""
+    first, second = scaled(300, width), scaled(100, width)
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(math.prod((channels, image_size, image_size)), first),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(first, second),
+            relu2=nn.ReLU(),
+            fc3=nn.Linear(second, classes),
+        )
+    )
