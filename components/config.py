@@ -82,7 +82,7 @@ class Config:
             return float(value)
         if type(value) is not kind:
             raise ValueError(f"{name} must be {kind.__name__}, but got {value!r}.")
-        if kind is float and math.isnan(value):
+        if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{name} must be a number, but got {value}.")
         return value
 

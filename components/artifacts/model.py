@@ -121,8 +121,8 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
 def encode_state(model: Model) -> dict[str, Tensor]:
     """Return the tensors that the artifact stores: integers and scales for quantized weights, else as they are."""
     tensors = {}
-    for name, tensor in model.module.state_dict().items():
-        tensor = tensor.detach().cpu().contiguous()
+    for name, value in model.module.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
         if not torch.isfinite(tensor).all():
             raise ValueError(f"every weight must be finite, but {name} holds NaN or infinity.")
         quantized = model.quantized.get(name)

@@ -1,0 +1,63 @@
+"""What is known of an experiment when a suggestion is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Goal = Literal["minimize", "maximize"]
+
+
+class Status(StrEnum):
+    """The last condition of a trial."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    KILLED = "killed"
+    EARLY_STOPPED = "early_stopped"
+    METRICS_UNAVAILABLE = "metrics_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One trial as the controller reports it.
+
+    Args:
+        name: as issued by a suggester.
+        assignments: parameter names to Katib's strings.
+        status: its last condition.
+        value: the objective, in the experiment's own direction; None or NaN if there is none.
+    """
+
+    name: str
+    assignments: Mapping[str, str]
+    status: Status
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """The state from which a suggester works; it has no memory of its own.
+
+    Args:
+        trials: all trials reported, in any order; those whose name was not issued are ignored.
+        issued: the ledger of issued trials: setting `issued` of the last Suggestion, empty at the start.
+        goal: direction of the objective.
+        experiment: its name, the start of every trial's name, at most 40 characters.
+
+    Raises:
+        ValueError: the goal or the name breaks a rule.
+    """
+
+    trials: tuple[Trial, ...] = ()
+    issued: str = ""
+    goal: Goal = "minimize"
+    experiment: str = "experiment"
+
+    def __post_init__(self) -> None:
+        if self.goal not in ("minimize", "maximize"):
+            raise ValueError(f"goal must be minimize or maximize, but got {self.goal!r}.")
+        if not 1 <= len(self.experiment) <= 40:
+            raise ValueError(f"an experiment's name must have 1 to 40 characters, but got {self.experiment!r}.")

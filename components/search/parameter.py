@@ -1,0 +1,233 @@
+"""One hyperparameter: its values as Katib's strings and as coordinates in [0, 1]."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["double", "int", "discrete", "categorical"]
+Distribution = Literal["uniform", "logUniform", "normal", "logNormal"]
+
+KINDS = ("double", "int", "discrete", "categorical")
+DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
+
+DIGITS = 10  # of a double's string: enough for any search, few enough to survive the trip to [0, 1] and back
+SIGMAS = 3.0  # min and max of a normal distribution lie this many standard deviations from its mean, as in Katib
+STANDARD_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A hyperparameter as an Experiment states it.
+
+    Args:
+        name: unique within its space.
+        kind: `discrete` is a list of numbers (ordered), `categorical` a list of words (unordered).
+        low: smallest value of a double or int.
+        high: largest value of a double or int.
+        step: distance between neighbouring values; None leaves a double continuous and means 1 for an int.
+        distribution: of a double or int: uniform or normal (mean in the middle, range of six standard deviations,
+            cut at the range), on a linear or logarithmic axis.
+        values: the strings of a discrete or categorical parameter.
+
+    Raises:
+        ValueError: a rule is broken; the message gives the parameter, the rule and the value.
+    """
+
+    name: str
+    kind: Kind
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    distribution: Distribution = "uniform"
+    values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a parameter's name must not be empty.")
+        if self.kind not in KINDS:
+            raise self.error(f"parameterType must be one of {', '.join(KINDS)}, but got {self.kind!r}")
+        if self.distribution not in DISTRIBUTIONS:
+            raise self.error(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, but got {self.distribution!r}")
+        if self.kind in ("discrete", "categorical"):
+            self._check_values()
+        else:
+            self._check_range()
+
+    def error(self, text: str) -> ValueError:
+        """Return a ValueError that names this parameter."""
+        return ValueError(f"parameter {self.name!r}: {text}.")
+
+    def _check_values(self) -> None:
+        if not self.values:
+            raise self.error(f"a {self.kind} parameter needs a non-empty list")
+        if self.low is not None or self.high is not None or self.step is not None:
+            raise self.error(f"a {self.kind} parameter takes a list, not min, max or step")
+        seen: set[str | float] = set()
+        for value in self.values:
+            key = self.number(value) if self.kind == "discrete" else value
+            if key in seen:
+                raise self.error(f"the list must not repeat a value, but {value!r} comes twice")
+            seen.add(key)
+
+    def _check_range(self) -> None:
+        if self.values:
+            raise self.error(f"a {self.kind} parameter takes min and max, not a list")
+        if self.low is None or self.high is None:
+            raise self.error(f"a {self.kind} parameter needs min and max, but got min={self.low}, max={self.high}")
+        for label, value in (("min", self.low), ("max", self.high), ("step", self.step)):
+            if value is not None and not math.isfinite(value):
+                raise self.error(f"{label} must be finite, but got {value}")
+            if self.kind == "int" and value is not None and value != int(value):
+                raise self.error(f"{label} of an int parameter must be whole, but got {value}")
+        if self.low > self.high:
+            raise self.error(f"min must not be above max, but got min={self.low:g}, max={self.high:g}")
+        if self.step is not None and self.step <= 0:
+            raise self.error(f"step must be above 0, but got {self.step:g}")
+        if self.logarithmic and self.low <= 0:
+            raise self.error(f"min must be above 0 with distribution {self.distribution}, but got {self.low:g}")
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the axis is logarithmic."""
+        return self.distribution in ("logUniform", "logNormal")
+
+    @property
+    def ordered(self) -> bool:
+        """Whether neighbouring coordinates mean similar values."""
+        return self.kind != "categorical"
+
+    @property
+    def levels(self) -> int | None:
+        """The number of different values; None for a continuous parameter."""
+        if self.values:
+            return len(self.values)
+        if self.step is None and self.kind == "double":
+            return None
+        low, high = _exact(self.low), _exact(self.high)
+        return int((high - low) // self._spacing) + 1
+
+    @property
+    def _spacing(self) -> Decimal:
+        return _exact(1.0 if self.step is None else self.step)
+
+    def number(self, text: str) -> float:
+        """Return the number that `text` stands for.
+
+        Raises:
+            ValueError: it is not a finite number.
+        """
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise self.error(f"a value must be a finite number, but got {text!r}")
+        return value
+
+    def level(self, index: int) -> str:
+        """Return the string of value number `index` in rising order (in the list's order for a categorical)."""
+        if self.kind == "categorical":
+            return self.values[index]
+        if self.kind == "discrete":
+            return sorted(self.values, key=float)[index]
+        exact = _exact(self.low) + index * self._spacing
+        return str(int(exact)) if self.kind == "int" else repr(float(exact))
+
+    def to_unit(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return the coordinates of values given as strings, [N] in [0, 1].
+
+        A value of a list, step or int lies in the middle of its cell. `from_unit` gives back the same string for
+        every string that it made.
+
+        Raises:
+            ValueError: a string is no value of this parameter.
+        """
+        if self.values:
+            position = {self.level(index): (index + 0.5) / len(self.values) for index in range(len(self.values))}
+            try:
+                return np.array([position[text] for text in texts], dtype=np.float64)
+            except KeyError as error:
+                raise self.error(f"must be one of {', '.join(self.values)}, but got {error.args[0]!r}") from None
+        try:
+            numbers = np.array([float(text) for text in texts], dtype=np.float64)
+        except ValueError:
+            numbers = np.array([self.number(text) for text in texts], dtype=np.float64)
+        levels = self.levels
+        if levels is not None and self.distribution == "uniform":
+            index = np.rint((numbers - float(self.low or 0)) / float(self._spacing))
+            return np.clip((index + 0.5) / levels, 0.0, 1.0)
+        return self._cumulative(self._warp(numbers))
+
+    def from_unit(self, unit: NDArray[np.float64]) -> list[str]:
+        """Return the values at coordinates `unit` [N] in [0, 1], as strings that Katib takes."""
+        levels = self.levels
+        if levels is None:
+            return [repr(value) for value in self._tidy(self._unwarp(self._quantile(unit)))]
+        if self.values or self.distribution == "uniform":
+            index = np.clip(np.floor(unit * levels), 0, levels - 1)
+        else:
+            distance = (self._unwarp(self._quantile(unit)) - float(self.low or 0)) / float(self._spacing)
+            index = np.clip(np.rint(distance), 0, levels - 1)
+        if self.kind == "discrete":
+            ascending = sorted(self.values, key=float)
+            return [ascending[int(i)] for i in index]
+        return [self.level(int(i)) for i in index]
+
+    def _edges(self) -> tuple[float, float]:
+        """Return the ends of the axis; the outer cells of a quantized one are as wide on both sides of their value."""
+        low, high = float(self.low or 0), float(self.high or 0)
+        ends = self._warp(np.array([low, high]))
+        levels = self.levels
+        if levels is None or levels == 1:
+            return float(ends[0]), float(ends[1])
+        half = float(self._spacing) / 2
+        top = float(_exact(self.low) + (levels - 1) * self._spacing)
+        inner = self._warp(np.array([low + half, top - half, top]))
+        return float(2 * ends[0] - inner[0]), float(2 * inner[2] - inner[1])
+
+    def _warp(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.log(np.maximum(numbers, np.finfo(np.float64).tiny)) if self.logarithmic else numbers
+
+    def _unwarp(self, axis: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.exp(axis) if self.logarithmic else axis
+
+    def _cumulative(self, axis: NDArray[np.float64]) -> NDArray[np.float64]:
+        start, stop = self._edges()
+        if stop <= start:
+            return np.full(axis.shape, 0.5)
+        share = np.clip((axis - start) / (stop - start), 0.0, 1.0)
+        if self.distribution in ("uniform", "logUniform"):
+            return share
+        tail = STANDARD_NORMAL.cdf(-SIGMAS)
+        mass = np.array([STANDARD_NORMAL.cdf(SIGMAS * (2 * x - 1)) for x in share], dtype=np.float64)
+        return np.clip((mass - tail) / (1 - 2 * tail), 0.0, 1.0)
+
+    def _quantile(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        start, stop = self._edges()
+        share = np.clip(unit, 0.0, 1.0)
+        if self.distribution in ("normal", "logNormal"):
+            tail = STANDARD_NORMAL.cdf(-SIGMAS)
+            z = [STANDARD_NORMAL.inv_cdf(tail + (1 - 2 * tail) * x) for x in share]
+            share = np.clip(np.array(z) / (2 * SIGMAS) + 0.5, 0.0, 1.0)
+        return np.asarray(start + share * (stop - start), dtype=np.float64)
+
+    def _tidy(self, numbers: NDArray[np.float64]) -> list[float]:
+        """Round to DIGITS of the range (of the value itself on a logarithmic axis), never past an end."""
+        low, high = float(self.low or 0), float(self.high or 0)
+        if self.logarithmic:
+            rounded = [float(f"{x:.{DIGITS}g}") for x in numbers.tolist()]
+        else:
+            decimals = DIGITS - math.ceil(math.log10(high - low)) if high > low else DIGITS
+            rounded = [round(x, decimals) for x in numbers.tolist()]
+        return [min(max(x, low), high) for x in rounded]
+
+
+def _exact(value: float | None) -> Decimal:
+    """Return the decimal number that a person wrote: 0.1 is a tenth, not its binary neighbour."""
+    return Decimal(repr(value))
