@@ -1,0 +1,95 @@
+"""Hyperband: successive halving of random configurations, from many at little resource to few at all of it.
+
+Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1. Deviations: `halving`, `brackets`.
+"""
+
+from collections.abc import Mapping
+
+from components.search import halving
+from components.search import settings as reading
+from components.search.board import Board
+from components.search.brackets import SIZES, BracketPlan
+from components.search.history import History
+from components.search.proposal import Suggestion
+from components.search.sampling import draw_random, generator, seed_of
+from components.search.space import SearchSpace
+
+SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta", "bracket_sizes")
+
+
+def validate(
+    space: SearchSpace,
+    settings: Mapping[str, str],
+    *,
+    max_trial_count: int | None = None,
+    parallel_trial_count: int | None = None,
+) -> None:
+    """Check an experiment before it starts.
+
+    Raises:
+        ValueError: a rule is broken; the message gives the rule and the value.
+    """
+    reading.check_names(settings, SETTINGS)
+    reading.check_counts(max_trial_count, parallel_trial_count)
+    read_plan(space, settings)
+
+
+def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:
+    """Return the number of trials in one cycle of the brackets: the natural maxTrialCount."""
+    return read_plan(space, settings)[0].trials
+
+
+def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history: History, count: int) -> Suggestion:
+    """Return `count` trials: promotions where they are certain, else new random configurations."""
+    plan, resource_name = read_plan(space, settings)
+    searched = space.without(resource_name)
+
+    def draw(board: Board, bracket: int) -> Mapping[str, str]:
+        config = len(board.ledger.digests[bracket])
+        rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
+        return draw_random(searched, rng, board.ledger.known)
+
+    return halving.suggest(plan, resource_name, Board(history), count, draw)
+
+
+def read_plan(space: SearchSpace, settings: Mapping[str, str]) -> tuple[BracketPlan, str]:
+    """Return the brackets and the name of the resource's parameter.
+
+    Settings: `resource_name` (an int parameter), `max_resource` or Katib's name for it `r_l` (default: the
+    parameter's max), `min_resource` (default: its min), `eta` (default 3), `bracket_sizes` (`ceil`, the default, or
+    `floor`).
+
+    Raises:
+        ValueError: a rule is broken; the message gives the rule and the value.
+    """
+    name = settings.get("resource_name", "")
+    if not name:
+        raise ValueError("setting resource_name must name the int parameter that carries the resource, but is not set.")
+    parameter = space[name]
+    if parameter.kind != "int" or parameter.low is None or parameter.high is None:
+        raise ValueError(f"setting resource_name must name an int parameter, but {name!r} is {parameter.kind}.")
+    if len(space.parameters) == 1:
+        raise ValueError(f"there must be a parameter besides the resource {name!r}, but there is none.")
+    lowest, highest = int(parameter.low), int(parameter.high)
+    smallest = reading.read_integer(settings, "min_resource", max(lowest, 1), minimum=1)
+    named = "r_l" if "r_l" in settings else "max_resource"
+    largest = reading.read_integer(settings, named, highest, minimum=1)
+    if "r_l" in settings and reading.read_integer(settings, "max_resource", largest, minimum=1) != largest:
+        raise ValueError(
+            f"settings r_l and max_resource mean the same, but r_l is {largest} "
+            f"and max_resource is {settings['max_resource']}."
+        )
+    if smallest < lowest or largest > highest or largest < smallest:
+        raise ValueError(
+            f"the resource must keep {name}'s range, {lowest} <= min_resource <= {named} <= {highest}, "
+            f"but got min_resource={smallest}, {named}={largest}."
+        )
+    plan = BracketPlan(
+        min_resource=smallest,
+        max_resource=largest,
+        eta=reading.read_integer(settings, "eta", 3, minimum=2),
+        sizes=reading.read_choice(settings, "bracket_sizes", SIZES),
+        resource_low=lowest,
+        resource_step=int(parameter.step or 1),
+    )
+    return plan, name

@@ -1,0 +1,118 @@
+"""The ledger of issued trials, and trial names.
+
+A controller forgets trials (a trial without metrics is never reported again) and sends back neither labels nor order;
+it does send back trial names and the settings of the last reply. So a trial's identity is its name,
+`<experiment>-b<bracket>r<rung>c<config>-<digest>`, and the ledger of all names is one setting. Its text, at
+10,000 trials about 40 kB: brackets separated by `;`, each the digests of its configurations (4 characters apiece),
+then for each higher rung `/` and the promoted configurations, as in `q83nAAECKjod/0,2/2;EjRW`.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SETTING = "issued"  # the algorithm setting that holds the ledger
+NAME = re.compile(r"(.+)-b(\d+)r(\d+)c(\d+)-([0-9a-f]{6})")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which trial of which bracket.
+
+    Args:
+        bracket: counted from 0 in order of starting; a search without brackets has only bracket 0.
+        rung: counted from 0 within the bracket.
+        config: counted from 0 within the bracket; a promoted configuration keeps its number.
+        digest: of the configuration without its resource, 6 hexadecimal digits; the same in every rung.
+    """
+
+    bracket: int
+    rung: int
+    config: int
+    digest: str
+
+    def name(self, experiment: str) -> str:
+        """Return the trial's name: at most 63 characters for an experiment's name of up to 40."""
+        return f"{experiment}-b{self.bracket}r{self.rung}c{self.config}-{self.digest}"
+
+    def labels(self) -> dict[str, str]:
+        """Return Kubernetes labels that show the identity to people."""
+        return {"bracket": str(self.bracket), "rung": str(self.rung), "config": str(self.config)}
+
+
+def identity(name: str) -> Identity | None:
+    """Return the identity in a trial's name; None if no suggester of ours made the name."""
+    match = NAME.fullmatch(name)
+    return Identity(int(match[2]), int(match[3]), int(match[4]), match[5]) if match else None
+
+
+def digest(assignments: Mapping[str, str], resource_name: str | None = None) -> str:
+    """Return 6 hexadecimal digits that stand for a configuration, its resource left out."""
+    text = "\n".join(f"{name}={value}" for name, value in sorted(assignments.items()) if name != resource_name)
+    return hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
+
+
+class Ledger:
+    """Everything issued so far.
+
+    Attributes:
+        digests: of each bracket's configurations, in order.
+        promoted: of each bracket, for each rung above the lowest, the configurations issued there, in order of issue.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        """Read the setting's text.
+
+        Raises:
+            ValueError: it is no ledger.
+        """
+        self.digests: list[list[str]] = []
+        self.promoted: list[list[list[int]]] = []
+        for part in text.split(";") if text else ():
+            first, *higher = part.split("/")
+            try:
+                packed = base64.b64decode(first, altchars=b"-_", validate=True).hex()
+                promoted = [[int(config) for config in rung.split(",")] for rung in higher]
+            except (binascii.Error, ValueError):
+                raise ValueError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.") from None
+            self.digests.append([packed[i : i + 6] for i in range(0, len(packed), 6)])
+            self.promoted.append(promoted)
+        self.known = {digest for bracket in self.digests for digest in bracket}
+
+    def text(self) -> str:
+        """Return the setting's text."""
+        return ";".join(
+            "/".join(
+                [
+                    base64.b64encode(bytes.fromhex("".join(digests)), altchars=b"-_").decode(),
+                    *(",".join(map(str, rung)) for rung in promoted),
+                ]
+            )
+            for digests, promoted in zip(self.digests, self.promoted, strict=True)
+        )
+
+    def issued(self, bracket: int) -> list[list[int]]:
+        """Return the configurations issued in each rung of a bracket."""
+        return [list(range(len(self.digests[bracket]))), *(list(rung) for rung in self.promoted[bracket])]
+
+    def start_bracket(self) -> None:
+        """Open the next bracket."""
+        self.digests.append([])
+        self.promoted.append([])
+
+    def add(self, bracket: int, assignments: Mapping[str, str], resource_name: str | None = None) -> Identity:
+        """Enter a new configuration in the lowest rung of a bracket."""
+        value = digest(assignments, resource_name)
+        self.digests[bracket].append(value)
+        self.known.add(value)
+        return Identity(bracket, 0, len(self.digests[bracket]) - 1, value)
+
+    def promote(self, bracket: int, rung: int, config: int) -> Identity:
+        """Enter a configuration of a bracket in a rung above its lowest."""
+        while len(self.promoted[bracket]) < rung:
+            self.promoted[bracket].append([])
+        self.promoted[bracket][rung - 1].append(config)
+        return Identity(bracket, rung, config, self.digests[bracket][config])
