@@ -1,0 +1,52 @@
+"""Run one command and die with the runner: the parent process of every local trial.
+
+Started as ``python -S guard.py LIFELINE COMMAND...`` in a session of its own. LIFELINE is a file descriptor
+whose other end the runner holds. When the runner ends, even by SIGKILL, the descriptor reads end-of-file and
+the trial's whole process group is killed, so no orphan trains on beside its own repetition.
+
+Stdlib only, and few modules of it: this costs every trial its start.
+"""
+
+import os
+import select
+import signal
+import sys
+
+
+def main(lifeline: int, command: list[str]) -> int:
+    """Run ``command`` until it ends or the lifeline does.
+
+    Args:
+        lifeline: a readable file descriptor; nothing is ever written to its other end.
+        command: the program and its arguments.
+
+    Returns:
+        Its exit status; 128 + n when signal n ended it; 127 when there is no such program.
+    """
+    os.set_inheritable(lifeline, False)
+    # A handler, unlike SIG_IGN, is reset to the default in the child, which may then end on SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    ended, wake = os.pipe()
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        child = os.posix_spawnp(command[0], command, os.environ)
+    except OSError as error:
+        print(f"cannot start {command[0]!r}: {error.strerror}", flush=True)
+        return 127
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        readable, _, _ = select.select([lifeline, ended], [], [], 5.0)
+        if lifeline in readable:
+            os.killpg(0, signal.SIGKILL)
+        if ended in readable:
+            os.read(ended, 4096)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,106 @@
+"""What happened in a local run, one JSON object per line: written before it is acted on, read after a kill.
+
+Every line is on the disk before ``append`` returns. A kill can leave only the last line torn; it is cut off.
+"""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+FORMAT_VERSION = 1
+
+
+class JournalError(ValueError):
+    """A journal is damaged, in use, or belongs to another Experiment."""
+
+
+class Journal:
+    """An append-only file that one process at a time holds.
+
+    Attributes:
+        events: what the file held when it was opened, without its header.
+
+    Raises:
+        JournalError: see its docstring; the text names the file and what to do.
+    """
+
+    def __init__(self, path: Path, *, experiment: str) -> None:
+        """Open or start a journal.
+
+        Args:
+            path: the file; its directory is made.
+            experiment: a digest of what the run must not change between two starts.
+        """
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b")
+        try:
+            self._lock()
+            self.events = self._read()
+            self._check_header(experiment)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the journal; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Write one event; it is on the disk when this returns.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        self._file.write(json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JournalError(
+                f"{self._path} must not be in use, but another run holds it: wait for it or give another --output."
+            ) from None
+
+    def _read(self) -> list[dict[str, Any]]:
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            self._file.truncate(whole)
+        events = []
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            if not isinstance(event, dict):
+                raise JournalError(
+                    f"{self._path}:{number} must be a JSON object, but got {line[:80]!r}: "
+                    "the file was damaged; give another --output or remove it."
+                )
+            events.append(event)
+        return events
+
+    def _check_header(self, experiment: str) -> None:
+        header = {"event": "run", "format_version": FORMAT_VERSION, "experiment": experiment}
+        if not self.events:
+            self.append(header)
+            return
+        found = self.events.pop(0)
+        if found.get("format_version") != FORMAT_VERSION:
+            raise JournalError(
+                f"{self._path} must have format_version {FORMAT_VERSION}, but got {found.get('format_version')}."
+            )
+        if found.get("experiment") != experiment:
+            raise JournalError(
+                f"{self._path} holds a run of another Experiment (its digest is {found.get('experiment')}, this one's "
+                f"is {experiment}): give another --output. Only the trial counts may change between two starts."
+            )
