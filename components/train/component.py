@@ -1,0 +1,59 @@
+"""The train stage as a KFP component."""
+
+from kfp import dsl
+
+from components.images import STAGE_IMAGE
+
+
+@dsl.component(base_image=STAGE_IMAGE, install_kfp_package=False, packages_to_install=[])
+def train(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    epochs: int = 8,
+    max_epochs: int = 0,
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    schedule: str = "cosine",
+    warmup_epochs: float = 0.5,
+    label_smoothing: float = 0.0,
+    augment: str = "none",
+    averaging: float = 0.0,
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool = False,
+    seed: int = 0,
+    network: str = "lenet5",
+    width: float = 1.0,
+    import_uri: str = "",
+):
+    """Train a network, the teacher of all that follows, or import a trained one."""
+    from pathlib import Path
+
+    from components.train.config import TrainConfig
+    from components.train.stage import run
+
+    config = TrainConfig(
+        epochs=epochs,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup_epochs=warmup_epochs,
+        label_smoothing=label_smoothing,
+        augment=augment,
+        averaging=averaging,
+        device=device,
+        precision=precision,
+        compile=compile,
+        seed=seed,
+        network=network,
+        width=width,
+        import_uri=import_uri,
+    )
+    for name, value in run(config, dataset_dir=Path(dataset.path), model_dir=Path(model.path)).items():
+        metrics.log_metric(name, value)
