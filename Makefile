@@ -1,0 +1,45 @@
+# Only Python 3.11 or newer, make and a package index are needed: uv is fetched into .tools when it is absent.
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
+RUN := $(UV) run --frozen --no-sync
+UV_VERSION := 0.13.9
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow test-docker lint format compile clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.tools/bin/uv:
+	python3 -m venv .tools || { echo "error: python3 must be able to make virtual environments (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.synced: pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+	$(UV) sync --frozen
+	@touch $@
+
+setup: .venv/.synced  ## make the environment (the other targets call it on first use)
+
+run: setup  ## compress a network on this machine: the whole pipeline on Fashion-MNIST
+	$(RUN) kondense run
+
+test: setup lint  ## lint and all tests that fit a laptop
+	$(RUN) pytest -m "not slow and not docker"
+
+test-slow: setup  ## the tests that take minutes
+	$(RUN) pytest -m slow
+
+test-docker: setup  ## the tests that need a Docker Engine
+	$(RUN) pytest -m docker
+
+lint: setup  ## check style, types, layers and YAML
+	$(RUN) pre-commit run --all-files --show-diff-on-failure
+
+format: setup  ## format the code
+	$(RUN) ruff format . && $(RUN) ruff check --fix .
+
+compile: setup  ## compile the pipelines for upload into build/
+	$(RUN) kondense compile --output build
+
+clean:  ## remove what the build made (keeps runs/ and .cache/)
+	rm -rf .venv .tools build dist .mypy_cache .ruff_cache .import_linter_cache
