@@ -18,16 +18,17 @@ PAGE = "report.html"
 
 Fraction = Annotated[float, "[0, 1]"]
 Count = Annotated[int, "[0, inf)"]
+PositiveCount = Annotated[int, "[1, inf)"]
 Positive = Annotated[float, "(0, inf)"]
 
 
 class Bytes(TypedDict):
     """Sizes of one model: every weight as fp32, weights.safetensors, weights.kz and model.onnx."""
 
-    fp32: Count
-    stored: Count
-    kz: Count
-    onnx: Count
+    fp32: PositiveCount
+    stored: PositiveCount
+    kz: PositiveCount
+    onnx: PositiveCount
 
 
 class Times(TypedDict):
@@ -122,7 +123,7 @@ class Evaluation(TypedDict):
     teacher_agreement: Fraction | None
     per_class_accuracy: list[Fraction]
     confusion: list[list[Count]]
-    parameters: Count
+    parameters: PositiveCount
     nonzero_parameters: Count
     macs: Count
     bytes: Bytes
@@ -139,23 +140,28 @@ class Evaluation(TypedDict):
 class Difference(TypedDict):
     """A candidate against the teacher: accuracies as candidate - teacher, ratios as teacher / candidate.
 
-    A ratio above 1 is a gain: that many times smaller or faster. ``size_ratio`` is the teacher's fp32
-    bytes over the candidate's weights.kz, the size that the choice uses. ``macs_ratio`` is null for a
-    network that multiplies nothing.
+    A ratio above 1 is a gain: that many times smaller, faster or less. ``bytes_ratio`` is the teacher as
+    dense fp32 over the candidate's weights.kz, ``onnx_ratio`` model.onnx over model.onnx; ``latency_ratio``
+    is of the medians at batch 1. ``macs_ratio`` is null for a network that multiplies nothing.
     """
 
     validation_accuracy: float
     test_accuracy: float
-    size_ratio: Positive
-    bytes_ratio: dict[str, Positive]
-    latency_ratio: dict[str, Positive]
-    macs_ratio: Positive | None
-    parameters_ratio: Positive
     per_class_accuracy: list[float]
+    bytes_ratio: Positive
+    onnx_ratio: Positive
+    latency_ratio: Positive
+    latency_ratio_batch_64: Positive
+    parameters_ratio: Positive
+    macs_ratio: Positive | None
 
 
 class Candidate(Evaluation):
-    """A candidate in report.json: its evaluation, its digest and how it differs from the teacher."""
+    """A model in report.json: its evaluation, its artifact's digest, and how it stands against the others.
+
+    ``within_bound``: its validation accuracy holds the bound. ``score``: the objective's ratio, by which
+    the choice ranks. ``pareto``: the fronts of test accuracy that it lies on, of ``bytes`` and ``latency``.
+    """
 
     digest: str
     difference: Difference

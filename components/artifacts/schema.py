@@ -1,4 +1,4 @@
-"""Check parsed JSON against type hints: TypedDicts, lists, dicts, unions with None, numbers with an interval. Stdlib only."""
+"""Check parsed JSON against type hints: TypedDicts, lists, dicts, None or a type, intervals. Stdlib only."""
 
 import math
 import types

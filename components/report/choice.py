@@ -1,0 +1,115 @@
+"""Which candidate a run recommends, and why; Pareto fronts. Stdlib only.
+
+The bound on accuracy is checked on the validation split, so the test accuracy of the chosen model is
+a fair figure: no test image had a part in choosing it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from components.artifacts.report import Candidate, Evaluation
+from components.report.figures import points, signed_points, size, times
+
+TOLERANCE = 1e-9  # accuracies are fractions of counts: a drop of exactly the bound must hold it
+
+OBJECTIVES: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "bytes": lambda difference: float(difference["bytes_ratio"]),
+    "latency": lambda difference: float(difference["latency_ratio"]),
+    "balanced": lambda difference: math.sqrt(difference["bytes_ratio"] * difference["latency_ratio"]),
+}
+FORMULAS = {
+    "bytes": "bytes of the teacher in fp32 / bytes of weights.kz",
+    "latency": "median latency of the teacher / median latency, both exported, at batch 1",
+    "balanced": "square root of (size ratio x latency ratio), their geometric mean",
+}
+RANKED_BY = {
+    "bytes": "the largest size ratio",
+    "latency": "the largest latency ratio",
+    "balanced": "the largest geometric mean of size and latency ratios",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The chosen model's name and the reason, one sentence with figures."""
+
+    name: str
+    reason: str
+
+
+def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
+    """Tell for every model whether no other one is at least as good in both and better in one.
+
+    Args:
+        costs: bytes or milliseconds, less is better.
+        accuracies: in the same order, more is better.
+    """
+    pairs = list(zip(costs, accuracies, strict=True))
+    return [
+        not any(
+            cost <= own_cost and accuracy >= own_accuracy and (cost, accuracy) != (own_cost, own_accuracy)
+            for cost, accuracy in pairs
+        )
+        for own_cost, own_accuracy in pairs
+    ]
+
+
+def holds_bound(teacher: Evaluation, candidate: Evaluation, max_accuracy_drop: float) -> bool:
+    """Tell whether the candidate's validation accuracy is at most ``max_accuracy_drop`` below the teacher's."""
+    return teacher["validation_accuracy"] - candidate["validation_accuracy"] <= max_accuracy_drop + TOLERANCE
+
+
+def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, max_accuracy_drop: float) -> Choice:
+    """Return the candidate with the best score among those that hold the bound, else the teacher.
+
+    Equal scores go to the higher validation accuracy, then to the earlier candidate. A candidate that
+    scores no better than the teacher itself is not worth replacing it.
+
+    Args:
+        teacher: the uncompressed model.
+        candidates: the others, with ``score`` and ``within_bound`` filled in.
+        objective: a key of ``OBJECTIVES``.
+        max_accuracy_drop: the bound, as the reason gives it.
+    """
+    bound = f"{points(max_accuracy_drop)} points below the teacher on the validation split"
+    holding = [candidate for candidate in candidates if candidate["within_bound"]]
+    if not holding:
+        return Choice(teacher["name"], _none_holds(teacher, candidates, bound))
+    best = max(holding, key=lambda candidate: (candidate["score"], candidate["validation_accuracy"]))
+    if best["score"] <= teacher["score"]:
+        reason = (
+            f"Of the {len(holding)} candidates at most {bound}, none beats {teacher['name']} itself: {best['name']}"
+            f" comes nearest, with a {_measure(objective)} of {times(best['score'])}"
+            f" against {times(teacher['score'])}."
+        )
+        return Choice(teacher["name"], reason)
+    return Choice(best["name"], _best_reason(best, teacher, len(holding), objective, bound))
+
+
+def _best_reason(best: Candidate, teacher: Candidate, holding: int, objective: str, bound: str) -> str:
+    difference = best["difference"]
+    among = f"of the {holding} candidates" if holding > 1 else "and is the only candidate"
+    return (
+        f"{best['name']} has {RANKED_BY[objective]} ({times(best['score'])}) {among} at most {bound}:"
+        f" {size(best['bytes']['kz'])} against {size(teacher['bytes']['fp32'])} ({times(difference['bytes_ratio'])}"
+        f" smaller), {times(difference['latency_ratio'])} the teacher's speed at batch 1, and"
+        f" {points(best['test_accuracy'])} % test accuracy ({signed_points(difference['test_accuracy'])} points;"
+        f" validation {signed_points(difference['validation_accuracy'])})."
+    )
+
+
+def _none_holds(teacher: Candidate, candidates: Sequence[Candidate], bound: str) -> str:
+    if not candidates:
+        return f"There is no candidate beside {teacher['name']}."
+    nearest = max(candidates, key=lambda candidate: (candidate["validation_accuracy"], candidate["score"]))
+    return (
+        f"None of the {len(candidates)} candidates is at most {bound}; the nearest is {nearest['name']}, at"
+        f" {signed_points(nearest['difference']['validation_accuracy'])} points"
+        f" ({times(nearest['difference']['bytes_ratio'])} smaller)."
+    )
+
+
+def _measure(objective: str) -> str:
+    return {"bytes": "size ratio", "latency": "latency ratio", "balanced": "geometric mean of ratios"}[objective]

@@ -1,0 +1,135 @@
+"""report.json: candidates beside the teacher, their differences, the choice. Stdlib only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from components.artifacts.files import ArtifactError
+from components.artifacts.report import (
+    FORMAT_VERSION,
+    Candidate,
+    Difference,
+    Environment,
+    Evaluation,
+    Report,
+    validate_report,
+)
+from components.report.choice import OBJECTIVES, choose, holds_bound, pareto_front
+from components.report.figures import percent
+
+LEAST_AGREEMENT = 0.995  # int8 kernels round otherwise than their simulation in float; more than that is an error
+
+
+def build_report(
+    evaluations: Sequence[Evaluation],
+    digests: Sequence[str],
+    *,
+    title: str,
+    objective: str,
+    max_accuracy_drop: float,
+    record: Mapping[str, Any],
+) -> Report:
+    """Return report.json's checked content.
+
+    Args:
+        evaluations: the teacher's first.
+        digests: of the models, in the same order.
+        title: the heading; empty for the data set's and the network's name.
+        objective: a key of ``choice.OBJECTIVES``.
+        max_accuracy_drop: a fraction; how far validation accuracy may lie below the teacher's.
+        record: the report's own lineage record.
+
+    Raises:
+        ArtifactError: candidates that were evaluated on other data, or two of one name.
+    """
+    _check_comparable(evaluations)
+    models = _stand(evaluations, digests, objective, max_accuracy_drop)
+    teacher, candidates = models[0], models[1:]
+    choice = choose(teacher, candidates, objective, max_accuracy_drop)
+    chosen = next(model for model in models if model["name"] == choice.name)
+    dataset = teacher["dataset"]
+    content = {
+        "format_version": FORMAT_VERSION,
+        "title": title or f"{teacher['network']} on {dataset['name']}",
+        "dataset": dataset,
+        "network": teacher["network"],
+        "objective": objective,
+        "max_accuracy_drop": max_accuracy_drop,
+        "teacher": teacher,
+        "candidates": candidates,
+        "chosen": choice.name,
+        "reason": choice.reason,
+        "notes": notes(models),
+        "lineage": [*chosen["lineage"], dict(record)],
+        "environment": teacher["environment"],
+    }
+    return validate_report(content)
+
+
+def difference(teacher: Evaluation, candidate: Evaluation) -> Difference:
+    """Return how ``candidate`` differs from ``teacher``; a ratio above 1 is a gain."""
+    times, own_times = teacher["latency_ms"], candidate["latency_ms"]
+    classes = zip(candidate["per_class_accuracy"], teacher["per_class_accuracy"], strict=True)
+    return {
+        "validation_accuracy": candidate["validation_accuracy"] - teacher["validation_accuracy"],
+        "test_accuracy": candidate["test_accuracy"] - teacher["test_accuracy"],
+        "per_class_accuracy": [own - other for own, other in classes],
+        "bytes_ratio": teacher["bytes"]["fp32"] / candidate["bytes"]["kz"],
+        "onnx_ratio": teacher["bytes"]["onnx"] / candidate["bytes"]["onnx"],
+        "latency_ratio": times["batch_1"]["median"] / own_times["batch_1"]["median"],
+        "latency_ratio_batch_64": times["batch_64"]["median"] / own_times["batch_64"]["median"],
+        "parameters_ratio": teacher["parameters"] / candidate["parameters"],
+        "macs_ratio": teacher["macs"] / candidate["macs"] if teacher["macs"] and candidate["macs"] else None,
+    }
+
+
+def notes(models: Sequence[Candidate]) -> list[str]:
+    """Return what a reader must know before trusting the figures, one sentence each."""
+    found = []
+    for model in models:
+        if model["onnx_agreement"] < LEAST_AGREEMENT:
+            found.append(
+                f"{model['name']}: the exported model predicts the same class as the PyTorch model on"
+                f" {percent(model['onnx_agreement'])} of the test images only."
+            )
+    machines = {machine(model["environment"]): model["name"] for model in reversed(models)}
+    if len(machines) > 1:
+        where = "; ".join(f"{name} on {place}" for place, name in reversed(machines.items()))
+        found.append(f"Latencies were measured on different machines, so their ratios mislead: {where}.")
+    return found
+
+
+def machine(environment: Environment) -> str:
+    """Return the machine in words, as far as it sets the speed of the exported model."""
+    return f"{environment['cpu']}, {environment['cores']} cores ({' '.join(environment['cpu_flags'])})"
+
+
+def _stand(
+    evaluations: Sequence[Evaluation], digests: Sequence[str], objective: str, max_accuracy_drop: float
+) -> list[Candidate]:
+    teacher = evaluations[0]
+    accuracies = [evaluation["test_accuracy"] for evaluation in evaluations]
+    smallest = pareto_front([evaluation["bytes"]["kz"] for evaluation in evaluations], accuracies)
+    fastest = pareto_front([evaluation["latency_ms"]["batch_1"]["median"] for evaluation in evaluations], accuracies)
+    models = []
+    for index, (evaluation, digest) in enumerate(zip(evaluations, digests, strict=True)):
+        against = difference(teacher, evaluation)
+        standing = {
+            "digest": digest,
+            "difference": against,
+            "within_bound": holds_bound(teacher, evaluation, max_accuracy_drop),
+            "score": OBJECTIVES[objective](against),
+            "pareto": ["bytes"] * smallest[index] + ["latency"] * fastest[index],
+        }
+        models.append(cast(Candidate, {**evaluation, **standing}))
+    return models
+
+
+def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
+    teacher = evaluations[0]
+    for evaluation in evaluations[1:]:
+        if evaluation["dataset"] != teacher["dataset"]:
+            raise ArtifactError(
+                f"{evaluation['name']} must be evaluated on the teacher's data ({teacher['dataset']['name']}, seed"
+                f" {teacher['dataset']['seed']}), but was on {evaluation['dataset']['name']}, seed"
+                f" {evaluation['dataset']['seed']}, with other classes or splits."
+            )

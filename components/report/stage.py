@@ -1,0 +1,86 @@
+"""Compare the candidates, choose one, and write report.json and the page that shows them."""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.artifacts.files import new_directory, verify_files
+from components.artifacts.lineage import stage_record
+from components.artifacts.model import model_digest, read_description
+from components.artifacts.report import PAGE, REPORT, Report, models, read_evaluation, report_bytes
+from components.config import Config, option
+from components.report.choice import OBJECTIVES
+from components.report.document import build_report
+from components.report.page import render
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig(Config):
+    """How the candidates are compared and one is chosen."""
+
+    title: str = option("", "heading of the report; empty for the network's and the data set's name")
+    objective: str = option(
+        "balanced",
+        "what the chosen candidate has the most of: size ratio, latency ratio, or their geometric mean",
+        choices=tuple(OBJECTIVES),
+    )
+    max_accuracy_drop: float = option(
+        0.01, "fraction by which validation accuracy may lie below the teacher's", interval="[0, 1)"
+    )
+
+
+def run(config: ReportConfig, *, candidate_dirs: Sequence[Path], report_dir: Path, chosen_dir: Path) -> dict[str, float]:
+    """Write the report of the evaluated candidates and a copy of the chosen one.
+
+    Args:
+        config: bound and objective of the choice.
+        candidate_dirs: model artifacts with an evaluation.json, the teacher's first.
+        report_dir: gets report.json and report.html.
+        chosen_dir: gets the chosen candidate's artifact, file by file the same.
+
+    Returns:
+        The chosen candidate's figures and how many candidates held the bound.
+
+    Raises:
+        ValueError: no candidate at all.
+        ArtifactError: a missing or damaged artifact; candidates that cannot be compared.
+    """
+    if not candidate_dirs:
+        raise ValueError("candidate_dirs must name at least the teacher, but got 0 directories.")
+    for directory in candidate_dirs:
+        verify_files(directory, read_description(directory)["files"])
+    evaluations = [read_evaluation(directory) for directory in candidate_dirs]
+    digests = [model_digest(directory) for directory in candidate_dirs]
+    inputs = {evaluation["name"]: digest for evaluation, digest in zip(evaluations, digests, strict=True)}
+    report = build_report(
+        evaluations,
+        digests,
+        title=config.title,
+        objective=config.objective,
+        max_accuracy_drop=config.max_accuracy_drop,
+        record=stage_record("report", config, inputs=inputs, metrics={}, summary=f"report {config.objective}"),
+    )
+    names = [evaluation["name"] for evaluation in evaluations]
+    with new_directory(chosen_dir) as scratch:
+        shutil.copytree(candidate_dirs[names.index(report["chosen"])], scratch, dirs_exist_ok=True)
+    with new_directory(report_dir) as scratch:
+        (scratch / REPORT).write_bytes(report_bytes(report))
+        (scratch / PAGE).write_text(render(report), encoding="utf-8")
+    return summarise(report)
+
+
+def summarise(report: Report) -> dict[str, float]:
+    """Return the metrics that a run is compared by, finite numbers under the same names in every run."""
+    chosen = next(model for model in models(report) if model["name"] == report["chosen"])
+    return {
+        "teacher_test_accuracy": report["teacher"]["test_accuracy"],
+        "chosen_test_accuracy": chosen["test_accuracy"],
+        "chosen_test_accuracy_difference": chosen["difference"]["test_accuracy"],
+        "chosen_bytes_kz": float(chosen["bytes"]["kz"]),
+        "chosen_bytes_ratio": chosen["difference"]["bytes_ratio"],
+        "chosen_latency_ms_batch_1": chosen["latency_ms"]["batch_1"]["median"],
+        "chosen_latency_ratio": chosen["difference"]["latency_ratio"],
+        "candidates": float(len(report["candidates"])),
+        "candidates_within_bound": float(sum(model["within_bound"] for model in report["candidates"])),
+    }
