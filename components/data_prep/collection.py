@@ -1,0 +1,77 @@
+"""Images and labels as a source gives them, before they are split.
+
+Shapes: N images, C channels, H height, W width, M chosen images.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [M, C, H, W], labels [M]
+
+
+class Images(Protocol):
+    """N images of which some can be taken: a uint8 array [N, C, H, W], or files that are read only when taken."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, chosen_M: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the chosen images, uint8 [M, C, H, W]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """``images`` [N, C, H, W] with ``labels`` int64 [N]."""
+
+    images: Images
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen_M: NDArray[np.int64]) -> Arrays:
+        """Return the chosen images and labels in that order; files are read here."""
+        return self.images[chosen_M], self.labels[chosen_M]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """What a source holds. Splits that it does not come with are None and are cut from ``train``.
+
+    Attributes:
+        classes: their names, by label.
+        train: the training images.
+        validation: the validation images, or None.
+        test: the test images, or None.
+        origin: which place served, for people to read.
+
+    Raises:
+        ValueError: a label names no class; the text gives the range and the label.
+    """
+
+    classes: tuple[str, ...]
+    train: Labelled
+    origin: str
+    validation: Labelled | None = None
+    test: Labelled | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            part: Labelled | None = getattr(self, name)
+            if part is not None:
+                self._check(name, part)
+
+    def _check(self, name: str, part: Labelled) -> None:
+        if len(part.images) != len(part.labels):
+            raise ValueError(
+                f"{name} of {self.origin} must have one label per image,"
+                f" but got {len(part.images)} images and {len(part.labels)} labels."
+            )
+        wrong = part.labels[(part.labels < 0) | (part.labels >= len(self.classes))]
+        if len(wrong):
+            raise ValueError(
+                f"{name} labels of {self.origin} must be in [0, {len(self.classes)}), but got {int(wrong[0])}."
+            )

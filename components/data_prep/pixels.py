@@ -1,0 +1,64 @@
+"""Change the size or the channels of images that are in memory.
+
+Shapes: N images, C channels, H height, W width. Everything is uint8 and integer arithmetic, so the
+bytes are the same on every machine.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+LUMA = (19595, 38470, 7471)  # red, green, blue in 1/65536
+CHUNK = 4096  # images converted at a time: bounds the memory of the wider integers
+
+
+def resized(images_NCHW: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return the images at ``size`` x ``size`` pixels (bilinear, antialiased); 0 or their own size changes nothing."""
+    if size in (0, images_NCHW.shape[2]) and images_NCHW.shape[2] == images_NCHW.shape[3]:
+        return images_NCHW
+    from PIL import Image  # only images that change size need it
+
+    count, channels = images_NCHW.shape[:2]
+    output_NCHW = np.empty((count, channels, size, size), np.uint8)
+    for index in np.ndindex(count, channels):
+        plane = Image.fromarray(images_NCHW[index])
+        output_NCHW[index] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
+    return output_NCHW
+
+
+def with_channels(images_NCHW: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Return the images with ``channels`` (1 or 3; 0 changes nothing).
+
+    Source: grey is ITU-R 601-2 luma in the fixed-point arithmetic of Pillow's conversion to mode L.
+    """
+    own = images_NCHW.shape[1]
+    if channels in (0, own):
+        return images_NCHW
+    if own == 1:
+        return np.repeat(images_NCHW, channels, axis=1)
+    grey_NCHW = np.empty((len(images_NCHW), 1, *images_NCHW.shape[2:]), np.uint8)
+    for start in range(0, len(images_NCHW), CHUNK):
+        chunk = images_NCHW[start : start + CHUNK].astype(np.uint32)
+        luma = sum(weight * chunk[:, channel] for channel, weight in enumerate(LUMA)) + 0x8000
+        grey_NCHW[start : start + CHUNK, 0] = luma >> 16
+    return grey_NCHW
+
+
+def mean_and_std(images_NCHW: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel of pixels scaled to [0, 1].
+
+    The sums are integers, hence exact in any order. A channel that is constant gets a deviation of 1,
+    so that normalising it gives zeros.
+    """
+    channels = images_NCHW.shape[1]
+    total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    for start in range(0, len(images_NCHW), CHUNK):
+        chunk = images_NCHW[start : start + CHUNK]
+        total += chunk.sum(axis=(0, 2, 3), dtype=np.int64)
+        squares += np.square(chunk, dtype=np.uint16).sum(axis=(0, 2, 3), dtype=np.int64)
+    count = images_NCHW.size // channels
+    means = [int(value) / count for value in total]
+    variances = [
+        (count * int(square) - int(value) ** 2) / count**2 for value, square in zip(total, squares, strict=True)
+    ]
+    deviations = [variance**0.5 or 255.0 for variance in variances]
+    return tuple(mean / 255 for mean in means), tuple(deviation / 255 for deviation in deviations)
