@@ -1,0 +1,225 @@
+"""The object store: keys and bytes, on a plain directory or in a bucket, behind one opener.
+
+A key is a relative path such as ``models/lenet5/champion.json``; no part of it starts with a dot,
+because such names are the stores' own (scratch files, leases). Importing this module is cheap.
+"""
+
+import abc
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from components.artifacts.files import file_digests, json_bytes, new_directory, sha256
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+BUCKET_SCHEMES = ("minio", "s3")
+
+
+class StoreError(OSError):
+    """The store cannot do what was asked: unreachable, refused, full or damaged; the text says which."""
+
+
+class NotFoundError(StoreError, FileNotFoundError):
+    """There is nothing under the key."""
+
+
+class ExistsError(StoreError, FileExistsError):
+    """There is something under the key already, and it was to be written only if absent."""
+
+
+class Lease(abc.ABC):
+    """The exclusive use of a key, for a limited time."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raise StoreError when the time is over, so that nothing is written without the lease."""
+
+
+class Store(abc.ABC):
+    """Keys and bytes under one root. Every write is whole or not at all, whatever dies meanwhile.
+
+    Attributes:
+        uri: the root as ``open_store`` takes it.
+    """
+
+    uri: str
+
+    @abc.abstractmethod
+    def read(self, key: str) -> bytes:
+        """Return the content under ``key``; NotFoundError when there is none."""
+
+    @abc.abstractmethod
+    def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        """Put ``data`` under ``key``; with ``if_absent``, exactly one of several racing writers does.
+
+        Raises:
+            ExistsError: ``if_absent`` and there is something under ``key`` already.
+            StoreError: the store is full, refuses or cannot be reached; ``key`` is what it was.
+        """
+
+    @abc.abstractmethod
+    def exists(self, key: str) -> bool:
+        """Tell whether there is something under ``key``."""
+
+    @abc.abstractmethod
+    def list(self, prefix: str = "") -> list[str]:
+        """Return the keys in the folder ``prefix`` and below, whole and sorted; none is an empty list."""
+
+    @abc.abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove ``key``; nothing happens when it is not there."""
+
+    @abc.abstractmethod
+    def upload_file(self, key: str, path: Path) -> None:
+        """Put the content of the file ``path`` under ``key``, in parts when it is large."""
+
+    @abc.abstractmethod
+    def download_file(self, key: str, path: Path) -> None:
+        """Write what is under ``key`` to the file ``path``, verified, whole or not at all."""
+
+    @abc.abstractmethod
+    def exclusive(self, key: str, *, wait_s: float = 120.0) -> contextlib.AbstractContextManager[Lease]:
+        """Hold ``key`` alone among all who ask for it; it is free again when the holder dies.
+
+        Raises:
+            StoreError: others held it for ``wait_s`` seconds.
+        """
+
+    def address(self, key: str) -> str:
+        """Return the URI of ``key``."""
+        return f"{self.uri.rstrip('/')}/{key}" if key else self.uri
+
+    def upload_directory(self, prefix: str, directory: Path) -> dict[str, Any]:
+        """Put every file of ``directory`` under ``prefix``, the manifest that makes them visible last.
+
+        A prefix is written once: the same files again change nothing.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            ExistsError: a complete directory of other files is there.
+            StoreError: the store is full, refuses or cannot be reached; nothing is visible then.
+        """
+        manifest = self.upload_files(prefix, directory)
+        return self.commit(prefix, manifest)
+
+    def upload_files(self, prefix: str, directory: Path) -> dict[str, Any]:
+        """Put the files of ``directory`` under ``prefix`` and return the manifest, for ``commit``."""
+        digests = file_digests(directory)
+        if not digests:
+            raise ValueError(f"{directory} must hold at least one file, but it is empty.")
+        if MANIFEST in digests:
+            raise ValueError(f"{directory} must not hold a file {MANIFEST}: the store writes its own.")
+        self._check_same(prefix, digests)
+        for name in digests:
+            self.upload_file(f"{prefix}/{name}", directory / name)
+        return {
+            "format_version": FORMAT_VERSION,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "files": digests,
+        }
+
+    def commit(self, prefix: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the uploaded files of ``manifest`` visible under ``prefix``; return the manifest that stands."""
+        try:
+            self.write(f"{prefix}/{MANIFEST}", json_bytes(manifest), if_absent=True)
+        except ExistsError:
+            return self._check_same(prefix, manifest["files"]) or {}
+        return dict(manifest)
+
+    def manifest(self, prefix: str) -> dict[str, Any]:
+        """Return the manifest of the directory under ``prefix``: ``created`` and ``files`` (name -> sha256).
+
+        Raises:
+            NotFoundError: there is no complete directory.
+            StoreError: the manifest is damaged or of an unknown format version.
+        """
+        key = f"{prefix}/{MANIFEST}"
+        try:
+            content = json.loads(self.read(key))
+        except ValueError as error:
+            raise StoreError(f"{self.address(key)} must be JSON, but: {error}.") from None
+        found = content.get("format_version") if isinstance(content, dict) else None
+        if found != FORMAT_VERSION or not isinstance(content.get("files"), dict):
+            raise StoreError(f"{self.address(key)} must have format_version {FORMAT_VERSION}, but got {found}.")
+        return dict(content)
+
+    def download_directory(self, prefix: str, directory: Path) -> None:
+        """Write the directory under ``prefix`` to ``directory``, verified, whole or not at all.
+
+        Raises:
+            NotFoundError: there is no complete directory.
+            StoreError: a file is missing or damaged, or the store cannot be reached.
+        """
+        manifest = self.manifest(prefix)
+        with new_directory(directory) as scratch:
+            for name, expected in manifest["files"].items():
+                check_key(name)
+                self.download_file(f"{prefix}/{name}", scratch / name)
+                if (found := sha256(scratch / name)) != expected:
+                    raise damaged(self.address(f"{prefix}/{name}"), expected, found)
+
+    def _check_same(self, prefix: str, files: Mapping[str, str]) -> dict[str, Any] | None:
+        try:
+            standing = self.manifest(prefix)
+        except NotFoundError:
+            return None
+        if standing["files"] != files:
+            raise ExistsError(f"{self.address(prefix)} is written once, and holds other files already.")
+        return standing
+
+
+def damaged(address: str, expected: str, found: str) -> StoreError:
+    """Return the error that says that the content at ``address`` is not what was stored."""
+    return StoreError(f"{address} must have sha256 {expected}, but has {found}: it was damaged or changed.")
+
+
+def check_key(key: str) -> None:
+    """Raise ValueError unless ``key`` is a relative path whose parts are plain names."""
+    parts = key.split("/")
+    if any(not part or part.startswith(".") or "\\" in part or not part.isprintable() for part in parts):
+        raise ValueError(
+            f"a key must be a relative path whose parts are not empty and do not start with a dot, but got {key!r}."
+        )
+
+
+def open_store(uri: str) -> Store:
+    """Open the store at ``uri``: a plain path, ``file://``, ``minio://bucket/prefix`` or ``s3://bucket/prefix``.
+
+    Buckets are reached as the environment says: MINIO_ENDPOINT (host:port), MINIO_ACCESS_KEY,
+    MINIO_SECRET_KEY, MINIO_SECURE (true or false; default: false for this machine, else true).
+
+    Raises:
+        ValueError: an unknown scheme, or no bucket.
+        StoreError: the environment does not say how to reach the bucket.
+    """
+    from components.artifacts.file_store import LocalStore  # the implementations import this module
+
+    if "://" not in uri:
+        if not uri:
+            raise ValueError("a store must be a path or a URI, but got ''.")
+        return LocalStore(Path(uri))
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return LocalStore(Path(parts.netloc + parts.path))
+    if parts.scheme not in BUCKET_SCHEMES:
+        raise ValueError(f"a store must be a path, file://, minio:// or s3://, but got {uri!r}.")
+    if not parts.netloc:
+        raise ValueError(f"a store must be {parts.scheme}://bucket/prefix, but got {uri!r}.")
+    from components.artifacts.connection import connection_from_environment
+    from components.artifacts.object_store import ObjectStore
+
+    connection = connection_from_environment(os.environ)
+    return ObjectStore(uri, bucket=parts.netloc, prefix=parts.path.strip("/"), connection=connection)
+
+
+def visible(keys: Iterator[str]) -> list[str]:
+    """Return ``keys`` sorted, without the stores' own and without folder markers."""
+    return sorted(key for key in keys if key and not key.endswith("/") and "/." not in f"/{key}")
