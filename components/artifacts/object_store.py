@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
 MADE_BY_ANOTHER = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
 
 class IncompleteError(StoreError):
     """The connection broke off while an object was read."""
@@ -69,7 +72,12 @@ class ObjectStore(Store):
             connection: where and with which credentials.
             delays_s: the pauses between attempts while the endpoint is away or fails.
             lease_s: see ``lease.hold``.
+
+        Raises:
+            ValueError: no such name is allowed for a bucket.
         """
+        if not BUCKET.fullmatch(bucket):
+            raise ValueError(f"a bucket's name must be 3 to 63 of a-z, 0-9, dot and dash, but got {bucket!r}.")
         self.uri = uri.rstrip("/")
         self.bucket = bucket
         self.prefix = prefix
