@@ -1,0 +1,43 @@
+"""What a classifier confuses, class by class.
+
+Shapes: N images, K classes.
+"""
+
+import torch
+from torch import Tensor
+
+
+def confusion(predictions_N: Tensor, labels_N: Tensor, classes: int) -> Tensor:
+    """Count images by true class (row) and predicted class (column).
+
+    Args:
+        predictions_N: predicted classes, integers in [0, classes).
+        labels_N: true classes, same shape and range.
+        classes: K.
+
+    Returns:
+        int64 [K, K]; its sum is N.
+
+    Raises:
+        ValueError: different lengths, or a class out of range.
+    """
+    if predictions_N.shape != labels_N.shape:
+        raise ValueError(f"predictions must be as many as labels, {len(labels_N)}, but got {len(predictions_N)}.")
+    for what, values_N in (("predictions", predictions_N), ("labels", labels_N)):
+        if len(values_N) and not (0 <= int(values_N.min()) and int(values_N.max()) < classes):
+            raise ValueError(
+                f"{what} must be in [0, {classes}), but got {int(values_N.min())} to {int(values_N.max())}."
+            )
+    pairs_N = labels_N.long() * classes + predictions_N.long()
+    return torch.bincount(pairs_N, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class_accuracy(confusion_KK: Tensor) -> list[float]:
+    """Return the fraction of each true class that was predicted as such; 0 for a class without images."""
+    images_K = confusion_KK.sum(1)
+    return (confusion_KK.diagonal().double() / images_K.clamp(min=1)).tolist()
+
+
+def agreement(first_N: Tensor, second_N: Tensor) -> float:
+    """Return the fraction of images that two models put into the same class."""
+    return float((first_N == second_N).double().mean())
