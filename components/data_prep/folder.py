@@ -22,6 +22,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("P", "RGB", "RGBA", "CMYK", "YCbCr", "PA", "RGBX", "LAB", "HSV")
+ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
 # What Pillow's decoders raise on damaged files; UnidentifiedImageError is an OSError.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 
@@ -129,10 +130,16 @@ def _surveyed(paths: Sequence[Path]) -> tuple[list[tuple[int, int]], bool]:
     sizes, grey = [], True
     for path in paths:
         with _opened(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: on its side
-            sizes.append(image.size[::-1] if turned else image.size)
+            sizes.append(image.size[::-1] if _on_its_side(path, image) else image.size)
             grey = grey and image.mode in GREY_MODES
     return sizes, grey
+
+
+def _on_its_side(path: Path, image: "Image.Image") -> bool:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1)) >= 5
+    except DAMAGED as error:
+        raise ValueError(f"{path} must be an image, but it is damaged: {error}.") from error
 
 
 def _common_size(paths: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> int:

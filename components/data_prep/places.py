@@ -100,7 +100,7 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
             )
         yield directory
         return
-    from components.artifacts.store import open_store
+    from components.artifacts.store import check_key, open_store
 
     with tempfile.TemporaryDirectory(prefix="kondense-source-") as scratch:
         store = open_store(source)
@@ -108,9 +108,8 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
         if not keys:
             raise FileNotFoundError(f"source {source} holds no file of this data set.")
         for key in keys:
+            check_key(key)
             path = Path(scratch, key)
-            if not path.resolve().is_relative_to(Path(scratch).resolve()):
-                raise ValueError(f"source {source} must hold names below its prefix, but has {key!r}.")
             path.parent.mkdir(parents=True, exist_ok=True)
             store.download_file(key, path)
         yield Path(scratch)

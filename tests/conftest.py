@@ -1,0 +1,43 @@
+"""Fixtures that tests of every kind share."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.data_makers import make_cifar10, make_cifar100, make_digits, make_fashion_mnist, make_image_folder
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Dataset artifact of scikit-learn's digits: 1,318/120/359 images of 1x8x8, 10 classes. Read only."""
+    return make_digits(tmp_path_factory.mktemp("digits") / "dataset")
+
+
+@pytest.fixture(scope="session")
+def digits16_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same digits at 16x16 pixels, the least that the LeNets take. Read only."""
+    return make_digits(tmp_path_factory.mktemp("digits16") / "dataset", image_size=16)
+
+
+@pytest.fixture
+def fashion_mnist_dir(tmp_path: Path) -> Path:
+    """A directory with 60 + 20 random images in Fashion-MNIST's files."""
+    return make_fashion_mnist(tmp_path / "fashion-mnist")
+
+
+@pytest.fixture
+def cifar10_dir(tmp_path: Path) -> Path:
+    """A directory with 100 + 20 random images in CIFAR-10's files."""
+    return make_cifar10(tmp_path)
+
+
+@pytest.fixture
+def cifar100_dir(tmp_path: Path) -> Path:
+    """A directory with 200 + 100 random images in CIFAR-100's files."""
+    return make_cifar100(tmp_path)
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """A folder with 12 random colour images of 10x10 for each of the classes cat and dog."""
+    return make_image_folder(tmp_path / "images")
