@@ -1,0 +1,137 @@
+"""The one container command: ``python -m components.cli STAGE --flags`` runs a stage on directories.
+
+``--help`` imports no torch: the Configs are free of it, and the directories of a stage stand here.
+Exit codes: 0, 1 when the stage failed, 2 for bad input, 143 after SIGTERM (outputs are then absent,
+checkpoints stay, and the same command continues).
+"""
+
+import argparse
+import dataclasses
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from components.config import Config, add_flags, flag, from_flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a stage's command needs to know without importing the stage; a test pins it to ``run``.
+
+    Attributes:
+        config: the name of the class in ``components.<stage>.config``.
+        directories: the parameters of ``run`` that must be given; one ending in ``_dirs`` takes several.
+        optional: those that may be left out.
+        summary: one line of help.
+    """
+
+    config: str
+    directories: tuple[str, ...]
+    summary: str
+    optional: tuple[str, ...] = ()
+
+
+STAGES = {
+    "data_prep": Stage("DataPrepConfig", ("dataset_dir",), "read, split and write a data set"),
+    "train": Stage("TrainConfig", ("dataset_dir", "model_dir"), "train a network, or import a trained one"),
+    "prune": Stage(
+        "PruneConfig", ("dataset_dir", "model_dir", "pruned_dir"), "remove weights or channels", ("teacher_dir",)
+    ),
+    "distill": Stage(
+        "DistillConfig", ("dataset_dir", "teacher_dir", "student_dir"), "train a smaller network on a teacher's logits"
+    ),
+    "quantize": Stage(
+        "QuantizeConfig", ("dataset_dir", "model_dir", "quantized_dir"), "store weights, and compute, in few bits"
+    ),
+    "evaluate": Stage(
+        "EvaluateConfig", ("dataset_dir", "model_dir", "candidate_dir"), "measure a candidate", ("teacher_dir",)
+    ),
+    "report": Stage("ReportConfig", ("candidate_dirs", "report_dir", "chosen_dir"), "compare candidates, choose one"),
+    "publish": Stage(
+        "PublishConfig", ("dataset_dir", "chosen_dir", "report_dir", "receipt_dir"), "publish behind a gate"
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all of ours are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and leave with exit code 2."""
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def stage_config(name: str) -> type[Config]:
+    """Return the Config class of a stage."""
+    config: type[Config] = getattr(importlib.import_module(f"components.{name}.config"), STAGES[name].config)
+    return config
+
+
+def make_parser(name: str) -> Parser:
+    """Return the parser of one stage's flags."""
+    stage = STAGES[name]
+    parser = Parser(prog=f"python -m components.cli {name}", description=f"{stage.summary}.", allow_abbrev=False)
+    for directory in (*stage.directories, *stage.optional):
+        several = directory.endswith("_dirs")
+        parser.add_argument(
+            flag(directory),
+            type=Path,
+            nargs="+" if several else None,
+            required=directory in stage.directories,
+            metavar="DIR",
+            help="directories of artifacts" if several else "directory of an artifact",
+        )
+    add_flags(parser, stage_config(name))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stage that the arguments name and return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if given else 2
+    name, *flags = given
+    if name not in STAGES:
+        return fail(f"stage must be one of {', '.join(STAGES)}, but got {name!r}.", 2)
+    namespace = make_parser(name).parse_args(flags)
+    try:
+        config = from_flags(namespace, stage_config(name))
+    except ValueError as error:
+        return fail(str(error), 2)
+    directories = {key: getattr(namespace, key) for key in (*STAGES[name].directories, *STAGES[name].optional)}
+    return run_stage(name, config, {key: value for key, value in directories.items() if value is not None})
+
+
+def run_stage(name: str, config: Config, directories: dict[str, Any]) -> int:
+    """Run a stage, print its metrics one a line, and return the exit code."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    stage = importlib.import_module(f"components.{name}.stage")
+    try:
+        metrics = stage.run(config, **directories)
+    except (ValueError, OSError, ArithmeticError) as error:  # ArtifactError, StoreError, NonFiniteLossError are such
+        return fail(str(error), 1)
+    for metric, value in metrics.items():
+        print(f"{metric}={value}")
+    return 0
+
+
+def usage() -> str:
+    """Return the help that lists the stages."""
+    width = max(map(len, STAGES))
+    lines = [f"  {name:{width}}  {stage.summary}" for name, stage in STAGES.items()]
+    return "\n".join(["usage: python -m components.cli STAGE --help", "", "stages:", *lines])
+
+
+def fail(message: str, code: int) -> int:
+    """Print ``message`` as one line and return ``code``."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
