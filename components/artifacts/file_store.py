@@ -28,8 +28,8 @@ class LocalStore(Store):
     """A store whose keys are the files below ``root``."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.uri = str(root)
+        self.root = root.absolute()
+        self.uri = str(self.root)
 
     def read(self, key: str) -> bytes:
         """See Store."""

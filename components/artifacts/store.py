@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.artifacts.files import file_digests, json_bytes, new_directory, sha256
+from components.artifacts.files import json_bytes, new_directory, sha256
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -107,31 +107,29 @@ class Store(abc.ABC):
             ExistsError: a complete directory of other files is there.
             StoreError: the store is full, refuses or cannot be reached; nothing is visible then.
         """
-        manifest = self.upload_files(prefix, directory)
-        return self.commit(prefix, manifest)
+        files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+        if not files:
+            raise ValueError(f"{directory} must hold at least one file, but it holds none.")
+        return self.commit(prefix, self.upload_files(prefix, files))
 
-    def upload_files(self, prefix: str, directory: Path) -> dict[str, Any]:
-        """Put the files of ``directory`` under ``prefix`` and return the manifest, for ``commit``."""
-        digests = file_digests(directory)
-        if not digests:
-            raise ValueError(f"{directory} must hold at least one file, but it is empty.")
-        if MANIFEST in digests:
-            raise ValueError(f"{directory} must not hold a file {MANIFEST}: the store writes its own.")
-        self._check_same(prefix, digests)
-        for name in digests:
-            self.upload_file(f"{prefix}/{name}", directory / name)
-        return {
-            "format_version": FORMAT_VERSION,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "files": digests,
-        }
+    def upload_files(self, prefix: str, files: Mapping[str, Path]) -> dict[str, Any]:
+        """Put ``files``, by name, under ``prefix`` and return the manifest that ``commit`` makes them visible with."""
+        if MANIFEST in files:
+            raise ValueError(f"{files[MANIFEST]} must not be called {MANIFEST}: the store writes its own.")
+        digests = {name: sha256(path) for name, path in sorted(files.items())}
+        if not self._stands(prefix, digests):
+            for name in digests:
+                self.upload_file(f"{prefix}/{name}", files[name])
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        return {"format_version": FORMAT_VERSION, "created": created, "files": digests}
 
     def commit(self, prefix: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Make the uploaded files of ``manifest`` visible under ``prefix``; return the manifest that stands."""
         try:
             self.write(f"{prefix}/{MANIFEST}", json_bytes(manifest), if_absent=True)
         except ExistsError:
-            return self._check_same(prefix, manifest["files"]) or {}
+            self._stands(prefix, manifest["files"])
+            return self.manifest(prefix)
         return dict(manifest)
 
     def manifest(self, prefix: str) -> dict[str, Any]:
@@ -166,14 +164,14 @@ class Store(abc.ABC):
                 if (found := sha256(scratch / name)) != expected:
                     raise damaged(self.address(f"{prefix}/{name}"), expected, found)
 
-    def _check_same(self, prefix: str, files: Mapping[str, str]) -> dict[str, Any] | None:
+    def _stands(self, prefix: str, digests: Mapping[str, str]) -> bool:
         try:
-            standing = self.manifest(prefix)
+            standing = self.manifest(prefix)["files"]
         except NotFoundError:
-            return None
-        if standing["files"] != files:
+            return False
+        if standing != digests:
             raise ExistsError(f"{self.address(prefix)} is written once, and holds other files already.")
-        return standing
+        return True
 
 
 def damaged(address: str, expected: str, found: str) -> StoreError:
