@@ -128,6 +128,8 @@ def _fetched(final: Path, route: Route) -> Path:
             for path in route(work).iterdir():
                 path.rename(scratch / path.name)
             shutil.rmtree(work)
-    except PermissionError as error:
+    except DownloadError:
+        raise
+    except OSError as error:
         raise DownloadError(f"{final} cannot be written: {error}") from error
     return final

@@ -122,6 +122,13 @@ def test_when_nothing_serves_every_way_is_said(monkeypatch, nowhere):
     assert not places.cache_directory().exists() or not list(places.cache_directory().iterdir())
 
 
+def test_a_cache_that_cannot_be_written_is_one_more_failure(monkeypatch, nowhere, tmp_path):
+    (tmp_path / "cache").write_text("a file where the directory should be")
+    with pytest.raises(FileNotFoundError, match="first failed .*cannot be written.* Give their directory"):
+        monkeypatch.setattr(fashion_mnist, "ROUTES", {"first": make_fashion_mnist})
+        fashion_mnist.collect(None)
+
+
 def test_the_debian_route_unpacks_what_apt_downloads(monkeypatch, tmp_path):
     package = tmp_path / "package"
     make_fashion_mnist(package / "usr/share/datasets/fashion-mnist")
