@@ -33,6 +33,10 @@ class ExistsError(StoreError, FileExistsError):
     """There is something under the key already, and it was to be written only if absent."""
 
 
+class DamagedError(StoreError):
+    """What is under the key is not what was stored."""
+
+
 class Lease(abc.ABC):
     """The exclusive use of a key, for a limited time."""
 
@@ -137,24 +141,25 @@ class Store(abc.ABC):
 
         Raises:
             NotFoundError: there is no complete directory.
-            StoreError: the manifest is damaged or of an unknown format version.
+            DamagedError: the manifest is damaged or of an unknown format version.
         """
         key = f"{prefix}/{MANIFEST}"
         try:
             content = json.loads(self.read(key))
         except ValueError as error:
-            raise StoreError(f"{self.address(key)} must be JSON, but: {error}.") from None
+            raise DamagedError(f"{self.address(key)} must be JSON, but: {error}.") from None
         found = content.get("format_version") if isinstance(content, dict) else None
         if found != FORMAT_VERSION or not isinstance(content.get("files"), dict):
-            raise StoreError(f"{self.address(key)} must have format_version {FORMAT_VERSION}, but got {found}.")
+            raise DamagedError(f"{self.address(key)} must have format_version {FORMAT_VERSION}, but got {found}.")
         return dict(content)
 
     def download_directory(self, prefix: str, directory: Path) -> None:
         """Write the directory under ``prefix`` to ``directory``, verified, whole or not at all.
 
         Raises:
-            NotFoundError: there is no complete directory.
-            StoreError: a file is missing or damaged, or the store cannot be reached.
+            NotFoundError: there is no complete directory, or a file of it is missing.
+            DamagedError: a file is not what was stored.
+            StoreError: the store cannot be reached.
         """
         manifest = self.manifest(prefix)
         with new_directory(directory) as scratch:
@@ -174,9 +179,9 @@ class Store(abc.ABC):
         return True
 
 
-def damaged(address: str, expected: str, found: str) -> StoreError:
+def damaged(address: str, expected: str, found: str) -> DamagedError:
     """Return the error that says that the content at ``address`` is not what was stored."""
-    return StoreError(f"{address} must have sha256 {expected}, but has {found}: it was damaged or changed.")
+    return DamagedError(f"{address} must have sha256 {expected}, but has {found}: it was damaged or changed.")
 
 
 def check_key(key: str) -> None:
