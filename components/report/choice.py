@@ -20,14 +20,14 @@ OBJECTIVES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "balanced": lambda difference: math.sqrt(difference["bytes_ratio"] * difference["latency_ratio"]),
 }
 FORMULAS = {
-    "bytes": "bytes of the teacher in fp32 / bytes of weights.kz",
-    "latency": "median latency of the teacher / median latency, both exported, at batch 1",
-    "balanced": "square root of (size ratio x latency ratio), their geometric mean",
+    "bytes": "size ratio, bytes of the teacher in fp32 / bytes of weights.kz",
+    "latency": "latency ratio, median of the teacher / median, both exported, at batch 1",
+    "balanced": "the geometric mean of size and latency ratios, √(size ratio × latency ratio)",
 }
-RANKED_BY = {
-    "bytes": "the largest size ratio",
-    "latency": "the largest latency ratio",
-    "balanced": "the largest geometric mean of size and latency ratios",
+MEASURES = {
+    "bytes": "size ratio",
+    "latency": "latency ratio",
+    "balanced": "geometric mean of size and latency ratios",
 }
 
 
@@ -73,43 +73,37 @@ def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, 
         objective: a key of ``OBJECTIVES``.
         max_accuracy_drop: the bound, as the reason gives it.
     """
-    bound = f"{points(max_accuracy_drop)} points below the teacher on the validation split"
+    if not candidates:
+        return Choice(teacher["name"], f"There is no candidate beside {teacher['name']}.")
+    bound = f"validation accuracy at most {points(max_accuracy_drop)} points below the teacher's"
     holding = [candidate for candidate in candidates if candidate["within_bound"]]
     if not holding:
-        return Choice(teacher["name"], _none_holds(teacher, candidates, bound))
+        return Choice(teacher["name"], _none_holds(candidates, bound))
     best = max(holding, key=lambda candidate: (candidate["score"], candidate["validation_accuracy"]))
+    held = f"Of {len(candidates)} candidates, {len(holding)} hold the bound ({bound})"
+    if len(candidates) == len(holding) == 1:
+        held = f"The only candidate holds the bound ({bound})"
     if best["score"] <= teacher["score"]:
         reason = (
-            f"Of the {len(holding)} candidates at most {bound}, none beats {teacher['name']} itself: {best['name']}"
-            f" comes nearest, with a {_measure(objective)} of {times(best['score'])}"
-            f" against {times(teacher['score'])}."
+            f"{held}, but none beats {teacher['name']} itself: the nearest is {best['name']}, with a"
+            f" {MEASURES[objective]} of {times(best['score'])} against {times(teacher['score'])}."
         )
         return Choice(teacher["name"], reason)
-    return Choice(best["name"], _best_reason(best, teacher, len(holding), objective, bound))
-
-
-def _best_reason(best: Candidate, teacher: Candidate, holding: int, objective: str, bound: str) -> str:
     difference = best["difference"]
-    among = f"of the {holding} candidates" if holding > 1 else "and is the only candidate"
-    return (
-        f"{best['name']} has {RANKED_BY[objective]} ({times(best['score'])}) {among} at most {bound}:"
-        f" {size(best['bytes']['kz'])} against {size(teacher['bytes']['fp32'])} ({times(difference['bytes_ratio'])}"
-        f" smaller), {times(difference['latency_ratio'])} the teacher's speed at batch 1, and"
-        f" {points(best['test_accuracy'])} % test accuracy ({signed_points(difference['test_accuracy'])} points;"
-        f" validation {signed_points(difference['validation_accuracy'])})."
+    reason = (
+        f"{held}, and {best['name']} has the largest {MEASURES[objective]} among them, {times(best['score'])}"
+        f" ({times(difference['bytes_ratio'])} smaller at {size(best['bytes']['kz'])},"
+        f" {times(difference['latency_ratio'])} the teacher's speed), with"
+        f" {points(best['test_accuracy'])} % test accuracy, {signed_points(difference['test_accuracy'])} points"
+        f" against the teacher (validation {signed_points(difference['validation_accuracy'])})."
     )
+    return Choice(best["name"], reason)
 
 
-def _none_holds(teacher: Candidate, candidates: Sequence[Candidate], bound: str) -> str:
-    if not candidates:
-        return f"There is no candidate beside {teacher['name']}."
+def _none_holds(candidates: Sequence[Candidate], bound: str) -> str:
     nearest = max(candidates, key=lambda candidate: (candidate["validation_accuracy"], candidate["score"]))
+    difference = nearest["difference"]
     return (
-        f"None of the {len(candidates)} candidates is at most {bound}; the nearest is {nearest['name']}, at"
-        f" {signed_points(nearest['difference']['validation_accuracy'])} points"
-        f" ({times(nearest['difference']['bytes_ratio'])} smaller)."
+        f"None of {len(candidates)} candidates holds the bound ({bound}): the nearest is {nearest['name']}, at"
+        f" {signed_points(difference['validation_accuracy'])} points and {times(difference['bytes_ratio'])} smaller."
     )
-
-
-def _measure(objective: str) -> str:
-    return {"bytes": "size ratio", "latency": "latency ratio", "balanced": "geometric mean of ratios"}[objective]

@@ -3,20 +3,22 @@
 MINUS = "−"
 
 
-def significant(value: float, digits: int = 3) -> str:
-    """Return ``value`` with so many significant digits, thousands separated: ``1,720``, ``25.7``, ``0.0312``."""
-    if value == 0:
-        return "0"
-    text = f"{value:.{digits}g}"
-    if "e" in text or abs(value) >= 10**digits:
-        text = f"{round(float(text)):,}" if abs(value) >= 1 else f"{value:.2g}"
-    return text.replace("-", MINUS)
-
-
 def padded(value: float) -> str:
-    """Return ``value`` with three significant digits, trailing zeros kept: ``0.0310``, ``2.50``, ``118``."""
+    """Return a value from 0 up with three significant digits, trailing zeros kept: ``0.0310``, ``2.50``, ``1,720``."""
     text = f"{value:#.3g}".rstrip(".")
-    return f"{value:,.0f}" if "e" in text and abs(value) >= 1 else text
+    return f"{float(text):,.0f}" if value >= 999.5 else f"{value:.1e}" if "e" in text else text
+
+
+def milliseconds(value: float) -> str:
+    """Return a time so that a column of them lines up: ``0.061``, ``4.91``, ``118``; small ones keep two digits."""
+    if 0.00995 <= value < 1:
+        return f"{value:.3f}"
+    return f"{value:.2g}" if value < 1 else padded(value)
+
+
+def round_value(value: float) -> str:
+    """Return a round value, such as a tick of an axis, as short as it can be: ``0.04``, ``2``, ``1,000``."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.6g}"
 
 
 def points(fraction: float) -> str:
@@ -32,27 +34,19 @@ def signed_points(fraction: float) -> str:
 
 def size(count: int) -> str:
     """Return a number of bytes in decimal units: ``812 B``, ``25.7 kB``, ``1.72 MB``."""
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 999.5:
-            break
-        value, unit = value / 1000, larger
-    return f"{significant(value)} {unit}"
+    value, unit = _scaled(count, ("", "k", "M", "G", "T"))
+    return f"{padded(value) if unit else count} {unit}B"
 
 
 def amount(count: int) -> str:
     """Return a count in short form: ``812``, ``19.8k``, ``2.29M``."""
-    value, unit = float(count), ""
-    for larger in ("k", "M", "G", "T"):
-        if value < 999.5:
-            break
-        value, unit = value / 1000, larger
-    return f"{significant(value)}{unit}"
+    value, unit = _scaled(count, ("", "k", "M", "G", "T"))
+    return f"{padded(value)}{unit}" if unit else str(count)
 
 
 def times(ratio: float) -> str:
-    """Return a ratio with its sign: ``67.1×``, ``1.08×``."""
-    return f"{padded(ratio)}×"
+    """Return a ratio with its sign: ``0.90×``, ``1.08×``, ``67.1×``, ``151×``; small ones keep three digits."""
+    return f"{ratio:.2f}×" if 0.0995 <= ratio < 9.995 else f"{padded(ratio)}×"
 
 
 def percent(fraction: float) -> str:
@@ -61,3 +55,12 @@ def percent(fraction: float) -> str:
     if text == "100.0":
         return "100 %" if fraction >= 1 else "> 99.9 %"
     return f"{text} %"
+
+
+def _scaled(count: int, units: tuple[str, ...]) -> tuple[float, str]:
+    value = float(count)
+    for unit in units:
+        if value < 999.5 or unit == units[-1]:
+            return value, unit
+        value /= 1000
+    raise AssertionError("the last unit returns")

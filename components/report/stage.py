@@ -1,6 +1,5 @@
 """Compare the candidates, choose one, and write report.json and the page that shows them."""
 
-import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,28 +8,14 @@ from components.artifacts.files import new_directory, verify_files
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import model_digest, read_description
 from components.artifacts.report import PAGE, REPORT, Report, models, read_evaluation, report_bytes
-from components.config import Config, option
-from components.report.choice import OBJECTIVES
+from components.report.config import ReportConfig
 from components.report.document import build_report
 from components.report.page import render
 
 
-@dataclasses.dataclass(frozen=True)
-class ReportConfig(Config):
-    """How the candidates are compared and one is chosen."""
-
-    title: str = option("", "heading of the report; empty for the network's and the data set's name")
-    objective: str = option(
-        "balanced",
-        "what the chosen candidate has the most of: size ratio, latency ratio, or their geometric mean",
-        choices=tuple(OBJECTIVES),
-    )
-    max_accuracy_drop: float = option(
-        0.01, "fraction by which validation accuracy may lie below the teacher's", interval="[0, 1)"
-    )
-
-
-def run(config: ReportConfig, *, candidate_dirs: Sequence[Path], report_dir: Path, chosen_dir: Path) -> dict[str, float]:
+def run(
+    config: ReportConfig, *, candidate_dirs: Sequence[Path], report_dir: Path, chosen_dir: Path
+) -> dict[str, float]:
     """Write the report of the evaluated candidates and a copy of the chosen one.
 
     Args:

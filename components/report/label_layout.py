@@ -1,0 +1,102 @@
+"""Where the labels of a scatter plot go so that they cover neither each other, nor points, nor lines.
+
+All lengths are in the picture's own units; y grows downwards. A rectangle is (left, top, right, bottom).
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+Rectangle = tuple[float, float, float, float]
+Segment = tuple[float, float, float, float]  # x1, y1, x2, y2: horizontal or vertical
+
+DISTANCES = (0.0, 8.0, 18.0, 30.0, 44.0, 60.0)
+# Right and left first: a label beside its point reads as one with it.
+DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (0.8, -0.7), (0.8, 0.7), (-0.8, -0.7), (-0.8, 0.7))
+GAP = 4.0  # between a point's edge and its label
+PASSES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A marker at (x, y) of this radius, and the size of the label it wants."""
+
+    x: float
+    y: float
+    radius: float
+    width: float
+    height: float
+
+    @property
+    def rectangle(self) -> Rectangle:
+        """The square around the marker."""
+        return self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one label goes; ``far`` says that a line should lead from the point to it."""
+
+    rectangle: Rectangle
+    far: bool
+
+
+def place_labels(points: Sequence[Point], frame: Rectangle, lines: Sequence[Segment] = ()) -> list[Place]:
+    """Return a place for every point's label, inside ``frame``.
+
+    Greedy, then improved in a few passes: every label moves to the place that costs least given all
+    the others. Deterministic. Meant for tens of points.
+    """
+    places: list[Place | None] = [None] * len(points)
+    for _ in range(PASSES):
+        before = list(places)
+        for index, point in enumerate(points):
+            others = [place.rectangle for other, place in enumerate(places) if place and other != index]
+            markers = [other.rectangle for other in points]
+            options = _options(point, frame)
+            places[index] = min(options, key=lambda option: _cost(option, point, others, markers, lines))
+        if places == before:
+            break
+    return [place for place in places if place]
+
+
+def overlap(first: Rectangle, second: Rectangle) -> float:
+    """Return the area that two rectangles share."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _options(point: Point, frame: Rectangle) -> list[Place]:
+    found = []
+    for distance in DISTANCES:
+        for right, down in DIRECTIONS:
+            reach = point.radius + GAP + distance
+            x = point.x + right * reach + (right / abs(right) * point.width / 2 if right else 0)
+            y = point.y + down * reach + (down / abs(down) * point.height / 2 if down and not right else 0)
+            left = min(max(x - point.width / 2, frame[0]), frame[2] - point.width)
+            top = min(max(y - point.height / 2, frame[1]), frame[3] - point.height)
+            found.append(Place((left, top, left + point.width, top + point.height), distance > DISTANCES[1]))
+    return found
+
+
+def _cost(
+    place: Place, point: Point, others: Sequence[Rectangle], markers: Sequence[Rectangle], lines: Sequence[Segment]
+) -> float:
+    area = point.width * point.height
+    covered = sum(overlap(place.rectangle, other) for other in others)
+    hidden = sum(overlap(place.rectangle, marker) for marker in markers)
+    crossed = sum(overlap(place.rectangle, _widened(line)) > 0 for line in lines)
+    middle = (place.rectangle[0] + place.rectangle[2]) / 2, (place.rectangle[1] + place.rectangle[3]) / 2
+    nearest = (
+        min(max(point.x, place.rectangle[0]), place.rectangle[2]),
+        min(max(point.y, place.rectangle[1]), place.rectangle[3]),
+    )
+    distance = math.dist(nearest, (point.x, point.y))
+    on_the_right = middle[0] >= point.x
+    return 1000 * (covered + hidden) / area + 30 * crossed + distance + 4 * place.far - 2 * on_the_right
+
+
+def _widened(line: Segment) -> Rectangle:
+    x1, y1, x2, y2 = line
+    return min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2) + 1, max(y1, y2) + 1
