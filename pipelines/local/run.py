@@ -1,6 +1,6 @@
 """Run a pipeline on this machine under kfp.local, with progress, logs per step, a cache and a warm start.
 
-kfp.local has no hooks, so for the time of a run four of its names are replaced (``_hooks``), each
+kfp.local has no hooks, so for the time of a run five of its names are replaced (``_hooks``), each
 by one that does the same and tells us about it. kfp is pinned to the version they were written for.
 """
 
@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 
 from kfp import dsl, local
 from kfp.local import cache as kfp_cache
-from kfp.local import docker_task_handler, status, subprocess_task_handler
+from kfp.local import docker_task_handler, graph_utils, status, subprocess_task_handler
 from kfp.local.orchestrator import task_executor
 
 from pipelines.local.cache import ContentCache, drop_unused
@@ -70,6 +70,7 @@ class LocalSettings:
     """Where and how a pipeline runs on this machine.
 
     Attributes:
+        order: display names of the steps in the order to run them, as far as their inputs allow.
         output_dir: takes ``logs/<step>.log``.
         cache_dir: holds the artifacts of all runs and the cache of finished steps.
         version: names the code that runs; part of every cache key.
@@ -82,6 +83,7 @@ class LocalSettings:
     output_dir: Path
     cache_dir: Path
     version: str
+    order: Sequence[str] = ()
     caching: bool = True
     docker: bool = False
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -212,10 +214,26 @@ def _hooks(run: LocalRun) -> Iterator[None]:
             (kfp_cache, "get_local_cache", lambda: run.cache),
             (subprocess_task_handler, "SubprocessTaskHandler", Handler),
             (docker_task_handler, "run_docker_container", container),
+            (graph_utils, "topological_sort_tasks", lambda tasks: sorted_tasks(tasks, run.settings.order)[::-1]),
         ):
             stack.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, replacement)
         yield
+
+
+def sorted_tasks(tasks: Mapping[str, Any], order: Sequence[str]) -> list[str]:
+    """Return the names of a graph's tasks so that each follows those it needs, by ``order`` where that is free.
+
+    kfp takes them from a protobuf map, whose order differs from process to process.
+    """
+    place = {name: index for index, name in enumerate(order)}
+    waiting = sorted(tasks, key=lambda name: (place.get(tasks[name].task_info.name, len(place)), name))
+    result: list[str] = []
+    while waiting:
+        ready = next(name for name in waiting if set(tasks[name].dependent_tasks) <= set(result))
+        waiting.remove(ready)
+        result.append(ready)
+    return result
 
 
 def failure_line(step: str, code: int | None, lines: Sequence[str], log: Path) -> str:

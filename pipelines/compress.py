@@ -1,0 +1,181 @@
+"""The compress pipeline: one teacher, every way of making it small side by side, a report, a choice, a gate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kfp import dsl
+
+from components.data_prep.component import data_prep
+from components.distill.component import distill
+from components.evaluate.component import evaluate
+from components.prune.component import prune
+from components.publish.component import publish
+from components.quantize.component import quantize
+from components.report.component import report
+from components.train.component import train
+from pipelines.parameters import Values, apply
+
+NAME = "compress"
+DESCRIPTION = "Train a network or import one, make it small in every way, compare, choose and publish behind a gate."
+
+# Display names of the tasks, in the order in which one machine runs them: a candidate is measured as soon as it is made.
+TASKS = (
+    "data prep",
+    "train teacher",
+    "evaluate teacher",
+    "quantize",
+    "evaluate quantized",
+    "prune",
+    "evaluate pruned",
+    "quantize pruned",
+    "evaluate pruned-quantized",
+    "distill",
+    "evaluate distilled",
+    "quantize distilled",
+    "evaluate distilled-quantized",
+    "prune with teacher",
+    "quantize pruned-distilled",
+    "evaluate pruned-distilled-quantized",
+    "sparsify",
+    "pack",
+    "evaluate sparse-packed",
+    "report",
+    "publish",
+)
+
+
+def make_compress(bound: Values | None = None) -> Any:
+    """Return the pipeline function, for compilation or a local run.
+
+    Args:
+        bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
+    """
+    fixed = bound or {}
+
+    @dsl.pipeline(name=NAME, display_name="Compress a network", description=DESCRIPTION)
+    def compress(
+        dataset: str = "fashion_mnist",
+        source: str = "",
+        validation_size: int = 0,
+        image_limit: int = 0,
+        network: str = "lenet5",
+        network_width: float = 1.0,
+        import_uri: str = "",
+        seed: int = 0,
+        device: str = "auto",
+        train_epochs: int = 8,
+        train_batch_size: int = 128,
+        train_learning_rate: float = 0.05,
+        train_augment: str = "none",
+        prune_method: str = "l1",
+        prune_sparsity: float = 0.65,
+        prune_epochs: int = 4,
+        prune_learning_rate: float = 0.02,
+        sparsify_sparsity: float = 0.95,
+        sparsify_epochs: int = 5,
+        pack_bits: int = 5,
+        distill_network: str = "",
+        distill_width: float = 0.4,
+        distill_epochs: int = 6,
+        distill_temperature: float = 4.0,
+        distill_alpha: float = 0.9,
+        report_objective: str = "balanced",
+        max_accuracy_drop: float = 0.01,
+        publish_name: str = "",
+        publish_store_uri: str = "minio://kondense",
+        publish_objective: str = "bytes",
+    ) -> None:
+        """Compress a network.
+
+        Args:
+            dataset: fashion_mnist, cifar10, cifar100, digits, or folder (one folder of images per class).
+            source: where the data set's files are: a directory or s3://bucket/prefix; empty tries the usual places.
+            validation_size: training images kept for validation; 0 takes one in twelve.
+            image_limit: most images to take of the training and of the test images each; 0 takes all.
+            network: the teacher: a built-in name, torchvision:NAME, or package.module:factory.
+            network_width: multiplier of the teacher's channels.
+            import_uri: take a trained teacher from here instead of training one.
+            seed: seed of all randomness.
+            device: auto takes a GPU when there is one; cpu or cuda to insist.
+            train_epochs: epochs to train the teacher.
+            train_batch_size: images per step of the teacher's training.
+            train_learning_rate: peak learning rate of the teacher's training.
+            train_augment: none, crop or crop_flip.
+            prune_method: l1 removes channels, magnitude zeroes single weights.
+            prune_sparsity: fraction that pruning removes, of MACs for l1.
+            prune_epochs: epochs of fine-tuning after pruning.
+            prune_learning_rate: peak learning rate of that fine-tuning.
+            sparsify_sparsity: fraction of the weights that become zero in the sparse candidate.
+            sparsify_epochs: epochs of fine-tuning while it becomes sparse.
+            pack_bits: bits per weight that is left in the sparse candidate, 2 to 8.
+            distill_network: the student; empty for the teacher's kind of network.
+            distill_width: multiplier of the student's channels.
+            distill_epochs: epochs to train the student.
+            distill_temperature: softens the logits of teacher and student.
+            distill_alpha: weight of the teacher's part of the student's loss, 0 to 1.
+            report_objective: what the chosen candidate has the most of: balanced, size or latency.
+            max_accuracy_drop: how far below the teacher the chosen and published model may be, as a fraction.
+            publish_name: name to publish under; empty for network and data set.
+            publish_store_uri: where to publish: minio://bucket/prefix, s3://bucket/prefix or a path.
+            publish_objective: what may not be worse than the published champion's: bytes, latency or none.
+        """
+        values = step_arguments(fixed, dict(locals()))
+
+        prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
+        data = prepared.outputs["dataset"]
+        trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
+        teacher = trained.outputs["model"]
+
+        def quantized(model: Any, display_name: str) -> Any:
+            task = quantize(dataset=data, model=model, **values["quantize"]).set_display_name(display_name)
+            return task.outputs["quantized"]
+
+        pruning = prune(dataset=data, model=teacher, **values["prune"]).set_display_name("prune")
+        pruned = pruning.outputs["pruned"]
+        distillation = distill(dataset=data, teacher=teacher, **values["distill"]).set_display_name("distill")
+        distilled = distillation.outputs["student"]
+        guided = prune(dataset=data, model=teacher, teacher=teacher, **values["prune"])
+        guided.set_display_name("prune with teacher")
+        sparse = prune(dataset=data, model=teacher, teacher=teacher, **values["sparsify"])
+        sparse.set_display_name("sparsify")
+        packed = quantize(dataset=data, model=sparse.outputs["pruned"], **values["pack"]).set_display_name("pack")
+
+        models = {
+            "quantized": quantized(teacher, "quantize"),
+            "pruned": pruned,
+            "pruned-quantized": quantized(pruned, "quantize pruned"),
+            "distilled": distilled,
+            "distilled-quantized": quantized(distilled, "quantize distilled"),
+            "pruned-distilled-quantized": quantized(guided.outputs["pruned"], "quantize pruned-distilled"),
+            "sparse-packed": packed.outputs["quantized"],
+        }
+        reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
+        reference.set_display_name("evaluate teacher")
+        candidates = {"teacher": reference.outputs["candidate"]}
+        for name, model in models.items():
+            measured = evaluate(dataset=data, model=model, teacher=teacher, name=name, **values["evaluate"])
+            measured.set_display_name(f"evaluate {name}")
+            candidates[name] = measured.outputs["candidate"]
+
+        inputs = {name.replace("-", "_"): candidate for name, candidate in candidates.items()}
+        reported = report(**inputs, **values["report"]).set_display_name("report")
+        published = publish(
+            dataset=data, chosen=reported.outputs["chosen"], report=reported.outputs["report"], **values["publish"]
+        )
+        # It writes to the object store and compares with what others have published meanwhile.
+        published.set_display_name("publish").set_caching_options(False)
+
+    return compress
+
+
+def step_arguments(bound: Values, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of every step's component.
+
+    Args:
+        bound: values fixed at compile time.
+        parameters: the pipeline's parameters by name; names that are none are left out.
+    """
+    values = apply(parameters)
+    for step, fields in bound.items():
+        values[step].update(fields)
+    return values

@@ -1,0 +1,176 @@
+"""The parameters of the compress pipeline: its steps' Configs, and the few that its run form shows.
+
+A *step* is a stage with the pipeline's own defaults: ``prune`` and ``sparsify`` are both the prune
+stage. Every field of every step can be set; those that ``CURATED`` names are parameters of the compiled
+pipeline, the others are bound when it is compiled.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from components.config import Config, check_choice, parse
+from components.data_prep.config import DataPrepConfig
+from components.distill.config import DistillConfig
+from components.evaluate.config import EvaluateConfig
+from components.networks.names import check_form
+from components.prune.config import PruneConfig
+from components.publish.config import PublishConfig
+from components.quantize.config import QuantizeConfig
+from components.report.config import ReportConfig
+from components.train.config import TrainConfig
+from pipelines.profiles import PROFILES, Value
+
+Values = Mapping[str, Mapping[str, Value]]  # by step and field
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A stage's Config with the pipeline's own defaults; ``owned`` are the fields that the graph sets itself."""
+
+    config: type[Config]
+    defaults: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    owned: tuple[str, ...] = ()
+
+
+STEPS: Mapping[str, Step] = {
+    "data_prep": Step(DataPrepConfig),
+    "train": Step(TrainConfig),
+    "quantize": Step(QuantizeConfig),
+    "prune": Step(PruneConfig),
+    "sparsify": Step(PruneConfig, {"method": "magnitude", "sparsity": 0.95, "epochs": 5, "steps": 5}),
+    "pack": Step(QuantizeConfig, {"method": "weight_only", "bits": 5}),
+    "distill": Step(DistillConfig),
+    "evaluate": Step(EvaluateConfig, owned=("name",)),
+    "report": Step(ReportConfig),
+    "publish": Step(PublishConfig),
+}
+
+# The pipeline's parameters -> the fields they set. A name without a step sets that field wherever it stands.
+CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "dataset": (("data_prep", "dataset_name"),),
+    "source": (("data_prep", "source"),),
+    "validation_size": (("data_prep", "validation_size"),),
+    "image_limit": (("data_prep", "limit"),),
+    "network": (("train", "network"),),
+    "network_width": (("train", "width"),),
+    "import_uri": (("train", "import_uri"),),
+    "seed": tuple((step, "seed") for step in STEPS if "seed" in STEPS[step].config.__dataclass_fields__),
+    "device": tuple((step, "device") for step in STEPS if "device" in STEPS[step].config.__dataclass_fields__),
+    "train_epochs": (("train", "epochs"),),
+    "train_batch_size": (("train", "batch_size"),),
+    "train_learning_rate": (("train", "learning_rate"),),
+    "train_augment": (("train", "augment"),),
+    "prune_method": (("prune", "method"),),
+    "prune_sparsity": (("prune", "sparsity"),),
+    "prune_epochs": (("prune", "epochs"),),
+    "prune_learning_rate": (("prune", "learning_rate"),),
+    "sparsify_sparsity": (("sparsify", "sparsity"),),
+    "sparsify_epochs": (("sparsify", "epochs"),),
+    "pack_bits": (("pack", "bits"),),
+    "distill_network": (("distill", "student_network"),),
+    "distill_width": (("distill", "width"),),
+    "distill_epochs": (("distill", "epochs"),),
+    "distill_temperature": (("distill", "temperature"),),
+    "distill_alpha": (("distill", "alpha"),),
+    "report_objective": (("report", "objective"),),
+    "max_accuracy_drop": (("report", "max_accuracy_drop"), ("publish", "max_accuracy_drop")),
+    "publish_name": (("publish", "model_name"),),
+    "publish_store_uri": (("publish", "store_uri"),),
+    "publish_objective": (("publish", "objective"),),
+}
+
+
+def step_defaults(step: str) -> dict[str, Value]:
+    """Return every field of ``step`` that can be set, with the pipeline's default."""
+    settings = STEPS[step]
+    values = settings.config(**settings.defaults).to_dict()
+    return {name: value for name, value in values.items() if name not in settings.owned}
+
+
+def read_settings(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Read ``step.field=value`` texts, the last one of a field counting.
+
+    Raises:
+        ValueError: another form, or an unknown step or field; the text lists the right ones.
+    """
+    settings: dict[str, dict[str, str]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        step, dot, field = key.strip().partition(".")
+        if not equals or not dot:
+            raise ValueError(f"--set must be step.field=value, but got {text!r}.")
+        if step not in STEPS:
+            raise ValueError(f"--set knows the steps {', '.join(STEPS)}, but got {step!r}.")
+        if field in STEPS[step].owned:
+            raise ValueError(f"--set cannot change {key.strip()}: the pipeline sets it itself.")
+        if field not in step_defaults(step):
+            names = ", ".join(sorted(step_defaults(step)))
+            raise ValueError(f"--set knows these fields of {step}: {names}; but got {field!r}.")
+        settings.setdefault(step, {})[field] = value
+    return settings
+
+
+def resolve(
+    profile: str, plain: Mapping[str, Value | None] | None = None, settings: Iterable[str] = ()
+) -> dict[str, Config]:
+    """Return the checked Config of every step.
+
+    Args:
+        profile: the name of a profile, whose overrides come first.
+        plain: values of curated parameters, such as ``dataset``; None leaves one as it is.
+        settings: ``step.field=value`` texts; they outweigh all else.
+
+    Raises:
+        ValueError: an unknown profile, parameter, step or field, or a value outside its range.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, but got {profile!r}.")
+    values: dict[str, dict[str, Any]] = {step: dict(STEPS[step].defaults) for step in STEPS}
+    for step, overrides in PROFILES[profile].items():
+        values[step].update(overrides)
+    for name, value in (plain or {}).items():
+        check_choice("parameter", name, tuple(CURATED))
+        for step, field in CURATED[name] if value is not None else ():
+            values[step][field] = value
+    configs: dict[str, Config] = {}
+    texts = read_settings(settings)
+    for step in STEPS:
+        try:
+            hints = typing.get_type_hints(STEPS[step].config)
+            given = {name: parse(name, hints[name], text) for name, text in texts.get(step, {}).items()}
+            configs[step] = STEPS[step].config(**values[step] | given)
+        except ValueError as error:
+            raise ValueError(f"{step}: {error}") from None
+    check_networks(configs)
+    return configs
+
+
+def check_networks(configs: Mapping[str, Config]) -> None:
+    """Raise ValueError, listing the built-in networks, for a name that cannot be one."""
+    check_form(str(configs["train"].to_dict()["network"]))
+    if student := str(configs["distill"].to_dict()["student_network"]):
+        check_form(student)
+
+
+def split(configs: Mapping[str, Config]) -> tuple[dict[str, Value], dict[str, dict[str, Value]]]:
+    """Split the steps' Configs into the pipeline's arguments and what must be bound when it is compiled."""
+    values = {step: config.to_dict() for step, config in configs.items()}
+    arguments = {name: values[targets[0][0]][targets[0][1]] for name, targets in CURATED.items()}
+    effective = apply(arguments)
+    bound: dict[str, dict[str, Value]] = {}
+    for step, fields in effective.items():
+        for field, value in fields.items():
+            if values[step][field] != value:
+                bound.setdefault(step, {})[field] = values[step][field]
+    return arguments, bound
+
+
+def apply(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every step's fields with the pipeline's parameters filled in where ``CURATED`` says."""
+    values: dict[str, dict[str, Any]] = {step: step_defaults(step) for step in STEPS}
+    for name, targets in CURATED.items():
+        for step, field in targets:
+            values[step][field] = arguments[name]
+    return values
