@@ -28,8 +28,8 @@ def main(lifeline: int, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
     ended, wake = os.pipe()
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     try:
         child = os.posix_spawnp(command[0], command, os.environ)

@@ -13,6 +13,7 @@ from pipelines.experiment import guard
 from pipelines.experiment.template import TrialCommand
 
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
+LAST_LINE = 200  # characters of a failed trial's last line of output
 SIGNAL_BASE = 128  # a shell's exit status of a process that signal n ended is 128 + n
 OUT_OF_MEMORY = 137  # 128 + SIGKILL, what a container killed for memory exits with
 
@@ -70,7 +71,7 @@ class TrialProcess:
         if self.attempt < self.command.attempts:
             self.start()
             return None
-        return _reason(code)
+        return _reason(code) + self._last_line()
 
     def stop(self) -> None:
         """Ask the trial to end; ``kill`` it when it does not."""
@@ -91,6 +92,11 @@ class TrialProcess:
         """Return the lines that the last attempt printed."""
         text = (self.directory / "output.log").read_text(encoding="utf-8", errors="replace")
         return text.split("\n")
+
+    def _last_line(self) -> str:
+        """Return what the trial said last, for the reason of its failure."""
+        lines = [line.strip() for line in self.output() if line.strip()]
+        return f"; its last line: {lines[-1][:LAST_LINE]}" if lines else ""
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

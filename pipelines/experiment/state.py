@@ -163,5 +163,8 @@ class State:
             for name, observation in event["metrics"].items()
         }
         if record.status in (Status.SUCCEEDED, Status.EARLY_STOPPED):
-            record.value = number(record.metrics.get(objective.metric, ""))
+            reported = record.metrics.get(objective.metric, "")
+            record.value = number(reported)
+            if record.value is None:  # Katib too lets such a trial succeed
+                record.reason = f"{objective.metric} is no finite number: {reported!r}"
         self.finished.append(record.name)

@@ -1,0 +1,56 @@
+"""One self-contained HTML page of a local run: the template beside this file with the results put into it.
+
+It holds its data, styles and drawing code inline and fetches nothing, so it also shows in a sandboxed frame.
+"""
+
+import html
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.files import write_file
+
+TEMPLATE = "page.html"
+TITLE, DATA, TABLE = "{{title}}", "{{data}}", "{{table}}"
+
+
+def write(path: Path, summary: dict[str, Any]) -> None:
+    """Write the page of a run, whole or not at all.
+
+    Args:
+        path: the file.
+        summary: the content of ``results.json``.
+    """
+    write_file(path, render(summary).encode())
+
+
+def render(summary: dict[str, Any]) -> str:
+    """Return the page's text."""
+    template = resources.files("pipelines.experiment").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    # Inside a script element only "<" could end the data; JSON may write it as an escape.
+    data = json.dumps(summary, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    filled = template.replace(TITLE, html.escape(f"{summary['experiment']}: {summary['algorithm']}"))
+    return filled.replace(TABLE, _table(summary)).replace(DATA, data)
+
+
+def _table(summary: dict[str, Any]) -> str:
+    """Return the trials as a table, best first: readable without scripts."""
+    sign = -1.0 if summary["objective"]["type"] == "maximize" else 1.0
+    names = [parameter["name"] for parameter in summary["parameters"]]
+    metrics = [summary["objective"]["metric"], *summary["objective"]["additional"]]
+    trials = sorted(
+        summary["trials"],
+        key=lambda t: (-(t["resource"] or 0.0), t["value"] is None, sign * (t["value"] or 0.0)),
+    )
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in ["trial", "status", *metrics, *names, "seconds"])
+    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(t, metrics, names) for t in trials)}</tbody>"
+
+
+def _row(trial: dict[str, Any], metrics: list[str], names: list[str]) -> str:
+    status = trial["status"].replace("_", " ") + (f": {trial['reason']}" if trial["reason"] else "")
+    seconds = "" if trial["seconds"] is None else f"{trial['seconds']:.1f}"
+    cells = [trial["name"], status]
+    cells += [trial["metrics"].get(metric, "") for metric in metrics]
+    cells += [trial["assignments"].get(name, "") for name in names]
+    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in [*cells, seconds]) + "</tr>"

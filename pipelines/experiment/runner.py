@@ -1,0 +1,281 @@
+"""Run a Katib Experiment on this machine, trials as subprocesses of the template's own command.
+
+The same file runs under Katib by ``kubectl apply``. What differs here: the primary container's command runs in this
+environment (image, volumes, resources and probes are the cluster's), a relative path in it is relative to the
+Experiment's file, and a trial under the Push collector prints ``name=value``, which is read as under StdOut. Katib
+may start a trial or two more than maxTrialCount when metrics are unavailable; a local run never does.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from components.search.history import Status
+from components.search.space import SearchSpace
+from components.search.suggesters import SUGGESTERS
+from pipelines.experiment import local_rules, metrics, page, results, template
+from pipelines.experiment.journal import Journal
+from pipelines.experiment.live import Display
+from pipelines.experiment.process import GRACE_S, TrialProcess
+from pipelines.experiment.spec import Experiment, ExperimentError, load
+from pipelines.experiment.state import Outcome, State, TrialRecord
+
+SEED = 0  # the suggestion service's: the same file proposes the same trials here and on a cluster
+POLL_S = 0.05
+JOURNAL, RESULTS, PAGE, TRIALS = "journal.jsonl", "results.json", "report.html", "trials"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a local run ended.
+
+    ``best`` is the best trial at the largest resource reached, None if no trial has a value.
+    """
+
+    outcome: Outcome
+    reason: str
+    best: TrialRecord | None
+    trials: int
+    results_file: Path
+    page_file: Path
+    exit_code: int  # 0 succeeded, 1 failed, 128 + n stopped by signal n
+
+
+def run(
+    file: Path,
+    output: Path,
+    parallel: int | None = None,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    display: Display | None = None,
+) -> Result:
+    """Run an Experiment to its end, or continue the run that ``output`` holds.
+
+    Args:
+        file: the Experiment's YAML.
+        output: directory of the journal, ``results.json``, ``report.html`` and the trials' logs. A finished trial
+            in its journal is not repeated; one that was cut off starts again under its name.
+        parallel: trials at a time, in place of the file's parallelTrialCount.
+        overrides: variables for the trials that win over the template's literals, such as a local store's address.
+        display: where progress goes; the terminal by default.
+
+    Raises:
+        ExperimentError: the Experiment breaks rules, all of them listed.
+        JournalError: ``output`` is in use, damaged, or holds another Experiment's run.
+        ValueError: ``parallel`` is below 1.
+    """
+    if parallel is not None and parallel < 1:
+        raise ValueError(f"parallel must be at least 1, but got {parallel}.")
+    experiment = load(file)
+    if violations := local_rules.broken(experiment.document):
+        raise ExperimentError(f"{file}, for a local run,", violations)
+    output.mkdir(parents=True, exist_ok=True)
+    with Journal(output / JOURNAL, experiment=digest(experiment)) as journal:
+        runner = _Runner(
+            experiment=experiment,
+            output=output,
+            working_directory=file.resolve().parent,
+            journal=journal,
+            parallel=parallel or experiment.parallel,
+            overrides=dict(overrides or {}),
+            display=display or Display(),
+        )
+        with _signals(runner):
+            return runner.run()
+
+
+def digest(experiment: Experiment) -> str:
+    """Return what identifies an Experiment for its continuation: all but the counts that Katib lets one edit."""
+    spec = dict(experiment.document["spec"])
+    for count in ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount"):
+        spec.pop(count, None)
+    text = json.dumps([experiment.name, spec], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass
+class _Runner:
+    """One run: its trials' processes and its state."""
+
+    experiment: Experiment
+    output: Path
+    working_directory: Path
+    journal: Journal
+    parallel: int
+    overrides: Mapping[str, str]
+    display: Display
+    processes: dict[str, TrialProcess] = field(default_factory=dict)
+    signal_number: int = 0
+
+    def __post_init__(self) -> None:
+        self.state = State(self.experiment)
+        self.space = SearchSpace.from_katib(self.experiment.parameters)
+        for event in self.journal.events:
+            self.state.apply(event)
+        for record in self.state.trials.values():
+            if record.status is Status.RUNNING:  # cut off by the end of the last runner
+                record.status, record.started = Status.CREATED, None
+
+    def run(self) -> Result:
+        """Reconcile until the Experiment has ended or a signal asks to stop."""
+        self.display.start(self.state)
+        try:
+            while not self.signal_number:
+                self._collect()
+                outcome, reason = self.state.outcome()
+                if outcome is not Outcome.RUNNING:
+                    self._stop_trials()
+                    for name in list(self.processes):
+                        self._finish(name, Status.KILLED, f"the experiment ended: {reason}")
+                    return self._end(outcome, reason)
+                self._fill()
+                self.display.update(self.state)
+                time.sleep(POLL_S)
+            self._stop_trials()
+            reason = f"stopped by {signal.Signals(self.signal_number).name}; start again to continue"
+            return self._end(Outcome.INTERRUPTED, reason)
+        finally:
+            for process in self.processes.values():
+                process.kill()
+            self.display.stop(self.state)
+
+    def _collect(self) -> None:
+        """Enter every trial that has ended."""
+        for name, process in list(self.processes.items()):
+            failure = process.poll()
+            if failure is None:
+                continue
+            if failure:
+                self._finish(name, Status.FAILED, failure)
+                continue
+            observations = metrics.collect(
+                self._reported(process), self.experiment.collector, self.experiment.objective
+            )
+            if observations[self.experiment.objective.metric].latest == metrics.UNAVAILABLE:
+                reason = f"the trial reported no {self.experiment.objective.metric}"
+                self._finish(name, Status.METRICS_UNAVAILABLE, reason)
+            else:
+                self._finish(name, Status.SUCCEEDED, "", observations)
+
+    def _reported(self, process: TrialProcess) -> list[str]:
+        if self.experiment.collector.kind != "File":
+            return process.output()
+        file = process.directory / "metrics.log"
+        return file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
+
+    def _finish(
+        self,
+        name: str,
+        status: Status,
+        reason: str,
+        observations: Mapping[str, metrics.Observation] | None = None,
+    ) -> None:
+        self.processes.pop(name)
+        told = {key: vars(observation) for key, observation in (observations or {}).items()}
+        self._record({"event": "finished", "name": name, "status": status.value, "reason": reason, "metrics": told})
+        self.display.finished(self.state, self.state.trials[name])
+        self._write(Outcome.RUNNING, "")
+
+    def _fill(self) -> None:
+        """Start as many trials as there is room for; those first that the last runner left unfinished."""
+        room = self.parallel - len(self.processes)
+        if self.experiment.max_trials is not None:
+            open_trials = self.experiment.max_trials - len(self.state.finished) - len(self.processes)
+            room = min(room, open_trials)
+        if room <= 0:
+            return
+        waiting = [record for record in self.state.trials.values() if record.status is Status.CREATED]
+        if len(waiting) < room:
+            self._suggest(room - len(waiting))
+            waiting = [record for record in self.state.trials.values() if record.status is Status.CREATED]
+        for record in waiting[:room]:
+            self._start(record)
+
+    def _suggest(self, count: int) -> None:
+        suggester = SUGGESTERS[self.experiment.algorithm]
+        suggestion = suggester.suggest(self.space, self.state.settings, SEED, self.state.history(), count)
+        trials = [
+            {"name": proposal.name, "assignments": dict(proposal.assignments), "labels": dict(proposal.labels)}
+            for proposal in suggestion.proposals
+        ]
+        change = self.state.settings_change(suggestion.settings)
+        self._record({"event": "suggested", "trials": trials, "settings": change})
+
+    def _start(self, record: TrialRecord) -> None:
+        directory = self.output.resolve() / TRIALS / record.name
+        is_file = self.experiment.collector.kind == "File"
+        command = template.render(
+            self.experiment,
+            record.name,
+            record.assignments,
+            environment=os.environ,
+            overrides=self.overrides,
+            metrics_file=directory / "metrics.log" if is_file else None,
+        )
+        process = TrialProcess(command, directory, self.working_directory)
+        (directory / "metrics.log").unlink(missing_ok=True)
+        self._record({"event": "started", "name": record.name})
+        process.start()
+        self.processes[record.name] = process
+
+    def _stop_trials(self) -> None:
+        """Ask all trials to end, wait a little, then end them."""
+        for process in self.processes.values():
+            process.stop()
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline and any(process.running() for process in self.processes.values()):
+            time.sleep(POLL_S)
+        for process in self.processes.values():
+            process.kill()
+
+    def _record(self, event: dict[str, Any]) -> None:
+        """Write an event to the disk, then act on it."""
+        event["time"] = round(time.time(), 3)
+        self.journal.append(event)
+        self.state.apply(event)
+
+    def _write(self, outcome: Outcome, reason: str) -> None:
+        results.write(self.output / RESULTS, self.state, outcome, reason)
+
+    def _end(self, outcome: Outcome, reason: str) -> Result:
+        self._write(outcome, reason)
+        page.write(self.output / PAGE, results.summary(self.state, outcome, reason))
+        exit_codes = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 1}
+        return Result(
+            outcome=outcome,
+            reason=reason,
+            best=self.state.best(),
+            trials=len(self.state.finished),
+            results_file=self.output / RESULTS,
+            page_file=self.output / PAGE,
+            exit_code=exit_codes.get(outcome, 128 + self.signal_number),
+        )
+
+
+@contextlib.contextmanager
+def _signals(runner: _Runner) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop the run cleanly; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if runner.signal_number:
+            signal.default_int_handler(number, frame)
+        runner.signal_number = number
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
