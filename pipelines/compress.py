@@ -3,22 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kfp import dsl
-
-from components.data_prep.component import data_prep
 from components.distill.component import distill
 from components.evaluate.component import evaluate
 from components.prune.component import prune
-from components.publish.component import publish
 from components.quantize.component import quantize
 from components.report.component import report
+from kfp import dsl
+
+from components.data_prep.component import data_prep
+from components.publish.component import publish
 from components.train.component import train
 from pipelines.parameters import Values, apply
 
 NAME = "compress"
 DESCRIPTION = "Train a network or import one, make it small in every way, compare, choose and publish behind a gate."
 
-# Display names of the tasks, in the order in which one machine runs them: a candidate is measured as soon as it is made.
+# Display names of the tasks in the order in which one machine runs them: a candidate is measured once it is made.
 TASKS = (
     "data prep",
     "train teacher",
@@ -53,7 +53,7 @@ def make_compress(bound: Values | None = None) -> Any:
     fixed = bound or {}
 
     @dsl.pipeline(name=NAME, display_name="Compress a network", description=DESCRIPTION)
-    def compress(
+    def compress(  # noqa: PLR0917 -- KFP wants a literal signature and passes it by position
         dataset: str = "fashion_mnist",
         source: str = "",
         validation_size: int = 0,
@@ -113,59 +113,62 @@ def make_compress(bound: Values | None = None) -> Any:
             distill_epochs: epochs to train the student.
             distill_temperature: softens the logits of teacher and student.
             distill_alpha: weight of the teacher's part of the student's loss, 0 to 1.
-            report_objective: what the chosen candidate has the most of: balanced, size or latency.
+            report_objective: what the chosen candidate has the most of: balanced, bytes or latency.
             max_accuracy_drop: how far below the teacher the chosen and published model may be, as a fraction.
             publish_name: name to publish under; empty for network and data set.
             publish_store_uri: where to publish: minio://bucket/prefix, s3://bucket/prefix or a path.
             publish_objective: what may not be worse than the published champion's: bytes, latency or none.
         """
-        values = step_arguments(fixed, dict(locals()))
-
-        prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
-        data = prepared.outputs["dataset"]
-        trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
-        teacher = trained.outputs["model"]
-
-        def quantized(model: Any, display_name: str) -> Any:
-            task = quantize(dataset=data, model=model, **values["quantize"]).set_display_name(display_name)
-            return task.outputs["quantized"]
-
-        pruning = prune(dataset=data, model=teacher, **values["prune"]).set_display_name("prune")
-        pruned = pruning.outputs["pruned"]
-        distillation = distill(dataset=data, teacher=teacher, **values["distill"]).set_display_name("distill")
-        distilled = distillation.outputs["student"]
-        guided = prune(dataset=data, model=teacher, teacher=teacher, **values["prune"])
-        guided.set_display_name("prune with teacher")
-        sparse = prune(dataset=data, model=teacher, teacher=teacher, **values["sparsify"])
-        sparse.set_display_name("sparsify")
-        packed = quantize(dataset=data, model=sparse.outputs["pruned"], **values["pack"]).set_display_name("pack")
-
-        models = {
-            "quantized": quantized(teacher, "quantize"),
-            "pruned": pruned,
-            "pruned-quantized": quantized(pruned, "quantize pruned"),
-            "distilled": distilled,
-            "distilled-quantized": quantized(distilled, "quantize distilled"),
-            "pruned-distilled-quantized": quantized(guided.outputs["pruned"], "quantize pruned-distilled"),
-            "sparse-packed": packed.outputs["quantized"],
-        }
-        reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
-        reference.set_display_name("evaluate teacher")
-        candidates = {"teacher": reference.outputs["candidate"]}
-        for name, model in models.items():
-            measured = evaluate(dataset=data, model=model, teacher=teacher, name=name, **values["evaluate"])
-            measured.set_display_name(f"evaluate {name}")
-            candidates[name] = measured.outputs["candidate"]
-
-        inputs = {name.replace("-", "_"): candidate for name, candidate in candidates.items()}
-        reported = report(**inputs, **values["report"]).set_display_name("report")
-        published = publish(
-            dataset=data, chosen=reported.outputs["chosen"], report=reported.outputs["report"], **values["publish"]
-        )
-        # It writes to the object store and compares with what others have published meanwhile.
-        published.set_display_name("publish").set_caching_options(False)
+        build_graph(step_arguments(fixed, dict(locals())))
 
     return compress
+
+
+def build_graph(values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make the pipeline's tasks from the arguments of every step."""
+    prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
+    data = prepared.outputs["dataset"]
+    trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
+    teacher = trained.outputs["model"]
+
+    def quantized(model: Any, display_name: str) -> Any:
+        task = quantize(dataset=data, model=model, **values["quantize"]).set_display_name(display_name)
+        return task.outputs["quantized"]
+
+    pruning = prune(dataset=data, model=teacher, **values["prune"]).set_display_name("prune")
+    pruned = pruning.outputs["pruned"]
+    distillation = distill(dataset=data, teacher=teacher, **values["distill"]).set_display_name("distill")
+    distilled = distillation.outputs["student"]
+    guided = prune(dataset=data, model=teacher, teacher=teacher, **values["prune"])
+    guided.set_display_name("prune with teacher")
+    sparse = prune(dataset=data, model=teacher, teacher=teacher, **values["sparsify"])
+    sparse.set_display_name("sparsify")
+    packed = quantize(dataset=data, model=sparse.outputs["pruned"], **values["pack"]).set_display_name("pack")
+
+    models = {
+        "quantized": quantized(teacher, "quantize"),
+        "pruned": pruned,
+        "pruned-quantized": quantized(pruned, "quantize pruned"),
+        "distilled": distilled,
+        "distilled-quantized": quantized(distilled, "quantize distilled"),
+        "pruned-distilled-quantized": quantized(guided.outputs["pruned"], "quantize pruned-distilled"),
+        "sparse-packed": packed.outputs["quantized"],
+    }
+    reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
+    reference.set_display_name("evaluate teacher")
+    candidates = {"teacher": reference.outputs["candidate"]}
+    for name, model in models.items():
+        measured = evaluate(dataset=data, model=model, teacher=teacher, name=name, **values["evaluate"])
+        measured.set_display_name(f"evaluate {name}")
+        candidates[name] = measured.outputs["candidate"]
+
+    inputs = {name.replace("-", "_"): candidate for name, candidate in candidates.items()}
+    reported = report(**inputs, **values["report"]).set_display_name("report")
+    published = publish(
+        dataset=data, chosen=reported.outputs["chosen"], report=reported.outputs["report"], **values["publish"]
+    )
+    # It writes to the object store and compares with what others have published meanwhile.
+    published.set_display_name("publish").set_caching_options(False)
 
 
 def step_arguments(bound: Values, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

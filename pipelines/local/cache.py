@@ -43,6 +43,7 @@ class ContentCache(LocalCache):
 
     def compute_key(
         self,
+        *,
         component_name: str,
         image: str,
         full_command: Sequence[str],
@@ -131,7 +132,7 @@ def sources_version() -> str:
 
 def drop_unused(entries: Path, artifacts: Path) -> None:
     """Remove entries that no run has used for a month, and the outputs of earlier runs that no entry refers to."""
-    used = set()
+    used: set[str] = set()
     for path in entries.glob("*.json"):
         if time.time() - path.stat().st_mtime > UNUSED_AFTER_S:
             path.unlink()

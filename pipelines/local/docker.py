@@ -48,9 +48,7 @@ def container_function(
     ) -> int:
         arguments.pop("auto_remove", None)
         further = {str(path): {"bind": str(path), "mode": "ro"} for path in mounts}
-        container = client.containers.create(
-            image=image, command=command, volumes={**further, **volumes}, **arguments
-        )
+        container = client.containers.create(image=image, command=command, volumes={**further, **volumes}, **arguments)
         try:
             container.start()
             for chunk in lines(container.logs(stream=True, follow=True)):

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pipelines.local.run import StepResult
+from pipelines.local.outcome import StepResult
 
 # Stages print `epoch 3/8 train_loss=0.31 validation_accuracy=0.89`, which is also what Katib's collector reads.
 EPOCH = re.compile(r"epoch (\d+)/(\d+)\b(.*)")

@@ -7,14 +7,13 @@ by one that does the same and tells us about it. kfp is pinned to the version th
 import collections
 import contextlib
 import dataclasses
-import re
-import signal
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from kfp import dsl, local
 from kfp.local import cache as kfp_cache
@@ -23,46 +22,9 @@ from kfp.local.orchestrator import task_executor
 
 from pipelines.local.cache import ContentCache, drop_unused
 from pipelines.local.docker import container_function
+from pipelines.local.outcome import Observer, StepError, StepResult, failure_line
 from pipelines.local.stage_process import run_stage
 from pipelines.local.warm import WarmServer
-
-EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Interrupt))(?:: (.*))?")
-# Errors whose text says rule and value, so that the type adds nothing.
-PLAIN_ERRORS = ("ValueError", "ArtifactError", "StoreError", "NotFoundError", "OSError", "NonFiniteLossError")
-
-
-class StepError(RuntimeError):
-    """A step failed; the text is one line with the step, the reason and its log."""
-
-
-@dataclasses.dataclass(frozen=True)
-class StepResult:
-    """How one step ended.
-
-    Attributes:
-        name: its display name.
-        reused: True when its outputs came from the cache.
-        seconds: wall time.
-        outputs: the paths of its output artifacts by name.
-    """
-
-    name: str
-    reused: bool
-    seconds: float
-    outputs: Mapping[str, Path]
-
-
-class Observer(Protocol):
-    """Who is told how the run goes."""
-
-    def started(self, step: str) -> None:
-        """A step has begun."""
-
-    def line(self, step: str, text: str) -> None:
-        """A step has printed a line."""
-
-    def finished(self, result: StepResult) -> None:
-        """A step has ended well."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +96,6 @@ def run_pipeline(
 def _runner(settings: LocalSettings) -> local.SubprocessRunner | local.DockerRunner:
     if not settings.docker:
         return local.SubprocessRunner(use_venv=False)
-    import os
-
     return local.DockerRunner(
         entrypoint="",
         network_mode="host",  # the object store listens on this machine's loopback
@@ -234,31 +194,3 @@ def sorted_tasks(tasks: Mapping[str, Any], order: Sequence[str]) -> list[str]:
         waiting.remove(ready)
         result.append(ready)
     return result
-
-
-def failure_line(step: str, code: int | None, lines: Sequence[str], log: Path) -> str:
-    """Return one line that says which step failed, why, and where to read more.
-
-    Args:
-        step: its name.
-        code: its exit code; minus a signal's number, or 128 plus it, when a signal ended it.
-        lines: the end of its output.
-        log: where the whole output is.
-    """
-    number = -code if code is not None and code < 0 else (code or 0) - 128
-    if number in set(signal.Signals):
-        reason = f"it was ended by {signal.Signals(number).name}; the same command continues the run"
-    else:
-        reason = error_in(lines) or f"it ended with exit code {code}"
-    return f"step {step!r} failed: {reason} (log: {log})"
-
-
-def error_in(lines: Sequence[str]) -> str:
-    """Return the last error that ``lines`` of a process's output tell, without its traceback; empty if none."""
-    for line in reversed(lines):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ")
-        if match := EXCEPTION.fullmatch(line.strip()):
-            name, text = match.groups()
-            return text if text and name in PLAIN_ERRORS else line.strip()
-    return ""

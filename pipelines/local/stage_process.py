@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipelines.local.warm import ServerLost, WarmServer
+from pipelines.local.warm import ServerLostError, WarmServer
 
 EXECUTOR = "kfp.dsl.executor_main"
 
@@ -39,7 +39,7 @@ def run_stage(
         if server is not None:
             try:
                 return _run_warm(server, argv, full_environment, write_line)
-            except ServerLost as error:
+            except ServerLostError as error:
                 # Stages are resumable, so one that was lost with the server is simply started again.
                 write_line(f"warm start is off for this step: {error}")
         return _run_cold(argv, full_environment, write_line)
@@ -62,7 +62,7 @@ def _run_warm(
     reading, writing = os.pipe()
     try:
         stage = server.start(argv, environment, writing)
-    except ServerLost:
+    except ServerLostError:
         os.close(reading)
         raise
     finally:

@@ -1,14 +1,15 @@
 """The client of the warm start: one fork server per run, and a stage's process from it."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from pipelines.local.warm_server import LENGTH_BYTES
 
@@ -30,7 +31,7 @@ PRELOADED = (
 READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")
 
 
-class ServerLost(ConnectionError):
+class ServerLostError(ConnectionError):
     """The fork server has gone or will not fork; the stage has to be started cold."""
 
 
@@ -74,7 +75,7 @@ class WarmServer:
             output: the descriptor that becomes its stdout and stderr; the caller closes its own copy.
 
         Raises:
-            ServerLost: no child was started.
+            ServerLostError: no child was started.
         """
         self._check_environment(environment)
         request = {"argv": list(argv), "env": dict(environment), "cwd": str(Path.cwd())}
@@ -87,14 +88,24 @@ class WarmServer:
                 self.control.sendall(payload)
         except OSError as error:
             ours.close()
-            raise ServerLost(f"the warm server cannot be reached: {error}") from None
+            raise ServerLostError(f"the warm server cannot be reached: {error}") from None
         return WarmStage(ours)
 
     def _check_environment(self, environment: Mapping[str, str]) -> None:
         names = {name for name in {*environment, *self.environment} if name.startswith(READ_AT_IMPORT)}
         for name in sorted(names - {"OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED"}):
             if environment.get(name) != self.environment.get(name):
-                raise ServerLost(f"the step sets {name}, which libraries read when they are imported")
+                raise ServerLostError(f"the step sets {name}, which libraries read when they are imported")
+
+
+@contextlib.contextmanager
+def warm_server(log: Path) -> Iterator[WarmServer]:
+    """Provide a fork server that writes to ``log``; the log is kept when there is something in it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as output, WarmServer(output) as server:
+        yield server
+    if not log.stat().st_size:
+        log.unlink()
 
 
 class WarmStage:
@@ -109,7 +120,7 @@ class WarmStage:
         """Return the exit code, or minus the number of the signal that ended it, as ``Popen.wait`` does.
 
         Raises:
-            ServerLost: the server died, and the stage with it.
+            ServerLostError: the server died, and the stage with it.
         """
         with self.answers:
             return os.waitstatus_to_exitcode(self._answer("status"))
@@ -118,5 +129,5 @@ class WarmStage:
         answer = json.loads(self.answers.readline() or '{"refused": "the warm server died"}')
         if "refused" in answer:
             self.answers.close()
-            raise ServerLost(answer["refused"])
+            raise ServerLostError(answer["refused"])
         return int(answer[key])

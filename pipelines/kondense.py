@@ -1,0 +1,212 @@
+"""The ``kondense`` command. Everything heavy is imported by the command that needs it."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.profiles import DEFAULT_PROFILE, PROFILES
+
+app = typer.Typer(
+    help="Make trained PyTorch models small and fast, on a laptop and on Kubeflow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="The published models.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+Dataset = Annotated[str | None, typer.Option(help="fashion_mnist, cifar10, cifar100, digits or folder.")]
+Network = Annotated[str | None, typer.Option(help="Built-in name, torchvision:NAME or package.module:factory.")]
+Profile = Annotated[str, typer.Option(help=f"How much work: {' or '.join(PROFILES)}.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
+Store = Annotated[str, typer.Option(help="Where they are: minio://bucket/prefix, s3://... or a path.")]
+Version = Annotated[str, typer.Option(help="An id, the beginning of one, or champion.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STEP.FIELD=VALUE", help="Any field of any step.")]
+
+
+@app.command()
+def run(
+    *,
+    dataset: Dataset = None,
+    network: Network = None,
+    profile: Profile = DEFAULT_PROFILE,
+    seed: Seed = None,
+    settings: Settings = None,
+    output: Annotated[Path | None, typer.Option(help="Results go here instead of runs/TIME.")] = None,
+    docker: Annotated[bool, typer.Option("--docker", help="Run the steps as containers.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse nothing of earlier runs.")] = False,
+) -> None:
+    """Compress a network on this machine: train, prune, quantize, distill, measure, choose, publish.
+
+    A second run reuses what has not changed. Killed at any moment, the same command goes on.
+    """
+    with reported():
+        from pipelines.parameters import resolve
+
+        configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
+
+        from rich.console import Console
+
+        from pipelines.local.warm import warm_server
+        from pipelines.places import new_run_dir, point_latest
+        from pipelines.summary import candidate_table
+
+        directory = output or new_run_dir()
+        console = Console(file=sys.stdout)
+        with contextlib.ExitStack() as stack:
+            # The server loads torch while this process loads kfp.
+            log = directory / "logs" / "warm-server.log"
+            server = None if docker else stack.enter_context(warm_server(log))
+            from pipelines.run import run_compress
+
+            page = run_compress(configs, directory, console, server=server, docker=docker, caching=not no_cache)
+        point_latest(directory)
+        table, reason = candidate_table(directory / "report.json")
+        console.print(table)
+        console.print(reason, highlight=False)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command("compile")
+def compile_pipelines(
+    *,
+    dataset: Dataset = None,
+    network: Network = None,
+    profile: Profile = DEFAULT_PROFILE,
+    seed: Seed = None,
+    settings: Settings = None,
+    output: Annotated[Path, typer.Option(help="The files go here.")] = Path("build"),
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Also the Pipeline and PipelineVersion objects.")
+    ] = False,
+) -> None:
+    """Compile the pipelines for upload to Kubeflow Pipelines."""
+    with reported():
+        from pipelines.parameters import resolve
+
+        configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
+
+        from pipelines.compile import compile_compress
+
+        for path in compile_compress(configs, output, kubernetes=kubernetes):
+            print(path)
+
+
+@app.command()
+def search(
+    file: Annotated[Path, typer.Argument(help="A Katib Experiment.")],
+    output: Annotated[Path | None, typer.Option(help="Results go here instead of runs/search-FILE.")] = None,
+    parallel: Annotated[int | None, typer.Option(help="Trials at a time, instead of parallelTrialCount.")] = None,
+) -> None:
+    """Run a Katib Experiment on this machine, trials as processes; the same command continues a stopped one."""
+    with reported():
+        from pipelines.experiment.runner import run as run_experiment
+        from pipelines.local_store import local_store
+        from pipelines.places import RUNS, store_dir
+
+        directory = output or RUNS / f"search-{file.stem}"
+        with local_store(store_dir()) as environment:
+            result = run_experiment(file, directory, parallel, overrides=environment)
+    raise typer.Exit(result.exit_code)
+
+
+@models.command("list")
+def list_models(name: Annotated[str, typer.Argument(help="Only this model.")] = "", store: Store = "") -> None:
+    """List the published versions."""
+    with reported(), open_models(store) as opened:
+        from rich.console import Console
+        from rich.table import Table
+
+        from pipelines.models import list_models as published
+
+        rows = published(opened, name)
+        if not rows:
+            print(f"no models are published in {opened.uri}")
+            return
+        table = Table("", "model", "version", "created", "accuracy %", "bytes")
+        for row in rows:
+            record = row.version.record
+            accuracy, size = f"{100 * record['test_accuracy']:.2f}", f"{record['bytes']['kz']:,}"
+            mark = "champion" if row.champion else ""
+            table.add_row(mark, row.model, row.version.id, row.version.created, accuracy, size)
+        Console().print(table)
+
+
+@models.command()
+def show(name: str, version: Version = "champion", store: Store = "") -> None:
+    """Show what a version is and how it came about, as JSON."""
+    with reported(), open_models(store) as opened:
+        import json
+
+        from pipelines.models import show_model
+
+        print(json.dumps(show_model(opened, name, version), indent=2))
+
+
+@models.command()
+def pull(name: str, directory: Path, version: Version = "champion", store: Store = "") -> None:
+    """Write a version to DIRECTORY, verified."""
+    with reported(), open_models(store) as opened:
+        from pipelines.models import pull_model
+
+        print(f"{name} {pull_model(opened, name, directory, version).id} is in {directory}")
+
+
+@models.command()
+def verify(name: Annotated[str, typer.Argument()] = "", version: Version = "", store: Store = "") -> None:
+    """Check every digest of the published models."""
+    with reported(), open_models(store) as opened:
+        from pipelines.models import verify_models
+
+        found = verify_models(opened, name, version)
+        for each in found:
+            print(f"{each.model} {each.version} {each.problem or f'{each.files} files are whole'}")
+        if any(each.problem for each in found):
+            raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def open_models(uri: str) -> Iterator[Any]:
+    """Open the store of the published models: ``uri``, or what ``publish.store_uri`` is by default."""
+    import os
+
+    from components.artifacts.store import open_store
+    from components.publish.config import PublishConfig
+    from pipelines.local_store import local_store
+    from pipelines.places import store_dir
+
+    with local_store(store_dir()) as environment:
+        os.environ.update(environment)
+        yield open_store(uri or PublishConfig().store_uri)
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Tell expected errors in one line: exit code 2 for bad input, 1 for what failed, 130 and 143 for signals."""
+    from pipelines.local.outcome import StepError
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    except ValueError as error:
+        fail(error, 2)
+    except (OSError, StepError) as error:  # StoreError is an OSError
+        fail(error, 1)
+    except KeyboardInterrupt:
+        fail("stopped; the same command continues.", 130)
+
+
+def fail(error: object, code: int) -> None:
+    """Print one line and leave with ``code``."""
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command."""
+    app()

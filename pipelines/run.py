@@ -1,0 +1,104 @@
+"""Run the compress pipeline on this machine and lay its results out."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from components.artifacts.files import new_directory, write_file
+from components.artifacts.report import PAGE, REPORT
+from components.config import Config
+from components.images import STAGE_IMAGE
+from pipelines.compress import TASKS, make_compress
+from pipelines.local.cache import sources_version
+from pipelines.local.docker import image_id
+from pipelines.local.outcome import StepResult
+from pipelines.local.progress import RunProgress
+from pipelines.local.run import LocalSettings, run_pipeline
+from pipelines.local.warm import WarmServer
+from pipelines.local_store import local_store
+from pipelines.parameters import split
+from pipelines.places import cache_dir, store_dir
+
+CHECKPOINTS = "minio://kondense/checkpoints"
+SYSTEM_DATA = Path("/usr/share/datasets")  # Debian's data packages, such as dataset-fashion-mnist
+
+
+def run_compress(
+    configs: Mapping[str, Config],
+    output_dir: Path,
+    console: Console,
+    *,
+    server: WarmServer | None = None,
+    docker: bool = False,
+    caching: bool = True,
+) -> Path:
+    """Run the pipeline, write its results to ``output_dir`` and return the path of report.html.
+
+    ``report.json`` and ``report.html``, ``chosen/`` and ``candidates/<name>/`` (Model artifacts) and
+    ``logs/<step>.log`` are there at the end; each of them appears whole or not at all.
+
+    Args:
+        configs: the Config of every step.
+        output_dir: where the results go; made when it is not there.
+        console: shows the progress.
+        server: forks the steps' processes; without it each starts an interpreter of its own.
+        docker: run the steps as containers of the stage image.
+        caching: False reuses neither finished steps nor checkpoints of earlier runs.
+
+    Raises:
+        StepError: a step failed. The same call goes on where this one stopped, unless caching is off.
+        ValueError: there is no Docker Engine, or it lacks the image.
+        StoreError: the object store does not start.
+    """
+    with local_store(store_dir()) as store:
+        checkpoints = os.environ.get("KONDENSE_CHECKPOINTS", CHECKPOINTS) if caching else ""
+        environment = {**store, "KONDENSE_CHECKPOINTS": checkpoints}
+        settings, arguments, pipeline = _prepare(configs, output_dir, environment, docker=docker, caching=caching)
+        with RunProgress(console, len(settings.order)) as progress:
+            results = run_pipeline(pipeline, arguments, settings, progress, server)
+    return collect(results, output_dir)
+
+
+def _prepare(
+    configs: Mapping[str, Config], output_dir: Path, environment: Mapping[str, str], *, docker: bool, caching: bool
+) -> tuple[LocalSettings, dict[str, Any], Any]:
+    arguments, bound = split(configs)
+    outside = [Path(str(arguments[name])) for name in ("source", "import_uri") if arguments[name]]
+    settings = LocalSettings(
+        output_dir=output_dir.absolute(),
+        cache_dir=cache_dir(),
+        version=f"docker {image_id(STAGE_IMAGE)}" if docker else f"sources {sources_version()}",
+        order=TASKS,
+        caching=caching,
+        docker=docker,
+        environment=environment,
+        mounts=[path.absolute() for path in (SYSTEM_DATA, *outside) if path.exists()],
+    )
+    return settings, arguments, make_compress(bound)
+
+
+def collect(results: Mapping[str, StepResult], output_dir: Path) -> Path:
+    """Copy the report, the candidates and the chosen model of a run to ``output_dir``; return report.html's path.
+
+    Args:
+        results: the steps' results by display name.
+        output_dir: where they go.
+    """
+    for name, result in results.items():
+        if name.startswith("evaluate "):
+            copy(result.outputs["candidate"], output_dir / "candidates" / name.removeprefix("evaluate "))
+    reported = results["report"].outputs
+    copy(reported["chosen"], output_dir / "chosen")
+    for file in (REPORT, PAGE):
+        write_file(output_dir / file, (reported["report"] / file).read_bytes())
+    return output_dir / PAGE
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy an artifact's directory, whole or not at all."""
+    with new_directory(target) as scratch:
+        shutil.copytree(source, scratch, dirs_exist_ok=True)
