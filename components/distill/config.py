@@ -1,0 +1,22 @@
+"""The parameters of the distill stage."""
+
+import dataclasses
+
+from components.config import option
+from components.training.settings import TrainingConfig
+
+METHODS = ("logits",)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig(TrainingConfig):
+    """Which student learns, and how the teacher's knowledge enters its loss."""
+
+    epochs: int = option(6, "epochs to train the student", interval="[1, 100000]")
+    method: str = option("logits", "what of the teacher the student imitates", choices=METHODS)
+    student_network: str = option(
+        "", "built-in name, torchvision:<name>, or package.module:factory; empty for the teacher's own"
+    )
+    width: float = option(0.4, "multiplier of the student network's channels", interval="(0, 16]")
+    temperature: float = option(4.0, "softens the logits of teacher and student", interval="(0, 1000]")
+    alpha: float = option(0.9, "weight of the teacher's part of the loss; the labels have the rest", interval="[0, 1]")

@@ -1,0 +1,142 @@
+"""How many channels each group keeps, so that the whole meets a budget.
+
+Pure arithmetic: what a network of other channel counts would cost follows from the layers' shapes, so
+nothing is pruned to find out.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Cost = Callable[[Mapping[str, int]], float]
+BISECTIONS = 40  # halve the ratio's interval below 1e-12, finer than any count can tell apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What a layer costs: ``per_weight * outputs * inputs + per_output * outputs``.
+
+    ``inputs`` is 1 where each output sees one input only (depthwise convolutions, norms).
+    """
+
+    outputs: int
+    inputs: int
+    per_weight: float
+    per_output: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A layer's inputs or outputs that leave with a group's channels, ``entries`` for each of them."""
+
+    layer: str
+    output: bool
+    entries: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Channels that can be removed: a removed one takes its entries out of every part.
+
+    ``name`` is the layer that produces them, ``scores`` [channels] what each is worth; ``sparsity`` is the
+    fraction of ``original`` channels that must go, None where the budget decides.
+    """
+
+    name: str
+    original: int
+    parts: tuple[Part, ...]
+    scores: Tensor
+    sparsity: float | None = None
+
+    @property
+    def channels(self) -> int:
+        """The number of channels now."""
+        return len(self.scores)
+
+
+def total_cost(layers: Mapping[str, Layer], groups: Sequence[Group], counts: Mapping[str, int]) -> float:
+    """Return what the layers would cost if each group kept ``counts[group.name]`` channels."""
+    outputs = {name: layer.outputs for name, layer in layers.items()}
+    inputs = {name: layer.inputs for name, layer in layers.items()}
+    for group in groups:
+        removed = group.channels - counts[group.name]
+        for part in group.parts:
+            if part.layer in layers:
+                (outputs if part.output else inputs)[part.layer] -= removed * part.entries
+    return sum(outputs[name] * (layer.per_weight * inputs[name] + layer.per_output) for name, layer in layers.items())
+
+
+def allowed(count: float, channels: int, round_to: int) -> int:
+    """Return the count nearest to ``count`` that a group of ``channels`` may keep.
+
+    These are the multiples of ``round_to`` from ``round_to`` on, and all of the channels.
+    """
+    if channels <= round_to or count >= channels:
+        return channels
+    rounded = max(round_to, int(count / round_to + 0.5) * round_to)
+    return channels if rounded >= channels or channels - count < abs(count - rounded) else rounded
+
+
+def smallest_counts(groups: Sequence[Group], round_to: int) -> dict[str, int]:
+    """Return the fewest channels that each group can keep; groups with a sparsity of their own keep that."""
+    return {group.name: _count(group, 1.0, math.inf, "layer", round_to) for group in groups}
+
+
+def choose_counts(groups: Sequence[Group], cost: Cost, budget: float, *, scope: str, round_to: int) -> dict[str, int]:
+    """Return how many channels each group keeps: as many as the budget allows.
+
+    Args:
+        groups: with scores.
+        cost: of the network at given counts; falls when a count falls.
+        budget: what the counts may cost at most.
+        scope: ``layer`` takes the same fraction from each group, ``global`` the channels with the lowest
+            scores relative to their group's mean.
+        round_to: see ``allowed``.
+
+    A budget below the cost of the smallest counts gives those.
+    """
+    ranked = torch.cat([_relative(group) for group in groups]).sort().values
+
+    def counts_at(ratio: float) -> dict[str, int]:
+        below = min(int(ratio * len(ranked)), len(ranked) - 1)
+        return {group.name: _count(group, ratio, float(ranked[below]), scope, round_to) for group in groups}
+
+    low, high = 0.0, 1.0
+    if cost(counts_at(low)) <= budget:
+        return counts_at(low)
+    if cost(counts_at(high)) > budget:
+        return counts_at(high)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if cost(counts_at(middle)) <= budget else (middle, high)
+    return _restore(groups, counts_at(high), counts_at(low), cost, budget)
+
+
+def _relative(group: Group) -> Tensor:
+    return group.scores / group.scores.mean().clamp_min(torch.finfo(group.scores.dtype).tiny)
+
+
+def _count(group: Group, ratio: float, threshold: float, scope: str, round_to: int) -> int:
+    if group.sparsity is not None:
+        count = (1.0 - group.sparsity) * group.original
+    elif ratio >= 1.0:
+        count = 0.0
+    elif scope == "layer":
+        count = (1.0 - ratio) * group.original
+    else:
+        count = float((_relative(group) >= threshold).sum())
+    return allowed(count, group.channels, round_to)
+
+
+def _restore(
+    groups: Sequence[Group], counts: dict[str, int], larger: Mapping[str, int], cost: Cost, budget: float
+) -> dict[str, int]:
+    """Give back channels that left only because several groups crossed a multiple at once; the best first."""
+    for group in sorted(groups, key=lambda group: float(group.scores.mean()), reverse=True):
+        attempt = counts | {group.name: larger[group.name]}
+        if cost(attempt) <= budget:
+            counts = attempt
+    return counts

@@ -1,0 +1,18 @@
+"""Magnitude pruning: the smallest weights become zero. Source: Han et al. 2015, section 3."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from components.prune import masks
+from components.prune.request import Request, Step
+
+
+def prepare(module: nn.Module, request: Request) -> Step:
+    """Return the step that zeroes the smallest weights (see ``masks.prepare``)."""
+    return masks.prepare(module, request, score)
+
+
+def score(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return the absolute value of every weight, by name."""
+    return {name: weight.detach().abs() for name, weight in weights.items()}

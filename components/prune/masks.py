@@ -1,0 +1,80 @@
+"""Unstructured pruning: single weights of convolutions and fully connected layers become zero.
+
+A method is a score per weight; this module turns scores into masks. Biases and norms are never touched,
+and every layer keeps at least its best weight.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from components.prune.layers import prunable_layers
+from components.prune.request import Request, Step
+
+Score = Callable[[Mapping[str, nn.Parameter]], dict[str, Tensor]]
+
+
+def prepare(module: nn.Module, request: Request, score: Score) -> Step:
+    """Return the step that zeroes the weights of ``module`` with the lowest scores.
+
+    Args:
+        module: pruned in place, step by step.
+        request: how far.
+        score: gives each weight's score in its weight's shape, by name; the lowest go first.
+
+    Raises:
+        ValueError: every layer is excluded.
+    """
+    layers = [name for name in prunable_layers(module) if name not in request.excluded]
+    if not layers:
+        raise ValueError("exclude must leave a layer to prune, but got all of them.")
+    kept = request.masks(module)
+
+    def step(share: float) -> dict[str, Tensor]:
+        weights = {f"{name}.weight": module.get_submodule(name).weight for name in layers}
+        scores = score(weights)
+        for name, mask in kept.items():
+            if name in scores:
+                scores[name] = scores[name].masked_fill(~mask, -math.inf)  # once pruned, a weight stays so
+        own = {f"{name}.weight": share * fraction for name, fraction in request.fractions.items()}
+        kept.update(choose_masks(scores, share * request.config.sparsity, request.config.scope, own))
+        with torch.no_grad():
+            for name, mask in kept.items():
+                module.get_parameter(name).masked_fill_(~mask, 0.0)
+        return dict(kept)
+
+    return step
+
+
+def choose_masks(
+    scores: Mapping[str, Tensor], sparsity: float, scope: str, own: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Return boolean masks, True where a weight is kept.
+
+    Args:
+        scores: by weight name; the lowest are pruned.
+        sparsity: fraction pruned, [0, 1), of all weights together (``global``) or of each (``layer``).
+        scope: ``global`` or ``layer``.
+        own: fractions of single weights, which take no part in the others' total.
+    """
+    masks = {name: _lowest_pruned({name: scores[name]}, own[name])[name] for name in scores if name in own}
+    rest = {name: tensor for name, tensor in scores.items() if name not in own}
+    if scope == "layer":
+        return masks | {name: _lowest_pruned({name: tensor}, sparsity)[name] for name, tensor in rest.items()}
+    return masks | _lowest_pruned(rest, sparsity)
+
+
+def _lowest_pruned(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    if not scores:
+        return {}
+    flat = {name: tensor.detach().float().flatten().clone() for name, tensor in scores.items()}
+    for tensor in flat.values():
+        tensor[tensor.argmax()] = math.inf  # a layer without any weight would pass nothing on
+    everything = torch.cat(list(flat.values()))
+    pruned = min(round(sparsity * everything.numel()), everything.numel() - len(flat))
+    mask = torch.ones(everything.numel(), dtype=torch.bool)
+    mask[everything.argsort(stable=True)[:pruned]] = False
+    parts = mask.split([tensor.numel() for tensor in flat.values()])
+    return {name: part.view_as(scores[name]) for name, part in zip(flat, parts, strict=True)}

@@ -1,0 +1,41 @@
+"""How far each step prunes, and how many epochs of fine-tuning follow it. Stdlib only."""
+
+from collections.abc import Callable
+
+
+def linear(progress: float) -> float:
+    """Remove the same share in every step."""
+    return progress
+
+
+def cubic(progress: float) -> float:
+    """Remove much at first, while there is much to spare. Source: Zhu and Gupta 2017, equation 1, from 0."""
+    return 1.0 - (1.0 - progress) ** 3
+
+
+def one_shot(progress: float) -> float:
+    """Remove everything in the first step."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"one_shot": one_shot, "linear": linear, "cubic": cubic}
+
+
+def shares(schedule: str, steps: int) -> list[float]:
+    """Return the share of the final sparsity that each step reaches; the last is exactly 1."""
+    if schedule == "one_shot":
+        return [1.0]
+    return [SCHEDULES[schedule](step / steps) for step in range(1, steps)] + [1.0]
+
+
+def epochs_by_step(epochs: int, steps: int) -> list[int]:
+    """Return the epochs of fine-tuning after each step: one, and all that are left after the last.
+
+    The first steps are the same whatever the budget, so a run with more epochs continues one with fewer.
+
+    Raises:
+        ValueError: fewer epochs than steps.
+    """
+    if epochs < steps:
+        raise ValueError(f"epochs must be at least steps ({steps}), but got {epochs}.")
+    return [1] * (steps - 1) + [epochs - steps + 1]
