@@ -90,8 +90,9 @@ def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, 
         )
         return Choice(teacher["name"], reason)
     difference = best["difference"]
+    value = f", {times(best['score'])}" if objective == "balanced" else ""
     reason = (
-        f"{held}, and {best['name']} has the largest {MEASURES[objective]} among them, {times(best['score'])}"
+        f"{held}, and {best['name']} has the largest {MEASURES[objective]} among them{value}"
         f" ({times(difference['bytes_ratio'])} smaller at {size(best['bytes']['kz'])},"
         f" {times(difference['latency_ratio'])} the teacher's speed), with"
         f" {points(best['test_accuracy'])} % test accuracy, {signed_points(difference['test_accuracy'])} points"

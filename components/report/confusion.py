@@ -95,7 +95,7 @@ def changes(report: Report) -> Markup:
     ]
     which = "" if len(shown) == len(classes) else f"; the {len(shown)} of {len(classes)} classes that change most"
     caption = f"Change of each class's test accuracy against the teacher, in points{which}"
-    width = f"min-width:{180 + 84 * len(candidates)}px"
+    width = f"min-width:{208 + 84 * len(candidates)}px"
     parts = [element("caption", element("span", caption)), element("thead", head), element("tbody", rows)]
     return _scrolling(element("table", parts, class_="changes", style=width), caption)
 

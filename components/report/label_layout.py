@@ -41,23 +41,32 @@ class Place:
     far: bool
 
 
-def place_labels(points: Sequence[Point], frame: Rectangle, lines: Sequence[Segment] = ()) -> list[Place]:
-    """Return a place for every point's label, inside ``frame``.
+def place_labels(
+    points: Sequence[Point], frame: Rectangle, lines: Sequence[Segment] = (), priorities: Sequence[int] = ()
+) -> list[Place | None]:
+    """Return a place inside ``frame`` for every point's label, None where there is no room left for one.
 
     Greedy, then improved in a few passes: every label moves to the place that costs least given all
-    the others. Deterministic. Meant for tens of points.
+    the others. Of labels that still overlap, those of the higher priority stay. Deterministic, meant
+    for tens of points.
+
+    Args:
+        points: the markers and the sizes of their labels.
+        frame: where labels may be.
+        lines: what labels should not cover, if there is a way.
+        priorities: one per point, higher first; empty for equal ones.
     """
     places: list[Place | None] = [None] * len(points)
+    markers = [point.rectangle for point in points]
     for _ in range(PASSES):
         before = list(places)
         for index, point in enumerate(points):
             others = [place.rectangle for other, place in enumerate(places) if place and other != index]
-            markers = [other.rectangle for other in points]
-            options = _options(point, frame)
-            places[index] = min(options, key=lambda option: _cost(option, point, others, markers, lines))
+            costs = {option: _cost(option, point, others, markers, lines) for option in _options(point, frame)}
+            places[index] = min(costs, key=lambda option: costs[option])
         if places == before:
             break
-    return [place for place in places if place]
+    return _without_overlaps(places, priorities or [0] * len(points))
 
 
 def overlap(first: Rectangle, second: Rectangle) -> float:
@@ -65,6 +74,15 @@ def overlap(first: Rectangle, second: Rectangle) -> float:
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     return max(width, 0.0) * max(height, 0.0)
+
+
+def _without_overlaps(places: Sequence[Place | None], priorities: Sequence[int]) -> list[Place | None]:
+    kept: dict[int, Place] = {}
+    for index in sorted(range(len(places)), key=lambda index: -priorities[index]):
+        place = places[index]
+        if place and not any(overlap(place.rectangle, other.rectangle) for other in kept.values()):
+            kept[index] = place
+    return [kept.get(index) for index in range(len(places))]
 
 
 def _options(point: Point, frame: Rectangle) -> list[Place]:

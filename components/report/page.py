@@ -83,34 +83,36 @@ def _route(chosen: Candidate, *, compressed: bool) -> Child:
 
 
 def _tiles(report: Report, chosen: Candidate) -> list[Markup]:
-    teacher, difference = report["teacher"], chosen["difference"]
-    latency = chosen["latency_ms"]["batch_1"]["median"]
-    nonzero = chosen["nonzero_parameters"]
-    return [
-        _tile(
-            "Test accuracy",
-            f"{points(chosen['test_accuracy'])} %",
-            f"{signed_points(difference['test_accuracy'])} points against the teacher's"
-            f" {points(teacher['test_accuracy'])} %",
-        ),
-        _tile(
-            "Size",
-            size(chosen["bytes"]["kz"]),
-            f"{times(difference['bytes_ratio'])} smaller than the teacher in fp32, {size(teacher['bytes']['fp32'])}",
-        ),
-        _tile(
-            "Latency, batch 1",
-            f"{milliseconds(latency)} ms",
-            f"{times(difference['latency_ratio'])} the teacher's speed,"
-            f" {milliseconds(teacher['latency_ms']['batch_1']['median'])} ms",
-        ),
-        _tile(
-            "Non-zero parameters",
-            amount(nonzero),
-            f"{times(teacher['nonzero_parameters'] / max(nonzero, 1))} fewer than the teacher's"
-            f" {amount(teacher['nonzero_parameters'])}",
-        ),
-    ]
+    latency = chosen["latency_ms"]["batch_1"]
+    against = _kept(chosen) if chosen["name"] == report["teacher"]["name"] else _compared(report["teacher"], chosen)
+    values = (
+        ("Test accuracy", f"{points(chosen['test_accuracy'])} %"),
+        ("Size", size(chosen["bytes"]["kz"])),
+        ("Latency, batch 1", f"{milliseconds(latency['median'])} ms"),
+        ("Non-zero parameters", amount(chosen["nonzero_parameters"])),
+    )
+    return [_tile(label, value, text) for (label, value), text in zip(values, against, strict=True)]
+
+
+def _kept(teacher: Candidate) -> tuple[str, str, str, str]:
+    return (
+        f"validation {points(teacher['validation_accuracy'])} %",
+        f"as weights.kz; {size(teacher['bytes']['fp32'])} in fp32",
+        f"95th percentile {milliseconds(teacher['latency_ms']['batch_1']['p95'])} ms",
+        f"of {amount(teacher['parameters'])}",
+    )
+
+
+def _compared(teacher: Candidate, chosen: Candidate) -> tuple[str, str, str, str]:
+    difference, latency = chosen["difference"], teacher["latency_ms"]["batch_1"]["median"]
+    fewer = teacher["nonzero_parameters"] / max(chosen["nonzero_parameters"], 1)
+    return (
+        f"{signed_points(difference['test_accuracy'])} points against the teacher's"
+        f" {points(teacher['test_accuracy'])} %",
+        f"{times(difference['bytes_ratio'])} smaller than the teacher in fp32, {size(teacher['bytes']['fp32'])}",
+        f"{times(difference['latency_ratio'])} the teacher's speed, {milliseconds(latency)} ms",
+        f"{times(fewer)} fewer than the teacher's {amount(teacher['nonzero_parameters'])}",
+    )
 
 
 def _tile(label: str, value: str, against: str) -> Markup:

@@ -11,8 +11,10 @@ from components.report.markup import Markup, element
 WIDTH, HEIGHT = 540, 400
 LEFT, RIGHT, TOP, BOTTOM = 46, 526, 30, 354  # the plot's frame
 RADIUS = 5.5
-LETTER, LINE, BOLD = 6.9, 16.0, 1.22  # of a label, on the generous side: the reader's font is not known here
-DEEPEST = 0.08  # accuracies this far below the best are drawn at the lower edge, so that the others stay apart
+LETTER, LINE, BOLD = 7.4, 16.0, 1.15  # of a label, on the generous side: the reader's font is not known here
+# A candidate this many times farther below the best than the ones before it is drawn at the lower edge, so that
+# one broken candidate does not press the others together.
+WIDE_GAP, LEAST_SPAN = 3.0, 0.02
 
 
 def against_bytes(report: Report) -> Markup:
@@ -62,7 +64,8 @@ def _picture(
         Point(x, y, RADIUS + 1.5, _width(report, model, text), LINE)
         for (x, y), model, text in zip(marks, shown, texts, strict=True)
     ]
-    places = place_labels(wanted, (LEFT + 2, TOP, RIGHT, BOTTOM - 2), stairs)
+    priorities = [_priority(report, model, front) for model in shown]
+    places = place_labels(wanted, (LEFT + 2, TOP, RIGHT, BOTTOM - 2), stairs, priorities)
     scale = "logarithmic" if horizontal.logarithmic else "linear"
     return element(
         "svg",
@@ -71,7 +74,7 @@ def _picture(
         _grid(horizontal, vertical, written),
         _front(on_front, stairs),
         _teacher_line(vertical.position(report["teacher"]["test_accuracy"])),
-        [_leader(mark, place) for mark, place in zip(marks, places, strict=True) if place.far],
+        [_leader(mark, place) for mark, place in zip(marks, places, strict=True) if place and place.far],
         [
             _mark(report, model, mark, front, clipped=model["test_accuracy"] < vertical.low)
             for model, mark in zip(shown, marks, strict=True)
@@ -79,6 +82,7 @@ def _picture(
         [
             _text(report, model, text, place, mark)
             for model, text, place, mark in zip(shown, texts, places, marks, strict=True)
+            if place
         ],
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         class_="scatter",
@@ -88,8 +92,13 @@ def _picture(
 
 
 def _accuracy_axis(accuracies: Sequence[float]) -> Axis:
-    best = max(accuracies)
-    worst = max(min(accuracies), best - DEEPEST)
+    """Return an axis that shows the better half at least, and below it what no wide gap parts from the rest."""
+    ranked = sorted(accuracies, reverse=True)
+    best, worst = ranked[0], ranked[(len(ranked) - 1) // 2]
+    for accuracy in ranked:
+        if best - accuracy > max(LEAST_SPAN, WIDE_GAP * (best - worst)):
+            break
+        worst = min(worst, accuracy)
     room = max(0.12 * (best - worst), 0.0015)
     return Axis(worst - room, min(best + room, 1.0 + room / 2), BOTTOM, TOP)
 
@@ -98,6 +107,12 @@ def _label(model: Candidate, vertical: Axis) -> str:
     if model["test_accuracy"] < vertical.low:
         return f"{model['name']} ({points(model['test_accuracy'])} %)"
     return model["name"]
+
+
+def _priority(report: Report, model: Candidate, front: str) -> int:
+    if model["name"] in (report["chosen"], report["teacher"]["name"]):
+        return 2
+    return int(front in model["pareto"])
 
 
 def _width(report: Report, model: Candidate, text: str) -> float:

@@ -1,0 +1,50 @@
+"""The report stage as a KFP component."""
+
+from kfp import dsl
+
+from components.images import STAGE_IMAGE
+
+
+@dsl.component(base_image=STAGE_IMAGE, install_kfp_package=False, packages_to_install=[])
+def report(
+    teacher: dsl.Input[dsl.Model],
+    quantized: dsl.Input[dsl.Model],
+    pruned: dsl.Input[dsl.Model],
+    pruned_quantized: dsl.Input[dsl.Model],
+    distilled: dsl.Input[dsl.Model],
+    distilled_quantized: dsl.Input[dsl.Model],
+    pruned_distilled_quantized: dsl.Input[dsl.Model],
+    sparse_packed: dsl.Input[dsl.Model],
+    report: dsl.Output[dsl.Artifact],
+    chosen: dsl.Output[dsl.Model],
+    html: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+    title: str = "",
+    objective: str = "balanced",
+    max_accuracy_drop: float = 0.01,
+):
+    """Compare the evaluated candidates, choose one and show why.
+
+    Args:
+        title: heading of the report; empty for the network's and the data set's name
+        objective: what the chosen candidate has the most of: bytes, latency or balanced
+        max_accuracy_drop: fraction by which validation accuracy may lie below the teacher's
+    """
+    from pathlib import Path
+    from shutil import copyfile
+
+    from components.artifacts.report import PAGE
+    from components.report.config import ReportConfig
+    from components.report.stage import run
+
+    compressed = [quantized, pruned, pruned_quantized, distilled, distilled_quantized, pruned_distilled_quantized]
+    config = ReportConfig(title=title, objective=objective, max_accuracy_drop=max_accuracy_drop)
+    values = run(
+        config,
+        candidate_dirs=[Path(model.path) for model in (teacher, *compressed, sparse_packed)],
+        report_dir=Path(report.path),
+        chosen_dir=Path(chosen.path),
+    )
+    copyfile(Path(report.path) / PAGE, html.path)
+    for name, value in values.items():
+        metrics.log_metric(name, value)
