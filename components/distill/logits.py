@@ -4,7 +4,7 @@ from torch import nn
 
 from components.distill.config import DistillConfig
 from components.training.distillation import distillation_loss
-from components.training.loop import Loss
+from components.training.run import Loss
 
 
 def make_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) -> Loss:

@@ -16,7 +16,8 @@ from components.measuring.size import count_macs, count_parameters
 from components.networks.build import NetworkSpec, build, check_images
 from components.training.checkpoint import open_checkpoint
 from components.training.distillation import check_classes
-from components.training.loop import Loss, fit
+from components.training.loop import fit
+from components.training.run import Loss
 
 METHODS: dict[str, Callable[[nn.Module, nn.Module, DistillConfig], Loss]] = {"logits": logits.make_loss}
 

@@ -20,7 +20,8 @@ from components.prune.request import Request, Step, resolve
 from components.prune.schedule import epochs_by_step, shares
 from components.training.checkpoint import Checkpoint, open_checkpoint
 from components.training.distillation import check_classes, distillation_loss
-from components.training.loop import Loss, fit
+from components.training.loop import fit
+from components.training.run import Loss
 
 METHODS: dict[str, Callable[[nn.Module, Request], Step]] = {"l1": l1.prepare, "magnitude": magnitude.prepare}
 

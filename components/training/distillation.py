@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from components.artifacts.dataset import Dataset
 from components.artifacts.model import Model
-from components.training.loop import Loss
+from components.training.run import Loss
 
 
 def check_classes(role: str, model: Model, dataset: Dataset) -> None:

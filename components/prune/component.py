@@ -1,0 +1,114 @@
+"""The KFP component of prune."""
+
+from kfp import dsl
+
+from components.images import STAGE_IMAGE
+
+
+@dsl.component(base_image=STAGE_IMAGE, install_kfp_package=False, packages_to_install=[])
+def prune(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    pruned: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    teacher: dsl.Input[dsl.Model] | None = None,
+    epochs: int = 4,
+    max_epochs: int = 0,
+    batch_size: int = 128,
+    learning_rate: float = 0.02,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    schedule: str = "cosine",
+    warmup_epochs: float = 0.5,
+    label_smoothing: float = 0.0,
+    augment: str = "none",
+    averaging: float = 0.0,
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool = False,
+    seed: int = 0,
+    method: str = "l1",
+    sparsity: float = 0.65,
+    target: str = "macs",
+    scope: str = "global",
+    pruning_schedule: str = "cubic",
+    steps: int = 3,
+    round_to: int = 8,
+    layers: str = "",
+    exclude: str = "",
+    temperature: float = 4.0,
+    alpha: float = 0.5,
+) -> None:
+    """Remove weights or whole channels in steps and fine-tune; a teacher, when given, joins the fine-tuning loss.
+
+    Args:
+        epochs: epochs of fine-tuning in all, one after each step and the rest after the last.
+        max_epochs: epochs that the schedule spans, for trials that stop early; 0 means epochs.
+        batch_size: images per step.
+        learning_rate: peak learning rate of fine-tuning.
+        momentum: momentum of SGD (Nesterov when above 0).
+        weight_decay: L2 penalty on weights (not on biases and norms).
+        schedule: learning rate over the epochs.
+        warmup_epochs: epochs of linear warm-up.
+        label_smoothing: mass taken from the true label.
+        augment: random crops (2 pixels of padding) and flips.
+        averaging: decay of the moving average of the weights, per step; 0 keeps none.
+        device: where to train; auto takes a GPU when there is one.
+        precision: arithmetic; auto takes bfloat16 on GPUs that have it.
+        compile: torch.compile the network (pays off on long runs).
+        seed: seed of all randomness.
+        method: magnitude zeroes single weights; l1 removes whole channels.
+        sparsity: fraction removed: of the weights, or of what `target` counts.
+        target: what `sparsity` is a fraction of when channels are removed.
+        scope: compare scores across the network or within each layer.
+        pruning_schedule: sparsity over the steps.
+        steps: steps to the full sparsity; at most one per epoch is made.
+        round_to: channel counts are multiples of it; odd counts cost time.
+        layers: fractions of single layers, by type or module name, such as Conv2d=0.8,Linear=0.95,fc2=0.5;
+            a name outweighs a type. Methods that remove channels remove this fraction of the layer's.
+        exclude: layers that stay whole, by type or module name: conv1,blocks.0.
+        temperature: softens the logits when a teacher joins the fine-tuning.
+        alpha: weight of the teacher's part of the loss, when there is one.
+    """
+    from pathlib import Path
+
+    from components.prune import stage
+    from components.prune.config import PruneConfig
+
+    config = PruneConfig(
+        epochs=epochs,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup_epochs=warmup_epochs,
+        label_smoothing=label_smoothing,
+        augment=augment,
+        averaging=averaging,
+        device=device,
+        precision=precision,
+        compile=compile,
+        seed=seed,
+        method=method,
+        sparsity=sparsity,
+        target=target,
+        scope=scope,
+        pruning_schedule=pruning_schedule,
+        steps=steps,
+        round_to=round_to,
+        layers=layers,
+        exclude=exclude,
+        temperature=temperature,
+        alpha=alpha,
+    )
+    found = stage.run(
+        config,
+        dataset_dir=Path(dataset.path),
+        model_dir=Path(model.path),
+        pruned_dir=Path(pruned.path),
+        teacher_dir=Path(teacher.path) if teacher else None,
+    )
+    for name, value in found.items():
+        metrics.log_metric(name, value)
