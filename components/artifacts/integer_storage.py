@@ -1,0 +1,64 @@
+"""How the integer weights of an ONNX graph are stored.
+
+Shapes: weight [O, I, ...], scale [O] or [].
+"""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+
+def store_packed(proto: onnx.ModelProto) -> None:
+    """Rewrite every DequantizeLinear of a constant to Cast and Mul, in place; 4 bits where the integers fit.
+
+    Constant folding runs over Cast and Mul but keeps DequantizeLinear, which would then be computed
+    anew in every run. The values are the same: float(integer) * scale.
+    """
+    graph = proto.graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            nodes.append(node)
+            continue
+        integers, scale = (constants[name] for name in node.input[:2])
+        values = numpy_helper.to_array(integers)
+        if values.size and np.abs(values).max() <= 7:
+            packed = pack_nibbles(values.ravel()).tobytes()
+            integers.CopyFrom(helper.make_tensor(integers.name, TensorProto.INT4, values.shape, packed, raw=True))
+        factors = numpy_helper.to_array(scale).reshape(-1, *[1] * (values.ndim - 1))
+        scale.CopyFrom(numpy_helper.from_array(factors if factors.size > 1 else factors.reshape(()), scale.name))
+        cast = f"{node.output[0]}_float"
+        nodes.append(helper.make_node("Cast", [integers.name], [cast], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [cast, scale.name], list(node.output)))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def pack_nibbles(values: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Return two 4-bit integers per byte, the first in the low half (onnx.proto, TensorProto.INT4)."""
+    nibbles = values.astype(np.uint8) & 15
+    if len(nibbles) % 2:
+        nibbles = np.append(nibbles, np.uint8(0))
+    return nibbles[::2] | nibbles[1::2] << 4
+
+
+def separate_zero_points(proto: onnx.ModelProto) -> None:
+    """Give every weight a zero point of its own, in place; the exporter merges equal constants.
+
+    onnxruntime 1.32 refuses merged ones with "Attempt to replace the existing tensor" when
+    ``session.x64quantprecision`` makes it rewrite int8 weights to uint8.
+    """
+    graph = proto.graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    taken = set()
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants or len(node.input) < 3:
+            continue
+        if node.input[2] in taken:
+            own = graph.initializer.add()
+            own.CopyFrom(constants[node.input[2]])
+            own.name = f"{node.input[0]}_zero_point"
+            node.input[2] = own.name
+        taken.add(node.input[2])

@@ -1,0 +1,25 @@
+"""Which layers have integer kernels."""
+
+from torch import nn
+
+from components.artifacts.model import Model
+
+WITH_KERNELS = (nn.Conv2d, nn.Linear)
+
+
+def quantizable_layers(module: nn.Module) -> list[str]:
+    """Return the names of the layers whose weights can be quantized: Conv2d and Linear, in the network's order."""
+    return [
+        name
+        for name, layer in module.named_modules()
+        if type(layer) in WITH_KERNELS and (not isinstance(layer, nn.Conv2d) or layer.padding_mode == "zeros")
+    ]
+
+
+def float_layers(model: Model) -> list[str]:
+    """Return the names of the layers with weights of two dimensions or more that stay in float."""
+    names = []
+    for name, parameter in model.module.named_parameters():
+        if parameter.ndim > 1 and name not in model.quantized:
+            names.append(name.removesuffix(".weight"))
+    return names
