@@ -1,0 +1,117 @@
+"""A pipeline under kfp.local with the cache, the logs and the failure lines, on toy components."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines.local.outcome import StepError, StepResult
+from pipelines.local.progress import RunProgress
+from pipelines.local.run import LocalSettings, run_pipeline
+from pipelines.local.warm import WarmServer
+from tests.integration.toy_pipeline import toy
+
+ORDER = ("write data", "fit first", "fit last")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmServer]:
+    log = tmp_path_factory.mktemp("warm") / "server.log"
+    with log.open("w") as output, WarmServer(output, modules=("kfp.dsl.executor_main",)) as started:
+        yield started
+
+
+class Run:
+    """Runs the toy pipeline; ``text`` is what a person without a terminal has seen."""
+
+    def __init__(self, directory: Path, server: WarmServer) -> None:
+        self.directory, self.server = directory, server
+        self.text = ""
+
+    def __call__(self, *, version: str = "v", caching: bool = True, **arguments: str) -> dict[str, StepResult]:
+        settings = LocalSettings(self.directory / "out", self.directory / "cache", version, ORDER, caching)
+        screen = io.StringIO()
+        try:
+            with RunProgress(Console(file=screen, width=120), len(ORDER)) as progress:
+                return run_pipeline(toy, arguments, settings, progress, self.server)
+        finally:
+            self.text = screen.getvalue()
+
+    def reused(self, **arguments: str) -> list[str]:
+        return [name for name, result in self(**arguments).items() if result.reused]
+
+
+@pytest.fixture
+def run(tmp_path: Path, server: WarmServer) -> Run:
+    return Run(tmp_path, server)
+
+
+def test_steps_run_in_the_order_asked_for_and_leave_outputs_and_logs(run: Run, capfd: pytest.CaptureFixture) -> None:
+    results = run(text="abc")
+    assert tuple(results) == ORDER
+    assert (results["fit last"].outputs["model"] / "text").read_text() == "ABC"
+    log = (run.directory / "out" / "logs" / "fit-last.log").read_text()
+    assert "epoch 2/2 train_loss=0.4" in log
+    assert capfd.readouterr().out == ""
+    assert all(name in run.text for name in ORDER)
+
+
+def test_a_second_run_reuses_everything_and_says_so(run: Run) -> None:
+    first = run()
+    second = run()
+    assert all(result.reused for result in second.values())
+    assert {name: result.outputs for name, result in first.items()} == {
+        name: result.outputs for name, result in second.items()
+    }
+    assert run.text.count("reused, nothing changed") == len(ORDER)
+
+
+def test_only_what_a_change_reaches_runs_again(run: Run) -> None:
+    run()
+    assert run.reused(end="x") == ["write data", "fit last"]
+    assert run.reused(text="b") == []
+    assert run.reused(version="w") == []
+    assert run.reused(caching=False) == []
+
+
+def test_a_step_whose_files_are_gone_or_damaged_runs_again(run: Run) -> None:
+    results = run(last_end="other")
+    shutil.rmtree(results["fit first"].outputs["model"])
+    (results["fit last"].outputs["model"] / "text").write_text("damaged")
+    again = run(last_end="other")
+    assert [name for name, result in again.items() if result.reused] == ["write data"]
+    assert (again["fit last"].outputs["model"] / "text").read_text() == "A"
+
+
+def test_equal_content_at_a_new_path_is_unchanged(run: Run) -> None:
+    results = run()
+    shutil.rmtree(results["write data"].outputs["dataset"])
+    assert run.reused() == ["fit first", "fit last"]
+
+
+def test_an_error_is_one_line_and_what_finished_is_kept(run: Run) -> None:
+    with pytest.raises(StepError) as caught:
+        run(last_end="error")
+    log = run.directory / "out" / "logs" / "fit-last.log"
+    assert str(caught.value) == (f"step 'fit last' failed: sparsity must be in [0, 1), but got 1.0. (log: {log})")
+    assert "Traceback" in log.read_text()
+    assert run.reused() == ["write data", "fit first"]
+
+
+def test_kill_9_of_a_step_then_the_same_call_finishes(run: Run) -> None:
+    mark = run.directory / "kill-now"
+    mark.touch()
+    with pytest.raises(StepError, match="ended by SIGKILL"):
+        run(last_end=str(mark))
+    mark.unlink()
+    results = run(last_end=str(mark))
+    assert [name for name, result in results.items() if result.reused] == ["write data", "fit first"]
+    assert (results["fit last"].outputs["model"] / "text").read_text() == "A"
+
+
+def test_equal_steps_of_one_run_are_done_once(run: Run) -> None:
+    results = run(end="same", last_end="same")
+    assert [name for name, result in results.items() if result.reused] == ["fit last"]

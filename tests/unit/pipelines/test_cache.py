@@ -1,0 +1,134 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+from kfp import dsl
+
+from pipelines.local import cache
+from pipelines.local.cache import ContentCache, drop_unused
+
+
+def key(content_cache: ContentCache, **changes: object) -> str:
+    arguments = {
+        "component_name": "comp-train",
+        "image": "python",
+        "full_command": ["sh", "-ec"],
+        "arguments": {"epochs": 3},
+    }
+    return content_cache.compute_key(**{**arguments, **changes})
+
+
+def artifact(directory: Path, content: str = "weights") -> dsl.Model:
+    directory.mkdir(parents=True)
+    (directory / "weights.bin").write_text(content)
+    return dsl.Model(name="model", uri=str(directory), metadata={"accuracy": 0.5})
+
+
+def test_equal_inputs_at_other_paths_give_the_same_key(tmp_path: Path) -> None:
+    first = key(ContentCache(tmp_path, "v"), arguments={"model": artifact(tmp_path / "a"), "epochs": 3})
+    second = key(ContentCache(tmp_path, "v"), arguments={"model": artifact(tmp_path / "b"), "epochs": 3})
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arguments": {"epochs": 4}},
+        {"image": "python-2"},
+        {"full_command": ["sh", "-c"]},
+        {"env_vars": {"A": "1"}},
+        {"custom_cache_key": "x"},
+    ],
+)
+def test_whatever_decides_the_outputs_changes_the_key(tmp_path: Path, changes: dict[str, object]) -> None:
+    assert key(ContentCache(tmp_path, "v")) != key(ContentCache(tmp_path, "v"), **changes)
+
+
+def test_other_code_and_other_content_change_the_key(tmp_path: Path) -> None:
+    assert key(ContentCache(tmp_path, "v")) != key(ContentCache(tmp_path, "w"))
+    first = key(ContentCache(tmp_path, "v"), arguments={"model": artifact(tmp_path / "a")})
+    second = key(ContentCache(tmp_path, "v"), arguments={"model": artifact(tmp_path / "b", "others")})
+    assert first != second
+
+
+def test_a_list_of_artifacts_counts_by_content(tmp_path: Path) -> None:
+    models = [artifact(tmp_path / "a"), artifact(tmp_path / "b", "others")]
+    forward = key(ContentCache(tmp_path, "v"), arguments={"models": models})
+    assert forward != key(ContentCache(tmp_path, "v"), arguments={"models": models[::-1]})
+
+
+def test_a_folder_of_data_counts_by_its_content(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.png").write_text("1")
+    arguments = {"source": str(folder)}
+    before = key(ContentCache(tmp_path, "v"), arguments=arguments)
+    assert before == key(ContentCache(tmp_path, "v"), arguments=arguments)
+    (folder / "b.png").write_text("2")
+    assert before != key(ContentCache(tmp_path, "v"), arguments=arguments)
+
+
+def test_remote_data_is_never_taken_for_unchanged(tmp_path: Path) -> None:
+    arguments = {"import_uri": "s3://bucket/model"}
+    assert key(ContentCache(tmp_path, "v"), arguments=arguments) != key(
+        ContentCache(tmp_path, "v"), arguments=arguments
+    )
+
+
+def test_outputs_come_back_with_their_metadata(tmp_path: Path) -> None:
+    metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "no-file"), metadata={"loss": 0.25})
+    ContentCache(tmp_path / "steps", "v").put("k", {"model": artifact(tmp_path / "a"), "metrics": metrics})
+    outputs = ContentCache(tmp_path / "steps", "v").get("k")
+    assert outputs is not None
+    assert isinstance(outputs["model"], dsl.Model) and outputs["model"].uri == str(tmp_path / "a")
+    assert outputs["metrics"].metadata == {"loss": 0.25}
+
+
+@pytest.mark.parametrize("harm", ["change", "remove", "add"])
+def test_harmed_outputs_are_not_reused(tmp_path: Path, harm: str) -> None:
+    content_cache = ContentCache(tmp_path / "steps", "v")
+    content_cache.put("k", {"model": artifact(tmp_path / "a")})
+    path = tmp_path / "a" / "weights.bin"
+    if harm == "change":
+        path.write_text("weighty")
+    elif harm == "remove":
+        path.unlink()
+    else:
+        (tmp_path / "a" / "more.bin").write_text("")
+    assert content_cache.get("k") is None
+
+
+@pytest.mark.parametrize("entry", ["", "[]", '{"format_version": 2}', "{"])
+def test_a_broken_entry_is_no_entry(tmp_path: Path, entry: str) -> None:
+    content_cache = ContentCache(tmp_path, "v")
+    (tmp_path / "k.json").write_text(entry)
+    assert content_cache.get("k") is None
+
+
+def test_only_old_unused_results_are_dropped(tmp_path: Path) -> None:
+    entries, artifacts = tmp_path / "steps", tmp_path / "artifacts"
+    content_cache = ContentCache(entries, "v")
+    content_cache.put("kept", {"model": artifact(artifacts / "compress-1" / "train" / "model")})
+    content_cache.put("stale", {"model": artifact(artifacts / "compress-2" / "train" / "model")})
+    artifact(artifacts / "compress-3" / "train" / "model")
+    artifact(artifacts / "compress-4" / "train" / "model")
+    long_ago = time.time() - cache.UNUSED_AFTER_S - 1
+    os.utime(entries / "stale.json", (long_ago, long_ago))
+    for name in ("compress-1", "compress-2", "compress-3"):
+        os.utime(artifacts / name, (long_ago, long_ago))
+    drop_unused(entries, artifacts)
+    assert sorted(path.name for path in artifacts.iterdir()) == ["compress-1", "compress-4"]
+    assert [path.name for path in entries.glob("*.json")] == ["kept.json"]
+
+
+def test_editing_a_component_changes_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "components"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("A = 1\n")
+    monkeypatch.setattr(cache.components, "__file__", str(package / "__init__.py"))
+    before = cache.sources_version()
+    assert before == cache.sources_version()
+    (package / "a.py").write_text("A = 2\n")
+    assert before != cache.sources_version()

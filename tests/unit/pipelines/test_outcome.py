@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from pipelines.local.outcome import error_in, failure_line
+from pipelines.local.progress import read_epoch
+
+LOG = Path("runs/x/logs/train.log")
+TRACEBACK = [
+    "Traceback (most recent call last):",
+    '  File "a.py", line 1, in run',
+    "components.training.loop.NonFiniteLossError: the loss must be finite, but is nan in epoch 1, step 3.",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (["ValueError: sparsity must be in [0, 1), but got 1.0."], "sparsity must be in [0, 1), but got 1.0."),
+        (TRACEBACK, "the loss must be finite, but is nan in epoch 1, step 3."),
+        (["KeyError: 'x'", "some note"], "KeyError: 'x'"),
+        (["error: bits must be in [2, 8], but got 9."], "bits must be in [2, 8], but got 9."),
+        (["MemoryError"], "MemoryError"),
+        (["all is well"], ""),
+        ([], ""),
+    ],
+)
+def test_the_last_error_without_its_traceback(lines: list[str], error: str) -> None:
+    assert error_in(lines) == error
+
+
+def test_a_failure_is_one_line_with_step_reason_and_log() -> None:
+    line = failure_line("train teacher", 1, TRACEBACK, LOG)
+    assert line == (
+        "step 'train teacher' failed: the loss must be finite, but is nan in epoch 1, step 3."
+        " (log: runs/x/logs/train.log)"
+    )
+
+
+@pytest.mark.parametrize("code", [-9, 137])
+def test_a_signal_is_named(code: int) -> None:
+    assert "SIGKILL" in failure_line("prune", code, TRACEBACK, LOG)
+
+
+def test_an_exit_without_an_error_says_its_code() -> None:
+    assert "exit code 3" in failure_line("prune", 3, ["bye"], LOG)
+
+
+def test_an_epoch_line_is_read() -> None:
+    line = "epoch 3/8 train_loss=0.3121 validation_accuracy=0.8934 learning_rate=1.2e-03"
+    figures = {"train_loss": "0.3121", "validation_accuracy": "0.8934", "learning_rate": "1.2e-03"}
+    assert read_epoch(line) == (3, 8, figures)
+    assert read_epoch("wrote 3/8 files") is None

@@ -1,0 +1,136 @@
+"""The fork server, with real processes; none of them imports more than kfp."""
+
+import json
+import os
+import signal
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.local.stage_process import run_stage, split_command
+from pipelines.local.warm import ServerLostError, WarmServer, warm_server
+
+SCRIPT = 'program_path=$(mktemp -d)\nprintf "%s" "$0" > "$program_path/x.py"\npython3 -m kfp.dsl.executor_main "$@"\n'
+
+
+def command(directory: Path, body: str) -> list[str]:
+    """Return the command that kfp makes of a component called ``step`` without inputs."""
+    program = "import os, sys, time\ndef step():\n" + textwrap.indent(textwrap.dedent(body), "    ")
+    executor_input = {"inputs": {}, "outputs": {"outputFile": str(directory / "executor_output.json")}}
+    return [
+        "sh",
+        "-ec",
+        SCRIPT,
+        program,
+        "--executor_input",
+        json.dumps(executor_input),
+        "--function_to_execute",
+        "step",
+    ]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmServer]:
+    log = tmp_path_factory.mktemp("warm") / "server.log"
+    with log.open("w") as output, WarmServer(output, modules=("kfp.dsl.executor_main",)) as started:
+        yield started
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_exit_codes_output_and_environment_are_those_of_a_plain_process(
+    server: WarmServer, tmp_path: Path, warm: bool
+) -> None:
+    lines: list[str] = []
+    body = "print(os.environ['COLOUR'], os.getcwd())\nprint('to stderr', file=sys.stderr)\nsys.exit(7)\n"
+    chosen = server if warm else None
+    assert run_stage(command(tmp_path, body), {"COLOUR": "blue"}, lines.append, chosen) == 7
+    assert f"blue {Path.cwd()}" in lines and "to stderr" in lines
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_an_error_is_told_like_the_interpreter_does(server: WarmServer, tmp_path: Path, warm: bool) -> None:
+    lines: list[str] = []
+    assert run_stage(command(tmp_path, "raise ValueError('no')\n"), {}, lines.append, server if warm else None) == 1
+    assert lines[-1] == "ValueError: no"
+
+
+def test_steps_are_forked_from_one_warm_process_that_has_kfp(server: WarmServer, tmp_path: Path) -> None:
+    lines: list[str] = []
+    body = "print('parent', os.getppid())\n"
+    for _ in range(2):
+        assert run_stage(command(tmp_path, body), {}, lines.append, server) == 0
+    assert [line for line in lines if line.startswith("parent")] == [f"parent {server.process.pid}"] * 2
+    assert not any("warm start is off" in line for line in lines)
+
+
+def test_kill_9_of_a_step_is_seen_as_such(server: WarmServer, tmp_path: Path) -> None:
+    assert run_stage(command(tmp_path, "os.kill(os.getpid(), 9)\n"), {}, lambda line: None, server) == -signal.SIGKILL
+    assert run_stage(command(tmp_path, "print('next')\n"), {}, lambda line: None, server) == 0
+
+
+def test_variables_that_libraries_read_at_import_start_it_cold(server: WarmServer, tmp_path: Path) -> None:
+    lines: list[str] = []
+    body = "print('threads', os.environ['OMP_NUM_THREADS'])\n"
+    environment = {"OMP_NUM_THREADS": "7"}
+    assert run_stage(command(tmp_path, body), environment, lines.append, server) == 0
+    assert "threads 7" in lines and "warm start is off for this step" in lines[0]
+
+
+def test_without_a_server_the_step_starts_cold_and_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    lines: list[str] = []
+    with warm_server(log) as started:
+        started.process.kill()
+        started.process.wait()
+        assert run_stage(command(tmp_path, "print('done')\n"), {}, lines.append, started) == 0
+    assert "done" in lines and "warm start is off for this step" in lines[0]
+
+
+def test_a_server_killed_in_mid_step_takes_the_step_along_and_it_starts_again(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    body = f"""
+    print('pid', os.getpid())
+    if not os.path.exists({str(mark)!r}):
+        open({str(mark)!r}, 'w').close()
+        os.kill(os.getppid(), 9)
+        time.sleep(60)
+    """
+    lines: list[str] = []
+    with warm_server(tmp_path / "server.log") as started:
+        assert run_stage(command(tmp_path, body), {}, lines.append, started) == 0
+    first = int(next(line for line in lines if line.startswith("pid")).split()[1])
+    assert not alive(first)
+    assert len([line for line in lines if line.startswith("pid")]) == 2
+
+
+def test_closing_the_server_ends_what_runs_in_it(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with (tmp_path / "server.log").open("w") as log, WarmServer(log, modules=()) as started:
+        scratch = tmp_path / "sleeper.py"
+        scratch.write_text("import time\ndef step():\n    time.sleep(60)\n")
+        argv = ["-m", "--component_module_path", str(scratch), *command(tmp_path, "")[4:]]
+        stage = started.start(argv, dict(os.environ), writing)
+        os.close(writing)
+    deadline = time.monotonic() + 10
+    while alive(stage.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(stage.pid)
+    with pytest.raises(ServerLostError):
+        stage.wait()
+    os.close(reading)
+
+
+@pytest.mark.parametrize("wrong", [["python3", "main.py"], ["sh", "-c", "python3 -m kfp.dsl.executor_main", "x"], []])
+def test_only_lightweight_components_are_taken(wrong: list[str]) -> None:
+    with pytest.raises(ValueError, match="lightweight Python component"):
+        split_command(wrong)
