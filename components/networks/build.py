@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         try:
             module = make(**spec.arguments)
-        except TypeError as error:
+        except (TypeError, AssertionError) as error:  # torchvision asserts what it is given
             raise ValueError(f"network {spec.name!r} must take {dict(spec.arguments)}, but: {error}.") from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"network {spec.name!r} must be a factory of torch modules, but gave {type(module).__name__}.")
@@ -61,15 +62,14 @@ def check_images(module: nn.Module, spec: NetworkSpec) -> None:
     try:
         with torch.no_grad():
             logits_NK = module(torch.zeros(2, channels, size, size))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # what forwards raise on wrong shapes
         shape = f"{channels}x{size}x{size}"
         raise ValueError(f"network {spec.name!r} must take images of {shape}, but: {error}") from error
     finally:
         module.train(was_training)
-    if tuple(logits_NK.shape) != (2, classes):
-        raise ValueError(
-            f"network {spec.name!r} must return logits [N, {classes}], but gave {list(logits_NK.shape)} for N = 2."
-        )
+    found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
+    if found != [2, classes]:
+        raise ValueError(f"network {spec.name!r} must return logits [N, {classes}], but gave {found} for N = 2.")
 
 
 def factory(name: str) -> Callable[..., nn.Module]:
@@ -84,24 +84,44 @@ def factory(name: str) -> Callable[..., nn.Module]:
     if prefix == "torchvision" and rest:
         return _torchvision_factory(rest)
     if prefix and rest:
-        try:
-            made: Callable[..., nn.Module] = getattr(importlib.import_module(prefix), rest)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
-        return made
+        return _imported_factory(prefix, rest)
     raise ValueError(
         f"network must be one of {', '.join(sorted(NETWORKS))}, or torchvision:<name>, or package.module:factory,"
         f" but got {name!r}."
     )
 
 
+def _imported_factory(module: str, attribute: str) -> Callable[..., nn.Module]:
+    try:
+        made: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        name = f"{module}:{attribute}"
+        raise ValueError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
+    # The name may come from somebody's artifact: without this it could call os.system with its own arguments.
+    if not _makes_modules(made):
+        raise ValueError(
+            f"network '{module}:{attribute}' must be a class of torch modules, or a function annotated to return one."
+        )
+    return made
+
+
+def _makes_modules(candidate: object) -> bool:
+    if not inspect.isfunction(candidate):
+        return isinstance(candidate, type) and issubclass(candidate, nn.Module)
+    try:
+        result = typing.get_type_hints(candidate).get("return")
+    except (NameError, TypeError):  # an annotation that exists only for type checkers
+        return False
+    return isinstance(result, type) and issubclass(result, nn.Module)
+
+
 def _torchvision_factory(name: str) -> Callable[..., nn.Module]:
     from torchvision import models  # costs seconds, and only these networks need it
 
-    try:
-        builder = models.get_model_builder(name)
-    except ValueError:
-        raise ValueError(f"torchvision has no network {name!r}; see torchvision.models.list_models().") from None
+    names = models.list_models(module=models)  # those that classify
+    if name not in names:
+        raise ValueError(f"torchvision's network must be one of {', '.join(names)}, but got {name!r}.")
+    builder = models.get_model_builder(name)
 
     def make(classes: int, channels: int, image_size: int, width: float = 1.0, **arguments: Any) -> nn.Module:
         accepted = inspect.signature(builder).parameters
@@ -111,6 +131,8 @@ def _torchvision_factory(name: str) -> Callable[..., nn.Module]:
             raise ValueError(f"torchvision:{name} has no width; width must be 1.0, but got {width}.")
         if "weights" in accepted:
             arguments["weights"] = None
+        if name.startswith("vit_"):
+            arguments["image_size"] = image_size  # the length of its position embedding
         module = builder(num_classes=classes, **arguments)
         if channels != 3:
             _replace_stem(module, channels)

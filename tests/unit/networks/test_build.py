@@ -1,0 +1,190 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from components.networks import names
+from components.networks.build import NETWORKS, NetworkSpec, build, check_images, check_network
+from components.networks.lenet import scaled
+from tests.unit.networks import factories
+
+FACTORIES = "tests.unit.networks.factories"
+
+
+def spec(name, *, channels=1, image_size=28, classes=10, **more):
+    return NetworkSpec(name, {"classes": classes, "channels": channels, "image_size": image_size, **more})
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "image_size", "parameters"),
+    [
+        ("lenet5", 1, 28, 431_080),  # Caffe
+        ("lenet300", 1, 28, 266_610),  # Han et al. 2015, table 1: 267K
+        ("lenet_cifar", 3, 32, 62_006),  # PyTorch's CIFAR-10 tutorial
+        ("resnet8", 1, 28, 77_754),
+        (
+            "resnet20",
+            3,
+            32,
+            269_722 + 2 * 16 * 2 + 16 * 32 + 32 * 64 + 2 * 32,
+        ),  # He et al. 2015 with option A, plus 1x1s
+        ("resnet56", 3, 32, 853_018 + 2 * 16 * 2 + 16 * 32 + 32 * 64 + 2 * 32),
+    ],
+)
+def test_published_networks_have_their_published_sizes(name, channels, image_size, parameters):
+    expected = parameters + (64 if name in ("resnet20", "resnet56") else 0)
+    assert count(build(spec(name, channels=channels, image_size=image_size))) == expected
+
+
+@pytest.mark.parametrize(("name", "macs"), [("lenet5", 2.29e6), ("resnet8", 2.55e6)])
+def test_the_macs_are_those_of_the_baselines(name, macs):
+    module = build(spec(name)).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.zeros(1, 1, 28, 28))
+    assert counter.get_total_flops() / 2 == pytest.approx(macs, rel=5e-3)
+
+
+@pytest.mark.parametrize("width", [0.1, 0.25, 0.5, 0.75, 1.5, 2.0, 3.0])
+def test_widths_are_multiples_of_eight_and_grow(width):
+    counts = [scaled(channels, width) for channels in range(1, 513)]
+    assert counts == sorted(counts)
+    for channels, found in enumerate(counts, start=1):
+        exact = channels * width
+        assert found >= 1
+        if exact >= 4:
+            assert found % 8 == 0
+            assert abs(found - exact) <= 4
+        else:
+            assert abs(found - exact) <= 0.5 or found == 1
+
+
+def test_a_width_of_one_changes_nothing():
+    assert [scaled(channels, 1.0) for channels in (3, 6, 20, 50, 500)] == [3, 6, 20, 50, 500]
+
+
+@pytest.mark.parametrize("width", [0.25, 1.0, 2.0])
+@pytest.mark.parametrize(("channels", "image_size"), [(1, 16), (1, 28), (3, 32)])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_built_in_networks_give_logits(name, channels, image_size, width):
+    arguments = spec(name, channels=channels, image_size=image_size, classes=7, width=width)
+    check_images(build(arguments), arguments)
+
+
+def test_the_names_without_torch_are_those_of_the_networks():
+    assert set(names.BUILT_IN) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "lenet_cifar"])
+def test_images_that_are_too_small_are_an_error(name):
+    with pytest.raises(ValueError, match=f"{name} needs images of at least 16 pixels, but got 8"):
+        build(spec(name, image_size=8))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "mobilenet_v2", "densenet121", "efficientnet_b0", "vit_b_16"])
+def test_torchvisions_networks_give_logits(name, channels):
+    arguments = spec(f"torchvision:{name}", channels=channels, image_size=32)
+    module = build(arguments)
+    check_images(module, arguments)
+    if channels == 3 and name != "vit_b_16":
+        from torchvision import models
+
+        reference = models.get_model(name, weights=None, num_classes=10)
+        assert {k: v.shape for k, v in module.state_dict().items()} == {
+            k: v.shape for k, v in reference.state_dict().items()
+        }
+
+
+def test_torchvisions_mobilenets_have_a_width():
+    full, half = (count(build(spec("torchvision:mobilenet_v2", channels=3, width=width))) for width in (1.0, 0.5))
+    assert half < full / 2
+    with pytest.raises(ValueError, match=r"torchvision:resnet18 has no width; width must be 1.0, but got 0.5"):
+        build(spec("torchvision:resnet18", width=0.5))
+
+
+def test_no_weights_are_downloaded():
+    build(spec("torchvision:resnet18", channels=3, weights="DEFAULT"))
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, second, other = build(spec("lenet5"), seed=1), build(spec("lenet5"), seed=1), build(spec("lenet5"), seed=2)
+    assert torch.rand(1) == expected
+    assert torch.equal(first.conv1.weight, second.conv1.weight)
+    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "lenet6",
+            "network must be one of lenet300, lenet5, .*resnet8, or torchvision:<name>, or package.module:factory",
+        ),
+        ("", "but got ''"),
+        ("torchvision:", "or torchvision:<name>"),
+        ("torchvision:resnet19", "must be one of alexnet, .*resnet18, .*but got 'resnet19'"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "must be one of alexnet"),
+        ("no.such.module:factory", "must name an importable module and a factory in it"),
+        (f"{FACTORIES}:absent", "must name an importable module and a factory in it"),
+    ],
+)
+def test_an_unknown_name_lists_the_right_ones(name, text):
+    with pytest.raises(ValueError, match=text) as caught:
+        check_network(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Linear", "annotated"])
+def test_factories_of_other_packages_are_built(name):
+    arguments = spec(f"{FACTORIES}:{name}", image_size=8)
+    module = build(arguments)
+    assert isinstance(module, factories.Linear)
+    check_images(module, arguments)
+
+
+@pytest.mark.parametrize(
+    "name", [f"{FACTORIES}:bare", f"{FACTORIES}:not_a_module", "os:system", "subprocess:run", "builtins:exec"]
+)
+def test_what_makes_no_modules_is_never_called(name):
+    with pytest.raises(ValueError, match="must be a class of torch modules, or a function annotated to return one"):
+        build(NetworkSpec(name, {"command": "true"}))
+    assert not factories.CALLED
+
+
+def test_wrong_arguments_are_an_error():
+    with pytest.raises(ValueError, match=r"network 'lenet5' must take .*depth.*unexpected keyword argument"):
+        build(spec("lenet5", depth=3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (spec("torchvision:alexnet", channels=3, image_size=32), "must take images of 3x32x32, but"),
+        (spec("torchvision:vit_b_16", channels=3, image_size=30), "must take|but"),
+        (spec(f"{FACTORIES}:of_several_outputs", image_size=8), r"must return logits \[N, 10\], but gave list"),
+    ],
+)
+def test_images_that_do_not_fit_are_an_error(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        check_images(build(arguments), arguments)
+
+
+def test_logits_must_be_one_per_class():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
+    with pytest.raises(ValueError, match=r"must return logits \[N, 10\], but gave \[2, 9\]"):
+        check_images(module, spec("lenet300", image_size=8))
+
+
+def test_checking_images_keeps_the_mode():
+    for training in (True, False):
+        module = build(spec("resnet8")).train(training)
+        check_images(module, spec("resnet8"))
+        assert module.training is training
+        assert int(module.bn1.num_batches_tracked) == 0
