@@ -35,11 +35,11 @@ def prepare(module: nn.Module, request: Request, score: Score) -> Step:
     def step(share: float) -> dict[str, Tensor]:
         weights = {f"{name}.weight": module.get_submodule(name).weight for name in layers}
         scores = score(weights)
-        for name, mask in kept.items():
-            if name in scores:
-                scores[name] = scores[name].masked_fill(~mask, -math.inf)  # once pruned, a weight stays so
+        for name in kept.keys() & scores.keys():
+            scores[name] = scores[name].masked_fill(~kept[name], -math.inf)  # once pruned, a weight stays so
         own = {f"{name}.weight": share * fraction for name, fraction in request.fractions.items()}
-        kept.update(choose_masks(scores, share * request.config.sparsity, request.config.scope, own))
+        chosen = choose_masks(scores, share * request.config.sparsity, request.config.scope, own)
+        kept.update({name: mask & kept.get(name, mask) for name, mask in chosen.items()})
         with torch.no_grad():
             for name, mask in kept.items():
                 module.get_parameter(name).masked_fill_(~mask, 0.0)

@@ -1,0 +1,180 @@
+import copy
+
+import pytest
+import torch
+import torch_pruning
+from torch import nn
+
+from components.measuring.size import count_macs, count_parameters
+from components.networks.build import NetworkSpec, build
+from components.prune import channels, l1
+from components.prune.channels import removable, trace
+from components.prune.config import PruneConfig
+from components.prune.request import Request
+
+NETWORKS = ["lenet5", "lenet_cifar", "lenet300", "resnet8", "mobilenet_small"]
+SHAPE = (1, 16, 16)
+
+
+def network(name):
+    """A network whose batch norms have seen something, so that nothing cancels."""
+    module = build(NetworkSpec(name, {"classes": 3, "channels": 1, "image_size": 16}), seed=5)
+    generator = torch.Generator().manual_seed(1)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+    return module.eval()
+
+
+def request(fractions=None, excluded=(), **settings):
+    return Request(PruneConfig(**settings), SHAPE, fractions or {}, frozenset(excluded))
+
+
+def images(count=4):
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(2))
+
+
+def test_scores_by_hand():
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([2.0, -1.0]).reshape(2, 1, 1, 1))
+        module[3].weight.copy_(torch.arange(24.0).reshape(3, 8) - 10)
+    asked = Request(PruneConfig(round_to=1), (1, 2, 2))
+    (group,) = removable(trace(module, asked), asked).values()
+    weights = [[abs(8 * row + column - 10) for row in range(3) for column in range(8)]][0]
+    first = sum(weights[8 * row + column] for row in range(3) for column in range(4))
+    second = sum(weights[8 * row + column] for row in range(3) for column in range(4, 8))
+    torch.testing.assert_close(l1.score(group), torch.tensor([2.0 + first, 1.0 + second]))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scores_are_those_of_torch_pruning(name):
+    module, asked = network(name), request()
+    reference = torch_pruning.importance.GroupMagnitudeImportance(
+        p=1, group_reduction="sum", normalizer=None, target_types=[nn.Conv2d, nn.Linear]
+    )
+    for group in removable(trace(module, asked), asked).values():
+        depthwise = {
+            item.dep.layer: item
+            for item in group
+            if isinstance(item.dep.layer, nn.Conv2d) and item.dep.layer.groups > 1
+        }
+        # torch-pruning leaves depthwise weights out of a group's importance
+        extra = sum((layer.weight.detach().abs().flatten(1).sum(1) for layer in depthwise), torch.zeros(1))
+        torch.testing.assert_close(l1.score(group), reference(group) + extra)
+
+
+def silence(module, name, indices):
+    """Make output channels of a layer, and of the norm after it, zero."""
+    layer = module.get_submodule(name)
+    with torch.no_grad():
+        for tensor in (layer.weight, layer.bias):
+            if tensor is not None:
+                tensor[indices] = 0.0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_outputs_are_those_of_the_network_with_the_channels_zeroed(name, scope):
+    module = network(name)
+    silent = copy.deepcopy(module)
+    asked = request(sparsity=0.35, scope=scope)
+    groups = removable(trace(module, asked), asked)
+    scores = {root: l1.score(group) for root, group in groups.items()}
+    norms = {
+        root: [
+            item.dep.target._name
+            for item in group
+            if channels.shrinks_outputs(item.dep) and isinstance(item.dep.layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d)
+        ]
+        for root, group in groups.items()
+    }
+    channels.prepare(module, asked, l1.score)(1.0)
+    removed = 0
+    for root, values in scores.items():
+        kept = module.get_submodule(root).weight.shape[0]
+        lowest = values.argsort(stable=True)[: len(values) - kept]
+        removed += len(lowest)
+        for layer in norms[root]:
+            silence(silent, layer, lowest)
+    assert removed
+    torch.testing.assert_close(module(images()), silent(images()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["macs", "parameters", "channels"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_reaches_the_target_in_multiples(name, target):
+    module = network(name)
+    before = [layer.weight.shape[0] for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+    def cost():
+        if target == "macs":
+            return sum(count_macs(module, SHAPE).values())
+        return count_parameters(module)
+
+    whole = cost()
+    limit = 0.3 if name != "lenet_cifar" else 0.2
+    step = channels.prepare(module, request(sparsity=limit, target=target), l1.score)
+    for share in (0.6, 1.0):
+        step(share)
+    if target != "channels":
+        assert cost() <= (1 - limit) * whole
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer, count in zip(layers, before, strict=True):
+        assert layer.weight.shape[0] % 8 == 0 or layer.weight.shape[0] == count
+    assert layers[-1].weight.shape[0] == 3
+    assert module(images()).shape == (4, 3)
+
+
+def test_a_fraction_of_a_layer_and_excluded_layers():
+    module = network("lenet5")
+    channels.prepare(module, request({"fc1": 0.5}, excluded=["conv1"], sparsity=0.0, round_to=4), l1.score)(1.0)
+    assert [layer.weight.shape[0] for layer in (module.conv1, module.conv2, module.fc1)] == [20, 50, 252]
+    module = network("lenet5")
+    channels.prepare(module, request({"conv2": 0.5}, excluded=["conv1"], sparsity=0.5, round_to=4), l1.score)(1.0)
+    assert module.conv1.out_channels == 20
+    assert module.conv2.out_channels == 24
+
+
+def test_layers_with_shared_channels_must_agree():
+    asked = request({"conv1": 0.5, "blocks.0.conv2": 0.25}, sparsity=0.0)
+    with pytest.raises(ValueError, match="layers that share their channels must lose the same fraction, but got"):
+        channels.prepare(network("resnet8"), asked, l1.score)
+
+
+def test_excluding_one_layer_keeps_all_that_share_its_channels():
+    module = network("resnet8")
+    channels.prepare(module, request(excluded=["blocks.0.conv2"], sparsity=0.3), l1.score)(1.0)
+    assert module.conv1.out_channels == module.blocks[0].conv2.out_channels == 16
+
+
+def test_what_cannot_be_reached_is_refused_before_anything_is_changed():
+    module = network("resnet8")
+    with pytest.raises(ValueError, match=r"sparsity must be at most 0\.\d+ of the macs of this network .round_to 16"):
+        channels.prepare(module, request(sparsity=0.9, round_to=16), l1.score)
+    assert module.conv1.out_channels == 16
+    with pytest.raises(ValueError, match="a network must have channels to remove"):
+        channels.prepare(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), request(), l1.score)
+
+
+class Grouped(nn.Module):
+    """A convolution in two groups, and a norm that the artifact cannot describe."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 16, 3)
+        self.grouped = nn.Conv2d(16, 16, 3, groups=2)
+        self.second = nn.Conv2d(16, 32, 3)
+        self.norm = nn.GroupNorm(4, 32)
+        self.third = nn.Conv2d(32, 24, 3)
+        self.fc = nn.Linear(24, 3)
+
+    def forward(self, images_NCHW):
+        hidden = self.third(self.norm(self.second(self.grouped(self.first(images_NCHW)))))
+        return self.fc(hidden.mean((2, 3)))
+
+
+def test_channels_that_cannot_be_described_stay():
+    asked = request()
+    assert set(removable(trace(Grouped(), asked), asked)) == {"third"}
