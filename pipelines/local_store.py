@@ -29,7 +29,14 @@ HOST = "127.0.0.1"
 START_S = 60.0  # it is up in 2 to 4 seconds on an idle machine
 STOP_S = 10.0
 LOG_BYTES = 10 * 2**20
-# MinIO of 2021 looks for certificates and settings in HOME, and for newer versions on the network.
+OPTIONS = (
+    "--multi-buckets --keep-etag --object-meta --no-usage-report --no-banner --backup-meta 0 --metrics 127.0.0.1:0"
+    # Without caches a listing shows what was written a moment ago, on which taking turns rests.
+    " --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --cache-size 0 --cache-dir memory"
+    # The default, 10, keeps a client waiting for many minutes when the disk is full.
+    " --io-retries 1"
+).split()
+# Otherwise MinIO asks the network for newer versions.
 QUIET = {"MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
 NAMES = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION")
 
@@ -190,11 +197,8 @@ def _start(directory: Path, connection: Connection) -> Process | None:
     log = directory / "gateway.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.unlink()
-    # Without the caches a listing shows what was written a moment ago, which taking turns rests on.
-    options = "--multi-buckets --keep-etag --object-meta --no-usage-report --no-banner --backup-meta 0 --cache-size 0"
-    options += " --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --cache-dir memory"
     volume = directory / "volume"
-    command = [_program(), "gateway", f"sqlite3://{volume}/meta.db", connection.endpoint, *options.split()]
+    command = [_program(), "gateway", f"sqlite3://{volume}/meta.db", connection.endpoint, *OPTIONS]
     command += ["--bucket", f"{volume}/data/"]  # the directory may have been moved since it was made
     keys = {"MINIO_ROOT_USER": connection.access_key, "MINIO_ROOT_PASSWORD": connection.secret_key}
     with log.open("ab") as output:

@@ -13,6 +13,7 @@ import urllib3
 from components.artifacts.store import StoreError
 
 DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 4.0)  # a server that is started again answers within 12 seconds
+PATIENCE_S = 60.0  # no attempt begins after so many seconds
 TIMEOUT = urllib3.Timeout(connect=5.0, read=60.0)
 PASSING = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may not meet
 REQUIRED = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
@@ -73,7 +74,10 @@ class PatientPool(urllib3.PoolManager):
         """Send one request; see urllib3. A failure that lasts is returned or raised as it came."""
         # Repeating is safe: an S3 write puts a whole object or part, and its body is bytes, not a stream.
         options["retries"] = False
+        deadline_s = time.monotonic() + PATIENCE_S
         for delay_s in self.delays_s:
+            if time.monotonic() > deadline_s:
+                break
             try:
                 response = super().urlopen(method, url, redirect, **options)
             except urllib3.exceptions.SSLError:

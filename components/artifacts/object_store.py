@@ -251,7 +251,9 @@ class ObjectStore(Store):
             )
         if error.code in FULL:
             return StoreError(errno.ENOSPC, f"{where} was not written: the object store is full ({error.code})")
-        return StoreError(f"{where} failed: {error.code} ({line(error.message)}).")
+        return StoreError(
+            f"{where} failed: {error.code} ({line(error.message)}); check the object store's log and free disk space."
+        )
 
 
 class ObjectTickets:
