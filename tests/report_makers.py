@@ -87,7 +87,7 @@ def make_evaluation(name, *, classes=CLASSES, figures=None, recipe=None, seed=0)
         "test_accuracy": float(np.trace(confusion) / np.sum(confusion)),
         "onnx_test_accuracy": test - (0.0004 if bits == 8 else 0.0),
         "onnx_agreement": 0.9983 if bits == 8 else 1.0,
-        "teacher_agreement": None if name == "teacher" else max(0.1, 0.96 + (test - 0.9) * 2),
+        "teacher_agreement": None if name == "teacher" else min(max(0.96 + (test - 0.9) * 2, 0.0), 1.0),
         "per_class_accuracy": correct,
         "confusion": confusion,
         "parameters": parameters,

@@ -4,9 +4,9 @@ MINUS = "−"
 
 
 def padded(value: float) -> str:
-    """Return a value from 0 up with three significant digits, trailing zeros kept: ``0.0310``, ``2.50``, ``1,720``."""
+    """Return a value from 0 up with three significant digits, trailing zeros kept: ``0.0310``, ``2.50``, ``1,724``."""
     text = f"{value:#.3g}".rstrip(".")
-    return f"{float(text):,.0f}" if value >= 999.5 else f"{value:.1e}" if "e" in text else text
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:.1e}" if "e" in text else text
 
 
 def milliseconds(value: float) -> str:

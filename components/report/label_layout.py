@@ -112,7 +112,8 @@ def _cost(
     )
     distance = math.dist(nearest, (point.x, point.y))
     on_the_right = middle[0] >= point.x
-    return 1000 * (covered + hidden) / area + 30 * crossed + distance + 4 * place.far - 2 * on_the_right
+    touched = 200 * (covered > 0) + 100 * (hidden > 0)
+    return touched + 1000 * (covered + hidden) / area + 30 * crossed + distance + 4 * place.far - 2 * on_the_right
 
 
 def _widened(line: Segment) -> Rectangle:

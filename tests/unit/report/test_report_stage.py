@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from components.artifacts.files import ArtifactError, file_digests
+from components.artifacts.report import read_report
+from components.report.config import ReportConfig
+from components.report.stage import run
+from tests.report_makers import make_evaluations, write_candidates
+
+
+@pytest.fixture
+def places(tmp_path):
+    directories = write_candidates(tmp_path / "candidates", make_evaluations())
+    return {"candidate_dirs": directories, "report_dir": tmp_path / "report", "chosen_dir": tmp_path / "chosen"}
+
+
+def test_report_page_and_a_copy_of_the_chosen_model(places):
+    metrics = run(ReportConfig(title="A run"), **places)
+    report = read_report(places["report_dir"])
+    assert report["chosen"] == "sparse-packed"
+    assert report["title"] == "A run"
+    assert file_digests(places["chosen_dir"]) == file_digests(places["candidate_dirs"][-1])
+    assert (places["report_dir"] / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert metrics["chosen_bytes_kz"] == 22_411
+    assert metrics["candidates"] == 7
+    assert metrics["candidates_within_bound"] == 6
+
+
+def test_report_json_holds_the_keys_that_the_design_names(places):
+    run(ReportConfig(), **places)
+    report = json.loads((places["report_dir"] / "report.json").read_text(encoding="utf-8"))
+    assert {"format_version", "dataset", "network", "teacher", "candidates", "chosen", "reason"} <= report.keys()
+    assert {"lineage", "environment"} <= report.keys()
+    for model in [report["teacher"], *report["candidates"]]:
+        assert {"name", "steps", "test_accuracy", "parameters", "nonzero_parameters", "macs"} <= model.keys()
+        assert model["bytes"].keys() == {"fp32", "stored", "kz", "onnx"}
+        assert model["latency_ms"]["batch_1"].keys() == model["latency_ms"]["batch_64"].keys() == {"median", "p95"}
+
+
+def test_the_same_inputs_give_the_same_bytes(places):
+    run(ReportConfig(), **places)
+    first = file_digests(places["report_dir"])
+    run(ReportConfig(), **places)
+    assert file_digests(places["report_dir"]) == first
+
+
+def test_a_damaged_candidate_is_named_and_nothing_is_written(places):
+    (places["candidate_dirs"][3] / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match=r"pruned-quantized/weights\.safetensors must have sha256"):
+        run(ReportConfig(), **places)
+    assert not places["report_dir"].exists()
+    assert not places["chosen_dir"].exists()
+
+
+def test_no_candidate_at_all(places):
+    with pytest.raises(ValueError, match="candidate_dirs must name at least the teacher"):
+        run(ReportConfig(), **{**places, "candidate_dirs": []})
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.0, float("nan")])
+def test_a_drop_outside_its_range_is_refused(value):
+    with pytest.raises(ValueError, match="max_accuracy_drop must be"):
+        ReportConfig(max_accuracy_drop=value)
+
+
+def test_an_unknown_objective_lists_the_right_ones():
+    with pytest.raises(ValueError, match="objective must be one of balanced, bytes, latency, but got 'speed'"):
+        ReportConfig(objective="speed")
