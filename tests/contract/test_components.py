@@ -1,0 +1,69 @@
+"""Every stage's component, command and Config say the same."""
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from components.cli import STAGES, stage_config
+from components.networks.build import NETWORKS
+from components.networks.names import BUILT_IN
+
+SCALARS = (int, float, str, bool)
+
+
+def component_of(stage: str) -> typing.Callable[..., None]:
+    module = importlib.import_module(f"components.{stage}.component")
+    return getattr(module, stage).python_func
+
+
+def stage_of(stage: str) -> ModuleType:
+    return importlib.import_module(f"components.{stage}.stage")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_are_the_config_fields_with_types_and_defaults(stage: str) -> None:
+    parameters = inspect.signature(component_of(stage)).parameters.values()
+    found = {each.name: (each.annotation, each.default) for each in parameters if each.annotation in SCALARS}
+    hints = typing.get_type_hints(stage_config(stage))
+    assert found == {each.name: (hints[each.name], each.default) for each in dataclasses.fields(stage_config(stage))}
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"report"}))
+def test_artifacts_are_the_directories_of_run(stage: str) -> None:
+    parameters = inspect.signature(component_of(stage)).parameters.values()
+    artifacts = {each.name for each in parameters if each.annotation not in SCALARS}
+    directories = {name.removesuffix("_dir") for name in (*STAGES[stage].directories, *STAGES[stage].optional)}
+    assert artifacts - {"metrics", "classification", "html"} == directories
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_command_knows_the_directories_of_run(stage: str) -> None:
+    config, *directories = inspect.signature(stage_of(stage).run).parameters.values()
+    assert config.annotation is stage_config(stage)
+    assert all(each.kind is inspect.Parameter.KEYWORD_ONLY for each in directories)
+    required = [each.name for each in directories if each.default is inspect.Parameter.empty]
+    assert required == list(STAGES[stage].directories)
+    optional = [(each.name, each.default) for each in directories if each.default is not inspect.Parameter.empty]
+    assert optional == [(name, None) for name in STAGES[stage].optional]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_parameter_is_described(stage: str) -> None:
+    module = importlib.import_module(f"components.{stage}.component")
+    for field in dataclasses.fields(stage_config(stage)):
+        assert field.metadata["description"]
+    assert getattr(module, stage).description
+
+
+def test_every_component_is_a_stage() -> None:
+    root = Path(importlib.import_module("components").__path__[0])
+    assert {path.parent.name for path in root.glob("*/component.py")} <= {*STAGES, "trial"}
+
+
+def test_network_names_without_torch_are_those_of_the_registry() -> None:
+    assert sorted(NETWORKS) == list(BUILT_IN)

@@ -1,0 +1,41 @@
+"""What must start fast or run without torch imports nothing heavy."""
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import pipelines
+
+MODULES = sorted(each.name for each in pkgutil.walk_packages(pipelines.__path__, "pipelines.") if not each.ispkg)
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "matplotlib")
+
+
+def loaded(code: str, names: tuple[str, ...]) -> list[str]:
+    """Return which of ``names`` a fresh interpreter has imported after ``code``."""
+    script = f"import sys\n{code}\nprint(*[name for name in {names!r} if name in sys.modules], file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return result.stderr.splitlines()[-1].split()
+
+
+def test_pipelines_import_no_torch() -> None:
+    code = "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in MODULES)
+    assert loaded(code, HEAVY) == []
+
+
+def test_compiling_imports_no_torch() -> None:
+    assert loaded("from pipelines.compress import make_compress; make_compress()", HEAVY) == []
+
+
+@pytest.mark.parametrize(
+    "code", ["import pipelines.kondense", "from pipelines.parameters import resolve; resolve('quick')"]
+)
+def test_the_command_and_its_checks_import_no_kfp(code: str) -> None:
+    assert loaded(code, (*HEAVY, "kfp", "grpc", "numpy")) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"]])
+def test_the_help_of_the_stages_command_imports_no_torch(arguments: list[str]) -> None:
+    code = f"from components.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
+    assert loaded(code, (*HEAVY, "kfp", "numpy")) == []

@@ -1,0 +1,120 @@
+"""The pipelines compile, and their parameters are those of the Configs."""
+
+import dataclasses
+import inspect
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.compile import compile_compress, task_names
+from pipelines.compress import TASKS, make_compress
+from pipelines.parameters import CURATED, STEPS, apply, resolve, split, step_defaults
+from pipelines.profiles import PROFILES
+
+# The step whose Config a task runs with.
+STEP_OF_TASK = {
+    "data prep": "data_prep",
+    "train teacher": "train",
+    "prune": "prune",
+    "prune with teacher": "prune",
+    "sparsify": "sparsify",
+    "pack": "pack",
+    "distill": "distill",
+    "report": "report",
+    "publish": "publish",
+}
+
+
+def spec_of(package: Path) -> dict[str, Any]:
+    return next(yaml.safe_load_all(package.read_text()))
+
+
+def step_of(task: str) -> str:
+    return STEP_OF_TASK.get(task) or task.partition(" ")[0]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_compress(resolve("quick"), tmp_path_factory.mktemp("compiled"))[0]
+
+
+def test_every_stage_is_its_own_task_with_a_name(compiled: Path) -> None:
+    assert task_names(compiled) == sorted(TASKS)
+
+
+def test_nothing_is_installed_at_run_time_and_one_image_runs_all(compiled: Path) -> None:
+    executors = spec_of(compiled)["deploymentSpec"]["executors"].values()
+    assert {each["container"]["image"] for each in executors} == {"kondense/stage-python:0.1.0"}
+    assert not any("pip install" in " ".join(each["container"]["command"]) for each in executors)
+
+
+def test_every_field_of_every_step_reaches_its_tasks(compiled: Path) -> None:
+    for task in spec_of(compiled)["root"]["dag"]["tasks"].values():
+        step = STEPS[step_of(task["taskInfo"]["name"])]
+        fields = {field.name for field in dataclasses.fields(step.config)}
+        assert set(task["inputs"]["parameters"]) == fields, task["taskInfo"]["name"]
+
+
+def test_a_bound_field_is_a_constant_of_its_tasks(tmp_path: Path) -> None:
+    settings = ["prune.momentum=0.5", "train.epochs=2", "pack.seed=3"] if "seed" in step_defaults("pack") else []
+    settings = settings or ["prune.momentum=0.5", "train.epochs=2"]
+    spec = spec_of(compile_compress(resolve("quick", {}, settings), tmp_path)[0])
+    tasks = {task["taskInfo"]["name"]: task["inputs"]["parameters"] for task in spec["root"]["dag"]["tasks"].values()}
+    assert tasks["prune"]["momentum"]["runtimeValue"]["constant"] == 0.5
+    assert tasks["sparsify"]["momentum"]["runtimeValue"]["constant"] == 0.9
+    assert tasks["train teacher"]["epochs"] == {"componentInputParameter": "train_epochs"}
+    assert spec["root"]["inputDefinitions"]["parameters"]["train_epochs"]["defaultValue"] == 2
+
+
+def test_the_run_form_has_a_default_and_a_description_for_everything(compiled: Path) -> None:
+    parameters = spec_of(compiled)["root"]["inputDefinitions"]["parameters"]
+    assert set(parameters) == set(CURATED)
+    for name, parameter in parameters.items():
+        assert parameter["description"], name
+        assert "defaultValue" in parameter, name
+
+
+def test_curated_names_types_and_defaults_are_those_of_the_configs() -> None:
+    signature = inspect.signature(make_compress().pipeline_func).parameters
+    assert list(signature) == list(CURATED)
+    for name, parameter in signature.items():
+        for step, field in CURATED[name]:
+            assert parameter.annotation is typing.get_type_hints(STEPS[step].config)[field], name
+            assert parameter.default == step_defaults(step)[field], name
+
+
+def test_splitting_and_applying_gives_the_configs_back() -> None:
+    settings = ["prune.seed=3", "sparsify.momentum=0.8", "train.learning_rate=0.1", "publish.max_accuracy_drop=0.5"]
+    for profile in PROFILES:
+        configs = resolve(profile, {"dataset": "digits", "seed": 7}, settings)
+        arguments, bound = split(configs)
+        values = apply(arguments)
+        for step, fields in bound.items():
+            values[step].update(fields)
+        for step, config in configs.items():
+            expected = {name: value for name, value in config.to_dict().items() if name not in STEPS[step].owned}
+            assert values[step] == expected
+
+
+def test_profiles_override_fields_that_exist() -> None:
+    for profile, steps in PROFILES.items():
+        for step, fields in steps.items():
+            assert set(fields) <= set(step_defaults(step)), profile
+
+
+def test_kubernetes_objects_name_pipeline_and_version(tmp_path: Path) -> None:
+    _, manifest = compile_compress(resolve("quick"), tmp_path, kubernetes=True, namespace="team")
+    pipeline, version = yaml.safe_load_all(manifest.read_text())
+    assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
+    assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "compress"
+    assert version["metadata"]["namespace"] == "team"
+    other = compile_compress(resolve("full"), tmp_path / "other", kubernetes=True)[1]
+    assert list(yaml.safe_load_all(other.read_text()))[1]["metadata"]["name"] != version["metadata"]["name"]
+
+
+def test_compiling_twice_gives_the_same_file(tmp_path: Path) -> None:
+    first = compile_compress(resolve("quick"), tmp_path / "a")[0]
+    assert first.read_bytes() == compile_compress(resolve("quick"), tmp_path / "b")[0].read_bytes()

@@ -1,0 +1,99 @@
+"""``python -m components.cli`` as a container starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.artifacts.dataset import load_dataset
+from components.cli import STAGES, main
+
+COMMAND = (sys.executable, "-m", "components.cli")
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    texts = [str(argument) for argument in arguments]
+    return subprocess.run(
+        [*COMMAND, *texts], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+def test_a_stage_writes_its_artifact_and_prints_its_metrics(tmp_path: Path) -> None:
+    target = tmp_path / "dataset"
+    result = run("data_prep", "--dataset-name", "digits", "--dataset-dir", target, "--seed", 3)
+    assert result.returncode == 0, result.stderr
+    assert load_dataset(target).seed == 3
+    assert "train_images=1318.0" in result.stdout.splitlines()
+
+
+def test_help_lists_stages_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert all(stage in capsys.readouterr().out for stage in ["data_prep"]) and len(STAGES) == 8
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "--dataset-dir" in text and "--learning-rate" in text and "(0, 100]" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage:"),
+        (["cook"], "error: stage must be one of data_prep, train, "),
+        (["train"], "error: the following arguments are required: --dataset-dir, --model-dir"),
+        (["train", "--dataset-dir", "d", "--model-dir", "m", "--epochs", "0"], "error: epochs must be in [1, 100000]"),
+        (
+            ["train", "--dataset-dir", "d", "--model-dir", "m", "--epochs", "x"],
+            "error: epochs must be int, but got 'x'",
+        ),
+        (
+            ["train", "--dataset-dir", "d", "--model-dir", "m", "--speed", "3"],
+            "error: unrecognized arguments: --speed 3",
+        ),
+        (["train", "--dataset-dir", "d", "--model-dir", "m", "--compile", "maybe"], "error: compile must be one of"),
+        (["data_prep", "--dataset-dir", "d", "--dataset-name", "mnist"], "error: dataset_name must be one of "),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as error:
+        code = error.code
+    captured = capsys.readouterr()
+    assert code == 2
+    if arguments:
+        assert captured.err.startswith(message)
+        assert len(captured.err.splitlines()) == 1
+
+
+def test_an_artifact_that_is_not_there_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    result = run("train", "--dataset-dir", tmp_path / "none", "--model-dir", tmp_path / "model")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and "dataset.json" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "model").exists()
+
+
+def test_sigterm_leaves_with_143_and_the_same_command_ends_with_the_same_model(
+    digits16_dir: Path, tmp_path: Path
+) -> None:
+    arguments = ["--dataset-dir", digits16_dir, "--network", "lenet300", "--epochs", 40, "--batch-size", 32]
+    environment = {"KONDENSE_CHECKPOINTS": str(tmp_path / "checkpoints"), "PYTHONUNBUFFERED": "1"}
+    command = [*COMMAND, "train", "--model-dir", tmp_path / "model", *arguments]
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    ) as process:
+        assert process.stdout
+        next(line for line in process.stdout if line.startswith("epoch 3/"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    assert not (tmp_path / "model").exists()
+    assert run("train", "--model-dir", tmp_path / "model", *arguments, **environment).returncode == 0
+    assert run("train", "--model-dir", tmp_path / "whole", *arguments).returncode == 0
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("model", "whole")]
+    assert weights[0] == weights[1]
