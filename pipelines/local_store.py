@@ -29,13 +29,12 @@ HOST = "127.0.0.1"
 START_S = 60.0  # it is up in 2 to 4 seconds on an idle machine
 STOP_S = 10.0
 LOG_BYTES = 10 * 2**20
-OPTIONS = (
-    "--multi-buckets --keep-etag --object-meta --no-usage-report --no-banner --backup-meta 0 --metrics 127.0.0.1:0"
-    # Without caches a listing shows what was written a moment ago, on which taking turns rests.
-    " --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --cache-size 0 --cache-dir memory"
-    # The default, 10, keeps a client waiting for many minutes when the disk is full.
-    " --io-retries 1"
-).split()
+SERVICE = ("--multi-buckets", "--keep-etag", "--object-meta", "--metrics", "127.0.0.1:0", "--backup-meta", "0")
+SILENT = ("--no-usage-report", "--no-banner")
+# Without caches a listing shows what was written a moment ago, on which taking turns rests.
+UNCACHED = ("--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0", "--cache-size=0", "--cache-dir=memory")
+# The default, 10, keeps a client waiting for many minutes when the disk is full.
+IMPATIENT = ("--io-retries", "1")
 # Otherwise MinIO asks the network for newer versions.
 QUIET = {"MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
 NAMES = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION")
@@ -114,7 +113,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def ensure_running(directory: Path) -> Connection:
     """Return the connection to the gateway of ``directory``, started when it does not run; call it under ``locked``."""
-    port, process = _recorded(directory)
+    port, process = recorded(directory)
     if process:
         connection = _connection(directory, port)
         if _wait_until_ready(connection, process):
@@ -134,7 +133,7 @@ def ensure_running(directory: Path) -> Connection:
 
 def stop(directory: Path) -> None:
     """Stop the recorded gateway of ``directory``, and no other process; call it under ``locked``."""
-    _, process = _recorded(directory)
+    _, process = recorded(directory)
     if not process:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -168,7 +167,7 @@ def _credentials(directory: Path) -> tuple[str, str]:
         raise StoreError(f"{path} must hold access_key and secret_key as JSON; delete it to have new ones.") from None
 
 
-def _recorded(directory: Path) -> tuple[int, Process | None]:
+def recorded(directory: Path) -> tuple[int, Process | None]:
     """Return the port of the last gateway (0: none yet) and its process while it lives."""
     try:
         content = json.loads((directory / "gateway.json").read_text())
@@ -198,7 +197,16 @@ def _start(directory: Path, connection: Connection) -> Process | None:
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.unlink()
     volume = directory / "volume"
-    command = [_program(), "gateway", f"sqlite3://{volume}/meta.db", connection.endpoint, *OPTIONS]
+    command = [
+        _program(),
+        "gateway",
+        f"sqlite3://{volume}/meta.db",
+        connection.endpoint,
+        *SERVICE,
+        *SILENT,
+        *UNCACHED,
+        *IMPATIENT,
+    ]
     command += ["--bucket", f"{volume}/data/"]  # the directory may have been moved since it was made
     keys = {"MINIO_ROOT_USER": connection.access_key, "MINIO_ROOT_PASSWORD": connection.secret_key}
     with log.open("ab") as output:

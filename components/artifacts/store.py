@@ -160,6 +160,7 @@ class Store(abc.ABC):
             NotFoundError: there is no complete directory, or a file of it is missing.
             DamagedError: a file is not what was stored.
             StoreError: the store cannot be reached.
+            OSError: the disk of ``directory`` is full or not writable.
         """
         manifest = self.manifest(prefix)
         with new_directory(directory) as scratch:

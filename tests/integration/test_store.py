@@ -1,0 +1,187 @@
+"""The object store against a real S3 server, and what happens when that is killed, full or strange."""
+
+import io
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from minio import Minio
+
+from components.artifacts.connection import connection_from_environment
+from components.artifacts.files import file_digests
+from components.artifacts.object_store import ObjectStore
+from components.artifacts.store import DamagedError, Store, StoreError, open_store
+from pipelines import local_store as embedded
+from pipelines.local_store import local_store
+from tests.store_suite import StoreSuite, make_directory
+
+MOUNT_TMPFS = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs"]
+
+
+class TestObjectStore(StoreSuite):
+    @pytest.fixture
+    def store(self, bucket_uri: str) -> Store:
+        return open_store(bucket_uri)
+
+
+def reach(variables: dict[str, str], uri: str, **options: float) -> ObjectStore:
+    bucket, _, prefix = uri.removeprefix("minio://").partition("/")
+    return ObjectStore(uri, bucket=bucket, prefix=prefix, connection=connection_from_environment(variables), **options)
+
+
+def client(variables: dict[str, str]) -> Minio:
+    return Minio(
+        variables["MINIO_ENDPOINT"],
+        variables["MINIO_ACCESS_KEY"],
+        variables["MINIO_SECRET_KEY"],
+        secure=variables["MINIO_SECURE"] == "true",
+    )
+
+
+def gateway_process(directory: Path) -> embedded.Process:
+    _, process = embedded.recorded(directory)
+    assert process
+    return process
+
+
+def test_an_object_is_what_another_client_reads(bucket_uri: str, minio_environment: dict[str, str]) -> None:
+    open_store(bucket_uri).write("folder/name", b"content")
+    bucket, _, prefix = bucket_uri.removeprefix("minio://").partition("/")
+    response = client(minio_environment).get_object(bucket, f"{prefix}/folder/name")
+    assert response.read() == b"content"
+    assert re.fullmatch("[0-9a-f]{64}", response.headers["x-amz-meta-sha256"])
+
+
+def test_an_object_that_was_cut_short_is_refused(
+    bucket_uri: str, minio_environment: dict[str, str], tmp_path: Path
+) -> None:
+    store = open_store(bucket_uri)
+    store.write("k", b"whole content")
+    bucket, _, prefix = bucket_uri.removeprefix("minio://").partition("/")
+    other = client(minio_environment)
+    digest = other.stat_object(bucket, f"{prefix}/k").metadata["x-amz-meta-sha256"]
+    other.put_object(bucket, f"{prefix}/k", io.BytesIO(b"whole"), 5, metadata={"sha256": digest})
+    with pytest.raises(DamagedError, match="must have sha256"):
+        store.read("k")
+    with pytest.raises(DamagedError, match="must have sha256"):
+        store.download_file("k", tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_credentials(bucket_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(bucket_uri).write("k", b"1")
+    monkeypatch.setenv("MINIO_SECRET_KEY", "not-the-secret")
+    for action in (lambda store: store.read("k"), lambda store: store.write("k", b"2"), lambda store: store.list()):
+        with pytest.raises(StoreError, match="was refused .*check MINIO_ACCESS_KEY") as caught:
+            action(open_store(bucket_uri))
+        assert "not-the-secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_gateway_killed_in_the_middle_of_an_upload_and_started_again(own_gateway_dir: Path, tmp_path: Path) -> None:
+    source = make_directory(tmp_path / "source")
+    for index in range(12):
+        (source / f"file-{index}").write_bytes(os.urandom(3 * 2**20))
+    with local_store(own_gateway_dir, {}) as variables:
+        store = reach(variables, "minio://faults/p")
+        store.write("before", b"1")
+        uploads = threading.Thread(target=store.upload_directory, args=("d", source))
+        uploads.start()
+        while len(store.list("d")) < 3:
+            time.sleep(0.005)
+        os.kill(gateway_process(own_gateway_dir).pid, signal.SIGKILL)
+        assert uploads.is_alive()
+        time.sleep(0.5)
+        with local_store(own_gateway_dir, {}) as again:
+            assert again == variables
+            uploads.join(timeout=60)
+            assert not uploads.is_alive()
+            store.download_directory("d", tmp_path / "target")
+            assert file_digests(tmp_path / "target") == file_digests(source)
+            assert store.read("before") == b"1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_behind_the_gateway(own_gateway_dir: Path) -> None:
+    own_gateway_dir.mkdir()
+    if subprocess.run([*MOUNT_TMPFS, str(own_gateway_dir)], capture_output=True, check=False).returncode:
+        pytest.skip("this root may not mount")
+    try:
+        with local_store(own_gateway_dir / "store", {}) as variables:
+            store = reach(variables, "minio://faults/p", delays_s=(0.1,))
+            store.write("k", b"small")
+            with pytest.raises(StoreError, match="minio://faults/p/k.* free disk space"):
+                store.write("k", os.urandom(30 * 2**20))
+            assert store.read("k") == b"small"
+            assert store.list() == ["k"]
+    finally:
+        subprocess.run(["umount", str(own_gateway_dir)], check=True)
+
+
+def test_a_dead_holder_does_not_keep_others_out(minio_environment: dict[str, str], bucket_uri: str) -> None:
+    code = (
+        "import os, sys; from tests.integration.test_store import reach;"
+        "store = reach(dict(os.environ), sys.argv[1], lease_s=1.0);"
+        "context = store.exclusive('k'); context.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, bucket_uri], check=False).returncode == -signal.SIGKILL
+    with reach(minio_environment, bucket_uri, lease_s=1.0).exclusive("k", wait_s=20):
+        pass
+
+
+def test_the_embedded_store_is_shared_and_stopped_by_the_last(own_gateway_dir: Path) -> None:
+    with local_store(own_gateway_dir, {}) as variables:
+        process = gateway_process(own_gateway_dir)
+        with local_store(own_gateway_dir, {}) as others:
+            assert others == variables
+            assert gateway_process(own_gateway_dir) == process
+        assert process.alive()
+        reach(variables, "minio://bucket").write("k", b"kept")
+    assert not process.alive()
+    with local_store(own_gateway_dir, {}) as variables:
+        assert reach(variables, "minio://bucket").read("k") == b"kept"
+
+
+def test_a_gateway_left_by_a_killed_run_is_used_again(own_gateway_dir: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from pipelines.local_store import local_store;"
+        "context = local_store(pathlib.Path(sys.argv[1]), {}); context.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(own_gateway_dir)], check=False)
+    process = gateway_process(own_gateway_dir)
+    with local_store(own_gateway_dir, {}) as variables:
+        assert gateway_process(own_gateway_dir) == process
+        reach(variables, "minio://bucket").write("k", b"1")
+    assert not process.alive()
+
+
+def test_the_secret_is_for_the_owner_only(own_gateway_dir: Path) -> None:
+    with local_store(own_gateway_dir, {}) as variables:
+        path = own_gateway_dir / "credentials.json"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert variables["MINIO_SECRET_KEY"] in path.read_text()
+        command = Path(f"/proc/{gateway_process(own_gateway_dir).pid}/cmdline").read_text()
+        assert variables["MINIO_SECRET_KEY"] not in command
+        assert variables["MINIO_SECRET_KEY"] not in (own_gateway_dir / "gateway.log").read_text()
+
+
+def test_a_store_that_the_environment_names_is_used_instead(tmp_path: Path) -> None:
+    named = {"MINIO_ENDPOINT": "example.org:9000", "MINIO_ACCESS_KEY": "a", "MINIO_SECRET_KEY": "s", "OTHER": "x"}
+    with local_store(tmp_path / "gateway", named) as variables:
+        assert variables == {key: value for key, value in named.items() if key != "OTHER"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gateway_that_cannot_start_says_why(own_gateway_dir: Path) -> None:
+    with local_store(own_gateway_dir, {}):
+        pass
+    for path in (own_gateway_dir / "volume").glob("meta.db*"):
+        path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match="does not start: .*not a database"), local_store(own_gateway_dir, {}):
+        pass
