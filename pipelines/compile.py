@@ -11,7 +11,7 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from components.artifacts.files import write_file
 from components.config import Config
-from pipelines.compress import DESCRIPTION, NAME, make_compress
+from pipelines.compress import NAME, make_compress
 from pipelines.parameters import split
 
 VERSION_DIGITS = 10
@@ -43,7 +43,6 @@ def compile_compress(
             options = KubernetesManifestOptions(
                 pipeline_name=NAME,
                 pipeline_display_name="Compress a network",
-                pipeline_description=DESCRIPTION,
                 pipeline_version_name=f"{NAME}-{digest}",
                 pipeline_version_display_name=f"{NAME} {digest}",
                 namespace=namespace,
