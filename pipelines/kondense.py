@@ -180,9 +180,11 @@ def open_models(uri: str) -> Iterator[Any]:
     from pipelines.local_store import local_store
     from pipelines.places import store_dir
 
-    with local_store(store_dir()) as environment:
-        os.environ.update(environment)
-        yield open_store(uri or PublishConfig().store_uri)
+    address = uri or PublishConfig().store_uri
+    with contextlib.ExitStack() as stack:
+        if address.startswith(("minio://", "s3://")):
+            os.environ.update(stack.enter_context(local_store(store_dir())))
+        yield open_store(address)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from components.artifacts.files import new_directory, write_file
+from components.artifacts.files import new_directory, write_file, write_json
 from components.artifacts.report import PAGE, REPORT
 from components.config import Config
 from components.images import STAGE_IMAGE
@@ -23,6 +24,7 @@ from pipelines.local_store import local_store
 from pipelines.parameters import split
 from pipelines.places import cache_dir, store_dir
 
+TIMINGS = "timings.json"
 CHECKPOINTS = "minio://kondense/checkpoints"
 SYSTEM_DATA = Path("/usr/share/datasets")  # Debian's data packages, such as dataset-fashion-mnist
 
@@ -38,8 +40,8 @@ def run_compress(
 ) -> Path:
     """Run the pipeline, write its results to ``output_dir`` and return the path of report.html.
 
-    ``report.json`` and ``report.html``, ``chosen/`` and ``candidates/<name>/`` (Model artifacts) and
-    ``logs/<step>.log`` are there at the end; each of them appears whole or not at all.
+    ``report.json`` and ``report.html``, ``chosen/`` and ``candidates/<name>/`` (Model artifacts),
+    ``logs/<step>.log`` and ``timings.json`` are there at the end; each of them appears whole or not at all.
 
     Args:
         configs: the Config of every step.
@@ -54,13 +56,16 @@ def run_compress(
         ValueError: there is no Docker Engine, or it lacks the image.
         StoreError: the object store does not start.
     """
+    began = time.monotonic()
     with local_store(store_dir()) as store:
         checkpoints = os.environ.get("KONDENSE_CHECKPOINTS", CHECKPOINTS) if caching else ""
         environment = {**store, "KONDENSE_CHECKPOINTS": checkpoints}
         settings, arguments, pipeline = _prepare(configs, output_dir, environment, docker=docker, caching=caching)
         with RunProgress(console, len(settings.order)) as progress:
             results = run_pipeline(pipeline, arguments, settings, progress, server)
-    return collect(results, output_dir)
+    page = collect(results, output_dir)
+    write_json(output_dir / TIMINGS, timings(results, time.monotonic() - began))
+    return page
 
 
 def _prepare(
@@ -79,6 +84,15 @@ def _prepare(
         mounts=[path.absolute() for path in (SYSTEM_DATA, *outside) if path.exists()],
     )
     return settings, arguments, make_compress(bound)
+
+
+def timings(results: Mapping[str, StepResult], seconds: float) -> dict[str, Any]:
+    """Return how long the run took, and each of its steps, in seconds."""
+    steps = [
+        {"name": result.name, "reused": result.reused, "seconds": round(result.seconds, 3)}
+        for result in results.values()
+    ]
+    return {"seconds": round(seconds, 3), "steps": steps}
 
 
 def collect(results: Mapping[str, StepResult], output_dir: Path) -> Path:

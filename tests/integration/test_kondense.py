@@ -1,0 +1,75 @@
+"""The ``kondense`` command: what it refuses, and what it writes."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pipelines.kondense import app
+
+
+@pytest.fixture(autouse=True)
+def keep_the_signal_handler() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "mnist"], "data_prep: dataset_name must be one of "),
+        (["--network", "lenet6"], "network must be one of "),
+        (["--profile", "slow"], "profile must be one of quick, full"),
+        (["--set", "prune.sparseness=0.5"], "--set knows these fields of prune: "),
+        (["--set", "shrink.sparsity=0.5"], "--set knows the steps data_prep, "),
+        (["--set", "prune.sparsity=1.0"], "prune: sparsity must be in [0, 1), but got 1.0."),
+        (["--set", "pack.bits=9"], "pack: bits must be in "),
+        (["--set", "train.epochs=0"], "train: epochs must be in [1, 100000], but got 0."),
+        (["--set", "publish.max_accuracy_drop=-0.1"], "publish: max_accuracy_drop must be in [0, 1), but got -0.1."),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "compile"])
+def test_bad_input_is_one_line_before_any_work(
+    command: str, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, [command, *arguments])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {message}")
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compile_writes_the_package_with_the_parameters_as_defaults(tmp_path: Path) -> None:
+    arguments = ["compile", "--output", str(tmp_path), "--dataset", "digits", "--seed", "4", "--kubernetes"]
+    result = CliRunner().invoke(app, [*arguments, "--set", "train.epochs=3"])
+    assert result.exit_code == 0, result.stderr
+    package, manifest = map(Path, result.stdout.splitlines())
+    assert package == tmp_path / "compress.yaml" and manifest.is_file()
+    spec = next(yaml.safe_load_all(package.read_text()))
+    defaults = spec["root"]["inputDefinitions"]["parameters"]
+    assert (defaults["dataset"]["defaultValue"], defaults["seed"]["defaultValue"]) == ("digits", 4)
+    assert defaults["train_epochs"]["defaultValue"] == 3
+
+
+def test_search_refuses_a_file_that_is_no_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.yaml").write_text("kind: Nothing\n")
+    result = CliRunner().invoke(app, ["search", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_models_of_an_empty_store(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["models", "list", "--store", str(tmp_path / "store")])
+    assert result.exit_code == 0, result.stderr
+    assert "no models are published" in result.stdout
+    missing = CliRunner().invoke(app, ["models", "show", "lenet5", "--store", str(tmp_path / "store")])
+    assert missing.exit_code == 2
+    assert missing.stderr.startswith("error: model 'lenet5' is not published")
