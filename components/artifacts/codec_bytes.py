@@ -1,0 +1,106 @@
+"""Code the bytes of numbers plane by plane: all first bytes, all second bytes, and so on.
+
+Signs and exponents of floats gather in one plane and compress; low mantissa bytes do not, and are stored.
+Shapes: N elements of B bytes each.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.artifacts.codec_models import code_symbols, flat
+from components.artifacts.codec_streams import Reader, Writer
+from components.artifacts.files import ArtifactError
+
+Bytes = NDArray[np.uint8]
+PLANE = struct.Struct("<BI")  # coder, length of what follows
+
+
+def encode_planes(elements_NB: Bytes) -> bytes:
+    """Encode N elements of B bytes, each plane by the cheapest of CODERS."""
+    parts = []
+    for index in range(elements_NB.shape[1]):
+        plane_N = np.ascontiguousarray(elements_NB[:, index])
+        coder, content = min(
+            ((number, encode(plane_N)) for number, (encode, _) in enumerate(CODERS)), key=lambda pair: len(pair[1])
+        )
+        parts += [PLANE.pack(coder, len(content)), content]
+    return b"".join(parts)
+
+
+def decode_planes(content: bytes, count: int, width: int) -> Bytes:
+    """Decode ``count`` elements of ``width`` bytes; the caller has bounded their product.
+
+    Raises:
+        ArtifactError: ``content`` is no such planes.
+    """
+    elements_NB = np.empty((count, width), np.uint8)
+    start = 0
+    for index in range(width):
+        if len(content) - start < PLANE.size:
+            raise ArtifactError(f"a tensor must have {width} byte planes, but plane {index} is cut off.")
+        coder, length = PLANE.unpack_from(content, start)
+        start += PLANE.size
+        if coder >= len(CODERS) or length > len(content) - start:
+            raise ArtifactError(f"a byte plane must have a known coder and a length in range, but got {coder}, {length}.")
+        plane_N = CODERS[coder][1](content[start : start + length], count)
+        elements_NB[:, index] = plane_N
+        start += length
+    if start != len(content):
+        raise ArtifactError(f"a tensor's byte planes must end it, but {len(content) - start} bytes follow.")
+    return elements_NB
+
+
+def _store(plane_N: Bytes) -> bytes:
+    return bytes(plane_N.tobytes())
+
+
+def _stored(content: bytes, count: int) -> Bytes:
+    if len(content) != count:
+        raise ArtifactError(f"a stored byte plane must have {count} bytes, but got {len(content)}.")
+    return np.frombuffer(content, np.uint8)
+
+
+def _deflate(plane_N: Bytes) -> bytes:
+    return zlib.compress(plane_N.tobytes(), 6)
+
+
+def _inflated(content: bytes, count: int) -> Bytes:
+    return np.frombuffer(inflate(content, count), np.uint8)
+
+
+def inflate(content: bytes, size: int, dictionary: bytes = b"") -> bytes:
+    """Decompress zlib data that must come to exactly ``size`` bytes; never more than that is produced.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    inflater = zlib.decompressobj(zdict=dictionary) if dictionary else zlib.decompressobj()
+    try:
+        data = inflater.decompress(content, size + 1)
+    except zlib.error as error:
+        raise ArtifactError(f"deflated data must be whole, but: {error}.") from None
+    if len(data) != size or not inflater.eof or inflater.unused_data:
+        raise ArtifactError(f"deflated data must come to {size} bytes, but do not.")
+    return data
+
+
+def _code(plane_N: Bytes) -> bytes:
+    writer = Writer()
+    code_symbols(writer, flat(256), len(plane_N), plane_N.astype(np.int32))
+    return writer.finish()
+
+
+def _coded(content: bytes, count: int) -> Bytes:
+    return code_symbols(Reader(content), flat(256), count, None).astype(np.uint8)
+
+
+# The number that a plane's header holds is the place in this table: only ever add at the end.
+CODERS: tuple[tuple[Callable[[Bytes], bytes], Callable[[bytes, int], Bytes]], ...] = (
+    (_store, _stored),
+    (_deflate, _inflated),
+    (_code, _coded),
+)

@@ -1,0 +1,95 @@
+"""Adaptive models of symbols and of the places of non-zeros, the same for both directions of a stream.
+
+Both learn from what was coded before, in blocks that grow with it, so that they need no tables in the
+file and run vectorised. Shapes: R rows, C columns of a weight seen as a matrix; K symbols.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.artifacts.codec_streams import Floats, Integers, Stream
+
+FIRST_BLOCK = 24  # symbols coded before the model first learns
+SYMBOL_GROWTH = 4  # a block of symbols is a quarter of what came before,
+ROW_GROWTH = 16  # a block of rows a sixteenth
+COLUMN_PRIOR = 4.0  # rows' worth of average density that a column starts with
+PRIOR_WEIGHT = 24.0  # symbols' worth of the prior's shape that a model starts with
+
+
+def code_symbols(stream: Stream, prior_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
+    """Code ``count`` symbols in [0, K) with frequencies learnt on the way.
+
+    Args:
+        stream: a Writer or a Reader.
+        prior_K: the shape that is expected before any symbol is known, positive.
+        count: N.
+        symbols_N: the symbols when writing, None when reading.
+    """
+    coded = np.empty(count, np.int32)
+    if len(prior_K) == 1:
+        return stream.symbols(prior_K, count, symbols_N)
+    weight_K = prior_K * (PRIOR_WEIGHT / prior_K.sum())
+    start = 0
+    while start < count:
+        stop = min(count, start + max(FIRST_BLOCK, start // SYMBOL_GROWTH))
+        block = stream.symbols(weight_K, stop - start, None if symbols_N is None else symbols_N[start:stop])
+        coded[start:stop] = block
+        weight_K = weight_K + np.bincount(block, minlength=len(weight_K))
+        start = stop
+    return coded
+
+
+def flat(count: int) -> Floats:
+    """Return the prior of ``count`` symbols of which nothing is known."""
+    return np.ones(count)
+
+
+def peaked(low: int, high: int, mean: float) -> Floats:
+    """Return a prior over the integers low..high that falls off geometrically to both sides of zero.
+
+    Args:
+        low: smallest integer.
+        high: largest integer.
+        mean: expected mean magnitude, positive.
+    """
+    ratio = mean / (1.0 + mean)
+    falling = np.cumprod(np.full(max(abs(low), abs(high)) + 1, ratio))
+    prior: Floats = falling[np.abs(np.arange(low, high + 1))] + 1e-3 * falling[0] / (high - low + 1)
+    return prior
+
+
+def code_places(
+    stream: Stream, density_R: Floats, columns: int, places_RC: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Code where a matrix is not zero.
+
+    A place's odds are those of its row (known) times those of its column (learnt from the rows before)
+    over those of the whole, as if row and column acted independently. Rows of density 0 are left out.
+
+    Args:
+        stream: a Writer or a Reader.
+        density_R: expected share of non-zeros in each row, [0, 1].
+        columns: C.
+        places_RC: the places when writing, None when reading.
+    """
+    coded_RC = np.zeros((len(density_R), columns), np.bool_)
+    live = np.flatnonzero(density_R > 0)
+    if not len(live) or not columns:
+        return coded_RC
+    density_L = np.clip(density_R[live], 2.0**-12, 1 - 2.0**-12)
+    overall = float(density_L.sum() / len(live))
+    prior = overall / (1 - overall)
+    row_odds_L = density_L / (1 - density_L)
+    ones_C = np.zeros(columns)
+    start = 0
+    while start < len(live):
+        stop = min(len(live), start + max(1, start // ROW_GROWTH))
+        rows = live[start:stop]
+        share_C = (ones_C + COLUMN_PRIOR * overall) / (start + COLUMN_PRIOR)
+        odds_BC = row_odds_L[start:stop, None] * (share_C / ((1 - share_C) * prior))
+        known = None if places_RC is None else places_RC[rows].astype(np.int32).ravel()
+        block_BC = stream.bits((odds_BC / (1 + odds_BC)).ravel(), known).reshape(len(rows), columns)
+        coded_RC[rows] = block_BC
+        ones_C += block_BC.sum(0)
+        start = stop
+    return coded_RC
