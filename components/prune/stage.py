@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
@@ -95,9 +96,14 @@ def _prune(
         # A run that makes fewer steps is another run, and must not meet this one's checkpoints.
         child = checkpoint.child(f"step-{number}-of-{steps}") if checkpoint else None
         points = fit(module, dataset, tuning, loss=loss, masks=masks, checkpoint=child)
-        curves += [point | {"epoch": float(len(curves) + place)} for place, point in enumerate(points, start=1)]
+        done = float(len(curves))
+        # Sorted, because a point that comes back from a checkpoint is, and the artifact's digest must not tell.
+        curves += [dict(sorted((point | {"epoch": done + point["epoch"]}).items())) for point in points]
         tuned = points[-1]["validation_accuracy"]
         history.append({"sparsity": share * config.sparsity, "untuned": untuned, "validation_accuracy": tuned})
+    with torch.no_grad():
+        for name, mask in masks.items():  # a weight times a mask may be -0.0, which packs worse than 0.0
+            module.get_parameter(name).masked_fill_(~mask, 0.0)
     return dataclasses.replace(model, module=module, masked=tuple(sorted(masks))), history, curves
 
 
