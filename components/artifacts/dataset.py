@@ -4,19 +4,32 @@ Shapes: N images, C channels, H height, W width.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypedDict, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.artifacts.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
+from components.artifacts.schema import check_fields
+from components.artifacts.tensors import read_tensors, write_tensors
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
+
+
+class Description(TypedDict):
+    """What dataset.json says, beside its format version."""
+
+    name: str
+    classes: list[str]
+    shape: list[Annotated[int, "[1, inf)"]]
+    mean: list[float]
+    std: list[Annotated[float, "(0, inf)"]]
+    splits: dict[str, Annotated[int, "[1, inf)"]]
+    seed: int
+    source: str
+    files: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +107,7 @@ def save_dataset(directory: Path, dataset: Dataset) -> None:
         for name in SPLITS:
             split = dataset.split(name)
             path = scratch / f"{name}.safetensors"
-            save_file({"images": split.images.contiguous(), "labels": split.labels.contiguous()}, path)
+            write_tensors(path, {"images": split.images.contiguous(), "labels": split.labels.contiguous()})
             files[path.name] = sha256(path)
         description = {
             "format_version": FORMAT_VERSION,
@@ -117,8 +130,8 @@ def load_dataset(directory: Path) -> Dataset:
     Raises:
         ArtifactError: a missing or damaged file, an unknown format version, labels out of range.
     """
-    description = read_json(directory / "dataset.json", format_version=FORMAT_VERSION)
-    verify_files(directory, description["files"])
+    description = _read_description(directory / "dataset.json")
+    verify_files(directory, description["files"], required=[f"{name}.safetensors" for name in SPLITS])
     splits = {name: _load_split(directory / f"{name}.safetensors", description) for name in SPLITS}
     return Dataset(
         name=description["name"],
@@ -136,13 +149,31 @@ def dataset_digest(directory: Path) -> str:
     return sha256(directory / "dataset.json")
 
 
-def _load_split(path: Path, description: Mapping[str, Any]) -> Split:
+def _read_description(path: Path) -> Description:
+    content = read_json(path, format_version=FORMAT_VERSION)
+    check_fields(str(path), content, Description)
+    description = cast(Description, content)
+    channels = description["shape"][:1]
+    if (
+        len(description["shape"]) != 3
+        or [len(description["mean"])] != channels
+        or [len(description["std"])] != channels
+    ):
+        raise ArtifactError(
+            f"{path} must have a shape [C, H, W] with mean and std [C], but got {description['shape']},"
+            f" {description['mean']} and {description['std']}."
+        )
+    return description
+
+
+def _load_split(path: Path, description: Description) -> Split:
+    tensors = read_tensors(path)
     try:
-        tensors = load_file(path)
         split = Split(images=tensors["images"], labels=tensors["labels"])
         check_split(path.stem, split, len(description["classes"]))
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise ArtifactError(f"{path} is not a split of a dataset: {error}") from error
-    if list(split.images.shape[1:]) != description["shape"]:
-        raise ArtifactError(f"{path} images must be {description['shape']}, but got {list(split.images.shape[1:])}.")
+    shape = [description["splits"].get(path.stem), *description["shape"]]
+    if list(split.images.shape) != shape:
+        raise ArtifactError(f"{path} images must be {shape}, but got {list(split.images.shape)}.")
     return split

@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +22,49 @@ class ArtifactError(ValueError):
 def new_directory(final: Path) -> Iterator[Path]:
     """Yield a scratch directory that becomes ``final`` when the block ends well.
 
-    When the block raises, or the process dies, ``final`` is what it was before. A directory that
-    stands at ``final`` already is replaced. Scratch directories of dead processes are removed.
+    When the block raises, or the process dies in it, ``final`` is what it was before. A directory that
+    stands at ``final`` already is replaced by two renames: a reader sees the old, the new or, for an
+    instant, none. Scratch directories that dead processes of this machine left there are removed.
 
     Raises:
         OSError: the disk is full or not writable; the text names the directory.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}-", dir=final.parent))
-    scratch.chmod(0o755)
-    try:
-        yield scratch
-        for path in scratch.rglob("*"):
-            _sync(path)
-        _replace_directory(scratch, final)
-        _sync(final.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(
-                error.errno, f"{os.strerror(error.errno)} while writing {final}; nothing of it was kept"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with _named_when_full(final):
+        scratch = Path(tempfile.mkdtemp(prefix=_scratch_prefix(final), dir=final.parent))
+        try:
+            scratch.chmod(0o755)
+            yield scratch
+            for path in scratch.rglob("*"):
+                _sync(path)
+            _replace_directory(scratch, final)
+            _sync(final.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_file(final: Path, content: bytes) -> None:
-    """Write ``content`` to ``final`` so that a reader sees the old content or the new, never a part."""
+    """Write ``content`` to ``final`` so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        OSError: the disk is full or not writable; the text names the file.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{final.name}.{os.getpid()}-", dir=final.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, final)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    _remove_abandoned(final)
+    with _named_when_full(final):
+        descriptor, name = tempfile.mkstemp(prefix=_scratch_prefix(final), dir=final.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, final)
+            _sync(final.parent)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 def write_json(final: Path, content: Any) -> None:
@@ -82,10 +87,10 @@ def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
         raise ArtifactError(f"{path.parent} must hold a file {path.name}, but it is missing.")
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} must be JSON, but: {error}.") from None
     found = content.get("format_version") if isinstance(content, dict) else None
-    if found != format_version:
+    if type(found) is not int or found != format_version:
         raise ArtifactError(f"{path} must have format_version {format_version}, but got {found}.")
     return dict(content)
 
@@ -103,12 +108,15 @@ def file_digests(directory: Path) -> dict[str, str]:
     }
 
 
-def verify_files(directory: Path, digests: dict[str, str]) -> None:
-    """Check that every named file is there and has its digest.
+def verify_files(directory: Path, digests: Mapping[str, str], *, required: Collection[str] = ()) -> None:
+    """Check that every named file is there and has its digest, and that the ``required`` ones are named.
 
     Raises:
-        ArtifactError: the first file that is missing or differs, by name.
+        ArtifactError: the first file that is missing, differs or has no digest, by name.
     """
+    for name in required:
+        if name not in digests:
+            raise ArtifactError(f"{directory} must have a digest of its file {name}, but has none.")
     for name, expected in digests.items():
         path = directory / name
         if not path.resolve().is_relative_to(directory.resolve()):
@@ -119,21 +127,46 @@ def verify_files(directory: Path, digests: dict[str, str]) -> None:
             raise ArtifactError(f"{path} must have sha256 {expected}, but has {found}: it was damaged or changed.")
 
 
+@contextlib.contextmanager
+def _named_when_full(final: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        text = f"{os.strerror(error.errno)} while writing {final}; nothing of it was kept"
+        raise OSError(error.errno, text) from error
+
+
+def _scratch_prefix(final: Path) -> str:
+    # With the host's name: containers that share a volume do not see each other's processes.
+    return f".{final.name}.{socket.gethostname()}.{os.getpid()}-"
+
+
 def _remove_abandoned(final: Path) -> None:
-    for path in final.parent.glob(f".{final.name}.*-*"):
-        owner = path.name.removeprefix(f".{final.name}.").split("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+    prefix = f".{final.name}.{socket.gethostname()}."
+    for path in final.parent.glob(f"{glob.escape(prefix)}*-*"):
+        owner = path.name.removeprefix(prefix).split("-")[0]
+        if not owner.isdigit() or Path(f"/proc/{owner}").exists():
+            continue
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _replace_directory(scratch: Path, final: Path) -> None:
-    if final.is_dir() and any(final.iterdir()):
-        old = Path(tempfile.mkdtemp(prefix=f".{final.name}.{os.getpid()}-", dir=final.parent))
-        os.replace(final, old)
+    if not final.is_dir() or not any(final.iterdir()):
         os.replace(scratch, final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
+        return
+    old = Path(tempfile.mkdtemp(prefix=_scratch_prefix(final), dir=final.parent))
+    os.replace(final, old)
+    try:
         os.replace(scratch, final)
+    except OSError:
+        os.replace(old, final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

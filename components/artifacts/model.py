@@ -7,20 +7,47 @@ strictly and installs the activation quantizers. Nothing in the directory is eve
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.artifacts.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from components.artifacts.schema import check_fields
 from components.artifacts.structure import apply_edits, find_edits
+from components.artifacts.tensors import read_tensors, write_tensors
 from components.networks.build import NetworkSpec, build
 
 FORMAT_VERSION = 1
 SCALE = "::scale"  # suffix of a quantized weight's scale in weights.safetensors
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "model.json"
+
+
+class Network(TypedDict):
+    """How the base network is built."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class Quantization(TypedDict):
+    """The quantization by tensor and by module."""
+
+    weights: dict[str, dict[str, Any]]
+    activations: dict[str, dict[str, Any]]
+
+
+class Description(TypedDict):
+    """What model.json says, beside its format version."""
+
+    network: Network
+    edits: dict[str, dict[str, Any]]
+    quantization: Quantization
+    masked: list[str]
+    lineage: list[dict[str, Any]]
+    files: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +90,18 @@ def save_model(directory: Path, model: Model, files: Mapping[str, bytes] | None 
             not finite, or a quantized weight is not what its integers say.
         OSError: the disk is full or not writable.
     """
+    for name in files or {}:
+        if name in (WEIGHTS, DESCRIPTION) or name != Path(name).name:
+            raise ValueError(f"a further file must have a plain name of its own, but got {name!r}.")
     edits = find_edits(build(model.network), model.module)
     tensors = encode_state(model)
     with new_directory(directory) as scratch:
-        save_file(tensors, scratch / "weights.safetensors")
+        write_tensors(scratch / WEIGHTS, tensors)
         for name, content in (files or {}).items():
             (scratch / name).write_bytes(content)
         description = describe(model, edits)
         description["files"] = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
-        (scratch / "model.json").write_bytes(json_bytes(description))
+        (scratch / DESCRIPTION).write_bytes(json_bytes(description))
 
 
 def load_model(directory: Path) -> Model:
@@ -81,26 +111,28 @@ def load_model(directory: Path) -> Model:
         ArtifactError: a missing or damaged file, an unknown format version, weights that do not fit.
     """
     description = read_description(directory)
-    verify_files(directory, description["files"])
-    path = directory / "weights.safetensors"
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ArtifactError(f"{path} must be in the safetensors format, but: {error}.") from None
+    verify_files(directory, description["files"], required=[WEIGHTS])
+    tensors = read_tensors(directory / WEIGHTS)
     try:
         return decode(description, tensors)
-    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ArtifactError(f"{directory} does not describe a model: {error}") from error
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """Return model.json of the model in ``directory``; only its format version is checked."""
-    return read_json(directory / "model.json", format_version=FORMAT_VERSION)
+    """Return model.json of the model in ``directory``; its format version, keys and types are checked.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or has another format version.
+    """
+    description = read_json(directory / DESCRIPTION, format_version=FORMAT_VERSION)
+    check_fields(str(directory / DESCRIPTION), description, Description)
+    return description
 
 
 def model_digest(directory: Path) -> str:
     """Return the digest that names this model: that of model.json, which holds all the others."""
-    return sha256(directory / "model.json")
+    return sha256(directory / DESCRIPTION)
 
 
 def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,6 +184,9 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
         name: ActivationQuantizer(**spec) for name, spec in description["quantization"]["activations"].items()
     }
     install_quantizers(module, activations)
+    for name in description["masked"]:
+        if name not in state:
+            raise ValueError(f"masked names {name!r}, which the network does not have.")
     return Model(
         module=module.eval(),
         network=network,

@@ -4,6 +4,7 @@ Shapes: weight [O, I, ...] with one scale per output channel [O] or one for the 
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -23,9 +24,14 @@ class QuantizedTensor:
     bits: int
 
     def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"bits must be in [2, 8], but got {self.bits}.")
         limit = 2 ** (self.bits - 1) - 1
-        if self.integers.dtype != torch.int8 or int(self.integers.abs().max()) > limit:
+        # Not abs(): the absolute value of -128 is -128.
+        if self.integers.dtype != torch.int8 or self.integers.min() < -limit or self.integers.max() > limit:
             raise ValueError(f"integers of {self.bits} bits must be int8 within [-{limit}, {limit}].")
+        if not torch.isfinite(self.scale).all():
+            raise ValueError("scale must be finite, but holds NaN or infinity.")
         if self.scale.dtype != torch.float32 or self.scale.shape not in {(1,), self.integers.shape[:1]}:
             raise ValueError(f"scale must be float32 [1] or [{len(self.integers)}], but got {list(self.scale.shape)}.")
 
@@ -49,6 +55,14 @@ class ActivationQuantizer:
     scale: float
     zero_point: int
     bits: int = 8
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"bits must be in [2, 8], but got {self.bits}.")
+        if not 0.0 < self.scale < math.inf:
+            raise ValueError(f"scale must be in (0, inf), but got {self.scale}.")
+        if not 0 <= self.zero_point < 2**self.bits:
+            raise ValueError(f"zero_point must be in [0, {2**self.bits}), but got {self.zero_point}.")
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the inputs of ``module`` with the first one on the grid."""

@@ -36,6 +36,7 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
             edits[name] = edit
     apply_edits(base, edits)
     _check_same_shapes(base, changed)
+    _check_same_settings(base, changed)
     return edits
 
 
@@ -54,7 +55,9 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
             parent, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(parent), leaf, nn.Identity())
             continue
-        allowed = (*ATTRIBUTES.get(type(target), ()), "bias")
+        if type(target) not in ATTRIBUTES:
+            raise ValueError(f"a structural edit of {name!r} cannot change a {type(target).__name__}.")
+        allowed = (*ATTRIBUTES[type(target)], "bias")
         for attribute, value in edit.items():
             if attribute not in allowed or isinstance(value, bool) != (attribute == "bias"):
                 raise ValueError(f"a structural edit of {name!r} must set {allowed}, but got {attribute}={value!r}.")
@@ -99,9 +102,30 @@ def _reshape(module: nn.Module, *, bias: bool | None) -> None:
 
 def _check_same_shapes(edited: nn.Module, changed: nn.Module) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in edited.state_dict().items()}
+    lost = sorted(shapes.keys() - changed.state_dict().keys())
+    if lost:
+        raise ValueError(f"tensor {lost[0]!r} of the base network is gone, which no edit can say.")
     for name, tensor in changed.state_dict().items():
         if shapes.get(name) != tuple(tensor.shape):
             raise ValueError(
                 f"tensor {name!r} has shape {list(tensor.shape)}, which no edit of the base network gives"
                 f" ({shapes.get(name)})."
             )
+
+
+def _check_same_settings(edited: nn.Module, changed: nn.Module) -> None:
+    # A stride or a pooling size changes no tensor's shape, and what it computes all the same.
+    expected = {name: _settings(module) for name, module in edited.named_modules()}
+    for name, module in changed.named_modules():
+        if _settings(module) != expected[name]:
+            raise ValueError(
+                f"module {name!r} has the settings {_settings(module)!r}, which no edit of the base network gives"
+                f" ({expected[name]!r})."
+            )
+
+
+def _settings(module: nn.Module) -> str:
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        # Without the momentum, which only training uses.
+        return f"{module.num_features}, eps={module.eps}, running={module.running_mean is not None}"
+    return module.extra_repr().replace("inplace=True", "").strip(", ")

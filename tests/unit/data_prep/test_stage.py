@@ -1,5 +1,4 @@
 import dataclasses
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import torch
 
 from components.artifacts.dataset import dataset_digest, load_dataset
 from components.artifacts.files import file_digests
-from components.data_prep.component import data_prep
 from components.data_prep.config import DataPrepConfig
 from components.data_prep.stage import SOURCES, run
 from tests.data_makers import make_digits
@@ -170,14 +168,6 @@ def test_the_whole_of_fashion_mnist(tmp_path):
 
 def test_every_data_set_has_a_source():
     assert set(SOURCES) == set(DataPrepConfig.__dataclass_fields__["dataset_name"].metadata["choices"])
-
-
-def test_the_component_has_the_parameters_of_the_config():
-    parameters = inspect.signature(data_prep.python_func).parameters
-    found = {
-        name: (p.annotation, p.default) for name, p in parameters.items() if p.default is not inspect.Parameter.empty
-    }
-    assert found == {field.name: (field.type, field.default) for field in dataclasses.fields(DataPrepConfig)}
 
 
 def test_the_config_needs_no_torch():
