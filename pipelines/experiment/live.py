@@ -1,17 +1,19 @@
 """A local run on the terminal: a table that keeps itself current, or one line per trial where there is no terminal."""
 
 import time
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from components.search.history import Status
 from components.search.ledger import identity
-from pipelines.experiment.state import FAILURES, State, TrialRecord
+from pipelines.experiment.state import FAILURES, Outcome, State, TrialRecord
 
 REFRESH_S = 0.25
-MARGIN = 8  # lines of the terminal that the table's frame and title take
+MARGIN = 11  # lines of the terminal that the table's frame, title and caption take
 COLOURS = {
     Status.RUNNING: "cyan",
     Status.SUCCEEDED: "green",
@@ -57,6 +59,17 @@ class Display:
             self._live.stop()
             self._live = None
 
+    def ended(self, state: State, outcome: Outcome, reason: str, page: Path) -> None:
+        """Tell how the run ended, the best configuration, and where its page is."""
+        self._line(f"{outcome.value}: {reason}.")
+        if best := state.best():
+            self._line(f"Best: {trial_line(state, best)}")
+            for name, value in best.assignments.items():
+                self._line(f"  {name} = {value}")
+        else:
+            self._line("No trial has a value.")
+        self._line(f"Report: {page}")
+
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -97,7 +110,9 @@ def _at(state: State, record: TrialRecord) -> str:
 
 def _table(state: State, rows: int) -> Table:
     resource_name = state.resource_name
-    table = Table(title=headline(state), title_justify="left", expand=False)
+    table = Table(title=headline(state), title_justify="left", title_style="bold", caption_justify="left")
+    failed = [state.trials[name] for name in state.finished if state.trials[name].reason]
+    table.caption = escape(trial_line(state, failed[-1])) if failed else None
     for title in ("trial", "rung", resource_name, "status", state.experiment.objective.metric, "seconds"):
         if title:
             table.add_column(title, justify="left" if title in ("trial", "status") else "right", no_wrap=True)

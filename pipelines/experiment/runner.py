@@ -121,9 +121,9 @@ class _Runner:
         self.space = SearchSpace.from_katib(self.experiment.parameters)
         for event in self.journal.events:
             self.state.apply(event)
-        for record in self.state.trials.values():
-            if record.status is Status.RUNNING:  # cut off by the end of the last runner
-                record.status, record.started = Status.CREATED, None
+        for name, record in self.state.trials.items():
+            if record.status is Status.RUNNING:
+                self.state.cut_off(name)
 
     def run(self) -> Result:
         """Reconcile until the Experiment has ended or a signal asks to stop."""
@@ -141,6 +141,8 @@ class _Runner:
                 self.display.update(self.state)
                 time.sleep(POLL_S)
             self._stop_trials()
+            for name in self.processes:
+                self.state.cut_off(name)
             reason = f"stopped by {signal.Signals(self.signal_number).name}; start again to continue"
             return self._end(Outcome.INTERRUPTED, reason)
         finally:
@@ -248,7 +250,9 @@ class _Runner:
 
     def _end(self, outcome: Outcome, reason: str) -> Result:
         self._write(outcome, reason)
+        self.display.stop(self.state)
         page.write(self.output / PAGE, results.summary(self.state, outcome, reason))
+        self.display.ended(self.state, outcome, reason, self.output / PAGE)
         exit_codes = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 1}
         return Result(
             outcome=outcome,

@@ -83,6 +83,10 @@ class State:
         elif event["event"] == "finished":
             self._finish(self.trials[event["name"]], event)
 
+    def cut_off(self, name: str) -> None:
+        """Put a trial that ended with its runner back among those to start."""
+        self.trials[name].status, self.trials[name].started = Status.CREATED, None
+
     def settings_change(self, settings: Mapping[str, str]) -> dict[str, tuple[int, str]]:
         """Return what a reply changes in the settings: per name, how many characters stay and what follows.
 
