@@ -114,8 +114,11 @@ def verify_models(store: Store, name: str = "", version: str = "") -> list[Verif
         StoreError: the store cannot be reached.
     """
     names = [_known(store, name)] if name else model_names(store)
-    chosen = [(model, each) for model in names for each in _chosen(store, model, version)]
-    return [_verify(store, model, each) for model, each in chosen]
+    return [
+        _verify(store, model, each)
+        for model in names
+        for each in ([find_id(store, model, version)] if version else version_ids(store, model))
+    ]
 
 
 def find_version(store: Store, name: str, version: str = CHAMPION) -> Version:
@@ -124,26 +127,23 @@ def find_version(store: Store, name: str, version: str = CHAMPION) -> Version:
     Raises:
         ValueError: there is none or more than one; the text lists the right ones.
     """
-    _known(store, name)
+    return read_version(store, name, find_id(store, name, version))
+
+
+def find_id(store: Store, name: str, version: str) -> str:
+    """Return the id of that version, without reading it."""
+    ids = version_ids(store, _known(store, name))
     if version == CHAMPION:
         champion = read_champion(store, name)
         if not champion:
-            raise ValueError(f"model {name!r} has no champion; its versions are {_ids(store, name)}.")
-        return read_version(store, name, champion["version"])
-    matches = [each for each in version_ids(store, name) if version and each.startswith(version)]
+            raise ValueError(f"model {name!r} has no champion; its versions are {', '.join(ids)}.")
+        return champion["version"]
+    matches = [each for each in ids if version and each.startswith(version)]
     if len(matches) != 1:
         raise ValueError(
-            f"version must be {CHAMPION} or the beginning of one of {_ids(store, name)}, but got {version!r}."
+            f"version must be {CHAMPION} or the beginning of one of {', '.join(ids)}, but got {version!r}."
         )
-    return read_version(store, name, matches[0])
-
-
-def _chosen(store: Store, name: str, version: str) -> list[str]:
-    return [find_version(store, name, version).id] if version else version_ids(store, name)
-
-
-def _ids(store: Store, name: str) -> str:
-    return ", ".join(version_ids(store, name))
+    return matches[0]
 
 
 def _known(store: Store, name: str) -> str:

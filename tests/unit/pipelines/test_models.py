@@ -1,0 +1,102 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.artifacts.file_store import LocalStore
+from components.artifacts.files import file_digests
+from components.artifacts.store import DamagedError
+from components.publish.config import PublishConfig
+from components.publish.stage import run
+from pipelines.models import find_version, list_models, pull_model, show_model, verify_models
+from tests.publish_makers import make_publishable
+
+
+@pytest.fixture
+def store(tmp_path: Path, digits16_dir: Path) -> LocalStore:
+    """Two versions of model ``digits``, the second one champion, and one of ``others``."""
+    store = LocalStore(tmp_path / "store")
+    for seed, name in enumerate(("digits", "digits", "others")):
+        made = make_publishable(tmp_path / str(seed), digits16_dir, seed=seed, test_accuracy=0.9 + 0.001 * seed)
+        config = PublishConfig(store_uri=store.uri, model_name=name)
+        assert run(config, **made._asdict(), receipt_dir=tmp_path / "receipt")["published"] == 1.0
+    return store
+
+
+def test_lists_versions_oldest_first_and_marks_the_champion(store: LocalStore) -> None:
+    rows = list_models(store)
+    assert [(row.model, row.champion) for row in rows] == [("digits", False), ("digits", True), ("others", True)]
+    assert [row.version.record["test_accuracy"] for row in rows] == pytest.approx([0.9, 0.901, 0.902])
+    assert rows[0].version.created <= rows[1].version.created
+    assert [row.model for row in list_models(store, "others")] == ["others"]
+
+
+def test_an_empty_store_has_no_models(tmp_path: Path) -> None:
+    assert list_models(LocalStore(tmp_path / "none")) == [] == verify_models(LocalStore(tmp_path / "none"))
+
+
+def test_shows_what_a_version_is(store: LocalStore) -> None:
+    shown = show_model(store, "digits")
+    assert shown["champion"]["version"] == shown["version"]
+    assert shown["description"]["network"]["name"] == "lenet300" and "weights.safetensors" in shown["files"]
+    earlier = shown["champion"]["previous"]
+    assert show_model(store, "digits", earlier[:5])["champion"] is None
+
+
+def test_pulls_a_version_as_it_was_published(store: LocalStore, tmp_path: Path) -> None:
+    version = pull_model(store, "digits", tmp_path / "out")
+    assert file_digests(tmp_path / "out") == version.files
+    first = find_version(store, "digits", list_models(store)[0].version.id)
+    assert pull_model(store, "digits", tmp_path / "out", first.id).id == first.id
+    assert file_digests(tmp_path / "out") == first.files
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work").write_text("hours of it")
+    with pytest.raises(ValueError, match="must be new, empty or an earlier pull"):
+        pull_model(store, "digits", tmp_path / "mine")
+    assert (tmp_path / "mine" / "work").exists()
+
+
+def test_verify_finds_the_damaged_file(store: LocalStore, tmp_path: Path) -> None:
+    assert [(result.problem, result.files) for result in verify_models(store)] == [("", 8)] * 3
+    version = find_version(store, "digits").id
+    for content in (b"trunc", b""):
+        store.write(f"models/digits/{version}/model.onnx", content)
+        results = verify_models(store, "digits")
+        assert [bool(result.problem) for result in results] == [result.version == version for result in results]
+        assert "model.onnx must have sha256" in next(result.problem for result in results if result.problem)
+    with pytest.raises(DamagedError, match="model.onnx"):
+        pull_model(store, "digits", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    store.delete(f"models/digits/{version}/model.onnx")
+    assert "does not exist" in verify_models(store, "digits", version)[0].problem
+    store.write(f"models/digits/{version}/manifest.json", b"{")
+    assert "must be JSON" in verify_models(store, "digits", version)[0].problem
+
+
+def test_verify_finds_a_version_under_a_wrong_name(store: LocalStore, tmp_path: Path) -> None:
+    pull_model(store, "others", tmp_path / "out")
+    store.upload_directory("models/others/0123456789ab", tmp_path / "out")
+    problems = {result.version: result.problem for result in verify_models(store, "others")}
+    assert "must be called by the digest of its files" in problems.pop("0123456789ab")
+    assert list(problems.values()) == [""]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "text"),
+    [
+        ("unknown", "champion", "published are: digits, others"),
+        ("digits", "zzz", "champion or the beginning of one of [0-9a-f]{12}, [0-9a-f]{12}, but got 'zzz'"),
+        ("digits", "", "but got ''"),
+        ("../digits", "champion", "model_name must be"),
+    ],
+)
+def test_what_is_not_there(store: LocalStore, tmp_path: Path, name: str, version: str, text: str) -> None:
+    for action in (find_version, show_model, lambda *args: pull_model(args[0], args[1], tmp_path / "out", args[2])):
+        with pytest.raises(ValueError, match=text):
+            action(store, name, version)
+
+
+def test_needs_no_torch() -> None:
+    code = "import sys; import pipelines.models; assert not {'torch', 'kfp', 'minio', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
