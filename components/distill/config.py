@@ -3,6 +3,7 @@
 import dataclasses
 
 from components.config import option
+from components.networks.names import check_form
 from components.training.settings import TrainingConfig
 
 METHODS = ("logits",)
@@ -20,3 +21,8 @@ class DistillConfig(TrainingConfig):
     width: float = option(0.4, "multiplier of the student network's channels", interval="(0, 16]")
     temperature: float = option(4.0, "softens the logits of teacher and student", interval="(0, 1000]")
     alpha: float = option(0.9, "weight of the teacher's part of the loss; the labels have the rest", interval="[0, 1]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.student_network:
+            check_form(self.student_network)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
@@ -15,6 +16,7 @@ from components.measuring.accuracy import accuracy, predict
 from components.measuring.size import count_macs, count_parameters
 from components.networks.build import NetworkSpec, build, check_images
 from components.training.checkpoint import open_checkpoint
+from components.training.device import choose_device
 from components.training.distillation import check_classes
 from components.training.loop import fit
 from components.training.run import Loss
@@ -48,7 +50,7 @@ def run(config: DistillConfig, *, dataset_dir: Path, teacher_dir: Path, student_
     warn_if_larger(module, teacher.module)
     loss = METHODS[config.method](module, teacher.module, config)
     curves = fit(module, dataset, config, loss=loss, checkpoint=open_checkpoint("distill", config, inputs))
-    metrics = measure(module, teacher.module.to("cpu"), dataset)
+    metrics = measure(module, teacher.module, dataset, choose_device(config.device))
     record = stage_record(
         "distill",
         config,
@@ -83,12 +85,13 @@ def warn_if_larger(student: nn.Module, teacher: nn.Module) -> None:
         warnings.warn(f"the student is larger than the teacher: {mine} parameters against {theirs}.", stacklevel=2)
 
 
-def measure(student: nn.Module, teacher: nn.Module, dataset: Dataset) -> dict[str, float]:
-    """Return the stage's figures, accuracies on the validation split."""
+def measure(student: nn.Module, teacher: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, float]:
+    """Return the stage's figures, accuracies on the validation split; both networks end on the CPU."""
     labels_N = dataset.validation.labels
     metrics, logits_NK = {}, {}
     for suffix, module in (("", student), ("_teacher", teacher)):
-        logits_NK[suffix] = predict(module, dataset.validation, dataset)
+        logits_NK[suffix] = predict(module.to(device), dataset.validation, dataset, device=device)
+        module.to("cpu")
         metrics[f"validation_accuracy{suffix}"] = accuracy(logits_NK[suffix], labels_N)
         metrics[f"parameters{suffix}"] = float(count_parameters(module))
         metrics[f"macs{suffix}"] = float(sum(count_macs(module, dataset.shape).values()))

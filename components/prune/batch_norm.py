@@ -10,15 +10,16 @@ BATCH = 500
 
 
 @torch.no_grad()
-def reestimate(module: nn.Module, dataset: Dataset, *, seed: int) -> None:
+def reestimate(module: nn.Module, dataset: Dataset, *, seed: int, device: str | torch.device = "cpu") -> None:
     """Set the running statistics of every batch norm to those of training images, in place.
 
     Right after channels are removed, the old statistics leave accuracy near chance.
 
     Args:
-        module: the network, on the CPU; it ends in evaluation mode. Only its batch norms train.
+        module: the network; it ends on the CPU in evaluation mode. Only its batch norms train.
         dataset: the images are drawn from its training split.
         seed: of the draw.
+        device: where the statistics are computed.
 
     Source: Li et al. 2020 (EagleEye), section 3.4, adaptive batch normalization.
     """
@@ -34,8 +35,10 @@ def reestimate(module: nn.Module, dataset: Dataset, *, seed: int) -> None:
         norm.train()
     images_u8 = dataset.train.images
     chosen = torch.randperm(len(images_u8), generator=torch.Generator().manual_seed(seed))[:IMAGES]
+    module.to(device)
     for index in chosen.split(BATCH):
-        module(dataset.normalise(images_u8[index]))
+        module(dataset.normalise(images_u8[index].to(device)))
+    module.to("cpu")
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     module.eval()

@@ -13,12 +13,18 @@ from components.prune.config import PruneConfig
 from components.prune.layers import prunable_layers
 
 
-def measure(before: Model, after: Model, dataset: Dataset) -> dict[str, float]:
+def validation_accuracy(module: nn.Module, dataset: Dataset, device: torch.device) -> float:
+    """Return the accuracy on the validation split, computed on ``device``; the network ends on the CPU."""
+    logits_NK = predict(module.to(device), dataset.validation, dataset, device=device)
+    module.to("cpu")
+    return accuracy(logits_NK, dataset.validation.labels)
+
+
+def measure(before: Model, after: Model, dataset: Dataset, device: torch.device) -> dict[str, float]:
     """Return the stage's figures: accuracy on the validation split, sparsity, parameters and MACs."""
     metrics = {}
     for suffix, model in (("", after), ("_before", before)):
-        logits_NK = predict(model.module, dataset.validation, dataset)
-        metrics[f"validation_accuracy{suffix}"] = accuracy(logits_NK, dataset.validation.labels)
+        metrics[f"validation_accuracy{suffix}"] = validation_accuracy(model.module, dataset, device)
         metrics[f"parameters{suffix}"] = float(count_parameters(model.module))
         metrics[f"macs{suffix}"] = float(sum(count_macs(model.module, dataset.shape).values()))
     rows = layer_sparsity(before.module, after.module)

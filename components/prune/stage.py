@@ -11,15 +11,15 @@ from torch import nn
 from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
-from components.measuring.accuracy import accuracy, predict
 from components.networks.build import check_images
 from components.prune import l1, magnitude
 from components.prune.batch_norm import reestimate
 from components.prune.config import PruneConfig
-from components.prune.outcome import layer_sparsity, measure, summary
+from components.prune.outcome import layer_sparsity, measure, summary, validation_accuracy
 from components.prune.request import Request, Step, resolve
 from components.prune.schedule import epochs_by_step, shares
 from components.training.checkpoint import Checkpoint, open_checkpoint
+from components.training.device import choose_device
 from components.training.distillation import check_classes, distillation_loss
 from components.training.loop import fit
 from components.training.run import Loss
@@ -58,7 +58,9 @@ def run(
         loss = _teacher_loss(load_model(teacher_dir), dataset, config)
     checkpoint = open_checkpoint("prune", config, inputs)
     pruned, history, curves = _prune(model, dataset, config, loss, checkpoint)
-    metrics = measure(model, pruned, dataset) | {"validation_accuracy_untuned": history[-1]["untuned"]}
+    metrics = measure(model, pruned, dataset, choose_device(config.device)) | {
+        "validation_accuracy_untuned": history[-1]["untuned"]
+    }
     record = stage_record(
         "prune",
         config,
@@ -75,7 +77,7 @@ def run(
 def _prune(
     model: Model, dataset: Dataset, config: PruneConfig, loss: Loss | None, checkpoint: Checkpoint | None
 ) -> tuple[Model, list[dict[str, float]], list[Mapping[str, float]]]:
-    module = copy.deepcopy(model.module)
+    module, device = copy.deepcopy(model.module), choose_device(config.device)
     step = METHODS[config.method](module, resolve(config, model, dataset))
     steps = min(config.steps, config.epochs) if config.pruning_schedule != "one_shot" else 1
     horizons = epochs_by_step(config.horizon, steps)
@@ -84,8 +86,8 @@ def _prune(
     for number, share in enumerate(shares(config.pruning_schedule, steps), start=1):
         masks = step(share)
         check_images(module, model.network)
-        reestimate(module, dataset, seed=config.seed)
-        untuned = _validation_accuracy(module, dataset)
+        reestimate(module, dataset, seed=config.seed, device=device)
+        untuned = validation_accuracy(module, dataset, device)
         print(f"step {number}/{steps} sparsity={share * config.sparsity:.4f} validation_accuracy={untuned:.4f}")
         tuning = dataclasses.replace(
             config,
@@ -112,7 +114,3 @@ def _teacher_loss(teacher: Model, dataset: Dataset, config: PruneConfig) -> Loss
     return distillation_loss(
         teacher.module, temperature=config.temperature, alpha=config.alpha, label_smoothing=config.label_smoothing
     )
-
-
-def _validation_accuracy(module: nn.Module, dataset: Dataset) -> float:
-    return accuracy(predict(module, dataset.validation, dataset), dataset.validation.labels)

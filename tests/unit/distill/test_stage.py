@@ -121,6 +121,7 @@ def test_killed_and_started_again_it_ends_with_the_same_student(made, tmp_path):
         ({"temperature": 0.0}, r"temperature must be in \(0, 1000\], but got 0.0"),
         ({"alpha": -0.5}, r"alpha must be in \[0, 1\], but got -0.5"),
         ({"width": 0.0}, r"width must be in \(0, 16\], but got 0.0"),
+        ({"student_network": "lenet9"}, "network must be one of lenet300, lenet5, .* but got 'lenet9'"),
         ({"epochs": 0}, r"epochs must be in \[1, 100000\], but got 0"),
     ],
 )
@@ -133,6 +134,6 @@ def test_other_classes_and_unknown_students_are_refused(made, tmp_path):
     save_model(tmp_path / "seven", teacher_of("lenet300", classes=7))
     with pytest.raises(ValueError, match="the teacher must have the dataset's 3 classes, but got 7"):
         distill(made, CONFIG, tmp_path / "student", teacher=tmp_path / "seven")
-    with pytest.raises(ValueError, match="network must be one of lenet300, lenet5"):
-        distill(made, dataclasses.replace(CONFIG, student_network="lenet9"), tmp_path / "student")
+    with pytest.raises(ValueError, match="torchvision.* but got 'lenet9'"):
+        distill(made, dataclasses.replace(CONFIG, student_network="torchvision:lenet9"), tmp_path / "student")
     assert not (tmp_path / "student").exists()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from components.artifacts.dataset import save_dataset
 from components.artifacts.model import Model, load_model, save_model
+from components.artifacts.quantized import QuantizedTensor
 from components.config import Config
 from components.measuring.accuracy import accuracy, predict
 from components.networks.build import NetworkSpec, build
@@ -220,7 +221,18 @@ def test_what_does_not_fit_the_network_is_refused_and_writes_nothing(config: Con
     assert not (tmp_path / "pruned").exists()
 
 
-def test_other_classes_and_quantized_models_are_refused(made, tmp_path):
+def test_quantized_models_are_refused(made, tmp_path):
+    model = load_model(made / "lenet5")
+    weight = model.module.fc2.weight
+    quantized = QuantizedTensor((weight / 0.01).round().clamp(-127, 127).to(torch.int8), torch.tensor([0.01]), 8)
+    with torch.no_grad():
+        weight.copy_(quantized.dequantize())
+    save_model(tmp_path / "quantized", dataclasses.replace(model, quantized={"fc2.weight": quantized}))
+    with pytest.raises(ValueError, match="a model must be pruned before it is quantized, but .*quantized is quantized"):
+        prune(made, L1, tmp_path / "pruned", model=tmp_path / "quantized")
+
+
+def test_other_classes_are_refused(made, tmp_path):
     spec = NetworkSpec("lenet300", {"classes": 7, "channels": 1, "image_size": 16})
     save_model(tmp_path / "seven", Model(build(spec).eval(), spec))
     with pytest.raises(ValueError, match="the model must have the dataset's 3 classes, but got 7"):
