@@ -1,13 +1,13 @@
 """Evaluations as the evaluate stage writes them, with figures in the spirit of LeNet-5 on Fashion-MNIST."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 
-from components.artifacts.files import file_digests, write_json
+from components.artifacts.model import Model, save_model
 from components.artifacts.report import EVALUATION, evaluation_bytes
+from components.networks.build import NetworkSpec, build
 
 CLASSES = (
     "T-shirt/top",
@@ -223,13 +223,12 @@ def make_record(stage, summary, curve):
 
 
 def write_candidates(directory: Path, evaluations) -> list[Path]:
-    """Write each evaluation as a model artifact holds it, with a few bytes for weights; return the directories."""
+    """Write each evaluation into a Model artifact; a tiny network of its own stands in for the weights."""
     found = []
-    for evaluation in evaluations:
-        candidate = directory / evaluation["name"]
-        candidate.mkdir(parents=True)
-        (candidate / EVALUATION).write_bytes(evaluation_bytes(evaluation))
-        (candidate / "weights.safetensors").write_bytes(json.dumps(evaluation["bytes"]).encode())
-        write_json(candidate / "model.json", {"format_version": 1, "files": file_digests(candidate)})
+    for seed, evaluation in enumerate(evaluations):
+        candidate = directory / str(seed)
+        spec = NetworkSpec("lenet300", {"classes": 2, "channels": 1, "image_size": 4, "width": 0.05})
+        model = Model(module=build(spec, seed=seed), network=spec, lineage=tuple(evaluation["lineage"]))
+        save_model(candidate, model, {EVALUATION: evaluation_bytes(evaluation)})
         found.append(candidate)
     return found

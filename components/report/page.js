@@ -27,7 +27,7 @@ for (const list of document.querySelectorAll("[role=tablist]")) {
   list.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
-    const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
+    const next = tabs[(tabs.indexOf(event.target) + step + tabs.length) % tabs.length];
     select(next);
     next.focus();
   });

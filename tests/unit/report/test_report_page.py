@@ -1,4 +1,4 @@
-"""What the page says, read by an HTML parser of its own; how it looks is tests/e2e/test_report_page_in_browser.py."""
+"""What the page says, read by an HTML parser of its own; how it looks is tests/e2e/test_report_page.py."""
 
 import re
 from html.parser import HTMLParser

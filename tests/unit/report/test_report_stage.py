@@ -47,7 +47,7 @@ def test_the_same_inputs_give_the_same_bytes(places):
 
 def test_a_damaged_candidate_is_named_and_nothing_is_written(places):
     (places["candidate_dirs"][3] / "weights.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ArtifactError, match=r"pruned-quantized/weights\.safetensors must have sha256"):
+    with pytest.raises(ArtifactError, match=r"candidates/3/weights\.safetensors must have sha256"):
         run(ReportConfig(), **places)
     assert not places["report_dir"].exists()
     assert not places["chosen_dir"].exists()
