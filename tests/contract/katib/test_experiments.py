@@ -1,0 +1,144 @@
+"""The Experiments in ``manifests/experiments`` hold what a cluster and what a laptop need."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from components.search.space import SearchSpace
+from components.search.suggesters import SUGGESTERS
+from pipelines.experiment import local_rules, metrics, template
+from pipelines.experiment.spec import load
+
+FOLDER = Path(__file__).parents[3] / "manifests" / "experiments"
+FILES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "kustomization")
+ALGORITHMS = ("random", "grid", "tpe", "hyperband", "bohb")
+TRAINING = ("lr", "momentum", "weight_decay", "batch_size", "schedule", "augment")
+
+
+def read(name):
+    return load(FOLDER / f"{name}.yaml")
+
+
+def pod(experiment):
+    return experiment.trial_spec["spec"]["template"]["spec"]
+
+
+def test_the_folder_is_complete():
+    assert set(FILES) == {*ALGORITHMS, "pruning", "compression", "decision-tree"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_experiment_keeps_the_rules_here_and_there(name):
+    experiment = read(name)  # every rule of the webhook and of the suggestion service
+    assert local_rules.broken(experiment.document) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_job_is_valid_to_the_api_server(name):
+    job = dict(read(name).trial_spec)
+    job["metadata"] = {"name": "trial", "namespace": "kubeflow"}
+    kubernetes_validate.validate(job, "1.30", strict=True)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_trial_count_fits_the_search(name):
+    experiment = read(name)
+    space = SearchSpace.from_katib(experiment.parameters)
+    planned = SUGGESTERS[experiment.algorithm].planned_trials(experiment.settings, space)
+    if experiment.algorithm in ("hyperband", "bohb"):
+        assert experiment.max_trials % planned == 0  # whole cycles of the brackets
+    elif planned is not None:
+        assert experiment.max_trials <= planned
+    assert 0 < experiment.max_failed < experiment.max_trials
+
+
+def test_the_algorithms_share_one_space_and_objective():
+    experiments = [read(name) for name in ALGORITHMS]
+    assert len({json.dumps(e.document["spec"]["objective"]) for e in experiments}) == 1
+    assert [e.algorithm for e in experiments] == list(ALGORITHMS)
+    for experiment in experiments:
+        names = [parameter["name"] for parameter in experiment.parameters]
+        resource = ["epochs"] if experiment.algorithm in ("hyperband", "bohb") else []
+        assert names == [*TRAINING, *resource]
+    assert experiments[0].parameters == experiments[2].parameters == experiments[4].parameters[:-1]
+    wide, grid = (SearchSpace.from_katib(experiments[index].parameters) for index in (0, 1))
+    for parameter in grid.parameters:
+        values = [parameter.level(index) for index in range(parameter.levels)]
+        if wide[parameter.name].values:
+            assert set(values) <= set(wide[parameter.name].values)
+        else:
+            assert all(wide[parameter.name].low <= float(value) <= wide[parameter.name].high for value in values)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "decision-tree"])
+def test_a_trial_is_a_gpu_job_with_its_limits(name):
+    experiment = read(name)
+    container = template.container(experiment)
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert {"cpu", "memory"} <= set(container["resources"]["limits"])
+    assert experiment.collector.kind == "Push"
+    assert experiment.trial_spec["spec"]["backoffLimit"] == 0
+    assert experiment.trial_spec["spec"]["activeDeadlineSeconds"] > 0
+    assert set(experiment.objective.strategies.values()) == {"latest"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_trial_is_restricted(name):
+    """The restricted Pod Security Standard."""
+    spec = pod(read(name))
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    for container in spec["containers"]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_secret_stands_in_the_text(name):
+    for container in pod(read(name))["containers"]:
+        for variable in container.get("env", []):
+            if re.search("KEY|SECRET|PASSWORD|TOKEN", variable["name"]):
+                assert "value" not in variable
+                assert variable["valueFrom"]["secretKeyRef"]["name"] == "mlpipeline-minio-artifact"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_command_renders_without_a_rest(name):
+    experiment = read(name)
+    space = SearchSpace.from_katib(experiment.parameters)
+    assignments = {p.name: p.level(0) if p.levels else str(p.low) for p in space.parameters}
+    command = template.render(experiment, f"{experiment.name}-b0r0c0-abcdef", assignments, environment={})
+    assert not [word for word in command.argv if "${" in word or "$(" in word]
+    flags = [word.partition("=")[0] for word in command.argv if word.startswith("--")]
+    assert len(set(flags)) == len(flags)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_the_decision_tree_comes_with_its_script():
+    built = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=True).stdout
+    objects = {item["kind"]: item for item in yaml.safe_load_all(built)}
+    script = objects["ConfigMap"]["data"]["decision_tree.py"]
+    assert script == (FOLDER / "decision_tree.py").read_text()
+    volume = pod(read("decision-tree"))["volumes"][0]
+    assert volume["configMap"]["name"] == objects["ConfigMap"]["metadata"]["name"]
+
+
+def test_the_decision_trees_script_reports_its_metrics():
+    experiment = read("decision-tree")
+    space = SearchSpace.from_katib(experiment.parameters)
+    assignments = {parameter.name: parameter.level(1) for parameter in space.parameters}
+    command = template.render(experiment, "decision-tree-b0r0c0-abcdef", assignments, environment=os.environ)
+    printed = subprocess.run(
+        command.argv, cwd=FOLDER, env=command.environment, capture_output=True, text=True, check=True
+    ).stdout
+    found = metrics.collect(printed.splitlines(), experiment.collector, experiment.objective)
+    assert 0.1 < float(found["accuracy"].latest) < 1.0
+    assert int(found["leaves"].latest) >= 2

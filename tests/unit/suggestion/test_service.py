@@ -1,0 +1,220 @@
+"""The two calls of the service, in process."""
+
+import json
+
+import grpc
+import grpc_testing
+import pytest
+
+from components.search.ledger import identity
+from components.search.space import SearchSpace
+from components.search.suggesters import SUGGESTERS
+from components.suggestion import conversion
+from components.suggestion.service import SuggestionService
+from components.suggestion.stubs import messages
+
+SERVICE = messages.DESCRIPTOR.services_by_name["Suggestion"]
+LR = {"name": "lr", "parameter_type": messages.DOUBLE, "min": "0.01", "max": "1"}
+UNITS = {"name": "units", "parameter_type": messages.INT, "min": "1", "max": "9"}
+KIND = {"name": "kind", "parameter_type": messages.CATEGORICAL, "list": ["a", "b"]}
+
+
+def experiment(algorithm="random", parameters=(LR, UNITS, KIND), settings=None, **spec):
+    result = messages.Experiment(name=spec.pop("name", "example"))
+    result.spec.objective.type = spec.pop("type", messages.MINIMIZE)
+    result.spec.objective.objective_metric_name = "loss"
+    result.spec.algorithm.algorithm_name = algorithm
+    for name, value in (settings or {}).items():
+        result.spec.algorithm.algorithm_settings.add(name=name, value=value)
+    for parameter in parameters:
+        space = {key: value for key, value in parameter.items() if key not in ("name", "parameter_type")}
+        result.spec.parameter_specs.parameters.add(
+            name=parameter["name"],
+            parameter_type=parameter["parameter_type"],
+            feasible_space=messages.FeasibleSpace(**space),
+        )
+    result.spec.early_stopping.algorithm_name = spec.pop("early_stopping", "")
+    for field, value in spec.items():
+        setattr(result.spec, field, value)
+    return result
+
+
+def call(method, request):
+    """Return (reply, status code, details) of one call."""
+    server = grpc_testing.server_from_dictionary({SERVICE: SuggestionService()}, grpc_testing.strict_real_time())
+    invoked = server.invoke_unary_unary(SERVICE.methods_by_name[method], {}, request, 60)
+    reply, _, code, details = invoked.termination()
+    return reply, code, details
+
+
+def validate(sent):
+    return call("ValidateAlgorithmSettings", messages.ValidateAlgorithmSettingsRequest(experiment=sent))
+
+
+def suggest(sent, count=1, trials=()):
+    request = messages.GetSuggestionsRequest(
+        experiment=sent, trials=trials, current_request_number=count, total_request_number=count
+    )
+    return call("GetSuggestions", request)
+
+
+def step(**space):
+    return {**LR, "step": "0.1", **space}
+
+
+HALVING = {"resource_name": "units"}
+GRID = (step(), UNITS)
+BAD = {
+    "unknown algorithm": (experiment("hype"), "algorithmName must be one of bohb, grid, hyperband, random, tpe"),
+    "unknown setting": (experiment(settings={"seed": "1"}), "unknown setting 'seed'; the settings are random_state"),
+    "seed below 0": (experiment(settings={"random_state": "-1"}), "random_state must be a whole number of at least 0"),
+    "eta 1": (experiment("bohb", settings={**HALVING, "eta": "1"}), "eta must be a whole number of at least 2"),
+    "r_l below the minimum": (
+        experiment("hyperband", settings={**HALVING, "r_l": "2", "min_resource": "3"}),
+        "but got min_resource=3, r_l=2",
+    ),
+    "r_l above the maximum": (experiment("hyperband", settings={**HALVING, "r_l": "10"}), "r_l <= 9"),
+    "no resource": (experiment("bohb"), "resource_name must name the int parameter"),
+    "resource no parameter": (experiment("bohb", settings={"resource_name": "epochs"}), "no parameter is called"),
+    "resource no int": (experiment("bohb", settings={"resource_name": "lr"}), "must name an int parameter, but 'lr'"),
+    "min above max": (experiment(parameters=[{**LR, "min": "2"}]), "min must not be above max, but got min=2, max=1"),
+    "step 0": (experiment(parameters=[step(step="0")]), "step must be above 0, but got 0"),
+    "min no number": (experiment(parameters=[{**LR, "min": "low"}]), "min must be a number, but got 'low'"),
+    "categories twice": (experiment(parameters=[{**KIND, "list": ["a", "a"]}]), "'a' comes twice"),
+    "no categories": (experiment(parameters=[{**KIND, "list": []}]), "needs a non-empty list"),
+    "unknown type": (experiment(parameters=[{**LR, "parameter_type": 0}]), "parameterType of 'lr' must be one of"),
+    "no parameters": (experiment(parameters=[]), "must have at least one parameter"),
+    "maxTrialCount above the grid": (
+        experiment("grid", GRID, max_trial_count=200),
+        "grid's 90 configurations",
+    ),
+    "infinite grid": (experiment("grid", max_trial_count=5), "grid needs a step for a double parameter"),
+    "grid without maxTrialCount": (experiment("grid", GRID), "grid needs maxTrialCount"),
+    "early stopping": (
+        experiment("bohb", settings=HALVING, early_stopping="medianstop"),
+        "earlyStopping must be absent with bohb, which stops trials itself, but got 'medianstop'",
+    ),
+    "objective type": (experiment(type=messages.UNKNOWN), "objective type must be minimize or maximize"),
+    "long name": (experiment(name="a" * 41), "an experiment's name must have 1 to 40 characters"),
+    "ledger": (experiment(settings={"issued": "!"}), "setting issued must be a ledger of trials"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_broken_rule_is_an_invalid_argument_with_its_value(case):
+    sent, expected = BAD[case]
+    _, code, details = validate(sent)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert expected in details
+
+
+@pytest.mark.parametrize("case", ["unknown algorithm", "min above max", "no resource", "objective type", "ledger"])
+def test_a_broken_rule_is_told_by_get_suggestions_too(case):
+    sent, expected = BAD[case]
+    _, code, details = suggest(sent)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert expected in details
+
+
+GOOD = {
+    "random": experiment(),
+    "grid": experiment("grid", GRID, max_trial_count=90),
+    "tpe": experiment("tpe", early_stopping="medianstop"),
+    "hyperband": experiment("hyperband", settings={**HALVING, "r_l": "9", "eta": "3"}),
+    "bohb": experiment("bohb", settings=HALVING, parallel_trial_count=16),
+}
+
+
+@pytest.mark.parametrize("algorithm", SUGGESTERS)
+def test_every_algorithm_validates_and_suggests(algorithm):
+    assert validate(GOOD[algorithm])[1] is grpc.StatusCode.OK
+    for count in (1, 4, 31):
+        reply, code, details = suggest(GOOD[algorithm], count)
+        assert (code, details) == (grpc.StatusCode.OK, "")
+        names = [entry.trial_name for entry in reply.parameter_assignments]
+        assert len(set(names)) == count
+        assert all(name.startswith("example-") and identity(name) for name in names)
+        assert {item.name for item in reply.algorithm.algorithm_settings} == {"issued"}
+        assert reply.algorithm.algorithm_name == algorithm
+
+
+def test_labels_are_for_people():
+    reply, _, _ = suggest(GOOD["bohb"])
+    assert dict(reply.parameter_assignments[0].labels) == {"bracket": "0", "rung": "0", "config": "0"}
+
+
+def finished(entry, value, condition="SUCCEEDED"):
+    trial = messages.Trial(name=entry.trial_name)
+    trial.spec.parameter_assignments.assignments.extend(entry.assignments)
+    trial.status.condition = messages.TrialStatus.TrialConditionType.Value(condition)
+    for metric in ("accuracy", "loss"):
+        trial.status.observation.metrics.add(name=metric, value=value if metric == "loss" else "0.0")
+    return trial
+
+
+@pytest.mark.parametrize("value", ["", "nan", "inf", "-inf", "unavailable", "0x"])
+def test_a_value_that_is_no_finite_number_is_the_worst(value):
+    first, _, _ = suggest(GOOD["hyperband"], 9)
+    sent = experiment("hyperband", settings={**HALVING, "r_l": "9", "eta": "3", "issued": ledger(first)})
+    trials = [finished(e, str(i)) for i, e in enumerate(first.parameter_assignments)]
+    trials[0].status.observation.metrics[1].value = value
+    reply, code, _ = suggest(sent, 3, trials)
+    assert code is grpc.StatusCode.OK
+    assert [identity(e.trial_name).config for e in reply.parameter_assignments] == [1, 2, 3]
+
+
+def ledger(reply):
+    return reply.algorithm.algorithm_settings[0].value
+
+
+@pytest.mark.parametrize("condition", ["FAILED", "KILLED", "UNKNOWN", "EARLYSTOPPED"])
+def test_every_condition_is_taken(condition):
+    first, _, _ = suggest(GOOD["hyperband"], 9)
+    sent = experiment("hyperband", settings={**HALVING, "r_l": "9", "eta": "3", "issued": ledger(first)})
+    trials = [finished(e, "1", condition if i == 0 else "SUCCEEDED") for i, e in enumerate(first.parameter_assignments)]
+    assert suggest(sent, 5, trials)[1] is grpc.StatusCode.OK
+
+
+def test_a_parameter_reads_as_from_yaml():
+    parameters = [
+        {**LR, "distribution": messages.LOG_UNIFORM},
+        {**step(), "name": "m", "distribution": messages.NORMAL},
+        {"name": "d", "parameter_type": messages.DISCRETE, "list": ["8", "16"]},
+        {**UNITS, "distribution": messages.LOG_NORMAL},
+        KIND,
+    ]
+    yaml = [
+        {
+            "name": "lr",
+            "parameterType": "double",
+            "feasibleSpace": {"min": "0.01", "max": "1", "distribution": "logUniform"},
+        },
+        {
+            "name": "m",
+            "parameterType": "double",
+            "feasibleSpace": {"min": "0.01", "max": "1", "step": "0.1", "distribution": "normal"},
+        },
+        {"name": "d", "parameterType": "discrete", "feasibleSpace": {"list": ["8", "16"]}},
+        {
+            "name": "units",
+            "parameterType": "int",
+            "feasibleSpace": {"min": "1", "max": "9", "distribution": "logNormal"},
+        },
+        {"name": "kind", "parameterType": "categorical", "feasibleSpace": {"list": ["a", "b"]}},
+    ]
+    assert conversion.read_search(experiment(parameters=parameters)).space == SearchSpace.from_katib(yaml)
+
+
+def test_a_log_line_holds_names_and_counts_only(caplog):
+    from components.suggestion.logs import JsonFormatter
+
+    caplog.set_level("INFO", logger="suggestion")
+    sent = experiment(settings={"random_state": "424242"})
+    reply, _, _ = suggest(sent, 2)
+    suggest(experiment(settings={"token": "hunter2"}))
+    validate(experiment(settings={"token": "hunter2"}))
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    first = json.loads(lines[0])
+    assert (first["event"], first["experiment"], first["requested"]) == ("suggested", "example", 2)
+    assert first["first"] == reply.parameter_assignments[0].trial_name
+    assert not any(secret in line for line in lines for secret in ("hunter2", "424242"))
