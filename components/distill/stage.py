@@ -88,7 +88,8 @@ def warn_if_larger(student: nn.Module, teacher: nn.Module) -> None:
 def measure(student: nn.Module, teacher: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, float]:
     """Return the stage's figures, accuracies on the validation split; both networks end on the CPU."""
     labels_N = dataset.validation.labels
-    metrics, logits_NK = {}, {}
+    metrics: dict[str, float] = {}
+    logits_NK: dict[str, torch.Tensor] = {}
     for suffix, module in (("", student), ("_teacher", teacher)):
         logits_NK[suffix] = predict(module.to(device), dataset.validation, dataset, device=device)
         module.to("cpu")

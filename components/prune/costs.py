@@ -21,7 +21,7 @@ def layer_costs(
         roots: the layers that the groups are named after.
     """
     if target == "channels":
-        return {name: Layer(module.get_submodule(name).weight.shape[0], 1, 0.0, 1.0) for name in roots}
+        return {name: Layer(module.get_parameter(f"{name}.weight").shape[0], 1, 0.0, 1.0) for name in roots}
     macs = count_macs(module, image_shape) if target == "macs" else {}
     costs = {}
     for name, layer in module.named_modules():

@@ -33,7 +33,7 @@ def prepare(module: nn.Module, request: Request, score: Score) -> Step:
     kept = request.masks(module)
 
     def step(share: float) -> dict[str, Tensor]:
-        weights = {f"{name}.weight": module.get_submodule(name).weight for name in layers}
+        weights = {f"{name}.weight": module.get_parameter(f"{name}.weight") for name in layers}
         scores = score(weights)
         for name in kept.keys() & scores.keys():
             scores[name] = scores[name].masked_fill(~kept[name], -math.inf)  # once pruned, a weight stays so

@@ -42,7 +42,7 @@ def layer_sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
     """
     rows = []
     for name, layer in prunable_layers(before).items():
-        old, new = layer.weight, after.get_submodule(name).weight
+        old, new = (network.get_parameter(f"{name}.weight") for network in (before, after))
         rows.append(
             {
                 "name": name,
