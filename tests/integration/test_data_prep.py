@@ -1,0 +1,48 @@
+"""data_prep from a bucket, through a real S3 gateway."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.artifacts.dataset import load_dataset
+from components.artifacts.store import StoreError, open_store
+from components.data_prep.config import DataPrepConfig
+from components.data_prep.stage import run
+
+
+@pytest.mark.parametrize(
+    ("name", "fixture"),
+    [("fashion_mnist", "fashion_mnist_dir"), ("cifar100", "cifar100_dir"), ("folder", "image_folder")],
+)
+def test_a_bucket_gives_what_a_directory_gives(
+    request: pytest.FixtureRequest, bucket_uri: str, tmp_path: Path, name: str, fixture: str
+) -> None:
+    directory: Path = request.getfixturevalue(fixture)
+    store = open_store(bucket_uri)
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            store.upload_file(path.relative_to(directory).as_posix(), path)
+    run(DataPrepConfig(dataset_name=name, source=bucket_uri), dataset_dir=tmp_path / "bucket")
+    run(DataPrepConfig(dataset_name=name, source=str(directory)), dataset_dir=tmp_path / "plain")
+    stored, plain = load_dataset(tmp_path / "bucket"), load_dataset(tmp_path / "plain")
+    assert stored.classes == plain.classes
+    for split in ("train", "validation", "test"):
+        assert torch.equal(stored.split(split).images, plain.split(split).images)
+        assert torch.equal(stored.split(split).labels, plain.split(split).labels)
+
+
+def test_an_empty_prefix_is_an_error(bucket_uri: str, tmp_path: Path) -> None:
+    open_store(bucket_uri).write("notes.txt", b"no data")
+    with pytest.raises(FileNotFoundError, match=f"source {bucket_uri} holds no file of this data set"):
+        run(DataPrepConfig(source=bucket_uri), dataset_dir=tmp_path / "dataset")
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_a_store_that_cannot_be_reached_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, bucket_uri: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MINIO_SECRET_KEY", "not the secret key")
+    with pytest.raises(StoreError):
+        run(DataPrepConfig(source=bucket_uri), dataset_dir=tmp_path / "dataset")
+    assert not (tmp_path / "dataset").exists()
