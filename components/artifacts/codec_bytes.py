@@ -45,7 +45,9 @@ def decode_planes(content: bytes, count: int, width: int) -> Bytes:
         coder, length = PLANE.unpack_from(content, start)
         start += PLANE.size
         if coder >= len(CODERS) or length > len(content) - start:
-            raise ArtifactError(f"a byte plane must have a known coder and a length in range, but got {coder}, {length}.")
+            raise ArtifactError(
+                f"a byte plane must have a known coder and a length in range, but got {coder}, {length}."
+            )
         plane_N = CODERS[coder][1](content[start : start + length], count)
         elements_NB[:, index] = plane_N
         start += length

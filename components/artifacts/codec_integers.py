@@ -3,6 +3,7 @@
 Shapes: R rows (output channels), C columns; N values in the order of the matrix.
 """
 
+import dataclasses
 import struct
 
 import numpy as np
@@ -13,20 +14,21 @@ from components.artifacts.codec_streams import Floats, Integers, Reader, Stream,
 from components.artifacts.files import ArtifactError
 
 WIDEST = 1024  # distinct values from the smallest to the largest
-# Smallest value, largest value, sparse, levels per octave; then the highest level or, without levels, the mean magnitude.
+# Smallest and largest value, sparse, levels per octave; then the highest level or, without levels, the mean magnitude.
 HEADER = struct.Struct("<hhBBB")
 DENSITY_STEPS = 2  # levels of row density per octave
 MAGNITUDE_STEPS = (0, 1, 3)  # levels of row magnitude per octave that the encoder tries
+Matrix = NDArray[np.int16]
 # Powers of two in steps of a sixth, written out since pow may round differently from machine to machine.
 SIXTHS = (1.0, 1.122462048309373, 1.2599210498948732, 1.4142135623730951, 1.5874010519681994, 1.7817974362806785)
 
 
-def encode_integers(matrix_RC: NDArray[np.int16]) -> bytes:
+def encode_integers(matrix_RC: Matrix) -> bytes:
     """Encode a matrix that has an element and whose values span at most WIDEST integers, -32768 not among them."""
     return min((_encode(matrix_RC, sparse) for sparse in _worth_trying(matrix_RC)), key=len)
 
 
-def decode_integers(content: bytes, rows: int, columns: int) -> NDArray[np.int16]:
+def decode_integers(content: bytes, rows: int, columns: int) -> Matrix:
     """Decode a matrix of ``rows`` by ``columns``; the caller has bounded their product.
 
     Raises:
@@ -38,22 +40,33 @@ def decode_integers(content: bytes, rows: int, columns: int) -> NDArray[np.int16
     if high < low or high - low >= WIDEST or sparse > 1 or steps not in MAGNITUDE_STEPS:
         raise ArtifactError(f"an integer stream must have a header in range, but got {low}, {high}, {sparse}, {steps}.")
     reader = Reader(content[HEADER.size :])
-    return _code(reader, Layout(low, high, bool(sparse), steps, levels), rows, columns, None)
+    return _code(reader, Layout(rows, columns, low, high, bool(sparse), steps, levels), None)
 
 
+@dataclasses.dataclass(frozen=True)
 class Layout:
-    """What both sides must know before the first symbol."""
+    """What both sides must know before the first symbol; see HEADER."""
 
-    def __init__(self, low: int, high: int, sparse: bool, steps: int, levels: int) -> None:
-        self.low, self.high, self.sparse, self.steps, self.levels = low, high, sparse, steps, levels
+    rows: int
+    columns: int
+    low: int
+    high: int
+    sparse: bool
+    steps: int
+    levels: int
+
+    @property
+    def skips_zero(self) -> bool:
+        """Whether zero is none of the coded values, since its places are coded apart."""
+        return self.sparse and self.low <= 0 <= self.high
 
 
-def _worth_trying(matrix_RC: NDArray[np.int16]) -> tuple[bool, ...]:
+def _worth_trying(matrix_RC: Matrix) -> tuple[bool, ...]:
     density = np.count_nonzero(matrix_RC) / matrix_RC.size
     return (False,) if density > 0.97 else (True,) if density < 0.7 else (True, False)
 
 
-def _encode(matrix_RC: NDArray[np.int16], sparse: bool) -> bytes:
+def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
     low, high = int(matrix_RC.min()), int(matrix_RC.max())
     steps = _cheapest_steps(matrix_RC, sparse)
     if steps:
@@ -61,61 +74,62 @@ def _encode(matrix_RC: NDArray[np.int16], sparse: bool) -> bytes:
     else:
         count = np.count_nonzero(matrix_RC) if sparse else matrix_RC.size
         levels = min(255, round(float(np.abs(matrix_RC).sum(dtype=np.int64)) / max(1, count)))
-    layout = Layout(low, high, sparse, steps, levels)
+    rows, columns = matrix_RC.shape
+    layout = Layout(rows, columns, low, high, sparse, steps, levels)
     writer = Writer()
-    _code(writer, layout, *matrix_RC.shape, matrix_RC)
+    _code(writer, layout, matrix_RC)
     return HEADER.pack(low, high, sparse, steps, levels) + writer.finish()
 
 
-def _code(
-    stream: Stream, layout: Layout, rows: int, columns: int, matrix_RC: NDArray[np.int16] | None
-) -> NDArray[np.int16]:
+def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
     """Code the whole matrix; ``matrix_RC`` is None when reading."""
-    given = matrix_RC is not None
-    places_RC = np.ones((rows, columns), np.bool_)
+    places_RC = np.ones((layout.rows, layout.columns), np.bool_)
     if layout.sparse:
-        known = _density_levels(matrix_RC) if given else None
-        most = 1 + DENSITY_STEPS * max(columns, 1).bit_length()
-        levels_R = code_symbols(stream, flat(most + 1), rows, known)
-        density_R = np.minimum(_octaves(levels_R, DENSITY_STEPS), columns) / max(columns, 1)
-        places_RC = code_places(stream, density_R, columns, matrix_RC != 0 if given else None)
-    known = _magnitude_levels(matrix_RC, layout.sparse, layout.steps) if given else None
-    magnitude_R = code_symbols(stream, flat(layout.levels + 1 if layout.steps else 1), rows, known)
-    coded_RC = np.zeros((rows, columns), np.int16)
+        places_RC = _code_places(stream, layout, matrix_RC)
+    known_R = None if matrix_RC is None else _magnitude_levels(matrix_RC, layout.sparse, layout.steps)
+    prior_K = flat(layout.levels + 1 if layout.steps else 1)
+    magnitude_R = code_symbols(stream, prior_K, layout.rows, known_R)
+    coded_RC = np.zeros((layout.rows, layout.columns), np.int16)
     for level in np.unique(magnitude_R):
         in_level_RC = places_RC & (magnitude_R == level)[:, None]
-        values = matrix_RC[in_level_RC] if given else None
-        coded_RC[in_level_RC] = _code_values(stream, layout, int(level), int(in_level_RC.sum()), values)
+        values_N = None if matrix_RC is None else matrix_RC[in_level_RC]
+        coded_RC[in_level_RC] = _code_values(stream, layout, int(level), int(in_level_RC.sum()), values_N)
     return coded_RC
 
 
-def _code_values(
-    stream: Stream, layout: Layout, level: int, count: int, values_N: NDArray[np.int16] | None
-) -> NDArray[np.int16]:
-    """Code the values of the rows of one magnitude level; zero is none of them where places are coded."""
-    mean = float(_octaves(np.array([level]), layout.steps)[0]) if layout.steps else float(layout.levels)
+def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> NDArray[np.bool_]:
+    """Code each row's density and then where the matrix is not zero."""
+    most = 1 + DENSITY_STEPS * max(layout.columns, 1).bit_length()
+    known_R = None if matrix_RC is None else _density_levels(matrix_RC)
+    levels_R = code_symbols(stream, flat(most + 1), layout.rows, known_R)
+    density_R = np.minimum(_octaves(levels_R, DENSITY_STEPS), layout.columns) / max(layout.columns, 1)
+    return code_places(stream, density_R, layout.columns, None if matrix_RC is None else matrix_RC != 0)
+
+
+def _code_values(stream: Stream, layout: Layout, level: int, count: int, values_N: Matrix | None) -> Matrix:
+    """Code the values of the rows of one magnitude level."""
+    mean = float(_octaves(np.array([level], np.int32), layout.steps)[0]) if layout.steps else float(layout.levels)
     prior_K = peaked(layout.low, layout.high, max(mean, 0.25))
-    if layout.sparse and layout.low <= 0 <= layout.high:
+    if layout.skips_zero:
         prior_K = np.delete(prior_K, -layout.low)
     if not len(prior_K):
         if count:
             raise ArtifactError("an integer stream must not have non-zeros where all values are zero.")
         return np.zeros(0, np.int16)
-    skips_zero = layout.sparse and layout.low <= 0 <= layout.high
     symbols_N: Integers | None = None
     if values_N is not None:
-        symbols_N = values_N.astype(np.int32) - layout.low - (skips_zero & (values_N > 0))
-    decoded = code_symbols(stream, prior_K, count, symbols_N) + layout.low
-    return (decoded + (skips_zero & (decoded >= 0))).astype(np.int16)
+        symbols_N = values_N.astype(np.int32) - layout.low - (layout.skips_zero & (values_N > 0))
+    decoded_N = code_symbols(stream, prior_K, count, symbols_N) + layout.low
+    return (decoded_N + (layout.skips_zero & (decoded_N >= 0))).astype(np.int16)
 
 
-def _density_levels(matrix_RC: NDArray[np.int16]) -> Integers:
+def _density_levels(matrix_RC: Matrix) -> Integers:
     """Return 0 for an empty row and else 1 + its non-zeros in octaves, DENSITY_STEPS to one."""
     count_R = np.count_nonzero(matrix_RC, axis=1)
     return np.where(count_R == 0, 0, 1 + np.rint(DENSITY_STEPS * np.log2(np.maximum(count_R, 1)))).astype(np.int32)
 
 
-def _magnitude_levels(matrix_RC: NDArray[np.int16], sparse: bool, steps: int) -> Integers:
+def _magnitude_levels(matrix_RC: Matrix, sparse: bool, steps: int) -> Integers:
     """Return each row's mean magnitude in octaves, ``steps`` to one; 0 for below 1 and where steps is 0."""
     total_R = np.abs(matrix_RC).sum(1, dtype=np.int64)
     count_R = np.count_nonzero(matrix_RC, axis=1) if sparse else np.full(len(matrix_RC), matrix_RC.shape[1])
@@ -130,7 +144,7 @@ def _octaves(levels: Integers, steps: int) -> Floats:
     return values
 
 
-def _cheapest_steps(matrix_RC: NDArray[np.int16], sparse: bool) -> int:
+def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
     """Estimate for which of MAGNITUDE_STEPS the values cost least, their learning included."""
     columns = matrix_RC.shape[1]
     kept_RC = matrix_RC != 0 if sparse else np.ones_like(matrix_RC, np.bool_)
@@ -145,7 +159,9 @@ def _cheapest_steps(matrix_RC: NDArray[np.int16], sparse: bool) -> int:
         counts = np.bincount(level_N * width + values_N).astype(np.float64)
         counts = np.append(counts, np.zeros(-len(counts) % width)).reshape(-1, width)
         total_L = counts.sum(1)
-        bits = float((total_L * np.log2(np.maximum(total_L, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum())
+        bits = float(
+            (total_L * np.log2(np.maximum(total_L, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum()
+        )
         used_L = np.count_nonzero(counts, axis=1)
         # Half of Rissanen's price per parameter: the prior's shape is nearly right.
         return bits + float((0.25 * used_L * np.log2(np.maximum(total_L, 1))).sum()) + 2.5 * len(level_R) * (steps > 0)

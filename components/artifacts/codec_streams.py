@@ -64,7 +64,9 @@ class Reader:
 
     def __init__(self, content: bytes) -> None:
         if len(content) % 4:
-            raise ArtifactError(f"an entropy-coded stream must be whole words of 4 bytes, but got {len(content)} bytes.")
+            raise ArtifactError(
+                f"an entropy-coded stream must be whole words of 4 bytes, but got {len(content)} bytes."
+            )
         self._left = MOST_SYMBOLS_PER_BYTE * (len(content) + 8)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(content, "<u4").astype(np.uint32))
 

@@ -41,7 +41,7 @@ def pack_nibbles(values: NDArray[np.int8]) -> NDArray[np.uint8]:
     nibbles = values.astype(np.uint8) & 15
     if len(nibbles) % 2:
         nibbles = np.append(nibbles, np.uint8(0))
-    return nibbles[::2] | nibbles[1::2] << 4
+    return np.bitwise_or(nibbles[::2], np.left_shift(nibbles[1::2], 4), dtype=np.uint8)
 
 
 def separate_zero_points(proto: onnx.ModelProto) -> None:

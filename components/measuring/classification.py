@@ -24,10 +24,9 @@ def confusion(predictions_N: Tensor, labels_N: Tensor, classes: int) -> Tensor:
     if predictions_N.shape != labels_N.shape:
         raise ValueError(f"predictions must be as many as labels, {len(labels_N)}, but got {len(predictions_N)}.")
     for what, values_N in (("predictions", predictions_N), ("labels", labels_N)):
-        if len(values_N) and not (0 <= int(values_N.min()) and int(values_N.max()) < classes):
-            raise ValueError(
-                f"{what} must be in [0, {classes}), but got {int(values_N.min())} to {int(values_N.max())}."
-            )
+        if len(values_N) and (int(values_N.min()) < 0 or int(values_N.max()) >= classes):
+            extremes = f"{int(values_N.min())} to {int(values_N.max())}"
+            raise ValueError(f"{what} must be in [0, {classes}), but got {extremes}.")
     pairs_N = labels_N.long() * classes + predictions_N.long()
     return torch.bincount(pairs_N, minlength=classes * classes).reshape(classes, classes)
 

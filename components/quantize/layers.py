@@ -23,3 +23,18 @@ def float_layers(model: Model) -> list[str]:
         if parameter.ndim > 1 and name not in model.quantized:
             names.append(name.removesuffix(".weight"))
     return names
+
+
+def weight_errors(quantized: Model, original: Model) -> dict[str, float]:
+    """Return the error of each quantized weight relative to the weight, as root mean squares, by layer.
+
+    Layers into which a batch norm was folded are left out: their weights were rescaled.
+    """
+    originals = dict(original.module.named_parameters())
+    folded = {name for name in quantized.quantized if f"{name.removesuffix('.weight')}.bias" not in originals}
+    errors = {}
+    for name, tensor in quantized.quantized.items():
+        norm = float(originals[name].detach().norm())
+        if norm and name not in folded:
+            errors[name.removesuffix(".weight")] = float((tensor.dequantize() - originals[name].detach()).norm()) / norm
+    return errors

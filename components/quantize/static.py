@@ -67,9 +67,7 @@ def quantize(
     return dataclasses.replace(model, module=module, quantized=quantized, activations=activations)
 
 
-def _quantize_layer(
-    layer: nn.Module, activation: ActivationQuantizer, bits: int, granularity: str
-) -> QuantizedTensor:
+def _quantize_layer(layer: nn.Module, activation: ActivationQuantizer, bits: int, granularity: str) -> QuantizedTensor:
     """Quantize the weight and the bias of ``layer`` in place; return the weight's integers."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     scale = largest_scale(layer.weight, bits, granularity)

@@ -1,0 +1,32 @@
+"""A whole model as weights.kz: the codec's tensors and what model.json says of the structure."""
+
+import dataclasses
+
+from components.artifacts import codec
+from components.artifacts.files import ArtifactError
+from components.artifacts.model import Model, decode, describe, encode_state
+from components.artifacts.structure import find_edits
+from components.networks.build import build
+
+
+def pack_model(model: Model) -> bytes:
+    """Return ``model`` as a kz file, without its lineage, which model.json keeps.
+
+    Raises:
+        ValueError: as ``save_model``.
+    """
+    bare = dataclasses.replace(model, lineage=())
+    return codec.encode(describe(bare, find_edits(build(model.network), model.module)), encode_state(model))
+
+
+def unpack_model(content: bytes, *, limit_bytes: int = codec.LIMIT_BYTES) -> Model:
+    """Return the model of a kz file, in evaluation mode; its weights are those packed, to the bit.
+
+    Raises:
+        ArtifactError: the file is damaged, of another version, or describes no model.
+    """
+    description, tensors = codec.decode(content, limit_bytes=limit_bytes)
+    try:
+        return decode(description, tensors)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ArtifactError(f"the kz file does not describe a model: {error}") from error

@@ -1,0 +1,41 @@
+"""The evaluate stage as a KFP component."""
+
+from kfp import dsl
+
+from components.images import STAGE_IMAGE
+
+
+@dsl.component(base_image=STAGE_IMAGE, install_kfp_package=False, packages_to_install=[])
+def evaluate(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    candidate: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
+    teacher: dsl.Input[dsl.Model] | None = None,
+    name: str = "candidate",
+    batch_size: int = 500,
+    latency_seconds: float = 1.0,
+    min_agreement: float = 0.99,
+):
+    """Measure one candidate: accuracy in torch and in onnxruntime, size, latency, memory."""
+    from pathlib import Path
+
+    from components.artifacts.report import read_evaluation
+    from components.evaluate.config import EvaluateConfig
+    from components.evaluate.stage import run
+
+    config = EvaluateConfig(
+        name=name, batch_size=batch_size, latency_seconds=latency_seconds, min_agreement=min_agreement
+    )
+    values = run(
+        config,
+        dataset_dir=Path(dataset.path),
+        model_dir=Path(model.path),
+        candidate_dir=Path(candidate.path),
+        teacher_dir=Path(teacher.path) if teacher else None,
+    )
+    for metric, value in values.items():
+        metrics.log_metric(metric, value)
+    evaluation = read_evaluation(Path(candidate.path))
+    classification.log_confusion_matrix(evaluation["dataset"]["classes"], evaluation["confusion"])
