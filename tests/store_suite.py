@@ -147,6 +147,16 @@ class StoreSuite:
             store.upload_directory("d", tmp_path)
         assert store.read("d/a") == b"1"
 
+    def test_a_directory_is_replaced_on_demand(self, store: Store, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(b"1")
+        (tmp_path / "b").write_bytes(b"1")
+        first = store.upload_directory("d", tmp_path, replace=True)
+        assert store.upload_directory("d", tmp_path, replace=True) == first
+        (tmp_path / "a").write_bytes(b"2")
+        (tmp_path / "b").unlink()
+        store.upload_directory("d", tmp_path, replace=True)
+        assert store.list("d") == ["d/a", f"d/{MANIFEST}"] and store.read("d/a") == b"2"
+
     def test_a_directory_is_invisible_until_it_is_complete(self, store: Store, tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(b"1")
         manifest = store.upload_files("d", {"a": tmp_path / "a"})

@@ -41,13 +41,14 @@ CHUNK_BYTES = 2**20
 MISSING = ("NoSuchKey", "NoSuchBucket")
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
+LOST_PARTS = ("NoSuchUpload", "InvalidPart")  # or it joined them, and its answer was lost
 MADE_BY_ANOTHER = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class IncompleteError(StoreError):
-    """The connection broke off while an object was read."""
+    """An object went over the network in part only; the whole of it is worth another attempt."""
 
 
 class ObjectStore(Store):
@@ -181,10 +182,10 @@ class ObjectStore(Store):
             )
 
         try:
-            self._call(key, put)
+            self._again(key, put)
         except NotFoundError:
             self._call("", self._make_bucket)
-            self._call(key, put)
+            self._again(key, put)
 
     def _make_bucket(self) -> None:
         try:
@@ -194,20 +195,22 @@ class ObjectStore(Store):
                 raise
 
     def _download(self, key: str, file: BinaryIO) -> None:
+        self._again(key, lambda: self._fetch(key, file))
+
+    def _again(self, key: str, request: Callable[[], None]) -> None:
         for delay_s in (*self.delays_s, None):
-            file.seek(0)
-            file.truncate()
             try:
-                self._call(key, lambda: self._fetch(key, file))
+                return self._call(key, request)
             except IncompleteError:
                 if delay_s is None:
                     raise
                 time.sleep(delay_s)
-            else:
-                return
+        return None
 
     def _fetch(self, key: str, file: BinaryIO) -> None:
         """Write one object to ``file`` and check it."""
+        file.seek(0)
+        file.truncate()
         response = self.client.get_object(self.bucket, self._name(key))
         hasher = hashlib.sha256()
         try:
@@ -244,6 +247,8 @@ class ObjectStore(Store):
         where = f"{self.address(key)} at {self.connection.url}"
         if error.code in MISSING:
             return NotFoundError(f"{where} does not exist ({error.code}).")
+        if error.code in LOST_PARTS:
+            return IncompleteError(f"{where} was not written: the server lost its parts ({error.code}).")
         if error.code in REFUSED:
             return StoreError(
                 f"{where} was refused ({error.code}); check MINIO_ACCESS_KEY, MINIO_SECRET_KEY"

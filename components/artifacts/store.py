@@ -99,10 +99,15 @@ class Store(abc.ABC):
         """Return the URI of ``key``."""
         return f"{self.uri.rstrip('/')}/{key}" if key else self.uri
 
-    def upload_directory(self, prefix: str, directory: Path) -> dict[str, Any]:
+    def upload_directory(self, prefix: str, directory: Path, *, replace: bool = False) -> dict[str, Any]:
         """Put every file of ``directory`` under ``prefix``, the manifest that makes them visible last.
 
-        A prefix is written once: the same files again change nothing.
+        A prefix is written once, unless ``replace``: the same files again change nothing.
+
+        Args:
+            prefix: where.
+            directory: what; sub-directories too.
+            replace: take away other files that are there. Meanwhile there is no directory under ``prefix``.
 
         Returns:
             The manifest.
@@ -114,6 +119,8 @@ class Store(abc.ABC):
         files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
         if not files:
             raise ValueError(f"{directory} must hold at least one file, but it holds none.")
+        if replace:
+            self._clear(prefix, {name: sha256(path) for name, path in files.items()})
         return self.commit(prefix, self.upload_files(prefix, files))
 
     def upload_files(self, prefix: str, files: Mapping[str, Path]) -> dict[str, Any]:
@@ -169,6 +176,14 @@ class Store(abc.ABC):
                 self.download_file(f"{prefix}/{name}", scratch / name)
                 if (found := sha256(scratch / name)) != expected:
                     raise damaged(self.address(f"{prefix}/{name}"), expected, found)
+
+    def _clear(self, prefix: str, digests: Mapping[str, str]) -> None:
+        """Remove the directory under ``prefix`` unless it is this one; the manifest goes first."""
+        with contextlib.suppress(NotFoundError, DamagedError):
+            if self.manifest(prefix)["files"] == digests:
+                return
+        for key in (f"{prefix}/{MANIFEST}", *self.list(prefix)):
+            self.delete(key)
 
     def _stands(self, prefix: str, digests: Mapping[str, str]) -> bool:
         try:

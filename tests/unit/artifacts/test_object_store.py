@@ -114,6 +114,33 @@ def test_an_object_that_is_not_what_was_stored(server: Server, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def xml(name: str, body: str) -> Reply:
+    return 200, {"Content-Type": "application/xml", "ETag": '"tag"'}, f"<{name}>{body}</{name}>".encode()
+
+
+@pytest.mark.parametrize("lost", ["NoSuchUpload", "InvalidPart"])
+def test_begins_a_large_object_anew_when_the_server_lost_its_parts(server: Server, tmp_path: Path, lost: str) -> None:
+    (tmp_path / "large").write_bytes(bytes(17 * 2**20))
+    begin = xml("InitiateMultipartUploadResult", "<UploadId>1</UploadId>")
+    part = (200, {"ETag": '"tag"'}, b"")
+    done = xml("CompleteMultipartUploadResult", "<Bucket>bucket</Bucket><Key>k</Key><ETag>tag</ETag>")
+    abort = (204, {}, b"")
+    server.replies = [begin, part, part, failure(404, lost), abort, begin, part, part, done]
+    store_at(server).upload_file("k", tmp_path / "large")
+    methods = [request.split()[0] for request in server.requests]
+    assert methods == ["POST", "PUT", "PUT", "POST", "DELETE", "POST", "PUT", "PUT", "POST"]
+
+
+def test_an_encrypted_connection_to_a_server_that_has_none(server: Server) -> None:
+    server.replies = [content(b"1")]
+    connection = Connection(f"127.0.0.1:{server.server_port}", "access-0", "secret-0", secure=True)
+    store = ObjectStore("minio://bucket", bucket="bucket", connection=connection, delays_s=(60.0,))
+    with pytest.raises(
+        StoreError, match=r"https://127.0.0.1:\d+ cannot be reached .*check MINIO_ENDPOINT, MINIO_SECURE"
+    ):
+        store.read("k")
+
+
 def test_something_else_than_an_object_store(server: Server) -> None:
     server.replies = [(404, {"Content-Type": "text/html"}, b"<html>not found</html>")]
     with pytest.raises(StoreError, match="check MINIO_ENDPOINT"):
