@@ -23,11 +23,13 @@ from components.search.history import Status
 from components.search.space import SearchSpace
 from components.search.suggesters import SUGGESTERS
 from pipelines.experiment import local_rules, metrics, page, results, template
+from pipelines.experiment.addresses import local_addresses
 from pipelines.experiment.journal import Journal
 from pipelines.experiment.live import Display
 from pipelines.experiment.process import GRACE_S, TrialProcess
 from pipelines.experiment.spec import Experiment, ExperimentError, load
 from pipelines.experiment.state import Outcome, State, TrialRecord
+from pipelines.places import cache_dir
 
 SEED = 0  # the suggestion service's: the same file proposes the same trials here and on a cluster
 POLL_S = 0.05
@@ -65,12 +67,14 @@ def run(
         output: directory of the journal, ``results.json``, ``report.html`` and the trials' logs. A finished trial
             in its journal is not repeated; one that was cut off starts again under its name.
         parallel: trials at a time, in place of the file's parallelTrialCount.
-        overrides: variables for the trials that win over the template's literals, such as a local store's address.
+        overrides: variables for the trials that win over the template's literals, such as a local store's address;
+            see ``addresses`` for those that a run finds itself.
         display: where progress goes; the terminal by default.
 
     Raises:
         ExperimentError: the Experiment breaks rules, all of them listed.
         JournalError: ``output`` is in use, damaged, or holds another Experiment's run.
+        InputError: the Experiment's data set could not be prepared here.
         ValueError: ``parallel`` is below 1.
     """
     if parallel is not None and parallel < 1:
@@ -78,6 +82,8 @@ def run(
     experiment = load(file)
     if violations := local_rules.broken(experiment.document):
         raise ExperimentError(f"{file}, for a local run,", violations)
+    machine = {**os.environ, **(overrides or {})}
+    addresses = local_addresses(experiment, output, cache_dir(), machine)
     output.mkdir(parents=True, exist_ok=True)
     with Journal(output / JOURNAL, experiment=digest(experiment)) as journal:
         runner = _Runner(
@@ -86,7 +92,7 @@ def run(
             working_directory=file.resolve().parent,
             journal=journal,
             parallel=parallel or experiment.parallel,
-            overrides=dict(overrides or {}),
+            overrides={**addresses, **(overrides or {})},
             display=display or Display(),
         )
         with _signals(runner):

@@ -61,7 +61,7 @@ def render(
     """
     values = _values(experiment, name, assignments)
     primary = _filled(container(experiment), values)
-    variables = _variables(primary, environment, overrides or {}, name)
+    variables = _variables(primary, environment, overrides or {})
     argv = [str(item) for item in [*(primary.get("command") or []), *(primary.get("args") or [])]]
     argv = [_expanded(item, variables) for item in argv]
     if metrics_file is not None:
@@ -121,13 +121,14 @@ def _filled(value: Any, values: Mapping[str, str]) -> Any:
 
 
 def _variables(
-    primary: Mapping[str, Any], environment: Mapping[str, str], overrides: Mapping[str, str], name: str
+    primary: Mapping[str, Any], environment: Mapping[str, str], overrides: Mapping[str, str]
 ) -> dict[str, str]:
     variables = {**environment, **overrides}
     for item in primary.get("env") or []:
         if "value" in item and item["name"] not in overrides:
             variables[item["name"]] = _expanded(str(item["value"]), variables)
-    variables["KATIB_TRIAL_NAME"] = name
+    # Katib's webhook sets it on a cluster; a trial that sees it pushes its metrics to a service that is not here.
+    variables.pop("KATIB_TRIAL_NAME", None)
     # The trial must run this code and this interpreter, wherever the runner was started.
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables.get("PATH", os.defpath)])
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH", "")]))

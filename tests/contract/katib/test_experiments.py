@@ -1,5 +1,6 @@
 """The Experiments in ``manifests/experiments`` hold what a cluster and what a laptop need."""
 
+import argparse
 import json
 import os
 import re
@@ -8,11 +9,14 @@ import subprocess
 from pathlib import Path
 
 import kubernetes_validate
+import numpy as np
 import pytest
 import yaml
 
+from components.config import add_flags, from_flags
 from components.search.space import SearchSpace
 from components.search.suggesters import SUGGESTERS
+from components.trial.config import TrialConfig
 from pipelines.experiment import local_rules, metrics, template
 from pipelines.experiment.spec import load
 
@@ -142,3 +146,20 @@ def test_the_decision_trees_script_reports_its_metrics():
     found = metrics.collect(printed.splitlines(), experiment.collector, experiment.objective)
     assert 0.1 < float(found["accuracy"].latest) < 1.0
     assert int(found["leaves"].latest) >= 2
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "decision-tree"])
+def test_the_trial_takes_every_configuration_of_the_space(name):
+    """The flags are the trial's, and every value of the space is in their range."""
+    experiment = read(name)
+    space = SearchSpace.from_katib(experiment.parameters)
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_flags(parser, TrialConfig)
+    rng = np.random.default_rng(0)
+    corners = np.array([[0.0], [1.0]]) * np.ones(len(space.names))
+    for assignments in space.from_unit(np.concatenate([corners, space.sample(rng, 60)])):
+        argv = template.render(experiment, f"{experiment.name}-b0r0c0-abcdef", assignments, environment={}).argv
+        assert argv[1:4] == ("-m", "components.cli", "trial")
+        config = from_flags(parser.parse_args(argv[4:]), TrialConfig)
+        assert config.max_epochs == 9
+        assert config.lr == float(assignments["lr"])
