@@ -91,7 +91,7 @@ def save_model(directory: Path, model: Model, files: Mapping[str, bytes] | None 
         OSError: the disk is full or not writable.
     """
     for name in files or {}:
-        if name in (WEIGHTS, DESCRIPTION) or name != Path(name).name:
+        if name in ("", "..", WEIGHTS, DESCRIPTION) or name != Path(name).name:
             raise ValueError(f"a further file must have a plain name of its own, but got {name!r}.")
     edits = find_edits(build(model.network), model.module)
     tensors = encode_state(model)

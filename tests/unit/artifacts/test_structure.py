@@ -1,0 +1,125 @@
+import copy
+
+import pytest
+import torch
+import torch_pruning
+from torch import nn
+
+from components.artifacts.structure import apply_edits, find_edits
+from components.networks.build import NETWORKS, NetworkSpec, build
+
+
+def spec(name):
+    return NetworkSpec(name, {"classes": 10, "channels": 1, "image_size": 28})
+
+
+def pruned(name, ratio=0.5):
+    """Remove channels by torch-pruning, which changes every layer that depends on them."""
+    module = build(spec(name))
+    head = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
+    torch_pruning.MagnitudePruner(
+        module,
+        torch.zeros(1, 1, 28, 28),
+        torch_pruning.importance.MagnitudeImportance(),
+        pruning_ratio=ratio,
+        ignored_layers=[head],
+    ).step()
+    return module
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_edits_give_a_pruned_networks_very_shapes(name):
+    changed = pruned(name)
+    edits = find_edits(build(spec(name)), changed)
+    assert edits
+    base = build(spec(name))
+    apply_edits(base, edits)
+    base.load_state_dict(changed.state_dict(), strict=True)
+    images = torch.randn(2, 1, 28, 28)
+    with torch.no_grad():
+        assert torch.equal(base.eval()(images), changed.eval()(images))
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_an_unchanged_network_has_no_edits(name):
+    assert find_edits(build(spec(name)), build(spec(name), seed=1)) == {}
+
+
+def test_a_folded_norm_is_an_identity_and_a_bias():
+    changed = build(spec("resnet8"))
+    changed.bn1 = nn.Identity()
+    changed.conv1.bias = nn.Parameter(torch.ones(16))
+    edits = find_edits(build(spec("resnet8")), changed)
+    assert edits == {"conv1": {"bias": True}, "bn1": {"type": "Identity"}}
+    base = build(spec("resnet8"))
+    apply_edits(base, edits)
+    base.load_state_dict(changed.state_dict(), strict=True)
+
+
+def test_a_bias_can_go():
+    changed = build(spec("lenet5"))
+    changed.fc1.bias = None
+    edits = find_edits(build(spec("lenet5")), changed)
+    assert edits == {"fc1": {"bias": False}}
+    base = build(spec("lenet5"))
+    apply_edits(base, edits)
+    base.load_state_dict(changed.state_dict(), strict=True)
+
+
+def _replaced(name, module):
+    def change(network):
+        parent, _, leaf = name.rpartition(".")
+        setattr(network.get_submodule(parent), leaf, module)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_replaced("extra", nn.Linear(2, 2)), "module 'extra' is not part of the base network; only shapes may change"),
+        (_replaced("relu", nn.GELU()), "module 'relu' is a GELU, but the base has ReLU"),
+        (_replaced("bn1", nn.GroupNorm(4, 16)), "module 'bn1' is a GroupNorm, but the base has BatchNorm2d"),
+        (_replaced("conv1", nn.Conv2d(1, 16, 5, 2, 2, bias=False)), r"tensor 'conv1.weight' has shape \[16, 1, 5, 5\]"),
+        (
+            _replaced("conv1", nn.Conv2d(1, 16, 3, 1, 1, bias=False)),
+            "module 'conv1' has the settings .*stride=\\(1, 1\\)",
+        ),
+        (_replaced("bn1", nn.BatchNorm2d(16, eps=0.1)), "module 'bn1' has the settings '16, eps=0.1"),
+        (_replaced("pool", nn.AdaptiveAvgPool2d(2)), "module 'pool' has the settings"),
+        (lambda network: delattr(network, "fc"), "tensor 'fc.bias' of the base network is gone"),
+    ],
+)
+def test_what_no_edit_can_say_is_an_error(change, text):
+    changed = build(spec("resnet8"))
+    change(changed)
+    with pytest.raises(ValueError, match=text):
+        find_edits(build(spec("resnet8")), changed)
+
+
+def test_what_only_training_uses_may_differ():
+    changed = build(spec("resnet8"))
+    changed.bn1.momentum = None
+    changed.relu.inplace = True
+    assert find_edits(build(spec("resnet8")), changed) == {}
+
+
+@pytest.mark.parametrize(
+    ("edits", "text"),
+    [
+        ({"conv9": {"out_channels": 3}}, "a structural edit names module 'conv9', which the network does not have"),
+        ({"conv1": {"kernel_size": 3}}, "a structural edit of 'conv1' must set .*but got kernel_size=3"),
+        ({"conv1": {"__class__": 3}}, "must set .*but got __class__=3"),
+        ({"conv1": {"type": "Tanh"}}, "must set .*but got type='Tanh'"),
+        ({"conv1": {"bias": 3}}, "must set .*but got bias=3"),
+        ({"conv1": {"out_channels": True}}, "must set .*but got out_channels=True"),
+        ({"relu": {"bias": True}}, "a structural edit of 'relu' cannot change a ReLU"),
+        ({"blocks": {"bias": True}}, "cannot change a Sequential"),
+    ],
+)
+def test_a_wrong_edit_is_an_error(edits, text):
+    module = build(spec("resnet8"))
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(ValueError, match=text):
+        apply_edits(module, edits)
+    assert before.keys() == module.state_dict().keys()
