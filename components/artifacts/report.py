@@ -110,7 +110,11 @@ class Environment(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """evaluation.json: what one candidate is and does. ``confusion`` is [K][K], rows are true classes."""
+    """evaluation.json: what one candidate is and does.
+
+    ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` is the teacher's, timed in
+    turns with the candidate on the same machine.
+    """
 
     format_version: int
     name: str
@@ -128,6 +132,7 @@ class Evaluation(TypedDict):
     macs: Count
     bytes: Bytes
     latency_ms: Latency
+    teacher_latency_ms: NotRequired[Latency]
     throughput_images_per_s: Positive
     peak_memory_bytes: Count
     layers: list[Layer]
@@ -141,8 +146,9 @@ class Difference(TypedDict):
     """A candidate against the teacher: accuracies as candidate - teacher, ratios as teacher / candidate.
 
     A ratio above 1 is a gain: that many times smaller, faster or less. ``bytes_ratio`` is the teacher as
-    dense fp32 over the candidate's weights.kz, ``onnx_ratio`` model.onnx over model.onnx; ``latency_ratio``
-    is of the medians at batch 1. ``macs_ratio`` is null for a network that multiplies nothing.
+    dense fp32 over the candidate's weights.kz, ``onnx_ratio`` model.onnx over model.onnx. ``latency_ratio``
+    is of the medians at batch 1, the teacher's timed in turns with the candidate where evaluate did so.
+    ``macs_ratio`` is null for a network that multiplies nothing.
     """
 
     validation_accuracy: float

@@ -21,7 +21,7 @@ OBJECTIVES: dict[str, Callable[[Mapping[str, Any]], float]] = {
 }
 FORMULAS = {
     "bytes": "size ratio, bytes of the teacher in fp32 / bytes of weights.kz",
-    "latency": "latency ratio, median of the teacher / median, both exported, at batch 1",
+    "latency": "latency ratio, the teacher's median / this median, exported models in turns at batch 1",
     "balanced": "the geometric mean of size and latency ratios, √(size ratio × latency ratio)",
 }
 MEASURES = {
@@ -80,7 +80,8 @@ def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, 
     if not holding:
         return Choice(teacher["name"], _none_holds(candidates, bound))
     best = max(holding, key=lambda candidate: (candidate["score"], candidate["validation_accuracy"]))
-    held = f"Of {len(candidates)} candidates, {len(holding)} hold the bound ({bound})"
+    holds = "holds" if len(holding) == 1 else "hold"
+    held = f"Of {len(candidates)} candidates, {len(holding)} {holds} the bound ({bound})"
     if len(candidates) == len(holding) == 1:
         held = f"The only candidate holds the bound ({bound})"
     if best["score"] <= teacher["score"]:

@@ -45,12 +45,12 @@ def lineage_view(report: Report) -> Markup:
     return element("ul", tree, class_="tree")
 
 
-def pairs(values: Mapping[str, Any]) -> Markup:
-    """Return a mapping as a description list."""
+def pairs(values: Mapping[str, Any], *, kind: str = "pairs-list") -> Markup:
+    """Return a mapping as a description list; ``kind`` is its class: ``pairs-list`` or ``pairs-list digests``."""
     return element(
         "dl",
         [element("div", element("dt", key), element("dd", _written(value))) for key, value in values.items()],
-        class_="pairs-list",
+        class_=kind,
     )
 
 
@@ -77,8 +77,8 @@ def _step(step: Step, report: Report) -> Markup:
     parts: list[Child] = [
         _part("Configuration", record["config"]),
         _part("Measured by the step", record["metrics"]),
-        _part("Inputs, sha256", record["inputs"]),
-        _part("Result, sha256", {model["name"]: model["digest"] for model in step.ends}),
+        _part("Inputs, sha256", record["inputs"], kind="pairs-list digests"),
+        _part("Result, sha256", {model["name"]: model["digest"] for model in step.ends}, kind="pairs-list digests"),
         _part("Versions", record["versions"]),
     ]
     return element("details", element("summary", heading), element("div", parts, class_="record"), class_="step")
@@ -89,8 +89,8 @@ def _end(model: Candidate, report: Report) -> Markup:
     return element("span", model["name"], class_=kind)
 
 
-def _part(title: str, values: Mapping[str, Any]) -> list[Markup] | None:
-    return [element("h4", title), pairs(values)] if values else None
+def _part(title: str, values: Mapping[str, Any], *, kind: str = "pairs-list") -> list[Markup] | None:
+    return [element("h4", title), pairs(values, kind=kind)] if values else None
 
 
 def _written(value: Any) -> str:

@@ -104,7 +104,8 @@ def _kept(teacher: Candidate) -> tuple[str, str, str, str]:
 
 
 def _compared(teacher: Candidate, chosen: Candidate) -> tuple[str, str, str, str]:
-    difference, latency = chosen["difference"], teacher["latency_ms"]["batch_1"]["median"]
+    difference = chosen["difference"]
+    latency = chosen.get("teacher_latency_ms", teacher["latency_ms"])["batch_1"]["median"]
     fewer = teacher["nonzero_parameters"] / max(chosen["nonzero_parameters"], 1)
     return (
         f"{signed_points(difference['test_accuracy'])} points against the teacher's"
@@ -233,6 +234,8 @@ def _training(report: Report) -> list[Markup]:
     if not figures:
         return [element("p", "No step of this run trained a network.", class_="lead")]
     text = "Validation accuracy above, training loss below; the dashed line is the teacher's validation accuracy."
+    if training_curves.is_clipped(report):
+        text += " What lies below the accuracy axis is drawn at its lower edge."
     return [element("p", text, class_="lead"), element("div", figures, class_="curves")]
 
 

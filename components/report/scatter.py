@@ -23,26 +23,24 @@ def against_bytes(report: Report) -> Markup:
 
 
 def against_latency(report: Report) -> Markup:
-    """Return the picture of test accuracy against the median latency at batch 1."""
-    return _picture(report, "latency", "Median latency at batch 1, ms", _latency, round_value)
+    """Return the picture of test accuracy against the median latency at batch 1, in parts of the teacher's."""
+    unit = milliseconds(report["teacher"]["latency_ms"]["batch_1"]["median"])
+    title = f"Median latency at batch 1, teacher = 1 ({unit} ms)"
+    return _picture(report, "latency", title, lambda model: 1 / model["difference"]["latency_ratio"], round_value)
 
 
 def describe(model: Candidate) -> str:
     """Return the details of one model that its mark shows when pointed at, line by line, the name first."""
-    difference = model["difference"]
+    difference, latency = model["difference"], model["latency_ms"]["batch_1"]["median"]
     return "\n".join(
         [
             model["name"],
             f"{points(model['test_accuracy'])} % test accuracy ({signed_points(difference['test_accuracy'])})",
             f"{size(model['bytes']['kz'])}, {times(difference['bytes_ratio'])} smaller than the teacher in fp32",
-            f"{milliseconds(_latency(model))} ms, {times(difference['latency_ratio'])} the teacher's speed",
+            f"{milliseconds(latency)} ms, {times(difference['latency_ratio'])} the teacher's speed",
             "within the bound" if model["within_bound"] else "outside the bound on validation accuracy",
         ]
     )
-
-
-def _latency(model: Candidate) -> float:
-    return model["latency_ms"]["batch_1"]["median"]
 
 
 def _round_size(value: float) -> str:
@@ -87,7 +85,7 @@ def _picture(
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         class_="scatter",
         role="group",
-        aria_label=f"Test accuracy against {title.lower()}, one mark per candidate",
+        aria_label=f"Test accuracy against {title}, one mark per candidate",
     )
 
 

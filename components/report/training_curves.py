@@ -51,6 +51,13 @@ def pictures(report: Report) -> list[Markup]:
     return [_figure(report, run, vertical) for run in runs]
 
 
+def is_clipped(report: Report) -> bool:
+    """Tell whether some epoch's accuracy lies below the axis and is drawn at its lower edge."""
+    accuracies = [point["validation_accuracy"] for run in trainings(report) for point in run.points]
+    best = max([*accuracies, report["teacher"]["validation_accuracy"]])
+    return any(accuracy < best - DEEPEST for accuracy in accuracies)
+
+
 def _figure(report: Report, run: Training, vertical: Axis) -> Markup:
     own = ", ".join(run.names[:2]) + (f" and {len(run.names) - 2} more" if len(run.names) > 2 else "")
     first, last = run.points[0], run.points[-1]

@@ -149,6 +149,21 @@ def test_notes_name_an_export_that_disagrees_and_different_machines():
     assert notes[0].startswith("quantized: ")
     assert "97.0 %" in notes[0]
     assert "pruned on Another CPU" in notes[1]
+    assert "nor can the ratios of quantized, pruned" in notes[1]
+    for evaluation in evaluations[1:]:
+        evaluation["teacher_latency_ms"] = evaluations[0]["latency_ms"]
+    assert "but their ratios to the teacher can" in compare(evaluations)["notes"][1]
+
+
+def test_latency_is_compared_with_the_teacher_timed_in_turns_where_evaluate_did_so():
+    teacher, candidate = model("teacher", **TEACHER), model("candidate", latency=0.05)
+    candidate["teacher_latency_ms"] = {
+        "batch_1": {"median": 0.2, "p95": 0.3},
+        "batch_64": {"median": 5.0, "p95": 6.0},
+    }
+    difference = compare([teacher, candidate])["candidates"][0]["difference"]
+    assert difference["latency_ratio"] == pytest.approx(4.0)
+    assert difference["latency_ratio_batch_64"] == pytest.approx(2.0)
 
 
 def test_lineage_ends_with_the_reports_own_record_after_the_chosen_models():
