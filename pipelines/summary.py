@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from components.artifacts.files import read_json
@@ -12,8 +13,8 @@ from components.artifacts.report import FORMAT_VERSION
 def candidate_table(report_json: Path) -> tuple[Table, str]:
     """Return the table of a report's models, the teacher's first, and the reason of the choice."""
     report = read_json(report_json, format_version=FORMAT_VERSION)
-    table = Table(title=report["title"] or None, title_justify="left")
-    for heading in ("", "candidate", "accuracy %", "difference", "smaller", "bytes", "faster", "latency ms"):
+    table = Table(title=report["title"] or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "candidate", "test %", "points", "smaller", "bytes", "faster", "ms"):
         table.add_column(heading, justify="left" if heading in ("", "candidate") else "right", no_wrap=True)
     for model in (report["teacher"], *report["candidates"]):
         chosen = model["name"] == report["chosen"]
