@@ -14,6 +14,7 @@ from pipelines.experiment.template import TrialCommand
 
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 LAST_LINE = 200  # characters of a failed trial's last line of output
+TAIL_BYTES = 4096  # of the output, in which that line is looked for
 SIGNAL_BASE = 128  # a shell's exit status of a process that signal n ended is 128 + n
 OUT_OF_MEMORY = 137  # 128 + SIGKILL, what a container killed for memory exits with
 
@@ -42,7 +43,7 @@ class TrialProcess:
         self.attempt += 1
         self.directory.mkdir(parents=True, exist_ok=True)
         reader, self._lifeline = os.pipe()
-        with (self.directory / "output.log").open("wb") as log:
+        with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-S", guard.__file__, str(reader), *self.command.argv],
                 cwd=self.working_directory,
@@ -88,15 +89,18 @@ class TrialProcess:
         """Tell whether the process is there still."""
         return self._process is not None and self._process.poll() is None
 
-    def output(self) -> list[str]:
-        """Return the lines that the last attempt printed."""
-        text = (self.directory / "output.log").read_text(encoding="utf-8", errors="replace")
-        return text.split("\n")
+    @property
+    def log(self) -> Path:
+        """The file that holds what the last attempt printed."""
+        return self.directory / "output.log"
 
     def _last_line(self) -> str:
         """Return what the trial said last, for the reason of its failure."""
-        lines = [line.strip() for line in self.output() if line.strip()]
-        return f"; its last line: {lines[-1][:LAST_LINE]}" if lines else ""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+        told = [line.strip() for line in lines if line.strip()]
+        return f"; its last line: {told[-1][:LAST_LINE]}" if told else ""
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -34,6 +34,7 @@ from pipelines.places import cache_dir
 SEED = 0  # the suggestion service's: the same file proposes the same trials here and on a cluster
 POLL_S = 0.05
 JOURNAL, RESULTS, PAGE, TRIALS = "journal.jsonl", "results.json", "report.html", "trials"
+METRICS = "metrics.log"  # a trial's file under the File collector
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,11 @@ class _Runner:
             else:
                 self._finish(name, Status.SUCCEEDED, "", observations)
 
-    def _reported(self, process: TrialProcess) -> list[str]:
-        if self.experiment.collector.kind != "File":
-            return process.output()
-        file = process.directory / "metrics.log"
-        return file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
+    def _reported(self, process: TrialProcess) -> Iterator[str]:
+        file = process.directory / METRICS if self.experiment.collector.kind == "File" else process.log
+        if file.is_file():
+            with file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+                yield from (line.removesuffix("\n") for line in lines)
 
     def _finish(
         self,
@@ -227,10 +228,10 @@ class _Runner:
             record.assignments,
             environment=os.environ,
             overrides=self.overrides,
-            metrics_file=directory / "metrics.log" if is_file else None,
+            metrics_file=directory / METRICS if is_file else None,
         )
         process = TrialProcess(command, directory, self.working_directory)
-        (directory / "metrics.log").unlink(missing_ok=True)
+        (directory / METRICS).unlink(missing_ok=True)
         self._record({"event": "started", "name": record.name})
         process.start()
         self.processes[record.name] = process
