@@ -53,6 +53,7 @@ STAGES = {
     "publish": Stage(
         "PublishConfig", ("dataset_dir", "chosen_dir", "report_dir", "receipt_dir"), "publish behind a gate"
     ),
+    "trial": Stage("TrialConfig", (), "all stages of one set of hyperparameters, for Katib"),
 }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from components.suggestion.stubs import messages, services
+from components.katib_api import messages, services
 
 LIMIT_S = 0.2  # one GetSuggestions with 10,000 trials
 LIMIT_MIB = {1_000: 100, 10_000: 256}  # of the process, by trials in the request

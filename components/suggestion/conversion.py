@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.katib_api import messages
 from components.search.history import History, Status, Trial
 from components.search.ledger import SETTING
 from components.search.proposal import Suggestion
 from components.search.space import SearchSpace
 from components.search.suggesters import SUGGESTERS, Suggester
-from components.suggestion.stubs import messages
 
 KINDS = {
     messages.DOUBLE: "double",

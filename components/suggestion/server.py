@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from components.katib_api import services
 from components.suggestion import logs
 from components.suggestion.service import SuggestionService
-from components.suggestion.stubs import services
 
 PORT = 6789  # Katib's controller expects it and probes it
 HEALTH_SERVICE = "manager.v1beta1.Suggestion"  # the name in Katib's probes; not the protobuf package's

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 
+from components.katib_api import messages, services
 from components.suggestion import conversion
-from components.suggestion.stubs import messages, services
 
 SEED = 0  # of experiments without the setting random_state; their name tells their draws apart
 LOG = logging.getLogger("suggestion")

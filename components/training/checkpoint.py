@@ -6,11 +6,12 @@ own SHA-256; a damaged one is reported, ignored and overwritten. Concurrent runs
 files, so they do no harm.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from safetensors import SafetensorError
@@ -22,6 +23,7 @@ from components.config import Config
 from components.training.settings import TrainingConfig
 
 FORMAT_VERSION = 1
+VARIABLE = "KONDENSE_CHECKPOINTS"  # the environment variable that says where, as open_store takes it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,21 @@ class Checkpoint:
         self.store.delete(key)
 
 
+@contextlib.contextmanager
+def checkpoints_at(uri: str) -> Iterator[None]:
+    """Keep the checkpoints of the block at ``uri``; an empty one leaves the environment's choice."""
+    before = os.environ.get(VARIABLE)
+    if uri:
+        os.environ[VARIABLE] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
+
+
 def open_checkpoint(stage: str, config: Config, inputs: Mapping[str, str]) -> Checkpoint | None:
     """Return the checkpoints of a stage's run, or None when ``KONDENSE_CHECKPOINTS`` is not set.
 
@@ -80,7 +97,7 @@ def open_checkpoint(stage: str, config: Config, inputs: Mapping[str, str]) -> Ch
         config: all of its parameters; ``epochs`` counts only through the schedule's horizon.
         inputs: digests of its input artifacts, by role.
     """
-    uri = os.environ.get("KONDENSE_CHECKPOINTS", "")
+    uri = os.environ.get(VARIABLE, "")
     if not uri:
         return None
     parameters = config.to_dict()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from components.suggestion.stubs import messages, services
+from components.katib_api import messages, services
 
 DEADLINE_S = 60.0  # of both calls, as in Katib's client
 CONDITIONS = messages.TrialStatus.TrialConditionType.Value

@@ -9,8 +9,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from components.katib_api import messages, services
 from components.suggestion import server
-from components.suggestion.stubs import messages, services
 from tests.unit.suggestion.test_service import GOOD
 
 COMMAND = [sys.executable, "-m", "components.suggestion.server", "--port", "0", "--host", "127.0.0.1"]

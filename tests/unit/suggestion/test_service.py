@@ -6,12 +6,12 @@ import grpc
 import grpc_testing
 import pytest
 
+from components.katib_api import messages
 from components.search.ledger import identity
 from components.search.space import SearchSpace
 from components.search.suggesters import SUGGESTERS
 from components.suggestion import conversion
 from components.suggestion.service import SuggestionService
-from components.suggestion.stubs import messages
 
 SERVICE = messages.DESCRIPTOR.services_by_name["Suggestion"]
 LR = {"name": "lr", "parameter_type": messages.DOUBLE, "min": "0.01", "max": "1"}

@@ -8,13 +8,13 @@ import pytest
 ALONE = """
 import sys
 from components.suggestion import server
-from components.suggestion.stubs import messages
+from components.katib_api import messages
 loaded = {"kubernetes", "kubeflow.katib", "kubeflow.training", "torch", "scipy", "kfp", "yaml"} & set(sys.modules)
 assert not loaded, loaded
 assert messages.DESCRIPTOR.package == "api.v1.beta1"
 """
 BESIDE_THE_SDK = """
-from components.suggestion.stubs import messages
+from components.katib_api import messages
 import kubeflow.katib
 from kubeflow.katib import katib_api_pb2
 assert katib_api_pb2.GetSuggestionsRequest is messages.GetSuggestionsRequest

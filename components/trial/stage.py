@@ -1,0 +1,156 @@
+"""A Katib trial: the other stages composed in one process for one set of hyperparameters.
+
+Checkpoints lie in the object store under keys made of all hyperparameters but the resource, so a promoted
+trial continues the run of the trial it was promoted from.
+"""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch.nn.functional as F
+
+from components.artifacts.dataset import Dataset, load_dataset
+from components.artifacts.model import Model, load_model
+from components.artifacts.onnx_form import export_onnx
+from components.artifacts.packed import pack_model
+from components.artifacts.store import open_store
+from components.distill.config import DistillConfig
+from components.distill.stage import run as distill
+from components.measuring.accuracy import accuracy, predict
+from components.measuring.latency import measure_latency, open_session
+from components.prune.config import PruneConfig
+from components.prune.stage import run as prune
+from components.quantize.config import QuantizeConfig
+from components.quantize.stage import run as quantize
+from components.train.config import TrainConfig
+from components.train.stage import run as train
+from components.training.checkpoint import checkpoints_at
+from components.trial.config import TrialConfig
+from components.trial.push import report
+from components.trial.recipe import parse_recipe
+from components.trial.score import score
+
+
+def run(config: TrialConfig) -> dict[str, float]:
+    """Go through the recipe's stages, report the metrics, and keep the model.
+
+    Returns:
+        ``validation_accuracy`` (fraction), ``validation_loss`` (nats), ``size_bytes`` (entropy-coded),
+        ``latency_ms`` (batch 1, one thread, onnxruntime), ``score``, and ``seconds`` of wall time.
+
+    Raises:
+        ValueError: a hyperparameter is out of range, or the data or the teacher does not fit.
+        NonFiniteLossError: training diverged.
+        StoreError: the object store could not be reached, after several attempts.
+    """
+    started = time.monotonic()
+    configs = stage_configs(config)
+    with _scratch() as scratch, checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""):
+        dataset_dir = fetch(config.dataset_uri, scratch / "dataset", "dataset.json")
+        model_dir = scratch / "train"
+        train(configs["train"], dataset_dir=dataset_dir, model_dir=model_dir)
+        for name in parse_recipe(config.recipe):
+            output_dir = scratch / name
+            STEPS[name](configs[name], dataset_dir, model_dir, scratch / "train", output_dir)
+            model_dir = output_dir
+        metrics = measure(config, load_model(model_dir), load_dataset(dataset_dir))
+        metrics["seconds"] = time.monotonic() - started
+        if config.store_uri:
+            # A restarted trial ends with an equal model, but perhaps under newer libraries, which its lineage tells.
+            open_store(config.store_uri).upload_directory(f"trials/{config.trial_name}", model_dir, replace=True)
+    report(metrics)
+    return metrics
+
+
+def _prune(config: PruneConfig, dataset_dir: Path, model_dir: Path, teacher_dir: Path, output_dir: Path) -> None:
+    prune(config, dataset_dir=dataset_dir, model_dir=model_dir, teacher_dir=teacher_dir, pruned_dir=output_dir)
+
+
+def _distill(config: DistillConfig, dataset_dir: Path, model_dir: Path, teacher_dir: Path, output_dir: Path) -> None:
+    distill(config, dataset_dir=dataset_dir, teacher_dir=model_dir, student_dir=output_dir)
+
+
+def _quantize(config: QuantizeConfig, dataset_dir: Path, model_dir: Path, teacher_dir: Path, output_dir: Path) -> None:
+    quantize(config, dataset_dir=dataset_dir, model_dir=model_dir, quantized_dir=output_dir)
+
+
+STEPS: dict[str, Callable[..., None]] = {"prune": _prune, "distill": _distill, "quantize": _quantize}
+
+
+def stage_configs(config: TrialConfig) -> dict[str, TrainConfig | PruneConfig | DistillConfig | QuantizeConfig]:
+    """Return the Config of every stage, so that a bad hyperparameter fails before any work."""
+    shared = {
+        "batch_size": config.batch_size,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+        "schedule": config.schedule,
+        "label_smoothing": config.label_smoothing,
+        "augment": config.augment,
+        "averaging": config.averaging,
+        "learning_rate": config.lr,
+        "device": config.device,
+        "seed": config.seed,
+    }
+    resource = {"epochs": config.epochs, "max_epochs": config.max_epochs, "warmup_epochs": config.warmup_epochs}
+    tuning = resource if config.teacher_uri else {"epochs": config.tune_epochs, "warmup_epochs": config.warmup_epochs}
+    softness = {"temperature": config.temperature, "alpha": config.alpha}
+    return {
+        "train": TrainConfig(
+            **shared, **resource, network=config.network, width=config.width, import_uri=config.teacher_uri
+        ),
+        "prune": PruneConfig(
+            **shared,
+            **tuning,
+            **softness,
+            method=config.prune_method,
+            sparsity=config.sparsity,
+            layers=config.layers,
+            pruning_schedule=config.pruning_schedule,
+            steps=config.pruning_steps,
+        ),
+        "distill": DistillConfig(**shared, **tuning, **softness, width=config.student_width),
+        "quantize": QuantizeConfig(method=config.quantize_method, bits=config.bits, seed=config.seed),
+    }
+
+
+def measure(config: TrialConfig, model: Model, dataset: Dataset) -> dict[str, float]:
+    """Return the metrics of a model on the validation split."""
+    logits_NK = predict(model.module, dataset.validation, dataset)
+    found = accuracy(logits_NK, dataset.validation.labels)
+    size_bytes = float(len(pack_model(model)))
+    images_NCHW = dataset.normalise(dataset.validation.images[:1]).numpy()
+    sessions = {"model": open_session(export_onnx(model, dataset))}
+    latency_ms = measure_latency(sessions, images_NCHW, seconds=0.5)["model"].median_ms
+    return {
+        "validation_accuracy": found,
+        "validation_loss": float(F.cross_entropy(logits_NK, dataset.validation.labels)),
+        "size_bytes": size_bytes,
+        "latency_ms": latency_ms,
+        "score": score(config, found, size_bytes, latency_ms),
+    }
+
+
+def fetch(uri: str, directory: Path, name: str) -> Path:
+    """Return a local directory that holds the artifact at ``uri``: its own when it is a path.
+
+    Raises:
+        ValueError: there is no file ``name`` at ``uri``.
+    """
+    if "://" not in uri and (Path(uri) / name).is_file():
+        return Path(uri)
+    store = open_store(uri)
+    if not store.exists(name):
+        raise ValueError(f"{uri} must be an artifact with a file {name}, but there is none.")
+    directory.mkdir(parents=True)
+    for key in store.list():
+        store.download_file(key, directory / key)
+    return directory
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="kondense-trial-") as path:
+        yield Path(path)

@@ -1,0 +1,206 @@
+import concurrent.futures
+import dataclasses
+import math
+
+import grpc
+import pytest
+import torch
+
+from components.artifacts.dataset import save_dataset
+from components.artifacts.model import load_model
+from components.artifacts.store import open_store
+from components.katib_api import messages, services
+from components.training.run import NonFiniteLossError
+from components.trial import push
+from components.trial.config import TrialConfig
+from components.trial.push import report
+from components.trial.recipe import parse_recipe
+from components.trial.score import score
+from components.trial.stage import run
+from tests.unit.training.toy import toy_dataset
+
+
+@pytest.fixture
+def config(tmp_path) -> TrialConfig:
+    save_dataset(tmp_path / "dataset", toy_dataset())
+    return TrialConfig(
+        dataset_uri=str(tmp_path / "dataset"),
+        store_uri=str(tmp_path / "store"),
+        trial_name="t",
+        network="lenet300",
+        epochs=2,
+        max_epochs=6,
+        tune_epochs=1,
+        batch_size=32,
+        lr=0.02,
+        device="cpu",
+    )
+
+
+def weights(config: TrialConfig, tmp_path) -> dict[str, torch.Tensor]:
+    directory = tmp_path / f"pulled-{config.trial_name}"
+    open_store(config.store_uri).download_directory(f"trials/{config.trial_name}", directory)
+    return load_model(directory).module.state_dict()
+
+
+def trained_epochs(output: str) -> list[int]:
+    return [int(line.split("/")[0].removeprefix("epoch ")) for line in output.splitlines() if line.startswith("epoch ")]
+
+
+def test_a_promotion_trains_the_missing_epochs_only_and_ends_like_a_straight_trial(config, tmp_path, capsys):
+    run(config)
+    capsys.readouterr()
+    run(dataclasses.replace(config, epochs=6, trial_name="promoted"))
+    assert trained_epochs(capsys.readouterr().out) == [3, 4, 5, 6]
+    straight = dataclasses.replace(config, epochs=6, trial_name="straight", store_uri=str(tmp_path / "other"))
+    run(straight)
+    first = weights(dataclasses.replace(config, trial_name="promoted"), tmp_path)
+    second = weights(straight, tmp_path)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_other_hyperparameters_do_not_resume(config, capsys):
+    run(config)
+    capsys.readouterr()
+    run(dataclasses.replace(config, epochs=6, lr=0.03, trial_name="other"))
+    assert trained_epochs(capsys.readouterr().out) == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_trials_racing_for_one_key_do_no_harm(config, tmp_path):
+    configs = [dataclasses.replace(config, epochs=6, trial_name=name) for name in ("a", "b")]
+    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+        first, second = pool.map(run, configs)
+    assert first["validation_accuracy"] == second["validation_accuracy"]
+    a, b = (weights(each, tmp_path) for each in configs)
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.parametrize(
+    "recipe", ["train > prune > quantize", "train > distill > prune", "train > distill > quantize"]
+)
+def test_recipes_run_in_order_and_make_the_model_smaller(config, recipe, tmp_path):
+    plain = run(config)
+    small = run(dataclasses.replace(config, recipe=recipe, trial_name="small", bits=4, prune_method="magnitude"))
+    assert small["size_bytes"] < plain["size_bytes"] / 2
+    directory = tmp_path / "small"
+    open_store(config.store_uri).download_directory("trials/small", directory)
+    stages = [record["stage"] for record in load_model(directory).lineage]
+    assert stages[-1] == parse_recipe(recipe)[-1]
+
+
+def test_a_given_teacher_is_not_trained_and_the_resource_goes_to_fine_tuning(config, tmp_path, capsys):
+    run(config)
+    open_store(config.store_uri).download_directory("trials/t", tmp_path / "teacher")
+    capsys.readouterr()
+    tuned = dataclasses.replace(
+        config,
+        teacher_uri=str(tmp_path / "teacher"),
+        recipe="train > prune",
+        prune_method="magnitude",
+        trial_name="tuned",
+    )
+    run(tuned)
+    assert trained_epochs(capsys.readouterr().out) != []
+    assert (load_model(tmp_path / "teacher").lineage[0]["config"]["epochs"], tuned.epochs) == (2, 2)
+
+
+def test_metrics_are_finite_and_scored_by_the_stated_formula(config):
+    tight = dataclasses.replace(config, size_budget_bytes=1000, size_weight=0.1, latency_budget_ms=1e6)
+    metrics = run(tight)
+    assert all(math.isfinite(value) for value in metrics.values())
+    expected = metrics["validation_accuracy"] - 0.1 * math.log2(metrics["size_bytes"] / 1000)
+    assert metrics["score"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "latency", "expected"), [(500, 0.5, 0.9), (1000, 1.0, 0.9), (2000, 1.0, 0.88), (1000, 4.0, 0.8)]
+)
+def test_score_counts_doublings_above_the_budgets(config, size, latency, expected):
+    config = dataclasses.replace(
+        config, size_budget_bytes=1000, size_weight=0.02, latency_budget_ms=1.0, latency_weight=0.05
+    )
+    assert score(config, 0.9, size, latency) == pytest.approx(expected)
+
+
+def test_a_diverging_trial_fails_and_reports_nothing(config, monkeypatch, capsys):
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "t")
+    with pytest.raises(NonFiniteLossError):
+        run(dataclasses.replace(config, lr=100.0, momentum=0.999, weight_decay=1.0, epochs=6))
+    assert "validation_accuracy=" not in capsys.readouterr().out.splitlines()[-1:]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_values_are_never_reported(value):
+    with pytest.raises(ArithmeticError, match="validation_loss must be finite"):
+        report({"validation_accuracy": 0.9, "validation_loss": value})
+
+
+class DatabaseManager:
+    """Katib's database manager over loopback; refuses the first calls."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals, self.received = refusals, []
+        outer = self
+
+        class Servicer(services.DBManagerServicer):
+            def ReportObservationLog(self, request, context):  # noqa: N802 -- gRPC's name
+                if outer.refusals:
+                    outer.refusals -= 1
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+                outer.received.append(request)
+                return messages.ReportObservationLogReply()
+
+        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+        services.add_DBManagerServicer_to_server(Servicer(), self.server)
+        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.server.start()
+
+
+@pytest.mark.parametrize("refusals", [0, 2])
+def test_metrics_are_pushed_to_katib(monkeypatch, refusals):
+    manager = DatabaseManager(refusals)
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "bohb-b0r0c1")
+    monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", manager.address)
+    monkeypatch.setattr(push, "PAUSES_S", (0.01, 0.01))
+    try:
+        report({"validation_accuracy": 0.9125, "size_bytes": 28008.0})
+    finally:
+        manager.server.stop(None)
+    (request,) = manager.received
+    assert request.trial_name == "bohb-b0r0c1"
+    pushed = {log.metric.name: log.metric.value for log in request.observation_log.metric_logs}
+    assert pushed == {"validation_accuracy": "0.9125", "size_bytes": "28008"}
+
+
+def test_an_unreachable_database_manager_fails_with_its_address(monkeypatch):
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "t")
+    monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(push, "PAUSES_S", (0.0,))
+    with pytest.raises(ConnectionError, match="Katib's database manager at 127.0.0.1:1 must take the metrics"):
+        report({"validation_accuracy": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rule"),
+    [
+        ("prune", "must begin with train"),
+        ("train > shrink", "must name prune, distill, quantize after train, but got 'shrink'"),
+        ("train > prune > prune", "must name each stage once"),
+        ("train > quantize > prune", "must end with quantize"),
+        ("train >", "must name prune, distill, quantize after train, but got ''"),
+    ],
+)
+def test_bad_recipes_are_refused(recipe, rule):
+    with pytest.raises(ValueError, match=rule):
+        parse_recipe(recipe)
+
+
+def test_bad_hyperparameters_and_addresses_are_refused_before_any_work(config, tmp_path):
+    with pytest.raises(ValueError, match="schedule must be one of"):
+        run(dataclasses.replace(config, schedule="linear"))
+    with pytest.raises(ValueError, match="dataset_uri must name a Dataset artifact"):
+        dataclasses.replace(config, dataset_uri="")
+    with pytest.raises(ValueError, match="trial_name must be given"):
+        dataclasses.replace(config, trial_name="")
+    with pytest.raises(ValueError, match=r"must be an artifact with a file dataset.json"):
+        run(dataclasses.replace(config, dataset_uri=str(tmp_path / "nowhere")))
