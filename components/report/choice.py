@@ -105,7 +105,8 @@ def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, 
 def _none_holds(candidates: Sequence[Candidate], bound: str) -> str:
     nearest = max(candidates, key=lambda candidate: (candidate["validation_accuracy"], candidate["score"]))
     difference = nearest["difference"]
+    none = f"None of {len(candidates)} candidates holds" if len(candidates) > 1 else "The only candidate does not hold"
     return (
-        f"None of {len(candidates)} candidates holds the bound ({bound}): the nearest is {nearest['name']}, at"
+        f"{none} the bound ({bound}): the nearest is {nearest['name']}, at"
         f" {signed_points(difference['validation_accuracy'])} points and {times(difference['bytes_ratio'])} smaller."
     )

@@ -129,7 +129,7 @@ def _stairs(front: Sequence[tuple[float, float]]) -> list[Segment]:
 
 def _grid(horizontal: Axis, vertical: Axis, written: Callable[[float], str]) -> list[Markup]:
     parts = []
-    ticks = vertical.ticks(8)
+    ticks = [tick for tick in vertical.ticks(8) if tick <= 1]
     digits = 0 if all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in ticks) else 1
     for tick in ticks:
         y = vertical.position(tick)
