@@ -55,12 +55,7 @@ def run(config: DataPrepConfig, *, dataset_dir: Path) -> dict[str, float]:
         OSError: the files are nowhere or cannot be read (the text says how to provide them), or the disk is full.
         ValueError: a file is damaged, or the images do not make a data set; the text gives rule and value.
     """
-    source = SOURCES[config.dataset_name]
-    with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(opened(config.source, source.wanted)) if config.source else None
-        collection = source.collect(config, directory)
-        print(f"data_prep: {config.dataset_name} from {config.source or collection.origin}", flush=True)
-        dataset = prepare(collection, config)
+    dataset = _read(config)
     save_dataset(dataset_dir, dataset)
     return {
         "train_images": float(len(dataset.train)),
@@ -68,6 +63,15 @@ def run(config: DataPrepConfig, *, dataset_dir: Path) -> dict[str, float]:
         "test_images": float(len(dataset.test)),
         "classes": float(len(dataset.classes)),
     }
+
+
+def _read(config: DataPrepConfig) -> Dataset:
+    source = SOURCES[config.dataset_name]
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(opened(config.source, source.wanted)) if config.source else None
+        collection = source.collect(config, directory)
+        print(f"data_prep: {config.dataset_name} from {config.source or collection.origin}", flush=True)
+        return prepare(collection, config)
 
 
 def prepare(collection: Collection, config: DataPrepConfig) -> Dataset:
