@@ -1,4 +1,8 @@
-"""Build any network from its name: built in, ``torchvision:<name>``, or ``package.module:factory``."""
+"""Build any network from its name: built in, ``torchvision:<name>``, or ``package.module:factory``.
+
+A factory is a class of torch modules or a function annotated to return one. Nothing else is called, because
+the name and its arguments may come from an artifact that somebody else wrote.
+"""
 
 import dataclasses
 import importlib
