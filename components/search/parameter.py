@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from statistics import NormalDist
 from typing import Literal
 
@@ -102,7 +103,15 @@ class Parameter:
         """Whether neighbouring coordinates mean similar values."""
         return self.kind != "categorical"
 
-    @property
+    @cached_property
+    def _ascending(self) -> tuple[str, ...]:
+        return self.values if self.kind == "categorical" else tuple(sorted(self.values, key=float))
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {text: index for index, text in enumerate(self._ascending)}
+
+    @cached_property
     def levels(self) -> int | None:
         """The number of different values; None for a continuous parameter."""
         if self.values:
@@ -112,7 +121,7 @@ class Parameter:
         low, high = _exact(self.low), _exact(self.high)
         return int((high - low) // self._spacing) + 1
 
-    @property
+    @cached_property
     def _spacing(self) -> Decimal:
         return _exact(1.0 if self.step is None else self.step)
 
@@ -132,10 +141,8 @@ class Parameter:
 
     def level(self, index: int) -> str:
         """Return the string of value number `index` in rising order (in the list's order for a categorical)."""
-        if self.kind == "categorical":
-            return self.values[index]
-        if self.kind == "discrete":
-            return sorted(self.values, key=float)[index]
+        if self.values:
+            return self._ascending[index]
         exact = _exact(self.low) + index * self._spacing
         return str(int(exact)) if self.kind == "int" else repr(float(exact))
 
@@ -149,36 +156,44 @@ class Parameter:
             ValueError: a string is no value of this parameter.
         """
         if self.values:
-            position = {self.level(index): (index + 0.5) / len(self.values) for index in range(len(self.values))}
             try:
-                return np.array([position[text] for text in texts], dtype=np.float64)
+                index = np.array([self._positions[text] for text in texts], dtype=np.float64)
             except KeyError as error:
                 raise self.error(f"must be one of {', '.join(self.values)}, but got {error.args[0]!r}") from None
+            return self._centre(index)
         try:
             numbers = np.array([float(text) for text in texts], dtype=np.float64)
         except ValueError:
             numbers = np.array([self.number(text) for text in texts], dtype=np.float64)
-        levels = self.levels
-        if levels is not None and self.distribution == "uniform":
-            index = np.rint((numbers - float(self.low or 0)) / float(self._spacing))
-            return np.clip((index + 0.5) / levels, 0.0, 1.0)
-        return self._cumulative(self._warp(numbers))
+        return self._cumulative(self._warp(numbers)) if self.levels is None else self._centre(self._nearest(numbers))
 
     def from_unit(self, unit: NDArray[np.float64]) -> list[str]:
         """Return the values at coordinates `unit` [N] in [0, 1], as strings that Katib takes."""
-        levels = self.levels
-        if levels is None:
+        if self.levels is None:
             return [repr(value) for value in self._tidy(self._unwarp(self._quantile(unit)))]
-        if self.values or self.distribution == "uniform":
-            index = np.clip(np.floor(unit * levels), 0, levels - 1)
-        else:
-            distance = (self._unwarp(self._quantile(unit)) - float(self.low or 0)) / float(self._spacing)
-            index = np.clip(np.rint(distance), 0, levels - 1)
-        if self.kind == "discrete":
-            ascending = sorted(self.values, key=float)
-            return [ascending[int(i)] for i in index]
-        return [self.level(int(i)) for i in index]
+        return [self.level(int(index)) for index in self._index(unit)]
 
+    def snap(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return for coordinates `unit` [N] the middle of the cell that each lies in."""
+        return unit if self.levels is None else self._centre(self._index(unit))
+
+    def _index(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the number of the cell that holds each coordinate."""
+        levels = self.levels or 1
+        if self.distribution == "uniform":
+            return np.clip(np.floor(unit * levels), 0, levels - 1)
+        return self._nearest(self._unwarp(self._quantile(unit)))
+
+    def _nearest(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        index = np.rint((numbers - float(self.low or 0)) / float(self._spacing))
+        return np.clip(index, 0, (self.levels or 1) - 1)
+
+    def _centre(self, index: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.distribution == "uniform":
+            return np.asarray((index + 0.5) / (self.levels or 1), dtype=np.float64)
+        return self._cumulative(self._warp(float(self.low or 0) + index * float(self._spacing)))
+
+    @cached_property
     def _edges(self) -> tuple[float, float]:
         """Return the ends of the axis; the outer cells of a quantized one are as wide on both sides of their value."""
         low, high = float(self.low or 0), float(self.high or 0)
@@ -198,7 +213,7 @@ class Parameter:
         return np.exp(axis) if self.logarithmic else axis
 
     def _cumulative(self, axis: NDArray[np.float64]) -> NDArray[np.float64]:
-        start, stop = self._edges()
+        start, stop = self._edges
         if stop <= start:
             return np.full(axis.shape, 0.5)
         share = np.clip((axis - start) / (stop - start), 0.0, 1.0)
@@ -209,7 +224,7 @@ class Parameter:
         return np.clip((mass - tail) / (1 - 2 * tail), 0.0, 1.0)
 
     def _quantile(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        start, stop = self._edges()
+        start, stop = self._edges
         share = np.clip(unit, 0.0, 1.0)
         if self.distribution in ("normal", "logNormal"):
             tail = STANDARD_NORMAL.cdf(-SIGMAS)

@@ -96,6 +96,11 @@ class SearchSpace:
         columns = [parameter.from_unit(unit[:, column]) for column, parameter in enumerate(self.parameters)]
         return [dict(zip(self.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
+    def snap(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the unit-cube rows [N, D] of the configurations at `unit`: the middle of its cell for a value."""
+        columns = [parameter.snap(unit[:, column]) for column, parameter in enumerate(self.parameters)]
+        return np.stack(columns, axis=1)
+
     def point(self, index: int) -> dict[str, str]:
         """Return configuration number `index` of a finite space; the last parameter changes fastest."""
         chosen: dict[str, str] = {}
