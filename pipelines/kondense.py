@@ -57,7 +57,8 @@ def run(
         from pipelines.summary import candidate_table
 
         directory = output or new_run_dir()
-        console = Console(width=None if sys.stdout.isatty() else 100)
+        # kfp prints a lot, so standard output is redirected while it runs: this console keeps the real one.
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
         with contextlib.ExitStack() as stack:
             # The server loads torch while this process loads kfp.
             log = directory / "logs" / "warm-server.log"

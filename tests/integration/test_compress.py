@@ -1,0 +1,163 @@
+"""The whole compress pipeline through ``kondense run``: kills, reuse, results.
+
+One run is made, interrupted twice on its way, and looked at by all tests here.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from components.artifacts.model import load_model
+from components.artifacts.report import read_report
+from pipelines.compress import TASKS
+
+SETTINGS = (
+    *("--dataset", "digits", "--seed", "1"),
+    *("--set", "data_prep.image_size=16", "--set", "train.epochs=6", "--set", "prune.epochs=3"),
+    *("--set", "sparsify.epochs=2", "--set", "sparsify.steps=2", "--set", "distill.epochs=3"),
+    *("--set", "evaluate.latency_seconds=0.1"),
+)
+CANDIDATES = {
+    "teacher",
+    "quantized",
+    "pruned",
+    "pruned-quantized",
+    "distilled",
+    "distilled-quantized",
+    "pruned-distilled-quantized",
+    "sparse-packed",
+}
+TIMEOUT_S = 300
+
+
+class Outcome(NamedTuple):
+    """How one command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Workplace:
+    """A directory in which ``kondense run`` is called, and what was seen on the way."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.stage_killed = self.command_killed = self.finished = Outcome(-1, "", "")
+
+    def start(self, output: str, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "from pipelines.kondense import main; main()", "run", *SETTINGS]
+        return subprocess.Popen(
+            [*command, "--output", output],
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", **environment},
+        )
+
+    def run(self, output: str, **environment: str) -> Outcome:
+        with self.start(output, **environment) as process:
+            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        return Outcome(process.returncode, stdout, stderr)
+
+    def interrupt(self, output: str, log: str, kill: Callable[[int], None]) -> Outcome:
+        """Run until ``log`` tells of an epoch, then call ``kill`` with the command's process id."""
+        path = self.directory / output / "logs" / log
+        with self.start(output) as process:
+            deadline = time.monotonic() + TIMEOUT_S
+            while not (path.exists() and "\nepoch 1/" in path.read_text()):
+                assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+                time.sleep(0.005)
+            kill(process.pid)
+            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        return Outcome(process.returncode, stdout, stderr)
+
+    def steps(self, output: str) -> dict[str, bool]:
+        """Return whether each step of a finished run was reused."""
+        timings = json.loads((self.directory / output / "timings.json").read_text())
+        return {step["name"]: step["reused"] for step in timings["steps"]}
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def kill_stage(command: int) -> None:
+    """Kill the stage that the command's fork server runs."""
+    servers = [pid for pid in children(command) if b"warm_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (stage,) = children(servers[0])
+    os.kill(stage, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    place = Workplace(tmp_path_factory.mktemp("workplace"))
+    place.stage_killed = place.interrupt("out", "prune.log", kill_stage)
+    place.command_killed = place.interrupt("out", "distill.log", lambda pid: os.kill(pid, signal.SIGKILL))
+    place.finished = place.run("out")
+    return place
+
+
+def test_a_killed_stage_is_one_line_and_no_result(workplace: Workplace) -> None:
+    assert workplace.stage_killed.code == 1
+    error = workplace.stage_killed.stderr.splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("error: step 'prune' failed: it was ended by SIGKILL; the same command continues")
+    assert workplace.command_killed.code == -signal.SIGKILL
+
+
+def test_the_same_command_finishes_and_reuses_what_was_done(workplace: Workplace) -> None:
+    assert workplace.finished.code == 0, workplace.finished.stderr
+    steps = workplace.steps("out")
+    assert tuple(steps) == TASKS
+    assert all(steps[name] for name in ("data prep", "train teacher", "evaluate teacher", "prune", "evaluate pruned"))
+    assert not steps["distill"]
+
+
+def test_results_are_where_the_readme_says(workplace: Workplace) -> None:
+    output = workplace.directory / "out"
+    report = read_report(output)
+    assert {report["teacher"]["name"], *(each["name"] for each in report["candidates"])} == CANDIDATES
+    assert (output / "report.html").stat().st_size > 10_000
+    assert {path.name for path in (output / "candidates").iterdir()} == CANDIDATES
+    for directory in [*(output / "candidates").iterdir(), output / "chosen"]:
+        load_model(directory)
+    for name in CANDIDATES:
+        assert name in workplace.finished.stdout
+    assert "out/report.html" in workplace.finished.stdout
+    assert {path.stem for path in (output / "logs").glob("*.log")} >= {"publish", "report", "distill"}
+
+
+def test_a_second_run_reuses_everything_but_publishing(workplace: Workplace) -> None:
+    again = workplace.run("again")
+    assert again.code == 0, again.stderr
+    assert {name for name, reused in workplace.steps("again").items() if not reused} == {"publish"}
+    assert again.stdout.count("reused, nothing changed") == len(TASKS) - 1
+    assert (workplace.directory / "again/report.json").read_bytes() == (
+        workplace.directory / "out/report.json"
+    ).read_bytes()
+
+
+def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(workplace: Workplace) -> None:
+    artifacts = workplace.directory / ".cache" / "kondense" / "artifacts"
+    for directory in (*artifacts.glob("*/prune"), *artifacts.glob("*/distill")):
+        shutil.rmtree(directory)
+    fresh = workplace.run("fresh", KONDENSE_CHECKPOINTS="")
+    assert fresh.code == 0, fresh.stderr
+    steps = workplace.steps("fresh")
+    assert steps["train teacher"] and not steps["prune"] and not steps["distill"]
+    for name in CANDIDATES:
+        files = [
+            workplace.directory / output / "candidates" / name / "weights.safetensors" for output in ("out", "fresh")
+        ]
+        assert files[0].read_bytes() == files[1].read_bytes(), name
