@@ -7,6 +7,7 @@ Shapes: N elements of B bytes each.
 import struct
 import zlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from components.artifacts.codec_streams import Reader, Writer
 from components.artifacts.files import ArtifactError
 
 Bytes = NDArray[np.uint8]
+SAMPLE = 2**15
 PLANE = struct.Struct("<BI")  # coder, length of what follows
 
 
@@ -24,11 +26,14 @@ def encode_planes(elements_NB: Bytes) -> bytes:
     parts = []
     for index in range(elements_NB.shape[1]):
         plane_N = np.ascontiguousarray(elements_NB[:, index])
-        coder, content = min(
-            ((number, encode(plane_N)) for number, (encode, _) in enumerate(CODERS)), key=lambda pair: len(pair[1])
-        )
-        parts += [PLANE.pack(coder, len(content)), content]
+        promising = (number for number, coder in enumerate(CODERS) if coder.promises(plane_N))
+        number, content = min(((number, CODERS[number].encode(plane_N)) for number in promising), key=_length)
+        parts += [PLANE.pack(number, len(content)), content]
     return b"".join(parts)
+
+
+def _length(pair: tuple[int, bytes]) -> int:
+    return len(pair[1])
 
 
 def decode_planes(content: bytes, count: int, width: int) -> Bytes:
@@ -48,7 +53,7 @@ def decode_planes(content: bytes, count: int, width: int) -> Bytes:
             raise ArtifactError(
                 f"a byte plane must have a known coder and a length in range, but got {coder}, {length}."
             )
-        plane_N = CODERS[coder][1](content[start : start + length], count)
+        plane_N = CODERS[coder].decode(content[start : start + length], count)
         elements_NB[:, index] = plane_N
         start += length
     if start != len(content):
@@ -100,9 +105,34 @@ def _coded(content: bytes, count: int) -> Bytes:
     return code_symbols(Reader(content), flat(256), count, None).astype(np.uint8)
 
 
+def _always(plane_N: Bytes) -> bool:
+    return True
+
+
+def _sample_deflates(plane_N: Bytes) -> bool:
+    """Deflate a sample from the middle; random mantissas are then not deflated whole, which is slow."""
+    middle = max(0, (len(plane_N) - SAMPLE) // 2)
+    sample = plane_N[middle : middle + SAMPLE].tobytes()
+    return len(zlib.compress(sample, 1)) < 0.97 * len(sample) + 8
+
+
+def _is_uneven(plane_N: Bytes) -> bool:
+    """Tell whether the order-0 entropy is below that of random bytes."""
+    share_K = np.bincount(plane_N, minlength=256) / max(1, len(plane_N))
+    return float(-(share_K * np.log2(np.maximum(share_K, 1e-300))).sum()) < 7.95
+
+
+class Coder(NamedTuple):
+    """How to encode and decode a plane, and whether encoding one is worth a try."""
+
+    encode: Callable[[Bytes], bytes]
+    decode: Callable[[bytes, int], Bytes]
+    promises: Callable[[Bytes], bool]
+
+
 # The number that a plane's header holds is the place in this table: only ever add at the end.
-CODERS: tuple[tuple[Callable[[Bytes], bytes], Callable[[bytes, int], Bytes]], ...] = (
-    (_store, _stored),
-    (_deflate, _inflated),
-    (_code, _coded),
+CODERS = (
+    Coder(_store, _stored, _always),
+    Coder(_deflate, _inflated, _sample_deflates),
+    Coder(_code, _coded, _is_uneven),
 )

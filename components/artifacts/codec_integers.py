@@ -5,6 +5,7 @@ Shapes: R rows (output channels), C columns; N values in the order of the matrix
 
 import dataclasses
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from components.artifacts.codec_streams import Floats, Integers, Reader, Stream,
 from components.artifacts.files import ArtifactError
 
 WIDEST = 1024  # distinct values from the smallest to the largest
-# Smallest and largest value, sparse, levels per octave; then the highest level or, without levels, the mean magnitude.
-HEADER = struct.Struct("<hhBBB")
-DENSITY_STEPS = 2  # levels of row density per octave
+# Smallest and largest value; sparse or not; levels per octave of row density; non-zeros where there are no such levels;
+# levels per octave of row magnitude; the highest of these or, where there are none, the mean magnitude.
+HEADER = struct.Struct("<hhBBIBB")
+DENSITY_STEPS = (0, 1, 2)  # levels of row density per octave that the encoder tries
 MAGNITUDE_STEPS = (0, 1, 3)  # levels of row magnitude per octave that the encoder tries
 Matrix = NDArray[np.int16]
 # Powers of two in steps of a sixth, written out since pow may round differently from machine to machine.
@@ -36,11 +38,12 @@ def decode_integers(content: bytes, rows: int, columns: int) -> Matrix:
     """
     if len(content) < HEADER.size:
         raise ArtifactError(f"an integer stream must have at least {HEADER.size} bytes, but got {len(content)}.")
-    low, high, sparse, steps, levels = HEADER.unpack_from(content)
-    if high < low or high - low >= WIDEST or sparse > 1 or steps not in MAGNITUDE_STEPS:
-        raise ArtifactError(f"an integer stream must have a header in range, but got {low}, {high}, {sparse}, {steps}.")
-    reader = Reader(content[HEADER.size :])
-    return _code(reader, Layout(rows, columns, low, high, bool(sparse), steps, levels), None)
+    low, high, sparse, density_steps, nonzeros, steps, levels = HEADER.unpack_from(content)
+    known_steps = density_steps in DENSITY_STEPS and steps in MAGNITUDE_STEPS
+    if high < low or high - low >= WIDEST or sparse > 1 or not known_steps:
+        raise ArtifactError(f"an integer stream must have a header in range, but has {content[: HEADER.size].hex()}.")
+    layout = Layout(rows, columns, low, high, bool(sparse), density_steps, nonzeros, steps, levels)
+    return _code(Reader(content[HEADER.size :]), layout, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Layout:
     low: int
     high: int
     sparse: bool
+    density_steps: int
+    nonzeros: int
     steps: int
     levels: int
 
@@ -75,10 +80,12 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
         count = np.count_nonzero(matrix_RC) if sparse else matrix_RC.size
         levels = min(255, round(float(np.abs(matrix_RC).sum(dtype=np.int64)) / max(1, count)))
     rows, columns = matrix_RC.shape
-    layout = Layout(rows, columns, low, high, sparse, steps, levels)
+    density_steps = _cheapest_density_steps(matrix_RC) if sparse else 0
+    nonzeros = min(int(np.count_nonzero(matrix_RC)), 2**32 - 1) if sparse and not density_steps else 0
+    layout = Layout(rows, columns, low, high, sparse, density_steps, nonzeros, steps, levels)
     writer = Writer()
     _code(writer, layout, matrix_RC)
-    return HEADER.pack(low, high, sparse, steps, levels) + writer.finish()
+    return HEADER.pack(low, high, sparse, density_steps, nonzeros, steps, levels) + writer.finish()
 
 
 def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
@@ -99,10 +106,14 @@ def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
 
 def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> NDArray[np.bool_]:
     """Code each row's density and then where the matrix is not zero."""
-    most = 1 + DENSITY_STEPS * max(layout.columns, 1).bit_length()
-    known_R = None if matrix_RC is None else _density_levels(matrix_RC)
-    levels_R = code_symbols(stream, flat(most + 1), layout.rows, known_R)
-    density_R = np.minimum(_octaves(levels_R, DENSITY_STEPS), layout.columns) / max(layout.columns, 1)
+    columns = max(layout.columns, 1)
+    if layout.density_steps:
+        known_R = None if matrix_RC is None else _density_levels(matrix_RC, layout.density_steps)
+        highest = 1 + layout.density_steps * columns.bit_length()
+        levels_R = code_symbols(stream, flat(highest + 1), layout.rows, known_R)
+        density_R = np.minimum(_octaves(levels_R, layout.density_steps), columns) / columns
+    else:
+        density_R = np.full(layout.rows, min(1.0, layout.nonzeros / (columns * max(layout.rows, 1))))
     return code_places(stream, density_R, layout.columns, None if matrix_RC is None else matrix_RC != 0)
 
 
@@ -123,10 +134,32 @@ def _code_values(stream: Stream, layout: Layout, level: int, count: int, values_
     return (decoded_N + (layout.skips_zero & (decoded_N >= 0))).astype(np.int16)
 
 
-def _density_levels(matrix_RC: Matrix) -> Integers:
-    """Return 0 for an empty row and else 1 + its non-zeros in octaves, DENSITY_STEPS to one."""
+def _density_levels(matrix_RC: Matrix, steps: int) -> Integers:
+    """Return 0 for an empty row and else 1 + its non-zeros in octaves, ``steps`` to one."""
     count_R = np.count_nonzero(matrix_RC, axis=1)
-    return np.where(count_R == 0, 0, 1 + np.rint(DENSITY_STEPS * np.log2(np.maximum(count_R, 1)))).astype(np.int32)
+    return np.where(count_R == 0, 0, 1 + np.rint(steps * np.log2(np.maximum(count_R, 1)))).astype(np.int32)
+
+
+def _cheapest_density_steps(matrix_RC: Matrix) -> int:
+    """Estimate for which of DENSITY_STEPS the places of non-zeros cost least, the rows' levels included."""
+    rows, columns = matrix_RC.shape
+    count_R = np.count_nonzero(matrix_RC, axis=1)
+
+    def cost(steps: int) -> float:
+        level_R = _density_levels(matrix_RC, steps) if steps else np.zeros(rows, np.int32)
+        rows_L = np.bincount(level_R).astype(np.float64)
+        ones_L = np.bincount(level_R, weights=count_R)
+        cells_L = rows_L * columns
+        places = float((_bits(cells_L) - _bits(ones_L) - _bits(cells_L - ones_L)).sum())
+        levels = float(rows * np.log2(rows) - _bits(rows_L).sum()) + np.count_nonzero(rows_L) * np.log2(rows + 1)
+        return places + levels * (steps > 0)
+
+    return min(DENSITY_STEPS, key=cost)
+
+
+def _bits(count: NDArray[Any]) -> NDArray[Any]:
+    """Return count * log2(count), 0 for 0: the terms that an entropy is made of."""
+    return np.multiply(count, np.log2(np.maximum(count, 1)))
 
 
 def _magnitude_levels(matrix_RC: Matrix, sparse: bool, steps: int) -> Integers:

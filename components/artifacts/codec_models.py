@@ -12,8 +12,8 @@ from components.artifacts.codec_streams import Floats, Integers, Stream
 FIRST_BLOCK = 24  # symbols coded before the model first learns
 SYMBOL_GROWTH = 4  # a block of symbols is a quarter of what came before,
 ROW_GROWTH = 16  # a block of rows a sixteenth
-COLUMN_PRIOR = 4.0  # rows' worth of average density that a column starts with
-PRIOR_WEIGHT = 24.0  # symbols' worth of the prior's shape that a model starts with
+COLUMN_PRIOR = 16.0  # rows' worth of average density that a column starts with
+FLAT_WEIGHT = 24.0  # symbols' worth of counts that a model of which nothing is known starts with
 
 
 def code_symbols(stream: Stream, prior_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
@@ -21,14 +21,14 @@ def code_symbols(stream: Stream, prior_K: Floats, count: int, symbols_N: Integer
 
     Args:
         stream: a Writer or a Reader.
-        prior_K: the shape that is expected before any symbol is known, positive.
+        prior_K: how often each symbol is taken to have come before the first, positive.
         count: N.
         symbols_N: the symbols when writing, None when reading.
     """
     coded = np.empty(count, np.int32)
     if len(prior_K) == 1:
         return stream.symbols(prior_K, count, symbols_N)
-    weight_K = prior_K * (PRIOR_WEIGHT / prior_K.sum())
+    weight_K = prior_K
     start = 0
     while start < count:
         stop = min(count, start + max(FIRST_BLOCK, start // SYMBOL_GROWTH))
@@ -41,7 +41,7 @@ def code_symbols(stream: Stream, prior_K: Floats, count: int, symbols_N: Integer
 
 def flat(count: int) -> Floats:
     """Return the prior of ``count`` symbols of which nothing is known."""
-    return np.ones(count)
+    return np.full(count, FLAT_WEIGHT / count)
 
 
 def peaked(low: int, high: int, mean: float) -> Floats:
@@ -54,8 +54,10 @@ def peaked(low: int, high: int, mean: float) -> Floats:
     """
     ratio = mean / (1.0 + mean)
     falling = np.cumprod(np.full(max(abs(low), abs(high)) + 1, ratio))
-    prior: Floats = falling[np.abs(np.arange(low, high + 1))] + 1e-3 * falling[0] / (high - low + 1)
-    return prior
+    shape = falling[np.abs(np.arange(low, high + 1))] + 1e-3 * falling[0] / (high - low + 1)
+    # The more symbols, the longer it takes to learn them, and the more the shape is worth.
+    weight: Floats = shape * ((12.0 + 0.5 * len(shape)) / shape.sum())
+    return weight
 
 
 def code_places(

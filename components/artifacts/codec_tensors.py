@@ -39,6 +39,8 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise ValueError(f"a tensor's dtype must be one of {', '.join(DTYPES)}, but got {dtype}.")
+    if not tensor.numel():
+        return "raw", b""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     elements_NB = flat.view(torch.uint8).numpy().reshape(flat.numel(), flat.element_size())
     forms = {"raw": elements_NB.tobytes()}
@@ -64,6 +66,8 @@ def decode_tensor(form: str, content: bytes, dtype: str, shape: tuple[int, ...])
     elements_NB = FORMS[form](content, dtype, shape)
     if dtype == "bool" and elements_NB.size and int(elements_NB.max()) > 1:
         raise ArtifactError(f"a bool tensor must hold 0 and 1, but got {int(elements_NB.max())}.")
+    if not elements_NB.size:
+        return torch.empty(shape, dtype=DTYPES[dtype])
     flat = torch.from_numpy(np.require(elements_NB, requirements=["C", "W"]).reshape(-1))
     return flat.view(DTYPES[dtype]).reshape(shape)
 

@@ -1,0 +1,89 @@
+"""Latency, memory and environment: what is measured, never how long it took."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from components.measuring.environment import describe_environment, read_cpu
+from components.measuring.latency import Latency, measure_latency, open_session, predict_onnx
+from components.measuring.memory import peak_memory_bytes
+
+
+def linear(columns: int) -> bytes:
+    """Return an ONNX model that multiplies images [N, 4] by a [4, columns] matrix of ones."""
+    weight = numpy_helper.from_array(np.ones((4, columns), np.float32), "weight")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["images", "weight"], ["logits"])],
+        "linear",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", columns])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+class Recorder:
+    """A stand-in for a session that notes when it runs."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log = name, log
+
+    def get_inputs(self) -> list["Recorder"]:
+        return [self]
+
+    def run(self, _outputs: None, _feed: dict[str, object]) -> None:
+        self.log.append(self.name)
+
+
+def test_models_take_turns_in_alternating_order() -> None:
+    log: list[str] = []
+    sessions = {name: Recorder(name, log) for name in "AB"}
+    times = measure_latency(sessions, np.zeros((1, 4), np.float32), seconds=1e-9, warmup_seconds=0, min_runs=4)
+    assert log == list("AB" + "ABBAABBA")
+    assert [len(each.samples_ms) for each in times.values()] == [4, 4]
+
+
+def test_median_and_percentile() -> None:
+    times = Latency(np.arange(1.0, 102.0)).describe()
+    assert times == {"median": 51.0, "p95": 96.0}
+
+
+def test_real_sessions_have_one_thread_and_positive_times() -> None:
+    session = open_session(linear(3))
+    assert session.get_session_options().intra_op_num_threads == 1
+    times = measure_latency({"only": session}, np.ones((2, 4), np.float32), seconds=0.01)
+    assert 0 < times["only"].median_ms <= times["only"].p95_ms
+
+
+def test_predictions_keep_their_order_over_batches() -> None:
+    images_NC = np.arange(28, dtype=np.float32).reshape(7, 4)
+    logits_NK = predict_onnx(open_session(linear(2)), images_NC, batch_size=3)
+    assert np.array_equal(logits_NK, np.repeat(images_NC.sum(1, keepdims=True), 2, axis=1))
+
+
+def test_peak_memory_holds_the_weights() -> None:
+    assert peak_memory_bytes(linear(1_000_000)) > 4 * 4_000_000
+
+
+def test_a_model_that_does_not_load_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="exit code"):
+        peak_memory_bytes(b"no model")
+
+
+def test_environment_names_the_machine() -> None:
+    found = describe_environment()
+    assert set(found) == {"cpu", "cpu_flags", "cores", "memory_bytes", "gpu", "platform", "versions"}
+    assert found["cpu"] and found["cores"] >= 1 and found["memory_bytes"] > 2**28
+    assert {"python", "torch", "onnxruntime"} <= set(found["versions"])
+
+
+def test_processor_flags_that_matter(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name\t: Some CPU\nflags\t\t: sse avx2 avx512f avx512_vnni amx_int8\n\nflags : none\n")
+    assert read_cpu(cpuinfo) == ("Some CPU", ["avx2", "avx512", "vnni", "amx"])
+    assert read_cpu(tmp_path / "absent")[1] == []
