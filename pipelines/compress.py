@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from components.distill.component import distill
-from components.evaluate.component import evaluate
-from components.prune.component import prune
-from components.quantize.component import quantize
-from components.report.component import report
 from kfp import dsl
 
 from components.data_prep.component import data_prep
+from components.distill.component import distill
+from components.evaluate.component import evaluate
+from components.prune.component import prune
 from components.publish.component import publish
+from components.quantize.component import quantize
+from components.report.component import report
 from components.train.component import train
 from pipelines.parameters import Values, apply
 
@@ -131,44 +131,44 @@ def build_graph(values: Mapping[str, Mapping[str, Any]]) -> None:
     trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
     teacher = trained.outputs["model"]
 
-    def quantized(model: Any, display_name: str) -> Any:
-        task = quantize(dataset=data, model=model, **values["quantize"]).set_display_name(display_name)
-        return task.outputs["quantized"]
-
-    pruning = prune(dataset=data, model=teacher, **values["prune"]).set_display_name("prune")
-    pruned = pruning.outputs["pruned"]
-    distillation = distill(dataset=data, teacher=teacher, **values["distill"]).set_display_name("distill")
-    distilled = distillation.outputs["student"]
-    guided = prune(dataset=data, model=teacher, teacher=teacher, **values["prune"])
-    guided.set_display_name("prune with teacher")
-    sparse = prune(dataset=data, model=teacher, teacher=teacher, **values["sparsify"])
-    sparse.set_display_name("sparsify")
-    packed = quantize(dataset=data, model=sparse.outputs["pruned"], **values["pack"]).set_display_name("pack")
-
-    models = {
-        "quantized": quantized(teacher, "quantize"),
-        "pruned": pruned,
-        "pruned-quantized": quantized(pruned, "quantize pruned"),
-        "distilled": distilled,
-        "distilled-quantized": quantized(distilled, "quantize distilled"),
-        "pruned-distilled-quantized": quantized(guided.outputs["pruned"], "quantize pruned-distilled"),
-        "sparse-packed": packed.outputs["quantized"],
-    }
     reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
-    reference.set_display_name("evaluate teacher")
-    candidates = {"teacher": reference.outputs["candidate"]}
-    for name, model in models.items():
+    candidates = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
+    for name, model in compress_teacher(values, data, teacher).items():
         measured = evaluate(dataset=data, model=model, teacher=teacher, name=name, **values["evaluate"])
-        measured.set_display_name(f"evaluate {name}")
-        candidates[name] = measured.outputs["candidate"]
+        candidates[name] = measured.set_display_name(f"evaluate {name}").outputs["candidate"]
 
     inputs = {name.replace("-", "_"): candidate for name, candidate in candidates.items()}
-    reported = report(**inputs, **values["report"]).set_display_name("report")
-    published = publish(
-        dataset=data, chosen=reported.outputs["chosen"], report=reported.outputs["report"], **values["publish"]
-    )
+    reported = report(**inputs, **values["report"]).set_display_name("report").outputs
+    published = publish(dataset=data, chosen=reported["chosen"], report=reported["report"], **values["publish"])
     # It writes to the object store and compares with what others have published meanwhile.
     published.set_display_name("publish").set_caching_options(False)
+
+
+def compress_teacher(values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any) -> dict[str, Any]:
+    """Make the tasks that compress the teacher and return the models they give, by the candidate's name."""
+
+    def quantized(model: Any, display_name: str, step: str = "quantize") -> Any:
+        task = quantize(dataset=data, model=model, **values[step])
+        return task.set_display_name(display_name).outputs["quantized"]
+
+    def pruned(display_name: str, step: str = "prune", **further: Any) -> Any:
+        task = prune(dataset=data, model=teacher, **further, **values[step])
+        return task.set_display_name(display_name).outputs["pruned"]
+
+    fewer_channels = pruned("prune")
+    distillation = distill(dataset=data, teacher=teacher, **values["distill"]).set_display_name("distill")
+    distilled = distillation.outputs["student"]
+    guided = pruned("prune with teacher", teacher=teacher)
+    sparse = pruned("sparsify", "sparsify", teacher=teacher)
+    return {
+        "quantized": quantized(teacher, "quantize"),
+        "pruned": fewer_channels,
+        "pruned-quantized": quantized(fewer_channels, "quantize pruned"),
+        "distilled": distilled,
+        "distilled-quantized": quantized(distilled, "quantize distilled"),
+        "pruned-distilled-quantized": quantized(guided, "quantize pruned-distilled"),
+        "sparse-packed": quantized(sparse, "pack", "pack"),
+    }
 
 
 def step_arguments(bound: Values, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

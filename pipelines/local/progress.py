@@ -40,6 +40,7 @@ class RunProgress:
         )
         self.overall = self.progress.add_task("all steps", total=steps, figures="")
         self.current = self.overall
+        self.told = ""
 
     def __enter__(self) -> "RunProgress":
         self.progress.start()
@@ -53,11 +54,12 @@ class RunProgress:
     def started(self, step: str) -> None:
         """Show that ``step`` goes on."""
         self.current = self.progress.add_task(step, total=None, figures="")
-        if not self.console.is_terminal:
-            self.console.print(f"{time.strftime('%H:%M:%S')}  {step} ...", highlight=False)
 
     def line(self, step: str, text: str) -> None:
-        """Show the epoch that ``text`` tells, if it does."""
+        """Show the epoch that ``text`` tells, if it does; without a terminal, that the step goes on."""
+        if self.told != step and not self.console.is_terminal:
+            self.told = step  # a step that is reused prints nothing and needs no announcement
+            self.console.print(f"{time.strftime('%H:%M:%S')}  {step} ...", highlight=False)
         found = read_epoch(text)
         if found is None:
             return
