@@ -147,8 +147,8 @@ def test_help_says_description_range_and_default():
     assert "--colour str one of two [red|green; default red]" in text
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_every_stages_defaults_survive_flags(stage):
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"trial"}))  # a trial has a flag that must be given
+def test_every_stages_defaults_survive_texts(stage):
     config = stage_config(stage)()
     assert type(config).from_strings({name: str(value) for name, value in config.to_dict().items()}) == config
 
