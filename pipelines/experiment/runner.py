@@ -226,7 +226,7 @@ class _Runner:
             self.experiment,
             record.name,
             record.assignments,
-            environment=os.environ,
+            environment={"OMP_NUM_THREADS": str(self._threads()), **os.environ},
             overrides=self.overrides,
             metrics_file=directory / METRICS if is_file else None,
         )
@@ -235,6 +235,10 @@ class _Runner:
         self._record({"event": "started", "name": record.name})
         process.start()
         self.processes[record.name] = process
+
+    def _threads(self) -> int:
+        """Return the cores of one trial: trials that all take every core slow each other down."""
+        return max(1, (os.cpu_count() or 1) // self.parallel)
 
     def _stop_trials(self) -> None:
         """Ask all trials to end, wait a little, then end them."""

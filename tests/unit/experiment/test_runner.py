@@ -165,6 +165,15 @@ def test_push_is_read_like_standard_output(tmp_path):
     assert start(document, tmp_path).best.value is not None
 
 
+def test_trials_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert start(scripted("echo loss=$OMP_NUM_THREADS", maxTrialCount=3), tmp_path, parallel=3).best.value == 2.0
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert start(scripted("echo loss=$OMP_NUM_THREADS", maxTrialCount=6), tmp_path, parallel=3).trials == 6
+    assert results(tmp_path)["trials"][-1]["value"] == 5.0
+
+
 def test_a_relative_path_is_beside_the_file(tmp_path):
     (tmp_path / "trial.sh").write_text(FAST)
     document = scripted("")
