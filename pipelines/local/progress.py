@@ -7,11 +7,13 @@ from types import TracebackType
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from pipelines.local.outcome import StepResult
 
 # Stages print `epoch 3/8 train_loss=0.31 validation_accuracy=0.89`, which is also what Katib's collector reads.
 EPOCH = re.compile(r"epoch (\d+)/(\d+)\b(.*)")
+SHOWN = {"train_loss": "loss", "validation_accuracy": "accuracy"}
 FIGURE = re.compile(r"(\w+)=([-+.\deE]+)")
 
 
@@ -27,10 +29,10 @@ class RunProgress:
         self.console = console
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", style="dim"),
+            TextColumn("{task.fields[figures]}", style="dim", table_column=Column(no_wrap=True)),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -64,8 +66,8 @@ class RunProgress:
         if found is None:
             return
         epoch, epochs, figures = found
-        told = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
-        self.progress.update(self.current, completed=epoch, total=epochs, figures=told)
+        told = [f"{short} {figures[name][:6]}" for name, short in SHOWN.items() if name in figures]
+        self.progress.update(self.current, completed=epoch, total=epochs, figures="  ".join(told))
 
     def finished(self, result: StepResult) -> None:
         """Count the step and leave a line about it."""

@@ -1,9 +1,12 @@
+import io
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pipelines.local.outcome import error_in, failure_line
-from pipelines.local.progress import read_epoch
+from pipelines.local.outcome import StepResult, error_in, failure_line
+from pipelines.local.progress import RunProgress, read_epoch
 
 LOG = Path("runs/x/logs/train.log")
 TRACEBACK = [
@@ -51,3 +54,15 @@ def test_an_epoch_line_is_read() -> None:
     figures = {"train_loss": "0.3121", "validation_accuracy": "0.8934", "learning_rate": "1.2e-03"}
     assert read_epoch(line) == (3, 8, figures)
     assert read_epoch("wrote 3/8 files") is None
+
+
+def test_a_terminal_shows_steps_epochs_and_figures_on_one_line() -> None:
+    screen = io.StringIO()
+    with RunProgress(Console(file=screen, force_terminal=True, width=100), 2) as progress:
+        progress.started("train teacher")
+        progress.line("train teacher", "epoch 2/8 train_loss=0.218053 validation_accuracy=0.885 images_per_s=1739")
+        progress.progress.refresh()
+        progress.finished(StepResult("train teacher", False, 3.25, {}))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert re.search(r"train teacher +\S+ +2/8 +loss 0\.2180 +accuracy 0\.885 +0:00:0", text)
+    assert re.search(r"✓ train teacher +3\.2 s", text)
