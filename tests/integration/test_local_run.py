@@ -1,9 +1,13 @@
 """A pipeline under kfp.local with the cache, the logs and the failure lines, on toy components."""
 
 import io
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -115,3 +119,63 @@ def test_kill_9_of_a_step_then_the_same_call_finishes(run: Run) -> None:
 def test_equal_steps_of_one_run_are_done_once(run: Run) -> None:
     results = run(end="same", last_end="same")
     assert [name for name, result in results.items() if result.reused] == ["fit last"]
+
+
+class Engine:
+    """Stands in for the Docker Engine: a container is a process of this machine."""
+
+    def __init__(self) -> None:
+        self.containers = self
+        self.created: list[dict[str, Any]] = []
+
+    def info(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+    def create(self, **arguments: Any) -> "Engine":
+        self.created.append(arguments)
+        return self
+
+    def start(self) -> None:
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment |= self.created[-1]["environment"]
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(self.created[-1]["command"], env=environment, **output)
+
+    def logs(self, **_: Any) -> Any:
+        return self.process.stdout
+
+    def wait(self) -> dict[str, int]:
+        return {"StatusCode": self.process.wait()}
+
+    def remove(self, **_: Any) -> None:
+        self.process.stdout.close()
+
+
+def test_containers_get_the_environment_and_their_failures_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine()
+    monkeypatch.setattr("docker.from_env", lambda: engine)
+    settings = LocalSettings(
+        tmp_path / "out",
+        tmp_path / "cache",
+        "image",
+        ORDER,
+        docker=True,
+        environment={"A": "1"},
+        mounts=[Path("/data")],
+    )
+    with (
+        pytest.raises(StepError, match=r"step 'fit last' failed: sparsity must be in .* \(log: "),
+        RunProgress(Console(file=io.StringIO()), len(ORDER)) as progress,
+    ):
+        run_pipeline(toy, {"last_end": "error"}, settings, progress)
+    first = engine.created[0]
+    assert first["environment"]["A"] == "1"
+    assert first["entrypoint"] == "" and first["network_mode"] == "host" and "auto_remove" not in first
+    assert first["volumes"]["/data"] == {"bind": "/data", "mode": "ro"}
+    assert str(tmp_path / "cache" / "artifacts") in first["volumes"]
+    assert "epoch 2/2" in (tmp_path / "out" / "logs" / "fit-first.log").read_text()
