@@ -10,15 +10,14 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.evaluate.config import EvaluateConfig
-from components.quantize.config import QuantizeConfig
-
 from components.config import Config, check_choice, parse
 from components.data_prep.config import DataPrepConfig
 from components.distill.config import DistillConfig
+from components.evaluate.config import EvaluateConfig
 from components.networks.names import check_form
 from components.prune.config import PruneConfig
 from components.publish.config import PublishConfig
+from components.quantize.config import QuantizeConfig
 from components.report.config import ReportConfig
 from components.train.config import TrainConfig
 from pipelines.profiles import PROFILES, Value
