@@ -1,0 +1,290 @@
+"""Upload the pipelines to Kubeflow Pipelines and make the recurring run: a Job of manifests/pipelines.
+
+Run again, it changes nothing: a version is named by the source revision and the digest of what it runs, and is
+uploaded once; the recurring run is compared with the schedule and replaced only where it differs.
+
+KF_PIPELINES_ENDPOINT is the API's address; KF_PIPELINES_SA_TOKEN_PATH, where the platform asks for one, a file with
+the account's token. KONDENSE_REVISION is in the image; KONDENSE_NAMESPACE is the profile's, on a platform with
+profiles, and KONDENSE_SERVICE_ACCOUNT the account of its runs.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.deploy import job
+
+EXPERIMENT = "kondense"  # the KFP experiment of the recurring runs
+DIGITS = 10  # of a package's digest in a version's name
+REVISION_DIGITS = 12
+PAGE = 100
+CRON_FIELDS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The recurring run that should be there.
+
+    Attributes:
+        name: what the UI shows, and by which it is found again.
+        pipeline: the pipeline that runs, in the version that this image uploads.
+        cron: six fields, seconds first.
+        enabled: False: it is there, but paused.
+        max_concurrency: runs at a time, 1 to 10.
+        parameters: of the pipeline; the others keep their defaults.
+    """
+
+    name: str
+    pipeline: str
+    cron: str
+    enabled: bool = False
+    max_concurrency: int = 1
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.cron.split()) != CRON_FIELDS:
+            raise ValueError(f"cron must have six fields, seconds first (0 0 3 * * *), but got {self.cron!r}.")
+        if not 1 <= self.max_concurrency <= 10:
+            raise ValueError(f"max_concurrency must be in [1, 10], but got {self.max_concurrency}.")
+        if not isinstance(self.enabled, bool):
+            raise ValueError(f"enabled must be true or false, but got {self.enabled!r}.")
+
+
+def read_schedule(path: Path) -> Schedule:
+    """Return the schedule that a file holds (manifests/pipelines/schedule.yaml).
+
+    Raises:
+        ValueError: an unknown key, one missing, or a value outside its range.
+    """
+    content = yaml.safe_load(path.read_text())
+    known = [field.name for field in dataclasses.fields(Schedule)]
+    if (
+        not isinstance(content, dict)
+        or not set(content) <= set(known)
+        or not {"name", "pipeline", "cron"} <= set(content)
+    ):
+        raise ValueError(f"{path} must hold name, pipeline and cron, and may hold {', '.join(known[3:])}.")
+    return Schedule(**content | {"parameters": content.get("parameters") or {}})
+
+
+def compile_all(directory: Path) -> list[Path]:
+    """Compile every pipeline with its defaults into ``directory`` and return the packages."""
+    from pipelines.compile import compile_compress
+    from pipelines.parameters import resolve
+    from pipelines.profiles import DEFAULT_PROFILE
+
+    return compile_compress(resolve(DEFAULT_PROFILE), directory)
+
+
+def version_name(pipeline: str, revision: str, package: bytes) -> str:
+    """Return the name of a pipeline's version, which is a DNS name: KFP may keep versions as Kubernetes objects."""
+    source = re.sub(r"[^a-z0-9-]+", "-", revision.lower())[:REVISION_DIGITS].strip("-") or "unknown"
+    return f"{pipeline}-{source}-{hashlib.sha256(package).hexdigest()[:DIGITS]}"
+
+
+def connect(environment: Mapping[str, str]) -> Any:
+    """Return a ``kfp.Client`` for the address and token that the environment gives.
+
+    Raises:
+        ValueError: no address.
+        OSError: the API does not answer there, or is older than KFP 2.
+    """
+    import warnings
+
+    import kfp
+    import kfp_server_api
+    import urllib3
+    from kfp.client import ServiceAccountTokenVolumeCredentials
+
+    host = environment.get("KF_PIPELINES_ENDPOINT", "")
+    if not host:
+        raise ValueError(
+            "KF_PIPELINES_ENDPOINT must be the address of the API, such as http://ml-pipeline.kubeflow:8888."
+        )
+    token = environment.get("KF_PIPELINES_SA_TOKEN_PATH", "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # kfp greets every user with one
+        try:
+            return kfp.Client(
+                host=host,
+                namespace=environment.get("KONDENSE_NAMESPACE") or "kubeflow",
+                credentials=ServiceAccountTokenVolumeCredentials(token) if token else None,
+            )
+        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
+            raise OSError(f"Kubeflow Pipelines (2.14 or newer) must answer at {host}, but: {_reason(error)}") from None
+
+
+def register(
+    client: Any, packages: list[Path], revision: str, namespace: str | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """Upload every package that is not there yet.
+
+    Args:
+        client: a ``kfp.Client``.
+        packages: compiled pipelines.
+        revision: of the source they were compiled from.
+        namespace: of a profile; None where there are no profiles.
+
+    Yields:
+        Of every pipeline: its name, its id and the id of its version, after a line of what was done.
+    """
+    import kfp_server_api
+
+    for package in packages:
+        content = package.read_bytes()
+        info = next(yaml.safe_load_all(content))["pipelineInfo"]
+        name, version = info["name"], version_name(info["name"], revision, content)
+        scope = {"namespace": namespace} if namespace else {}
+        found = _find(client.list_pipelines, "pipelines", name, **scope)
+        if not found:
+            created = client.pipelines.pipeline_service_create_pipeline(
+                pipeline=kfp_server_api.V2beta1Pipeline(
+                    name=name,
+                    display_name=info.get("displayName") or name,
+                    description=info.get("description"),
+                    **scope,
+                )
+            )
+            print(f"pipeline {name}: made", flush=True)
+            found = [created]
+        pipeline_id = found[0].pipeline_id
+        versions = _find(client.list_pipeline_versions, "pipeline_versions", version, pipeline_id=pipeline_id)
+        if versions:
+            print(f"version {version}: it is there", flush=True)
+        else:
+            description = f"source revision {revision}"
+            versions = [client.upload_pipeline_version(str(package), version, pipeline_id, description=description)]
+            print(f"version {version}: uploaded", flush=True)
+        yield name, pipeline_id, versions[0].pipeline_version_id
+
+
+def schedule_run(
+    client: Any,
+    schedule: Schedule,
+    version: tuple[str, str],
+    *,
+    namespace: str | None = None,
+    service_account: str | None = None,
+) -> Iterator[str]:
+    """Make the recurring run, or replace it if it differs, and say what was done.
+
+    The new one is made before the old ones are deleted: killed in between, the next call finds both and clears up.
+
+    Args:
+        client: a ``kfp.Client``.
+        schedule: what should be there.
+        version: the ids of the pipeline and of its version.
+        namespace: of a profile.
+        service_account: of the runs; None takes the installation's.
+    """
+    pipeline_id, version_id = version
+    experiment = client.create_experiment(EXPERIMENT, namespace=namespace)
+    arguments = {
+        "experiment_id": experiment.experiment_id,
+        "cron_expression": schedule.cron,
+        "max_concurrency": schedule.max_concurrency,
+        "no_catchup": True,
+        "params": dict(schedule.parameters),
+        "pipeline_id": pipeline_id,
+        "version_id": version_id,
+        "enabled": schedule.enabled,
+        "service_account": service_account,
+    }
+    present = _find(client.list_recurring_runs, "recurring_runs", schedule.name, experiment_id=experiment.experiment_id)
+    same = [each for each in present if _matches(each, arguments)]
+    if same:
+        yield f"recurring run {schedule.name}: it is there, {'on' if schedule.enabled else 'paused'}"
+    else:
+        client.create_recurring_run(job_name=schedule.name, **arguments)
+        verb = "replaced" if present else "made"
+        yield f"recurring run {schedule.name}: {verb}, {'on' if schedule.enabled else 'paused'}, {schedule.cron}"
+    for other in present:
+        if other not in same[:1]:
+            client.delete_recurring_run(other.recurring_run_id)
+
+
+def _matches(found: Any, wanted: Mapping[str, Any]) -> bool:
+    cron = found.trigger.cron_schedule if found.trigger else None
+    reference = found.pipeline_version_reference
+    state = {
+        "cron_expression": cron.cron if cron else None,
+        "max_concurrency": int(found.max_concurrency or 0),
+        "no_catchup": bool(found.no_catchup),
+        "params": dict((found.runtime_config.parameters if found.runtime_config else None) or {}),
+        "pipeline_id": reference.pipeline_id if reference else None,
+        "version_id": reference.pipeline_version_id if reference else None,
+        "enabled": found.status == "ENABLED",
+    }
+    # The API fills in the account of runs that were made without one.
+    if wanted["service_account"]:
+        state["service_account"] = found.service_account
+    return all(wanted[key] == value for key, value in state.items())
+
+
+def _find(list_page: Callable[..., Any], field: str, name: str, **scope: Any) -> list[Any]:
+    """Return all objects of that name: KFP's lists come in pages, and filters compare what the UI shows."""
+    found, token = [], ""
+    while True:
+        page = list_page(page_token=token, page_size=PAGE, **scope)
+        found += [
+            each for each in getattr(page, field) or () if name in (getattr(each, "name", None), each.display_name)
+        ]
+        token = page.next_page_token or ""
+        if not token:
+            return found
+
+
+def _reason(error: Any) -> str:
+    """Return what the API said of an error, or why it cannot be reached."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (AttributeError, TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}" if hasattr(error, "status") else str(error)
+
+
+def run(schedule: Path | None, environment: Mapping[str, str]) -> Iterator[str]:
+    """Do the Job's work and say what was done."""
+    import kfp_server_api
+
+    wanted = read_schedule(schedule) if schedule else None
+    namespace = environment.get("KONDENSE_NAMESPACE") or None
+    with tempfile.TemporaryDirectory() as scratch:
+        packages = compile_all(Path(scratch))
+        names = [package.stem for package in packages]
+        if wanted and wanted.pipeline not in names:
+            raise ValueError(f"pipeline must be one of {', '.join(names)}, but the schedule names {wanted.pipeline!r}.")
+        client = connect(environment)
+        try:
+            revision = environment.get("KONDENSE_REVISION") or "unknown"
+            ids = {
+                name: (pipeline, version) for name, pipeline, version in register(client, packages, revision, namespace)
+            }
+            if wanted:
+                account = environment.get("KONDENSE_SERVICE_ACCOUNT") or None
+                yield from schedule_run(
+                    client, wanted, ids[wanted.pipeline], namespace=namespace, service_account=account
+                )
+        except kfp_server_api.ApiException as error:
+            raise OSError(f"Kubeflow Pipelines refused: {_reason(error)}") from None
+
+
+def main() -> int:
+    """Run the Job."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.register", description=__doc__)
+    parser.add_argument("--schedule", type=Path, help="a file with the recurring run; without it none is touched")
+    options = parser.parse_args()
+    return job.run(lambda: run(options.schedule, os.environ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
