@@ -213,3 +213,7 @@ def fail(error: object, code: int) -> None:
 def main() -> None:
     """Run the command."""
     app()
+
+
+if __name__ == "__main__":
+    main()
