@@ -14,7 +14,8 @@ from components.artifacts.quantized import QuantizedTensor
 from components.quantize.grid import SMALLEST_SCALE, largest_scale, round_to_grid, rows, weight_limit
 from components.quantize.layers import quantizable_layers
 
-FRACTIONS = 96  # scales tried, from a quarter of the one that clips nothing up to it
+STEPS_PER_OCTAVE = 128  # scales that bfloat16 holds from one power of two to the next
+SMALL = 2**16  # weights of a tensor up to which every scale is tried; where there are more, every fourth
 
 
 def quantize(model: Model, *, bits: int = 4, granularity: str = "channel") -> Model:
@@ -45,23 +46,19 @@ def quantize(model: Model, *, bits: int = 4, granularity: str = "channel") -> Mo
 def quantize_weight(weight: Tensor, *, bits: int, granularity: str) -> QuantizedTensor:
     """Return ``weight`` on the grid whose scale has the least squared error among those tried.
 
-    Scales have 8 significant bits (bfloat16), so that they cost two bytes each, not four.
+    Tried are the scales that bfloat16 holds, from just above the one that clips nothing down two octaves
+    (one from 5 bits on, where more clipping never pays). So a scale costs two bytes, not four.
     """
     values_RM = rows(weight, granularity)
-    largest_R = largest_scale(weight, bits, granularity)
-    best_R = torch.full_like(largest_R, torch.inf)
-    scale_R = largest_R
-    for fraction in torch.linspace(1.0, 0.25, FRACTIONS):
-        tried_R = coarse(largest_R * fraction)
+    codes_R = largest_scale(weight, bits, granularity).to(torch.bfloat16).view(torch.int16) + 2
+    best_R = torch.full(codes_R.shape, torch.inf)
+    scale_R = torch.empty_like(best_R)
+    for step in range(0, STEPS_PER_OCTAVE * (2 if bits < 5 else 1), 1 if weight.numel() <= SMALL else 4):
+        tried_R = (codes_R - step).view(torch.bfloat16).float().clamp(min=SMALLEST_SCALE)
         error_R = squared_error(values_RM, tried_R, bits)
         scale_R = torch.where(error_R < best_R, tried_R, scale_R)
         best_R = torch.minimum(error_R, best_R)
     return round_to_grid(weight, scale_R, bits)
-
-
-def coarse(scale_R: Tensor) -> Tensor:
-    """Return positive float32 scales that bfloat16 holds exactly."""
-    return scale_R.to(torch.bfloat16).float().clamp(min=SMALLEST_SCALE)
 
 
 def squared_error(values_RM: Tensor, scale_R: Tensor, bits: int) -> Tensor:

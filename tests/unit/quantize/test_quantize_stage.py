@@ -1,0 +1,100 @@
+"""The quantize stage: artifacts in, an artifact out, and what it refuses."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.artifacts.dataset import Split, load_dataset, save_dataset
+from components.artifacts.model import load_model, save_model
+from components.measuring.accuracy import predict
+from components.quantize import observers, stage
+from components.quantize.config import CALIBRATIONS, METHODS, QuantizeConfig
+from tests.quantize_makers import make_dataset, make_model
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dataset and a float model of it."""
+    folder = tmp_path_factory.mktemp("quantize")
+    dataset = make_dataset(size=16)
+    save_dataset(folder / "dataset", dataset)
+    save_model(folder / "model", make_model("resnet8", dataset, width=0.5))
+    return folder / "dataset", folder / "model"
+
+
+def run(config: QuantizeConfig, places: tuple[Path, Path], output: Path) -> dict[str, float]:
+    return stage.run(config, dataset_dir=places[0], model_dir=places[1], quantized_dir=output)
+
+
+def test_the_config_lists_the_methods_and_calibrations() -> None:
+    assert set(METHODS) == set(stage.METHODS)
+    assert set(CALIBRATIONS) == set(observers.CALIBRATIONS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bits", [2, 8])
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_the_artifact_computes_what_was_measured(
+    method: str, bits: int, granularity: str, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = QuantizeConfig(method=method, bits=bits, granularity=granularity, calibration="percentile")
+    metrics = run(config, places, tmp_path / "quantized")
+    dataset, model = load_dataset(places[0]), load_model(tmp_path / "quantized")
+    predictions_N = predict(model.module, dataset.validation, dataset).argmax(1)
+    assert metrics["validation_accuracy"] == float((predictions_N == dataset.validation.labels).double().mean())
+    assert {tensor.bits for tensor in model.quantized.values()} == {bits}
+    assert bool(model.activations) == (method == "static")
+    record = model.lineage[-1]
+    assert record["stage"] == "quantize"
+    assert record["config"] == config.to_dict()
+    assert set(record["inputs"]) == {"dataset", "model"}
+    assert record["details"]["float_layers"] == []
+
+
+def test_the_same_seed_gives_the_same_artifact(places: tuple[Path, Path], tmp_path: Path) -> None:
+    config = QuantizeConfig(calibration_images=50)
+    for name in ("first", "second"):
+        run(config, places, tmp_path / name)
+    first, second = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+    run(dataclasses.replace(config, seed=1), places, tmp_path / "other")
+    assert load_model(tmp_path / "other").activations != load_model(tmp_path / "first").activations
+
+
+def test_a_quantized_model_is_refused(places: tuple[Path, Path], tmp_path: Path) -> None:
+    run(QuantizeConfig(), places, tmp_path / "quantized")
+    with pytest.raises(ValueError, match="quantized once, but .* is quantized already"):
+        run(QuantizeConfig(method="weight_only"), (places[0], tmp_path / "quantized"), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_calibration_on_one_class_is_refused(places: tuple[Path, Path], tmp_path: Path) -> None:
+    dataset = load_dataset(places[0])
+    only_3 = torch.full_like(dataset.train.labels, 3)
+    one_class = dataclasses.replace(dataset, train=Split(dataset.train.images, only_3))
+    save_dataset(tmp_path / "dataset", one_class)
+    with pytest.raises(ValueError, match="at least 2 classes, but all 400 are of class 'class 3'"):
+        run(QuantizeConfig(), (tmp_path / "dataset", places[1]), tmp_path / "quantized")
+    with pytest.raises(ValueError, match="at least 2 classes, but all 1 are"):
+        run(QuantizeConfig(calibration_images=1), places, tmp_path / "quantized")
+    assert not (tmp_path / "quantized").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"bits": 1}, "bits must be in [2, 8], but got 1."),
+        ({"bits": 9}, "bits must be in [2, 8], but got 9."),
+        ({"method": "dynamical"}, "method must be one of static, weight_only, but got 'dynamical'."),
+        ({"granularity": "group"}, "granularity must be one of channel, tensor, but got 'group'."),
+        ({"calibration": "best"}, "calibration must be one of minmax, percentile, but got 'best'."),
+        ({"percentile": 100.5}, "percentile must be in [50, 100], but got 100.5."),
+        ({"calibration_images": 0}, "calibration_images must be in [1, 1000000], but got 0."),
+    ],
+)
+def test_values_out_of_range_are_refused(values: dict[str, object], rule: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        QuantizeConfig(**values)
+    assert str(caught.value) == rule
