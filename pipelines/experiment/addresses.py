@@ -18,7 +18,7 @@ ADDRESS = re.compile(r"DATASET_URI|STORE_URI|TEACHER_URI|MINIO_[A-Z_]+")
 PREPARED = re.compile(rf".*/datasets/({'|'.join(DATASETS)})/?")
 
 
-class InputError(RuntimeError):
+class InputError(OSError):
     """The data set of an Experiment could not be prepared on this machine."""
 
 

@@ -87,6 +87,9 @@ def run(
     addresses = local_addresses(experiment, output, cache_dir(), machine)
     output.mkdir(parents=True, exist_ok=True)
     with Journal(output / JOURNAL, experiment=digest(experiment)) as journal:
+        for name in (RESULTS, PAGE):
+            for abandoned in output.glob(f".{name}.*"):  # half written at a kill
+                abandoned.unlink()
         runner = _Runner(
             experiment=experiment,
             output=output,

@@ -108,7 +108,8 @@ def parse(document: Any, *, source: str = "the Experiment") -> Experiment:
     violations: list[Violation] = []
     typed: dict[str, Any] = fields.typed(document, fields.EXPERIMENT, "", violations)
     _fill_defaults(typed)
-    violations += rules.broken(typed)
+    told = {violation.path for violation in violations}  # a field of a wrong type is not also a missing one
+    violations += [violation for violation in rules.broken(typed) if violation.path not in told]
     if violations:
         raise ExperimentError(source, violations)
     return _experiment(typed)

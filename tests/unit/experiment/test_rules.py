@@ -199,6 +199,12 @@ def test_all_errors_are_told_at_once():
     assert all(BROKEN[case][1] in text for case in cases)
 
 
+def test_a_field_of_a_wrong_type_is_told_once():
+    document = experiment()
+    BROKEN["unquoted number"][0](document)
+    assert message(document).count("feasibleSpace.min") == 1
+
+
 def test_device_resources_may_have_any_name():
     document = experiment()
     container(document)["resources"] = {"limits": {"example.com/tpu": 1}, "requests": {"memory": "1Gi"}}

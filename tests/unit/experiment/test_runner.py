@@ -265,9 +265,11 @@ def test_a_killed_run_continues_without_repeating_a_finished_trial(tmp_path):
     journal = tmp_path / "out" / "journal.jsonl"
     journal.write_bytes(journal.read_bytes() + b'{"event":"finis')  # as a kill in the middle of a write leaves it
     json.loads((tmp_path / "out" / "results.json").read_text())  # whole, although the run was killed
+    (tmp_path / "out" / ".results.json.1-x").write_text("{")
     process = launch(document, tmp_path)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
+    assert not list((tmp_path / "out").glob(".*"))
     ended = [event["name"] for event in events(tmp_path, "finished")]
     assert len(ended) == len(set(ended)) == 18
     runs = collections.Counter((tmp_path / "runs").read_text().split())
