@@ -32,7 +32,7 @@ def test_error_is_the_least_that_two_byte_scales_allow(bits: int, granularity: s
     found_R = squared_error(values_RM, tensor.scale, bits)
     assert tensor.scale.shape == ((6,) if granularity == "channel" else (1,))
     for values_M, found in zip(values_RM, found_R.tolist(), strict=True):
-        assert found == pytest.approx(brute_force(values_M, bits), rel=1e-4)
+        assert found <= brute_force(values_M, bits) * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
