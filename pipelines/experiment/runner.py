@@ -22,7 +22,8 @@ from typing import Any
 from components.search.history import Status
 from components.search.space import SearchSpace
 from components.search.suggesters import SUGGESTERS
-from pipelines.experiment import local_rules, metrics, page, results, template
+from components.tune import page
+from pipelines.experiment import local_rules, metrics, results, template
 from pipelines.experiment.addresses import local_addresses
 from pipelines.experiment.journal import Journal
 from pipelines.experiment.live import Display

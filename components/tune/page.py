@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a local run: the template beside this file with the results put into it.
+"""One self-contained HTML page of a search: the template beside this file with the results put into it.
 
 It holds its data, styles and drawing code inline and fetches nothing, so it also shows in a sandboxed frame.
 """
@@ -16,7 +16,7 @@ TITLE, DATA, TABLE = "{{title}}", "{{data}}", "{{table}}"
 
 
 def write(path: Path, summary: dict[str, Any]) -> None:
-    """Write the page of a run, whole or not at all.
+    """Write the page of a search, whole or not at all.
 
     Args:
         path: the file.
@@ -27,7 +27,7 @@ def write(path: Path, summary: dict[str, Any]) -> None:
 
 def render(summary: dict[str, Any]) -> str:
     """Return the page's text."""
-    template = resources.files("pipelines.experiment").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    template = resources.files("components.tune").joinpath(TEMPLATE).read_text(encoding="utf-8")
     # Inside a script element only "<" could end the data; JSON may write it as an escape.
     data = json.dumps(summary, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     filled = template.replace(TITLE, html.escape(f"{summary['experiment']}: {summary['algorithm']}"))

@@ -3,7 +3,8 @@
 import json
 import re
 
-from pipelines.experiment import page, results
+from components.tune import page
+from pipelines.experiment import results
 from pipelines.experiment.spec import parse
 from pipelines.experiment.state import Outcome, State
 from tests.unit.experiment.example import experiment
