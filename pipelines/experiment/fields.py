@@ -1,7 +1,7 @@
 """The fields of a Katib Experiment and their types, as its CustomResourceDefinition states them.
 
 A type is a Python type, a one-element list (a list of that type) or a dictionary of fields;
-``dict`` alone is an object whose content is checked elsewhere.
+``dict`` alone is an object whose content is checked elsewhere, ``object`` alone is anything.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,22 @@ FieldType = type | list[Any] | dict[str, Any]
 EXPERIMENT: dict[str, FieldType] = {
     "apiVersion": str,
     "kind": str,
-    "metadata": {"name": str, "namespace": str, "labels": dict, "annotations": dict},
+    "metadata": {
+        "name": str,
+        "namespace": str,
+        "labels": dict,
+        "annotations": dict,
+        # What else an object read back from a cluster carries.
+        "creationTimestamp": object,
+        "finalizers": object,
+        "generateName": object,
+        "generation": object,
+        "managedFields": object,
+        "ownerReferences": object,
+        "resourceVersion": object,
+        "uid": object,
+    },
+    "status": object,
     "spec": {
         "objective": {
             "type": str,
@@ -120,6 +135,8 @@ def _typed_fields(
 
 
 def _has_type(value: object, expected: type) -> bool:
+    if expected is object:
+        return True
     if isinstance(value, bool):
         return expected is bool
     return isinstance(value, (int, float) if expected is float else expected)

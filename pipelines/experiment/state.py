@@ -100,8 +100,12 @@ class State:
         return change
 
     def history(self) -> History:
-        """Return what a suggester works from."""
-        records = self.trials.values()
+        """Return what a suggester works from: what Katib's controller sends.
+
+        It leaves out trials without metrics. With them a search could learn a little more here than on a cluster,
+        but the same file would propose other trials.
+        """
+        records = [record for record in self.trials.values() if record.status is not Status.METRICS_UNAVAILABLE]
         return History(
             trials=tuple(Trial(record.name, record.assignments, record.status, record.value) for record in records),
             issued=self.settings.get(SETTING, ""),

@@ -1,6 +1,7 @@
 """The Experiments in ``manifests/experiments`` hold what a cluster and what a laptop need."""
 
 import argparse
+import datetime
 import json
 import os
 import re
@@ -12,13 +13,14 @@ import kubernetes_validate
 import numpy as np
 import pytest
 import yaml
+from kubeflow.katib import models as katib_models
 
 from components.config import add_flags, from_flags
 from components.search.space import SearchSpace
 from components.search.suggesters import SUGGESTERS
 from components.trial.config import TrialConfig
-from pipelines.experiment import local_rules, metrics, template
-from pipelines.experiment.spec import load
+from pipelines.experiment import fields, local_rules, metrics, template
+from pipelines.experiment.spec import load, parse
 
 FOLDER = Path(__file__).parents[3] / "manifests" / "experiments"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "kustomization")
@@ -163,3 +165,39 @@ def test_the_trial_takes_every_configuration_of_the_space(name):
         config = from_flags(parser.parse_args(argv[4:]), TrialConfig)
         assert config.max_epochs == 9
         assert config.lr == float(assignments["lr"])
+
+
+NAMES = {str: "str", int: "int", float: "float", bool: "bool"}
+
+
+def same_fields(expected, model, path):
+    """Compare a type of `fields` with a model of Katib's SDK."""
+    if model in NAMES.values():
+        assert NAMES[expected] == model, path
+    elif match := re.fullmatch(r"list\[(.+)\]", model):
+        if expected != [dict]:
+            same_fields(expected[0], match[1], f"{path}[]")
+    elif isinstance(expected, dict):
+        types = getattr(katib_models, model).openapi_types
+        names = getattr(katib_models, model).attribute_map
+        assert {names[key] for key in types} == set(expected), path
+        for key, kind in types.items():
+            same_fields(expected[names[key]], kind, f"{path}.{names[key]}")
+    else:
+        assert expected is dict, path  # checked by the rules, or left to the cluster
+
+
+def test_the_known_fields_are_katibs():
+    same_fields(fields.EXPERIMENT["spec"], "V1beta1ExperimentSpec", "spec")
+
+
+def test_an_experiment_read_back_from_a_cluster_is_taken():
+    document = yaml.safe_load((FOLDER / "random.yaml").read_text())
+    document["metadata"] |= {
+        "uid": "1",
+        "generation": 2,
+        "creationTimestamp": datetime.datetime.now(),
+        "finalizers": [],
+    }
+    document["status"] = {"trials": 3}
+    parse(document)
