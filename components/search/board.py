@@ -47,17 +47,17 @@ class Board:
         sign = -1.0 if history.goal == "maximize" else 1.0
         reported = {trial.name: trial for trial in history.trials}
         for bracket, digests in enumerate(self.ledger.digests):
-            values: list[Mapping[str, str] | None] = [None] * len(digests)
+            values: list[Mapping[str, str] | None] = []
             rungs = []
             for level, configs in enumerate(self.ledger.issued(bracket)):
                 start = f"{self.experiment}-b{bracket}r{level}c"
-                losses = [FAILED] * len(configs)
-                for position, config in enumerate(configs):
-                    trial = reported.get(f"{start}{config}-{digests[config]}")
-                    if trial is not None:
-                        losses[position] = _loss(trial, sign)
+                trials = [reported.get(f"{start}{config}-{digests[config]}") for config in configs]
+                rungs.append(Rung(configs, [_loss(trial, sign) for trial in trials]))
+                if level == 0:
+                    values = [None if trial is None else trial.assignments for trial in trials]
+                for config, trial in zip(configs, trials, strict=True) if level else ():
+                    if trial is not None and values[config] is None:
                         values[config] = trial.assignments
-                rungs.append(Rung(configs, losses))
             self.rungs.append(rungs)
             self.assignments.append(values)
 
@@ -93,9 +93,10 @@ class Board:
         rungs[issued.rung].losses.append(PENDING)
 
 
-def _loss(trial: Trial, sign: float) -> float:
-    if trial.status in UNFINISHED:
-        return PENDING
-    if trial.status in VALUED and trial.value is not None and math.isfinite(trial.value):
-        return sign * trial.value
-    return FAILED
+def _loss(trial: Trial | None, sign: float) -> float:
+    if trial is None:
+        return FAILED
+    if trial.status in VALUED:
+        value = trial.value
+        return sign * value if value is not None and math.isfinite(value) else FAILED
+    return PENDING if trial.status in UNFINISHED else FAILED

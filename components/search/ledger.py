@@ -71,28 +71,27 @@ class Ledger:
         """
         self.digests: list[list[str]] = []
         self.promoted: list[list[list[int]]] = []
-        for part in text.split(";") if text else ():
+        self._texts = text.split(";") if text else []
+        self._changed: set[int] = set()
+        for part in self._texts:
             first, *higher = part.split("/")
             try:
                 packed = base64.b64decode(first, altchars=b"-_", validate=True).hex()
-                promoted = [[int(config) for config in rung.split(",")] for rung in higher]
+                promoted = [list(map(int, rung.split(","))) for rung in higher]
             except (binascii.Error, ValueError):
                 raise ValueError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.") from None
             self.digests.append([packed[i : i + 6] for i in range(0, len(packed), 6)])
             self.promoted.append(promoted)
-        self.known = {digest for bracket in self.digests for digest in bracket}
+        self.known = set().union(*self.digests)
 
     def text(self) -> str:
         """Return the setting's text."""
-        return ";".join(
-            "/".join(
-                [
-                    base64.b64encode(bytes.fromhex("".join(digests)), altchars=b"-_").decode(),
-                    *(",".join(map(str, rung)) for rung in promoted),
-                ]
-            )
-            for digests, promoted in zip(self.digests, self.promoted, strict=True)
-        )
+        for bracket in self._changed:
+            packed = bytes.fromhex("".join(self.digests[bracket]))
+            higher = (",".join(map(str, rung)) for rung in self.promoted[bracket])
+            self._texts[bracket] = "/".join([base64.b64encode(packed, altchars=b"-_").decode(), *higher])
+        self._changed.clear()
+        return ";".join(self._texts)
 
     def issued(self, bracket: int) -> list[list[int]]:
         """Return the configurations issued in each rung of a bracket."""
@@ -102,12 +101,14 @@ class Ledger:
         """Open the next bracket."""
         self.digests.append([])
         self.promoted.append([])
+        self._texts.append("")
 
     def add(self, bracket: int, assignments: Mapping[str, str], resource_name: str | None = None) -> Identity:
         """Enter a new configuration in the lowest rung of a bracket."""
         value = digest(assignments, resource_name)
         self.digests[bracket].append(value)
         self.known.add(value)
+        self._changed.add(bracket)
         return Identity(bracket, 0, len(self.digests[bracket]) - 1, value)
 
     def promote(self, bracket: int, rung: int, config: int) -> Identity:
@@ -115,4 +116,5 @@ class Ledger:
         while len(self.promoted[bracket]) < rung:
             self.promoted[bracket].append([])
         self.promoted[bracket][rung - 1].append(config)
+        self._changed.add(bracket)
         return Identity(bracket, rung, config, self.digests[bracket][config])

@@ -40,19 +40,16 @@ class Encoding:
 
 def encode(space: SearchSpace, unit: Array) -> Encoding:
     """Encode unit-cube rows [N, D]; two different values of a categorical are at distance 1."""
-    axes, trend = [], []
-    for column, parameter in enumerate(space.parameters):
-        x = unit[:, column]
-        if parameter.ordered:
-            centred = 2 * x - 1
-            axes.append(x[:, np.newaxis])
-            trend.append(np.stack([centred, 0.7 * (1.5 * centred**2 - 0.5)], axis=1))
-        else:
-            levels = len(parameter.values)
-            index = np.minimum((x * levels).astype(np.int64), levels - 1)
-            one_hot = np.eye(levels)[index]
-            axes.append(one_hot * math.sqrt(0.5))
-            trend.append((one_hot - 1 / levels) * math.sqrt(2))
+    ordered = np.array([parameter.ordered for parameter in space.parameters])
+    numbers = unit[:, ordered]
+    slope = 2 * numbers - 1
+    axes, trend = [numbers], [slope, 0.7 * (1.5 * slope**2 - 0.5)]
+    for column in np.flatnonzero(~ordered):
+        levels = len(space.parameters[column].values)
+        index = np.minimum((unit[:, column] * levels).astype(np.int64), levels - 1)
+        one_hot = np.eye(levels)[index]
+        axes.append(one_hot * math.sqrt(0.5))
+        trend.append((one_hot - 1 / levels) * math.sqrt(2))
     return Encoding(np.concatenate(axes, axis=1), np.concatenate(trend, axis=1) / math.sqrt(len(space.parameters)))
 
 

@@ -98,8 +98,11 @@ class SearchSpace:
 
     def snap(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the unit-cube rows [N, D] of the configurations at `unit`: the middle of its cell for a value."""
-        columns = [parameter.snap(unit[:, column]) for column, parameter in enumerate(self.parameters)]
-        return np.stack(columns, axis=1)
+        snapped = unit.copy()
+        for column, parameter in enumerate(self.parameters):
+            if parameter.levels is not None:
+                snapped[:, column] = parameter.snap(unit[:, column])
+        return snapped
 
     def point(self, index: int) -> dict[str, str]:
         """Return configuration number `index` of a finite space; the last parameter changes fastest."""

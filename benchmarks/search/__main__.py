@@ -1,0 +1,62 @@
+"""`python -m benchmarks.search`: how good and how fast the search methods are.
+
+    python -m benchmarks.search --seeds 50 --optimizers random,hyperband,bohb --output search.json
+    python -m benchmarks.search --seeds 10 --optimizers bohb,optuna,hpbandster,dehb --problems counting-8
+    python -m benchmarks.search --parts cost,clock
+
+The parts: `quality` (regret under one budget), `cost` (seconds per suggestion), `clock` (16 workers on a simulated
+clock). Peers run in environments of their own, which uv makes on first use and keeps in its cache.
+"""
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+from benchmarks.search import clock, cost, quality
+from benchmarks.search.problems import PROBLEMS
+
+PARTS = ("quality", "cost", "clock")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.partition("\n")[0])
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--seeds", type=int, default=10, help="runs per problem and optimizer, seeds 0, 1, ...")
+    parser.add_argument("--problems", default=",".join(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
+    parser.add_argument("--optimizers", default="random,hyperband,bohb", help=f"of {', '.join(quality.OPTIMIZERS)}")
+    parser.add_argument("--output", type=Path, help="JSON file; written anew after every run")
+    arguments = parser.parse_args()
+    parts, problems = _choose(arguments.parts, PARTS), _choose(arguments.problems, PROBLEMS)
+    optimizers = _choose(arguments.optimizers, quality.OPTIMIZERS)
+
+    report: dict[str, object] = {"python": platform.python_version(), "machine": platform.machine()}
+    if "quality" in parts:
+        results = []
+        for result in quality.measure(problems, optimizers, range(arguments.seeds)):
+            results.append(result)
+            report["quality"] = [done.as_json() for done in results]
+            _write(arguments.output, report)
+        print("\n".join([*quality.table(results), *quality.savings(results)]), flush=True)
+    for part, module in (("cost", cost), ("clock", clock)):
+        if part in parts:
+            report[part] = module.measure()
+            print("\n".join(module.table(report[part])), flush=True)
+            _write(arguments.output, report)
+
+
+def _choose(text: str, known: object) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in known:  # type: ignore[operator]
+            raise SystemExit(f"unknown name {name!r}; there are {', '.join(known)}.")  # type: ignore[call-overload]
+    return names
+
+
+def _write(path: Path | None, report: dict[str, object]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

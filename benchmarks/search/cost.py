@@ -1,0 +1,83 @@
+"""Seconds per suggestion: the whole call, from strings to strings, 16 parameters."""
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from components.search.history import History, Status, Trial
+from components.search.ledger import identity
+from components.search.proposal import Proposal
+from components.search.space import Parameter, SearchSpace
+from components.search.suggesters import SUGGESTERS
+
+DIMENSIONS = 16
+OBSERVATIONS = (100, 1_000, 10_000)
+REPEATS = 15
+BANDS = {"resource_name": "epochs"}
+CASES: dict[str, tuple[str, dict[str, str]]] = {
+    "random": ("random", {}),
+    "tpe": ("tpe", {"random_fraction": "0"}),
+    "hyperband": ("hyperband", BANDS),
+    "bohb-density": ("bohb", BANDS | {"model": "density", "random_fraction": "0"}),
+    "bohb": ("bohb", BANDS | {"random_fraction": "0"}),
+}
+
+
+def measure() -> list[dict[str, Any]]:
+    """Time the draw of one new configuration after a number of finished trials."""
+    rows = []
+    for name, (method, settings) in CASES.items():
+        for observations in OBSERVATIONS:
+            space, history = _history(method in ("hyperband", "bohb"), observations)
+            seconds = []
+            for seed in range(REPEATS):
+                start = time.perf_counter()
+                SUGGESTERS[method].suggest(space, settings, seed, history, 1)
+                seconds.append(time.perf_counter() - start)
+            rows.append(
+                {
+                    "optimizer": name,
+                    "observations": len(history.trials),
+                    "median_s": statistics.median(seconds),
+                    "best_s": min(seconds),
+                    "ledger_bytes": len(history.issued),
+                }
+            )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [f"{'optimizer':<15}{'observations':>13}{'median s':>11}{'best s':>9}{'ledger':>9}"]
+    for row in rows:
+        lines.append(
+            f"{row['optimizer']:<15}{row['observations']:>13}{row['median_s']:>11.4f}{row['best_s']:>9.4f}"
+            f"{row['ledger_bytes']:>9}"
+        )
+    return lines
+
+
+def _history(banded: bool, observations: int) -> tuple[SearchSpace, History]:
+    """Return at least this many finished trials, after which the next is a new configuration."""
+    rng = np.random.default_rng(0)
+    parameters = [Parameter(f"x{i}", "double", 0.0, 1.0) for i in range(DIMENSIONS)]
+    space = SearchSpace((*parameters, *([Parameter("epochs", "int", 1, 81)] if banded else [])))
+    method, settings = ("hyperband", BANDS) if banded else ("random", {})
+    trials: list[Trial] = []
+    issued = ""
+    while True:
+        history = History(tuple(trials), issued)
+        batch = min(81, observations - len(trials)) if banded else observations
+        suggestion = SUGGESTERS[method].suggest(space, settings, 0, history, max(batch, 1))
+        first = identity(suggestion.proposals[0].name)
+        if len(trials) >= observations and first is not None and first.rung == 0:
+            return space, history
+        issued = suggestion.settings["issued"]
+        for proposal in suggestion.proposals:
+            trials.append(Trial(proposal.name, proposal.assignments, Status.SUCCEEDED, _loss(proposal, rng)))
+
+
+def _loss(proposal: Proposal, rng: np.random.Generator) -> float:
+    distance = sum((float(proposal.assignments[f"x{i}"]) - 0.3) ** 2 for i in range(DIMENSIONS))
+    return distance + 0.1 * float(rng.standard_normal())

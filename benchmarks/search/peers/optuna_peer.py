@@ -1,0 +1,39 @@
+"""Optuna: multivariate TPE with HyperbandPruner. Runs in its own environment; see `process`."""
+
+import json
+import sys
+
+import optuna
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+problem = json.loads(sys.stdin.readline())
+
+
+def evaluate(values: dict[str, object], resource: int) -> float:
+    print(json.dumps({"values": values, "resource": resource}), flush=True)
+    return float(json.loads(sys.stdin.readline())["loss"])
+
+
+def objective(trial: optuna.Trial) -> float:
+    values = {
+        p["name"]: trial.suggest_categorical(p["name"], p["values"])
+        if p["values"]
+        else trial.suggest_float(p["name"], p["low"], p["high"])
+        for p in problem["parameters"]
+    }
+    resource = problem["min"]
+    while True:
+        loss = evaluate(values, resource)
+        trial.report(loss, resource)
+        if resource == problem["max"]:
+            return loss
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        resource *= 3
+
+
+study = optuna.create_study(
+    sampler=optuna.samplers.TPESampler(seed=problem["seed"], multivariate=True),
+    pruner=optuna.pruners.HyperbandPruner(problem["min"], problem["max"], reduction_factor=3),
+)
+study.optimize(objective, n_trials=1_000_000)

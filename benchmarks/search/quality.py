@@ -1,0 +1,92 @@
+"""Regret of the incumbent under one budget, for our methods and their peers."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from benchmarks.search.accounting import MARKS, Optimizer, Trace, run
+from benchmarks.search.ours import Ours
+from benchmarks.search.peers.process import Peer
+from benchmarks.search.problems import PROBLEMS, Problem
+
+OPTIMIZERS: dict[str, Callable[[Problem, int], Optimizer]] = {
+    "random": lambda problem, seed: Ours("random", problem, seed),
+    "tpe": lambda problem, seed: Ours("tpe", problem, seed),
+    "hyperband": lambda problem, seed: Ours("hyperband", problem, seed),
+    "hyperband-floor": lambda problem, seed: Ours("hyperband", problem, seed, {"bracket_sizes": "floor"}),
+    "bohb": lambda problem, seed: Ours("bohb", problem, seed),
+    "bohb-density": lambda problem, seed: Ours("bohb", problem, seed, {"model": "density"}),
+    "optuna": lambda problem, seed: Peer("optuna", problem, seed),
+    "hpbandster": lambda problem, seed: Peer("hpbandster", problem, seed),
+    "dehb": lambda problem, seed: Peer("dehb", problem, seed),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Args:
+        steps: changes of the incumbent: (cost in multiples of the maximum resource, true regret).
+    """
+
+    problem: str
+    optimizer: str
+    seed: int
+    seconds: float
+    steps: list[tuple[float, float]]
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def measure(problems: Iterable[str], optimizers: Iterable[str], seeds: Iterable[int]) -> Iterable[Result]:
+    """Run every optimizer on every problem with every seed, and yield each run as it ends."""
+    seeds = list(seeds)
+    for problem in problems:
+        for name in optimizers:
+            for seed in seeds:
+                start = time.perf_counter()
+                trace = run(OPTIMIZERS[name](PROBLEMS[problem], seed), PROBLEMS[problem], seed)
+                yield Result(problem, name, seed, round(time.perf_counter() - start, 2), trace.steps)
+
+
+def regrets(results: list[Result]) -> np.ndarray:
+    """Return the incumbents' regrets at MARKS, [runs, marks]."""
+    return np.array([[Trace(result.steps).regret_at(mark) for mark in MARKS] for result in results])
+
+
+def table(results: list[Result]) -> list[str]:
+    """Return lines of mean regret and standard error at MARKS, for each problem and optimizer."""
+    lines = [f"{'problem':<16}{'optimizer':<17}{'runs':>5}" + "".join(f"{f'{mark}x':>17}" for mark in MARKS)]
+    for problem, optimizer in dict.fromkeys((result.problem, result.optimizer) for result in results):
+        chosen = [result for result in results if (result.problem, result.optimizer) == (problem, optimizer)]
+        values = regrets(chosen)
+        errors = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.full(len(MARKS), np.nan)
+        cells = "".join(f"{f'{m:.4f} +- {e:.4f}':>17}" for m, e in zip(values.mean(axis=0), errors, strict=True))
+        lines.append(f"{problem:<16}{optimizer:<17}{len(chosen):>5}{cells}")
+    return lines
+
+
+def savings(results: list[Result], optimizer: str = "bohb", baseline: str = "random") -> list[str]:
+    """Return lines that say how much less budget `optimizer` needs for the baseline's mean regret at its end.
+
+    The budget is where the mean over the seeds falls to that regret for the first time.
+    """
+    lines = []
+    for problem in dict.fromkeys(result.problem for result in results):
+        ours = [Trace(r.steps) for r in results if (r.problem, r.optimizer) == (problem, optimizer)]
+        theirs = [Trace(r.steps) for r in results if (r.problem, r.optimizer) == (problem, baseline)]
+        if not ours or not theirs:
+            continue
+        target = float(np.mean([trace.regret_at(MARKS[-1]) for trace in theirs]))
+        costs = sorted({cost for trace in ours for cost, _ in trace.steps})
+        reached = (cost for cost in costs if np.mean([trace.regret_at(cost) for trace in ours]) <= target)
+        cost = next(reached, float("inf"))
+        lines.append(
+            f"{problem}: {baseline} at {MARKS[-1]}x has {target:.4f}; {optimizer} has it at {cost:.2f}x, "
+            f"{MARKS[-1] / cost:.1f} times less."
+        )
+    return lines
