@@ -23,7 +23,7 @@ from pipelines.compress import TASKS
 SETTINGS = (
     *("--dataset", "digits", "--seed", "1"),
     *("--set", "data_prep.image_size=16", "--set", "train.epochs=6", "--set", "prune.epochs=3"),
-    *("--set", "sparsify.epochs=2", "--set", "sparsify.steps=2", "--set", "distill.epochs=3"),
+    *("--set", "sparsify.epochs=2", "--set", "sparsify.steps=2", "--set", "distill.epochs=8"),
     *("--set", "evaluate.latency_seconds=0.1"),
 )
 CANDIDATES = {
