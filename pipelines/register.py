@@ -9,8 +9,10 @@ profiles, and KONDENSE_SERVICE_ACCOUNT the account of its runs.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -58,6 +60,16 @@ class Schedule:
             raise ValueError(f"max_concurrency must be in [1, 10], but got {self.max_concurrency}.")
         if not isinstance(self.enabled, bool):
             raise ValueError(f"enabled must be true or false, but got {self.enabled!r}.")
+
+
+class Registered(NamedTuple):
+    """A pipeline's version in Kubeflow Pipelines; ``new`` when it was uploaded just now."""
+
+    pipeline: str
+    version: str
+    pipeline_id: str
+    version_id: str
+    new: bool
 
 
 def read_schedule(path: Path) -> Schedule:
@@ -124,54 +136,44 @@ def connect(environment: Mapping[str, str]) -> Any:
             raise OSError(f"Kubeflow Pipelines (2.14 or newer) must answer at {host}, but: {_reason(error)}") from None
 
 
-def register(
-    client: Any, packages: list[Path], revision: str, namespace: str | None = None
-) -> Iterator[tuple[str, str, str]]:
-    """Upload every package that is not there yet.
+def register(client: Any, package: Path, revision: str, namespace: str | None = None) -> Registered:
+    """Upload a compiled pipeline, unless this very version of it is there.
 
     Args:
         client: a ``kfp.Client``.
-        packages: compiled pipelines.
-        revision: of the source they were compiled from.
+        package: the compiled pipeline.
+        revision: of the source it was compiled from.
         namespace: of a profile; None where there are no profiles.
-
-    Yields:
-        Of every pipeline: its name, its id and the id of its version, after a line of what was done.
     """
     import kfp_server_api
 
-    for package in packages:
-        content = package.read_bytes()
-        info = next(yaml.safe_load_all(content))["pipelineInfo"]
-        name, version = info["name"], version_name(info["name"], revision, content)
-        scope = {"namespace": namespace} if namespace else {}
-        found = _find(client.list_pipelines, "pipelines", name, **scope)
-        if not found:
-            created = client.pipelines.pipeline_service_create_pipeline(
-                pipeline=kfp_server_api.V2beta1Pipeline(
-                    name=name,
-                    display_name=info.get("displayName") or name,
-                    description=info.get("description"),
-                    **scope,
-                )
-            )
-            print(f"pipeline {name}: made", flush=True)
-            found = [created]
-        pipeline_id = found[0].pipeline_id
-        versions = _find(client.list_pipeline_versions, "pipeline_versions", version, pipeline_id=pipeline_id)
-        if versions:
-            print(f"version {version}: it is there", flush=True)
-        else:
-            description = f"source revision {revision}"
+    content = package.read_bytes()
+    info = next(yaml.safe_load_all(content))["pipelineInfo"]
+    name, version = info["name"], version_name(info["name"], revision, content)
+    scope = {"namespace": namespace} if namespace else {}
+    found = _find(client.list_pipelines, "pipelines", name, **scope)
+    if not found:
+        body = kfp_server_api.V2beta1Pipeline(
+            name=name,
+            display_name=info.get("displayName") or name,
+            description=info.get("description"),
+            **scope,
+        )
+        found = [client.pipelines.pipeline_service_create_pipeline(pipeline=body)]
+    pipeline_id = found[0].pipeline_id
+    versions = _find(client.list_pipeline_versions, "pipeline_versions", version, pipeline_id=pipeline_id)
+    new = not versions
+    if new:
+        description = f"source revision {revision}"
+        with contextlib.redirect_stdout(io.StringIO()):  # kfp prints a link to the API's address
             versions = [client.upload_pipeline_version(str(package), version, pipeline_id, description=description)]
-            print(f"version {version}: uploaded", flush=True)
-        yield name, pipeline_id, versions[0].pipeline_version_id
+    return Registered(name, version, pipeline_id, versions[0].pipeline_version_id, new)
 
 
 def schedule_run(
     client: Any,
     schedule: Schedule,
-    version: tuple[str, str],
+    registered: Registered,
     *,
     namespace: str | None = None,
     service_account: str | None = None,
@@ -183,20 +185,20 @@ def schedule_run(
     Args:
         client: a ``kfp.Client``.
         schedule: what should be there.
-        version: the ids of the pipeline and of its version.
+        registered: the version that runs.
         namespace: of a profile.
         service_account: of the runs; None takes the installation's.
     """
-    pipeline_id, version_id = version
-    experiment = client.create_experiment(EXPERIMENT, namespace=namespace)
+    with contextlib.redirect_stdout(io.StringIO()):  # kfp prints a link to the API's address
+        experiment = client.create_experiment(EXPERIMENT, namespace=namespace)
     arguments = {
         "experiment_id": experiment.experiment_id,
         "cron_expression": schedule.cron,
         "max_concurrency": schedule.max_concurrency,
         "no_catchup": True,
         "params": dict(schedule.parameters),
-        "pipeline_id": pipeline_id,
-        "version_id": version_id,
+        "pipeline_id": registered.pipeline_id,
+        "version_id": registered.version_id,
         "enabled": schedule.enabled,
         "service_account": service_account,
     }
@@ -266,14 +268,12 @@ def run(schedule: Path | None, environment: Mapping[str, str]) -> Iterator[str]:
         client = connect(environment)
         try:
             revision = environment.get("KONDENSE_REVISION") or "unknown"
-            ids = {
-                name: (pipeline, version) for name, pipeline, version in register(client, packages, revision, namespace)
-            }
-            if wanted:
-                account = environment.get("KONDENSE_SERVICE_ACCOUNT") or None
-                yield from schedule_run(
-                    client, wanted, ids[wanted.pipeline], namespace=namespace, service_account=account
-                )
+            for package in packages:
+                registered = register(client, package, revision, namespace)
+                yield f"version {registered.version}: {'uploaded' if registered.new else 'it is there'}"
+                if wanted and wanted.pipeline == registered.pipeline:
+                    account = environment.get("KONDENSE_SERVICE_ACCOUNT") or None
+                    yield from schedule_run(client, wanted, registered, namespace=namespace, service_account=account)
         except kfp_server_api.ApiException as error:
             raise OSError(f"Kubeflow Pipelines refused: {_reason(error)}") from None
 

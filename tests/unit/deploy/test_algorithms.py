@@ -1,0 +1,127 @@
+"""The Job that registers algorithms in Katib's configuration, against an API server over HTTP."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.deploy import algorithms
+from tests.unit.deploy.fake_api import FakeApi, serve
+
+PATH = "/api/v1/namespaces/kubeflow/configmaps/katib-config"
+FILE = Path(__file__).parents[3] / "manifests" / "katib" / "algorithms.yaml"
+ENTRIES = algorithms.read_algorithms(FILE, "registry.test/suggestion-python:1")
+# As Katib 0.19 installs it, shortened, and with something of the user's own.
+CONFIG = {
+    "apiVersion": "config.kubeflow.org/v1beta1",
+    "kind": "KatibConfig",
+    "init": {"controller": {"webhookPort": 8443, "trialResources": ["Job.v1.batch"]}},
+    "runtime": {
+        "metricsCollectors": [{"kind": "StdOut", "image": "collector:v0.19.0"}],
+        "suggestions": [
+            {"algorithmName": "random", "image": "suggestion-hyperopt:v0.19.0"},
+            {"algorithmName": "hyperband", "image": "suggestion-hyperband:v0.19.0"},
+            {"algorithmName": "of-the-user", "image": "theirs:1", "resources": {"limits": {"memory": "1Gi"}}},
+        ],
+    },
+}
+
+
+@pytest.fixture
+def fake() -> FakeApi:
+    made = FakeApi()
+    made.put(PATH, {"metadata": {"name": "katib-config"}, "data": {"katib-config.yaml": yaml.safe_dump(CONFIG)}})
+    made.put("/api/v1/namespaces/kubeflow", {"metadata": {"name": "kubeflow", "labels": {"theirs": "kept"}}})
+    return made
+
+
+def apply(fake: FakeApi, **options: bool) -> list[str]:
+    with serve(fake) as api:
+        return list(algorithms.apply(api, "kubeflow", ENTRIES, **options))
+
+
+def config(fake: FakeApi) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(fake.objects[PATH]["data"]["katib-config.yaml"])
+    return found
+
+
+def by_name(content: dict[str, Any]) -> dict[str, Any]:
+    return {each["algorithmName"]: each for each in content["runtime"]["suggestions"]}
+
+
+def test_ours_join_and_all_else_stays(fake: FakeApi) -> None:
+    apply(fake)
+    after = config(fake)
+    before = by_name(CONFIG)
+    assert {**after, "runtime": {**after["runtime"], "suggestions": []}} == {
+        **CONFIG,
+        "runtime": {**CONFIG["runtime"], "suggestions": []},  # type: ignore[dict-item]
+    }
+    assert {name: entry for name, entry in by_name(after).items() if name in ("random", "of-the-user")} == {
+        name: before[name] for name in ("random", "of-the-user")
+    }
+    assert by_name(after)["bohb"]["image"] == "registry.test/suggestion-python:1"
+    assert by_name(after)["hyperband"]["resources"]["limits"]["memory"]
+    assert len(after["runtime"]["suggestions"]) == 4
+    labels = fake.objects["/api/v1/namespaces/kubeflow"]["metadata"]["labels"]
+    assert labels == {"theirs": "kept", **algorithms.LABEL}
+
+
+def test_a_second_run_writes_nothing(fake: FakeApi) -> None:
+    apply(fake)
+    calls = len(fake.log)
+    assert "as they should be" in apply(fake)[0]
+    assert "PUT" not in {method for method, _ in fake.log[calls:]}
+
+
+def test_another_image_replaces_ours_and_katibs_own_is_remembered(fake: FakeApi) -> None:
+    apply(fake)
+    with serve(fake) as api:
+        newer = algorithms.read_algorithms(FILE, "registry.test/suggestion-python:2")
+        list(algorithms.apply(api, "kubeflow", newer))
+    assert by_name(config(fake))["bohb"]["image"].endswith(":2")
+    apply(fake, removing=True)
+    assert by_name(config(fake)) == by_name(CONFIG)
+
+
+def test_removal_gives_back_what_was_there(fake: FakeApi) -> None:
+    apply(fake)
+    assert "removed" in apply(fake, removing=True)[0]
+    assert by_name(config(fake)) == by_name(CONFIG)
+    assert algorithms.REPLACED not in (fake.objects[PATH]["metadata"].get("annotations") or {})
+
+
+def test_the_last_of_two_entries_of_a_name_is_the_one_that_counted() -> None:
+    twice = {"kind": "KatibConfig", "runtime": {"suggestions": [{"algorithmName": "bohb", "image": n} for n in "ab"]}}
+    changed, replaced = algorithms.add(twice, ENTRIES[:1], {})
+    assert [each["algorithmName"] for each in changed["runtime"]["suggestions"]] == ["bohb"]
+    assert replaced == {"bohb": {"algorithmName": "bohb", "image": "b"}}
+
+
+def test_a_namespace_without_katib_is_told() -> None:
+    with pytest.raises(ValueError, match="Katib must be installed in namespace kubeflow"):
+        apply(FakeApi())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [({}, "must hold katib-config.yaml"), ({"katib-config.yaml": "kind: Other"}, "must be a KatibConfig")],
+)
+def test_another_form_of_the_configuration_is_told(fake: FakeApi, data: dict[str, str], message: str) -> None:
+    fake.objects[PATH]["data"] = data
+    with pytest.raises(ValueError, match=message):
+        apply(fake)
+
+
+@pytest.mark.parametrize("content", ["", "algorithms: [bohb]", "algorithms: []\ncontainer: {}", "a: 1"])
+def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "algorithms.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="must hold algorithms"):
+        algorithms.read_algorithms(path, "image")
+
+
+def test_an_image_must_be_named() -> None:
+    with pytest.raises(ValueError, match="KONDENSE_SUGGESTION_IMAGE"):
+        algorithms.read_algorithms(FILE, "")
