@@ -11,6 +11,7 @@ from rich.console import Console
 
 from components.artifacts.files import new_directory, write_file, write_json
 from components.artifacts.report import PAGE, REPORT
+from components.artifacts.store import open_store
 from components.config import Config
 from components.images import STAGE_IMAGE
 from pipelines.compress import TASKS, make_compress
@@ -54,12 +55,14 @@ def run_compress(
     Raises:
         StepError: a step failed. The same call goes on where this one stopped, unless caching is off.
         ValueError: there is no Docker Engine, or it lacks the image.
-        StoreError: the object store does not start.
+        StoreError: the object store does not start, cannot be reached, or refuses the credentials.
     """
     began = time.monotonic()
     with local_store(store_dir()) as store:
         checkpoints = os.environ.get("KONDENSE_CHECKPOINTS", CHECKPOINTS) if caching else ""
         environment = {**store, "KONDENSE_CHECKPOINTS": checkpoints}
+        os.environ.update(store)
+        check_stores(checkpoints, str(configs["publish"].to_dict()["store_uri"]))
         settings, arguments, pipeline = _prepare(configs, output_dir, environment, docker=docker, caching=caching)
         with RunProgress(console, len(settings.order)) as progress:
             results = run_pipeline(pipeline, arguments, settings, progress, server)
@@ -84,6 +87,12 @@ def _prepare(
         mounts=[path.absolute() for path in (SYSTEM_DATA, *outside) if path.exists()],
     )
     return settings, arguments, make_compress(bound)
+
+
+def check_stores(*uris: str) -> None:
+    """Raise StoreError or ValueError unless each store that is named answers; half an hour of training is worth it."""
+    for uri in filter(None, uris):
+        open_store(uri).exists("ready")
 
 
 def timings(results: Mapping[str, StepResult], seconds: float) -> dict[str, Any]:

@@ -73,3 +73,17 @@ def test_models_of_an_empty_store(tmp_path: Path) -> None:
     missing = CliRunner().invoke(app, ["models", "show", "lenet5", "--store", str(tmp_path / "store")])
     assert missing.exit_code == 2
     assert missing.stderr.startswith("error: model 'lenet5' is not published")
+
+
+@pytest.mark.parametrize("command", [["run", "--output", "out"], ["models", "list"]])
+def test_an_object_store_that_cannot_be_reached_is_one_line_before_any_work(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"ENDPOINT": "127.0.0.1:9", "ACCESS_KEY": "a", "SECRET_KEY": "b", "SECURE": "false"}.items():
+        monkeypatch.setenv(f"MINIO_{name}", value)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: http://127.0.0.1:9 cannot be reached")
+    assert len(result.stderr.splitlines()) == 1
+    assert "data prep" not in result.stdout and not (tmp_path / "out" / "report.json").exists()
