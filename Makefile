@@ -23,8 +23,10 @@ setup: .venv/.synced  ## make the environment (the other targets call it on firs
 run: setup  ## compress a network on this machine: the whole pipeline on Fashion-MNIST
 	$(RUN) kondense run
 
+# One thread for each of the test processes: networks this small gain nothing from more.
+test: export OMP_NUM_THREADS := 1
 test: setup lint  ## lint and all tests that fit a laptop
-	$(RUN) pytest -m "not slow and not docker"
+	$(RUN) pytest -m "not slow and not docker" --numprocesses=auto --dist=loadfile
 
 test-slow: setup  ## the tests that take minutes
 	$(RUN) pytest -m slow

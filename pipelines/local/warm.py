@@ -25,7 +25,6 @@ PRELOADED = (
     "onnxscript",
     "torch.onnx",
     "torch.onnx._internal.exporter._core",
-    "matplotlib.pyplot",
 )
 # Read by libraries when they are imported, which in a forked stage has already happened.
 READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")
