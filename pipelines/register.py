@@ -141,18 +141,17 @@ def register(client: Any, package: Path, revision: str, namespace: str | None = 
 
     Args:
         client: a ``kfp.Client``.
-        package: the compiled pipeline.
+        package: the compiled pipeline, in a file called by its name.
         revision: of the source it was compiled from.
         namespace: of a profile; None where there are no profiles.
     """
     import kfp_server_api
 
-    content = package.read_bytes()
-    info = next(yaml.safe_load_all(content))["pipelineInfo"]
-    name, version = info["name"], version_name(info["name"], revision, content)
+    name, version = package.stem, version_name(package.stem, revision, package.read_bytes())
     scope = {"namespace": namespace} if namespace else {}
     found = _find(client.list_pipelines, "pipelines", name, **scope)
     if not found:
+        info = next(yaml.safe_load_all(package.read_text()))["pipelineInfo"]
         body = kfp_server_api.V2beta1Pipeline(
             name=name,
             display_name=info.get("displayName") or name,

@@ -1,0 +1,188 @@
+"""The Job that uploads pipelines and makes the recurring run, with kfp's own client against an API over HTTP."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines import register
+from pipelines.deploy import job
+from tests.unit.deploy.fake_kfp import FakePipelines, serve
+
+SCHEDULE = """
+name: nightly
+pipeline: compress
+cron: "0 0 3 * * *"
+enabled: false
+parameters: {seed: 3, dataset: digits}
+"""
+
+
+@pytest.fixture
+def fake() -> FakePipelines:
+    return FakePipelines()
+
+
+@pytest.fixture
+def address(fake: FakePipelines) -> Iterator[str]:
+    with serve(fake) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return register.compile_all(tmp_path_factory.mktemp("packages"))
+
+
+@pytest.fixture(autouse=True)
+def _compile_once(monkeypatch: pytest.MonkeyPatch, packages: list[Path]) -> None:
+    monkeypatch.setattr(register, "compile_all", lambda directory: packages)
+
+
+def run(address: str, tmp_path: Path, text: str | None = SCHEDULE, **environment: str) -> list[str]:
+    path = tmp_path / "schedule.yaml"
+    path.write_text(text or "")
+    variables = {"KF_PIPELINES_ENDPOINT": address, "KONDENSE_REVISION": "0123456789abcdef", **environment}
+    return list(register.run(path if text else None, variables))
+
+
+def recurring(fake: FakePipelines) -> dict[str, Any]:
+    (found,) = fake.objects["recurringruns"]
+    return found
+
+
+def test_pipelines_are_uploaded_in_a_version_named_by_the_source(
+    fake: FakePipelines, address: str, tmp_path: Path, packages: list[Path]
+) -> None:
+    run(address, tmp_path, None)
+    assert {each["name"] for each in fake.objects["pipelines"]} == {package.stem for package in packages}
+    names = {each["name"] for each in fake.objects["versions"]}
+    assert all(re.fullmatch(r"[a-z]+-0123456789ab-[0-9a-f]{10}", name) for name in names)
+    assert not fake.objects["recurringruns"]
+    uploaded = {
+        each["pipeline_spec"]["pipelineInfo"]["name"]: each["pipeline_spec"] for each in fake.objects["versions"]
+    }
+    for package in packages:
+        assert uploaded[package.stem] == next(yaml.safe_load_all(package.read_text()))
+
+
+def test_a_second_run_changes_nothing(fake: FakePipelines, address: str, tmp_path: Path) -> None:
+    run(address, tmp_path)
+    changes = len(fake.changes)
+    assert all("it is there" in line for line in run(address, tmp_path))
+    assert len(fake.changes) == changes
+
+
+def test_another_revision_is_a_further_version_and_the_run_moves_to_it(
+    fake: FakePipelines, address: str, tmp_path: Path, packages: list[Path]
+) -> None:
+    run(address, tmp_path)
+    run(address, tmp_path, KONDENSE_REVISION="fedcba9876543210")
+    assert len(fake.objects["pipelines"]) == len(packages)
+    assert len(fake.objects["versions"]) == 2 * len(packages)
+    newest = [each for each in fake.objects["versions"] if "fedcba987654" in each["name"]]
+    running = recurring(fake)["pipeline_version_reference"]["pipeline_version_id"]
+    assert running in {each["pipeline_version_id"] for each in newest}
+
+
+def test_what_was_there_stays(fake: FakePipelines, address: str, tmp_path: Path) -> None:
+    for number in range(5):  # more than a page
+        fake.create("pipelines", {"name": f"theirs-{number}", "display_name": f"theirs {number}"}, "pipeline_id")
+    run(address, tmp_path)
+    assert len([each for each in fake.objects["pipelines"] if each["name"].startswith("theirs")]) == 5
+    assert all("it is there" in line for line in run(address, tmp_path))  # ours is on the third page
+
+
+def test_the_recurring_run_is_what_the_schedule_says(fake: FakePipelines, address: str, tmp_path: Path) -> None:
+    run(address, tmp_path)
+    made = recurring(fake)
+    assert made["display_name"] == "nightly"
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert made["status"] == "DISABLED"
+    assert made["no_catchup"] is True
+    assert made["max_concurrency"] == 1
+    assert made["runtime_config"]["parameters"] == {"seed": 3, "dataset": "digits"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"0 0 3 * * *"', '"0 30 4 * * *"'),
+        ("enabled: false", "enabled: true"),
+        ("seed: 3", "seed: 4"),
+        ("enabled: false", "enabled: false\nmax_concurrency: 2"),
+    ],
+)
+def test_a_changed_schedule_replaces_it(fake: FakePipelines, address: str, tmp_path: Path, old: str, new: str) -> None:
+    run(address, tmp_path)
+    before = recurring(fake)["recurring_run_id"]
+    assert any("replaced" in line for line in run(address, tmp_path, SCHEDULE.replace(old, new)))
+    assert recurring(fake)["recurring_run_id"] != before
+    assert fake.changes[-2:] == ["create recurringruns", "delete recurringruns"]  # there is always one
+
+
+def test_what_a_killed_run_left_is_cleared_up(fake: FakePipelines, address: str, tmp_path: Path) -> None:
+    run(address, tmp_path)
+    left = {**recurring(fake), "recurring_run_id": "left"}
+    left["trigger"] = {"cron_schedule": {"cron": "0 0 1 * * *"}}
+    fake.objects["recurringruns"].insert(0, left)
+    run(address, tmp_path)
+    assert recurring(fake)["recurring_run_id"] != "left"
+
+
+def test_a_platform_with_profiles_gets_token_namespace_and_account(tmp_path: Path) -> None:
+    fake = FakePipelines(token="of the account")
+    (tmp_path / "token").write_text("of the account")
+    with serve(fake) as address:
+        environment = {
+            "KF_PIPELINES_SA_TOKEN_PATH": str(tmp_path / "token"),
+            "KONDENSE_NAMESPACE": "team",
+            "KONDENSE_SERVICE_ACCOUNT": "default-editor",
+        }
+        run(address, tmp_path, **environment)
+        assert all("it is there" in line for line in run(address, tmp_path, **environment))
+    assert {each["namespace"] for each in fake.objects["pipelines"]} == {"team"}
+    assert recurring(fake)["service_account"] == "default-editor"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"0 0 3 * * *"', '"0 3 * * *"', "cron must have six fields, seconds first"),
+        ("enabled: false", "max_concurrency: 11", "max_concurrency must be in [1, 10], but got 11"),
+        ("enabled: false", "enabled: perhaps", "enabled must be true or false, but got 'perhaps'"),
+        ("enabled: false", "when: never", "must hold name, pipeline and cron"),
+        ("pipeline: compress", "pipeline: compres", "pipeline must be one of compress"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_before_anything_is_done(
+    *, fake: FakePipelines, address: str, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(address, tmp_path, SCHEDULE.replace(old, new))
+    assert fake.changes == []
+
+
+def test_an_api_that_refuses_or_is_away_is_told_in_one_line(
+    fake: FakePipelines, address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.refuse = "quota exceeded"
+    assert job.run(lambda: run(address, tmp_path)) == 1
+    assert capsys.readouterr().err == "error: Kubeflow Pipelines refused: quota exceeded\n"
+    assert job.run(lambda: run("http://127.0.0.1:1", tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: Kubeflow Pipelines (2.14 or newer) must answer at http://127.0.0.1:1, but:")
+    assert error.count("\n") == 1
+    assert job.run(lambda: run("", tmp_path)) == 1
+    assert "KF_PIPELINES_ENDPOINT must be" in capsys.readouterr().err
+
+
+def test_the_job_loads_no_torch() -> None:
+    code = "import sys, pipelines.register as r, pathlib, tempfile\nr.compile_all(pathlib.Path(tempfile.mkdtemp()))\n"
+    code += "assert not {'torch', 'torchvision', 'onnx'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
