@@ -53,6 +53,10 @@ STAGES = {
     "publish": Stage(
         "PublishConfig", ("dataset_dir", "chosen_dir", "report_dir", "receipt_dir"), "publish behind a gate"
     ),
+    "champion": Stage(
+        "ChampionConfig", ("dataset_dir", "champion_dir"), "hold the published champion against new data"
+    ),
+    "tune": Stage("TuneConfig", ("dataset_dir", "model_dir", "search_dir"), "run a Katib Experiment, keep its best"),
     "trial": Stage("TrialConfig", (), "all stages of one set of hyperparameters, for Katib"),
 }
 
