@@ -12,7 +12,7 @@ from onnxruntime import InferenceSession
 from torch import Tensor
 
 from components.artifacts.dataset import SPLITS, Dataset, load_dataset
-from components.artifacts.model import WEIGHTS, Model, load_model, save_model
+from components.artifacts.model import WEIGHTS, Model, load_model, read_description, save_model
 from components.artifacts.onnx_form import export_onnx
 from components.artifacts.packed import pack_model
 from components.artifacts.report import EVALUATION, FORMAT_VERSION, evaluation_bytes
@@ -25,6 +25,8 @@ from components.measuring.memory import peak_memory_bytes
 from components.measuring.size import count_nonzero, count_parameters, fp32_bytes, layer_table
 
 BATCHES = (1, 64)
+ONNX = "model.onnx"
+KZ = "weights.kz"
 
 
 def run(
@@ -37,7 +39,8 @@ def run(
         dataset_dir: a Dataset artifact.
         model_dir: the Model artifact to measure.
         candidate_dir: where the Model artifact with its measurements goes.
-        teacher_dir: the Model artifact that latency is measured against, in turns.
+        teacher_dir: the Model artifact that latency is measured against, in turns. If it holds model.onnx,
+            as a candidate does, that is taken, else the teacher is exported.
 
     Returns:
         The figures of evaluation.json that are one number, the same names for every candidate.
@@ -52,7 +55,7 @@ def run(
         if each is not None:
             _check_fits(role, each, dataset)
     candidate = _export(model, dataset)
-    reference = _export(teacher, dataset) if teacher else None
+    reference = _teacher(teacher_dir, teacher, dataset) if teacher_dir and teacher else None
     kz = pack_model(model)
     evaluation = {
         "format_version": FORMAT_VERSION,
@@ -70,7 +73,7 @@ def run(
         "peak_memory_bytes": peak_memory_bytes(candidate.onnx, batch=max(BATCHES)),
         "environment": describe_environment(),
     }
-    files = {"model.onnx": candidate.onnx, "weights.kz": kz, EVALUATION: evaluation_bytes(evaluation)}
+    files = {ONNX: candidate.onnx, KZ: kz, EVALUATION: evaluation_bytes(evaluation)}
     save_model(candidate_dir, model, files=files)
     return _metrics(evaluation)
 
@@ -86,6 +89,14 @@ class Exported:
 def _export(model: Model, dataset: Dataset) -> Exported:
     onnx = export_onnx(model, dataset)
     return Exported(onnx, open_session(onnx))
+
+
+def _teacher(directory: Path, teacher: Model, dataset: Dataset) -> Exported:
+    """Read the teacher's model.onnx where it was evaluated before; its digest was checked when it was loaded."""
+    if ONNX in read_description(directory)["files"]:
+        onnx = (directory / ONNX).read_bytes()
+        return Exported(onnx, open_session(onnx))
+    return _export(teacher, dataset)
 
 
 def _check_fits(role: str, model: Model, dataset: Dataset) -> None:

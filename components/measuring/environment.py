@@ -2,26 +2,17 @@
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from components.artifacts.lineage import library_versions
-
-# What decides how fast small integers and floats are multiplied, by its name in /proc/cpuinfo.
-CPU_FLAGS = {
-    "avx2": ("avx2",),
-    "avx512": ("avx512f",),
-    "vnni": ("avx512_vnni", "avx_vnni"),
-    "amx": ("amx_int8",),
-    "neon_dot": ("asimddp",),
-}
+from components.measuring.processor import CPUINFO, read_cpu
 
 
 def describe_environment() -> dict[str, Any]:
     """Return ``cpu``, ``cpu_flags``, ``cores``, ``memory_bytes``, ``gpu`` (or None), ``platform`` and ``versions``."""
-    cpu, flags = read_cpu(Path("/proc/cpuinfo"))
+    cpu, flags = read_cpu(CPUINFO)
     return {
         "cpu": cpu,
         "cpu_flags": flags,
@@ -31,16 +22,3 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": library_versions(),
     }
-
-
-def read_cpu(cpuinfo: Path) -> tuple[str, list[str]]:
-    """Return the processor's model and those of CPU_FLAGS it has; a machine without /proc tells its model only."""
-    if not cpuinfo.is_file():
-        return platform.processor() or platform.machine(), []
-    fields: dict[str, str] = {}
-    for line in cpuinfo.read_text().splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    present = set(fields.get("flags", fields.get("Features", "")).split())
-    flags = [name for name, spellings in CPU_FLAGS.items() if present & set(spellings)]
-    return fields.get("model name", platform.machine()), flags

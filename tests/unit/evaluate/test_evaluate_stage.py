@@ -130,6 +130,17 @@ def test_the_teacher_is_timed_in_turns(folder: Path) -> None:
     assert "teacher_latency_ms" not in json.loads((folder / "teacher-measured" / "evaluation.json").read_text())
 
 
+def test_an_evaluated_teacher_is_not_exported_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = []
+    export = stage.export_onnx
+    monkeypatch.setattr(stage, "export_onnx", lambda model, dataset: exported.append(model) or export(model, dataset))
+    metrics = run(folder, "model", str(tmp_path / "candidate"), teacher="teacher-measured")
+    assert len(exported) == 1
+    assert metrics["teacher_agreement"] == metrics_of(folder, "measured")["teacher_agreement"]
+
+
 def test_a_model_of_other_images_is_refused(folder: Path, tmp_path: Path) -> None:
     save_dataset(tmp_path / "dataset", make_dataset(size=20, test=30))
     with pytest.raises(ValueError, match="the model's image_size must be the dataset's, 20, but got 16"):

@@ -1,5 +1,7 @@
 """Latency, memory and environment: what is measured, never how long it took."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from components.measuring.environment import describe_environment, read_cpu
+from components.measuring import latency
+from components.measuring.environment import describe_environment
 from components.measuring.latency import Latency, measure_latency, open_session, predict_onnx
 from components.measuring.memory import peak_memory_bytes
+from components.measuring.processor import read_cpu
 
 
 def linear(columns: int) -> bytes:
@@ -60,6 +64,17 @@ def test_real_sessions_have_one_thread_and_positive_times() -> None:
     assert 0 < times["only"].median_ms <= times["only"].p95_ms
 
 
+@pytest.mark.parametrize(("flags", "asked"), [("avx2", "1"), ("avx2 avx512f avx512_vnni", "0"), ("avx2 avx_vnni", "0")])
+def test_exact_products_are_asked_for_where_16_bits_would_saturate(
+    flags: str, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(latency, "CPUINFO", cpuinfo)
+    options = open_session(linear(3)).get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == asked
+
+
 def test_predictions_keep_their_order_over_batches() -> None:
     images_NC = np.arange(28, dtype=np.float32).reshape(7, 4)
     logits_NK = predict_onnx(open_session(linear(2)), images_NC, batch_size=3)
@@ -87,3 +102,9 @@ def test_processor_flags_that_matter(tmp_path: Path) -> None:
     cpuinfo.write_text("model name\t: Some CPU\nflags\t\t: sse avx2 avx512f avx512_vnni amx_int8\n\nflags : none\n")
     assert read_cpu(cpuinfo) == ("Some CPU", ["avx2", "avx512", "vnni", "amx"])
     assert read_cpu(tmp_path / "absent")[1] == []
+
+
+def test_measuring_memory_loads_no_torch() -> None:
+    code = "import sys, components.measuring.memory; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

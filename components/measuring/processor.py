@@ -1,0 +1,27 @@
+"""The processor's model and what it has for small integers. Stdlib only."""
+
+import platform
+from pathlib import Path
+
+# What decides how fast small integers and floats are multiplied, by its name in /proc/cpuinfo.
+CPU_FLAGS = {
+    "avx2": ("avx2",),
+    "avx512": ("avx512f",),
+    "vnni": ("avx512_vnni", "avx_vnni"),
+    "amx": ("amx_int8",),
+    "neon_dot": ("asimddp",),
+}
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def read_cpu(cpuinfo: Path) -> tuple[str, list[str]]:
+    """Return the processor's model and those of CPU_FLAGS it has; a machine without /proc tells its model only."""
+    if not cpuinfo.is_file():
+        return platform.processor() or platform.machine(), []
+    fields: dict[str, str] = {}
+    for line in cpuinfo.read_text().splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    present = set(fields.get("flags", fields.get("Features", "")).split())
+    flags = [name for name, spellings in CPU_FLAGS.items() if present & set(spellings)]
+    return fields.get("model name", platform.machine()), flags
