@@ -3,9 +3,10 @@
 Legend: N observations, C candidates, A axes (coordinates; one per value of a categorical), T trend columns,
 K random features, L levels. The target at configuration x and level l is
 
-    f_l(x) + offset_l + noise,   cov(f_k(x), f_l(y)) = correlation^|k - l| * (matern(x, y) + trend * x' y)
+    f_l(x) + offset_l + noise,   cov(f_k(x), f_l(y)) = links between k and l * (matern(x, y) + trend * x' y)
 
-so a level that says nothing about the full resource is found out (correlation 0) and then ignored.
+where a link is the correlation of two neighbouring levels and the links between k and l are multiplied. A level that
+says little about the full resource is found out by the evidence, and then ignored.
 
 Sources: Rasmussen and Williams 2006, chapters 2 and 5 (evidence); Rahimi and Recht 2007 (random features);
 Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors" (the draw's update).
@@ -22,7 +23,7 @@ from components.search.space import SearchSpace
 
 Array = NDArray[np.float64]
 
-CORRELATIONS = (0.0, 0.5, 0.8, 0.95)  # of neighbouring levels; equally likely beforehand
+LINKS = (0.01, 0.5, 0.8, 0.95)  # correlations of neighbouring levels, equally likely beforehand
 OFFSET = 1.0  # prior variance of a level's offset, in that of f
 JITTER = 1e-6
 TRIES = 6  # steps of the search for hyperparameters
@@ -62,14 +63,18 @@ class Shape:
         trend: logarithm of the trend's variance.
         noise: logarithm of the noise variance at the full resource.
         growth: the noise variance grows by exp(growth) with each level below.
-        correlation: of neighbouring levels, [0, 1).
+        links: correlation of gap g with gap g + 1, for each g, (0, 1).
     """
 
     length: float
     trend: float
     noise: float
     growth: float
-    correlation: float
+    links: tuple[float, ...]
+
+    def worth(self) -> Array:
+        """Return the correlation of each gap with the full resource, [L]."""
+        return np.cumprod(np.array([1.0, *self.links]))
 
 
 @dataclass(frozen=True)
@@ -98,24 +103,23 @@ class Process:
     """
 
     def __init__(self, data: Data, rng: np.random.Generator) -> None:
-        """Fit: climb to likely hyperparameters, then draw the correlation from its posterior given the others."""
+        """Fit: climb to likely hyperparameters, then draw the links from their posterior given the others."""
         self.data = data
         axes, trend = data.encoding.axes, data.encoding.trend
         self._distances = _distances(axes, axes)
         self._products = trend @ trend.T
-        self._steps = np.abs(data.gaps[:, np.newaxis] - data.gaps)
         self._longest = math.log(0.35 * math.sqrt(data.dimensions))
-        self.shape = self._draw_correlation(self._climb(rng), rng)
-        self.information = float((self.shape.correlation ** (2.0 * data.gaps)).sum())
+        self.shape = self._draw_links(self._climb(rng), rng)
+        self.information = float((self.shape.worth()[data.gaps] ** 2).sum())
 
     def _climb(self, rng: np.random.Generator) -> Shape:
-        best = Shape(self._longest, -1.0, -4.0, 0.8, CORRELATIONS[2])
+        best = Shape(self._longest, -1.0, -4.0, 0.8, (LINKS[2],) * int(self.data.gaps.max()))
         score = self._posterior(best)
         for attempt in range(TRIES):
             scale = 0.85**attempt
             a, b, c, d = rng.standard_normal(4).tolist()
             if attempt % 3 == 2:  # a fresh draw from the prior, else a step
-                tried = Shape(self._longest + 0.7 * a, -1 + 1.5 * b, -4 + 1.5 * c, abs(0.8 * d), best.correlation)
+                tried = Shape(self._longest + 0.7 * a, -1 + 1.5 * b, -4 + 1.5 * c, abs(0.8 * d), best.links)
             else:
                 tried = replace(
                     best,
@@ -124,8 +128,6 @@ class Process:
                     noise=best.noise + scale * c,
                     growth=abs(best.growth + 0.6 * scale * d),
                 )
-            if rng.random() < 0.3:
-                tried = replace(tried, correlation=float(rng.choice(CORRELATIONS)))
             new = self._posterior(tried)
             if new > score:
                 best, score = tried, new
@@ -133,25 +135,38 @@ class Process:
 
     def _posterior(self, shape: Shape) -> float:
         z = ((shape.length - self._longest) / 0.7, (shape.trend + 1) / 1.5, (shape.noise + 4) / 1.5, shape.growth / 0.8)
-        return self.evidence(shape) - 0.5 * sum(x * x for x in z)
+        return self.evidence(shape, self._smooth(shape)) - 0.5 * sum(x * x for x in z)
 
-    def _draw_correlation(self, shape: Shape, rng: np.random.Generator) -> Shape:
-        choices = [replace(shape, correlation=correlation) for correlation in CORRELATIONS]
-        evidence = np.array([self.evidence(choice) for choice in choices])
-        chances = np.exp(evidence - evidence.max())
-        return choices[int(rng.choice(len(choices), p=chances / chances.sum()))]
+    def _draw_links(self, shape: Shape, rng: np.random.Generator) -> Shape:
+        """Draw each link given the others; links to levels without data share one draw from the prior."""
+        present = set(self.data.gaps.tolist())
+        shared = float(rng.choice(LINKS))
+        known = [gap in present and gap + 1 in present for gap in range(len(shape.links))]
+        links = [link if seen else shared for link, seen in zip(shape.links, known, strict=True)]
+        smooth = self._smooth(shape)
+        for gap in np.flatnonzero(known)[::-1]:
+            choices = [replace(shape, links=(*links[:gap], link, *links[gap + 1 :])) for link in LINKS]
+            evidence = np.array([self.evidence(choice, smooth) for choice in choices])
+            chances = np.exp(evidence - evidence.max())
+            links[gap] = float(rng.choice(LINKS, p=chances / chances.sum()))
+        return replace(shape, links=tuple(links))
 
-    def covariance(self, shape: Shape) -> Array:
+    def _smooth(self, shape: Shape) -> Array:
+        """Return the covariance of f within a level, [N, N]."""
+        return _matern(self._distances, shape.length) + math.exp(shape.trend) * self._products
+
+    def covariance(self, shape: Shape, smooth: Array) -> Array:
         """Return the covariance of the targets, [N, N], over the variance of f."""
-        smooth = _matern(self._distances, shape.length) + math.exp(shape.trend) * self._products
-        matrix: Array = smooth * shape.correlation**self._steps + OFFSET * (self._steps == 0)
-        noise = np.exp(shape.noise + shape.growth * self.data.gaps)
-        matrix[np.diag_indices(len(noise))] += noise + JITTER
+        gaps, worth = self.data.gaps, shape.worth()
+        ratio = worth[:, np.newaxis] / worth
+        between = np.minimum(ratio, 1 / ratio)
+        matrix: Array = smooth * between[gaps[:, np.newaxis], gaps] + OFFSET * (gaps[:, np.newaxis] == gaps)
+        matrix[np.diag_indices(len(gaps))] += np.exp(shape.noise + shape.growth * gaps) + JITTER
         return matrix
 
-    def evidence(self, shape: Shape) -> float:
+    def evidence(self, shape: Shape, smooth: Array) -> float:
         """Return the log likelihood of the targets, the variance of f integrated out (inverse gamma prior (1, 1))."""
-        matrix = self.covariance(shape)
+        matrix = self.covariance(shape, smooth)
         targets = self.data.targets
         half_log_determinant = float(np.log(np.diag(np.linalg.cholesky(matrix))).sum())
         fit = float(targets @ np.linalg.solve(matrix, targets))
@@ -163,13 +178,13 @@ class Process:
         features = _random_features(data.encoding.axes.shape[1], shape, rng)
         weights = self._prior_weights(RANDOM_FEATURES + data.encoding.trend.shape[1], rng)
         depth = len(weights)
-        matrix = self.covariance(shape)
+        matrix = self.covariance(shape, self._smooth(shape))
         fit = float(data.targets @ np.linalg.solve(matrix, data.targets))
         deviation = math.sqrt((1 + fit / 2) / (len(data.targets) / 2 + 1))
         prior = (features(data.encoding) * weights[data.gaps]).sum(axis=1)
         prior += rng.standard_normal(depth)[data.gaps] * math.sqrt(OFFSET)
         prior += rng.standard_normal(len(prior)) * np.exp((shape.noise + shape.growth * data.gaps) / 2)
-        update = np.linalg.solve(matrix, data.targets / deviation - prior) * shape.correlation**data.gaps
+        update = np.linalg.solve(matrix, data.targets / deviation - prior) * shape.worth()[data.gaps]
         slope = data.encoding.trend.T @ update * math.exp(shape.trend)
 
         def function(candidates: Encoding) -> Array:
@@ -179,12 +194,10 @@ class Process:
         return function
 
     def _prior_weights(self, columns: int, rng: np.random.Generator) -> Array:
-        """Return weights of the prior's features by gap, [L, K + T]: a first-order chain of the given correlation."""
-        correlation = self.shape.correlation
+        """Return weights of the prior's features by gap, [L, K + T]: a chain with the links' correlations."""
         chain = [rng.standard_normal(columns)]
-        for _ in range(int(self.data.gaps.max())):
-            fresh = rng.standard_normal(columns)
-            chain.append(correlation * chain[-1] + math.sqrt(1 - correlation**2) * fresh)
+        for link in self.shape.links:
+            chain.append(link * chain[-1] + math.sqrt(1 - link**2) * rng.standard_normal(columns))
         return np.array(chain)
 
 
