@@ -3,9 +3,16 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 RUN := $(UV) run --frozen --no-sync
 UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
+# Of the images; see images/stage/Dockerfile. A digest pins the base: python:3.11-slim-bookworm@sha256:...
+DOCKER ?= docker
+BASE_IMAGE ?= python:3.11-slim-bookworm
+REGISTRY ?=
+TAG ?= 0.1.0
+REVISION ?= $(shell git describe --always --dirty --abbrev=12)
+image = $(REGISTRY:%=%/)kondense/$*-python:$(TAG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-docker lint format compile clean
+.PHONY: help setup run test test-slow test-docker lint format compile images kind clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +49,15 @@ format: setup  ## format the code
 
 compile: setup  ## compile the pipelines for upload into build/
 	$(RUN) kondense compile --output build
+
+images: image-stage image-suggestion  ## build the images: make images REGISTRY=... TAG=... BASE_IMAGE=...@sha256:... PUSH=yes
+
+image-%:
+	DOCKER_BUILDKIT=1 $(DOCKER) build --file images/$*/Dockerfile --tag $(image) $(BUILD_OPTIONS) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg REVISION=$(REVISION) .
+	$(PUSH:%=$(DOCKER) push $(image))
+
+kind: images  ## Kubeflow Pipelines, Katib and Kondense in a new cluster on this machine
+	manifests/overlays/kind/up $(TAG)
 
 clean:  ## remove what the build made (keeps runs/ and .cache/)
 	rm -rf .venv .tools build dist .mypy_cache .ruff_cache .import_linter_cache
