@@ -1,0 +1,117 @@
+"""The stage image: a stage, a trial against the object store, and the whole compress pipeline as containers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts.store import open_store
+from pipelines.local_store import local_store
+from tests.docker.conftest import RESTRICTED, ROOT
+from tests.docker.inspection import check_metadata
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(3000)]
+
+STAGES = ("data_prep", "train", "prune", "distill", "quantize", "evaluate", "report", "publish", "trial")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables of an object store on this machine's loopback."""
+    with local_store(tmp_path_factory.mktemp("store"), dict(os.environ)) as variables:
+        yield variables
+
+
+def run(engine: Any, image: str, *arguments: str, **options: Any) -> str:
+    """Return the output of `python3 ARGUMENTS` in a container as the manifests run one."""
+    output = engine.containers.run(
+        image,
+        command=["python3", *arguments],
+        remove=True,
+        stderr=True,
+        **{**RESTRICTED, "network_mode": "none", **options},
+    )
+    return str(output.decode())
+
+
+def test_metadata_and_size(engine: Any, stage_image: str) -> None:
+    check_metadata(engine, stage_image)
+    print(f"stage image: {engine.images.get(stage_image).attrs['Size'] / 1e9:.2f} GB")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_starts_without_a_network(engine: Any, stage_image: str, stage: str) -> None:
+    code = f"import importlib; importlib.import_module('components.{stage}.stage')"
+    run(engine, stage_image, "-c", code)
+    assert stage in run(engine, stage_image, "-m", "components.cli", stage, "--help")
+
+
+def test_kfp_and_what_registers_pipelines_are_there(engine: Any, stage_image: str) -> None:
+    run(
+        engine, stage_image, "-c", "import kfp.dsl.executor_main, kfp.kubernetes, pipelines.register, kubernetes, minio"
+    )
+    code = "import pathlib, pipelines.register as r; print(*r.compile_all(pathlib.Path('/tmp')))"
+    image = "registry.test/stage-python:1"
+    assert "compress.yaml" in run(engine, stage_image, "-c", code, environment={"KONDENSE_STAGE_IMAGE": image})
+
+
+def test_bad_input_is_one_line_and_exit_code_2(engine: Any, stage_image: str) -> None:
+    arguments = ["python3", "-m", "components.cli", "train", "--epochs=0"]
+    container = engine.containers.run(stage_image, command=arguments, detach=True, network_mode="none", **RESTRICTED)
+    try:
+        assert container.wait()["StatusCode"] == 2
+        assert container.logs().decode().startswith("error: ")
+    finally:
+        container.remove(force=True)
+
+
+def test_a_trial_reads_and_writes_the_object_store(
+    engine: Any, stage_image: str, store: dict[str, str], digits16_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in store.items():
+        monkeypatch.setenv(name, value)
+    open_store("minio://mlpipeline/datasets").upload_directory("digits", digits16_dir)
+    options = {"network_mode": "host", "environment": store, "mem_limit": "4g"}
+    arguments = ["--dataset-uri=minio://mlpipeline/datasets/digits", "--store-uri=minio://mlpipeline/trials"]
+    arguments += ["--trial-name=exp-b0r0c0-abcdef", "--epochs=1", "--max-epochs=3", "--network=lenet5"]
+    output = run(engine, stage_image, "-m", "components.cli", "trial", *arguments, **options)
+    assert "validation_accuracy=" in output
+    assert open_store("minio://mlpipeline/trials").list("")
+
+
+def test_the_compress_pipeline_runs_as_containers(stage_image: str, tmp_path: Path, store: dict[str, str]) -> None:
+    result = kondense(tmp_path, stage_image, store)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert len(report["candidates"]) == 8
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_a_step_that_fails_fails_the_run(stage_image: str, tmp_path: Path, store: dict[str, str]) -> None:
+    wrong = {**store, "MINIO_SECRET_KEY": "another password"}
+    result = kondense(tmp_path, stage_image, wrong, "--set", "data_prep.source=s3://mlpipeline/none")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+
+
+def kondense(
+    tmp_path: Path, image: str, environment: dict[str, str], *options: str
+) -> subprocess.CompletedProcess[str]:
+    arguments = ["run", "--docker", "--dataset", "digits", "--network", "lenet300", "--output", str(tmp_path / "run")]
+    for setting in ("train.epochs", "prune.epochs", "sparsify.epochs", "distill.epochs"):
+        arguments += ["--set", f"{setting}=1"]
+    arguments += ["--set", "sparsify.steps=1", "--set", "publish.max_accuracy_drop=0.9"]
+    variables = {**os.environ, **environment, "KONDENSE_STAGE_IMAGE": image, "KONDENSE_CACHE": str(tmp_path / "cache")}
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.kondense", *arguments, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=variables,
+    )
