@@ -28,9 +28,9 @@ def distill(
     seed: int = 0,
     method: str = "logits",
     student_network: str = "",
-    width: float = 0.4,
-    temperature: float = 4.0,
-    alpha: float = 0.9,
+    width: float = 0.5,
+    temperature: float = 2.0,
+    alpha: float = 0.7,
 ) -> None:
     """Train a smaller network, the student, on the labels and on the teacher's softened outputs.
 
