@@ -44,7 +44,8 @@ def connection_from_environment(environment: Mapping[str, str]) -> Connection:
     """
     if missing := [name for name in REQUIRED if not environment.get(name)]:
         raise StoreError(
-            f"a bucket needs {', '.join(REQUIRED)} in the environment, but {', '.join(missing)} is not set."
+            f"a bucket needs {', '.join(REQUIRED)} in the environment, but {', '.join(missing)} is not set"
+            " (on a cluster they come from the Secret mlpipeline-minio-artifact in the namespace of the run)."
         )
     scheme, _, endpoint = environment["MINIO_ENDPOINT"].rstrip("/").rpartition("://")
     secure = environment.get("MINIO_SECURE", "").lower()
