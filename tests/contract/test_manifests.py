@@ -264,7 +264,7 @@ def test_network_policies_meet_the_pods_they_are_for(cluster: list[Resource]) ->
 
 
 def test_experiments_reach_the_store_by_a_name_that_every_overlay_has() -> None:
-    for name in ("cluster", "kind", "seaweedfs"):
+    for name in OVERLAYS:
         services = [each for each in kustomize(MANIFESTS / "overlays" / name) if each["kind"] == "Service"]
         ports = {(each["metadata"]["name"], port["port"]) for each in services for port in each["spec"]["ports"]}
         assert ("minio", 9000) in ports
