@@ -100,7 +100,7 @@ def _prune(
         points = fit(module, dataset, tuning, loss=loss, masks=masks, checkpoint=child)
         done = float(len(curves))
         # Sorted, because a point that comes back from a checkpoint is, and the artifact's digest must not tell.
-        curves += [dict(sorted((point | {"epoch": done + point["epoch"]}).items())) for point in points]
+        curves += [point | {"epoch": done + point["epoch"]} for point in points]
         tuned = points[-1]["validation_accuracy"]
         history.append({"sparsity": share * config.sparsity, "untuned": untuned, "validation_accuracy": tuned})
     with torch.no_grad():

@@ -47,7 +47,7 @@ class Checkpoint:
 
     def save(self, state: State) -> str:
         """Write ``state`` whole or not at all and return its key."""
-        header = json.dumps({"format_version": FORMAT_VERSION, **state.position}, sort_keys=True)
+        header = json.dumps({"format_version": FORMAT_VERSION, **state.position})
         body = save({name: tensor.contiguous() for name, tensor in state.tensors.items()}, {"position": header})
         key = f"{self.prefix}/{state.position['epoch']:06d}-{state.position['step']:08d}"
         self.store.write(key, hashlib.sha256(body).digest() + body)

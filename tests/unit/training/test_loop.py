@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -97,7 +98,8 @@ def test_resumes_bit_for_bit_after_a_stop_between_epochs(checkpoint, stop_at):
         fit(stopped, toy_dataset(), CONFIG, checkpoint=checkpoint, on_epoch=stop)
     resumed = network()
     seen = []
-    assert fit(resumed, toy_dataset(), CONFIG, checkpoint=checkpoint, on_epoch=seen.append) == curve
+    points = fit(resumed, toy_dataset(), CONFIG, checkpoint=checkpoint, on_epoch=seen.append)
+    assert json.dumps(points) == json.dumps(curve)  # to the letter: the curve is part of an artifact with a digest
     assert len(seen) == 4 - stop_at
     assert same_weights(straight, resumed)
 
