@@ -57,7 +57,6 @@ def run(config: DistillConfig, *, dataset_dir: Path, teacher_dir: Path, student_
         inputs=inputs,
         metrics=metrics,
         summary=f"distill into {spec.name} at width {spec.arguments.get('width', 1.0):g}, {config.epochs} epochs",
-        # Sorted, because a point that comes back from a checkpoint is, and the artifact's digest must not tell.
         curves=curves,
         details={"teacher_lineage": [dict(entry) for entry in teacher.lineage]},
     )

@@ -99,7 +99,6 @@ def _prune(
         child = checkpoint.child(f"step-{number}-of-{steps}") if checkpoint else None
         points = fit(module, dataset, tuning, loss=loss, masks=masks, checkpoint=child)
         done = float(len(curves))
-        # Sorted, because a point that comes back from a checkpoint is, and the artifact's digest must not tell.
         curves += [point | {"epoch": done + point["epoch"]} for point in points]
         tuned = points[-1]["validation_accuracy"]
         history.append({"sparsity": share * config.sparsity, "untuned": untuned, "validation_accuracy": tuned})
