@@ -359,3 +359,24 @@ def test_dockerfiles_pin_drop_root_and_have_no_entrypoint() -> None:
         final = text[text.rindex("\nFROM ") :]
         assert "RUN" not in final and "secret" not in final  # nothing that a build needs is left in it
         assert "--frozen" in text
+
+
+def test_the_kind_cluster_is_brought_up_in_order(tmp_path: Path) -> None:
+    """`make kind` with programs that only write down how they are called; a real cluster is not needed."""
+    for program in ("kind", "kubectl", "docker"):
+        stub = tmp_path / program
+        stub.write_text(f'#!/bin/sh\necho {program} "$@" >> {tmp_path}/calls\n')
+        stub.chmod(0o755)
+    up = MANIFESTS / "overlays" / "kind" / "up"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    subprocess.run([str(up), "0.1.0"], check=True, env=environment, stdout=subprocess.DEVNULL)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    applied = [call.split()[-1] for call in calls if call.startswith("kubectl apply")]
+    assert [Path(path).name for path in applied] == ["cluster-scoped", "pipelines", "katib", "kind"]
+    assert all((ROOT / path / "kustomization.yaml").is_file() for path in applied)
+    waited = {word for call in calls for word in call.split() if word.startswith("job/")}
+    jobs = [each for each in kustomize(MANIFESTS / "overlays" / "kind") if each["kind"] == "Job"]
+    assert waited == {f"job/{each['metadata']['name']}" for each in jobs}
+    (tmp_path / "kind").unlink()
+    missing = subprocess.run([str(up)], check=False, env=environment, capture_output=True, text=True)
+    assert missing.returncode == 1 and missing.stderr == "error: kind must be installed, but is not.\n"
