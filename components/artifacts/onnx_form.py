@@ -109,8 +109,22 @@ def _describe(proto: onnx.ModelProto, model: Model, dataset: Dataset) -> None:
     for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         del value.metadata_props[:]
         value.doc_string = ""
+    _shorten_names(proto.graph)
     del proto.graph.metadata_props[:]
     del proto.graph.value_info[:]  # shapes between layers; runtimes infer them
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Number the values between layers and the exporter's unnamed constants; weights keep their names."""
+    public = {value.name for value in (*graph.input, *graph.output)}
+    unnamed = [constant for constant in graph.initializer if "lifted_tensor" in constant.name]
+    names = [constant.name for constant in unnamed] + [name for node in graph.node for name in node.output]
+    short = {name: f"_{number}" for number, name in enumerate(name for name in names if name not in public)}
+    for constant in unnamed:
+        constant.name = short[constant.name]
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [short.get(name, name) for name in values]
 
 
 def _cause(error: BaseException) -> str:

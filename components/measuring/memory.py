@@ -27,24 +27,27 @@ def peak_memory_bytes(onnx: bytes, *, batch: int = 64, timeout_s: float = 120.0)
         timeout_s: after this the measurement fails.
 
     Raises:
-        RuntimeError: the process failed; the text holds the last line it wrote.
-        subprocess.TimeoutExpired: it took too long.
+        ChildProcessError: the process failed or took too long; the text holds the last line it wrote.
     """
     with tempfile.TemporaryDirectory(prefix="kondense-memory-") as directory:
         path = Path(directory) / "model.onnx"
         path.write_bytes(onnx)
         search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        done = subprocess.run(
-            [sys.executable, "-m", "components.measuring.memory", str(path), str(batch)],
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env={**os.environ, "PYTHONPATH": search},
-            check=False,
-        )
+        command = [sys.executable, "-m", "components.measuring.memory", str(path), str(batch)]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                env={**os.environ, "PYTHONPATH": search},
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ChildProcessError(f"measuring peak memory must end within {timeout_s} s, but did not.") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [""]
-        raise RuntimeError(f"measuring peak memory failed with exit code {done.returncode}: {lines[-1]}")
+        raise ChildProcessError(f"measuring peak memory failed with exit code {done.returncode}: {lines[-1]}")
     return int(done.stdout)
 
 

@@ -86,7 +86,7 @@ def test_peak_memory_holds_the_weights() -> None:
 
 
 def test_a_model_that_does_not_load_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="exit code"):
+    with pytest.raises(ChildProcessError, match="exit code"):
         peak_memory_bytes(b"no model")
 
 
