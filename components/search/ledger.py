@@ -78,8 +78,11 @@ class Ledger:
             try:
                 packed = base64.b64decode(first, altchars=b"-_", validate=True).hex()
                 promoted = [list(map(int, rung.split(","))) for rung in higher]
+                wrong = any(config * 6 >= len(packed) for rung in promoted for config in rung)
             except (binascii.Error, ValueError):
-                raise ValueError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.") from None
+                wrong = True
+            if wrong:
+                raise ValueError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.")
             self.digests.append([packed[i : i + 6] for i in range(0, len(packed), 6)])
             self.promoted.append(promoted)
         self.known = set().union(*self.digests)

@@ -117,7 +117,7 @@ class Parameter:
         if self.values:
             return len(self.values)
         if self.step is None and self.kind == "double":
-            return None
+            return None if self.low != self.high else 1
         low, high = _exact(self.low), _exact(self.high)
         return int((high - low) // self._spacing) + 1
 
@@ -164,7 +164,9 @@ class Parameter:
         try:
             numbers = np.array([float(text) for text in texts], dtype=np.float64)
         except ValueError:
-            numbers = np.array([self.number(text) for text in texts], dtype=np.float64)
+            numbers = np.array([math.nan])
+        if not np.isfinite(numbers).all():
+            numbers = np.array([self.number(text) for text in texts], dtype=np.float64)  # names the wrong one
         return self._cumulative(self._warp(numbers)) if self.levels is None else self._centre(self._nearest(numbers))
 
     def from_unit(self, unit: NDArray[np.float64]) -> list[str]:

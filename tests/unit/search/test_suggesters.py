@@ -1,0 +1,288 @@
+"""One conformance suite over all suggesters, driven as a controller drives them."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from components.search.history import History, Status, Trial
+from components.search.ledger import identity
+from components.search.space import Parameter, SearchSpace
+from components.search.suggesters import SUGGESTERS, Proposal
+
+SPACE = SearchSpace(
+    (
+        Parameter("lr", "double", 1e-4, 0.1, distribution="logUniform"),
+        Parameter("width", "int", 8, 64, step=8),
+        Parameter("optimizer", "categorical", values=("sgd", "adam", "lion")),
+        Parameter("epochs", "int", 1, 9),
+    )
+)
+GRID = SearchSpace(
+    (Parameter("lr", "double", 0.1, 1.0, step=0.1), Parameter("epochs", "int", 1, 9), Parameter("c", "int", 1, 3))
+)
+BANDS = {"resource_name": "epochs", "r_l": "9"}
+CASES: dict[str, tuple[str, SearchSpace, dict[str, str]]] = {
+    "random": ("random", SPACE, {}),
+    "grid": ("grid", GRID, {}),
+    "tpe": ("tpe", SPACE, {}),
+    "hyperband": ("hyperband", SPACE, BANDS),
+    "bohb": ("bohb", SPACE, BANDS),
+    "bohb-density": ("bohb", SPACE, BANDS | {"model": "density"}),
+}
+
+Fate = Callable[[Proposal, np.random.Generator], tuple[Status, float | None]]
+
+
+def fine(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
+    return Status.SUCCEEDED, float(proposal.assignments["lr"]) + 0.1 * rng.random() / int(
+        proposal.assignments["epochs"]
+    )
+
+
+def mixed(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
+    fates = [
+        (Status.FAILED, None),
+        (Status.KILLED, None),
+        (Status.METRICS_UNAVAILABLE, None),
+        (Status.EARLY_STOPPED, rng.random()),
+        (Status.EARLY_STOPPED, None),
+        (Status.SUCCEEDED, float("nan")),
+        (Status.SUCCEEDED, None),
+    ]
+    return fates[rng.integers(len(fates))] if rng.random() < 0.35 else fine(proposal, rng)
+
+
+def experiment(case: str, parallel: int, total: int, fate: Fate = fine, goal: str = "minimize") -> list[Trial]:
+    """Run trials `parallel` at a time; they end in random order, and those without metrics are never reported again."""
+    method, space, settings = CASES[case]
+    rng = np.random.default_rng(0)
+    running: dict[str, Proposal] = {}
+    ended: list[Trial] = []
+    issued = ""
+    while len(running) + len(ended) < total or running:
+        count = min(parallel - len(running), total - len(running) - len(ended))
+        if count:
+            waiting = [Trial(p.name, p.assignments, Status.RUNNING) for p in running.values()]
+            reported = [trial for trial in ended if trial.status != Status.METRICS_UNAVAILABLE] + waiting
+            rng.shuffle(reported)
+            foreign = Trial("other-b0r0c0-123456", {"lr": "1"}, Status.SUCCEEDED, -1e9)
+            history = History((*reported, foreign), issued, goal, "e")
+            suggestion = SUGGESTERS[method].suggest(space, settings, 1, history, count)
+            assert suggestion == SUGGESTERS[method].suggest(space, settings, 1, history, count)
+            assert len(suggestion.proposals) == count
+            issued = suggestion.settings["issued"]
+            running |= {proposal.name: proposal for proposal in suggestion.proposals}
+        for name in rng.permutation(sorted(running))[: rng.integers(1, len(running) + 1)]:
+            proposal = running.pop(name)
+            ended.append(Trial(name, proposal.assignments, *fate(proposal, rng)))
+    return ended
+
+
+@pytest.mark.parametrize("fate", [fine, mixed])
+@pytest.mark.parametrize("parallel", [1, 2, 4, 9, 16])
+@pytest.mark.parametrize("case", CASES)
+def test_every_experiment_ends_without_a_repeat(case: str, parallel: int, fate: Fate) -> None:
+    _, space, _ = CASES[case]
+    trials = experiment(case, parallel, 66, fate)
+    assert len({trial.name for trial in trials}) == 66
+    configurations = Counter(tuple(sorted(trial.assignments.items())) for trial in trials)
+    assert configurations.most_common(1)[0][1] == 1
+    for trial in trials:
+        assert set(trial.assignments) == set(space.names)
+        space.to_unit([trial.assignments])
+        assert 1 <= int(trial.assignments["epochs"]) <= 9
+
+
+@pytest.mark.parametrize("case", ["hyperband", "bohb"])
+@pytest.mark.parametrize("parallel", [1, 4, 9])
+def test_a_cycle_of_brackets_is_the_papers(case: str, parallel: int) -> None:
+    method, space, settings = CASES[case]
+    assert SUGGESTERS[method].planned_trials(settings, space) == 22
+    trials = experiment(case, parallel, 44)
+    rungs = Counter((issued.bracket, issued.rung) for trial in trials if (issued := identity(trial.name)))
+    expected = {(0, 0): 9, (0, 1): 3, (0, 2): 1, (1, 0): 5, (1, 1): 1, (2, 0): 3}
+    assert {key: rungs[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+def test_the_best_of_a_rung_are_promoted(goal: str) -> None:
+    trials = experiment("hyperband", 4, 44, goal=goal)
+    sign = 1 if goal == "minimize" else -1
+    rungs: dict[tuple[int, int], dict[int, float]] = {}
+    for trial in trials:
+        issued = identity(trial.name)
+        assert issued is not None
+        rungs.setdefault((issued.bracket, issued.rung), {})[issued.config] = sign * (trial.value or 0.0)
+    for size, above, below in ((3, (0, 1), (0, 0)), (1, (0, 2), (0, 1)), (1, (1, 1), (1, 0))):
+        best = sorted(rungs[below], key=lambda config: rungs[below][config])[:size]
+        assert set(rungs[above]) == set(best)
+
+
+def test_a_promoted_trial_keeps_its_configuration() -> None:
+    trials = experiment("bohb", 4, 44)
+    seen: dict[tuple[int, int], dict[str, str]] = {}
+    for trial in sorted(trials, key=lambda trial: int(trial.assignments["epochs"])):
+        issued = identity(trial.name)
+        assert issued is not None
+        configuration = {name: value for name, value in trial.assignments.items() if name != "epochs"}
+        assert seen.setdefault((issued.bracket, issued.config), configuration) == configuration
+
+
+def test_a_failed_trial_is_never_promoted() -> None:
+    trials = experiment("hyperband", 3, 66, mixed)
+    lost = {
+        (issued.bracket, issued.rung, issued.config)
+        for trial in trials
+        if (issued := identity(trial.name)) and (trial.value is None or trial.value != trial.value)
+    }
+    for trial in trials:
+        issued = identity(trial.name)
+        assert issued is not None
+        assert (issued.bracket, issued.rung - 1, issued.config) not in lost
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_parallel_proposals_differ(case: str) -> None:
+    method, space, settings = CASES[case]
+    done = experiment(case, 4, 40)
+    issued = ""
+    suggestion = SUGGESTERS[method].suggest(space, settings, 1, History((), issued, "minimize", "e"), 16)
+    assert len({tuple(p.assignments.values()) for p in suggestion.proposals}) == 16
+    assert len({trial.name for trial in done}) == 40
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_another_process_gives_the_same_reply(case: str) -> None:
+    method, space, settings = CASES[case]
+    code = (
+        "from tests.unit.search.test_suggesters import CASES, experiment\n"
+        f"print([(trial.name, dict(trial.assignments)) for trial in experiment({case!r}, 4, 40)])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str([(trial.name, dict(trial.assignments)) for trial in experiment(case, 4, 40)])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_seeds_and_random_state_change_the_reply(case: str) -> None:
+    method, space, settings = CASES[case]
+
+    def first(seed: int, **more: str) -> dict[str, str]:
+        history = History((), "", "minimize", "e")
+        return dict(SUGGESTERS[method].suggest(space, settings | more, seed, history, 1).proposals[0].assignments)
+
+    assert first(1, random_state="5") == first(2, random_state="5") != first(1, random_state="6")
+    assert case == "grid" or first(1) != first(2)
+
+
+@pytest.mark.parametrize("case", ["random", "tpe", "hyperband", "bohb"])
+def test_a_small_space_is_used_up_before_anything_repeats(case: str) -> None:
+    space = SearchSpace(
+        (
+            Parameter("c", "categorical", values=("a", "b", "c")),
+            Parameter("i", "int", 1, 4),
+            Parameter("epochs", "int", 1, 1),
+        )
+    )
+    method, _, settings = CASES[case]
+    settings = {"resource_name": "epochs"} if settings else {}
+    history = History((), "", "minimize", "e")
+    proposals = SUGGESTERS[method].suggest(space, settings, 0, history, 14).proposals
+    assert len(proposals) == 14
+    assert len({(p.assignments["c"], p.assignments["i"]) for p in proposals[:12]}) == 12
+
+
+def test_without_the_reply_the_same_request_gives_it_again() -> None:
+    method, space, settings = CASES["bohb"]
+    history = History((), "", "minimize", "e")
+    lost = SUGGESTERS[method].suggest(space, settings, 0, history, 4)
+    assert SUGGESTERS[method].suggest(space, settings, 0, history, 4) == lost
+
+
+def test_a_rung_takes_the_places_that_more_workers_ask_for() -> None:
+    method, space, settings = CASES["hyperband"]
+    proposals = SUGGESTERS[method].suggest(space, settings, 0, History((), "", "minimize", "e"), 20).proposals
+    brackets = Counter(issued.bracket for proposal in proposals if (issued := identity(proposal.name)))
+    assert brackets == {0: 9, 1: 5, 2: 3, 3: 3}
+
+
+def test_names_fit_kubernetes() -> None:
+    method, space, settings = CASES["bohb"]
+    history = History((), "", "minimize", "e" * 40)
+    for proposal in SUGGESTERS[method].suggest(space, settings, 0, history, 3).proposals:
+        assert len(proposal.name) <= 63
+        assert proposal.labels["rung"] == "0"
+    with pytest.raises(ValueError, match="1 to 40 characters"):
+        History((), "", "minimize", "e" * 41)
+
+
+@pytest.mark.parametrize(
+    ("case", "settings", "counts", "rule"),
+    [
+        ("random", {"eta": "3"}, {}, "unknown setting 'eta'; the settings are random_state"),
+        ("random", {"random_state": "-1"}, {}, "random_state must be a whole number of at least 0, but got '-1'"),
+        ("random", {"random_state": "x"}, {}, "random_state must be a whole number, but got 'x'"),
+        ("random", {}, {"max_trial_count": 0}, "maxTrialCount must be at least 1, but got 0"),
+        ("grid", {}, {}, "grid needs maxTrialCount of at most the grid's 270 configurations, but it is not set"),
+        ("grid", {}, {"max_trial_count": 271}, "at most the grid's 270 configurations, but got 271"),
+        ("tpe", {"random_fraction": "1.5"}, {}, r"random_fraction must be in \[0, 1\], but got '1.5'"),
+        ("tpe", {"bandwidth_factor": "nan"}, {}, "bandwidth_factor must be in"),
+        ("hyperband", {"eta": "1"}, {}, "eta must be a whole number of at least 2, but got '1'"),
+        ("hyperband", {"eta": "2.5"}, {}, "eta must be a whole number of at least 2, but got '2.5'"),
+        ("hyperband", {"eta": "inf"}, {}, "eta must be a whole number, but got 'inf'"),
+        ("hyperband", {"resource_name": "lr"}, {}, "must name an int parameter, but 'lr' is double"),
+        ("hyperband", {"resource_name": "epoch"}, {}, "no parameter is called 'epoch'; there are lr"),
+        ("hyperband", {"resource_name": ""}, {}, "resource_name must name the int parameter"),
+        ("hyperband", {"r_l": "0"}, {}, "r_l must be a whole number of at least 1, but got '0'"),
+        ("hyperband", {"r_l": "10"}, {}, "min_resource <= r_l <= 9, but got min_resource=1, r_l=10"),
+        ("hyperband", {"r_l": "2", "min_resource": "3"}, {}, "but got min_resource=3, r_l=2"),
+        ("hyperband", {"max_resource": "8"}, {}, "r_l is 9 and max_resource is 8"),
+        ("hyperband", {"speed": "1"}, {}, "unknown setting 'speed'; the settings are bracket_sizes, eta"),
+        ("hyperband", {"bracket_sizes": "big"}, {}, "bracket_sizes must be one of ceil, floor, but got 'big'"),
+        ("hyperband", {"issued": "!"}, {}, "issued must be a ledger"),
+        ("bohb", {"model": "forest"}, {}, "model must be one of process, density, but got 'forest'"),
+        ("bohb", {"top_n_percent": "0"}, {}, r"top_n_percent must be in \[1, 99\], but got '0'"),
+        ("bohb", {}, {"parallel_trial_count": 0}, "parallelTrialCount must be at least 1, but got 0"),
+    ],
+)
+def test_a_broken_rule_is_named_with_its_value(
+    case: str, settings: dict[str, str], counts: dict[str, int], rule: str
+) -> None:
+    method, space, good = CASES[case]
+    with pytest.raises(ValueError, match=rule) as error:
+        SUGGESTERS[method].validate(space, good | settings, **counts)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_good_experiment_is_valid(case: str) -> None:
+    method, space, settings = CASES[case]
+    SUGGESTERS[method].validate(space, settings, max_trial_count=22, parallel_trial_count=4)
+
+
+def test_a_grid_refuses_more_than_it_has_and_needs_steps() -> None:
+    space = SearchSpace((Parameter("c", "categorical", values=("a", "b")),))
+    grid = SUGGESTERS["grid"]
+    first = grid.suggest(space, {}, 0, History(), 2)
+    with pytest.raises(ValueError, match="2 configurations, but 2 are issued and 1 more"):
+        grid.suggest(space, {}, 0, History((), first.settings["issued"]), 1)
+    with pytest.raises(ValueError, match="'lr': grid needs a step"):
+        grid.validate(SPACE, {}, max_trial_count=3)
+
+
+def test_a_grid_walks_the_whole_space_in_any_order() -> None:
+    for settings in ({}, {"random_state": "3"}):
+        proposals = SUGGESTERS["grid"].suggest(GRID, settings, 0, History(), 270).proposals
+        assert len({tuple(proposal.assignments.values()) for proposal in proposals}) == 270
+
+
+def test_importing_the_suggesters_needs_numpy_alone() -> None:
+    code = (
+        "import sys, components.search.suggesters\n"
+        "print([name for name in ('torch', 'scipy', 'grpc', 'kfp') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
