@@ -1,0 +1,226 @@
+"""Runs and recurring runs through kfp's own client, against Kubeflow Pipelines' API over HTTP."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from kfp import compiler, dsl
+
+from pipelines import cluster
+from pipelines.cluster import Access, AccessError
+from pipelines.register import Schedule
+from tests.unit.deploy import fake_kfp
+
+
+class FakePlatform(fake_kfp.FakePipelines):
+    """The API with runs, and with a health that says its version as KFP 2.17 does."""
+
+    def __init__(self, token: str = "", tag: str = "2.17.0", multi_user: bool = False) -> None:
+        super().__init__(token)
+        self.objects["runs"] = []
+        self.health: Any = {"tag_name": tag, "multi_user": multi_user, "pipeline_store": "database"}
+
+    def answer(self, method: str, url: str, body: bytes, headers: Any) -> tuple[int, dict[str, Any]]:
+        path = urlsplit(url).path
+        if path == fake_kfp.API + "/healthz" and (not self.token or headers.get("authorization")):
+            return 200, self.health
+        return super().answer(method, url, body, headers)
+
+
+@pytest.fixture
+def fake() -> FakePlatform:
+    return FakePlatform()
+
+
+@pytest.fixture
+def address(fake: FakePlatform, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setitem(fake_kfp.KINDS, "runs", "runs")
+    create = fake_kfp.FakePipelines.collection
+
+    def collection(self: Any, method: str, path: str, query: Any, body: bytes) -> tuple[int, dict[str, Any]]:
+        if (method, path) == ("POST", "/runs"):
+            import json
+
+            return 200, self.create("runs", json.loads(body), "run_id")
+        return create(self, method, path, query, body)
+
+    monkeypatch.setattr(fake_kfp.FakePipelines, "collection", collection)
+    with fake_kfp.serve(fake) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @dsl.component(base_image="python", install_kfp_package=False, packages_to_install=[])
+    def step(text: str, count: int, rate: float, flag: bool, items: list):
+        """Do nothing."""
+
+    @dsl.pipeline(name="toy")
+    def toy(text: str = "a", count: int = 1, rate: float = 0.5, flag: bool = False, items: list = [1]):  # noqa: B006
+        step(text=text, count=count, rate=rate, flag=flag, items=items)
+
+    path = tmp_path_factory.mktemp("package") / "toy.yaml"
+    compiler.Compiler().compile(toy, str(path))
+    return path
+
+
+def test_a_run_is_started_with_typed_parameters(fake: FakePlatform, address: str, package: Path) -> None:
+    texts = ["text=b=c", "count=3", "rate=2", "flag=true", "items=[1, 2]"]
+    (line,) = cluster.submit(Access(address + "/"), package, texts, name="mine")
+    (run,) = fake.objects["runs"]
+    assert run["display_name"] == "mine"
+    assert run["runtime_config"]["parameters"] == {
+        "text": "b=c",
+        "count": 3,
+        "rate": 2.0,
+        "flag": True,
+        "items": [1, 2],
+    }
+    assert run["pipeline_spec"]["pipelineInfo"]["name"] == "toy"
+    assert line == f"run mine ({run['run_id']}) is started: {address}/#/runs/details/{run['run_id']}"
+    assert [each["display_name"] for each in fake.objects["experiments"]] == ["kondense"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("count", "--param must be name=value, but got 'count'"),
+        ("counts=1", "must be one of count, flag, items, rate, text, but got 'counts'"),
+        ("count=one", "count must be int, but got 'one'"),
+        ("flag=1", "flag must be one of false, true"),
+        ("items=[1", "items must be JSON"),
+    ],
+)
+def test_a_wrong_parameter_is_told_before_anything_is_asked(package: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(cluster.submit(Access("http://127.0.0.1:1"), package, [text]))
+
+
+def test_a_recurring_run_is_made_left_alone_and_replaced(fake: FakePlatform, address: str, package: Path) -> None:
+    def keep(cron: str = "0 0 3 * * *", **parameters: Any) -> list[str]:
+        wanted = Schedule("nightly", "toy", cron, True, parameters=parameters)
+        return list(cluster.schedule(Access(address), package, wanted, "0123"))
+
+    assert "made, on" in keep(count=2)[1]
+    changes = len(fake.changes)
+    assert "it is there, on" in keep(count=2)[1]
+    assert len(fake.changes) == changes
+    assert "replaced, on" in keep(count=3)[1]
+    assert "replaced" in keep("0 30 4 * * *", count=3)[1]
+    (found,) = fake.objects["recurringruns"]
+    assert found["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
+    assert found["runtime_config"]["parameters"] == {"count": 3}
+
+
+def test_five_fields_are_no_schedule() -> None:
+    with pytest.raises(ValueError, match="cron must have six fields, seconds first"):
+        Schedule("nightly", "toy", "0 3 * * *")
+
+
+def test_nothing_listens_and_how_to_forward_a_port(package: Path) -> None:
+    with pytest.raises(AccessError, match="nothing answers at http://127.0.0.1:1 .*kubectl -n kubeflow port-forward"):
+        list(cluster.submit(Access("http://127.0.0.1:1"), package))
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [("2.13.1", "must be 2.14 or newer, but .* is 2.13.1"), ("v1.8.5", "must be 2.14 or newer, but .* is v1.8.5")],
+)
+def test_an_old_platform(fake: FakePlatform, address: str, package: Path, told: str, message: str) -> None:
+    fake.health = {"apiServerTagName": told, "multi_user": False}
+    with pytest.raises(AccessError, match=message):
+        list(cluster.submit(Access(address), package))
+
+
+@pytest.mark.parametrize("told", ["2.14.0", "2.17.0", "2.20.1", "3.0", "unknown", "", "master"])
+def test_a_new_or_unnamed_version(told: str) -> None:
+    cluster.check_version({"tag_name": told}, "x")
+
+
+@pytest.mark.parametrize(("token", "given"), [("", "wants a token"), ("expired", "refuses the token")])
+def test_a_token_that_is_missing_or_expired(
+    fake: FakePlatform, address: str, package: Path, token: str, given: str
+) -> None:
+    fake.token = "right"
+    with pytest.raises(AccessError, match=f"{given} .*401.*--token or KONDENSE_TOKEN") as caught:
+        list(cluster.submit(Access(address, token=token), package))
+    assert "expired" not in str(caught.value) and "\n" not in str(caught.value)
+    assert list(cluster.submit(Access(address, token="right"), package))
+
+
+def test_profiles_want_a_namespace(fake: FakePlatform, address: str, package: Path) -> None:
+    fake.health["multi_user"] = True
+    with pytest.raises(AccessError, match="give --namespace"):
+        list(cluster.submit(Access(address), package))
+    list(cluster.submit(Access(address, namespace="team"), package))
+    assert fake.objects["experiments"][0]["namespace"] == "team"
+
+
+def test_what_the_platform_refuses(fake: FakePlatform, address: str, package: Path) -> None:
+    fake.refuse = "forbidden: exceeded quota: runs"
+    with pytest.raises(AccessError, match="the namespace's quota is exceeded: .*raise its ResourceQuota"):
+        list(cluster.submit(Access(address), package))
+    fake.refuse = "Invalid input error: \n something"
+    with pytest.raises(AccessError, match="answered 400: Invalid input error: something"):
+        list(cluster.submit(Access(address), package))
+
+
+@pytest.fixture
+def other_server() -> Iterator[ThreadingHTTPServer]:
+    """A web server that is no Kubeflow Pipelines: / is a page, /away leads there, all else is missing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path
+            code = 302 if path.startswith("/away") else 200 if path.startswith(("/login", "/page")) else 404
+            content = b"<html>sign in</html>"
+            self.send_response(code)
+            if code == 302:
+                self.send_header("Location", "/login")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "is not Kubeflow Pipelines .404"),
+        ("/page", "is not Kubeflow Pipelines"),
+        ("/away", "wants a token .*login"),
+    ],
+)
+def test_something_else_answers(other_server: ThreadingHTTPServer, package: Path, path: str, message: str) -> None:
+    address = f"http://127.0.0.1:{other_server.server_port}{path}"
+    with pytest.raises(AccessError, match=message) as caught:
+        list(cluster.submit(Access(address), package))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:8080", "", "ftp://x", "http://"])
+def test_an_endpoint_is_an_address(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="endpoint must be http://host:port"):
+        Access(endpoint)
+
+
+def test_a_file_that_is_no_pipeline(tmp_path: Path) -> None:
+    for content in ("", "a: 1", "[", "\x00"):
+        (tmp_path / "other.yaml").write_text(content)
+        with pytest.raises(ValueError, match="must be a compiled pipeline"):
+            cluster.declared_parameters(tmp_path / "other.yaml")
+
+
+def test_the_token_is_not_shown() -> None:
+    assert "secret" not in repr(Access(token="secret"))
