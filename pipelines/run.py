@@ -1,5 +1,6 @@
 """Run the compress pipeline on this machine and lay its results out."""
 
+import hashlib
 import os
 import shutil
 import time
@@ -15,7 +16,7 @@ from components.artifacts.store import open_store
 from components.config import Config
 from components.images import STAGE_IMAGE
 from pipelines.compress import TASKS, make_compress
-from pipelines.local.cache import sources_version
+from pipelines.local.cache import OUTSIDE, sources_version
 from pipelines.local.docker import image_id
 from pipelines.local.outcome import StepResult
 from pipelines.local.progress import RunProgress
@@ -24,6 +25,7 @@ from pipelines.local.warm import WarmServer
 from pipelines.local_store import local_store
 from pipelines.parameters import split
 from pipelines.places import cache_dir, store_dir
+from pipelines.profiles import Value
 
 TIMINGS = "timings.json"
 CHECKPOINTS = "minio://kondense/checkpoints"
@@ -59,11 +61,9 @@ def run_compress(
     """
     began = time.monotonic()
     with local_store(store_dir()) as store:
-        checkpoints = os.environ.get("KONDENSE_CHECKPOINTS", CHECKPOINTS) if caching else ""
-        environment = {**store, "KONDENSE_CHECKPOINTS": checkpoints}
         os.environ.update(store)
-        check_stores(checkpoints, str(configs["publish"].to_dict()["store_uri"]))
-        settings, arguments, pipeline = _prepare(configs, output_dir, environment, docker=docker, caching=caching)
+        check_stores(CHECKPOINTS, str(configs["publish"].to_dict()["store_uri"]))
+        settings, arguments, pipeline = _prepare(configs, output_dir, store, docker=docker, caching=caching)
         with RunProgress(console, len(settings.order)) as progress:
             results = run_pipeline(pipeline, arguments, settings, progress, server)
     page = collect(results, output_dir)
@@ -72,21 +72,35 @@ def run_compress(
 
 
 def _prepare(
-    configs: Mapping[str, Config], output_dir: Path, environment: Mapping[str, str], *, docker: bool, caching: bool
+    configs: Mapping[str, Config], output_dir: Path, store: Mapping[str, str], *, docker: bool, caching: bool
 ) -> tuple[LocalSettings, dict[str, Any], Any]:
     arguments, bound = split(configs)
-    outside = [Path(str(arguments[name])) for name in ("source", "import_uri") if arguments[name]]
+    outside = local_paths(arguments)
+    arguments |= {name: str(path) for name, path in outside.items()}
+    version = f"docker {image_id(STAGE_IMAGE)}" if docker else f"sources {sources_version()}"
+    checkpoints = os.environ.get("KONDENSE_CHECKPOINTS", f"{CHECKPOINTS}/{slug(version)}") if caching else ""
     settings = LocalSettings(
         output_dir=output_dir.absolute(),
         cache_dir=cache_dir(),
-        version=f"docker {image_id(STAGE_IMAGE)}" if docker else f"sources {sources_version()}",
+        version=version,
         order=TASKS,
         caching=caching,
         docker=docker,
-        environment=environment,
-        mounts=[path.absolute() for path in (SYSTEM_DATA, *outside) if path.exists()],
+        environment={**store, "KONDENSE_CHECKPOINTS": checkpoints},
+        mounts=[path for path in (SYSTEM_DATA, *outside.values()) if path.exists()],
     )
     return settings, arguments, make_compress(bound)
+
+
+def local_paths(arguments: Mapping[str, Value]) -> dict[str, Path]:
+    """Return the parameters that name data of this machine, absolute: a container has another working directory."""
+    paths = {name: Path(str(arguments[name])) for name in OUTSIDE if arguments[name]}
+    return {name: path.absolute() for name, path in paths.items() if path.exists()}
+
+
+def slug(version: str) -> str:
+    """Return a short name of ``version``: what other code has begun must not be continued by this code."""
+    return hashlib.sha256(version.encode()).hexdigest()[:12]
 
 
 def check_stores(*uris: str) -> None:
