@@ -90,9 +90,11 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
 
 def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
     """Code the whole matrix; ``matrix_RC`` is None when reading."""
-    places_RC = np.ones((layout.rows, layout.columns), np.bool_)
     if layout.sparse:
         places_RC = _code_places(stream, layout, matrix_RC)
+    else:
+        stream.expect(layout.rows * layout.columns * (layout.high > layout.low))
+        places_RC = np.ones((layout.rows, layout.columns), np.bool_)
     known_R = None if matrix_RC is None else _magnitude_levels(matrix_RC, layout.sparse, layout.steps)
     prior_K = flat(layout.levels + 1 if layout.steps else 1)
     magnitude_R = code_symbols(stream, prior_K, layout.rows, known_R)
@@ -112,7 +114,10 @@ def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> ND
         highest = 1 + layout.density_steps * columns.bit_length()
         levels_R = code_symbols(stream, flat(highest + 1), layout.rows, known_R)
         density_R = np.minimum(_octaves(levels_R, layout.density_steps), columns) / columns
+    elif not layout.nonzeros:
+        return np.zeros((layout.rows, layout.columns), np.bool_)
     else:
+        stream.expect(layout.rows * layout.columns)
         density_R = np.full(layout.rows, min(1.0, layout.nonzeros / (columns * max(layout.rows, 1))))
     return code_places(stream, density_R, layout.columns, None if matrix_RC is None else matrix_RC != 0)
 

@@ -25,9 +25,10 @@ def code_symbols(stream: Stream, prior_K: Floats, count: int, symbols_N: Integer
         count: N.
         symbols_N: the symbols when writing, None when reading.
     """
-    coded = np.empty(count, np.int32)
     if len(prior_K) == 1:
         return stream.symbols(prior_K, count, symbols_N)
+    stream.expect(count)
+    coded = np.empty(count, np.int32)
     weight_K = prior_K
     start = 0
     while start < count:
@@ -78,6 +79,7 @@ def code_places(
     live = np.flatnonzero(density_R > 0)
     if not len(live) or not columns:
         return coded_RC
+    stream.expect(len(live) * columns)
     density_L = np.clip(density_R[live], 2.0**-12, 1 - 2.0**-12)
     overall = float(density_L.sum() / len(live))
     prior = overall / (1 - overall)

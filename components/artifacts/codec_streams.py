@@ -28,6 +28,9 @@ MOST_SYMBOLS_PER_BYTE = 2**15
 class Stream(Protocol):
     """One direction of the coder; symbols are given when writing and None when reading."""
 
+    def expect(self, count: int) -> None:
+        """Announce ``count`` symbols of a model with more than one, before memory is taken for them."""
+
     def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
         """Code N bits, each 1 with its own probability."""
 
@@ -40,6 +43,9 @@ class Writer:
 
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def expect(self, count: int) -> None:
+        """Do nothing: what is written is there already."""
 
     def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
         """Encode ``bits_N`` and return them."""
@@ -70,6 +76,11 @@ class Reader:
         self._left = MOST_SYMBOLS_PER_BYTE * (len(content) + 8)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(content, "<u4").astype(np.uint32))
 
+    def expect(self, count: int) -> None:
+        """Raise ArtifactError unless what is left of the stream can hold ``count`` symbols."""
+        if count > self._left:
+            raise ArtifactError("an entropy-coded stream must be long enough for its tensor, but it is too short.")
+
     def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
         """Decode as many bits as there are probabilities."""
         self._spend(len(probability_N))
@@ -83,9 +94,8 @@ class Reader:
         return self._decode(_categorical(weight_K), count)
 
     def _spend(self, count: int) -> None:
+        self.expect(count)
         self._left -= count
-        if self._left < 0:
-            raise ArtifactError("an entropy-coded stream must be long enough for its tensor, but it is too short.")
 
     def _decode(self, model: Any, amount: Any) -> Integers:
         try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 import zlib
 from typing import Any
 
@@ -15,7 +16,7 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from components.artifacts.codec import DICTIONARY, MAGIC, NUMBERS, decode, encode
-from components.artifacts.codec_integers import decode_integers, encode_integers
+from components.artifacts.codec_integers import HEADER, decode_integers, encode_integers
 from components.artifacts.codec_streams import LEAST_PROBABILITY, MOST_SYMBOLS_PER_BYTE, Reader, Writer
 from components.artifacts.codec_tensors import DTYPES
 from components.artifacts.files import ArtifactError
@@ -245,6 +246,17 @@ def test_a_short_stream_cannot_stand_for_many_symbols() -> None:
     assert 8 / -np.log2(1 - LEAST_PROBABILITY) < MOST_SYMBOLS_PER_BYTE
     with pytest.raises(ArtifactError, match="too short"):
         Reader(b"\0" * 4).symbols(np.ones(2), 10**9, None)
+
+
+@pytest.mark.parametrize("shape", [(2, 400_000_000), (400_000_000, 2), (800_000_000,)])
+@pytest.mark.parametrize(("sparse", "density_steps"), [(0, 0), (1, 0), (1, 2)])
+def test_a_short_file_cannot_ask_for_much_memory(shape: tuple[int, ...], sparse: int, density_steps: int) -> None:
+    content = HEADER.pack(-7, 7, sparse, density_steps, 10**8, 0, 3) + b"\x55" * 64
+    index = {"description": {}, "tensors": [["w", "int8", list(shape), "integers", len(content)]]}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ArtifactError, match="too short"):
+        decode(forge(index, content))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 def test_streams_mix_bits_and_symbols() -> None:
