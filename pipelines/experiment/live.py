@@ -66,6 +66,8 @@ class Display:
             self._line(f"Best: {trial_line(state, best)}")
             for name, value in best.assignments.items():
                 self._line(f"  {name} = {value}")
+            if state.baseline is not None:
+                self._line(baseline_line(state, best))
         else:
             self._line("No trial has a value.")
         self._line(f"Report: {page}")
@@ -101,6 +103,16 @@ def trial_line(state: State, record: TrialRecord) -> str:
     if record.reason:
         words.append(f"({record.reason})")
     return " ".join(words)
+
+
+def baseline_line(state: State, best: TrialRecord) -> str:
+    """Return how far the best trial is from the baseline, in one line."""
+    assert state.baseline is not None
+    assert best.value is not None
+    text = f"Baseline: {trial_line(state, state.baseline)}"
+    if state.baseline.value is None:
+        return text
+    return f"{text}; the best is {best.value - state.baseline.value:+.6g} from it"
 
 
 def _at(state: State, record: TrialRecord) -> str:

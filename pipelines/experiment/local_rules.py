@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.experiment import baseline
 from pipelines.experiment.fields import Violation
 
 COLLECTORS = ("StdOut", "Push", "File")
@@ -15,7 +16,8 @@ def broken(document: Mapping[str, Any]) -> list[Violation]:
     Args:
         document: an Experiment that keeps the webhook's rules.
     """
-    return [*_search(document["spec"]), *_template(document["spec"]["trialTemplate"]), *_metrics(document["spec"])]
+    spec = document["spec"]
+    return [*_search(spec), *_template(spec["trialTemplate"]), *_metrics(spec), *baseline.broken(document)]
 
 
 def _search(spec: Mapping[str, Any]) -> Iterator[Violation]:

@@ -44,6 +44,7 @@ def summary(state: State, outcome: Outcome, reason: str) -> dict[str, Any]:
         "resource": {"name": state.resource_name, "maximum": maximum} if state.resource_name else None,
         "parameters": [dict(parameter) for parameter in experiment.parameters],
         "best": None if best is None else _best(state, best, maximum),
+        "baseline": None if state.baseline is None else _trial(state, state.baseline),
         "trials": [_trial(state, record) for record in state.trials.values()],
         "finished": _progress(state),
     }

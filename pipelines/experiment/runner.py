@@ -23,7 +23,7 @@ from components.search.history import Status
 from components.search.space import SearchSpace
 from components.search.suggesters import SUGGESTERS
 from components.tune import page
-from pipelines.experiment import local_rules, metrics, results, template
+from pipelines.experiment import baseline, local_rules, metrics, results, template
 from pipelines.experiment.addresses import local_addresses
 from pipelines.experiment.journal import Journal
 from pipelines.experiment.live import Display
@@ -132,9 +132,9 @@ class _Runner:
         self.space = SearchSpace.from_katib(self.experiment.parameters)
         for event in self.journal.events:
             self.state.apply(event)
-        for name, record in self.state.trials.items():
+        for record in self.state.records():
             if record.status is Status.RUNNING:
-                self.state.cut_off(name)
+                self.state.cut_off(record.name)
 
     def run(self) -> Result:
         """Reconcile until the Experiment has ended or a signal asks to stop."""
@@ -143,12 +143,12 @@ class _Runner:
             while not self.signal_number:
                 self._collect()
                 outcome, reason = self.state.outcome()
-                if outcome is not Outcome.RUNNING:
-                    self._stop_trials()
-                    for name in list(self.processes):
-                        self._finish(name, Status.KILLED, f"the experiment ended: {reason}")
-                    return self._end(outcome, reason)
-                self._fill()
+                if outcome is Outcome.RUNNING:
+                    self._fill()
+                else:
+                    self._kill_trials(reason)
+                    if outcome is Outcome.FAILED or not self._baseline_is_open():
+                        return self._end(outcome, reason)
                 self.display.update(self.state)
                 time.sleep(POLL_S)
             self._stop_trials()
@@ -160,6 +160,27 @@ class _Runner:
             for process in self.processes.values():
                 process.kill()
             self.display.stop(self.state)
+
+    def _kill_trials(self, reason: str) -> None:
+        """End the trials that still run when the experiment has ended."""
+        names = [name for name in self.processes if name in self.state.trials]
+        if names:
+            self._stop_trials()
+        for name in names:
+            self._finish(name, Status.KILLED, f"the experiment ended: {reason}")
+
+    def _baseline_is_open(self) -> bool:
+        """Start the baseline when there is one; tell whether it is still to end."""
+        assignments = baseline.read(self.experiment.document)
+        if assignments is None:
+            return False
+        if self.state.baseline is None:
+            name = f"{self.experiment.name}-baseline"
+            self._record({"event": "baseline", "name": name, "assignments": assignments})
+        assert self.state.baseline is not None
+        if self.state.baseline.status is Status.CREATED:
+            self._start(self.state.baseline)
+        return not self.state.baseline.finished
 
     def _collect(self) -> None:
         """Enter every trial that has ended."""
@@ -195,7 +216,7 @@ class _Runner:
         self.processes.pop(name)
         told = {key: vars(observation) for key, observation in (observations or {}).items()}
         self._record({"event": "finished", "name": name, "status": status.value, "reason": reason, "metrics": told})
-        self.display.finished(self.state, self.state.trials[name])
+        self.display.finished(self.state, self.state.record(name))
         self._write(Outcome.RUNNING, "")
 
     def _fill(self) -> None:

@@ -60,6 +60,7 @@ class State:
         trials: by name, in order of issue.
         finished: names in order of ending.
         settings: the algorithm's settings, the suggester's own included.
+        baseline: the trial that the best one is held against; it is none of ``trials``.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -67,6 +68,7 @@ class State:
         self.experiment = experiment
         self.trials: dict[str, TrialRecord] = {}
         self.finished: list[str] = []
+        self.baseline: TrialRecord | None = None
         self.settings: dict[str, str] = dict(experiment.settings)
         self.resource_name = experiment.settings.get("resource_name")
 
@@ -77,15 +79,28 @@ class State:
                 self.trials[item["name"]] = TrialRecord(item["name"], item["assignments"], item["labels"])
             for name, (kept, tail) in event["settings"].items():
                 self.settings[name] = self.settings.get(name, "")[:kept] + tail
+        elif event["event"] == "baseline":
+            self.baseline = TrialRecord(event["name"], event["assignments"], {})
         elif event["event"] == "started":
-            record = self.trials[event["name"]]
+            record = self.record(event["name"])
             record.status, record.started = Status.RUNNING, event["time"]
         elif event["event"] == "finished":
-            self._finish(self.trials[event["name"]], event)
+            self._finish(self.record(event["name"]), event)
+
+    def record(self, name: str) -> TrialRecord:
+        """Return the record of a trial, or of the baseline."""
+        if self.baseline is not None and name == self.baseline.name:
+            return self.baseline
+        return self.trials[name]
+
+    def records(self) -> list[TrialRecord]:
+        """Return every record, the baseline's included."""
+        return [*self.trials.values(), *([] if self.baseline is None else [self.baseline])]
 
     def cut_off(self, name: str) -> None:
         """Put a trial that ended with its runner back among those to start."""
-        self.trials[name].status, self.trials[name].started = Status.CREATED, None
+        record = self.record(name)
+        record.status, record.started = Status.CREATED, None
 
     def settings_change(self, settings: Mapping[str, str]) -> dict[str, tuple[int, str]]:
         """Return what a reply changes in the settings: per name, how many characters stay and what follows.
@@ -175,4 +190,5 @@ class State:
             record.value = number(reported)
             if record.value is None:  # Katib too lets such a trial succeed
                 record.reason = f"{objective.metric} is no finite number: {reported!r}"
-        self.finished.append(record.name)
+        if record is not self.baseline:
+            self.finished.append(record.name)
