@@ -49,6 +49,8 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     """Return the next `count` configurations of the grid, the last parameter changing fastest.
 
     With the setting `random_state` the order is a walk with a fixed stride, which visits every point once as well.
+    Once all are issued, those whose trials are not reported any more (deleted, or ended without a metric) are issued
+    again under new names: Katib asks for a trial in the place of each.
 
     Raises:
         ValueError: fewer are left than asked for.
@@ -57,16 +59,27 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     board = Board(history)
     if not board.rungs:
         board.start_bracket()
-    done = len(board.ledger.digests[0])
-    if done + count > size:
-        raise ValueError(f"the grid has {size} configurations, but {done} are issued and {count} more were asked for.")
+    issued = len(board.ledger.digests[0])
+    indices = [*range(issued, size), *(_lost(board, size) if issued + count > size else ())][:count]
+    if len(indices) < count:
+        raise ValueError(
+            f"the grid has {size} configurations, but {issued} are issued and {count} more were asked for, "
+            f"and only {len(indices)} are open or lost."
+        )
     start, stride = _walk(size, settings.get("random_state"))
     proposals = []
-    for index in range(done, done + count):
+    for index in indices:
         assignments = space.point((start + index * stride) % size)
-        issued = board.add(0, assignments)
-        proposals.append(Proposal(issued.name(history.experiment), assignments, issued.labels()))
+        entry = board.add(0, assignments)
+        proposals.append(Proposal(entry.name(history.experiment), assignments, entry.labels()))
     return Suggestion(tuple(proposals), {SETTING: board.ledger.text()})
+
+
+def _lost(board: Board, size: int) -> list[int]:
+    """Return the issued points of the grid of which no trial is reported, in order."""
+    digests = board.ledger.digests[0]
+    reported = {digest for digest, known in zip(digests, board.assignments[0], strict=True) if known is not None}
+    return [index for index, digest in enumerate(digests[:size]) if digest not in reported]
 
 
 def _walk(size: int, random_state: str | None) -> tuple[int, int]:

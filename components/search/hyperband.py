@@ -56,8 +56,8 @@ def read_plan(space: SearchSpace, settings: Mapping[str, str]) -> tuple[BracketP
     """Return the brackets and the name of the resource's parameter.
 
     Settings: `resource_name` (an int parameter), `max_resource` or Katib's name for it `r_l` (default: the
-    parameter's max), `min_resource` (default: its min), `eta` (default 3), `bracket_sizes` (`ceil`, the default, or
-    `floor`).
+    parameter's max), `min_resource` (default: its least value of at least 1), `eta` (default 3), `bracket_sizes`
+    (`ceil`, the default, or `floor`).
 
     Raises:
         ValueError: a rule is broken; the message gives the rule and the value.
@@ -71,7 +71,9 @@ def read_plan(space: SearchSpace, settings: Mapping[str, str]) -> tuple[BracketP
     if len(space.parameters) == 1:
         raise ValueError(f"there must be a parameter besides the resource {name!r}, but there is none.")
     lowest, highest = int(parameter.low), int(parameter.high)
-    smallest = reading.read_integer(settings, "min_resource", max(lowest, 1), minimum=1)
+    step = int(parameter.step or 1)
+    first = lowest if lowest >= 1 else lowest + -(-(1 - lowest) // step) * step
+    smallest = reading.read_integer(settings, "min_resource", first, minimum=1)
     named = "r_l" if "r_l" in settings else "max_resource"
     largest = reading.read_integer(settings, named, highest, minimum=1)
     if "r_l" in settings and reading.read_integer(settings, "max_resource", largest, minimum=1) != largest:
@@ -90,6 +92,6 @@ def read_plan(space: SearchSpace, settings: Mapping[str, str]) -> tuple[BracketP
         eta=reading.read_integer(settings, "eta", 3, minimum=2),
         sizes=reading.read_choice(settings, "bracket_sizes", SIZES),
         resource_low=lowest,
-        resource_step=int(parameter.step or 1),
+        resource_step=step,
     )
     return plan, name

@@ -1,7 +1,7 @@
 """Drawing configurations that have not been issued before."""
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,8 +57,3 @@ def _scan(space: SearchSpace, rng: np.random.Generator, issued: Collection[str])
         if digest(point) not in issued:
             return point
     return space.point(start)
-
-
-def parse_rows(space: SearchSpace, configurations: Sequence[Mapping[str, str]]) -> NDArray[np.float64]:
-    """Return the unit-cube rows [N, D] of configurations."""
-    return space.to_unit(configurations) if configurations else np.empty((0, len(space.parameters)))

@@ -267,10 +267,31 @@ def test_a_grid_refuses_more_than_it_has_and_needs_steps() -> None:
     space = SearchSpace((Parameter("c", "categorical", values=("a", "b")),))
     grid = SUGGESTERS["grid"]
     first = grid.suggest(space, {}, 0, History(), 2)
+    reported = tuple(Trial(p.name, p.assignments, Status.SUCCEEDED, 1.0) for p in first.proposals)
     with pytest.raises(ValueError, match="2 configurations, but 2 are issued and 1 more"):
-        grid.suggest(space, {}, 0, History((), first.settings["issued"]), 1)
+        grid.suggest(space, {}, 0, History(reported, first.settings["issued"]), 1)
     with pytest.raises(ValueError, match="'lr': grid needs a step"):
         grid.validate(SPACE, {}, max_trial_count=3)
+
+
+def test_a_full_grid_issues_lost_points_again_and_no_others() -> None:
+    space = SearchSpace((Parameter("c", "categorical", values=("a", "b", "c")),))
+    grid = SUGGESTERS["grid"]
+    first = grid.suggest(space, {}, 0, History(), 3)
+    reported = tuple(Trial(p.name, p.assignments, Status.FAILED) for p in first.proposals[1:])
+    again = grid.suggest(space, {}, 0, History(reported, first.settings["issued"]), 1)
+    assert again.proposals[0].assignments == {"c": "a"}
+    assert again.proposals[0].name != first.proposals[0].name
+    with pytest.raises(ValueError, match="3 configurations, but 3 are issued and 2 more"):
+        grid.suggest(space, {}, 0, History(reported, first.settings["issued"]), 2)
+
+
+def test_the_least_resource_is_at_least_one() -> None:
+    space = SearchSpace((Parameter("x", "double", 0.0, 1.0), Parameter("epochs", "int", 0, 90, step=10)))
+    settings = {"resource_name": "epochs"}
+    SUGGESTERS["hyperband"].validate(space, settings)
+    proposals = SUGGESTERS["hyperband"].suggest(space, settings, 0, History(), 20).proposals
+    assert {proposal.assignments["epochs"] for proposal in proposals} == {"10", "30", "90"}
 
 
 def test_a_grid_walks_the_whole_space_in_any_order() -> None:
