@@ -108,7 +108,7 @@ def compute(profile: str, dataset: str, directory: Path) -> float:
     for name, path in models.items():
         candidates.append(directory / "candidates" / name)
         config = EvaluateConfig(**configs["evaluate"].to_dict() | {"name": name})
-        reference = None if name == "teacher" else teacher
+        reference = None if name == "teacher" else candidates[0]
         evaluate.run(config, dataset_dir=data, model_dir=path, candidate_dir=candidates[-1], teacher_dir=reference)
     report.run(
         configs["report"],

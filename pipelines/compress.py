@@ -134,7 +134,8 @@ def build_graph(values: Mapping[str, Mapping[str, Any]]) -> None:
     reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
     candidates = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
     for name, model in compress_teacher(values, data, teacher).items():
-        measured = evaluate(dataset=data, model=model, teacher=teacher, name=name, **values["evaluate"])
+        # The measured teacher, because its ONNX form is there already.
+        measured = evaluate(dataset=data, model=model, teacher=candidates["teacher"], name=name, **values["evaluate"])
         candidates[name] = measured.set_display_name(f"evaluate {name}").outputs["candidate"]
 
     inputs = {name.replace("-", "_"): candidate for name, candidate in candidates.items()}
