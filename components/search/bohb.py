@@ -8,7 +8,8 @@ The setting `model` chooses between
 - `process` (default): a Gaussian process over configurations and rungs, by `process`; its drawn function at the full
   resource is minimized. Deviations from the paper: every rung informs the model, by the correlation between rungs
   that the results themselves show; a draw is as uncertain as the data, so parallel asks differ and low rungs that
-  mislead are left; while the data say little about the full resource, configurations are random.
+  mislead are left; while the data say little about the full resource, configurations are random, and so is every
+  second bracket of the first cycle, a hedge against low rungs that mislead before the full resource has had its say.
 
 Measured against each other and the paper's own package by `python -m benchmarks.search`.
 """
@@ -69,14 +70,16 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     observations = collect(board, [len(bracket.sizes) for bracket in plan.brackets])
     top = len(plan.brackets) - 1
     random_fraction = _random_fraction(settings)
+    hedged: range = range(0)
     if reading.read_choice(settings, "model", MODELS) == "process":
+        hedged = range(1, len(plan.brackets), 2)
         propose = partial(_from_process, searched, board, observations, top)
     else:
         propose = partial(parzen.propose, searched, board, observations, ParzenConfig.read(settings))
 
     def draw(board: Board, bracket: int) -> Mapping[str, str]:
         rng = generator(seed_of(settings, seed), history.experiment, bracket, len(board.ledger.digests[bracket]))
-        if rng.random() >= random_fraction:
+        if rng.random() >= random_fraction and bracket not in hedged:
             rows = propose(rng)
             proposed = None if rows is None else first_new(searched, rows, board.ledger.known)
             if proposed is not None:
