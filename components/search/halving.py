@@ -74,6 +74,8 @@ def _best_promotion(plan: BracketPlan, board: Board) -> tuple[int, int, int] | N
 
 def _promotions(sizes: tuple[int, ...], board: Board, number: int) -> list[tuple[int, int]]:
     """Return the best certain promotion into each rung of one bracket: (rung to enter, configuration)."""
+    if len(board.rung(number, len(sizes) - 1).configs) >= sizes[-1]:
+        return []  # the highest rung is full, so all below it are through
     found = []
     complete = len(board.rung(number, 0).configs) >= sizes[0]
     for level in range(len(sizes) - 1):
