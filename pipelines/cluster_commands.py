@@ -1,6 +1,7 @@
 """``kondense submit`` and ``kondense schedule``: the pipelines on a cluster."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,15 @@ PIPELINES = ("compress", "search", "refresh")
 Pipeline = Annotated[str, typer.Argument(help=f"{', '.join(PIPELINES)}, or a file that kondense compile made.")]
 Parameters = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the pipeline's run form.")
+]
+ResourceSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource",
+        metavar="NAME=VALUE",
+        help="What the steps get of a cluster: gpus, accelerator, node_selector, tolerations, shared_memory, "
+        "cpu_limit, memory_limit, retries, secret, endpoint, ...",
+    ),
 ]
 Endpoint = Annotated[
     str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="Address of Kubeflow Pipelines, its API or its UI.")
@@ -98,8 +108,6 @@ def package_of(pipeline: str) -> Iterator[Path]:
 
 def source_revision() -> str:
     """Return what names this source in a pipeline's version: the image's revision, else the sources' digest."""
-    import os
-
     from pipelines.local.cache import sources_version
 
     return os.environ.get("KONDENSE_REVISION") or sources_version()

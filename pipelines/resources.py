@@ -6,10 +6,12 @@ made while the pipeline runs, so the run form asks for their GPUs.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from components.tune.config import QUANTITY
+from components.config import check_choice, parse
+from components.tune.config import QUANTITY, read_pairs, read_tolerations
 
 TRAINING = ("train", "prune", "distill")  # the components that use a GPU
 SHARED_MEMORY = "/dev/shm"
@@ -58,6 +60,28 @@ class Resources:
         for name in ("shared_memory", "cpu_request", "cpu_limit", "memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not QUANTITY.fullmatch(text):
                 raise ValueError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
+
+
+def read_resources(texts: Iterable[str]) -> Resources:
+    """Read ``name=value`` texts; ``node_selector`` is key=value joined by commas, ``tolerations`` key:effect likewise.
+
+    Raises:
+        ValueError: another form, an unknown name (the right ones are listed), or a value out of its range.
+    """
+    hints = typing.get_type_hints(Resources)
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--resource must be name=value, but got {text!r}.")
+        check_choice("the name in --resource", name, tuple(hints))
+        if name == "node_selector":
+            values[name] = read_pairs(name, value)
+        elif name == "tolerations":
+            values[name] = read_tolerations(value)
+        else:
+            values[name] = parse(name, hints[name], value)
+    return Resources(**values)
 
 
 def equip(resources: Resources) -> None:
