@@ -48,8 +48,6 @@ class TuneConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.experiment.strip():
-            raise ValueError("experiment must hold a Katib Experiment, but got ''.")
         for name in ("cpu", "memory", "shared_memory"):
             text = getattr(self, name)
             if text and not QUANTITY.fullmatch(text):

@@ -99,6 +99,8 @@ def read_experiment(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is none, or its trials run something else than ``components.cli trial``.
     """
+    if not text.strip():
+        raise ValueError("experiment must hold a Katib Experiment, but got ''.")
     try:
         body = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -147,6 +147,7 @@ def summary(trials: Sequence[TrialView], plan: Plan, outcome: str, reason: str) 
         "resource": {"name": plan.resource_name, "maximum": plan.max_resource} if plan.resource_name else None,
         "parameters": [dict(parameter) for parameter in plan.spec["parameters"]],
         "best": _row(best) | {"at_maximum_resource": best.resource == plan.max_resource} if best else None,
+        "baseline": None,
         "trials": [_row(trial) for trial in sorted(trials, key=lambda trial: (trial.created, trial.name))],
         "finished": _progress(trials, plan),
     }

@@ -10,6 +10,9 @@ from components.tune import page
 from components.tune.config import TuneConfig
 from components.tune.experiment import Plan, build_plan
 from components.tune.trials import TrialView, best_trial, ended, headline, read_trial, summary, trial_line
+from pipelines.experiment import results
+from pipelines.experiment.spec import parse
+from pipelines.experiment.state import Outcome, State
 from tests.fake_kubernetes import make_trial
 
 NAME = "kondense-bohb-1234"
@@ -109,9 +112,28 @@ def test_the_summary_is_what_the_page_shows(plan: Plan) -> None:
     found = summary(trials, plan, "Succeeded", "done")
     assert found["best"]["name"] == f"{NAME}-b0r1c0-abcdef"
     assert found["best"]["at_maximum_resource"]
-    assert [each["rung"] for each in found["trials"]] == [0, 0, 1] or [each["rung"] for each in found["trials"]]
+    assert sorted(each["rung"] for each in found["trials"]) == [0, 0, 1]
     spent = [each["spent"] for each in found["finished"]]
     assert spent == sorted(spent) and spent[-1] == 11.0
     assert all(math.isfinite(each) for each in spent)
     text = page.render(json.loads(json.dumps(found, allow_nan=False)))
     assert "&lt;/script&gt;" in text and "kondense-bohb-1234" in text
+
+
+def test_the_summary_has_the_form_of_a_local_runs(plan: Plan) -> None:
+    """Both are drawn by the same page."""
+    local = State(parse(json.loads(json.dumps(plan.body))))
+    local.apply(
+        {"event": "suggested", "trials": [{"name": "a", "assignments": {"epochs": "9"}, "labels": {}}], "settings": {}}
+    )
+    told = {"validation_accuracy": {"min": "0.5", "max": "0.5", "latest": "0.5"}}
+    local.apply({"event": "finished", "name": "a", "status": "succeeded", "reason": "", "time": 1.0, "metrics": told})
+    there, here = (
+        summary([view(plan, "a", 9, "0.5")], plan, "Succeeded", ""),
+        results.summary(local, Outcome.SUCCEEDED, ""),
+    )
+    assert there.keys() == here.keys()
+    for key in ("objective", "best"):
+        assert there[key].keys() == here[key].keys()
+    for key in ("trials", "finished"):
+        assert there[key][0].keys() == here[key][0].keys()
