@@ -11,6 +11,7 @@ clock). Peers run in environments of their own, which uv makes on first use and 
 import argparse
 import json
 import platform
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.search import clock, cost, quality
@@ -45,11 +46,11 @@ def main() -> None:
             _write(arguments.output, report)
 
 
-def _choose(text: str, known: object) -> list[str]:
+def _choose(text: str, known: Collection[str]) -> list[str]:
     names = text.split(",")
     for name in names:
-        if name not in known:  # type: ignore[operator]
-            raise SystemExit(f"unknown name {name!r}; there are {', '.join(known)}.")  # type: ignore[call-overload]
+        if name not in known:
+            raise SystemExit(f"unknown name {name!r}; there are {', '.join(known)}.")
     return names
 
 

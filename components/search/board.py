@@ -51,7 +51,8 @@ class Board:
             rungs = []
             for level, configs in enumerate(self.ledger.issued(bracket)):
                 start = f"{self.experiment}-b{bracket}r{level}c"
-                trials = [reported.get(f"{start}{config}-{digests[config]}") for config in configs]
+                own = digests if level == 0 else [digests[config] for config in configs]
+                trials = [reported.get(f"{start}{c}-{d}") for c, d in zip(configs, own, strict=True)]
                 rungs.append(Rung(configs, [_loss(trial, sign) for trial in trials]))
                 if level == 0:
                     values = [None if trial is None else trial.assignments for trial in trials]

@@ -78,7 +78,7 @@ class Ledger:
             try:
                 packed = base64.b64decode(first, altchars=b"-_", validate=True).hex()
                 promoted = [list(map(int, rung.split(","))) for rung in higher]
-                wrong = any(config * 6 >= len(packed) for rung in promoted for config in rung)
+                wrong = any(max(rung) * 6 >= len(packed) for rung in promoted)
             except (binascii.Error, ValueError):
                 wrong = True
             if wrong:

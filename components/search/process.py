@@ -108,6 +108,8 @@ class Process:
         axes, trend = data.encoding.axes, data.encoding.trend
         self._distances = _distances(axes, axes)
         self._products = trend @ trend.T
+        self._levels = (data.gaps[:, np.newaxis], data.gaps)
+        self._offsets = OFFSET * (data.gaps[:, np.newaxis] == data.gaps)
         self._longest = math.log(0.35 * math.sqrt(data.dimensions))
         self.shape = self._draw_links(self._climb(rng), rng)
         self.information = float((self.shape.worth()[data.gaps] ** 2).sum())
@@ -160,8 +162,8 @@ class Process:
         gaps, worth = self.data.gaps, shape.worth()
         ratio = worth[:, np.newaxis] / worth
         between = np.minimum(ratio, 1 / ratio)
-        matrix: Array = smooth * between[gaps[:, np.newaxis], gaps] + OFFSET * (gaps[:, np.newaxis] == gaps)
-        matrix[np.diag_indices(len(gaps))] += np.exp(shape.noise + shape.growth * gaps) + JITTER
+        matrix: Array = smooth * between[self._levels] + self._offsets
+        matrix.flat[:: len(gaps) + 1] += np.exp(shape.noise + shape.growth * gaps) + JITTER
         return matrix
 
     def evidence(self, shape: Shape, smooth: Array) -> float:
