@@ -41,13 +41,14 @@ class Reader:
 
 
 def tree(engine: Any, image: str, prefix: str) -> dict[str, str]:
-    """Return mode, time and digest of every file below ``prefix``."""
+    """Return mode, time and digest of every file below ``prefix``; of a directory only the mode."""
     found = {}
     with files(engine, image) as archive:
         for member in archive:
             if member.name.startswith(prefix):
                 content = archive.extractfile(member).read() if member.isreg() else member.linkname.encode()
-                found[member.name] = f"{member.mode:o} {member.mtime} {hashlib.sha256(content).hexdigest()}"
+                time = "" if member.isdir() else member.mtime
+                found[member.name] = f"{member.mode:o} {time} {hashlib.sha256(content).hexdigest()}"
     return found
 
 
