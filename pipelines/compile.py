@@ -2,8 +2,9 @@
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from kfp import compiler
@@ -11,48 +12,85 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from components.artifacts.files import write_file
 from components.config import Config
-from pipelines.compress import NAME, make_compress
+from pipelines import compress, refresh, search
 from pipelines.parameters import split
+from pipelines.resources import Resources
 
 VERSION_DIGITS = 10
+EXPERIMENT = Path(__file__).parent / "experiment" / "search.yaml"  # manifests/experiments/bohb.yaml in the package
+NAMES = (compress.NAME, search.NAME, refresh.NAME)
 
 
-def compile_compress(
-    configs: Mapping[str, Config], output_dir: Path, *, kubernetes: bool = False, namespace: str = "kubeflow"
+def compile_all(
+    configs: Mapping[str, Config],
+    output_dir: Path,
+    *,
+    only: Collection[str] = NAMES,
+    experiment: Path = EXPERIMENT,
+    resources: Resources | None = None,
+    kubernetes: bool = False,
+    namespace: str = "kubeflow",
 ) -> list[Path]:
-    """Compile the compress pipeline and return the files that were written.
+    """Compile the pipelines and return the files that were written.
 
     Args:
-        configs: the Config of every step. Curated parameters become the pipeline's defaults, the rest is fixed.
-        output_dir: gets ``compress.yaml`` for upload, whole or not at all.
-        kubernetes: write ``compress.kubernetes.yaml`` too, the Pipeline and PipelineVersion objects for ``kubectl
+        configs: the Config of every step. Curated parameters become the pipelines' defaults, the rest is fixed.
+        output_dir: gets ``compress.yaml``, ``search.yaml`` and ``refresh.yaml`` for upload, each whole or not at all.
+        only: the names of those to compile.
+        experiment: the Katib Experiment of the search.
+        resources: what the steps get of a cluster; the defaults make packages without GPUs.
+        kubernetes: write ``<name>.kubernetes.yaml`` too, the Pipeline and PipelineVersion objects for ``kubectl
             apply`` where KFP stores pipelines in Kubernetes. A version cannot be changed, so its name ends in a
             digest of what it runs.
         namespace: of those objects.
+
+    Raises:
+        ValueError: there is no such Experiment, or it breaks rules of Katib's.
     """
     arguments, bound = split(configs)
-    pipeline = make_compress(bound)
+    given = resources or Resources()
+    make = {
+        compress.NAME: lambda: compress.make_compress(bound, given),
+        search.NAME: lambda: search.make_search(search.read_template(experiment), arguments, bound, given),
+        refresh.NAME: lambda: refresh.make_refresh(bound, given),
+    }
+    made = {name: make[name]() for name in NAMES if name in only}  # errors come before the first file
+    written = []
+    for name, pipeline in made.items():
+        written += _compile(name, pipeline, arguments, output_dir, namespace if kubernetes else "")
+    return written
+
+
+def compile_compress(configs: Mapping[str, Config], output_dir: Path, **options: Any) -> list[Path]:
+    """Compile the compress pipeline alone; see ``compile_all``."""
+    return compile_all(configs, output_dir, only=(compress.NAME,), **options)
+
+
+def _compile(name: str, pipeline: Any, arguments: Mapping[str, Any], output_dir: Path, namespace: str) -> list[Path]:
+    """Compile one pipeline; ``namespace`` is that of its Kubernetes objects, empty for none."""
+    declared = pipeline.component_spec.inputs
+    values = {key: value for key, value in arguments.items() if key in declared}
     with tempfile.TemporaryDirectory() as scratch:
-        package = Path(scratch) / f"{NAME}.yaml"
-        compiler.Compiler().compile(pipeline, str(package), pipeline_parameters=dict(arguments))
+        package = Path(scratch) / f"{name}.yaml"
+        compiler.Compiler().compile(pipeline, str(package), pipeline_parameters=values)
         content = package.read_bytes()
         written = [output_dir / package.name]
         write_file(written[0], content)
-        if kubernetes:
+        if namespace:
             digest = hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
             options = KubernetesManifestOptions(
-                pipeline_name=NAME,
-                pipeline_display_name="Compress a network",
-                pipeline_version_name=f"{NAME}-{digest}",
-                pipeline_version_display_name=f"{NAME} {digest}",
+                pipeline_name=name,
+                pipeline_display_name=pipeline.pipeline_spec.pipeline_info.display_name,
+                pipeline_version_name=f"{name}-{digest}",
+                pipeline_version_display_name=f"{name} {digest}",
                 namespace=namespace,
                 include_pipeline_manifest=True,
             )
-            manifest = Path(scratch) / f"{NAME}.kubernetes.yaml"
+            manifest = Path(scratch) / f"{name}.kubernetes.yaml"
             compiler.Compiler().compile(
                 pipeline,
                 str(manifest),
-                pipeline_parameters=dict(arguments),
+                pipeline_parameters=values,
                 kubernetes_manifest_format=True,
                 kubernetes_manifest_options=options,
             )
@@ -62,6 +100,9 @@ def compile_compress(
 
 
 def task_names(package: Path) -> list[str]:
-    """Return the display names of a compiled package's tasks, sorted."""
+    """Return the display names of a compiled package's tasks, sorted; those under a condition count as its own."""
     spec = next(yaml.safe_load_all(package.read_text()))
-    return sorted(task["taskInfo"]["name"] for task in spec["root"]["dag"]["tasks"].values())
+    dags = [spec["root"]["dag"], *(each["dag"] for each in spec["components"].values() if "dag" in each)]
+    tasks = [task for dag in dags for task in dag["tasks"].values()]
+    conditions = [name for name, component in spec["components"].items() if "dag" in component]
+    return sorted(task["taskInfo"]["name"] for task in tasks if task["componentRef"]["name"] not in conditions)

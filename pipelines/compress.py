@@ -14,6 +14,7 @@ from components.quantize.component import quantize
 from components.report.component import report
 from components.train.component import train
 from pipelines.parameters import Values, apply
+from pipelines.resources import Resources, equip
 
 NAME = "compress"
 DESCRIPTION = "Train a network or import one, make it small in every way, compare, choose and publish behind a gate."
@@ -44,11 +45,12 @@ TASKS = (
 )
 
 
-def make_compress(bound: Values | None = None) -> Any:
+def make_compress(bound: Values | None = None, resources: Resources | None = None) -> Any:
     """Return the pipeline function, for compilation or a local run.
 
     Args:
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
+        resources: what the steps get of a cluster; None for a local run.
     """
     fixed = bound or {}
 
@@ -120,6 +122,8 @@ def make_compress(bound: Values | None = None) -> Any:
             publish_objective: what may not be worse than the published champion's: bytes, latency or none.
         """
         build_graph(step_arguments(fixed, dict(locals())))
+        if resources:
+            equip(resources)
 
     return compress
 
@@ -129,8 +133,11 @@ def build_graph(values: Mapping[str, Mapping[str, Any]]) -> None:
     prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
     data = prepared.outputs["dataset"]
     trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
-    teacher = trained.outputs["model"]
+    build_candidates(values, data, trained.outputs["model"])
 
+
+def build_candidates(values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any) -> None:
+    """Make the tasks that follow a trained teacher: compress, measure, compare, choose, publish."""
     reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
     candidates = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
     for name, model in compress_teacher(values, data, teacher).items():

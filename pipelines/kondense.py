@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import cluster_commands
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 
 app = typer.Typer(
@@ -19,6 +20,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="The published models.", no_args_is_help=True)
 app.add_typer(models, name="models")
+app.command()(cluster_commands.submit)
+app.command()(cluster_commands.schedule)
 
 Dataset = Annotated[str | None, typer.Option(help="fashion_mnist, cifar10, cifar100, digits or folder.")]
 Network = Annotated[str | None, typer.Option(help="Built-in name, torchvision:NAME or package.module:factory.")]
@@ -85,16 +88,25 @@ def compile_pipelines(
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Also the Pipeline and PipelineVersion objects.")
     ] = False,
+    experiment: Annotated[Path | None, typer.Option(help="The Katib Experiment of the search pipeline.")] = None,
+    resource: cluster_commands.ResourceSettings = None,
 ) -> None:
-    """Compile the pipelines for upload to Kubeflow Pipelines."""
+    """Compile the pipelines for upload to Kubeflow Pipelines.
+
+    Without --resource the packages ask for no GPU; with --resource gpus=1, steps that train get one each.
+    """
     with reported():
         from pipelines.parameters import resolve
 
         configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
 
-        from pipelines.compile import compile_compress
+        from pipelines.compile import EXPERIMENT, compile_all
+        from pipelines.resources import read_resources
 
-        for path in compile_compress(configs, output, kubernetes=kubernetes):
+        given = read_resources(resource or ())
+        for path in compile_all(
+            configs, output, experiment=experiment or EXPERIMENT, resources=given, kubernetes=kubernetes
+        ):
             print(path)
 
 

@@ -48,8 +48,9 @@ def test_compile_writes_the_package_with_the_parameters_as_defaults(tmp_path: Pa
     arguments = ["compile", "--output", str(tmp_path), "--dataset", "digits", "--seed", "4", "--kubernetes"]
     result = CliRunner().invoke(app, [*arguments, "--set", "train.epochs=3"])
     assert result.exit_code == 0, result.stderr
-    package, manifest = map(Path, result.stdout.splitlines())
+    package, manifest, *others = map(Path, result.stdout.splitlines())
     assert package == tmp_path / "compress.yaml" and manifest.is_file()
+    assert [path.name for path in others[::2]] == ["search.yaml", "refresh.yaml"]
     spec = next(yaml.safe_load_all(package.read_text()))
     defaults = spec["root"]["inputDefinitions"]["parameters"]
     assert (defaults["dataset"]["defaultValue"], defaults["seed"]["defaultValue"]) == ("digits", 4)

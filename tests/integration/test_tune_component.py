@@ -1,0 +1,116 @@
+"""The tune component under kfp.local, against an API server that is none and a real store, and what it hands on."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+from rich.console import Console
+
+from components.artifacts.file_store import LocalStore
+from components.artifacts.model import load_model
+from components.data_prep.component import data_prep
+from components.train.component import train
+from components.tune.component import tune
+from pipelines.compile import EXPERIMENT
+from pipelines.local.outcome import StepError, StepResult
+from pipelines.local.progress import RunProgress
+from pipelines.local.run import LocalSettings, run_pipeline
+from pipelines.search import TUNED, read_template
+from tests.fake_kubernetes import Server, fake_kubernetes, make_trial
+
+TASKS = ("data prep", "search", "train")
+BEST = {"momentum": "0.7", "weight_decay": "0.002", "batch_size": "64", "schedule": "constant", "augment": "none"}
+
+
+@dsl.pipeline(name="tuning")
+def tuning(experiment: str, store: str):
+    """The beginning of the search pipeline, with a small network."""
+    data = data_prep(dataset_name="digits", image_size=16).set_display_name("data prep").outputs["dataset"]
+    tuned = tune(
+        dataset=data,
+        experiment=experiment,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        store_uri=store,
+        network="lenet300",
+        namespace="kubeflow",
+        poll_seconds=0.05,
+    ).set_display_name("search")
+    tuned.set_caching_options(False)
+    best = {name: tuned.outputs[name] for name in TUNED}
+    train(dataset=data, network="lenet300", width=0.1, epochs=1, device="cpu", **best).set_display_name("train")
+
+
+class Tuning:
+    """Runs the pipeline against the cluster that a kubeconfig names."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.store = LocalStore(directory / "store")
+
+    def __call__(self, kubeconfig: Path) -> dict[str, StepResult]:
+        environment = {"KUBECONFIG": str(kubeconfig)}
+        settings = LocalSettings(self.directory / "out", self.directory / "cache", "v", TASKS, environment=environment)
+        arguments = {"experiment": read_template(EXPERIMENT), "store": str(self.store.root)}
+        with RunProgress(Console(file=io.StringIO()), len(TASKS)) as progress:
+            return run_pipeline(tuning, arguments, settings, progress)
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "out" / "logs" / "search.log").read_text()
+
+    def keep_model(self, trial: str) -> None:
+        """Put a model where a trial leaves it."""
+        made = self.directory / "made"
+        made.mkdir(exist_ok=True)
+        (made / "model.json").write_text(trial)
+        self.store.upload_directory(f"trials/{trial}", made)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Server]:
+    with fake_kubernetes() as server:
+        yield server
+
+
+@pytest.fixture
+def tuning_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tuning:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    return Tuning(tmp_path)
+
+
+def test_the_best_trials_hyperparameters_train_the_teacher(tuning_run: Tuning, cluster: Server) -> None:
+    def play(experiment: dict[str, Any]) -> None:
+        """Be Katib: all trials at once, then the end."""
+        name = experiment["metadata"]["name"]
+        if cluster.trials:
+            cluster.finish()
+            return
+        for index, accuracy in enumerate(("0.5", "0.9", "0.7")):
+            trial = f"{name}-b0r2c{index}-abcdef"
+            assignments = {**BEST, "epochs": "9", "lr": f"0.0{index + 1}"}
+            metrics = {"validation_accuracy": accuracy, "size_bytes": "1000"}
+            cluster.trials.append(make_trial(name, trial, assignments, "Succeeded", metrics))
+            tuning_run.keep_model(trial)
+
+    cluster.on_look = play
+    results = tuning_run(cluster.write_kubeconfig(tuning_run.directory / "kubeconfig"))
+    sent = cluster.only_experiment()
+    args = sent["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--network=lenet300" in args
+    searched = results["search"].outputs
+    assert (searched["model"] / "model.json").read_text() == f"{sent['metadata']['name']}-b0r2c1-abcdef"
+    assert "<!doctype html>" in searched["html"].read_text()
+    assert json.loads((searched["search"] / "best.json").read_text())["value"] == 0.9
+    (record,) = load_model(results["train"].outputs["model"]).lineage
+    used = record["config"]
+    assert (used["learning_rate"], used["batch_size"], used["schedule"]) == (0.02, 64, "constant")
+    assert "3/44 trials, best validation_accuracy=0.9 at 9 epochs" in tuning_run.log
+
+
+def test_without_a_cluster_the_step_says_what_runs_here(tuning_run: Tuning) -> None:
+    with pytest.raises(StepError, match="step 'search' failed: .*kondense search FILE runs the same Experiment"):
+        tuning_run(tuning_run.directory / "no-kubeconfig")
