@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from components.artifacts.files import new_directory, write_json
-from components.artifacts.store import NotFoundError, Store, open_store
+from components.artifacts.files import json_bytes, new_directory, write_json
+from components.artifacts.store import NotFoundError, Store, StoreError, open_store
 from components.search.history import Status
 from components.tune import page
 from components.tune.cluster import Katib, connect_to_cluster, own_namespace
@@ -85,15 +85,19 @@ def run(config: TuneConfig, *, dataset_dir: Path, model_dir: Path, search_dir: P
 
 
 def open_trial_store(plan: Plan) -> Store:
-    """Return the store where trials leave their models, found to be there.
+    """Return the store where trials leave their models, after the Experiment has been kept there.
+
+    That it can be kept shows, before any GPU is used, that the trials will find the store and its bucket.
 
     Raises:
         ValueError: the Experiment does not say where.
-        StoreError: the environment does not say how to reach it, or it is not reached.
+        StoreError: the environment does not say how to reach it, or it is not reached, refuses or is full.
     """
-    uri = store_uri(trial_container(plan.spec["trialTemplate"]["trialSpec"]))
-    store = open_store(uri)
-    store.exists("trials/none")
+    store = open_store(store_uri(trial_container(plan.spec["trialTemplate"]["trialSpec"])))
+    try:
+        store.write(f"experiments/{plan.name}.json", json_bytes(plan.body))
+    except StoreError as error:
+        raise StoreError(f"trials could not keep their models: {error} (manifests/buckets makes the buckets)") from None
     return store
 
 

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,45 @@ def test_a_missing_secret_is_told_before_anything_starts(
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(StoreError, match="mlpipeline-minio-artifact"):
         step(store_uri="minio://kondense/trials")
+    assert not cluster.experiments
+
+
+class Bucketless(BaseHTTPRequestHandler):
+    """An object store without the bucket, whose account may not make one."""
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        bucket_only = "/" not in self.path.split("?")[0].strip("/")
+        code, name = (403, "AccessDenied") if bucket_only else (404, "NoSuchBucket")
+        text = f"<?xml version='1.0'?><Error><Code>{name}</Code><Message>no</Message></Error>".encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [(True, "was refused .AccessDenied.*manifests/buckets"), (False, "cannot be reached .*check MINIO_ENDPOINT")],
+)
+def test_an_absent_bucket_or_endpoint_is_told_before_anything_starts(
+    step: Step, cluster: Server, monkeypatch: pytest.MonkeyPatch, there: bool, message: str
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucketless) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        port = server.server_port if there else 1
+        access = {"MINIO_ACCESS_KEY": "k" * 8, "MINIO_SECRET_KEY": "s" * 8, "MINIO_REGION": "here"}
+        for name, value in {"MINIO_ENDPOINT": f"127.0.0.1:{port}", "MINIO_SECURE": "false", **access}.items():
+            monkeypatch.setenv(name, value)
+        with monkeypatch.context() as impatient, pytest.raises(StoreError, match=message) as caught:
+            impatient.setattr("components.artifacts.connection.time.sleep", lambda seconds: None)
+            step(store_uri="minio://kondense/search")
+        server.shutdown()
+    assert "\n" not in str(caught.value)
     assert not cluster.experiments
 
 
