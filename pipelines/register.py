@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,13 +89,24 @@ def read_schedule(path: Path) -> Schedule:
     return Schedule(**content | {"parameters": content.get("parameters") or {}})
 
 
-def compile_all(directory: Path) -> list[Path]:
-    """Compile every pipeline with its defaults into ``directory`` and return the packages."""
-    from pipelines.compile import compile_compress
+def compile_all(directory: Path, settings: Sequence[str] = (), resources: Sequence[str] = ()) -> list[Path]:
+    """Compile every pipeline into ``directory`` and return the packages.
+
+    Args:
+        directory: gets them.
+        settings: ``step.field=value`` texts, as ``kondense compile --set`` takes them.
+        resources: ``name=value`` texts, as ``kondense compile --resource`` takes them.
+
+    Raises:
+        ValueError: one of the texts is wrong.
+    """
+    from pipelines import compile as compiling
     from pipelines.parameters import resolve
     from pipelines.profiles import DEFAULT_PROFILE
+    from pipelines.resources import read_resources
 
-    return compile_compress(resolve(DEFAULT_PROFILE), directory)
+    configs = resolve(DEFAULT_PROFILE, {}, settings)
+    return compiling.compile_all(configs, directory, resources=read_resources(resources))
 
 
 def version_name(pipeline: str, revision: str, package: bytes) -> str:
@@ -253,14 +264,19 @@ def _reason(error: Any) -> str:
         return f"{error.status} {error.reason}" if hasattr(error, "status") else str(error)
 
 
-def run(schedule: Path | None, environment: Mapping[str, str]) -> Iterator[str]:
-    """Do the Job's work and say what was done."""
+def run(
+    schedule: Path | None,
+    environment: Mapping[str, str],
+    settings: Sequence[str] = (),
+    resources: Sequence[str] = (),
+) -> Iterator[str]:
+    """Do the Job's work and say what was done; see ``compile_all`` for the last two."""
     import kfp_server_api
 
     wanted = read_schedule(schedule) if schedule else None
     namespace = environment.get("KONDENSE_NAMESPACE") or None
     with tempfile.TemporaryDirectory() as scratch:
-        packages = compile_all(Path(scratch))
+        packages = compile_all(Path(scratch), settings, resources)
         names = [package.stem for package in packages]
         if wanted and wanted.pipeline not in names:
             raise ValueError(f"pipeline must be one of {', '.join(names)}, but the schedule names {wanted.pipeline!r}.")
@@ -281,8 +297,12 @@ def main() -> int:
     """Run the Job."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.register", description=__doc__)
     parser.add_argument("--schedule", type=Path, help="a file with the recurring run; without it none is touched")
+    parser.add_argument("--set", action="append", default=[], metavar="STEP.FIELD=VALUE", help="any field of any step")
+    parser.add_argument(
+        "--resource", action="append", default=[], metavar="NAME=VALUE", help="gpus, node_selector, ..."
+    )
     options = parser.parse_args()
-    return job.run(lambda: run(options.schedule, os.environ))
+    return job.run(lambda: run(options.schedule, os.environ, options.set, options.resource))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def _compile_once(monkeypatch: pytest.MonkeyPatch, packages: list[Path]) -> None:
-    monkeypatch.setattr(register, "compile_all", lambda directory: packages)
+    monkeypatch.setattr(register, "compile_all", lambda *arguments: packages)
 
 
 def run(address: str, tmp_path: Path, text: str | None = SCHEDULE, **environment: str) -> list[str]:
@@ -157,7 +157,7 @@ def test_a_platform_with_profiles_gets_token_namespace_and_account(tmp_path: Pat
         ("enabled: false", "max_concurrency: 11", "max_concurrency must be in [1, 10], but got 11"),
         ("enabled: false", "enabled: perhaps", "enabled must be true or false, but got 'perhaps'"),
         ("enabled: false", "when: never", "must hold name, pipeline and cron"),
-        ("pipeline: compress", "pipeline: compres", "pipeline must be one of compress"),
+        ("pipeline: compress", "pipeline: compres", "pipeline must be one of compress, search, refresh"),
     ],
 )
 def test_a_wrong_schedule_is_refused_before_anything_is_done(
@@ -180,6 +180,18 @@ def test_an_api_that_refuses_or_is_away_is_told_in_one_line(
     assert error.count("\n") == 1
     assert job.run(lambda: run("", tmp_path)) == 1
     assert "KF_PIPELINES_ENDPOINT must be" in capsys.readouterr().err
+
+
+def test_settings_and_resources_reach_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    made = register.compile_all(tmp_path, ["publish.store_uri=minio://mlpipeline/team"], ["gpus=2"])
+    spec = yaml.safe_load_all((tmp_path / "compress.yaml").read_text())
+    defaults = next(spec)["root"]["inputDefinitions"]["parameters"]
+    assert defaults["publish_store_uri"]["defaultValue"] == "minio://mlpipeline/team"
+    assert {path.stem for path in made} == {"compress", "search", "refresh"}
+    assert "nvidia.com/gpu" in (tmp_path / "compress.yaml").read_text()
+    with pytest.raises(ValueError, match="--resource"):
+        register.compile_all(tmp_path, [], ["gpu=2"])
 
 
 def test_the_job_loads_no_torch() -> None:
