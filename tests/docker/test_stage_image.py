@@ -13,11 +13,14 @@ import pytest
 from components import cli
 from components.artifacts.store import open_store
 from pipelines.local_store import local_store
+from tests.contract.test_manifests import kustomize
 from tests.docker.conftest import RESTRICTED, ROOT
 from tests.docker.inspection import check_metadata
+from tests.unit.deploy.fake_kfp import FakePipelines, serve
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3000)]
 
+SCHEDULE = ROOT / "manifests" / "pipelines" / "schedule.yaml"
 STAGES = sorted(path.parent.name for path in (ROOT / "components").glob("*/stage.py"))
 
 
@@ -63,6 +66,52 @@ def test_kfp_and_what_registers_pipelines_are_there(engine: Any, stage_image: st
     code = "import pathlib, pipelines.register as r; print(*r.compile_all(pathlib.Path('/tmp')))"
     image = "registry.test/stage-python:1"
     assert "compress.yaml" in run(engine, stage_image, "-c", code, environment={"KONDENSE_STAGE_IMAGE": image})
+
+
+def job_arguments(module: str, **values: str) -> list[str]:
+    """Return the arguments of a set-up Job of the overlay for profiles, with Kubernetes' variables put in."""
+    jobs = [each for each in kustomize(ROOT / "manifests" / "overlays" / "multi-user") if each["kind"] == "Job"]
+    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in jobs]
+    (found,) = [each for each in containers if each["command"][2] == module]
+    arguments = " ".join(found["args"])
+    for name, value in values.items():
+        arguments = arguments.replace(f"$({name})", value)
+    return arguments.split()
+
+
+def test_the_registering_job_registers(engine: Any, stage_image: str, tmp_path: Path) -> None:
+    fake = FakePipelines(token="of the account")
+    (tmp_path / "token").write_text("of the account")
+    mounts = {str(tmp_path): {"bind": "/var/run/token"}, str(SCHEDULE): {"bind": f"/etc/kondense/{SCHEDULE.name}"}}
+    with serve(fake) as address:
+        environment = {
+            "KF_PIPELINES_ENDPOINT": address,
+            "KF_PIPELINES_SA_TOKEN_PATH": "/var/run/token/token",
+            "KONDENSE_NAMESPACE": "team",
+            "KONDENSE_STAGE_IMAGE": "registry.test/stage-python:1",
+        }
+        arguments = job_arguments("pipelines.register", KONDENSE_NAMESPACE="team")
+        options = {"network_mode": "host", "environment": environment, "volumes": mounts, "mem_limit": "1g"}
+        tmp_path.chmod(0o755)
+        output = run(engine, stage_image, "-m", "pipelines.register", *arguments, **options)
+    assert output.count("uploaded") == 3
+    assert {each["name"] for each in fake.objects["pipelines"]} == {"compress", "search", "refresh"}
+    assert all("-0123456789ab-" in each["name"] for each in fake.objects["versions"])  # the image's revision
+    images = [
+        executor["container"]["image"]
+        for each in fake.objects["versions"]
+        for executor in each["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    ]
+    assert set(images) == {"registry.test/stage-python:1"}
+    assert len(fake.objects["recurringruns"]) == 1
+
+
+def test_the_bucket_job_makes_buckets(engine: Any, stage_image: str, store: dict[str, str]) -> None:
+    account = {"MINIO_ACCESS_KEY": "artifacts", "MINIO_SECRET_KEY": "made for this test"}
+    root = {"MINIO_ROOT_USER": store["MINIO_ACCESS_KEY"], "MINIO_ROOT_PASSWORD": store["MINIO_SECRET_KEY"]}
+    options = {"network_mode": "host", "environment": {**store, **root, **account}}
+    output = run(engine, stage_image, "-m", "pipelines.deploy.buckets", "first-one", "second-one", **options)
+    assert output.count(": made\n") == 2
 
 
 def test_bad_input_is_one_line_and_exit_code_2(engine: Any, stage_image: str) -> None:
