@@ -11,7 +11,10 @@ The setting `model` chooses between
   mislead are left; while the data say little about the full resource, configurations are random, and so is every
   second bracket of the first cycle, a hedge against low rungs that mislead before the full resource has had its say.
 
-Measured against each other and the paper's own package by `python -m benchmarks.search`.
+Measured by `python -m benchmarks.search` (true regret at 64 times the full resource; 50 seeds on Hartmann, 12 on
+counting ones): `process` .110 +- .020 and .075 +- .011 on Hartmann-3 with badly and well correlated rungs, .0000 and
+.0129 +- .0021 on counting ones 8+8 and 16+16; `hyperband` .329, .125, .219, .291 (22 seeds). At 4 and 16 times,
+`hyperband` is ahead on Hartmann-3. Without the hedge (16 seeds) the badly correlated one has .219 +- .048.
 """
 
 from collections.abc import Mapping
