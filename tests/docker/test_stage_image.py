@@ -43,8 +43,8 @@ def run(engine: Any, image: str, *arguments: str, **options: Any) -> str:
     return str(output.decode())
 
 
-def test_metadata_and_size(engine: Any, stage_image: str) -> None:
-    check_metadata(engine, stage_image)
+def test_metadata_and_size(engine: Any, base_image: str, stage_image: str) -> None:
+    check_metadata(engine, stage_image, base_image)
     print(f"stage image: {engine.images.get(stage_image).attrs['Size'] / 1e9:.2f} GB")
 
 

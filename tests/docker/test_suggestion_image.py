@@ -83,8 +83,8 @@ def wait_until_serving(container: Any, address: str) -> None:
                 return
 
 
-def test_metadata_and_size(engine: Any, suggestion_image: str) -> None:
-    check_metadata(engine, suggestion_image)
+def test_metadata_and_size(engine: Any, base_image: str, suggestion_image: str) -> None:
+    check_metadata(engine, suggestion_image, base_image)
     image = engine.images.get(suggestion_image)
     ours = sum(layer["Size"] for layer in image.history() if "COPY" in layer["CreatedBy"])
     print(f"suggestion image: {image.attrs['Size'] / 1e6:.0f} MB, of which environment and code {ours / 1e6:.0f} MB")
