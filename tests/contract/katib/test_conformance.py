@@ -225,7 +225,6 @@ def test_a_grid_of_ten_thousand_trials(channel):
     check(Katib(large, channel, objective=lambda a: float(a["a"]), duration=(1, 1)).run())
 
 
-@pytest.mark.xfail(reason="grid has nothing to put in the place of a trial that Katib deleted from a full grid")
 def test_a_full_grid_goes_on_after_trials_are_deleted(channel):
     katib = Katib(spec("grid", parallel=6, max_trials=60), channel, objective=loss, duration=(3, 9))
 
