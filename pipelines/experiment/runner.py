@@ -30,6 +30,7 @@ from pipelines.experiment.live import Display
 from pipelines.experiment.process import GRACE_S, TrialProcess
 from pipelines.experiment.spec import Experiment, ExperimentError, load
 from pipelines.experiment.state import Outcome, State, TrialRecord
+from pipelines.local.warm import PATIENT
 from pipelines.places import cache_dir
 
 SEED = 0  # the suggestion service's: the same file proposes the same trials here and on a cluster
@@ -251,7 +252,7 @@ class _Runner:
             self.experiment,
             record.name,
             record.assignments,
-            environment={"OMP_NUM_THREADS": str(self._threads()), **os.environ},
+            environment={"OMP_NUM_THREADS": str(self._threads()), **PATIENT, **os.environ},
             overrides=self.overrides,
             metrics_file=directory / METRICS if is_file else None,
         )

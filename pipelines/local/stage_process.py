@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipelines.local.warm import ServerLostError, WarmServer
+from pipelines.local.warm import PATIENT, ServerLostError, WarmServer
 
 EXECUTOR = "kfp.dsl.executor_main"
 
@@ -35,7 +35,7 @@ def run_stage(
         path = Path(scratch, "ephemeral_component.py")
         path.write_text(program)
         argv = [EXECUTOR, "--component_module_path", str(path), *arguments]
-        full_environment = {**os.environ, **environment, "_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
+        full_environment = {**PATIENT, **os.environ, **environment, "_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
         if server is not None:
             try:
                 return _run_warm(server, argv, full_environment, write_line)
