@@ -27,7 +27,7 @@ PRELOADED = (
     "torch.onnx._internal.exporter._core",
 )
 # Read by libraries when they are imported, which in a forked stage has already happened.
-READ_AT_IMPORT = ("OMP_", "GOMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")
+READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")
 
 # By default libgomp's threads spin while they wait for each other, which on a machine with other work keeps the
 # ones waited for off the processor: training fell from 8,000 to 900 images/s beside one busy process.
@@ -96,7 +96,7 @@ class WarmServer:
 
     def _check_environment(self, environment: Mapping[str, str]) -> None:
         names = {name for name in {*environment, *self.environment} if name.startswith(READ_AT_IMPORT)}
-        for name in sorted(names - {"OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED"}):
+        for name in sorted(names - {"OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED", *PATIENT}):
             if environment.get(name) != self.environment.get(name):
                 raise ServerLostError(f"the step sets {name}, which libraries read when they are imported")
 
