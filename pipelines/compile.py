@@ -13,6 +13,7 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from components.artifacts.files import write_file
 from components.config import Config
 from pipelines import compress, refresh, search
+from pipelines.argo import workflow_text
 from pipelines.parameters import split
 from pipelines.resources import Resources
 
@@ -30,6 +31,7 @@ def compile_all(
     resources: Resources | None = None,
     kubernetes: bool = False,
     namespace: str = "kubeflow",
+    argo_bucket: str = "",
 ) -> list[Path]:
     """Compile the pipelines and return the files that were written.
 
@@ -43,9 +45,10 @@ def compile_all(
             apply`` where KFP stores pipelines in Kubernetes. A version cannot be changed, so its name ends in a
             digest of what it runs.
         namespace: of those objects.
+        argo_bucket: write ``compress.argo.yaml`` too, an Argo Workflow that keeps its artifacts in this bucket.
 
     Raises:
-        ValueError: there is no such Experiment, or it breaks rules of Katib's.
+        ValueError: there is no such Experiment, or it breaks rules of Katib's; a value that a Workflow cannot have.
     """
     arguments, bound = split(configs)
     given = resources or Resources()
@@ -58,6 +61,9 @@ def compile_all(
     written = []
     for name, pipeline in made.items():
         written += _compile(name, pipeline, arguments, output_dir, namespace if kubernetes else "")
+        if argo_bucket and name == compress.NAME:  # the others have conditions or parameters that a step returns
+            written.append(output_dir / f"{name}.argo.yaml")
+            write_file(written[-1], workflow_text(output_dir / f"{name}.yaml", given, argo_bucket).encode())
     return written
 
 

@@ -88,6 +88,8 @@ def compile_pipelines(
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Also the Pipeline and PipelineVersion objects.")
     ] = False,
+    argo: Annotated[bool, typer.Option("--argo", help="Also compress as an Argo Workflow, without KFP.")] = False,
+    argo_bucket: Annotated[str, typer.Option(help="The bucket of that Workflow's artifacts.")] = "mlpipeline",
     experiment: Annotated[Path | None, typer.Option(help="The Katib Experiment of the search pipeline.")] = None,
     resource: cluster_commands.ResourceSettings = None,
 ) -> None:
@@ -105,7 +107,12 @@ def compile_pipelines(
 
         given = read_resources(resource or ())
         for path in compile_all(
-            configs, output, experiment=experiment or EXPERIMENT, resources=given, kubernetes=kubernetes
+            configs,
+            output,
+            experiment=experiment or EXPERIMENT,
+            resources=given,
+            kubernetes=kubernetes,
+            argo_bucket=argo_bucket if argo else "",
         ):
             print(path)
 

@@ -1,0 +1,179 @@
+"""The Argo Workflow says what the compiled pipeline says: every task, dependency, artifact and parameter once."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from hera.workflows.models import Workflow
+
+from components.cli import STAGES, make_parser, stage_config
+from components.config import from_flags
+from pipelines.argo import make_workflow
+from pipelines.compile import compile_all
+from pipelines.parameters import resolve
+from pipelines.resources import Resources, read_resources
+
+STORE = ("endpoint=s3.example:443", "secure=true", "secret=own-keys", "memory_limit=4Gi", "node_selector=pool=a")
+KFP_ONLY = {"metrics", "classification", "html"}  # what KFP's UI shows
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("compiled")
+    given = read_resources([*STORE, "gpus=1"])
+    compile_all(resolve("quick", {"seed": 7}), directory, resources=given, argo_bucket="own-bucket")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def spec(packages: Path) -> dict[str, Any]:
+    return next(yaml.safe_load_all((packages / "compress.yaml").read_text()))
+
+
+@pytest.fixture(scope="module")
+def workflow(packages: Path) -> dict[str, Any]:
+    return yaml.safe_load((packages / "compress.argo.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def templates(workflow: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each for each in workflow["spec"]["templates"] if "container" in each}
+
+
+def dag_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    (dag,) = (each["dag"] for each in workflow["spec"]["templates"] if "dag" in each)
+    return dag["tasks"]
+
+
+def test_argo_s_models_know_every_field(workflow: dict[str, Any]) -> None:
+    # The models drop what they do not know, so a misspelt field would not come back.
+    assert Workflow.model_validate(workflow).model_dump(mode="json", by_alias=True, exclude_none=True) == workflow
+
+
+def test_every_task_and_dependency_stands_once(
+    workflow: dict[str, Any], spec: dict[str, Any], templates: dict[str, Any]
+) -> None:
+    tasks = dag_of(workflow)
+    expected = {name: task.get("dependentTasks", []) for name, task in spec["root"]["dag"]["tasks"].items()}
+    assert len(tasks) == len(templates) == len(workflow["spec"]["templates"]) - 1
+    assert {task["name"]: task["dependencies"] for task in tasks} == expected
+    assert [task["template"] for task in tasks] == [task["name"] for task in tasks] == list(templates)
+
+
+def test_every_artifact_stands_once(workflow: dict[str, Any], spec: dict[str, Any], templates: dict[str, Any]) -> None:
+    places = set()
+    for task in dag_of(workflow):
+        ours, theirs = templates[task["name"]], spec["root"]["dag"]["tasks"][task["name"]]
+        sources = {key: each["taskOutputArtifact"] for key, each in theirs["inputs"].get("artifacts", {}).items()}
+        assert {each["name"]: each["from"] for each in task["arguments"]["artifacts"]} == {
+            key: "{{{{tasks.{producerTask}.outputs.artifacts.{outputArtifactKey}}}}}".format(**each)
+            for key, each in sources.items()
+        }
+        assert {each["name"] for each in ours["inputs"]["artifacts"]} == set(sources)
+        outputs = spec["components"][theirs["componentRef"]["name"]]["outputDefinitions"]["artifacts"]
+        assert {each["name"] for each in ours["outputs"]["artifacts"]} == set(outputs) - KFP_ONLY
+        for artifact in ours["outputs"]["artifacts"]:
+            assert (artifact["s3"]["bucket"], artifact["s3"]["endpoint"]) == ("own-bucket", "s3.example:443")
+            assert artifact["s3"]["insecure"] is False
+            assert artifact["s3"]["secretKeySecret"] == {"name": "own-keys", "key": "secretkey"}
+            places.add(artifact["s3"]["key"])
+    assert len(places) == sum(len(each["outputs"]["artifacts"]) for each in templates.values())
+    assert "kondense/argo/{{workflow.uid}}/train/model" in places
+
+
+def test_arguments_are_the_pipeline_s_parameters(workflow: dict[str, Any], spec: dict[str, Any]) -> None:
+    arguments = {each["name"]: each for each in workflow["spec"]["arguments"]["parameters"]}
+    definitions = spec["root"]["inputDefinitions"]["parameters"]
+    assert {name: each["description"] for name, each in arguments.items()} == {
+        name: each["description"] for name, each in definitions.items()
+    }
+    assert (arguments["seed"]["value"], arguments["network_width"]["value"], arguments["source"]["value"]) == (
+        *("7", "1.0"),
+        "",
+    )
+
+
+def test_every_stage_takes_its_flags_and_gets_the_step_s_config(
+    workflow: dict[str, Any], templates: dict[str, Any]
+) -> None:
+    values = {
+        f"workflow.parameters.{each['name']}": each["value"] for each in workflow["spec"]["arguments"]["parameters"]
+    }
+    configs = resolve("quick", {"seed": 7})
+    steps = {"prune-3": "sparsify", "quantize-5": "pack"}
+    for name, template in templates.items():
+        *command, stage = template["container"]["command"]
+        assert command == ["python3", "-m", "components.cli"]
+        flags = [
+            re.sub(r"\{\{(.+?)\}\}", lambda match: values[match[1]], each) for each in template["container"]["args"]
+        ]
+        names = [each.partition("=")[0] for each in flags if each.startswith("--")]
+        assert len(names) == len(set(names))
+        parsed = make_parser(stage).parse_args(flags)
+        expected = configs[steps.get(name, stage)].to_dict()
+        if stage == "evaluate":
+            expected["name"] = from_flags(parsed, stage_config(stage)).to_dict()["name"]
+        assert from_flags(parsed, stage_config(stage)).to_dict() == expected, name
+        optional = {key for key in STAGES[stage].optional if getattr(parsed, key)}
+        assert bool(optional) == (name in {"prune-2", "prune-3"} or name.startswith("evaluate-"))
+
+
+def test_the_teacher_is_the_report_s_first_candidate(templates: dict[str, Any]) -> None:
+    arguments = templates["report"]["container"]["args"]
+    first = arguments[arguments.index("--candidate-dirs") + 1]
+    assert first == "/artifacts/inputs/teacher"
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.33"])
+def test_pods_are_valid_and_restricted(workflow: dict[str, Any], templates: dict[str, Any], version: str) -> None:
+    for name, template in templates.items():
+        container = {"name": "main", **template["container"]}
+        pod = {"securityContext": workflow["spec"]["securityContext"], "containers": [container]}
+        pod |= {key: template[key] for key in ("volumes", "nodeSelector", "tolerations")}
+        resource = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **template["metadata"]}, "spec": pod}
+        kubernetes_validate.validate(resource, version, strict=True)
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        mounted = {each["mountPath"] for each in container["volumeMounts"]}
+        for artifact in (*template["inputs"]["artifacts"], *template["outputs"]["artifacts"]):
+            assert f"/{artifact['path'].split('/')[1]}" in mounted
+
+
+def test_training_gets_the_resources_and_keys_come_from_the_secret(templates: dict[str, Any]) -> None:
+    train, evaluate = templates["train"], templates["evaluate"]
+    assert train["container"]["resources"] == {
+        "requests": {"cpu": "1", "memory": "2Gi"},
+        "limits": {"memory": "4Gi", "nvidia.com/gpu": "1"},
+    }
+    assert train["nodeSelector"] == {"pool": "a"} and train["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}} in train["volumes"]
+    assert evaluate["container"]["resources"] == {"requests": {}, "limits": {}} and not evaluate["nodeSelector"]
+    for template in templates.values():
+        variables = {each["name"]: each for each in template["container"]["env"]}
+        keys = variables["MINIO_SECRET_KEY"]["valueFrom"]["secretKeyRef"]
+        assert (keys["name"], keys["key"]) == ("own-keys", "secretkey")
+        assert variables["MINIO_ENDPOINT"]["value"] == "s3.example:443"
+        assert template["retryStrategy"]["limit"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("search", "task 'train' of 'search' has a parameter, augment, that another task returns."),
+        ("refresh", "task 'condition-1' of 'refresh' has a condition."),
+    ],
+)
+def test_what_a_workflow_cannot_have_is_named(packages: Path, name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=r"^an Argo Workflow takes only stages in a flat graph, but ") as caught:
+        make_workflow(packages / f"{name}.yaml", Resources())
+    assert str(caught.value).endswith(reason)
+
+
+def test_a_value_that_argo_would_fill_in_is_refused(tmp_path: Path) -> None:
+    configs = resolve("quick", {}, ["report.title={{x}}"])
+    with pytest.raises(ValueError, match="task 'report' of 'compress' has a value, that of title, with '{{' in it"):
+        compile_all(configs, tmp_path, only=("compress",), argo_bucket="own-bucket")

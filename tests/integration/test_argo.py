@@ -1,0 +1,83 @@
+"""The Argo Workflow of the compress pipeline gives what the stages give."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.artifacts.report import read_evaluation, read_report
+from components.config import Config
+from components.data_prep.stage import run as data_prep
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.stage import run as evaluate
+from components.prune.stage import run as prune
+from components.quantize.stage import run as quantize
+from components.train.stage import run as train
+from pipelines.compile import compile_compress
+from pipelines.parameters import resolve
+from pipelines.resources import Resources
+from tests.local_argo import UID, LocalArgo
+
+SECRETS = {"mlpipeline-minio-artifact": {"accesskey": "a", "secretkey": "b"}}
+PLAIN = {
+    "dataset": "digits",
+    "seed": 1,
+    "image_limit": 400,
+    "network": "lenet300",
+    "train_epochs": 3,
+    "prune_epochs": 1,
+    "sparsify_epochs": 1,
+    "distill_epochs": 1,
+    # With these the choice depends on no time, and the smallest candidate is it.
+    "report_objective": "bytes",
+    "max_accuracy_drop": 0.9,
+}
+SETTINGS = ("data_prep.image_size=16", "sparsify.steps=1", "prune.steps=1", "evaluate.latency_seconds=0.05")
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Config]:
+    return resolve("quick", PLAIN | {"publish_store_uri": str(tmp_path_factory.mktemp("published"))}, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def ran(configs: dict[str, Config], tmp_path_factory: pytest.TempPathFactory) -> LocalArgo:
+    directory = tmp_path_factory.mktemp("argo")
+    resources = Resources(checkpoints=str(directory / "checkpoints"))
+    *_, path = compile_compress(configs, directory / "build", resources=resources, argo_bucket="models")
+    assert path.name == "compress.argo.yaml"
+    run = LocalArgo(yaml.safe_load(path.read_text()), directory, SECRETS)
+    run.run()
+    return run
+
+
+def test_the_chosen_candidate_is_the_one_that_the_stages_make(
+    ran: LocalArgo, configs: dict[str, Config], tmp_path: Path
+) -> None:
+    artifacts = ran.bucket / "models" / "kondense/argo" / UID
+    assert read_report(artifacts / "report/report")["chosen"] == "sparse-packed"
+    chosen = artifacts / "report/chosen"
+    dataset, teacher, sparse, packed, measured = (tmp_path / name for name in "dtspm")
+    data_prep(configs["data_prep"], dataset_dir=dataset)
+    train(configs["train"], dataset_dir=dataset, model_dir=teacher)
+    prune(configs["sparsify"], dataset_dir=dataset, model_dir=teacher, teacher_dir=teacher, pruned_dir=sparse)
+    quantize(configs["pack"], dataset_dir=dataset, model_dir=sparse, quantized_dir=packed)
+    evaluate(EvaluateConfig(latency_seconds=0.05), dataset_dir=dataset, model_dir=packed, candidate_dir=measured)
+    for name in ("weights.safetensors", "weights.kz"):
+        assert (chosen / name).read_bytes() == (measured / name).read_bytes(), name
+    assert read_evaluation(chosen)["test_accuracy"] == read_evaluation(measured)["test_accuracy"]
+
+
+def test_all_candidates_are_compared_and_the_chosen_one_is_published(
+    ran: LocalArgo, configs: dict[str, Config]
+) -> None:
+    artifacts = ran.bucket / "models" / "kondense/argo" / UID
+    names = [each["name"] for each in read_report(artifacts / "report/report")["candidates"]]
+    assert names == [
+        *("quantized", "pruned", "pruned-quantized", "distilled", "distilled-quantized"),
+        *("pruned-distilled-quantized", "sparse-packed"),
+    ]
+    assert (artifacts / "report/report/report.html").stat().st_size > 10_000
+    assert list(Path(str(configs["publish"].to_dict()["store_uri"])).rglob("weights.kz"))
+    assert "published=1.0" in ran.logs["publish"], json.dumps(ran.logs["publish"])
