@@ -8,13 +8,15 @@ import kubernetes_validate
 import pytest
 import yaml
 from hera.workflows.models import Workflow
+from typer.testing import CliRunner
 
 from components.cli import STAGES, make_parser, stage_config
 from components.config import from_flags
 from pipelines.argo import make_workflow
 from pipelines.compile import compile_all
+from pipelines.kondense import app
 from pipelines.parameters import resolve
-from pipelines.resources import Resources, read_resources
+from pipelines.resources import Resources
 
 STORE = ("endpoint=s3.example:443", "secure=true", "secret=own-keys", "memory_limit=4Gi", "node_selector=pool=a")
 KFP_ONLY = {"metrics", "classification", "html"}  # what KFP's UI shows
@@ -23,8 +25,11 @@ KFP_ONLY = {"metrics", "classification", "html"}  # what KFP's UI shows
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("compiled")
-    given = read_resources([*STORE, "gpus=1"])
-    compile_all(resolve("quick", {"seed": 7}), directory, resources=given, argo_bucket="own-bucket")
+    options = [option for each in (*STORE, "gpus=1") for option in ("--resource", each)]
+    command = ["compile", "--argo", "--argo-bucket", "own-bucket", "--seed", "7", "--output", str(directory), *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert str(directory / "compress.argo.yaml") in result.output.splitlines()
     return directory
 
 
