@@ -30,8 +30,9 @@ PRELOADED = (
 READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")
 
 # By default libgomp's threads spin while they wait for each other, which on a machine with other work keeps the
-# ones waited for off the processor: training fell from 8,000 to 900 images/s beside one busy process.
-PATIENT = {"GOMP_SPINCOUNT": "1000"}
+# ones waited for off the processor: training fell from 8,700 to 900 images/s beside busy processes. Spinning less
+# costs a tenth of the rate on an idle machine, and beside one busy process keeps more than a third of it.
+PATIENT = {"GOMP_SPINCOUNT": "5000"}
 
 
 class ServerLostError(ConnectionError):
