@@ -185,6 +185,16 @@ class Store(abc.ABC):
         for key in (f"{prefix}/{MANIFEST}", *self.list(prefix)):
             self.delete(key)
 
+    def download_artifact(self, directory: Path) -> None:
+        """Write the files of the artifact that the root holds to ``directory``; whoever loads it verifies it.
+
+        An artifact is flat, so what lies in folders below is somebody else's.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        for key in self.list():
+            if "/" not in key:
+                self.download_file(key, directory / key)
+
     def _stands(self, prefix: str, digests: Mapping[str, str]) -> bool:
         try:
             standing = self.manifest(prefix)["files"]

@@ -37,7 +37,5 @@ def import_model(uri: str, network: NetworkSpec) -> Model:
             f"import_uri must be a model artifact (a directory with model.json) or a .safetensors file, but got {uri}."
         )
     with tempfile.TemporaryDirectory() as scratch:
-        for key in store.list(""):
-            if "/" not in key and not key.startswith("."):
-                store.download_file(key, Path(scratch) / key)
+        store.download_artifact(Path(scratch))
         return load_model(Path(scratch))

@@ -144,9 +144,7 @@ def fetch(uri: str, directory: Path, name: str) -> Path:
     store = open_store(uri)
     if not store.exists(name):
         raise ValueError(f"{uri} must be an artifact with a file {name}, but there is none.")
-    directory.mkdir(parents=True)
-    for key in store.list():
-        store.download_file(key, directory / key)
+    store.download_artifact(directory)
     return directory
 
 

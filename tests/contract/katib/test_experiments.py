@@ -5,7 +5,6 @@ import datetime
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -127,7 +126,6 @@ def test_a_command_renders_without_a_rest(name):
     assert len(set(flags)) == len(flags)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 def test_the_decision_tree_comes_with_its_script():
     built = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=True).stdout
     objects = {item["kind"]: item for item in yaml.safe_load_all(built)}

@@ -97,11 +97,15 @@ def test_a_given_teacher_is_not_trained_and_the_resource_goes_to_fine_tuning(con
         teacher_uri=str(tmp_path / "teacher"),
         recipe="train > prune",
         prune_method="magnitude",
+        pruning_steps=2,
+        epochs=3,
         trial_name="tuned",
     )
     run(tuned)
-    assert trained_epochs(capsys.readouterr().out) != []
-    assert (load_model(tmp_path / "teacher").lineage[0]["config"]["epochs"], tuned.epochs) == (2, 2)
+    # Three epochs of fine-tuning over two steps of pruning, and none of training before them.
+    assert trained_epochs(capsys.readouterr().out) == [1, 1, 2]
+    open_store(config.store_uri).download_directory("trials/tuned", tmp_path / "tuned")
+    assert load_model(tmp_path / "tuned").lineage[1]["summary"].startswith("import lenet300")
 
 
 def test_metrics_are_finite_and_scored_by_the_stated_formula(config):
@@ -122,11 +126,23 @@ def test_score_counts_doublings_above_the_budgets(config, size, latency, expecte
     assert score(config, 0.9, size, latency) == pytest.approx(expected)
 
 
-def test_a_diverging_trial_fails_and_reports_nothing(config, monkeypatch, capsys):
+def test_a_diverging_trial_fails_and_reports_nothing(config, monkeypatch):
+    manager = DatabaseManager(0)
     monkeypatch.setenv("KATIB_TRIAL_NAME", "t")
-    with pytest.raises(NonFiniteLossError):
-        run(dataclasses.replace(config, lr=100.0, momentum=0.999, weight_decay=1.0, epochs=6))
-    assert "validation_accuracy=" not in capsys.readouterr().out.splitlines()[-1:]
+    monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", manager.address)
+    try:
+        with pytest.raises(NonFiniteLossError):
+            run(dataclasses.replace(config, lr=100.0, momentum=0.999, weight_decay=1.0, epochs=6))
+    finally:
+        manager.server.stop(None)
+    assert manager.received == []
+    assert not open_store(config.store_uri).exists("trials/t/manifest.json")
+
+
+def test_a_dataset_in_a_store_is_fetched(config):
+    direct = run(config)
+    stored = run(dataclasses.replace(config, dataset_uri=f"file://{config.dataset_uri}", trial_name="stored"))
+    assert stored["validation_loss"] == direct["validation_loss"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
