@@ -101,13 +101,25 @@ class Config:
         Raises:
             ValueError: an unknown name (the right ones are listed) or a text that is no such value.
         """
+        return cls(**cls._parsed(values))
+
+    def updated(self, values: Mapping[str, str]) -> Self:
+        """Return this Config with the parameters that ``values`` gives as texts.
+
+        Raises:
+            ValueError: an unknown name (the right ones are listed) or a text that is no such value.
+        """
+        return dataclasses.replace(self, **self._parsed(values))
+
+    @classmethod
+    def _parsed(cls, values: Mapping[str, str]) -> dict[str, Any]:
         hints = typing.get_type_hints(cls)
         for name in values:
             if name not in hints:
                 raise ValueError(
                     f"unknown parameter {name!r} of {cls.__name__}; the parameters are {', '.join(sorted(hints))}."
                 )
-        return cls(**{name: parse(name, hints[name], text) for name, text in values.items()})
+        return {name: parse(name, hints[name], text) for name, text in values.items()}
 
 
 def parse(name: str, kind: type, text: str) -> int | float | str | bool:

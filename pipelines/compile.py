@@ -15,6 +15,7 @@ from components.config import Config
 from pipelines import compress, refresh, search
 from pipelines.argo import workflow_text
 from pipelines.parameters import split
+from pipelines.plan import Plan
 from pipelines.resources import Resources
 
 VERSION_DIGITS = 10
@@ -32,6 +33,7 @@ def compile_all(
     kubernetes: bool = False,
     namespace: str = "kubeflow",
     argo_bucket: str = "",
+    plan: Plan | None = None,
 ) -> list[Path]:
     """Compile the pipelines and return the files that were written.
 
@@ -46,6 +48,7 @@ def compile_all(
             digest of what it runs.
         namespace: of those objects.
         argo_bucket: write ``compress.argo.yaml`` too, an Argo Workflow that keeps its artifacts in this bucket.
+        plan: the candidates; None for the standard ones.
 
     Raises:
         ValueError: there is no such Experiment, or it breaks rules of Katib's; a value that a Workflow cannot have.
@@ -53,9 +56,9 @@ def compile_all(
     arguments, bound = split(configs)
     given = resources or Resources()
     make = {
-        compress.NAME: lambda: compress.make_compress(bound, given),
-        search.NAME: lambda: search.make_search(search.read_template(experiment), arguments, bound, given),
-        refresh.NAME: lambda: refresh.make_refresh(bound, given),
+        compress.NAME: lambda: compress.make_compress(bound, given, plan),
+        search.NAME: lambda: search.make_search(search.read_template(experiment), arguments, bound, given, plan),
+        refresh.NAME: lambda: refresh.make_refresh(bound, given, plan),
     }
     made = {name: make[name]() for name in NAMES if name in only}  # errors come before the first file
     written = []

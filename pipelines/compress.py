@@ -5,54 +5,48 @@ from typing import Any
 
 from kfp import dsl
 
+from components.config import Config
 from components.data_prep.component import data_prep
 from components.distill.component import distill
+from components.distill.config import DistillConfig
 from components.evaluate.component import evaluate
 from components.prune.component import prune
+from components.prune.config import PruneConfig
 from components.publish.component import publish
 from components.quantize.component import quantize
+from components.quantize.config import QuantizeConfig
 from components.report.component import report
 from components.train.component import train
-from pipelines.parameters import Values, apply
+from pipelines.parameters import STEPS, Values, apply
+from pipelines.plan import Plan, Task
 from pipelines.resources import Resources, equip
 
 NAME = "compress"
 DESCRIPTION = "Train a network or import one, make it small in every way, compare, choose and publish behind a gate."
 
-# Display names of the tasks in the order in which one machine runs them: a candidate is measured once it is made.
-TASKS = (
-    "data prep",
-    "train teacher",
-    "evaluate teacher",
-    "quantize",
-    "evaluate quantized",
-    "prune",
-    "evaluate pruned",
-    "quantize pruned",
-    "evaluate pruned-quantized",
-    "distill",
-    "evaluate distilled",
-    "quantize distilled",
-    "evaluate distilled-quantized",
-    "prune with teacher",
-    "quantize pruned-distilled",
-    "evaluate pruned-distilled-quantized",
-    "sparsify",
-    "pack",
-    "evaluate sparse-packed",
-    "report",
-    "publish",
-)
+COMPRESSING: Mapping[
+    type[Config], tuple[Any, str]
+] = {  # a step's Config -> its component, the output that is the model
+    PruneConfig: (prune, "pruned"),
+    DistillConfig: (distill, "student"),
+    QuantizeConfig: (quantize, "quantized"),
+}
 
 
-def make_compress(bound: Values | None = None, resources: Resources | None = None) -> Any:
+def task_names(plan: Plan) -> tuple[str, ...]:
+    """Return the display names of the tasks in the order in which one machine runs them: made, then measured."""
+    return ("data prep", "train teacher", *plan.task_names(), "report", "publish")
+
+
+def make_compress(bound: Values | None = None, resources: Resources | None = None, plan: Plan | None = None) -> Any:
     """Return the pipeline function, for compilation or a local run.
 
     Args:
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
         resources: what the steps get of a cluster; None for a local run.
+        plan: the candidates; None for the standard ones.
     """
-    fixed = bound or {}
+    fixed, planned = bound or {}, plan or Plan()
 
     @dsl.pipeline(name=NAME, display_name="Compress a network", description=DESCRIPTION)
     def compress(  # noqa: PLR0917 -- KFP wants a literal signature and passes it by position
@@ -121,62 +115,62 @@ def make_compress(bound: Values | None = None, resources: Resources | None = Non
             publish_store_uri: where to publish: minio://bucket/prefix, s3://bucket/prefix or a path.
             publish_objective: what may not be worse than the published champion's: bytes, latency or none.
         """
-        build_graph(step_arguments(fixed, dict(locals())))
+        build_graph(step_arguments(fixed, dict(locals())), planned)
         if resources:
             equip(resources)
 
     return compress
 
 
-def build_graph(values: Mapping[str, Mapping[str, Any]]) -> None:
+def build_graph(values: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:
     """Make the pipeline's tasks from the arguments of every step."""
     prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
     data = prepared.outputs["dataset"]
     trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
-    build_candidates(values, data, trained.outputs["model"])
+    build_candidates(values, data, trained.outputs["model"], plan)
 
 
-def build_candidates(values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any) -> None:
+def build_candidates(values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any, plan: Plan) -> None:
     """Make the tasks that follow a trained teacher: compress, measure, compare, choose, publish."""
     reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
     candidates = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
-    for name, model in compress_teacher(values, data, teacher).items():
+    for name, model in compress_teacher(values, data, teacher, plan).items():
         # The measured teacher, because its ONNX form is there already.
         measured = evaluate(dataset=data, model=model, teacher=candidates["teacher"], name=name, **values["evaluate"])
         candidates[name] = measured.set_display_name(f"evaluate {name}").outputs["candidate"]
 
-    inputs = {name.replace("-", "_"): candidate for name, candidate in candidates.items()}
+    inputs = {_report_input(name, plan): candidate for name, candidate in candidates.items()}
     reported = report(**inputs, **values["report"]).set_display_name("report").outputs
     published = publish(dataset=data, chosen=reported["chosen"], report=reported["report"], **values["publish"])
     # It writes to the object store and compares with what others have published meanwhile.
     published.set_display_name("publish").set_caching_options(False)
 
 
-def compress_teacher(values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any) -> dict[str, Any]:
+def compress_teacher(values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any, plan: Plan) -> dict[str, Any]:
     """Make the tasks that compress the teacher and return the models they give, by the candidate's name."""
+    made: dict[str, Any] = {}
+    models = {}
+    for name, tasks in plan.candidates.items():
+        model = teacher
+        for task in tasks:
+            if task.name not in made:
+                component, output = COMPRESSING[STEPS[task.step].config]
+                arguments = {**values[task.step], **task.overrides, **_inputs(task, model, teacher)}
+                made[task.name] = component(dataset=data, **arguments).set_display_name(task.name).outputs[output]
+            model = made[task.name]
+        models[name] = model
+    return models
 
-    def quantized(model: Any, display_name: str, step: str = "quantize") -> Any:
-        task = quantize(dataset=data, model=model, **values[step])
-        return task.set_display_name(display_name).outputs["quantized"]
 
-    def pruned(display_name: str, step: str = "prune", **further: Any) -> Any:
-        task = prune(dataset=data, model=teacher, **further, **values[step])
-        return task.set_display_name(display_name).outputs["pruned"]
+def _inputs(task: Task, model: Any, teacher: Any) -> dict[str, Any]:
+    """Return the models that a task takes; distill's student is a new one where there is only the teacher yet."""
+    if STEPS[task.step].config is DistillConfig:
+        return {"teacher": teacher} if model is teacher else {"teacher": teacher, "model": model}
+    return {"model": model, "teacher": teacher} if task.taught else {"model": model}
 
-    fewer_channels = pruned("prune")
-    distillation = distill(dataset=data, teacher=teacher, **values["distill"]).set_display_name("distill")
-    distilled = distillation.outputs["student"]
-    guided = pruned("prune with teacher", teacher=teacher)
-    sparse = pruned("sparsify", "sparsify", teacher=teacher)
-    return {
-        "quantized": quantized(teacher, "quantize"),
-        "pruned": fewer_channels,
-        "pruned-quantized": quantized(fewer_channels, "quantize pruned"),
-        "distilled": distilled,
-        "distilled-quantized": quantized(distilled, "quantize distilled"),
-        "pruned-distilled-quantized": quantized(guided, "quantize pruned-distilled"),
-        "sparse-packed": quantized(sparse, "pack", "pack"),
-    }
+
+def _report_input(name: str, plan: Plan) -> str:
+    return f"recipe_{plan.recipes.index(name) + 1}" if name in plan.recipes else name.replace("-", "_")
 
 
 def step_arguments(bound: Values, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,15 @@ Profile = Annotated[str, typer.Option(help=f"How much work: {' or '.join(PROFILE
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
 Store = Annotated[str, typer.Option(help="Where they are: minio://bucket/prefix, s3://... or a path.")]
 Version = Annotated[str, typer.Option(help="An id, the beginning of one, or champion.")]
+Candidates = Annotated[
+    str | None, typer.Option(help="Standard candidates to make, joined by commas; none for none of them.")
+]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe", metavar="[NAME=]STEPS", help="A candidate of your own: prune:l1:0.5 > distill > quantize."
+    ),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STEP.FIELD=VALUE", help="Any field of any step.")]
 
 
@@ -40,6 +49,8 @@ def run(
     profile: Profile = DEFAULT_PROFILE,
     seed: Seed = None,
     settings: Settings = None,
+    candidates: Candidates = None,
+    recipe: Recipes = None,
     output: Annotated[Path | None, typer.Option(help="Results go here instead of runs/TIME.")] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Run the steps as containers.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse nothing of earlier runs.")] = False,
@@ -50,8 +61,10 @@ def run(
     """
     with reported():
         from pipelines.parameters import resolve
+        from pipelines.plan import read_plan
 
         configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
+        plan = read_plan(configs, candidates, recipe or ())
 
         from rich.console import Console
 
@@ -68,7 +81,9 @@ def run(
             server = None if docker else stack.enter_context(warm_server(log))
             from pipelines.run import run_compress
 
-            page = run_compress(configs, directory, console, server=server, docker=docker, caching=not no_cache)
+            page = run_compress(
+                configs, directory, console, plan=plan, server=server, docker=docker, caching=not no_cache
+            )
         point_latest(directory)
         table, reason = candidate_table(directory / "report.json")
         console.print(table)
@@ -84,6 +99,8 @@ def compile_pipelines(
     profile: Profile = DEFAULT_PROFILE,
     seed: Seed = None,
     settings: Settings = None,
+    candidates: Candidates = None,
+    recipe: Recipes = None,
     output: Annotated[Path, typer.Option(help="The files go here.")] = Path("build"),
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Also the Pipeline and PipelineVersion objects.")
@@ -99,8 +116,10 @@ def compile_pipelines(
     """
     with reported():
         from pipelines.parameters import resolve
+        from pipelines.plan import read_plan
 
         configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
+        plan = read_plan(configs, candidates, recipe or ())
 
         from pipelines.compile import EXPERIMENT, compile_all
         from pipelines.resources import read_resources
@@ -113,6 +132,7 @@ def compile_pipelines(
             resources=given,
             kubernetes=kubernetes,
             argo_bucket=argo_bucket if argo else "",
+            plan=plan,
         ):
             print(path)
 

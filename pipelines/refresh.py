@@ -13,26 +13,33 @@ from kfp import dsl
 from components.champion.component import champion
 from components.data_prep.component import data_prep
 from components.train.component import train
-from pipelines.compress import TASKS as COMPRESS_TASKS
-from pipelines.compress import build_candidates, make_compress, step_arguments
+from pipelines.compress import build_candidates, make_compress, step_arguments, task_names
 from pipelines.forms import with_form_of
 from pipelines.parameters import Values
+from pipelines.plan import Plan
 from pipelines.resources import Resources, equip
 
 NAME = "refresh"
 DISPLAY_NAME = "Refresh the champion"
 DESCRIPTION = "Retrain and compress on the newest data; publish the challenger only if it holds against the champion."
-TASKS = ("data prep", "champion", *COMPRESS_TASKS[1:])
 WITHOUT = ("import_uri",)  # a challenger is trained
 
 
-def make_refresh(bound: Values | None = None, resources: Resources | None = None) -> Any:
+def refresh_task_names(plan: Plan) -> tuple[str, ...]:
+    """Return the display names of the tasks in order."""
+    first, *others = task_names(plan)
+    return (first, "champion", *others)
+
+
+def make_refresh(bound: Values | None = None, resources: Resources | None = None, plan: Plan | None = None) -> Any:
     """Return the pipeline function, for compilation or a local run.
 
     Args:
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
         resources: what the steps get of a cluster; None for a local run.
+        plan: the candidates; None for the standard ones.
     """
+    planned = plan or Plan()
 
     def refresh(given: Mapping[str, Any], always: bool = False) -> None:
         """Hold a challenger against the champion.
@@ -56,7 +63,7 @@ def make_refresh(bound: Values | None = None, resources: Resources | None = None
         verdict.set_caching_options(False)  # the champion may be another one now
         with dsl.If(verdict.outputs["Output"] == True, name="challenge"):  # noqa: E712 -- kfp builds a condition of it
             trained = train(dataset=data, **training).set_display_name("train teacher")
-            build_candidates(values, data, trained.outputs["model"])
+            build_candidates(values, data, trained.outputs["model"], planned)
         if resources:
             equip(resources)
 

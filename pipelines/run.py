@@ -15,7 +15,7 @@ from components.artifacts.report import PAGE, REPORT
 from components.artifacts.store import open_store
 from components.config import Config
 from components.images import STAGE_IMAGE
-from pipelines.compress import TASKS, make_compress
+from pipelines.compress import make_compress, task_names
 from pipelines.local.cache import OUTSIDE, sources_version
 from pipelines.local.docker import image_id
 from pipelines.local.outcome import StepResult
@@ -25,6 +25,7 @@ from pipelines.local.warm import WarmServer
 from pipelines.local_store import local_store
 from pipelines.parameters import split
 from pipelines.places import cache_dir, store_dir
+from pipelines.plan import Plan
 from pipelines.profiles import Value
 
 TIMINGS = "timings.json"
@@ -37,6 +38,7 @@ def run_compress(
     output_dir: Path,
     console: Console,
     *,
+    plan: Plan | None = None,
     server: WarmServer | None = None,
     docker: bool = False,
     caching: bool = True,
@@ -50,6 +52,7 @@ def run_compress(
         configs: the Config of every step.
         output_dir: where the results go; made when it is not there.
         console: shows the progress.
+        plan: the candidates; None for the standard ones.
         server: forks the steps' processes; without it each starts an interpreter of its own.
         docker: run the steps as containers of the stage image.
         caching: False reuses neither finished steps nor checkpoints of earlier runs.
@@ -63,7 +66,9 @@ def run_compress(
     with local_store(store_dir()) as store:
         os.environ.update(store)
         check_stores(CHECKPOINTS, str(configs["publish"].to_dict()["store_uri"]))
-        settings, arguments, pipeline = _prepare(configs, output_dir, store, docker=docker, caching=caching)
+        settings, arguments, pipeline = _prepare(
+            configs, output_dir, store, plan=plan or Plan(), docker=docker, caching=caching
+        )
         with RunProgress(console, len(settings.order)) as progress:
             results = run_pipeline(pipeline, arguments, settings, progress, server)
     page = collect(results, output_dir)
@@ -72,7 +77,13 @@ def run_compress(
 
 
 def _prepare(
-    configs: Mapping[str, Config], output_dir: Path, store: Mapping[str, str], *, docker: bool, caching: bool
+    configs: Mapping[str, Config],
+    output_dir: Path,
+    store: Mapping[str, str],
+    *,
+    plan: Plan,
+    docker: bool,
+    caching: bool,
 ) -> tuple[LocalSettings, dict[str, Any], Any]:
     arguments, bound = split(configs)
     outside = local_paths(arguments)
@@ -83,13 +94,13 @@ def _prepare(
         output_dir=output_dir.absolute(),
         cache_dir=cache_dir(),
         version=version,
-        order=TASKS,
+        order=task_names(plan),
         caching=caching,
         docker=docker,
         environment={**store, "KONDENSE_CHECKPOINTS": checkpoints},
         mounts=[path for path in (SYSTEM_DATA, *outside.values()) if path.exists()],
     )
-    return settings, arguments, make_compress(bound)
+    return settings, arguments, make_compress(bound, plan=plan)
 
 
 def local_paths(arguments: Mapping[str, Value]) -> dict[str, Path]:

@@ -23,6 +23,7 @@ from pipelines.compress import build_candidates, make_compress, step_arguments
 from pipelines.experiment.spec import load
 from pipelines.forms import with_form_of
 from pipelines.parameters import Values
+from pipelines.plan import Plan
 from pipelines.resources import Resources, equip
 
 NAME = "search"
@@ -68,6 +69,7 @@ def make_search(
     arguments: Mapping[str, Any],
     bound: Values | None = None,
     resources: Resources | None = None,
+    plan: Plan | None = None,
 ) -> Any:
     """Return the pipeline function, for compilation.
 
@@ -76,8 +78,9 @@ def make_search(
         arguments: values of compress's parameters; those that the form leaves out are taken from here.
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
         resources: what the steps get of a cluster; its GPUs are also the default of the trials'.
+        plan: the candidates; None for the standard ones.
     """
-    given = resources or Resources()
+    given, planned = resources or Resources(), plan or Plan()
     spec = json.loads(experiment)["spec"]
     decided = {name: arguments[name] for name in DECIDED} | {"import_uri": ""}
 
@@ -151,7 +154,7 @@ def make_search(
         tuned.set_caching_options(False)  # it makes an Experiment
         best = {name: tuned.outputs[name] for name in TUNED}
         trained = train(dataset=data, **{**values["train"], **best}).set_display_name("train teacher")
-        build_candidates(values, data, trained.outputs["model"])
+        build_candidates(values, data, trained.outputs["model"], planned)
         equip(given)
 
     compress = make_compress().pipeline_func

@@ -8,17 +8,21 @@ from components.images import STAGE_IMAGE
 @dsl.component(base_image=STAGE_IMAGE, install_kfp_package=False, packages_to_install=[])
 def report(
     teacher: dsl.Input[dsl.Model],
-    quantized: dsl.Input[dsl.Model],
-    pruned: dsl.Input[dsl.Model],
-    pruned_quantized: dsl.Input[dsl.Model],
-    distilled: dsl.Input[dsl.Model],
-    distilled_quantized: dsl.Input[dsl.Model],
-    pruned_distilled_quantized: dsl.Input[dsl.Model],
-    sparse_packed: dsl.Input[dsl.Model],
     report: dsl.Output[dsl.Artifact],
     chosen: dsl.Output[dsl.Model],
     html: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    quantized: dsl.Input[dsl.Model] | None = None,
+    pruned: dsl.Input[dsl.Model] | None = None,
+    pruned_quantized: dsl.Input[dsl.Model] | None = None,
+    distilled: dsl.Input[dsl.Model] | None = None,
+    distilled_quantized: dsl.Input[dsl.Model] | None = None,
+    pruned_distilled_quantized: dsl.Input[dsl.Model] | None = None,
+    sparse_packed: dsl.Input[dsl.Model] | None = None,
+    recipe_1: dsl.Input[dsl.Model] | None = None,
+    recipe_2: dsl.Input[dsl.Model] | None = None,
+    recipe_3: dsl.Input[dsl.Model] | None = None,
+    recipe_4: dsl.Input[dsl.Model] | None = None,
     title: str = "",
     objective: str = "balanced",
     max_accuracy_drop: float = 0.01,
@@ -37,11 +41,12 @@ def report(
     from components.report.config import ReportConfig
     from components.report.stage import run
 
-    compressed = [quantized, pruned, pruned_quantized, distilled, distilled_quantized, pruned_distilled_quantized]
+    standard = [quantized, pruned, pruned_quantized, distilled, distilled_quantized, pruned_distilled_quantized]
+    compressed = [*standard, sparse_packed, recipe_1, recipe_2, recipe_3, recipe_4]
     config = ReportConfig(title=title, objective=objective, max_accuracy_drop=max_accuracy_drop)
     values = run(
         config,
-        candidate_dirs=[Path(model.path) for model in (teacher, *compressed, sparse_packed)],
+        candidate_dirs=[Path(model.path) for model in (teacher, *compressed) if model],
         report_dir=Path(report.path),
         chosen_dir=Path(chosen.path),
     )

@@ -18,7 +18,7 @@ class TrialConfig(Config):
     store_uri: str = option("", "where checkpoints and the trial's model go; empty keeps neither")
     trial_name: str = option("", "the trial's name, under which its model is kept")
     teacher_uri: str = option("", "a trained model to start from; empty trains one")
-    recipe: str = option("train", "stages in order: train, then any of prune, distill, quantize, joined by >")
+    recipe: str = option("train", "steps after train, such as prune:l1:0.5 > distill > quantize:static")
     network: str = option("lenet5", "built-in name, torchvision:<name>, or package.module:factory")
     width: float = option(1.0, "multiplier of the network's channels", interval="(0, 16]")
     epochs: int = option(8, "epochs of training; of fine-tuning when teacher_uri is given", interval="[1, 100000]")

@@ -1,23 +1,70 @@
-"""The order of a trial's stages as one string: ``train > prune > quantize``. Stdlib only."""
+"""The order of compression as one string: ``prune:l1:0.5 > distill > quantize:static``. Stdlib only.
 
-STEPS = ("prune", "distill", "quantize")
+A step is a stage, then, joined by colons, its method, its amount, and any of its parameters as ``name=value``:
+``prune:magnitude:0.98:epochs=10``. The amount is the sparsity of prune, the student's width of distill and the bits of
+quantize.
+
+The teacher of every step is the trained network that the recipe starts from. ``distill`` as the first step makes a new
+student; later it trains the model as it stands, so ``prune > distill`` makes a pruned network the student of its own
+teacher.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+STAGES = ("prune", "distill", "quantize")
+AMOUNTS: Mapping[str, str] = {"prune": "sparsity", "distill": "width", "quantize": "bits"}
+NEW_STUDENT = ("student_network", "width")  # parameters of distill that make a new network
 
 
-def parse_recipe(text: str) -> tuple[str, ...]:
-    """Return the stages that follow ``train``, in order.
+@dataclasses.dataclass(frozen=True)
+class RecipeStep:
+    """A stage and the texts of the parameters that the recipe gives it, by name."""
+
+    stage: str
+    settings: Mapping[str, str]
+
+
+def parse_recipe(text: str) -> tuple[RecipeStep, ...]:
+    """Return the steps in order; a leading ``train`` says nothing and may be left out.
 
     Raises:
-        ValueError: the recipe does not begin with train, names another stage, repeats one, or goes on after
-            quantize, whose integers training would change.
+        ValueError: the recipe names another stage, gives a parameter twice, goes on after quantize, whose integers
+            training would change, or builds a new student in a later step, which would undo the earlier ones.
     """
-    first, *steps = [part.strip() for part in text.split(">")]
-    if first != "train":
-        raise ValueError(f"recipe must begin with train, but got {text!r}.")
-    for step in steps:
-        if step not in STEPS:
-            raise ValueError(f"recipe must name {', '.join(STEPS)} after train, but got {step!r} in {text!r}.")
-    if len(set(steps)) < len(steps):
-        raise ValueError(f"recipe must name each stage once, but got {text!r}.")
-    if "quantize" in steps[:-1]:
-        raise ValueError(f"recipe must end with quantize when it has it, but got {text!r}.")
-    return tuple(steps)
+    parts = [part.strip() for part in text.split(">")]
+    if parts[0] == "train":
+        parts = parts[1:]
+    steps = tuple(_parse_step(part, text) for part in parts)
+    for number, step in enumerate(steps, start=1):
+        if step.stage == "quantize" and number < len(steps):
+            raise ValueError(f"recipe must end with quantize when it has it, but got {text!r}.")
+        given = [name for name in NEW_STUDENT if name in step.settings]
+        if number > 1 and step.stage == "distill" and given:
+            raise ValueError(
+                f"recipe must give {given[0]} to distill in the first step only, because a new student undoes the"
+                f" steps before it, but got {text!r}."
+            )
+    return steps
+
+
+def _parse_step(part: str, text: str) -> RecipeStep:
+    stage, *rest = [field.strip() for field in part.split(":")]
+    if stage not in STAGES:
+        raise ValueError(f"recipe must name steps of {', '.join(STAGES)}, but got {stage!r} in {text!r}.")
+    places = ["method", AMOUNTS[stage]]
+    settings: dict[str, str] = {}
+    for field in rest:
+        name, equals, value = (each.strip() for each in field.partition("="))
+        if not equals:
+            if not places or not field:
+                raise ValueError(
+                    f"a step of a recipe must be stage:method:amount:name=value, but got {field!r} in {part!r}."
+                )
+            name, value = places.pop(0), field
+        else:
+            places.clear()
+        if name in settings:
+            raise ValueError(f"a step of a recipe must give {name} once, but got {part!r}.")
+        settings[name] = value
+    return RecipeStep(stage, settings)

@@ -48,13 +48,14 @@ def run(config: TrialConfig) -> dict[str, float]:
     """
     started = time.monotonic()
     configs = stage_configs(config)
+    steps = [(step.stage, configs[step.stage].updated(step.settings)) for step in parse_recipe(config.recipe)]
     with _scratch() as scratch, checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""):
         dataset_dir = fetch(config.dataset_uri, scratch / "dataset", "dataset.json")
         model_dir = scratch / "train"
         train(configs["train"], dataset_dir=dataset_dir, model_dir=model_dir)
-        for name in parse_recipe(config.recipe):
-            output_dir = scratch / name
-            STEPS[name](configs[name], dataset_dir, model_dir, scratch / "train", output_dir)
+        for number, (stage, stage_config) in enumerate(steps, start=1):
+            output_dir = scratch / f"{number}-{stage}"
+            STEPS[stage](stage_config, dataset_dir, model_dir, scratch / "train", output_dir)
             model_dir = output_dir
         metrics = measure(config, load_model(model_dir), load_dataset(dataset_dir))
         metrics["seconds"] = time.monotonic() - started
@@ -70,7 +71,8 @@ def _prune(config: PruneConfig, dataset_dir: Path, model_dir: Path, teacher_dir:
 
 
 def _distill(config: DistillConfig, dataset_dir: Path, model_dir: Path, teacher_dir: Path, output_dir: Path) -> None:
-    distill(config, dataset_dir=dataset_dir, teacher_dir=model_dir, student_dir=output_dir)
+    student = {} if model_dir == teacher_dir else {"model_dir": model_dir}
+    distill(config, dataset_dir=dataset_dir, teacher_dir=teacher_dir, student_dir=output_dir, **student)
 
 
 def _quantize(config: QuantizeConfig, dataset_dir: Path, model_dir: Path, teacher_dir: Path, output_dir: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from pipelines.compile import compile_compress, task_names
-from pipelines.compress import TASKS, make_compress
+from pipelines.compress import make_compress
+from pipelines.compress import task_names as compress_tasks
 from pipelines.parameters import CURATED, STEPS, apply, resolve, split, step_defaults
+from pipelines.plan import Plan, read_plan
 from pipelines.profiles import PROFILES
 
 # The step whose Config a task runs with.
@@ -42,7 +44,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_stage_is_its_own_task_with_a_name(compiled: Path) -> None:
-    assert task_names(compiled) == sorted(TASKS)
+    assert task_names(compiled) == sorted(compress_tasks(Plan()))
 
 
 def test_nothing_is_installed_at_run_time_and_one_image_runs_all(compiled: Path) -> None:
@@ -118,3 +120,26 @@ def test_kubernetes_objects_name_pipeline_and_version(tmp_path: Path) -> None:
 def test_compiling_twice_gives_the_same_file(tmp_path: Path) -> None:
     first = compile_compress(resolve("quick"), tmp_path / "a")[0]
     assert first.read_bytes() == compile_compress(resolve("quick"), tmp_path / "b")[0].read_bytes()
+
+
+def test_a_recipe_is_compiled_into_tasks_with_its_values_and_its_own_place_in_the_report(tmp_path: Path) -> None:
+    configs = resolve("quick")
+    plan = read_plan(configs, "quantized", ["own=prune:l1:0.5:steps=2 > distill > quantize:static:7"])
+    package = compile_compress(configs, tmp_path, plan=plan)[0]
+    assert task_names(package) == sorted(compress_tasks(plan))
+    tasks = {task["taskInfo"]["name"]: task for task in spec_of(package)["root"]["dag"]["tasks"].values()}
+    inputs = {name: task["inputs"] for name, task in tasks.items() if "inputs" in task}
+    first, second, third = (inputs[name] for name in ("prune 1 of own", "distill 2 of own", "quantize 3 of own"))
+    constants = {
+        key: value["runtimeValue"]["constant"]
+        for key, value in first["parameters"].items()
+        if key != "seed" and "runtimeValue" in value
+    }
+    assert (constants["method"], constants["sparsity"], constants["steps"]) == ("l1", 0.5, 2)
+    assert third["parameters"]["bits"]["runtimeValue"]["constant"] == 7
+    trained = {"producerTask": "train", "outputArtifactKey": "model"}
+    assert first["artifacts"]["teacher"]["taskOutputArtifact"] == trained
+    assert second["artifacts"]["teacher"]["taskOutputArtifact"] == trained
+    assert second["artifacts"]["model"]["taskOutputArtifact"]["outputArtifactKey"] == "pruned"
+    assert third["artifacts"]["model"]["taskOutputArtifact"]["outputArtifactKey"] == "student"
+    assert set(inputs["report"]["artifacts"]) == {"teacher", "quantized", "recipe_1"}

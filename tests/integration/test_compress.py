@@ -18,7 +18,9 @@ import pytest
 
 from components.artifacts.model import load_model
 from components.artifacts.report import read_report
-from pipelines.compress import TASKS
+from pipelines.compress import task_names
+from pipelines.parameters import resolve
+from pipelines.plan import read_plan
 
 SETTINGS = (
     *("--dataset", "digits", "--seed", "1"),
@@ -26,6 +28,8 @@ SETTINGS = (
     *("--set", "sparsify.epochs=2", "--set", "sparsify.steps=2", "--set", "distill.epochs=8"),
     *("--set", "evaluate.latency_seconds=0.1"),
 )
+RECIPE = "own=prune:l1:0.5:epochs=1 > distill:epochs=2 > quantize:static"
+TASKS = task_names(read_plan(resolve("quick"), None, [RECIPE]))
 CANDIDATES = {
     "teacher",
     "quantized",
@@ -35,6 +39,7 @@ CANDIDATES = {
     "distilled-quantized",
     "pruned-distilled-quantized",
     "sparse-packed",
+    "own",
 }
 TIMEOUT_S = 300
 
@@ -55,7 +60,15 @@ class Workplace:
         self.stage_killed = self.command_killed = self.finished = Outcome(-1, "", "")
 
     def start(self, output: str, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from pipelines.kondense import main; main()", "run", *SETTINGS]
+        command = [
+            sys.executable,
+            "-c",
+            "from pipelines.kondense import main; main()",
+            "run",
+            *SETTINGS,
+            "--recipe",
+            RECIPE,
+        ]
         return subprocess.Popen(
             [*command, "--output", output],
             cwd=self.directory,

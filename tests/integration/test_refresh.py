@@ -19,9 +19,11 @@ from pipelines.local.progress import RunProgress
 from pipelines.local.run import LocalSettings, run_pipeline
 from pipelines.local.warm import WarmServer
 from pipelines.parameters import resolve, split
-from pipelines.refresh import TASKS, WITHOUT, make_refresh
+from pipelines.plan import Plan
+from pipelines.refresh import WITHOUT, make_refresh, refresh_task_names
 
 NAME = "lenet300-digits"
+TASKS = refresh_task_names(Plan())
 SETTINGS = (
     *("data_prep.image_size=16", "train.epochs=2", "train.batch_size=64", "prune.epochs=1", "prune.steps=1"),
     *("sparsify.epochs=1", "sparsify.steps=1", "distill.epochs=1", "evaluate.latency_seconds=0.05"),

@@ -1,6 +1,7 @@
 import concurrent.futures
 import dataclasses
 import math
+from pathlib import Path
 
 import grpc
 import pytest
@@ -85,7 +86,27 @@ def test_recipes_run_in_order_and_make_the_model_smaller(config, recipe, tmp_pat
     directory = tmp_path / "small"
     open_store(config.store_uri).download_directory("trials/small", directory)
     stages = [record["stage"] for record in load_model(directory).lineage]
-    assert stages[-1] == parse_recipe(recipe)[-1]
+    assert stages[-1] == parse_recipe(recipe)[-1].stage
+
+
+def test_a_recipe_sets_each_step_and_a_pruned_network_learns_from_its_own_teacher(config, tmp_path):
+    recipe = "prune:magnitude:0.5:epochs=1 > distill:logits:epochs=2 > prune:magnitude:0.8:epochs=1 > quantize:static"
+    run(dataclasses.replace(config, recipe=recipe, trial_name="long"))
+    open_store(config.store_uri).download_directory("trials/long", tmp_path / "long")
+    lineage = load_model(tmp_path / "long").lineage
+    assert [record["stage"] for record in lineage] == ["train", "prune", "distill", "prune", "quantize"]
+    assert [record["config"].get("sparsity") for record in lineage if record["stage"] == "prune"] == [0.5, 0.8]
+    assert lineage[2]["config"]["epochs"] == 2
+    assert lineage[2]["inputs"]["teacher"] == lineage[1]["inputs"]["teacher"] == lineage[3]["inputs"]["teacher"]
+    assert lineage[2]["metrics"]["parameters"] == lineage[2]["metrics"]["parameters_teacher"]
+
+
+def test_a_bad_parameter_of_a_recipe_fails_before_training(config):
+    with pytest.raises(ValueError, match="sparsity must be in"):
+        run(dataclasses.replace(config, recipe="prune:l1:1.5"))
+    with pytest.raises(ValueError, match="unknown parameter 'speed' of PruneConfig; the parameters are"):
+        run(dataclasses.replace(config, recipe="prune:speed=3"))
+    assert not list(Path(config.store_uri).rglob("*"))
 
 
 def test_a_given_teacher_is_not_trained_and_the_resource_goes_to_fine_tuning(config, tmp_path, capsys):
@@ -199,11 +220,15 @@ def test_an_unreachable_database_manager_fails_with_its_address(monkeypatch):
 @pytest.mark.parametrize(
     ("recipe", "rule"),
     [
-        ("prune", "must begin with train"),
-        ("train > shrink", "must name prune, distill, quantize after train, but got 'shrink'"),
-        ("train > prune > prune", "must name each stage once"),
+        ("", "must name steps of prune, distill, quantize, but got ''"),
+        ("train > shrink", "must name steps of prune, distill, quantize, but got 'shrink'"),
+        ("prune > train", "must name steps of prune, distill, quantize, but got 'train'"),
         ("train > quantize > prune", "must end with quantize"),
-        ("train >", "must name prune, distill, quantize after train, but got ''"),
+        ("train >", "must name steps of prune, distill, quantize, but got ''"),
+        ("prune:l1:0.5:3", "must be stage:method:amount:name=value, but got '3'"),
+        ("prune:epochs=3:l1", "must be stage:method:amount:name=value, but got 'l1'"),
+        ("prune:l1:method=l2", "must give method once"),
+        ("prune:l1 > distill:logits:0.5", "must give width to distill in the first step only"),
     ],
 )
 def test_bad_recipes_are_refused(recipe, rule):

@@ -1,0 +1,49 @@
+"""Plans: which candidates a run makes, and what is refused."""
+
+import pytest
+
+from pipelines.parameters import resolve
+from pipelines.plan import STANDARD, Plan, read_plan
+
+
+def test_the_standard_plan_shares_tasks_and_measures_a_candidate_once_it_is_made() -> None:
+    names = Plan().task_names()
+    assert names[:3] == ("evaluate teacher", "quantize", "evaluate quantized")
+    assert len(names) == len(set(names))
+    assert names.count("prune") == 1
+    assert names.index("prune") < names.index("evaluate pruned") < names.index("quantize pruned")
+
+
+def test_a_recipe_takes_the_settings_of_the_step_with_its_method() -> None:
+    configs = resolve("quick", None, ["sparsify.epochs=3", "prune.epochs=7"])
+    plan = read_plan(configs, "none", ["prune:magnitude:0.98 > quantize:weight_only:4", "wide=prune:l1 > distill"])
+    assert plan.recipes == ("recipe-1", "wide")
+    first, second = plan.candidates["recipe-1"]
+    assert (first.step, dict(first.overrides)) == ("sparsify", {"method": "magnitude", "sparsity": 0.98})
+    assert (second.step, dict(second.overrides)) == ("pack", {"method": "weight_only", "bits": 4})
+    assert [(task.name, task.step) for task in plan.candidates["wide"]] == [
+        ("prune 1 of wide", "prune"),
+        ("distill 2 of wide", "distill"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "recipes", "rule"),
+    [
+        ("pruned,small", [], "--candidates must be one of .*, but got 'small'"),
+        (None, ["prune"] * 5, "at most 4 times, but got 5"),
+        (None, ["pruned=prune"], "a name of its own, but got 'pruned'"),
+        (None, ["a=prune", "a=distill"], "a name of its own, but got 'a'"),
+        (None, ["prune:l1:2"], r"recipe recipe-1, step 1 \(prune\): sparsity must be in \[0, 1\), but got 2.0"),
+        (None, ["quantize > prune"], "must end with quantize"),
+        (None, ["prune:l1 > distill:logits:0.25"], "must give width to distill in the first step only"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(candidates: str | None, recipes: list[str], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        read_plan(resolve("quick"), candidates, recipes)
+
+
+def test_no_candidates_but_recipes() -> None:
+    assert set(read_plan(resolve("quick"), None, ["prune"]).candidates) == {*STANDARD, "recipe-1"}
+    assert set(read_plan(resolve("quick"), "none", ["prune"]).candidates) == {"recipe-1"}
