@@ -16,13 +16,14 @@ from torch_pruning.dependency import Group as Dependencies
 from components.artifacts.structure import ATTRIBUTES
 from components.prune.allocation import Group, Layer, Part, choose_counts, smallest_counts, total_cost
 from components.prune.costs import layer_costs
-from components.prune.request import Request, Step
+from components.prune.method import Masks, Method
+from components.prune.request import Request
 
 Score = Callable[[Dependencies], Tensor]  # of a group's channels, [channels]
 
 
-def prepare(module: nn.Module, request: Request, score: Score) -> Step:
-    """Return the step that removes the channels of ``module`` with the lowest scores.
+def prepare(module: nn.Module, request: Request, score: Score) -> Method:
+    """Return the method that removes the channels of ``module`` with the lowest scores.
 
     Args:
         module: pruned in place, step by step; its outputs are never among the channels.
@@ -34,10 +35,10 @@ def prepare(module: nn.Module, request: Request, score: Score) -> Step:
     """
     pruner = ChannelPruner(module, request, score)
     pruner.check()
-    return pruner.step
+    return pruner
 
 
-class ChannelPruner:
+class ChannelPruner(Method):
     """Prunes one network step by step; remembers what it was at first."""
 
     def __init__(self, module: nn.Module, request: Request, score: Score) -> None:
@@ -59,8 +60,8 @@ class ChannelPruner:
                 f" but got {self.config.sparsity}."
             )
 
-    def step(self, share: float) -> dict[str, Tensor]:
-        """Remove a share of what is asked for (see ``request.Step``)."""
+    def step(self, share: float) -> Masks:
+        """Remove a share of what is asked for."""
         graph = trace(self.module, self.request)
         groups = self._described(removable(graph, self.request), share)
         counts = choose_counts(

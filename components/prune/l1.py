@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch_pruning.dependency import Group as Dependencies
 
 from components.prune import channels
-from components.prune.request import Request, Step
+from components.prune.method import Method
+from components.prune.request import Request
 
 
-def prepare(module: nn.Module, request: Request) -> Step:
-    """Return the step that removes the channels with the smallest weights (see ``channels.prepare``)."""
+def prepare(module: nn.Module, request: Request) -> Method:
+    """Return the method that removes the channels with the smallest weights (see ``channels.prepare``)."""
     return channels.prepare(module, request, score)
 
 

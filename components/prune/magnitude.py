@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from components.prune import masks
-from components.prune.request import Request, Step
+from components.prune.method import Method
+from components.prune.request import Request
 
 
-def prepare(module: nn.Module, request: Request) -> Step:
-    """Return the step that zeroes the smallest weights (see ``masks.prepare``)."""
+def prepare(module: nn.Module, request: Request) -> Method:
+    """Return the method that zeroes the smallest weights (see ``masks.prepare``)."""
     return masks.prepare(module, request, score)
 
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from components.prune.layers import prunable_layers
-from components.prune.request import Request, Step
+from components.prune.method import Masks, Method
+from components.prune.request import Request
 
 Score = Callable[[Mapping[str, nn.Parameter]], dict[str, Tensor]]
 
 
-def prepare(module: nn.Module, request: Request, score: Score) -> Step:
-    """Return the step that zeroes the weights of ``module`` with the lowest scores.
+def prepare(module: nn.Module, request: Request, score: Score) -> Method:
+    """Return the method that zeroes the weights of ``module`` with the lowest scores.
 
     Args:
         module: pruned in place, step by step.
@@ -30,22 +31,29 @@ def prepare(module: nn.Module, request: Request, score: Score) -> Step:
     layers = [name for name in prunable_layers(module) if name not in request.excluded]
     if not layers:
         raise ValueError("exclude must leave a layer to prune, but got all of them.")
-    kept = request.masks(module)
+    return MaskPruner(module, request, score, layers)
 
-    def step(share: float) -> dict[str, Tensor]:
-        weights = {f"{name}.weight": module.get_parameter(f"{name}.weight") for name in layers}
-        scores = score(weights)
-        for name in kept.keys() & scores.keys():
-            scores[name] = scores[name].masked_fill(~kept[name], -math.inf)  # once pruned, a weight stays so
-        own = {f"{name}.weight": share * fraction for name, fraction in request.fractions.items()}
-        chosen = choose_masks(scores, share * request.config.sparsity, request.config.scope, own)
-        kept.update({name: mask & kept.get(name, mask) for name, mask in chosen.items()})
+
+class MaskPruner(Method):
+    """Prunes one network step by step; remembers what is pruned."""
+
+    def __init__(self, module: nn.Module, request: Request, score: Score, layers: list[str]) -> None:
+        self.module, self.request, self.score, self.layers = module, request, score, layers
+        self.kept = request.masks(module)
+
+    def step(self, share: float) -> Masks:
+        """Prune a share of what is asked for; once pruned, a weight stays so."""
+        weights = {f"{name}.weight": self.module.get_parameter(f"{name}.weight") for name in self.layers}
+        scores = self.score(weights)
+        for name in self.kept.keys() & scores.keys():
+            scores[name] = scores[name].masked_fill(~self.kept[name], -math.inf)
+        own = {f"{name}.weight": share * fraction for name, fraction in self.request.fractions.items()}
+        chosen = choose_masks(scores, share * self.request.config.sparsity, self.request.config.scope, own)
+        self.kept |= {name: mask & self.kept.get(name, mask) for name, mask in chosen.items()}
         with torch.no_grad():
-            for name, mask in kept.items():
-                module.get_parameter(name).masked_fill_(~mask, 0.0)
-        return dict(kept)
-
-    return step
+            for name, mask in self.kept.items():
+                self.module.get_parameter(name).masked_fill_(~mask, 0.0)
+        return dict(self.kept)
 
 
 def choose_masks(

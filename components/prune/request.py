@@ -1,8 +1,10 @@
-"""What a pruning method is asked for, and what it gives: one step at a time."""
+"""What a pruning method is asked for, and the means it has."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from components.artifacts.dataset import Dataset
@@ -10,10 +12,10 @@ from components.artifacts.model import Model
 from components.prune.config import PruneConfig
 from components.prune.fractions import parse_fractions, parse_names
 from components.prune.layers import matching, resolve_fractions
-
-# Prunes a share, (0, 1], of what is asked for, in place; later steps go further. Returns the masks of the
-# weights that are zero and must stay so, by parameter name; True where a weight is kept.
-Step = Callable[[float], dict[str, Tensor]]
+from components.training.checkpoint import Checkpoint
+from components.training.device import choose_device
+from components.training.loop import cross_entropy, fit
+from components.training.run import Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,26 +24,82 @@ class Request:
 
     Attributes:
         config: the stage's parameters.
-        image_shape: shape of one image, (C, H, W).
+        dataset: methods may read its training and validation splits.
+        loss: what fine-tuning minimises, with the teacher's part when there is a teacher.
+        checkpoint: where the phases of training resume from.
         fractions: fraction removed from a layer, by module name, where ``config.layers`` gives one.
         excluded: module names of the layers that stay whole.
         masked: names of the weights whose zeros an earlier stage pruned.
+        curve: the points of all phases of training so far, ``epoch`` counted through.
     """
 
     config: PruneConfig
-    image_shape: tuple[int, int, int]
+    dataset: Dataset
+    loss: Loss = cross_entropy(0.0)
+    checkpoint: Checkpoint | None = None
     fractions: Mapping[str, float] = dataclasses.field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
     masked: tuple[str, ...] = ()
+    curve: list[Mapping[str, float]] = dataclasses.field(default_factory=list)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one image, (C, H, W)."""
+        return self.dataset.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute; the network is on the CPU between calls."""
+        return choose_device(self.config.device)
 
     def masks(self, module: nn.Module) -> dict[str, Tensor]:
         """Return the masks of the weights that an earlier stage pruned, in their shapes of now."""
         state = module.state_dict()
         return {name: state[name] != 0 for name in self.masked}
 
+    def tune(
+        self,
+        module: nn.Module,
+        phase: str,
+        epochs: int,
+        *,
+        horizon: int = 0,
+        loss: Loss | None = None,
+        masks: Mapping[str, Tensor] | None = None,
+        counted: bool = True,
+    ) -> float:
+        """Train ``module`` in place through the shared loop; it ends on the CPU in evaluation mode.
 
-def resolve(config: PruneConfig, model: Model, dataset: Dataset) -> Request:
-    """Return the request that ``config`` means for a model.
+        Args:
+            module: the network.
+            phase: names the phase's checkpoints and seeds its randomness; unique within the run.
+            epochs: to train now.
+            horizon: epochs that the learning rate's schedule spans; 0 means ``epochs``.
+            loss: the request's when not given.
+            masks: see ``components.training.loop.fit``.
+            counted: whether the phase's points join the curve; not for trials that are thrown away.
+
+        Returns:
+            The accuracy on the validation split after the last epoch.
+        """
+        config = dataclasses.replace(
+            self.config,
+            epochs=epochs,
+            max_epochs=horizon or epochs,
+            seed=(self.config.seed + zlib.crc32(phase.encode())) % 2**31,
+        )
+        child = self.checkpoint.child(phase) if self.checkpoint else None
+        points = fit(module, self.dataset, config, loss=loss or self.loss, masks=masks, checkpoint=child)
+        if counted:
+            done = float(len(self.curve))
+            self.curve.extend([point | {"epoch": done + point["epoch"]} for point in points])
+        return points[-1]["validation_accuracy"]
+
+
+def resolve(
+    config: PruneConfig, model: Model, dataset: Dataset, loss: Loss | None = None, checkpoint: Checkpoint | None = None
+) -> Request:
+    """Return the request that ``config`` means for a model; cross-entropy when no loss is given.
 
     Raises:
         ValueError: ``layers`` or ``exclude`` names no layer, or both name the same one.
@@ -50,4 +108,5 @@ def resolve(config: PruneConfig, model: Model, dataset: Dataset) -> Request:
     fractions = resolve_fractions(model.module, parse_fractions(config.layers))
     for name in sorted(excluded & fractions.keys()):
         raise ValueError(f"a layer must be in layers or in exclude, but {name!r} is in both.")
-    return Request(config, dataset.shape, fractions, excluded, model.masked)
+    loss = loss or cross_entropy(config.label_smoothing)
+    return Request(config, dataset, loss, checkpoint, fractions, excluded, model.masked)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,16 +16,18 @@ from components.networks.build import check_images
 from components.prune import l1, magnitude
 from components.prune.batch_norm import reestimate
 from components.prune.config import PruneConfig
+from components.prune.method import Method, ShortfallError
 from components.prune.outcome import layer_sparsity, measure, summary, validation_accuracy
-from components.prune.request import Request, Step, resolve
+from components.prune.request import Request, resolve
 from components.prune.schedule import epochs_by_step, shares
-from components.training.checkpoint import Checkpoint, open_checkpoint
-from components.training.device import choose_device
+from components.training.checkpoint import open_checkpoint
 from components.training.distillation import check_classes, distillation_loss
-from components.training.loop import fit
 from components.training.run import Loss
 
-METHODS: dict[str, Callable[[nn.Module, Request], Step]] = {"l1": l1.prepare, "magnitude": magnitude.prepare}
+METHODS: dict[str, Callable[[nn.Module, Request], Method]] = {
+    "l1": l1.prepare,
+    "magnitude": magnitude.prepare,
+}
 
 
 def run(
@@ -45,6 +48,7 @@ def run(
 
     Raises:
         ValueError: the request names no layer, cannot be met, or does not fit the model.
+        ShortfallError: the artifact is written, but it is only the closest to what was asked for.
         NonFiniteLossError: fine-tuning diverged.
     """
     dataset, model = load_dataset(dataset_dir), load_model(model_dir)
@@ -56,56 +60,63 @@ def run(
     if teacher_dir is not None:
         inputs["teacher"] = model_digest(teacher_dir)
         loss = _teacher_loss(load_model(teacher_dir), dataset, config)
-    checkpoint = open_checkpoint("prune", config, inputs)
-    pruned, history, curves = _prune(model, dataset, config, loss, checkpoint)
-    metrics = measure(model, pruned, dataset, choose_device(config.device)) | {
-        "validation_accuracy_untuned": history[-1]["untuned"]
+    request = resolve(config, model, dataset, loss, open_checkpoint("prune", config, inputs))
+    outcome = _prune(model, request)
+    metrics = measure(model, outcome.pruned, dataset, request.device) | {
+        "validation_accuracy_untuned": outcome.steps[-1]["untuned"]
     }
+    details: dict[str, Any] = {"layers": layer_sparsity(model.module, outcome.pruned.module), "steps": outcome.steps}
     record = stage_record(
         "prune",
         config,
         inputs=inputs,
         metrics=metrics,
         summary=summary(config, metrics, taught=teacher_dir is not None),
-        curves=curves,
-        details={"layers": layer_sparsity(model.module, pruned.module), "steps": history},
+        curves=request.curve,
+        details=details | outcome.details,
     )
-    save_model(pruned_dir, dataclasses.replace(pruned, lineage=(*model.lineage, record)))
+    save_model(pruned_dir, dataclasses.replace(outcome.pruned, lineage=(*model.lineage, record)))
+    if outcome.shortfall:
+        raise ShortfallError(outcome.shortfall)
     return metrics
 
 
-def _prune(
-    model: Model, dataset: Dataset, config: PruneConfig, loss: Loss | None, checkpoint: Checkpoint | None
-) -> tuple[Model, list[dict[str, float]], list[Mapping[str, float]]]:
-    module, device = copy.deepcopy(model.module), choose_device(config.device)
-    step = METHODS[config.method](module, resolve(config, model, dataset))
-    steps = min(config.steps, config.epochs) if config.pruning_schedule != "one_shot" else 1
-    horizons = epochs_by_step(config.horizon, steps)
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A pruned model, a figure per step, the method's own details and what it did not reach."""
+
+    pruned: Model
+    steps: list[dict[str, float]]
+    details: dict[str, Any]
+    shortfall: str
+
+
+def _prune(model: Model, request: Request) -> Outcome:
+    module, config = copy.deepcopy(model.module), request.config
+    method = METHODS[config.method](module, request)
+    own = method.own_epochs()
+    steps = min(config.steps, config.epochs - own) if config.pruning_schedule != "one_shot" else 1
+    epochs, horizons = (epochs_by_step(count - own, steps) for count in (config.epochs, config.horizon))
     history: list[dict[str, float]] = []
-    curves: list[Mapping[str, float]] = []
     for number, share in enumerate(shares(config.pruning_schedule, steps), start=1):
-        masks = step(share)
+        masks = method.step(share)
         check_images(module, model.network)
-        reestimate(module, dataset, seed=config.seed, device=device)
-        untuned = validation_accuracy(module, dataset, device)
+        reestimate(module, request.dataset, seed=config.seed, device=request.device)
+        untuned = validation_accuracy(module, request.dataset, request.device)
         print(f"step {number}/{steps} sparsity={share * config.sparsity:.4f} validation_accuracy={untuned:.4f}")
-        tuning = dataclasses.replace(
-            config,
-            epochs=epochs_by_step(config.epochs, steps)[number - 1],
-            max_epochs=horizons[number - 1],
-            seed=(config.seed + number) % 2**31,
-        )
         # A run that makes fewer steps is another run, and must not meet this one's checkpoints.
-        child = checkpoint.child(f"step-{number}-of-{steps}") if checkpoint else None
-        points = fit(module, dataset, tuning, loss=loss, masks=masks, checkpoint=child)
-        done = float(len(curves))
-        curves += [point | {"epoch": done + point["epoch"]} for point in points]
-        tuned = points[-1]["validation_accuracy"]
+        phase, loss = f"step-{number}-of-{steps}", method.loss(request.loss)
+        horizon = horizons[number - 1]
+        tuned = request.tune(module, phase, epochs[number - 1], horizon=horizon, loss=loss, masks=masks)
+        method.tuned(share, tuned)
         history.append({"sparsity": share * config.sparsity, "untuned": untuned, "validation_accuracy": tuned})
+    final = method.finish()
+    masks = masks if final is None else final
     with torch.no_grad():
         for name, mask in masks.items():  # a weight times a mask may be -0.0, which packs worse than 0.0
             module.get_parameter(name).masked_fill_(~mask, 0.0)
-    return dataclasses.replace(model, module=module, masked=tuple(sorted(masks))), history, curves
+    pruned = dataclasses.replace(model, module=module, masked=tuple(sorted(masks)))
+    return Outcome(pruned, history, method.details(), method.shortfall())
 
 
 def _teacher_loss(teacher: Model, dataset: Dataset, config: PruneConfig) -> Loss:

@@ -11,6 +11,7 @@ from components.prune import channels, l1
 from components.prune.channels import removable, trace
 from components.prune.config import PruneConfig
 from components.prune.request import Request
+from tests.unit.training.toy import toy_dataset
 
 NETWORKS = ["lenet5", "lenet_cifar", "lenet300", "resnet8", "mobilenet_small"]
 SHAPE = (1, 16, 16)
@@ -28,7 +29,7 @@ def network(name):
 
 
 def request(fractions=None, excluded=(), **settings):
-    return Request(PruneConfig(**settings), SHAPE, fractions or {}, frozenset(excluded))
+    return Request(PruneConfig(**settings), toy_dataset(), fractions=fractions or {}, excluded=frozenset(excluded))
 
 
 def images(count=4):
@@ -40,7 +41,7 @@ def test_scores_by_hand():
     with torch.no_grad():
         module[0].weight.copy_(torch.tensor([2.0, -1.0]).reshape(2, 1, 1, 1))
         module[3].weight.copy_(torch.arange(24.0).reshape(3, 8) - 10)
-    asked = Request(PruneConfig(round_to=1), (1, 2, 2))
+    asked = Request(PruneConfig(round_to=1), toy_dataset(size=2, classes=2))
     (group,) = removable(trace(module, asked), asked).values()
     weights = [[abs(8 * row + column - 10) for row in range(3) for column in range(8)]][0]
     first = sum(weights[8 * row + column] for row in range(3) for column in range(4))
@@ -90,7 +91,7 @@ def test_outputs_are_those_of_the_network_with_the_channels_zeroed(name, scope):
         ]
         for root, group in groups.items()
     }
-    channels.prepare(module, asked, l1.score)(1.0)
+    channels.prepare(module, asked, l1.score).step(1.0)
     removed = 0
     for root, values in scores.items():
         kept = module.get_submodule(root).weight.shape[0]
@@ -115,7 +116,7 @@ def test_reaches_the_target_in_multiples(name, target):
 
     whole = cost()
     limit = 0.3 if name != "lenet_cifar" else 0.2
-    step = channels.prepare(module, request(sparsity=limit, target=target), l1.score)
+    step = channels.prepare(module, request(sparsity=limit, target=target), l1.score).step
     for share in (0.6, 1.0):
         step(share)
     if target != "channels":
@@ -129,10 +130,10 @@ def test_reaches_the_target_in_multiples(name, target):
 
 def test_a_fraction_of_a_layer_and_excluded_layers():
     module = network("lenet5")
-    channels.prepare(module, request({"fc1": 0.5}, excluded=["conv1"], sparsity=0.0, round_to=4), l1.score)(1.0)
+    channels.prepare(module, request({"fc1": 0.5}, excluded=["conv1"], sparsity=0.0, round_to=4), l1.score).step(1.0)
     assert [layer.weight.shape[0] for layer in (module.conv1, module.conv2, module.fc1)] == [20, 50, 252]
     module = network("lenet5")
-    channels.prepare(module, request({"conv2": 0.5}, excluded=["conv1"], sparsity=0.3, round_to=4), l1.score)(1.0)
+    channels.prepare(module, request({"conv2": 0.5}, excluded=["conv1"], sparsity=0.3, round_to=4), l1.score).step(1.0)
     assert module.conv1.out_channels == 20
     assert module.conv2.out_channels == 24
 
@@ -145,7 +146,7 @@ def test_layers_with_shared_channels_must_agree():
 
 def test_excluding_one_layer_keeps_all_that_share_its_channels():
     module = network("resnet8")
-    channels.prepare(module, request(excluded=["blocks.0.conv2"], sparsity=0.3), l1.score)(1.0)
+    channels.prepare(module, request(excluded=["blocks.0.conv2"], sparsity=0.3), l1.score).step(1.0)
     assert module.conv1.out_channels == module.blocks[0].conv2.out_channels == 16
 
 

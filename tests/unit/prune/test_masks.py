@@ -9,6 +9,7 @@ from components.networks.build import NetworkSpec, build
 from components.prune import magnitude
 from components.prune.config import PruneConfig
 from components.prune.request import Request
+from tests.unit.training.toy import toy_dataset
 
 
 def network(name="resnet8"):
@@ -18,7 +19,13 @@ def network(name="resnet8"):
 def request(**settings):
     fractions, excluded = settings.pop("fractions", {}), frozenset(settings.pop("excluded", ()))
     masked = settings.pop("masked", ())
-    return Request(PruneConfig(method="magnitude", **settings), (1, 16, 16), fractions, excluded, masked)
+    return Request(
+        PruneConfig(method="magnitude", **settings),
+        toy_dataset(),
+        fractions=fractions,
+        excluded=excluded,
+        masked=masked,
+    )
 
 
 def zeros(module, name):
@@ -29,7 +36,7 @@ def zeros(module, name):
 @pytest.mark.parametrize("name", ["lenet300", "resnet8", "mobilenet_small"])
 def test_global_masks_are_those_of_torch(name, sparsity):
     ours, theirs = network(name), network(name)
-    masks = magnitude.prepare(ours, request(sparsity=sparsity))(1.0)
+    masks = magnitude.prepare(ours, request(sparsity=sparsity)).step(1.0)
     layers = {path: layer for path, layer in theirs.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     torch_prune.global_unstructured(
         [(layer, "weight") for layer in layers.values()], pruning_method=torch_prune.L1Unstructured, amount=sparsity
@@ -50,7 +57,7 @@ def test_global_masks_are_those_of_torch(name, sparsity):
 
 def test_layer_masks_are_those_of_torch():
     ours, theirs = network(), network()
-    masks = magnitude.prepare(ours, request(sparsity=0.7, scope="layer"))(1.0)
+    masks = magnitude.prepare(ours, request(sparsity=0.7, scope="layer")).step(1.0)
     for name, layer in theirs.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             torch_prune.l1_unstructured(layer, "weight", amount=0.7)
@@ -63,7 +70,7 @@ def test_by_hand():
         module[0].weight.copy_(torch.tensor([[0.1, -0.5], [0.3, 0.02]]))
         module[2].weight.copy_(torch.tensor([[-0.2, 0.9]]))
     bias = module[0].bias.clone()
-    masks = magnitude.prepare(module, request(sparsity=0.5))(1.0)
+    masks = magnitude.prepare(module, request(sparsity=0.5)).step(1.0)
     assert masks["0.weight"].tolist() == [[False, True], [True, False]]
     assert masks["2.weight"].tolist() == [[False, True]]
     torch.testing.assert_close(module[0].weight, torch.tensor([[0.0, -0.5], [0.3, 0.0]]))
@@ -74,13 +81,13 @@ def test_never_empties_a_layer():
     module = network("lenet300")
     with torch.no_grad():
         module.fc2.weight.mul_(1e-6)  # all of it is smaller than all of the rest
-    magnitude.prepare(module, request(sparsity=0.999999))(1.0)
+    magnitude.prepare(module, request(sparsity=0.999999)).step(1.0)
     assert [int((layer.weight != 0).sum()) for layer in (module.fc1, module.fc2, module.fc3)] == [1, 1, 1]
 
 
 def test_steps_only_add_zeros_and_never_revive_a_weight():
     module = network()
-    step = magnitude.prepare(module, request(sparsity=0.9))
+    step = magnitude.prepare(module, request(sparsity=0.9)).step
     first = step(0.5)
     with torch.no_grad():
         for name, mask in first.items():  # what training must not do
@@ -93,9 +100,9 @@ def test_steps_only_add_zeros_and_never_revive_a_weight():
 
 def test_masks_of_an_earlier_stage_stay():
     module = network("lenet300")
-    magnitude.prepare(module, request(sparsity=0.6))(1.0)
+    magnitude.prepare(module, request(sparsity=0.6)).step(1.0)
     before = {name: weight != 0 for name, weight in module.named_parameters() if name.endswith("weight")}
-    masks = magnitude.prepare(module, request(sparsity=0.3, masked=tuple(before), excluded=["fc1"]))(1.0)
+    masks = magnitude.prepare(module, request(sparsity=0.3, masked=tuple(before), excluded=["fc1"])).step(1.0)
     assert torch.equal(masks["fc1.weight"], before["fc1.weight"])
     for name in ("fc2.weight", "fc3.weight"):
         assert not (masks[name] & ~before[name]).any()
@@ -104,7 +111,7 @@ def test_masks_of_an_earlier_stage_stay():
 def test_fractions_of_single_layers_and_excluded_ones():
     module = network("lenet5")
     fractions = {"conv1": 0.2, "fc1": 0.9}
-    magnitude.prepare(module, request(sparsity=0.5, fractions=fractions, excluded=["fc2"]))(1.0)
+    magnitude.prepare(module, request(sparsity=0.5, fractions=fractions, excluded=["fc2"])).step(1.0)
     assert zeros(module, "conv1.weight") == pytest.approx(0.2, abs=1e-3)
     assert zeros(module, "fc1.weight") == pytest.approx(0.9, abs=1e-3)
     assert zeros(module, "conv2.weight") == pytest.approx(0.5, abs=1e-3)

@@ -1,0 +1,63 @@
+"""What every pruning method is to the driver in ``stage.py``.
+
+A method's module has ``prepare(module, request) -> Method``: it checks the whole request before any work,
+and returns what the driver then calls, in this order, ``module`` being the same object throughout:
+
+1. ``own_epochs()``: the driver takes them off the budget of epochs, before the first step.
+2. for each step of the schedule: ``step(share)``; batch norms are re-estimated; the network is fine-tuned
+   with ``loss(...)`` under the masks that ``step`` returned; ``tuned(share, validation_accuracy)``.
+3. ``finish()``, ``details()`` and ``shortfall()``.
+
+A method may train in any of these calls, through ``request.tune`` and nothing else: its phases are resumed
+where they were. All else must be a function of the network's weights, the data and the config, because a
+run that is started again calls everything again.
+"""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from components.training.run import Loss
+
+Masks = dict[str, Tensor]  # by parameter name, in the parameter's shape; True where a weight is kept
+
+
+class Method(Protocol):
+    """Prunes one network, step by step. Subclass it: only ``step`` has no default."""
+
+    def step(self, share: float) -> Masks:
+        """Prune a share, (0, 1], of what is asked for, in place; later steps go further.
+
+        Returns:
+            The masks of the weights that are zero and must stay so.
+        """
+
+    def own_epochs(self) -> int:
+        """Return how many epochs of the budget the method itself trains, through ``request.tune``."""
+        return 0
+
+    def loss(self, loss: Loss) -> Loss:
+        """Return what the fine-tuning after the latest step minimises, such as ``loss`` with a penalty."""
+        return loss
+
+    def tuned(self, share: float, validation_accuracy: float) -> None:
+        """Take note of the end of a step's fine-tuning; the network may be changed within its masks."""
+
+    def finish(self) -> Masks | None:
+        """Do what remains after the last fine-tuning; return masks that replace the last step's, if any."""
+        return None
+
+    def details(self) -> dict[str, Any]:
+        """Return JSON values that join the details of the stage's lineage record."""
+        return {}
+
+    def shortfall(self) -> str:
+        """Say what the request asks for and the network does not meet; empty when it meets everything.
+
+        The stage writes the network all the same, as the closest there is, and then raises ShortfallError.
+        """
+        return ""
+
+
+class ShortfallError(ValueError):
+    """The pruned network is written, but it is only the closest to what was asked for."""
