@@ -25,6 +25,7 @@ PRELOADED = (
     "onnxscript",
     "torch.onnx",
     "torch.onnx._internal.exporter._core",
+    "components.artifacts.onnx_form:warm_up",
 )
 # Read by libraries when they are imported, which in a forked stage has already happened.
 READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")

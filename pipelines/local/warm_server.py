@@ -1,7 +1,7 @@
 """A process that has the heavy libraries imported and forks one child per stage.
 
 Importing torch and torchvision costs seconds, and a run has some twenty stages; a fork costs
-milliseconds. Run as ``python -m pipelines.local.warm_server FD MODULE...`` by ``pipelines.local.warm``,
+milliseconds. Run as ``python -m pipelines.local.warm_server FD MODULE[:FUNCTION]...`` by ``pipelines.local.warm``,
 which holds the other end of the socket FD. When that end closes, whatever the reason, the children
 are killed and the server ends: nothing outlives the command.
 
@@ -98,12 +98,15 @@ class Server:
             os.kill(pid, signal.SIGKILL)
 
 
-def preload(module: str) -> None:
-    """Import ``module``; a failure is only told, since the stage that needs it will tell it better."""
+def preload(entry: str) -> None:
+    """Import ``module``, or call ``module:function``; a failure is only told, since the stage will tell it better."""
+    module, _, function = entry.partition(":")
     try:
-        importlib.import_module(module)
-    except Exception as error:  # the import of a third-party package may raise anything
-        print(f"warm server: could not import {module}: {error}", flush=True)
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
+    except Exception as error:  # third-party packages may raise anything
+        print(f"warm server: could not preload {entry}: {error}", flush=True)
 
 
 def threads() -> int:
@@ -176,7 +179,7 @@ def execute() -> int:
 
 
 def main() -> None:
-    """Serve on the socket whose descriptor is the first argument; the others are modules to import."""
+    """Serve on the socket whose descriptor is the first argument; the others are what to preload."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command and the stage
     control = socket.socket(fileno=int(sys.argv[1]))
     Server(control, sys.argv[2:]).serve()

@@ -73,6 +73,26 @@ def test_steps_are_forked_from_one_warm_process_that_has_kfp(server: WarmServer,
     assert not any("warm start is off" in line for line in lines)
 
 
+def test_a_server_that_has_exported_still_forks_and_its_steps_have_all_threads(tmp_path: Path) -> None:
+    exporter = "torch.onnx._internal.exporter._core"  # what the first export imports
+    body = f"""
+    if {exporter!r} in sys.modules:
+        import torch
+        print('threads', torch.get_num_threads())
+    """
+    lines: list[str] = []
+    modules = ("kfp.dsl.executor_main", "components.artifacts.onnx_form:warm_up")
+    with (tmp_path / "server.log").open("w") as log, WarmServer(log, modules) as started:
+        deadline = time.monotonic() + 120
+        while not any(line.startswith("threads") for line in lines) and time.monotonic() < deadline:
+            assert run_stage(command(tmp_path, body), {}, lines.append, started) == 0
+            time.sleep(0.1)
+    threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+    assert f"threads {threads}" in lines
+    assert not any("warm start is off" in line for line in lines)
+    assert not (tmp_path / "server.log").read_text()
+
+
 def test_kill_9_of_a_step_is_seen_as_such(server: WarmServer, tmp_path: Path) -> None:
     assert run_stage(command(tmp_path, "os.kill(os.getpid(), 9)\n"), {}, lambda line: None, server) == -signal.SIGKILL
     assert run_stage(command(tmp_path, "print('next')\n"), {}, lambda line: None, server) == 0
