@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.files import ArtifactError, read_json, verify_files
+from components.artifacts.identity import MODEL_FORMAT, directory_identity
 from components.artifacts.store import DamagedError, NotFoundError, Store
 from components.publish.config import check_model_name
 from components.publish.versions import (
-    MODEL_FORMAT,
     RECORD,
     Version,
-    identity,
     model_names,
     read_champion,
     read_version,
@@ -162,7 +161,7 @@ def _verify(store: Store, name: str, version: str) -> Verification:
             directory = Path(scratch) / version
             store.download_directory(prefix, directory)
             verify_files(directory, read_json(directory / "model.json", format_version=MODEL_FORMAT)["files"])
-            same = identity(directory) == read_version(store, name, version).record["identity"]
+            same = directory_identity(directory) == read_version(store, name, version).record["identity"]
     except (ArtifactError, NotFoundError, DamagedError) as error:
         return Verification(name, version, len(files), str(error))
     problem = ""

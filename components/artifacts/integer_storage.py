@@ -3,6 +3,8 @@
 Shapes: weight [O, I, ...], scale [O] or [].
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -62,3 +64,33 @@ def separate_zero_points(proto: onnx.ModelProto) -> None:
             own.name = f"{node.input[0]}_zero_point"
             node.input[2] = own.name
         taken.add(node.input[2])
+
+
+def drop_quantizers(proto: onnx.ModelProto) -> None:
+    """Take out every QuantizeLinear of a computed value with the DequantizeLinear behind it, in place.
+
+    What they round then passes as it is. Constants that only they used go too.
+    """
+    graph = proto.graph
+    quantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    passed = {
+        node.output[0]: quantized[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantized
+    }
+    gone = {*quantized, *passed}
+    kept = [node for node in graph.node if node.output[0] not in gone]
+    for node in kept:
+        node.input[:] = [_followed(name, passed) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+    used = {name for node in kept for name in node.input}
+    constants = [constant for constant in graph.initializer if constant.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+
+
+def _followed(name: str, passed: Mapping[str, str]) -> str:
+    while name in passed:
+        name = passed[name]
+    return name

@@ -4,15 +4,20 @@ Loading builds the base network from its factory, applies the structural edits, 
 strictly and installs the activation quantizers. Nothing in the directory is ever executed.
 """
 
+import copy
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from components.artifacts.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
+from components.artifacts.identity import identity
 from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
 from components.artifacts.schema import check_fields
 from components.artifacts.structure import apply_edits, find_edits
@@ -133,6 +138,26 @@ def read_description(directory: Path) -> dict[str, Any]:
 def model_digest(directory: Path) -> str:
     """Return the digest that names this model: that of model.json, which holds all the others."""
     return sha256(directory / DESCRIPTION)
+
+
+def model_identity(model: Model) -> str:
+    """Return the digest of what ``model`` computes, the one that its artifact has (``components.artifacts.identity``).
+
+    Raises:
+        ValueError: as ``save_model``.
+    """
+    content = json.loads(json_bytes(describe(model, find_edits(build(model.network), model.module))))
+    return identity(content, hashlib.sha256(save(encode_state(model))).hexdigest())
+
+
+def without_input_quantizers(model: Model) -> Model:
+    """Return a copy of ``model`` whose layers take their inputs as they are; its weights stay quantized."""
+    module = copy.deepcopy(model.module)
+    for name in model.activations:
+        hooks = module.get_submodule(name)._forward_pre_hooks  # torch has no public way without the hook's handle
+        for key in [key for key, hook in hooks.items() if isinstance(hook, ActivationQuantizer)]:
+            del hooks[key]
+    return dataclasses.replace(model, module=module, activations={})
 
 
 def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:

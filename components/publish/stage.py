@@ -10,6 +10,7 @@ from typing import Any
 from components.artifacts.dataset import FORMAT_VERSION as DATASET_FORMAT
 from components.artifacts.dataset import dataset_digest, load_dataset
 from components.artifacts.files import ArtifactError, new_directory, read_json, sha256, verify_files, write_json
+from components.artifacts.identity import directory_identity
 from components.artifacts.model import load_model, model_digest, read_description
 from components.artifacts.report import PAGE, REPORT, Candidate, Report, models, read_report
 from components.artifacts.store import Store, StoreError, open_store
@@ -23,7 +24,6 @@ from components.publish.versions import (
     Champion,
     Version,
     VersionRecord,
-    identity,
     model_prefix,
     read_champion,
     read_versions,
@@ -169,7 +169,7 @@ def _record(
         "format_version": FORMAT_VERSION,
         "model_name": config.model_name or derived_model_name(candidate["network"], dataset["name"]),
         "candidate": candidate["name"],
-        "identity": identity(chosen_dir),
+        "identity": directory_identity(chosen_dir),
         "model_digest": candidate["digest"],
         "dataset_digest": dataset_digest(dataset_dir),
         "test_digest": dataset["files"]["test.safetensors"],

@@ -10,10 +10,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, TypedDict, cast
 
-from components.artifacts.files import ArtifactError, json_bytes, read_json, sha256
+from components.artifacts.files import ArtifactError, json_bytes
 from components.artifacts.report import Bytes, Fraction, Latency, PositiveCount
 from components.artifacts.schema import check_fields
 from components.artifacts.store import MANIFEST, NotFoundError, Store
@@ -22,7 +21,6 @@ FORMAT_VERSION = 1
 ROOT = "models"
 RECORD = "version.json"
 CHAMPION = "champion.json"
-MODEL_FORMAT = 1  # of components.artifacts.model, which needs torch
 DIGITS = 12  # of a version; 48 bits tell any number of versions apart
 
 
@@ -92,14 +90,6 @@ class Version:
 def version_id(digests: Mapping[str, str]) -> str:
     """Return the version that files with these digests, by name, are."""
     return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()[:DIGITS]
-
-
-def identity(model_dir: Path) -> str:
-    """Return the digest of what a model computes: structure, quantization and weights, not how it came about."""
-    description = read_json(model_dir / "model.json", format_version=MODEL_FORMAT)
-    parts = {key: description[key] for key in ("network", "edits", "quantization", "masked")}
-    parts["weights"] = sha256(model_dir / "weights.safetensors")
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def model_prefix(name: str) -> str:
