@@ -41,7 +41,10 @@ STAGES = {
         "PruneConfig", ("dataset_dir", "model_dir", "pruned_dir"), "remove weights or channels", ("teacher_dir",)
     ),
     "distill": Stage(
-        "DistillConfig", ("dataset_dir", "teacher_dir", "student_dir"), "train a smaller network on a teacher's logits"
+        "DistillConfig",
+        ("dataset_dir", "teacher_dir", "student_dir"),
+        "train a small network on what large ones see",
+        ("model_dir", "teacher_2_dir", "teacher_3_dir"),
     ),
     "quantize": Stage(
         "QuantizeConfig", ("dataset_dir", "model_dir", "quantized_dir"), "store weights, and compute, in few bits"

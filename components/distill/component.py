@@ -11,6 +11,9 @@ def distill(
     teacher: dsl.Input[dsl.Model],
     student: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
+    model: dsl.Input[dsl.Model] | None = None,
+    teacher_2: dsl.Input[dsl.Model] | None = None,
+    teacher_3: dsl.Input[dsl.Model] | None = None,
     epochs: int = 6,
     max_epochs: int = 0,
     batch_size: int = 128,
@@ -29,10 +32,22 @@ def distill(
     method: str = "logits",
     student_network: str = "",
     width: float = 0.5,
+    start: str = "auto",
     temperature: float = 2.0,
+    temperature_schedule: str = "constant",
+    temperature_end: float = 1.0,
     alpha: float = 0.7,
+    alpha_schedule: str = "constant",
+    alpha_end: float = 0.0,
+    hint_weight: float = 0.0,
+    hint_layers: str = "",
+    teacher_weights: str = "uniform",
+    labels: bool = True,
+    cache_teacher: bool = False,
 ) -> None:
-    """Train a smaller network, the student, on the labels and on the teacher's softened outputs.
+    """Train a small network, the student, on the labels and on what one to three teachers see in the images.
+
+    The student is a new network, or the model when one is given: a pruned one, for instance.
 
     Args:
         epochs: epochs to train the student.
@@ -50,11 +65,22 @@ def distill(
         precision: arithmetic; auto takes bfloat16 on GPUs that have it.
         compile: torch.compile the network (pays off on long runs).
         seed: seed of all randomness.
-        method: what of the teacher the student imitates.
+        method: what the student imitates beside the teacher's logits; logits is nothing more.
         student_network: built-in name, torchvision:<name>, or package.module:factory; empty for the teacher's own.
         width: multiplier of the student network's channels.
+        start: the student's first weights: the teacher's most important channels, or random; auto takes the teacher's
+            where the student is the teacher at fewer channels.
         temperature: softens the logits of teacher and student.
+        temperature_schedule: temperature over the run, to temperature_end.
+        temperature_end: temperature at the end, unless it is constant.
         alpha: weight of the teacher's part of the loss; the labels have the rest.
+        alpha_schedule: alpha over the run, to alpha_end.
+        alpha_end: alpha at the end, unless it is constant.
+        hint_weight: weight of the layers' part; 0 takes the method's own: features 1, attention 10, relational 10.
+        hint_layers: layers to imitate, teacher:student,...; empty pairs them by their maps' size and their depth.
+        teacher_weights: weights of several teachers: equal, or by validation accuracy above chance.
+        labels: false leaves the labels unused: the images and the teacher alone teach.
+        cache_teacher: compute the teacher's outputs once and keep them; needs augment none.
     """
     from pathlib import Path
 
@@ -80,14 +106,27 @@ def distill(
         method=method,
         student_network=student_network,
         width=width,
+        start=start,
         temperature=temperature,
+        temperature_schedule=temperature_schedule,
+        temperature_end=temperature_end,
         alpha=alpha,
+        alpha_schedule=alpha_schedule,
+        alpha_end=alpha_end,
+        hint_weight=hint_weight,
+        hint_layers=hint_layers,
+        teacher_weights=teacher_weights,
+        labels=labels,
+        cache_teacher=cache_teacher,
     )
     found = stage.run(
         config,
         dataset_dir=Path(dataset.path),
         teacher_dir=Path(teacher.path),
         student_dir=Path(student.path),
+        model_dir=Path(model.path) if model else None,
+        teacher_2_dir=Path(teacher_2.path) if teacher_2 else None,
+        teacher_3_dir=Path(teacher_3.path) if teacher_3 else None,
     )
     for name, value in found.items():
         metrics.log_metric(name, value)

@@ -1,14 +1,11 @@
-"""Distillation from logits: the student imitates the teacher's softened outputs. Source: Hinton et al. 2015."""
+"""Distillation from logits alone: the student imitates the teacher's softened outputs, and no layer inside.
 
-from torch import nn
+Source: Hinton et al. 2015; the loss itself is ``components.training.distillation.soft_cross_entropy``.
+"""
 
-from components.distill.config import DistillConfig
-from components.training.distillation import distillation_loss
-from components.training.run import Loss
+from components.distill.hint import Hint, Request
 
 
-def make_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) -> Loss:
-    """Return the student's loss for the training loop; this method needs nothing of the student's inside."""
-    return distillation_loss(
-        teacher, temperature=config.temperature, alpha=config.alpha, label_smoothing=config.label_smoothing
-    )
+def prepare(request: Request) -> Hint | None:
+    """Return None: the logits, which are part of every method's loss, are all."""
+    return None

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,13 @@ from components.measuring.accuracy import accuracy, predict
 from components.training.augment import augment
 from components.training.checkpoint import State
 from components.training.device import choose_device, choose_memory_format, choose_precision, place
+from components.training.objective import Objective
 from components.training.schedules import learning_rate
 from components.training.settings import TrainingConfig
 
 # Maps (logits [B, K], labels [B], normalised images [B, C, H, W]) to a scalar.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+PARTS = ("module", "average", "momentum", "objective", "objective_momentum")  # of the tensors of a checkpoint
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -45,7 +47,8 @@ class Run:
         self.names = [name for name, _ in self.module.named_parameters()]
         parameters = dict(self.module.named_parameters())
         self.masks = [(parameters[name], mask.to(self.device, torch.float32)) for name, mask in masks.items()]
-        self.optimizer = _optimizer(self.module, config)
+        self.objective = loss.to(self.device).train() if isinstance(loss, Objective) else Objective()
+        self.optimizer = _optimizer([*self.module.parameters(), *self.objective.parameters()], config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = {name: tensor.clone() for name, tensor in self._state()} if config.averaging else {}
         self.batch_size = min(config.batch_size, len(self.labels))
@@ -85,7 +88,9 @@ class Run:
         images_u8 = augment(self.images[index], self.config.augment, generator).to(self.device, non_blocking=True)
         images_BCHW = self.dataset.normalise(images_u8).contiguous(memory_format=self.memory_format)
         labels_B = self.labels[index].to(self.device, non_blocking=True)
-        rate = learning_rate(self.config, self.epoch + self.step / self.steps)
+        position = self.epoch + self.step / self.steps  # in epochs
+        self.objective.begin(index.cpu(), position / self.config.horizon)
+        rate = learning_rate(self.config, position)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -159,10 +164,11 @@ class Run:
         """Return all that ``restore`` needs to go on from here."""
         tensors = {f"module.{name}": tensor.cpu() for name, tensor in self._state()}
         tensors |= {f"average.{name}": tensor.cpu() for name, tensor in self.average.items()}
-        for name, parameter in self.module.named_parameters():
+        tensors |= {f"objective.{name}": tensor.detach().cpu() for name, tensor in self.objective.state_dict().items()}
+        for name, parameter in self._trained():
             buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
-                tensors[f"momentum.{name}"] = buffer.detach().cpu()
+                tensors[name] = buffer.detach().cpu()
         position = {
             "epoch": self.epoch,
             "step": self.step,
@@ -174,15 +180,16 @@ class Run:
 
     def restore(self, state: State) -> None:
         """Go back to a saved state."""
-        parts: dict[str, dict[str, Tensor]] = {"module": {}, "average": {}, "momentum": {}}
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
         for key, tensor in state.tensors.items():
             part, _, name = key.partition(".")
             parts[part][name] = tensor
         self.module.load_state_dict(parts["module"])
         self.average = {name: tensor.to(self.device) for name, tensor in parts["average"].items()}
-        for name, parameter in self.module.named_parameters():
-            if name in parts["momentum"]:
-                buffer = torch.empty_like(parameter).copy_(parts["momentum"][name])
+        self.objective.load_state_dict(parts["objective"])
+        for name, parameter in self._trained():
+            if name in state.tensors:
+                buffer = torch.empty_like(parameter).copy_(state.tensors[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
         position: Mapping[str, Any] = state.position
         self.epoch, self.step = position["epoch"], position["step"]
@@ -190,6 +197,12 @@ class Run:
         self.curve = list(position["curve"])
         if position["scaler"]:
             self.scaler.load_state_dict(dict(position["scaler"]))
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield every trained parameter with the name of its momentum in a checkpoint."""
+        for part, module in (("momentum", self.module), ("objective_momentum", self.objective)):
+            for name, parameter in module.named_parameters():
+                yield f"{part}.{name}", parameter
 
     def finish(self) -> None:
         """Leave the network on the CPU, contiguous, in evaluation mode, with the averaged weights if there are any."""
@@ -202,8 +215,7 @@ class Run:
             parameter.grad = None
 
 
-def _optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    parameters = list(module.parameters())
+def _optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
     groups = [
         {"params": [weight for weight in parameters if weight.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [weight for weight in parameters if weight.ndim <= 1], "weight_decay": 0.0},

@@ -3,16 +3,16 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
 
-from components.artifacts.dataset import save_dataset
+from components.artifacts.dataset import Split, load_dataset, save_dataset
 from components.artifacts.model import Model, load_model, save_model
 from components.distill import stage
 from components.distill.config import METHODS, DistillConfig
-from components.distill.stage import run, student_spec
+from components.distill.stage import run
+from components.distill.student import student_spec
 from components.measuring.accuracy import accuracy, predict
 from components.networks.build import NetworkSpec, build
 from components.train.config import TrainConfig
@@ -33,8 +33,9 @@ def made(tmp_path_factory):
     return directory
 
 
-def distill(made, config, output, teacher="teacher"):
-    return run(config, dataset_dir=made / "dataset", teacher_dir=made / teacher, student_dir=output)
+def distill(made, config, output, teacher="teacher", dataset="dataset", **further):
+    directories = {f"{role}_dir": made / directory for role, directory in further.items()}
+    return run(config, dataset_dir=made / dataset, teacher_dir=made / teacher, student_dir=output, **directories)
 
 
 def teacher_of(network="resnet8", **arguments):
@@ -55,7 +56,8 @@ def test_a_smaller_student_learns_and_scores_what_the_stage_says(made, tmp_path)
     assert metrics["parameters"] < 0.4 * metrics["parameters_teacher"]
     assert 0.9 < metrics["teacher_agreement"] <= 1.0
     (record,) = student.lineage
-    assert record["summary"] == "distill into resnet8 at width 0.5, 3 epochs"
+    assert record["summary"] == "distill into resnet8 at width 0.5 from the teacher's channels, 3 epochs"
+    assert record["details"]["teacher_weights"] == {"teacher": 1.0}
     assert [entry["stage"] for entry in record["details"]["teacher_lineage"]] == ["train"]
     assert len(record["curves"]) == 3
 
@@ -74,12 +76,93 @@ def test_student_networks():
     assert student_spec(other, teacher_of(width=2.0), dataset) == NetworkSpec("lenet300", ARGUMENTS)
 
 
-def test_a_larger_student_is_warned_of(made, tmp_path):
-    with pytest.warns(UserWarning, match=r"the student is larger than the teacher: \d+ parameters against \d+"):
-        distill(made, dataclasses.replace(CONFIG, width=2.0, epochs=1), tmp_path / "student")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        distill(made, dataclasses.replace(CONFIG, epochs=1), tmp_path / "student")
+def test_a_student_of_torchvision_takes_the_width_multiplier_where_there_is_one():
+    config = dataclasses.replace(CONFIG, student_network="torchvision:mobilenet_v2", width=0.25)
+    narrow = build(student_spec(config, teacher_of(), toy_dataset()))
+    assert narrow.features[0][0].out_channels == 8  # 32 at width 1
+    assert narrow.classifier[1].out_features == 3
+    with pytest.raises(ValueError, match="torchvision:resnet18 has no width; width must be 1.0, but got 0.25"):
+        resnet = dataclasses.replace(config, student_network="torchvision:resnet18")
+        build(student_spec(resnet, teacher_of(), toy_dataset()))
+
+
+def test_a_larger_student_is_warned_of(made, tmp_path, capsys):
+    distill(made, dataclasses.replace(CONFIG, width=2.0, epochs=1), tmp_path / "large")
+    sizes = [
+        sum(weight.numel() for weight in load_model(path).module.parameters())
+        for path in (tmp_path / "large", made / "teacher")
+    ]
+    rule = "the student is larger than the teacher: {} parameters against {}.".format(*sizes)
+    assert f"warning: {rule}" in capsys.readouterr().out.splitlines()
+    assert load_model(tmp_path / "large").lineage[0]["details"]["warnings"] == [rule]
+    distill(made, dataclasses.replace(CONFIG, epochs=1), tmp_path / "small")
+    assert "warning" not in capsys.readouterr().out
+    assert load_model(tmp_path / "small").lineage[0]["details"]["warnings"] == []
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"logits"}))
+def test_every_method_trains_and_leaves_a_plain_student(made, tmp_path, method, capsys):
+    config = dataclasses.replace(CONFIG, method=method, start="random")
+    metrics = distill(made, config, tmp_path / "student")
+    assert metrics["validation_accuracy"] > 0.6
+    assert "the student's" in capsys.readouterr().out
+    student = load_model(tmp_path / "student")
+    assert student.lineage[0]["summary"].startswith(
+        f"distill by {method} into resnet8 at width 0.5 from random weights"
+    )
+    assert not any(layer._forward_hooks for layer in student.module.modules())
+    by_logits = dataclasses.replace(config, method="logits")
+    distill(made, by_logits, tmp_path / "logits")
+    other = load_model(tmp_path / "logits").module
+    assert not torch.equal(student.module.conv1.weight, other.conv1.weight)  # the method's part had its gradient
+
+
+def test_shuffled_labels_change_nothing_when_labels_are_unused(made, tmp_path):
+    dataset = load_dataset(made / "dataset")
+    shuffled = dataset.train.labels[torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(1))]
+    assert not torch.equal(shuffled, dataset.train.labels)
+    save_dataset(tmp_path / "shuffled", dataclasses.replace(dataset, train=Split(dataset.train.images, shuffled)))
+    config = dataclasses.replace(CONFIG, labels=False, alpha=1.0, method="features")
+    for name, data in (("plain", "dataset"), ("mixed", tmp_path / "shuffled")):
+        metrics = distill(made, config, tmp_path / name, dataset=data)
+        assert metrics["validation_accuracy"] > 0.9
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("plain", "mixed")]
+    assert weights[0] == weights[1]
+    distill(
+        made, dataclasses.replace(config, labels=True, alpha=0.9), tmp_path / "taught", dataset=tmp_path / "shuffled"
+    )
+    assert (tmp_path / "taught" / "weights.safetensors").read_bytes() != weights[0]  # so the test can fail
+
+
+def test_a_pruned_model_is_the_student_of_its_own_teacher_and_its_zeros_stay(made, tmp_path):
+    teacher = load_model(made / "teacher")
+    with torch.no_grad():
+        teacher.module.fc.weight.mul_(torch.rand(teacher.module.fc.weight.shape) < 0.5)
+    zeros = teacher.module.fc.weight == 0
+    save_model(tmp_path / "pruned", dataclasses.replace(teacher, masked=("fc.weight",)))
+    metrics = distill(made, CONFIG, tmp_path / "student", model=tmp_path / "pruned")
+    student = load_model(tmp_path / "student")
+    assert torch.equal(student.module.fc.weight == 0, zeros)
+    assert not torch.equal(student.module.conv1.weight, teacher.module.conv1.weight)
+    assert student.masked == ("fc.weight",)
+    assert metrics["parameters"] == metrics["parameters_teacher"]
+    assert [record["stage"] for record in student.lineage] == ["train", "distill"]
+    assert "at width 1 as it stood" in student.lineage[-1]["summary"]
+    assert set(student.lineage[-1]["inputs"]) == {"dataset", "teacher", "model"}
+
+
+def test_three_teachers(made, tmp_path):
+    save_model(tmp_path / "second", teacher_of())  # untrained: near chance
+    save_model(tmp_path / "third", teacher_of("lenet300"))
+    config = dataclasses.replace(CONFIG, epochs=1, teacher_weights="accuracy")
+    distill(made, config, tmp_path / "student", teacher_2=tmp_path / "second", teacher_3=tmp_path / "third")
+    (record,) = load_model(tmp_path / "student").lineage
+    weights = record["details"]["teacher_weights"]
+    assert list(weights) == ["teacher", "teacher_2", "teacher_3"]
+    assert sum(weights.values()) == pytest.approx(1.0)
+    assert weights["teacher"] > weights["teacher_2"]
+    assert set(record["inputs"]) == {"dataset", "teacher", "teacher_2", "teacher_3"}
+    assert "from 3 teachers" in record["summary"]
 
 
 def test_a_pruned_teacher_teaches_its_base_network(made, tmp_path):
@@ -90,8 +173,9 @@ def test_a_pruned_teacher_teaches_its_base_network(made, tmp_path):
     assert metrics["parameters"] > 0
 
 
-def test_killed_and_started_again_it_ends_with_the_same_student(made, tmp_path):
-    config = dataclasses.replace(CONFIG, epochs=4)
+@pytest.mark.parametrize("method", ["logits", "features"])  # features: adapters and their momenta too
+def test_killed_and_started_again_it_ends_with_the_same_student(made, tmp_path, method):
+    config = dataclasses.replace(CONFIG, epochs=4, method=method, cache_teacher=method == "features")
     distill(made, config, tmp_path / "straight")
     environment = os.environ | {
         "KONDENSE_CHECKPOINTS": str(tmp_path / "checkpoints"),
@@ -117,7 +201,24 @@ def test_killed_and_started_again_it_ends_with_the_same_student(made, tmp_path):
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"method": "hints"}, "method must be one of logits, but got 'hints'"),
+        ({"method": "hints"}, "method must be one of attention, features, logits, relational, but got 'hints'"),
+        ({"hint_layers": "a:b"}, "hint_layers must be left out for the method logits; .* but got a:b"),
+        ({"hint_weight": 2.0}, "hint_weight must be left out for the method logits; .* but got 2.0"),
+        ({"method": "features", "hint_layers": "a"}, "hint_layers must be teacher:student,..., but got 'a' in 'a'"),
+        ({"method": "features", "hint_layers": "a:c,b:c"}, "every layer of the student once, but got 'c' twice"),
+        ({"labels": False}, "alpha must be 1 throughout when labels is false, but got 0.7"),
+        (
+            {"labels": False, "alpha": 1.0, "alpha_schedule": "linear", "alpha_end": 0.5},
+            "alpha must be 1 throughout when labels is false, but got 0.5",
+        ),
+        (
+            {"labels": False, "alpha": 1.0, "teacher_weights": "accuracy"},
+            "teacher_weights must be uniform when labels is false, but got accuracy",
+        ),
+        ({"cache_teacher": True, "augment": "crop"}, "augment must be none with cache_teacher, .* but got crop"),
+        ({"alpha_schedule": "step"}, "alpha_schedule must be one of constant, cosine, linear, but got 'step'"),
+        ({"temperature_end": 0.0}, r"temperature_end must be in \(0, 1000\], but got 0.0"),
+        ({"start": "zeros"}, "start must be one of auto, random, teacher, but got 'zeros'"),
         ({"temperature": 0.0}, r"temperature must be in \(0, 1000\], but got 0.0"),
         ({"alpha": -0.5}, r"alpha must be in \[0, 1\], but got -0.5"),
         ({"width": 0.0}, r"width must be in \(0, 16\], but got 0.0"),
@@ -137,3 +238,29 @@ def test_other_classes_and_unknown_students_are_refused(made, tmp_path):
     with pytest.raises(ValueError, match="torchvision.* but got 'lenet9'"):
         distill(made, dataclasses.replace(CONFIG, student_network="torchvision:lenet9"), tmp_path / "student")
     assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"student_network": "lenet300"}, "student_network must be left out .* which is a resnet8, but got 'lenet300'"),
+        ({"width": 0.25}, "width must be left out when the student is given as a model, but got 0.25"),
+        ({"start": "random"}, "start must be auto when the student is given as a model, .* but got 'random'"),
+    ],
+)
+def test_a_given_student_contradicts_the_order_for_another(made, tmp_path, values, rule):
+    with pytest.raises(ValueError, match=rule):
+        distill(made, dataclasses.replace(CONFIG, **values), tmp_path / "student", model="teacher")
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_given_student_of_the_same_network_is_no_contradiction(made, tmp_path):
+    config = dataclasses.replace(CONFIG, student_network="resnet8", epochs=1)
+    assert distill(made, config, tmp_path / "student", model="teacher")["validation_accuracy"] > 0.9
+
+
+def test_students_and_further_teachers_of_other_classes_are_refused(made, tmp_path):
+    save_model(tmp_path / "seven", teacher_of("lenet300", classes=7))
+    for role, name in (("model", "student"), ("teacher_2", "teacher_2"), ("teacher_3", "teacher_3")):
+        with pytest.raises(ValueError, match=f"the {name} must have the dataset's 3 classes, but got 7"):
+            distill(made, CONFIG, tmp_path / "student", **{role: tmp_path / "seven"})
