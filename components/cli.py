@@ -47,7 +47,10 @@ STAGES = {
         ("model_dir", "teacher_2_dir", "teacher_3_dir"),
     ),
     "quantize": Stage(
-        "QuantizeConfig", ("dataset_dir", "model_dir", "quantized_dir"), "store weights, and compute, in few bits"
+        "QuantizeConfig",
+        ("dataset_dir", "model_dir", "quantized_dir"),
+        "store weights, and compute, in few bits",
+        ("teacher_dir",),
     ),
     "evaluate": Stage(
         "EvaluateConfig", ("dataset_dir", "model_dir", "candidate_dir"), "measure a candidate", ("teacher_dir",)

@@ -1,11 +1,8 @@
-"""Quantize a model after training."""
+"""Quantize a trained model, with training where the method needs it."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
@@ -14,16 +11,29 @@ from components.measuring.accuracy import accuracy, predict
 from components.quantize import static, weight_only
 from components.quantize.config import QuantizeConfig
 from components.quantize.layers import float_layers, weight_errors
+from components.quantize.request import Request
+from components.training.checkpoint import open_checkpoint
+from components.training.distillation import check_classes, distillation_loss
+from components.training.loop import cross_entropy
+from components.training.run import Loss
+
+METHODS: dict[str, Callable[[Model, Request], Model]] = {
+    "static": static.apply,
+    "weight_only": weight_only.apply,
+}
 
 
-def run(config: QuantizeConfig, *, dataset_dir: Path, model_dir: Path, quantized_dir: Path) -> dict[str, float]:
+def run(
+    config: QuantizeConfig, *, dataset_dir: Path, model_dir: Path, quantized_dir: Path, teacher_dir: Path | None = None
+) -> dict[str, float]:
     """Quantize the model and write the result as a model artifact.
 
     Args:
         config: the parameters.
-        dataset_dir: a Dataset artifact; calibration images come from its training split.
+        dataset_dir: a Dataset artifact; its training split is calibrated and trained on.
         model_dir: the Model artifact to quantize; it must be a float one.
         quantized_dir: where the quantized Model artifact goes.
+        teacher_dir: a Model artifact whose logits join the loss of methods that train.
 
     Returns:
         ``validation_accuracy`` and ``validation_accuracy_before`` (fractions), ``bits`` (mean over all
@@ -32,11 +42,18 @@ def run(config: QuantizeConfig, *, dataset_dir: Path, model_dir: Path, quantized
     Raises:
         ValueError: the model is quantized already, has no layer to quantize, or calibration images
             are all of one class or not finite.
+        NonFiniteLossError: training diverged.
     """
     dataset, model = load_dataset(dataset_dir), load_model(model_dir)
     if model.quantized or model.activations:
         raise ValueError(f"a model must be quantized once, but {model_dir} is quantized already.")
-    quantized = METHODS[config.method](model, dataset, config)
+    inputs = {"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)}
+    loss = cross_entropy(config.label_smoothing)
+    if teacher_dir is not None:
+        inputs["teacher"] = model_digest(teacher_dir)
+        loss = _teacher_loss(load_model(teacher_dir), dataset, config)
+    request = Request(config, dataset, loss, open_checkpoint("quantize", config, inputs))
+    quantized = METHODS[config.method](model, request)
     if not quantized.quantized:
         raise ValueError("quantization needs a Conv2d or Linear layer, but the network has none.")
     metrics = {
@@ -45,55 +62,25 @@ def run(config: QuantizeConfig, *, dataset_dir: Path, model_dir: Path, quantized
         "bits": _mean_bits(quantized),
         "float_layers": float(len(float_layers(quantized))),
     }
+    details = {"float_layers": float_layers(quantized), "weight_errors": weight_errors(quantized, model)}
     record = stage_record(
         "quantize",
         config,
-        inputs={"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)},
+        inputs=inputs,
         metrics=metrics,
         summary=_summary(config),
-        details={"float_layers": float_layers(quantized), "weight_errors": weight_errors(quantized, model)},
+        curves=request.curve,
+        details=details | request.details,
     )
     save_model(quantized_dir, dataclasses.replace(quantized, lineage=(*model.lineage, record)))
     return metrics
 
 
-def calibration_batches(dataset: Dataset, config: QuantizeConfig) -> list[Tensor]:
-    """Draw the calibration images from the training split and normalise them.
-
-    Raises:
-        ValueError: they are all of one class, though the dataset has more.
-    """
-    split = dataset.train
-    generator = torch.Generator().manual_seed(config.seed)
-    chosen_N = torch.randperm(len(split), generator=generator)[: config.calibration_images]
-    classes = split.labels[chosen_N].unique()
-    if len(classes) < min(2, len(dataset.classes)):
-        raise ValueError(
-            f"calibration images must show at least 2 classes, but all {len(chosen_N)} are of class"
-            f" {dataset.classes[int(classes[0])]!r}."
-        )
-    return [dataset.normalise(split.images[part_N]) for part_N in chosen_N.split(config.batch_size)]
-
-
-def _static(model: Model, dataset: Dataset, config: QuantizeConfig) -> Model:
-    return static.quantize(
-        model,
-        calibration_batches(dataset, config),
-        bits=config.bits,
-        granularity=config.granularity,
-        calibration=config.calibration,
-        percentile=config.percentile,
+def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Loss:
+    check_classes("teacher", teacher, dataset)
+    return distillation_loss(
+        teacher.module, temperature=config.temperature, alpha=config.alpha, label_smoothing=config.label_smoothing
     )
-
-
-def _weight_only(model: Model, _dataset: Dataset, config: QuantizeConfig) -> Model:
-    return weight_only.quantize(model, bits=config.bits, granularity=config.granularity)
-
-
-METHODS: dict[str, Callable[[Model, Dataset, QuantizeConfig], Model]] = {
-    "static": _static,
-    "weight_only": _weight_only,
-}
 
 
 def _validation_accuracy(model: Model, dataset: Dataset) -> float:

@@ -16,8 +16,22 @@ from components.quantize.grid import activation_quantizer, largest_scale, round_
 from components.quantize.layers import quantizable_layers
 from components.quantize.observers import CALIBRATIONS, observe
 from components.quantize.points import quantization_points
+from components.quantize.request import Request
 
 LARGEST_BIAS = 2**30  # integers of a bias stay below this, half of what int32 holds
+
+
+def apply(model: Model, request: Request) -> Model:
+    """Quantize ``model`` as the request's config says; see ``quantize``."""
+    config = request.config
+    return quantize(
+        model,
+        request.calibration_batches(),
+        bits=config.bits,
+        granularity=config.granularity,
+        calibration=config.calibration,
+        percentile=config.percentile,
+    )
 
 
 def quantize(

@@ -13,9 +13,15 @@ from components.artifacts.model import Model
 from components.artifacts.quantized import QuantizedTensor
 from components.quantize.grid import SMALLEST_SCALE, largest_scale, round_to_grid, rows, weight_limit
 from components.quantize.layers import quantizable_layers
+from components.quantize.request import Request
 
 STEPS_PER_OCTAVE = 128  # scales that bfloat16 holds from one power of two to the next
 SMALL = 2**16  # weights of a tensor up to which every scale is tried; where there are more, every fourth
+
+
+def apply(model: Model, request: Request) -> Model:
+    """Quantize ``model`` as the request's config says; see ``quantize``."""
+    return quantize(model, bits=request.config.bits, granularity=request.config.granularity)
 
 
 def quantize(model: Model, *, bits: int = 4, granularity: str = "channel") -> Model:
