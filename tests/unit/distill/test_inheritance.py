@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import nn
+
+from components.distill.inheritance import inherit, is_narrower
+from components.networks.build import NetworkSpec, build
+
+
+def network(name, **arguments):
+    return build(NetworkSpec(name, {"classes": 4, "channels": 1, "image_size": 16} | arguments), seed=2)
+
+
+def test_the_channels_that_weigh_most_are_taken_with_what_reads_them():
+    def chain(hidden):
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+    teacher, student = chain(4), chain(2)
+    with torch.no_grad():
+        # Sums of the outputs: 1, 4, 2, 3 (mean 2.5); of the inputs: 2, 1, 9, 4 (mean 4); scores .9, 1.85, 3.05, 2.2.
+        teacher[1].weight.copy_(torch.diag(torch.tensor([1.0, -4.0, 2.0, 3.0])))
+        teacher[1].bias.copy_(torch.tensor([10.0, 11.0, 12.0, 13.0]))
+        teacher[3].weight.copy_(torch.tensor([[1.0, 0.5, 3.0, -2.0], [1.0, 0.5, 3.0, 1.0], [0.0, 0.0, -3.0, 1.0]]))
+    inherit(student, teacher, (1, 2, 2))
+    assert torch.equal(student[1].weight, teacher[1].weight[[2, 3]])
+    assert torch.equal(student[1].bias, torch.tensor([12.0, 13.0]))
+    assert torch.equal(student[3].weight, teacher[3].weight[:, [2, 3]])
+    assert torch.equal(student[3].bias, teacher[3].bias)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "lenet300", "lenet_cifar", "resnet8", "resnet20", "mobilenet_small"])
+def test_when_the_other_channels_are_dead_the_student_is_the_teacher(name):
+    """A narrow network is embedded, channel by channel at random places, in a wide one; it must come out again."""
+    narrow, wide = network(name, width=0.5).eval(), network(name).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in wide.parameters():
+            parameter.zero_()
+        embed(narrow, wide, generator)
+    student = network(name, width=0.5).eval()
+    assert is_narrower(student, wide)
+    inherit(student, wide, (1, 16, 16))
+    images = torch.randn(5, 1, 16, 16, generator=generator)
+    torch.testing.assert_close(student(images), wide(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(student(images), narrow(images), rtol=1e-4, atol=1e-5)
+    assert not student(images).allclose(torch.zeros(()))
+
+
+def embed(narrow, wide, generator):
+    """Copy ``narrow`` into the first channels of every layer of ``wide``, norms and flattened maps included."""
+    for name, small in narrow.named_modules():
+        large = wide.get_submodule(name)
+        for key, tensor in [*small.named_parameters(recurse=False), *small.named_buffers(recurse=False)]:
+            target = getattr(large, key)
+            if key == "num_batches_tracked":
+                continue
+            if key == "running_var":
+                target.fill_(1.0)
+            target[tuple(slice(size) for size in tensor.shape)] = tensor
+
+
+def test_a_student_that_is_no_narrower_teacher_is_told_from_one_that_is():
+    wide = network("resnet8")
+    assert is_narrower(network("resnet8", width=0.5), wide)
+    assert not is_narrower(network("resnet8"), wide)  # nothing is smaller
+    assert not is_narrower(network("resnet8", width=2.0), wide)
+    assert not is_narrower(network("resnet20", width=0.5), wide)
+    assert not is_narrower(network("lenet5"), wide)
+
+
+@pytest.mark.parametrize(
+    ("student", "rule"),
+    [
+        ("lenet5", r"'conv1.weight' is \[20, 1, 5, 5\] and the teacher gives \[16, 1, 3, 3\]; start=random needs"),
+        ("resnet20", r"'blocks.1.conv2.weight' is \[16, 16, 3, 3\] and the teacher gives \[32, 16, 3, 3\]"),
+    ],
+)
+def test_other_networks_cannot_start_from_the_teacher(student, rule):
+    with pytest.raises(ValueError, match=rule):
+        inherit(network(student), network("resnet8"), (1, 16, 16))
+
+
+def test_a_teacher_that_cannot_be_traced_is_refused_with_the_way_out():
+    class Unsure(nn.Module):
+        def __init__(self, hidden):
+            super().__init__()
+            self.first, self.last = nn.Linear(4, hidden), nn.Linear(hidden, 2)
+
+        def forward(self, images):
+            raise RuntimeError("shapes do not agree")
+
+    with pytest.raises(ValueError, match="must be traceable .* but: shapes do not agree; start=random needs no trace"):
+        inherit(Unsure(2), Unsure(4), (1, 2, 2))
+
+
+def test_the_teacher_is_left_as_it_is():
+    teacher = network("resnet8").eval()
+    teacher.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    inherit(network("resnet8", width=0.5), teacher, (1, 16, 16))
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+    assert not any(weight.requires_grad for weight in teacher.parameters())

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from components.artifacts.store import open_store
+from components.training import loop, run
+from components.training.checkpoint import Checkpoint
+from components.training.loop import fit
+from components.training.objective import Objective
+from components.training.settings import TrainingConfig
+from tests.unit.training.test_loop import StopError, network, same_weights
+from tests.unit.training.toy import toy_dataset
+
+CONFIG = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.02, device="cpu")
+
+
+class Scaled(Objective):
+    """Cross-entropy of the logits behind a layer of its own, with a buffer that counts the steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.adapter = nn.Linear(3, 3)
+        nn.init.eye_(self.adapter.weight)
+        nn.init.zeros_(self.adapter.bias)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.told = []
+
+    def begin(self, index_B: Tensor, progress: float) -> None:
+        self.told.append((index_B.tolist(), progress))
+        self.steps += 1
+
+    def forward(self, logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.adapter(logits_BK), labels_B)
+
+
+def test_it_is_told_of_every_step_and_its_weights_learn():
+    objective, dataset = Scaled(), toy_dataset()
+    fit(network(), dataset, CONFIG, loss=objective)
+    assert len(objective.told) == 18
+    assert [progress for _, progress in objective.told] == pytest.approx([step / 18 for step in range(18)])
+    for epoch in range(3):
+        indices = [index for told, _ in objective.told[6 * epoch : 6 * epoch + 6] for index in told]
+        assert sorted(indices) == list(range(192))
+    assert not torch.equal(objective.adapter.weight, torch.eye(3))
+
+
+def test_progress_is_that_of_the_horizon():
+    objective = Scaled()
+    config = TrainingConfig(epochs=1, max_epochs=4, batch_size=96, learning_rate=0.02, device="cpu")
+    fit(network(), toy_dataset(), config, loss=objective)
+    assert [progress for _, progress in objective.told] == [0.0, 0.125]
+
+
+def test_its_weights_momenta_and_buffers_resume_bit_for_bit_within_an_epoch(tmp_path, monkeypatch):
+    straight, first = network(), Scaled()
+    curve = fit(straight, toy_dataset(), CONFIG, loss=first)
+    checkpoint = Checkpoint(open_store(str(tmp_path)), "train/key")
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    train_step, steps = run.Run._train_step, 0
+
+    def stop_at_ninth(self, index):
+        nonlocal steps
+        steps += 1
+        if steps == 9:
+            raise StopError
+        return train_step(self, index)
+
+    monkeypatch.setattr(run.Run, "_train_step", stop_at_ninth)
+    with pytest.raises(StopError):
+        fit(network(), toy_dataset(), CONFIG, loss=Scaled(), checkpoint=checkpoint)
+    tensors = checkpoint.load(epochs=3).tensors
+    assert {"objective.adapter.weight", "objective_momentum.adapter.weight", "objective.steps"} <= set(tensors)
+    resumed, second = network(), Scaled()
+    assert fit(resumed, toy_dataset(), CONFIG, loss=second, checkpoint=checkpoint) == curve
+    assert same_weights(straight, resumed)
+    assert same_weights(first, second)
+    assert int(second.steps) == 18
