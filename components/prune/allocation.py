@@ -30,11 +30,14 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A layer's inputs or outputs that leave with a group's channels, ``entries`` for each of them."""
+    """A layer's inputs or outputs that leave with a group's channels, ``entries`` for each of them.
+
+    Inputs are those that each output sees: a convolution in G groups counts 1 / G for each of its own.
+    """
 
     layer: str
     output: bool
-    entries: int
+    entries: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Group:
     """Channels that can be removed: a removed one takes its entries out of every part.
 
     ``name`` is the layer that produces them, ``scores`` [channels] what each is worth; ``sparsity`` is the
-    fraction of ``original`` channels that must go, None where the budget decides.
+    fraction of ``original`` channels that must go, None where the budget decides; counts are multiples of
+    ``blocks``, whatever the rounding.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Group:
     parts: tuple[Part, ...]
     scores: Tensor
     sparsity: float | None = None
+    blocks: int = 1
 
     @property
     def channels(self) -> int:
@@ -59,8 +64,8 @@ class Group:
 
 def total_cost(layers: Mapping[str, Layer], groups: Sequence[Group], counts: Mapping[str, int]) -> float:
     """Return what the layers would cost if each group kept ``counts[group.name]`` channels."""
-    outputs = {name: layer.outputs for name, layer in layers.items()}
-    inputs = {name: layer.inputs for name, layer in layers.items()}
+    outputs = {name: float(layer.outputs) for name, layer in layers.items()}
+    inputs = {name: float(layer.inputs) for name, layer in layers.items()}
     for group in groups:
         removed = group.channels - counts[group.name]
         for part in group.parts:
@@ -128,7 +133,7 @@ def _count(group: Group, ratio: float, threshold: float, scope: str, round_to: i
         count = (1.0 - ratio) * group.original
     else:
         count = float((_relative(group) >= threshold).sum())
-    return allowed(count, group.channels, round_to)
+    return allowed(count, group.channels, math.lcm(round_to, group.blocks))
 
 
 def _restore(

@@ -1,25 +1,27 @@
 """Structured pruning: channels are really removed, with everything in other layers that belongs to them.
 
-torch-pruning's dependency graph says what belongs together: a group is a set of channels that only leave
-as one, such as those of all convolutions that a shortcut adds up. A method is a score per channel of a
-group; ``allocation`` says how many each group keeps, and this module removes the others.
+``dependencies`` says what belongs together, a method gives each channel of a group a score, ``allocation`` says
+how many each group keeps, ``surgery`` removes the others and ``reconstruction`` lets the layers that read them
+make up for the loss.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch_pruning.dependency import Dependency, DependencyGraph
-from torch_pruning.dependency import Group as Dependencies
 
-from components.artifacts.structure import ATTRIBUTES
 from components.prune.allocation import Group, Layer, Part, choose_counts, smallest_counts, total_cost
 from components.prune.costs import layer_costs
+from components.prune.dependencies import ChannelGroup, Member, find_groups, input_slices
 from components.prune.method import Masks, Method
+from components.prune.reconstruction import reconstruct
 from components.prune.request import Request
+from components.prune.surgery import remove
 
-Score = Callable[[Dependencies], Tensor]  # of a group's channels, [channels]
+# The score of each channel, [channels], of every group by name; the lowest go first.
+Score = Callable[[nn.Module, Mapping[str, ChannelGroup]], Mapping[str, Tensor]]
 
 
 def prepare(module: nn.Module, request: Request, score: Score) -> Method:
@@ -28,10 +30,10 @@ def prepare(module: nn.Module, request: Request, score: Score) -> Method:
     Args:
         module: pruned in place, step by step; its outputs are never among the channels.
         request: how far.
-        score: gives the score of each channel of a group; the lowest go first.
+        score: the method.
 
     Raises:
-        ValueError: no channel can be removed, or fewer than asked for.
+        ValueError: no channel can be removed, fewer than asked for, or the network cannot be traced.
     """
     pruner = ChannelPruner(module, request, score)
     pruner.check()
@@ -43,27 +45,29 @@ class ChannelPruner(Method):
 
     def __init__(self, module: nn.Module, request: Request, score: Score) -> None:
         self.module, self.request, self.config, self.score = module, request, request.config, score
-        groups = removable(trace(module, request), request)
-        self.original = {name: channel_count(group) for name, group in groups.items()}
+        self.groups: dict[str, ChannelGroup] | None = None
+        self.original = {name: group.channels for name, group in self._groups().items()}
         self.whole = total_cost(self._layer_costs(), [], {})
 
     def check(self) -> None:
         """Raise ValueError unless the whole request can be met."""
         if not self.original:
             raise ValueError("a network must have channels to remove, but its outputs and exclude leave none.")
-        groups = self._described(removable(trace(self.module, self.request), self.request), 1.0)
-        least = total_cost(self._layer_costs(), groups, smallest_counts(groups, self.config.round_to))
+        groups = self._described({name: torch.zeros(count) for name, count in self.original.items()}, 1.0)
+        smallest = smallest_counts(groups, self.config.round_to)
+        least = total_cost(self._layer_costs(), groups, smallest)
         if least > (1.0 - self.config.sparsity) * self.whole:
+            whole = [f"{group.name} ({group.channels})" for group in groups if smallest[group.name] == group.channels]
             raise ValueError(
                 f"sparsity must be at most {1.0 - least / self.whole:.4f} of the {self.config.target} of this network"
                 f" (round_to {self.config.round_to}, layers {self.config.layers!r}, exclude {self.config.exclude!r}),"
-                f" but got {self.config.sparsity}."
+                f" but got {self.config.sparsity}; all of their channels keep {', '.join(whole) or 'no layers'}."
             )
 
     def step(self, share: float) -> Masks:
         """Remove a share of what is asked for."""
-        graph = trace(self.module, self.request)
-        groups = self._described(removable(graph, self.request), share)
+        scores = self.score(self.module, self._groups())
+        groups = self._described(scores, share)
         counts = choose_counts(
             groups,
             functools.partial(total_cost, self._layer_costs(), groups),
@@ -71,96 +75,69 @@ class ChannelPruner(Method):
             scope=self.config.scope,
             round_to=self.config.round_to,
         )
-        for group in groups:
-            remove(graph, self.module.get_submodule(group.name), group.scores, counts[group.name])
+        self.shrink(scores, counts)
         return self.request.masks(self.module)
+
+    def shrink(self, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+        """Remove the channels with the lowest ``scores`` until every group has as many as ``counts`` says."""
+        groups = self._groups()
+        removed = {name: groups[name].lowest(scores[name], count) for name, count in counts.items()}
+        before = copy.deepcopy(self.module) if self.config.reconstruct else None
+        kept_outputs = remove(groups, removed)
+        self.groups = None
+        if before is not None and kept_outputs:
+            reconstruct(self.module, before, kept_outputs, self.request)
+
+    def _groups(self) -> dict[str, ChannelGroup]:
+        if self.groups is None:
+            self.groups = find_groups(self.module, self.request.image_shape, self.request.excluded)
+        return self.groups
 
     def _layer_costs(self) -> dict[str, Layer]:
         return layer_costs(self.module, self.config.target, self.request.image_shape, self.original)
 
-    def _described(self, dependencies: Mapping[str, Dependencies], share: float) -> list[Group]:
+    def _described(self, scores: Mapping[str, Tensor], share: float) -> list[Group]:
         return [
             Group(
                 name=name,
                 original=self.original[name],
-                parts=tuple(_parts(group)),
-                scores=self.score(group),
+                parts=tuple(_part(member) for member in group.members),
+                scores=scores[name],
                 sparsity=self._own_sparsity(group, share),
+                blocks=group.blocks,
             )
-            for name, group in dependencies.items()
+            for name, group in self._groups().items()
         ]
 
-    def _own_sparsity(self, group: Dependencies, share: float) -> float | None:
-        given = {layer: self.request.fractions[layer] for layer in producers(group) if layer in self.request.fractions}
+    def _own_sparsity(self, group: ChannelGroup, share: float) -> float | None:
+        fractions = self.request.fractions
+        given = {layer: fractions[layer] for layer in sorted(group.producers()) if layer in fractions}
         if len(set(given.values())) > 1:
             text = ", ".join(f"{layer}={fraction}" for layer, fraction in given.items())
             raise ValueError(f"layers that share their channels must lose the same fraction, but got {text}.")
         return share * next(iter(given.values())) if given else None
 
 
-def trace(module: nn.Module, request: Request) -> DependencyGraph:
-    """Return the network's graph of dependencies between channels; the network ends in evaluation mode."""
-    return DependencyGraph().build_dependency(module, torch.zeros(1, *request.image_shape), verbose=False)
+def weight_slices(member: Member) -> Tensor:
+    """Return what each entry of a member's side has of the layer's weight, [entries, ...]."""
+    assert isinstance(member.layer, nn.Conv2d | nn.Linear)
+    return member.layer.weight if member.output else input_slices(member.layer)
 
 
-def removable(graph: DependencyGraph, request: Request) -> dict[str, Dependencies]:
-    """Return the groups whose channels can be removed, by the name of the layer they start from.
-
-    Left out are the network's outputs, excluded layers, convolutions in several groups (depthwise ones are
-    in), channels that a split spreads unevenly, and channels that pass a module whose shape the Model
-    artifact cannot describe.
-    """
-    groups = {}
-    for group in graph.get_all_groups():
-        shrinks = all(_can_shrink(item.dep, item.idxs, channel_count(group)) for item in group)
-        if shrinks and not producers(group) & request.excluded:
-            groups[_layer_name(group[0].dep)] = group
-    return groups
+def by_channel(member: Member, values: Tensor) -> Tensor:
+    """Return the sum over each channel's entries of ``values`` [entries of the side] -> [channels]."""
+    return values[member.entries].sum(1)
 
 
-def channel_count(group: Dependencies) -> int:
-    """Return how many channels a full group has."""
-    return len(group[0].idxs)
+def sum_over_members(group: ChannelGroup, value: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the sum over all weights that leave with a channel of ``value``, which maps [entries, n] -> [entries]."""
+    total = torch.zeros(group.channels)
+    for member in group.members:
+        if isinstance(member.layer, nn.Conv2d | nn.Linear):
+            total += by_channel(member, value(weight_slices(member).detach().flatten(1)))
+    return total
 
 
-def producers(group: Dependencies) -> set[str]:
-    """Return the names of the convolutions and fully connected layers whose outputs are the group's channels."""
-    return {
-        _layer_name(item.dep)
-        for item in group
-        if shrinks_outputs(item.dep) and isinstance(item.dep.layer, nn.Conv2d | nn.Linear)
-    }
-
-
-def shrinks_outputs(dependency: Dependency) -> bool:
-    """Tell whether a dependency takes outputs from its layer; layers with one input per output count as such."""
-    return dependency.handler.__name__ == "prune_out_channels"
-
-
-def remove(graph: DependencyGraph, root: nn.Module, scores: Tensor, count: int) -> None:
-    """Remove the channels with the lowest scores, so that ``count`` are left."""
-    lowest = scores.argsort(stable=True)[: len(scores) - count]
-    if len(lowest):
-        handler = graph.get_pruner_of_module(root).prune_out_channels
-        graph.get_pruning_group(root, handler, sorted(lowest.tolist())).prune()
-
-
-def _can_shrink(dependency: Dependency, indices: list[int], channels: int) -> bool:
-    layer = dependency.layer
-    if len(indices) % channels or (shrinks_outputs(dependency) and not dependency.target.outputs):
-        return False
-    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-        return layer.groups == layer.in_channels == layer.out_channels
-    return isinstance(layer, tuple(ATTRIBUTES)) or not (isinstance(layer, nn.Parameter) or list(layer.parameters()))
-
-
-def _parts(group: Dependencies) -> list[Part]:
-    return [
-        Part(_layer_name(item.dep), shrinks_outputs(item.dep), len(item.idxs) // channel_count(group))
-        for item in group
-        if isinstance(item.dep.layer, tuple(ATTRIBUTES))
-    ]
-
-
-def _layer_name(dependency: Dependency) -> str:
-    return dependency.target._name
+def _part(member: Member) -> Part:
+    groups = member.layer.groups if isinstance(member.layer, nn.Conv2d) and not member.output else 1
+    return Part(member.name, member.output, member.entries.shape[1] / groups)

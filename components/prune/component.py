@@ -36,6 +36,7 @@ def prune(
     round_to: int = 8,
     layers: str = "",
     exclude: str = "",
+    reconstruct: bool = True,
     temperature: float = 4.0,
     alpha: float = 0.5,
 ) -> None:
@@ -67,6 +68,7 @@ def prune(
         layers: fractions of single layers, by type or module name, such as Conv2d=0.8,Linear=0.95,fc2=0.5;
             a name outweighs a type. Methods that remove channels remove this fraction of the layer's.
         exclude: layers that stay whole, by type or module name: conv1,blocks.0.
+        reconstruct: after channels leave, fit the layers that read them to their old outputs by least squares.
         temperature: softens the logits when a teacher joins the fine-tuning.
         alpha: weight of the teacher's part of the loss, when there is one.
     """
@@ -100,6 +102,7 @@ def prune(
         round_to=round_to,
         layers=layers,
         exclude=exclude,
+        reconstruct=reconstruct,
         temperature=temperature,
         alpha=alpha,
     )

@@ -7,7 +7,7 @@ from components.prune.fractions import parse_fractions
 from components.prune.schedule import SCHEDULES
 from components.training.settings import TrainingConfig
 
-METHODS = ("l1", "magnitude")
+METHODS = ("fpgm", "l1", "l2", "magnitude")
 TARGETS = ("macs", "parameters", "channels")
 SCOPES = ("global", "layer")
 
@@ -33,6 +33,9 @@ class PruneConfig(TrainingConfig):
         " Methods that remove channels remove this fraction of the layer's",
     )
     exclude: str = option("", "layers that stay whole, by type or module name: conv1,blocks.0")
+    reconstruct: bool = option(
+        True, "after channels leave, fit the layers that read them to their old outputs by least squares"
+    )
     temperature: float = option(4.0, "softens the logits when a teacher joins the fine-tuning", interval="(0, 1000]")
     alpha: float = option(0.5, "weight of the teacher's part of the loss, when there is one", interval="[0, 1]")
 

@@ -5,11 +5,12 @@ layers that lose a weight with the channel count, the consumers' inputs too, as 
 (DepGraph), section 3.3, with p = 1.
 """
 
-import torch
+from collections.abc import Mapping
+
 from torch import Tensor, nn
-from torch_pruning.dependency import Group as Dependencies
 
 from components.prune import channels
+from components.prune.dependencies import ChannelGroup
 from components.prune.method import Method
 from components.prune.request import Request
 
@@ -19,14 +20,8 @@ def prepare(module: nn.Module, request: Request) -> Method:
     return channels.prepare(module, request, score)
 
 
-@torch.no_grad()
-def score(group: Dependencies) -> Tensor:
-    """Return the sum of the absolute weights that leave with each channel, [channels]."""
-    total = torch.zeros(channels.channel_count(group))
-    for item in group:
-        layer = item.dep.layer
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            output = channels.shrinks_outputs(item.dep)
-            slices = layer.weight if output else layer.weight.transpose(0, 1)  # [O, I, ...] or [I, O, ...]
-            total.index_add_(0, torch.tensor(item.root_idxs), slices.flatten(1).abs().sum(1)[item.idxs])
-    return total
+def score(module: nn.Module, groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
+    """Return the sum of the absolute weights that leave with each channel, [channels], by group."""
+    return {
+        name: channels.sum_over_members(group, lambda slices: slices.abs().sum(1)) for name, group in groups.items()
+    }

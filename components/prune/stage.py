@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
 from components.networks.build import check_images
-from components.prune import l1, magnitude
+from components.prune import fpgm, l1, l2, magnitude
 from components.prune.batch_norm import reestimate
 from components.prune.config import PruneConfig
 from components.prune.method import Method, ShortfallError
@@ -25,7 +25,9 @@ from components.training.distillation import check_classes, distillation_loss
 from components.training.run import Loss
 
 METHODS: dict[str, Callable[[nn.Module, Request], Method]] = {
+    "fpgm": fpgm.prepare,
     "l1": l1.prepare,
+    "l2": l2.prepare,
     "magnitude": magnitude.prepare,
 }
 

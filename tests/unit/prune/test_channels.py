@@ -2,14 +2,13 @@ import copy
 
 import pytest
 import torch
-import torch_pruning
 from torch import nn
 
 from components.measuring.size import count_macs, count_parameters
 from components.networks.build import NetworkSpec, build
 from components.prune import channels, l1
-from components.prune.channels import removable, trace
 from components.prune.config import PruneConfig
+from components.prune.dependencies import WEIGHTED, find_groups
 from components.prune.request import Request
 from tests.unit.training.toy import toy_dataset
 
@@ -36,36 +35,6 @@ def images(count=4):
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(2))
 
 
-def test_scores_by_hand():
-    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
-    with torch.no_grad():
-        module[0].weight.copy_(torch.tensor([2.0, -1.0]).reshape(2, 1, 1, 1))
-        module[3].weight.copy_(torch.arange(24.0).reshape(3, 8) - 10)
-    asked = Request(PruneConfig(round_to=1), toy_dataset(size=2, classes=2))
-    (group,) = removable(trace(module, asked), asked).values()
-    weights = [[abs(8 * row + column - 10) for row in range(3) for column in range(8)]][0]
-    first = sum(weights[8 * row + column] for row in range(3) for column in range(4))
-    second = sum(weights[8 * row + column] for row in range(3) for column in range(4, 8))
-    torch.testing.assert_close(l1.score(group), torch.tensor([2.0 + first, 1.0 + second]))
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_scores_are_those_of_torch_pruning(name):
-    module, asked = network(name), request()
-    reference = torch_pruning.importance.GroupMagnitudeImportance(
-        p=1, group_reduction="sum", normalizer=None, target_types=[nn.Conv2d, nn.Linear]
-    )
-    for group in removable(trace(module, asked), asked).values():
-        depthwise = {
-            item.dep.layer: item
-            for item in group
-            if isinstance(item.dep.layer, nn.Conv2d) and item.dep.layer.groups > 1
-        }
-        # torch-pruning leaves depthwise weights out of a group's importance
-        extra = sum((layer.weight.detach().abs().flatten(1).sum(1) for layer in depthwise), torch.zeros(1))
-        torch.testing.assert_close(l1.score(group), reference(group) + extra)
-
-
 def silence(module, name, indices):
     """Make output channels of a layer, and of the norm after it, zero."""
     layer = module.get_submodule(name)
@@ -80,14 +49,14 @@ def silence(module, name, indices):
 def test_outputs_are_those_of_the_network_with_the_channels_zeroed(name, scope):
     module = network(name)
     silent = copy.deepcopy(module)
-    asked = request(sparsity=0.35, scope=scope)
-    groups = removable(trace(module, asked), asked)
-    scores = {root: l1.score(group) for root, group in groups.items()}
+    asked = request(sparsity=0.35, scope=scope, reconstruct=False)
+    groups = find_groups(module, SHAPE)
+    scores = l1.score(module, groups)
     norms = {
         root: [
-            item.dep.target._name
-            for item in group
-            if channels.shrinks_outputs(item.dep) and isinstance(item.dep.layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d)
+            member.name
+            for member in group.members
+            if member.output and isinstance(member.layer, (*WEIGHTED, nn.BatchNorm2d))
         ]
         for root, group in groups.items()
     }
@@ -157,25 +126,3 @@ def test_what_cannot_be_reached_is_refused_before_anything_is_changed():
     assert module.conv1.out_channels == 16
     with pytest.raises(ValueError, match="a network must have channels to remove"):
         channels.prepare(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), request(), l1.score)
-
-
-class Grouped(nn.Module):
-    """A convolution in two groups, and a norm that the artifact cannot describe."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(1, 16, 3)
-        self.grouped = nn.Conv2d(16, 16, 3, groups=2)
-        self.second = nn.Conv2d(16, 32, 3)
-        self.norm = nn.GroupNorm(4, 32)
-        self.third = nn.Conv2d(32, 24, 3)
-        self.fc = nn.Linear(24, 3)
-
-    def forward(self, images_NCHW):
-        hidden = self.third(self.norm(self.second(self.grouped(self.first(images_NCHW)))))
-        return self.fc(hidden.mean((2, 3)))
-
-
-def test_channels_that_cannot_be_described_stay():
-    asked = request()
-    assert set(removable(trace(Grouped(), asked), asked)) == {"third"}

@@ -1,0 +1,101 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from components.prune.dependencies import find_groups
+from components.prune.surgery import remove
+
+SHAPE = (1, 8, 8)
+
+
+class Grouped(nn.Module):
+    """A convolution in two groups, and a norm that the artifact cannot describe."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 16, 3, padding=1)
+        self.grouped = nn.Conv2d(16, 8, 3, groups=2)
+        self.second = nn.Conv2d(8, 32, 3)
+        self.norm = nn.GroupNorm(4, 32)
+        self.third = nn.Conv2d(32, 24, 3)
+        self.fc = nn.Linear(24, 3)
+
+    def forward(self, images_NCHW):
+        hidden = self.grouped(self.first(images_NCHW).relu()).relu()
+        return self.fc(self.third(self.norm(self.second(hidden)).relu()).mean((2, 3)))
+
+
+class Shuffled(nn.Module):
+    """Channels change places in a way that the trace takes for elementwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.fc = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 3)
+
+    def forward(self, images_NCHW):
+        hidden = self.first(images_NCHW).unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)
+        return self.fc(self.second(hidden).mean((2, 3)))
+
+
+class Cut(nn.Module):
+    """A layer behind which no gradient flows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.fc = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 3)
+
+    def forward(self, images_NCHW):
+        return self.fc(self.second(self.first(images_NCHW).detach()).mean((2, 3)))
+
+
+def images():
+    return torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(2))
+
+
+def test_channels_that_cannot_be_described_stay():
+    assert set(find_groups(Grouped(), SHAPE)) == {"first", "grouped", "third"}
+
+
+def test_a_convolution_in_groups_loses_as_many_channels_of_each():
+    module = Grouped().eval()
+    silent = copy.deepcopy(module)
+    groups = find_groups(module, SHAPE)
+    assert [groups[name].blocks for name in ("first", "grouped", "third")] == [2, 2, 1]
+    scores = torch.tensor([5, 1, 2, 8, 9, 9, 9, 9, 3, 9, 9, 9, 9, 9, 9, 0]).float()
+    removed = {"first": groups["first"].lowest(scores, 12), "grouped": torch.tensor([1, 6])}
+    assert removed["first"].tolist() == [1, 2, 8, 15]
+    remove(groups, removed)
+    assert module.grouped.weight.shape == (6, 6, 3, 3)
+    assert (module.grouped.in_channels, module.grouped.out_channels, module.grouped.groups) == (12, 6, 2)
+    with torch.no_grad():
+        for name, channels in removed.items():
+            silent.get_submodule(name).weight[channels] = 0.0
+            silent.get_submodule(name).bias[channels] = 0.0
+    torch.testing.assert_close(module(images()), silent(images()))
+
+
+def test_a_reordering_that_the_trace_does_not_see_is_refused():
+    with pytest.raises(ValueError, match=r"pass its channels on .* but those of first go elsewhere than it says"):
+        find_groups(Shuffled(), SHAPE)
+    assert set(find_groups(Shuffled(), SHAPE, ["first"])) == {"second"}
+
+
+def test_a_cut_path_is_named():
+    with pytest.raises(ValueError, match="the path to 'first' is cut"):
+        find_groups(Cut(), SHAPE)
+
+
+def test_a_network_that_does_not_run_is_named_with_the_last_layer_that_did():
+    module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(7, 3))
+    with pytest.raises(ValueError, match=r"torch-pruning can trace, but the last layer that ran was '0': "):
+        find_groups(module, SHAPE)
+
+
+def test_frozen_parameters_are_traced_and_stay_frozen():
+    module = Grouped().requires_grad_(False)
+    groups = find_groups(module, SHAPE)
+    remove(groups, {"third": torch.tensor([0])})
+    assert set(groups) == {"first", "grouped", "third"}
+    assert not any(parameter.requires_grad for parameter in module.parameters())

@@ -1,0 +1,114 @@
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from components.prune import reconstruction
+from components.prune.config import PruneConfig
+from components.prune.dependencies import find_groups
+from components.prune.reconstruction import reconstruct
+from components.prune.request import Request
+from components.prune.surgery import remove
+from tests.unit.training.toy import toy_dataset
+
+DATASET = toy_dataset(size=8)
+
+
+def request(**values):
+    return Request(PruneConfig(device="cpu"), DATASET, **values)
+
+
+def shrink(module, removed, asked):
+    """Remove channels and reconstruct; returns the network before."""
+    before = copy.deepcopy(module)
+    kept = remove(find_groups(module, DATASET.shape), {name: torch.tensor(value) for name, value in removed.items()})
+    reconstruct(module, before, kept, asked)
+    return before
+
+
+def test_it_is_the_least_squares_solution(monkeypatch):
+    monkeypatch.setattr(reconstruction, "RIDGE", 0.0)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 3)).eval()
+    before = shrink(module, {"0": [1, 4]}, request())
+    images = DATASET.normalise(DATASET.train.images)
+    with torch.no_grad():
+        inputs, wanted = module[:3](images).double().numpy(), before(images).double().numpy()
+    padded = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
+    fitted = np.linalg.lstsq(padded, wanted, rcond=None)[0]
+    residual = wanted - padded @ fitted
+    with torch.no_grad():
+        ours = wanted - module(images).double().numpy()
+    # As many unknowns as images: both solve the system, ours in float32.
+    assert abs(ours).max() < max(1e-3, 3 * abs(residual).max())
+
+
+def test_a_channel_that_others_can_replace_is_replaced_through_norms_and_a_shortcut():
+    torch.manual_seed(0)
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+            self.conv2, self.bn2 = nn.Conv2d(6, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+            self.skip = nn.Conv2d(1, 4, 1, stride=1)
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, images_NCHW):
+            hidden = torch.relu(self.bn1(self.conv1(images_NCHW)))
+            return self.fc(torch.relu(self.bn2(self.conv2(hidden)) + self.skip(images_NCHW)).mean((2, 3)))
+
+    module = Residual()
+    with torch.no_grad():
+        module.conv1.weight[5] = 2 * module.conv1.weight[3]  # the norm makes it the same channel once more
+        for _ in range(60):
+            module.train()(DATASET.normalise(DATASET.train.images))
+        module.eval()
+        before = shrink(module, {"conv1": [5]}, request())
+        images = DATASET.normalise(DATASET.test.images)
+        untouched = copy.deepcopy(before)
+        remove(find_groups(untouched, DATASET.shape), {"conv1": torch.tensor([5])})
+        lost, left = ((network(images) - before(images)).abs().max() for network in (untouched, module))
+    assert module.conv2.in_channels == 5
+    assert left < 0.02 * lost
+
+
+def test_a_shift_that_no_weight_can_give_goes_into_the_norm():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 1),
+        nn.ReLU(),
+        nn.Conv2d(4, 3, 1, bias=False),
+        nn.BatchNorm2d(3),
+        nn.Flatten(),
+        nn.Linear(192, 3),
+    ).eval()
+    with torch.no_grad():
+        module[0].weight[2] = 0.0
+        module[0].bias[2] = 1.0  # a constant channel
+        before = shrink(module, {"0": [2]}, request())
+        images = DATASET.normalise(DATASET.test.images)
+        assert (module(images) - before(images)).abs().max() < 5e-3
+
+
+def test_pruned_zeros_stay_and_the_mode_is_evaluation():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.Flatten(), nn.Linear(128, 3))
+    with torch.no_grad():
+        module[2].weight[:, ::2] = 0.0
+    shrink(module, {"0": [1]}, request(masked=("2.weight",)))
+    assert not module[2].weight[:, [0, 1, 3]].any()
+    assert not module.training
+
+
+def test_few_positions_of_many_images_and_the_same_every_time(monkeypatch):
+    monkeypatch.setattr(reconstruction, "ROWS", 1000)
+    made = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.Flatten(), nn.Linear(128, 3))
+        before = shrink(module, {"0": [1, 2]}, request())
+        made.append(module)
+    assert torch.equal(made[0][2].weight, made[1][2].weight)
+    assert not torch.equal(made[0][2].weight, before[2].weight[:, [0, 3, 4, 5]])
