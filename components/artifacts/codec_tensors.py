@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.artifacts.codec_bytes import Bytes, decode_planes, encode_planes
+from components.artifacts.codec_grid import decode_grid, encode_grid
 from components.artifacts.codec_integers import WIDEST, decode_integers, encode_integers
 from components.artifacts.files import ArtifactError
 
@@ -49,6 +50,9 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
         forms["integers"] = encode_integers(matrix_RC)
     elif elements_NB.size > 32:
         forms["planes"] = encode_planes(elements_NB)
+        grid = encode_grid(elements_NB, dtype, matrix_shape(tuple(tensor.shape)))
+        if grid is not None:
+            forms["grid"] = grid
         if np.count_nonzero(elements_NB.any(axis=1)) < 0.95 * len(elements_NB):
             forms["sparse"] = _encode_sparse(elements_NB, tuple(tensor.shape))
     form = min(forms, key=lambda name: len(forms[name]))
@@ -119,6 +123,10 @@ def _decode_sparse(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
     return elements_NB
 
 
+def _decode_grid(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
+    return decode_grid(content, dtype, matrix_shape(shape))
+
+
 def _decode_planes(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
     return decode_planes(content, math.prod(shape), DTYPES[dtype].itemsize)
 
@@ -135,4 +143,5 @@ FORMS: dict[str, Callable[[bytes, str, tuple[int, ...]], Bytes]] = {
     "planes": _decode_planes,
     "sparse": _decode_sparse,
     "integers": _decode_integers,
+    "grid": _decode_grid,
 }

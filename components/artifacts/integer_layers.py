@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor
+from components.artifacts.quantized import ActivationQuantizer, CodebookTensor, QuantizedTensor
 
 
 def replace_quantizers(module: nn.Module, activations: Mapping[str, ActivationQuantizer]) -> None:
@@ -23,10 +23,17 @@ def replace_quantizers(module: nn.Module, activations: Mapping[str, ActivationQu
 
 
 def replace_layers(
-    module: nn.Module, quantized: Mapping[str, QuantizedTensor], activations: Mapping[str, ActivationQuantizer]
+    module: nn.Module,
+    quantized: Mapping[str, QuantizedTensor | CodebookTensor],
+    activations: Mapping[str, ActivationQuantizer],
 ) -> None:
-    """Let every quantized layer of ``module`` be exported with integers for weight and bias, in place."""
+    """Let every quantized layer of ``module`` be exported with integers for weight and bias, in place.
+
+    A codebook has no integer kernel: its weights stay the floats that they stand for.
+    """
     for weight_name, tensor in quantized.items():
+        if isinstance(tensor, CodebookTensor):
+            continue
         name = weight_name.removesuffix(".weight")
         layer = module.get_submodule(name)
         parent, _, leaf = name.rpartition(".")

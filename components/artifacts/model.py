@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from components.artifacts.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 from components.artifacts.identity import identity
-from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from components.artifacts.quantized import ActivationQuantizer, CodebookTensor, QuantizedTensor, install_quantizers
 from components.artifacts.schema import check_fields
 from components.artifacts.structure import apply_edits, find_edits
 from components.artifacts.tensors import read_tensors, write_tensors
@@ -26,6 +26,7 @@ from components.networks.build import NetworkSpec, build
 
 FORMAT_VERSION = 1
 SCALE = "::scale"  # suffix of a quantized weight's scale in weights.safetensors
+CODEBOOK = "::codebook"  # and of a codebook
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
 
@@ -71,7 +72,7 @@ class Model:
 
     module: nn.Module
     network: NetworkSpec
-    quantized: Mapping[str, QuantizedTensor] = dataclasses.field(default_factory=dict)
+    quantized: Mapping[str, QuantizedTensor | CodebookTensor] = dataclasses.field(default_factory=dict)
     activations: Mapping[str, ActivationQuantizer] = dataclasses.field(default_factory=dict)
     masked: tuple[str, ...] = ()
     lineage: tuple[Mapping[str, Any], ...] = ()
@@ -189,7 +190,10 @@ def encode_state(model: Model) -> dict[str, Tensor]:
         if not torch.equal(quantized.dequantize(), tensor):
             raise ValueError(f"weight {name} was changed after it was quantized; quantize it again.")
         tensors[name] = quantized.integers.contiguous()
-        tensors[name + SCALE] = quantized.scale.contiguous()
+        if isinstance(quantized, CodebookTensor):
+            tensors[name + CODEBOOK] = quantized.codebook.contiguous()
+        else:
+            tensors[name + SCALE] = quantized.scale.contiguous()
     return tensors
 
 
@@ -199,10 +203,8 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
     module = build(network)
     apply_edits(module, description["edits"])
     weights = description["quantization"]["weights"]
-    quantized = {
-        name: QuantizedTensor(tensors[name], tensors[name + SCALE], int(spec["bits"])) for name, spec in weights.items()
-    }
-    state = {name: tensor for name, tensor in tensors.items() if not name.endswith(SCALE)}
+    quantized = {name: _decode_tensor(name, spec, tensors) for name, spec in weights.items()}
+    state = {name: tensor for name, tensor in tensors.items() if not name.endswith((SCALE, CODEBOOK))}
     state.update({name: tensor.dequantize() for name, tensor in quantized.items()})
     module.load_state_dict(state, strict=True)
     activations = {
@@ -220,3 +222,13 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
         masked=tuple(description["masked"]),
         lineage=tuple(description["lineage"]),
     )
+
+
+def _decode_tensor(
+    name: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> QuantizedTensor | CodebookTensor:
+    if spec["scheme"] == "codebook":
+        return CodebookTensor(tensors[name], tensors[name + CODEBOOK], int(spec["bits"]))
+    if spec["scheme"] != "uniform":
+        raise ValueError(f"the scheme of {name} must be codebook or uniform, but got {spec['scheme']!r}.")
+    return QuantizedTensor(tensors[name], tensors[name + SCALE], int(spec["bits"]))

@@ -1,6 +1,6 @@
 """Quantized tensors: integers with what turns them back into floats.
 
-Shapes: weight [O, I, ...] with one scale per output channel [O] or one for the whole tensor [1].
+Shapes: weight [O, I, ...] with one scale per output channel [O] or one for the whole tensor [1]; codebook [K].
 """
 
 import dataclasses
@@ -43,6 +43,51 @@ class QuantizedTensor:
         """Return what model.json says of this tensor."""
         granularity = "channel" if len(self.scale) > 1 or len(self.integers) == 1 else "tensor"
         return {"scheme": "uniform", "bits": self.bits, "granularity": granularity, "symmetric": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class CodebookTensor:
+    """A weight whose elements share a few values: value = codebook[integer + number of negative values].
+
+    ``integers`` is int8, shaped like the weight. ``codebook`` is float32 [K], strictly ascending, 2 <= K <= 2^bits.
+    Integers count from the first value that is not negative, so a zero in the codebook is the integer 0.
+    """
+
+    integers: Tensor
+    codebook: Tensor
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"bits must be in [2, 8], but got {self.bits}.")
+        if (
+            self.codebook.dtype != torch.float32
+            or self.codebook.ndim != 1
+            or not 2 <= len(self.codebook) <= 2**self.bits
+        ):
+            raise ValueError(
+                f"a codebook of {self.bits} bits must be float32 [K] with K in [2, {2**self.bits}],"
+                f" but got {self.codebook.dtype} {list(self.codebook.shape)}."
+            )
+        # NaN compares false, so it is caught here too.
+        if not (self.codebook.diff() > 0).all() or not torch.isfinite(self.codebook).all():
+            raise ValueError("a codebook must be finite and strictly ascending, but is not.")
+        low, high = -self.negatives, len(self.codebook) - 1 - self.negatives
+        if self.integers.dtype != torch.int8 or self.integers.min() < low or self.integers.max() > high:
+            raise ValueError(f"integers into this codebook must be int8 within [{low}, {high}].")
+
+    @property
+    def negatives(self) -> int:
+        """How many values of the codebook are negative; its zero, if there is one, follows them."""
+        return int((self.codebook < 0).sum())
+
+    def dequantize(self) -> Tensor:
+        """Return the float32 weight that the integers stand for."""
+        return self.codebook[self.integers.long() + self.negatives]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what model.json says of this tensor."""
+        return {"scheme": "codebook", "bits": self.bits}
 
 
 @dataclasses.dataclass(frozen=True)

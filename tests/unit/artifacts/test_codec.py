@@ -3,6 +3,7 @@
 import hashlib
 import json
 import resource
+import struct
 import zlib
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from components.artifacts.codec import DICTIONARY, MAGIC, NUMBERS, decode, encode
 from components.artifacts.codec_integers import HEADER, decode_integers, encode_integers
 from components.artifacts.codec_streams import LEAST_PROBABILITY, MOST_SYMBOLS_PER_BYTE, Reader, Writer
-from components.artifacts.codec_tensors import DTYPES
+from components.artifacts.codec_tensors import DTYPES, decode_tensor, encode_tensor
 from components.artifacts.files import ArtifactError
 
 
@@ -115,11 +116,38 @@ def test_equal_input_gives_equal_bytes() -> None:
     assert encode({"a": 1}, {"w": weight}) == encode({"a": 1}, {"w": weight.clone()})
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("exponent", [-20, -7, 0, 5])
+def test_floats_on_a_grid_of_a_power_of_two_cost_what_their_integers_do(dtype: torch.dtype, exponent: int) -> None:
+    steps = torch.randint(-15, 16, (60,), generator=torch.Generator().manual_seed(1))
+    bias = (steps.double() * 2.0**exponent).to(dtype)
+    form, content = encode_tensor(bias)
+    assert same_bits(decode_tensor(form, content, str(dtype).removeprefix("torch."), (60,)), bias)
+    assert len(content) <= 60 * 5 / 8 + HEADER.size + 8
+
+
+@pytest.mark.parametrize("value", [2.0**-149, 2.0**120, float("inf"), float("nan"), -0.0, 1.1])
+def test_floats_off_the_grid_come_back_to_the_bit(value: float) -> None:
+    bias = torch.arange(40) / 8
+    bias[3] = value
+    form, content = encode_tensor(bias)
+    assert same_bits(decode_tensor(form, content, "float32", (40,)), bias)
+
+
+def test_a_grid_out_of_its_dtypes_range_is_refused() -> None:
+    content = struct.pack("<h", 90) + encode_integers(np.arange(20, dtype=np.int16).reshape(1, 20))
+    with pytest.raises(ArtifactError, match="range of float16"):
+        decode_tensor("grid", content, "float16", (20,))
+    with pytest.raises(ArtifactError, match="exponent must be in"):
+        decode_tensor("grid", struct.pack("<h", 101) + content[2:], "float32", (20,))
+
+
 @pytest.fixture(scope="module")
 def small_file() -> bytes:
     state = {
         "weight": sparse_weight(8, 12, 0.3, 4),
         "scale": torch.full((8,), 0.5),
+        "bias": torch.arange(-6, 6) / 8,
         "dense": torch.randn(5, 5, generator=torch.Generator().manual_seed(0)),
     }
     return encode({"network": {"name": "lenet5"}}, state)
@@ -165,9 +193,10 @@ def test_a_forged_digest_leads_to_an_error_or_a_bounded_result(small_file: bytes
 
 
 @settings(max_examples=300, deadline=None)
-@given(content=st.binary(max_size=200), form=st.sampled_from(["raw", "planes", "sparse", "integers", "other"]))
+@given(content=st.binary(max_size=200), form=st.sampled_from(["raw", "planes", "sparse", "integers", "grid", "other"]))
 def test_forged_contents_lead_to_an_error_or_a_tensor(content: bytes, form: str) -> None:
-    index = {"description": {}, "tensors": [["w", "int8", [30, 40], form, len(content)]]}
+    dtype = "float16" if form == "grid" else "int8"
+    index = {"description": {}, "tensors": [["w", dtype, [30, 40], form, len(content)]]}
     try:
         _, found = decode(forge(index, content))
     except ArtifactError:

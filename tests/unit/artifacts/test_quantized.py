@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from components.artifacts.quantized import ActivationQuantizer, CodebookTensor, QuantizedTensor, install_quantizers
 
 
 def integers(*shape, low=-7, high=7):
@@ -47,6 +47,35 @@ def test_integers_and_scale_must_fit(grid, scale, bits, text):
 def test_the_description_says_the_granularity(shape, scales, granularity):
     described = QuantizedTensor(integers(*shape), torch.ones(scales), 4).describe()
     assert described == {"scheme": "uniform", "bits": 4, "granularity": granularity, "symmetric": True}
+
+
+def test_a_codebook_counts_from_its_first_value_that_is_not_negative():
+    codebook = torch.tensor([-0.75, -0.5, 0.0, 0.25])
+    tensor = CodebookTensor(torch.tensor([[-2, -1], [0, 1]], dtype=torch.int8), codebook, 2)
+    assert torch.equal(tensor.dequantize(), torch.tensor([[-0.75, -0.5], [0.0, 0.25]]))
+    assert tensor.describe() == {"scheme": "codebook", "bits": 2}
+    full = CodebookTensor(torch.tensor([-128, 127], dtype=torch.int8), torch.arange(-128.0, 128.0), 8)
+    assert full.dequantize().tolist() == [-128.0, 127.0]
+
+
+@pytest.mark.parametrize(
+    ("grid", "codebook", "bits", "text"),
+    [
+        (integers(4, 2, low=0, high=1).short(), torch.tensor([0.0, 1.0]), 2, r"must be int8 within \[0, 1\]"),
+        (torch.tensor([[2]], dtype=torch.int8), torch.tensor([0.0, 1.0]), 2, r"must be int8 within \[0, 1\]"),
+        (torch.tensor([[-2]], dtype=torch.int8), torch.tensor([-1.0, 1.0]), 2, r"must be int8 within \[-1, 0\]"),
+        (integers(4, 2, low=0, high=1), torch.tensor([0.0]), 2, r"K in \[2, 4\], but got torch.float32 \[1\]"),
+        (integers(4, 2, low=0, high=1), torch.arange(5.0), 2, r"K in \[2, 4\], but got torch.float32 \[5\]"),
+        (integers(4, 2, low=0, high=1), torch.arange(2.0).double(), 2, "but got torch.float64"),
+        (integers(4, 2, low=0, high=1), torch.tensor([0.0, 0.0]), 2, "strictly ascending"),
+        (integers(4, 2, low=0, high=1), torch.tensor([0.0, float("nan")]), 2, "strictly ascending"),
+        (integers(4, 2, low=0, high=1), torch.tensor([0.0, float("inf")]), 2, "finite"),
+        (integers(4, 2, low=0, high=1), torch.tensor([0.0, 1.0]), 9, r"bits must be in \[2, 8\], but got 9"),
+    ],
+)
+def test_integers_and_codebook_must_fit(grid, codebook, bits, text):
+    with pytest.raises(ValueError, match=text):
+        CodebookTensor(grid, codebook, bits)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
