@@ -3,4 +3,8 @@
 from collections.abc import Mapping
 from types import ModuleType
 
-PARTS: Mapping[str, ModuleType] = {}
+from benchmarks.compression import students
+
+PARTS: Mapping[str, ModuleType] = {
+    "students": students,
+}
