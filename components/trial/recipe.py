@@ -12,14 +12,19 @@ teacher.
 import dataclasses
 from collections.abc import Mapping
 
+from components.distill.config import DistillConfig
+
 STAGES = ("prune", "distill", "quantize")
 AMOUNTS: Mapping[str, str] = {"prune": "sparsity", "distill": "width", "quantize": "bits"}
-NEW_STUDENT = ("student_network", "width")  # parameters of distill that make a new network
+NEW_STUDENT = ("student_network", "width", "start")  # parameters of distill that make a new network
 
 
 @dataclasses.dataclass(frozen=True)
 class RecipeStep:
-    """A stage and the texts of the parameters that the recipe gives it, by name."""
+    """A stage and the texts of the parameters that the recipe gives it, by name.
+
+    A later distill has the parameters of a new student at their defaults, whatever the stage's are set to elsewhere.
+    """
 
     stage: str
     settings: Mapping[str, str]
@@ -45,7 +50,14 @@ def parse_recipe(text: str) -> tuple[RecipeStep, ...]:
                 f"recipe must give {given[0]} to distill in the first step only, because a new student undoes the"
                 f" steps before it, but got {text!r}."
             )
-    return steps
+    return steps[:1] + tuple(_as_it_stands(step) for step in steps[1:])
+
+
+def _as_it_stands(step: RecipeStep) -> RecipeStep:
+    if step.stage != "distill":
+        return step
+    defaults = {name: str(getattr(DistillConfig(), name)) for name in NEW_STUDENT}
+    return dataclasses.replace(step, settings={**defaults, **step.settings})
 
 
 def _parse_step(part: str, text: str) -> RecipeStep:

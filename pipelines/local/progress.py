@@ -14,6 +14,7 @@ from pipelines.local.outcome import StepResult
 # Stages print `epoch 3/8 train_loss=0.31 validation_accuracy=0.89`, which is also what Katib's collector reads.
 EPOCH = re.compile(r"epoch (\d+)/(\d+)\b(.*)")
 SHOWN = {"train_loss": "loss", "validation_accuracy": "accuracy"}
+WARNING = "warning: "  # so begin the lines of a stage's output that a person should see
 FIGURE = re.compile(r"(\w+)=([-+.\deE]+)")
 
 
@@ -62,6 +63,8 @@ class RunProgress:
         if self.told != step and not self.console.is_terminal:
             self.told = step  # a step that is reused prints nothing and needs no announcement
             self.console.print(f"{time.strftime('%H:%M:%S')}  {step} ...", highlight=False)
+        if text.startswith(WARNING):
+            self.console.print(f"[yellow]![/] {escape(step)}: {escape(text.removeprefix(WARNING))}", highlight=False)
         found = read_epoch(text)
         if found is None:
             return

@@ -66,3 +66,13 @@ def test_a_terminal_shows_steps_epochs_and_figures_on_one_line() -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     assert re.search(r"train teacher +\S+ +2/8 +loss 0\.2180 +accuracy 0\.885 +0:00:0", text)
     assert re.search(r"✓ train teacher +3\.2 s", text)
+
+
+def test_a_warning_of_a_stage_is_seen() -> None:
+    screen = io.StringIO()
+    with RunProgress(Console(file=screen, width=200), 1) as progress:
+        progress.started("distill")
+        progress.line("distill", "warning: the student is larger than the teacher: 20 parameters against [10].")
+        progress.line("distill", "no warning: all is well")
+    lines = screen.getvalue().splitlines()
+    assert lines[1:] == ["! distill: the student is larger than the teacher: 20 parameters against [10]."]

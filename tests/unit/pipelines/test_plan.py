@@ -27,6 +27,16 @@ def test_a_recipe_takes_the_settings_of_the_step_with_its_method() -> None:
     ]
 
 
+def test_a_later_distill_has_no_new_student_whatever_the_step_is_set_to() -> None:
+    configs = resolve("quick", None, ["distill.width=0.25", "distill.start=random"])
+    plan = read_plan(configs, "none", ["distill > prune:l1", "prune:l1 > distill"])
+    assert "width" not in plan.candidates["recipe-1"][0].overrides
+    overrides = plan.candidates["recipe-2"][1].overrides
+    assert {name: overrides[name] for name in ("width", "start", "student_network")} == {
+        "width": 0.5, "start": "auto", "student_network": ""
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("candidates", "recipes", "rule"),
     [
