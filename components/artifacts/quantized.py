@@ -47,10 +47,9 @@ class QuantizedTensor:
 
 @dataclasses.dataclass(frozen=True)
 class CodebookTensor:
-    """A weight whose elements share a few values: value = codebook[integer + number of negative values].
+    """A weight whose elements share a few values: value = codebook[integer + offset].
 
     ``integers`` is int8, shaped like the weight. ``codebook`` is float32 [K], strictly ascending, 2 <= K <= 2^bits.
-    Integers count from the first value that is not negative, so a zero in the codebook is the integer 0.
     """
 
     integers: Tensor
@@ -72,22 +71,30 @@ class CodebookTensor:
         # NaN compares false, so it is caught here too.
         if not (self.codebook.diff() > 0).all() or not torch.isfinite(self.codebook).all():
             raise ValueError("a codebook must be finite and strictly ascending, but is not.")
-        low, high = -self.negatives, len(self.codebook) - 1 - self.negatives
+        low, high = -self.offset, len(self.codebook) - 1 - self.offset
         if self.integers.dtype != torch.int8 or self.integers.min() < low or self.integers.max() > high:
             raise ValueError(f"integers into this codebook must be int8 within [{low}, {high}].")
 
     @property
-    def negatives(self) -> int:
-        """How many values of the codebook are negative; its zero, if there is one, follows them."""
-        return int((self.codebook < 0).sum())
+    def offset(self) -> int:
+        """The place in the codebook of the integer 0: that of the first value that is not negative.
+
+        So zero, where it is a value, is the integer 0, unless more than 128 of 256 values lie on one side of it.
+        """
+        return codebook_offset(self.codebook)
 
     def dequantize(self) -> Tensor:
         """Return the float32 weight that the integers stand for."""
-        return self.codebook[self.integers.long() + self.negatives]
+        return self.codebook[self.integers.long() + self.offset]
 
     def describe(self) -> dict[str, Any]:
         """Return what model.json says of this tensor."""
         return {"scheme": "codebook", "bits": self.bits}
+
+
+def codebook_offset(codebook: Tensor) -> int:
+    """Return which value of an ascending codebook is the integer 0 of a CodebookTensor."""
+    return min(max(int((codebook < 0).sum()), len(codebook) - 128), 128)
 
 
 @dataclasses.dataclass(frozen=True)

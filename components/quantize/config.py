@@ -5,7 +5,7 @@ import dataclasses
 from components.config import option
 from components.training.settings import TrainingConfig
 
-METHODS = ("static", "weight_only")
+METHODS = ("codebook", "static", "weight_only")
 GRANULARITIES = ("channel", "tensor")
 CALIBRATIONS = ("minmax", "percentile")
 
@@ -20,7 +20,9 @@ class QuantizeConfig(TrainingConfig):
     )
     learning_rate: float = option(0.01, "peak learning rate of that training", interval="(0, 100]")
     method: str = option(
-        "static", "static computes on integers; weight_only stores weights in few bits", choices=METHODS
+        "static",
+        "static computes on integers; weight_only stores weights in few bits; codebook lets them share 2^bits values",
+        choices=METHODS,
     )
     bits: int = option(8, "bits per weight", interval="[2, 8]")
     granularity: str = option("channel", "one scale per output channel or per tensor", choices=GRANULARITIES)

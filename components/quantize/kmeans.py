@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-BINS = 1024  # distinct values up to which the optimum is exact; more are first gathered in as many quantile bins
+BINS = 512  # distinct values up to which the optimum is exact; more are first gathered in as many quantile bins
 
 
 def optimal_centroids(values_N: Floats, count: int) -> Floats:
@@ -38,9 +38,7 @@ def _optimum(values_B: Floats, weight_B: Floats, count: int) -> Floats:
     """Return the centroids of the best split of ascending, weighted values into ``count`` runs."""
     size = len(values_B)
     values_B = values_B - (offset := float(np.average(values_B, weights=weight_B)))
-    mass, first, second = (
-        np.concatenate(([0.0], np.cumsum(weight_B * values_B**power))) for power in range(3)
-    )
+    mass, first, second = (np.concatenate(([0.0], np.cumsum(weight_B * values_B**power))) for power in range(3))
     # cost_SE[s, e]: squared error of the run of values s..e-1 about its mean.
     starts, ends = np.arange(size)[:, None], np.arange(1, size + 1)[None, :]
     run_mass = np.where(ends > starts, mass[ends] - mass[starts], 1.0)

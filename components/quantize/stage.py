@@ -8,7 +8,7 @@ from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
 from components.measuring.accuracy import accuracy, predict
-from components.quantize import static, weight_only
+from components.quantize import codebook, static, weight_only
 from components.quantize.config import QuantizeConfig
 from components.quantize.layers import float_layers, weight_errors
 from components.quantize.request import Request
@@ -18,6 +18,7 @@ from components.training.loop import cross_entropy
 from components.training.run import Loss
 
 METHODS: dict[str, Callable[[Model, Request], Model]] = {
+    "codebook": codebook.apply,
     "static": static.apply,
     "weight_only": weight_only.apply,
 }
@@ -99,4 +100,6 @@ def _mean_bits(model: Model) -> float:
 def _summary(config: QuantizeConfig) -> str:
     if config.method == "static":
         return f"quantize to {config.bits}-bit weights and 8-bit activations ({config.calibration})"
+    if config.method == "codebook":
+        return f"share {2**config.bits} values per layer" + (" and train them" if config.fine_tune else "")
     return f"quantize weights to {config.bits} bits per {config.granularity}"

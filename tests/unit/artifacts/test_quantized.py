@@ -49,13 +49,14 @@ def test_the_description_says_the_granularity(shape, scales, granularity):
     assert described == {"scheme": "uniform", "bits": 4, "granularity": granularity, "symmetric": True}
 
 
-def test_a_codebook_counts_from_its_first_value_that_is_not_negative():
+def test_a_codebook_counts_from_its_first_value_that_is_not_negative_where_int8_allows():
     codebook = torch.tensor([-0.75, -0.5, 0.0, 0.25])
     tensor = CodebookTensor(torch.tensor([[-2, -1], [0, 1]], dtype=torch.int8), codebook, 2)
     assert torch.equal(tensor.dequantize(), torch.tensor([[-0.75, -0.5], [0.0, 0.25]]))
     assert tensor.describe() == {"scheme": "codebook", "bits": 2}
-    full = CodebookTensor(torch.tensor([-128, 127], dtype=torch.int8), torch.arange(-128.0, 128.0), 8)
-    assert full.dequantize().tolist() == [-128.0, 127.0]
+    for first in (-300.0, -200.0, -128.0, -50.0, 3.0):
+        full = CodebookTensor(torch.tensor([-128, 127], dtype=torch.int8), torch.arange(first, first + 256), 8)
+        assert full.dequantize().tolist() == [first, first + 255]
 
 
 @pytest.mark.parametrize(
