@@ -18,13 +18,14 @@ from components.measuring.accuracy import accuracy, predict
 from components.training.augment import augment
 from components.training.checkpoint import State
 from components.training.device import choose_device, choose_memory_format, choose_precision, place
+from components.training.masking import Masking
 from components.training.objective import Objective
 from components.training.schedules import learning_rate
 from components.training.settings import TrainingConfig
 
 # Maps (logits [B, K], labels [B], normalised images [B, C, H, W]) to a scalar.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-PARTS = ("module", "average", "momentum", "objective", "objective_momentum")  # of the tensors of a checkpoint
+PARTS = ("module", "average", "momentum", "mask", "objective", "objective_momentum")  # of the tensors of a checkpoint
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -35,9 +36,15 @@ class Run:
     """A training run in progress: network, optimizer, position and curve."""
 
     def __init__(
-        self, module: nn.Module, dataset: Dataset, config: TrainingConfig, masks: Mapping[str, Tensor], loss: Loss
+        self,
+        module: nn.Module,
+        dataset: Dataset,
+        config: TrainingConfig,
+        masks: Mapping[str, Tensor],
+        loss: Loss,
+        masking: Masking | None = None,
     ) -> None:
-        self.config, self.dataset, self.loss = config, dataset, loss
+        self.config, self.dataset, self.loss, self.masking = config, dataset, loss, masking
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.memory_format = choose_memory_format(module)
@@ -45,8 +52,7 @@ class Run:
         self.forward = torch.compile(self.module) if config.compile else self.module
         self.images, self.labels = place(dataset.train, self.device)
         self.names = [name for name, _ in self.module.named_parameters()]
-        parameters = dict(self.module.named_parameters())
-        self.masks = [(parameters[name], mask.to(self.device, torch.float32)) for name, mask in masks.items()]
+        self.masks = self._placed(masks)
         self.objective = loss.to(self.device).train() if isinstance(loss, Objective) else Objective()
         self.optimizer = _optimizer([*self.module.parameters(), *self.objective.parameters()], config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
@@ -72,8 +78,8 @@ class Run:
         started, first = time.monotonic(), self.step
         self.module.train()
         while self.step < self.steps:
-            index = order[self.step * self.batch_size : (self.step + 1) * self.batch_size].to(self.images.device)
-            self.loss_sum += self._train_step(index)
+            index_B = order[self.step * self.batch_size : (self.step + 1) * self.batch_size]
+            self.loss_sum += self._train_step(index_B)
             self.step += 1
             if self.step % self.check_every == 0 or self.step == self.steps:
                 self._check_loss()
@@ -83,13 +89,14 @@ class Run:
         self.images_per_s = (self.steps - first) * self.batch_size / seconds if seconds else 0.0
         self._end_epoch()
 
-    def _train_step(self, index: Tensor) -> Tensor:
+    def _train_step(self, index_B: Tensor) -> Tensor:
         generator = _generator(self.config.seed, self.epoch, self.step, globally=True)
+        index = index_B.to(self.images.device)
         images_u8 = augment(self.images[index], self.config.augment, generator).to(self.device, non_blocking=True)
         images_BCHW = self.dataset.normalise(images_u8).contiguous(memory_format=self.memory_format)
         labels_B = self.labels[index].to(self.device, non_blocking=True)
         position = self.epoch + self.step / self.steps  # in epochs
-        self.objective.begin(index.cpu(), position / self.config.horizon)
+        self.objective.begin(index_B, position / self.config.horizon)
         rate = learning_rate(self.config, position)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -100,6 +107,7 @@ class Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
+            self._update_masks()
             self._apply_masks()
             self._update_average()
         return loss.detach()
@@ -114,9 +122,18 @@ class Run:
                 f" at learning rate {rate:.3g}; a lower learning_rate may help."
             )
 
+    def _placed(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: mask.to(self.device, torch.bool) for name, mask in masks.items()}
+
+    def _update_masks(self) -> None:
+        if self.masking is not None:
+            done = self.epoch * self.steps + self.step + 1
+            found = self.masking.update(self.module, self.masks, done, done / self.steps)
+            self.masks = self.masks if found is None else self._placed(found)
+
     def _apply_masks(self) -> None:
-        for parameter, mask in self.masks:
-            parameter.mul_(mask)
+        for name, mask in self.masks.items():
+            self.module.get_parameter(name).mul_(mask)
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, tensor.detach()) for name, tensor in self.module.state_dict().items())
@@ -164,6 +181,7 @@ class Run:
         """Return all that ``restore`` needs to go on from here."""
         tensors = {f"module.{name}": tensor.cpu() for name, tensor in self._state()}
         tensors |= {f"average.{name}": tensor.cpu() for name, tensor in self.average.items()}
+        tensors |= {f"mask.{name}": mask.cpu() for name, mask in self.masks.items()}
         tensors |= {f"objective.{name}": tensor.detach().cpu() for name, tensor in self.objective.state_dict().items()}
         for name, parameter in self._trained():
             buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
@@ -187,6 +205,7 @@ class Run:
         self.module.load_state_dict(parts["module"])
         self.average = {name: tensor.to(self.device) for name, tensor in parts["average"].items()}
         self.objective.load_state_dict(parts["objective"])
+        self.masks = self._placed(parts["mask"])
         for name, parameter in self._trained():
             if name in state.tensors:
                 buffer = torch.empty_like(parameter).copy_(state.tensors[name])
