@@ -61,6 +61,10 @@ class Group:
         """The number of channels now."""
         return len(self.scores)
 
+    def multiple(self, round_to: int) -> int:
+        """Return what counts are multiples of."""
+        return math.lcm(round_to, self.blocks)
+
 
 def total_cost(layers: Mapping[str, Layer], groups: Sequence[Group], counts: Mapping[str, int]) -> float:
     """Return what the layers would cost if each group kept ``counts[group.name]`` channels."""
@@ -133,7 +137,7 @@ def _count(group: Group, ratio: float, threshold: float, scope: str, round_to: i
         count = (1.0 - ratio) * group.original
     else:
         count = float((_relative(group) >= threshold).sum())
-    return allowed(count, group.channels, math.lcm(round_to, group.blocks))
+    return allowed(count, group.channels, group.multiple(round_to))
 
 
 def _restore(

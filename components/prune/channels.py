@@ -7,18 +7,20 @@ make up for the loss.
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from components.prune.allocation import Group, Layer, Part, choose_counts, smallest_counts, total_cost
+from components.prune.allocation import Cost, Group, Layer, Part, choose_counts, smallest_counts, total_cost
 from components.prune.costs import layer_costs
 from components.prune.dependencies import ChannelGroup, Member, find_groups, input_slices
 from components.prune.method import Masks, Method
-from components.prune.reconstruction import reconstruct
+from components.prune.reconstruction import IMAGES, reconstruct
 from components.prune.request import Request
 from components.prune.surgery import remove
+from components.prune.timing import Timing
 
 # The score of each channel, [channels], of every group by name; the lowest go first.
 Score = Callable[[nn.Module, Mapping[str, ChannelGroup]], Mapping[str, Tensor]]
@@ -41,62 +43,90 @@ def prepare(module: nn.Module, request: Request, score: Score) -> Method:
 
 
 class ChannelPruner(Method):
-    """Prunes one network step by step; remembers what it was at first."""
+    """Prunes one network step by step; remembers what it was at first.
+
+    Attributes:
+        original: channels of the unpruned network, by group.
+        whole: what the unpruned network costs, in the units of ``config.target``.
+        timing: the latencies measured, where they are the target.
+    """
 
     def __init__(self, module: nn.Module, request: Request, score: Score) -> None:
         self.module, self.request, self.config, self.score = module, request, request.config, score
-        self.groups: dict[str, ChannelGroup] | None = None
-        self.original = {name: group.channels for name, group in self._groups().items()}
-        self.whole = total_cost(self._layer_costs(), [], {})
-
-    def check(self) -> None:
-        """Raise ValueError unless the whole request can be met."""
+        self._found: dict[str, ChannelGroup] | None = None
+        self.original = {name: group.channels for name, group in self.groups().items()}
         if not self.original:
             raise ValueError("a network must have channels to remove, but its outputs and exclude leave none.")
-        groups = self._described({name: torch.zeros(count) for name, count in self.original.items()}, 1.0)
+        self.timing: Timing | None = None
+        if self.config.target == "latency":
+            self.timing = Timing(module, request.image_shape, self.config.latency_batch_size, request.checkpoint)
+        self.whole = 1.0 if self.timing else total_cost(self._layer_costs(), [], {})
+        self.closest = ""
+
+    def check(self) -> None:
+        """Raise ValueError unless the whole request can be met; a latency is known only when it is measured."""
+        groups = self.described({name: torch.zeros(count) for name, count in self.original.items()}, 1.0)
         smallest = smallest_counts(groups, self.config.round_to)
-        least = total_cost(self._layer_costs(), groups, smallest)
+        least = 0.0 if self.timing else self.cost(groups)(smallest)
         if least > (1.0 - self.config.sparsity) * self.whole:
-            whole = [f"{group.name} ({group.channels})" for group in groups if smallest[group.name] == group.channels]
+            fixed = [f"{group.name} ({group.channels})" for group in groups if smallest[group.name] == group.channels]
             raise ValueError(
                 f"sparsity must be at most {1.0 - least / self.whole:.4f} of the {self.config.target} of this network"
                 f" (round_to {self.config.round_to}, layers {self.config.layers!r}, exclude {self.config.exclude!r}),"
-                f" but got {self.config.sparsity}; all of their channels keep {', '.join(whole) or 'no layers'}."
+                f" but got {self.config.sparsity}; all of their channels keep {', '.join(fixed) or 'no layers'}."
             )
 
     def step(self, share: float) -> Masks:
         """Remove a share of what is asked for."""
-        scores = self.score(self.module, self._groups())
-        groups = self._described(scores, share)
-        counts = choose_counts(
-            groups,
-            functools.partial(total_cost, self._layer_costs(), groups),
-            (1.0 - share * self.config.sparsity) * self.whole,
-            scope=self.config.scope,
-            round_to=self.config.round_to,
-        )
+        scores = self.score(self.module, self.groups())
+        groups = self.described(scores, share)
+        budget = (1.0 - share * self.config.sparsity) * self.whole
+        cost = self.cost(groups)
+        counts = choose_counts(groups, cost, budget, scope=self.config.scope, round_to=self.config.round_to)
+        self.note(cost(counts), share)
         self.shrink(scores, counts)
         return self.request.masks(self.module)
 
+    def note(self, cost: float, share: float) -> None:
+        """Remember whether the last step reached its part of the request."""
+        wanted = (1.0 - share * self.config.sparsity) * self.whole
+        self.closest = ""
+        if share == 1.0 and cost > wanted:
+            self.closest = (
+                f"sparsity {self.config.sparsity} of the {self.config.target} was not reached: the closest has"
+                f" {1.0 - cost / self.whole:.4f} (round_to {self.config.round_to})."
+            )
+
+    def shortfall(self) -> str:
+        """Say how far the request was met where it was not."""
+        return self.closest
+
+    def details(self) -> dict[str, Any]:
+        """Return the latencies measured, if any."""
+        if self.timing is None:
+            return {}
+        rows = [{"channels": dict(key), "latency_ratio": ratio} for key, ratio in self.timing.ratios.items()]
+        return {"latency": {"unpruned_ms": self.timing.unpruned_ms, "rows": rows}}
+
     def shrink(self, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
         """Remove the channels with the lowest ``scores`` until every group has as many as ``counts`` says."""
-        groups = self._groups()
-        removed = {name: groups[name].lowest(scores[name], count) for name, count in counts.items()}
-        before = copy.deepcopy(self.module) if self.config.reconstruct else None
-        kept_outputs = remove(groups, removed)
-        self.groups = None
-        if before is not None and kept_outputs:
-            reconstruct(self.module, before, kept_outputs, self.request)
+        shrink(self.module, self.groups(), lowest(self.groups(), scores, counts), self.request)
+        self._found = None
 
-    def _groups(self) -> dict[str, ChannelGroup]:
-        if self.groups is None:
-            self.groups = find_groups(self.module, self.request.image_shape, self.request.excluded)
-        return self.groups
+    def groups(self) -> dict[str, ChannelGroup]:
+        """Return the groups of the network as it stands."""
+        if self._found is None:
+            self._found = find_groups(self.module, self.request.image_shape, self.request.excluded)
+        return self._found
 
-    def _layer_costs(self) -> dict[str, Layer]:
-        return layer_costs(self.module, self.config.target, self.request.image_shape, self.original)
+    def cost(self, groups: Sequence[Group]) -> Cost:
+        """Return what the network would cost by the channels of each group."""
+        if self.timing is not None:
+            return functools.partial(self.timing.ratio, self.module, self.groups())
+        return functools.partial(total_cost, self._layer_costs(), groups)
 
-    def _described(self, scores: Mapping[str, Tensor], share: float) -> list[Group]:
+    def described(self, scores: Mapping[str, Tensor], share: float) -> list[Group]:
+        """Return the groups as the allocation takes them."""
         return [
             Group(
                 name=name,
@@ -106,8 +136,11 @@ class ChannelPruner(Method):
                 sparsity=self._own_sparsity(group, share),
                 blocks=group.blocks,
             )
-            for name, group in self._groups().items()
+            for name, group in self.groups().items()
         ]
+
+    def _layer_costs(self) -> dict[str, Layer]:
+        return layer_costs(self.module, self.config.target, self.request.image_shape, self.original)
 
     def _own_sparsity(self, group: ChannelGroup, share: float) -> float | None:
         fractions = self.request.fractions
@@ -118,10 +151,42 @@ class ChannelPruner(Method):
         return share * next(iter(given.values())) if given else None
 
 
-def weight_slices(member: Member) -> Tensor:
-    """Return what each entry of a member's side has of the layer's weight, [entries, ...]."""
+def shrink(
+    module: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    removed: Mapping[str, Tensor],
+    request: Request,
+    *,
+    images: int = IMAGES,
+) -> None:
+    """Remove channels of ``module``, in place, and let the others make up for them.
+
+    Args:
+        module: the network.
+        groups: its groups.
+        removed: the channels that leave, by group.
+        request: says whether to reconstruct, and from which images.
+        images: how many of them.
+    """
+    before = copy.deepcopy(module) if request.config.reconstruct else None
+    kept_outputs = remove(module, groups, removed)
+    if before is not None and kept_outputs:
+        reconstruct(module, before, kept_outputs, request, images=images)
+
+
+def lowest(
+    groups: Mapping[str, ChannelGroup], scores: Mapping[str, Tensor], counts: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Return the channels with the lowest scores, so that each group in ``counts`` keeps as many."""
+    return {name: groups[name].lowest(scores[name], count) for name, count in counts.items()}
+
+
+def weight_slices(member: Member, weight: Tensor | None = None) -> Tensor:
+    """Return what each entry of a member's side has of the layer's weight, or of a tensor like it, [entries, n]."""
     assert isinstance(member.layer, nn.Conv2d | nn.Linear)
-    return member.layer.weight if member.output else input_slices(member.layer)
+    weight = (member.layer.weight if weight is None else weight).detach()
+    groups = member.layer.groups if isinstance(member.layer, nn.Conv2d) else 1
+    return (weight if member.output else input_slices(weight, groups)).flatten(1)
 
 
 def by_channel(member: Member, values: Tensor) -> Tensor:
@@ -134,7 +199,7 @@ def sum_over_members(group: ChannelGroup, value: Callable[[Tensor], Tensor]) -> 
     total = torch.zeros(group.channels)
     for member in group.members:
         if isinstance(member.layer, nn.Conv2d | nn.Linear):
-            total += by_channel(member, value(weight_slices(member).detach().flatten(1)))
+            total += by_channel(member, value(weight_slices(member)))
     return total
 
 

@@ -1,4 +1,4 @@
-"""What each layer of a network costs in terms of its channel counts: MACs, parameters or channels."""
+"""What each layer of a network costs in terms of its channel counts: MACs, parameters, bytes or channels."""
 
 import math
 from collections.abc import Iterable
@@ -16,24 +16,28 @@ def layer_costs(
 
     Args:
         module: the network.
-        target: ``macs``, ``parameters`` or ``channels``; the last counts the channels of each group once.
+        target: ``macs``, ``parameters``, ``bytes`` (of parameters and running statistics) or ``channels``;
+            the last counts the channels of each group once.
         image_shape: shape of one image, (C, H, W).
         roots: the layers that the groups are named after.
     """
     if target == "channels":
         return {name: Layer(module.get_parameter(f"{name}.weight").shape[0], 1, 0.0, 1.0) for name in roots}
     macs = count_macs(module, image_shape) if target == "macs" else {}
+    size = 4.0 if target == "bytes" else 1.0  # float32
     costs = {}
     for name, layer in module.named_modules():
-        own = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
         if isinstance(layer, nn.Conv2d | nn.Linear):
             outputs, inputs, *taps = layer.weight.shape
-            size = math.prod(taps)
             if target == "macs":  # every weight is used once at each position of the output
-                costs[name] = Layer(outputs, inputs, size * macs[name] / layer.weight.numel(), 0.0)
+                costs[name] = Layer(outputs, inputs, math.prod(taps) * macs[name] / layer.weight.numel(), 0.0)
             else:
-                costs[name] = Layer(outputs, inputs, size, float(layer.bias is not None))
-        elif own and target == "parameters":
-            outputs = len(next(layer.parameters(recurse=False)))
-            costs[name] = Layer(outputs, 1, 0.0, own / outputs)
+                costs[name] = Layer(outputs, inputs, size * math.prod(taps), size * float(layer.bias is not None))
+        elif target != "macs":
+            own = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+            if target == "bytes":
+                own += sum(buffer.numel() for buffer in layer.buffers(recurse=False) if buffer.ndim)
+            if own:
+                outputs = len(next(layer.parameters(recurse=False)))
+                costs[name] = Layer(outputs, 1, 0.0, size * own / outputs)
     return costs

@@ -266,16 +266,16 @@ def _shuffle(module: nn.Module, group: ChannelGroup, generator: torch.Generator)
                 if tensor.ndim:
                     tensor[here] = tensor[there].clone()
         else:
-            slices = input_slices(layer).clone()
+            assert isinstance(layer, WEIGHTED)
+            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            slices = input_slices(layer.weight, groups).clone()
             slices[here] = slices[there].clone()
-            layer.weight.copy_(weight_from_inputs(slices, getattr(layer, "groups", 1)))
+            layer.weight.copy_(weight_from_inputs(slices, groups))
 
 
-def input_slices(layer: nn.Module) -> Tensor:
-    """Return the weights by input: weight [O, I / G, ...] -> [I, O / G, ...]."""
-    assert isinstance(layer, WEIGHTED)
-    blocks = layer.weight.unflatten(0, (getattr(layer, "groups", 1), -1))  # [G, O / G, I / G, ...]
-    return blocks.transpose(1, 2).flatten(0, 1)
+def input_slices(weight: Tensor, groups: int) -> Tensor:
+    """Return a weight by input: [O, I / G, ...] -> [I, O / G, ...]."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def weight_from_inputs(slices: Tensor, groups: int) -> Tensor:

@@ -29,7 +29,7 @@ def score(module: nn.Module, groups: Mapping[str, ChannelGroup]) -> dict[str, Te
         total = torch.zeros(group.channels)
         for member in group.members:
             if member.output and isinstance(member.layer, WEIGHTED):
-                filters = channels.weight_slices(member).detach().flatten(1)
+                filters = channels.weight_slices(member)
                 total += channels.by_channel(member, torch.cdist(filters, filters).sum(1))
         scores[name] = total
     return scores

@@ -25,7 +25,9 @@ BATCH = 250
 
 
 @torch.no_grad()
-def reconstruct(module: nn.Module, before: nn.Module, kept_outputs: Mapping[str, Tensor], request: Request) -> None:
+def reconstruct(
+    module: nn.Module, before: nn.Module, kept_outputs: Mapping[str, Tensor], request: Request, *, images: int = IMAGES
+) -> None:
     """Fit the weights of every layer of ``module`` to the outputs of ``before``, in place, one after the other.
 
     Left as they are: convolutions in groups, whose channels see as much as before, and layers whose zeros an
@@ -36,14 +38,15 @@ def reconstruct(module: nn.Module, before: nn.Module, kept_outputs: Mapping[str,
         before: the network before.
         kept_outputs: by layer that lost outputs, those that are left.
         request: gives the images, drawn from the training split, and the seed.
+        images: how many at most; with fewer, fewer equations.
 
     Source: He et al. 2017 (channel pruning), section 3.1, equation 5, and section 3.2 (outputs of the network
     before pruning, inputs of the pruned one). Deviation: a ridge towards the weights as they are.
     """
-    images_NCHW = _images(module, request.dataset, request.config.seed)
+    images_NCHW = _images(module, request.dataset, images, request.config.seed)
     masked = {name.rpartition(".")[0] for name in request.masked}
     layers = {name: layer for name, layer in module.named_modules() if name not in masked and _can_solve(layer)}
-    sampler = Sampler(len(images_NCHW), request.config.seed)
+    sampler = Sampler(len(images_NCHW), ROWS * images // IMAGES, request.config.seed)
     device = request.device
     wanted = _outputs(before.to(device).eval(), list(layers), images_NCHW.to(device), sampler)
     for name, kept in kept_outputs.items():
@@ -60,20 +63,23 @@ def _can_solve(layer: nn.Module) -> bool:
 
 
 class Sampler:
-    """Chooses the same positions of a layer's outputs every time, different ones in every image."""
+    """Chooses positions of a layer's outputs: others in every image, the same ones every time."""
 
-    def __init__(self, images: int, seed: int) -> None:
-        self.images, self.seed = images, seed
+    def __init__(self, images: int, rows: int, seed: int) -> None:
+        self.images, self.rows, self.seed = images, rows, seed
+        self.chosen: dict[int, Tensor] = {}
 
     def positions(self, length: int) -> Tensor:
         """Return positions [N, P] in [0, length), without repetition within an image."""
-        count = min(length, max(1, ROWS // self.images))
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.rand(self.images, length, generator=generator).argsort(1)[:, :count]
+        if length not in self.chosen:
+            count = min(length, max(1, self.rows // self.images))
+            generator = torch.Generator().manual_seed(self.seed)
+            self.chosen[length] = torch.rand(self.images, length, generator=generator).topk(count, dim=1).indices
+        return self.chosen[length]
 
 
-def _images(module: nn.Module, dataset: Dataset, seed: int) -> Tensor:
-    count = max(1, min(IMAGES, ELEMENTS // _largest_output(module, dataset.shape), len(dataset.train)))
+def _images(module: nn.Module, dataset: Dataset, most: int, seed: int) -> Tensor:
+    count = max(1, min(most, ELEMENTS // _largest_output(module, dataset.shape), len(dataset.train)))
     generator = torch.Generator().manual_seed(seed)
     return dataset.normalise(dataset.train.images[torch.randperm(len(dataset.train), generator=generator)[:count]])
 
@@ -190,19 +196,27 @@ def _batches(
     if isinstance(layer, nn.Linear):
         yield inputs, wanted_RO
         return
-    unknowns, length = _patches(layer, inputs[:1]).shape[1:]
-    positions_NP = sampler.positions(length).to(inputs.device)
-    images, count = max(1, ELEMENTS // (unknowns * length)), positions_NP.shape[1]
+    windows = _windows(layer, inputs)
+    positions_NP = sampler.positions(windows.shape[2] * windows.shape[3]).to(inputs.device)
+    count, unknowns = positions_NP.shape[1], layer.weight[0].numel()
+    images = max(1, ELEMENTS // (count * unknowns))
     for start in range(0, len(inputs), images):
-        index = positions_NP[start : start + images].unsqueeze(1).expand(-1, unknowns, -1)
-        patches = _patches(layer, inputs[start : start + images]).gather(2, index)
-        yield patches.transpose(1, 2).flatten(0, 1), wanted_RO[start * count : (start + images) * count]
+        chosen = positions_NP[start : start + images]
+        index = torch.arange(start, start + len(chosen), device=inputs.device).unsqueeze(1)
+        patches = windows[index, :, chosen // windows.shape[3], chosen % windows.shape[3]]
+        yield patches.flatten(2).flatten(0, 1), wanted_RO[start * count : (start + images) * count]
 
 
-def _patches(layer: nn.Conv2d, inputs_NCHW: Tensor) -> Tensor:
-    """Return what the weights are multiplied with at each position, [N, I, positions]."""
+def _windows(layer: nn.Conv2d, inputs_NCHW: Tensor) -> Tensor:
+    """Return a view of what the weights are multiplied with at each output, [N, C, outH, outW, kH, kW]."""
     assert not isinstance(layer.padding, str)
-    return F.unfold(inputs_NCHW, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    vertical, horizontal = layer.padding
+    windows = F.pad(inputs_NCHW, (horizontal, horizontal, vertical, vertical))
+    for axis, (kernel, dilation, stride) in enumerate(
+        zip(layer.kernel_size, layer.dilation, layer.stride, strict=True), start=2
+    ):
+        windows = windows.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    return windows
 
 
 def _norms_after(module: nn.Module) -> dict[str, nn.Module]:

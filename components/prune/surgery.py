@@ -13,25 +13,24 @@ from components.prune.dependencies import ChannelGroup, input_slices, is_depthwi
 
 
 @torch.no_grad()
-def remove(groups: Mapping[str, ChannelGroup], removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Remove channels from the layers of ``groups``, in place.
 
     Args:
-        groups: as found in the network as it stands; afterwards their tables no longer fit it.
+        module: the network.
+        groups: as found in the network, or in one of the same shapes; afterwards their tables no longer fit it.
         removed: the channels [n] to remove from each group, by name.
 
     Returns:
         The outputs kept of every layer that lost some, by module name, in order.
     """
-    layers: dict[str, nn.Module] = {}
     leaving: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
     for name, channels in removed.items():
         for member in groups[name].members if len(channels) else ():
-            layers[member.name] = member.layer
             leaving[member.name, member.output].append(member.entries[channels].flatten())
     kept_outputs = {}
     for (name, output), parts in leaving.items():
-        layer = layers[name]
+        layer = module.get_submodule(name)
         kept = torch.ones(side_length(layer, output=output), dtype=torch.bool)
         kept[torch.cat(parts)] = False
         index = kept.nonzero().flatten()
@@ -72,8 +71,8 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
 
 def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
     assert isinstance(layer, nn.Conv2d | nn.Linear)
-    slices = input_slices(layer).index_select(0, index)
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    slices = input_slices(layer.weight, groups).index_select(0, index)
     layer.weight = _parameter(weight_from_inputs(slices, groups), layer.weight)
     if isinstance(layer, nn.Conv2d):
         layer.in_channels = len(index)

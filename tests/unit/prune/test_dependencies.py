@@ -66,7 +66,7 @@ def test_a_convolution_in_groups_loses_as_many_channels_of_each():
     scores = torch.tensor([5, 1, 2, 8, 9, 9, 9, 9, 3, 9, 9, 9, 9, 9, 9, 0]).float()
     removed = {"first": groups["first"].lowest(scores, 12), "grouped": torch.tensor([1, 6])}
     assert removed["first"].tolist() == [1, 2, 8, 15]
-    remove(groups, removed)
+    remove(module, groups, removed)
     assert module.grouped.weight.shape == (6, 6, 3, 3)
     assert (module.grouped.in_channels, module.grouped.out_channels, module.grouped.groups) == (12, 6, 2)
     with torch.no_grad():
@@ -96,6 +96,6 @@ def test_a_network_that_does_not_run_is_named_with_the_last_layer_that_did():
 def test_frozen_parameters_are_traced_and_stay_frozen():
     module = Grouped().requires_grad_(False)
     groups = find_groups(module, SHAPE)
-    remove(groups, {"third": torch.tensor([0])})
+    remove(module, groups, {"third": torch.tensor([0])})
     assert set(groups) == {"first", "grouped", "third"}
     assert not any(parameter.requires_grad for parameter in module.parameters())

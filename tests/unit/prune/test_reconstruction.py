@@ -2,6 +2,7 @@ import copy
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from components.prune import reconstruction
@@ -22,7 +23,9 @@ def request(**values):
 def shrink(module, removed, asked):
     """Remove channels and reconstruct; returns the network before."""
     before = copy.deepcopy(module)
-    kept = remove(find_groups(module, DATASET.shape), {name: torch.tensor(value) for name, value in removed.items()})
+    kept = remove(
+        module, find_groups(module, DATASET.shape), {name: torch.tensor(value) for name, value in removed.items()}
+    )
     reconstruct(module, before, kept, asked)
     return before
 
@@ -68,7 +71,7 @@ def test_a_channel_that_others_can_replace_is_replaced_through_norms_and_a_short
         before = shrink(module, {"conv1": [5]}, request())
         images = DATASET.normalise(DATASET.test.images)
         untouched = copy.deepcopy(before)
-        remove(find_groups(untouched, DATASET.shape), {"conv1": torch.tensor([5])})
+        remove(untouched, find_groups(untouched, DATASET.shape), {"conv1": torch.tensor([5])})
         lost, left = ((network(images) - before(images)).abs().max() for network in (untouched, module))
     assert module.conv2.in_channels == 5
     assert left < 0.02 * lost
@@ -112,3 +115,12 @@ def test_few_positions_of_many_images_and_the_same_every_time(monkeypatch):
         made.append(module)
     assert torch.equal(made[0][2].weight, made[1][2].weight)
     assert not torch.equal(made[0][2].weight, before[2].weight[:, [0, 3, 4, 5]])
+
+
+def test_windows_are_those_of_unfold():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 3))
+    images = torch.randn(2, 2, 9, 8)
+    windows = reconstruction._windows(layer, images)
+    expected = F.unfold(images, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    assert torch.equal(windows.permute(0, 1, 4, 5, 2, 3).flatten(1, 3).flatten(2), expected)
