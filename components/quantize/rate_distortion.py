@@ -1,0 +1,174 @@
+"""Rate-distortion optimised quantization: the smallest kz file within a bound on the accuracy lost.
+
+Every weight and bias gets the grid point that is best by squared error plus the bits it costs (see ``rate``). How
+coarse the grids are is searched: all steps are one factor times a step per tensor that its curvature gives.
+Shapes: weight [O, I, ...], bias [O].
+"""
+
+import copy
+import dataclasses
+import math
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from components.artifacts.model import Model
+from components.artifacts.packed import pack_model
+from components.measuring.accuracy import accuracy, predict
+from components.quantize.curvature import unit_steps
+from components.quantize.layers import quantizable_layers
+from components.quantize.rate_export import behind_grid, on_grids
+from components.quantize.rate_grid import RateGrid, RateObjective
+from components.quantize.request import Request
+
+FINEST, COARSEST = 2.0**-6, 2.0**4  # factors between which is searched, in root mean square weights
+HALVINGS = 9  # of that range, on a logarithmic scale, where nothing is trained
+RATE_WEIGHTS = (0.1, 0.3)  # squared steps that a bit is worth: tried where nothing is trained,
+TRAINED_RATE_WEIGHT = 0.6  # and where training makes up for what zeros lose
+CHOICES = 3  # of the integers, each with the rates that the last one gave
+FIRST_GAIN = 2.5  # how much coarser than without training the first trained grid is,
+GROWTH = 1.4  # and each next one while the bound holds
+FIRST_SHARE = 0.1  # of its step that the first trained grid starts from
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A quantized model with what it costs and loses."""
+
+    factor: float
+    model: Model
+    size_bytes: int
+    validation_accuracy: float
+
+
+def apply(model: Model, request: Request) -> Model:
+    """Return ``model`` with the smallest kz file found whose validation accuracy holds the config's bound.
+
+    The bound is ``max_accuracy_drop`` below the teacher's validation accuracy, or the model's own without a teacher.
+    Without ``fine_tune`` the factor is bisected. With it, ``rounds`` trainings of ``epochs`` each follow: coarser
+    grids while the bound holds, then between the last that did and the first that did not.
+
+    Raises:
+        ValueError: the model is quantized already, or no grid holds the bound.
+
+    Source: Wiedemann et al. 2020 (DeepCABAC), section 3, for the choice by distortion and rate; Becking et al. 2021
+    (ECQ) for training under it. Deviations: curvature per tensor instead of per weight; places are priced by row
+    and column, as the codec codes them.
+    """
+    if model.quantized or model.activations:
+        raise ValueError("a model must be quantized once, but this one is quantized already.")
+    if not quantizable_layers(model.module):
+        raise ValueError("quantization needs a Conv2d or Linear layer, but the network has none.")
+    config = request.config
+    reference = (request.teacher or model).module
+    lowest = _accuracy(reference, request) - config.max_accuracy_drop
+    steps = unit_steps(model.module, request.calibration_batches(), seed=config.seed)
+    weights = (TRAINED_RATE_WEIGHT,) if config.fine_tune else RATE_WEIGHTS
+    trials = [_bisect(model, request, steps, weight, lowest) for weight in weights]
+    found = [trial for trial in trials if trial is not None]
+    if config.fine_tune:
+        start = found[0].factor if found else FINEST
+        found += _train(model, request, steps, lowest, start)
+    if not found:
+        raise ValueError(
+            f"max_accuracy_drop must leave a grid that holds it, but none does at {config.max_accuracy_drop}"
+            f" (validation accuracy {lowest:.4f}); allow more, or fine_tune."
+        )
+    best = min(found, key=lambda trial: trial.size_bytes)
+    request.details["rate_distortion"] = {
+        "lowest_validation_accuracy": lowest,
+        "validation_accuracy": best.validation_accuracy,
+        "size_bytes": best.size_bytes,
+        "factor": best.factor,
+    }
+    return best.model
+
+
+def _bisect(model: Model, request: Request, steps: dict[str, float], rate_weight: float, lowest: float) -> Trial | None:
+    """Return the coarsest quantization without training that holds the bound, if any does."""
+    low, high = math.log2(FINEST), math.log2(COARSEST)
+    best = None
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        module = copy.deepcopy(model.module).eval()
+        install(module, steps, rate_weight)
+        _coarsen(module, 2.0**middle, steps)
+        trial = _trial(2.0**middle, model, module, request, choices=CHOICES)
+        if trial.validation_accuracy >= lowest:
+            low, best = middle, trial
+        else:
+            high = middle
+    return best
+
+
+def _train(model: Model, request: Request, steps: dict[str, float], lowest: float, start: float) -> list[Trial]:
+    """Return the trained quantizations that hold the bound; each training goes on from the coarsest before that did."""
+    module = copy.deepcopy(model.module)
+    install(module, steps, TRAINED_RATE_WEIGHT)
+    held: list[Trial] = []
+    factor, broken = start * FIRST_GAIN, math.inf
+    before = factor * FIRST_SHARE
+    masks = {behind_grid(name): mask for name, mask in model.masks().items()}
+    for number in range(1, request.config.rounds + 1):
+        tried = copy.deepcopy(module)
+        _coarsen(tried, factor, steps)
+        objective = RateObjective(request.loss, grids(tried).values(), min(1.0, before / factor))
+        request.train(tried, f"rate-{number}", loss=objective, masks=masks)
+        _coarsen(tried, factor, steps)
+        trial = _trial(factor, model, tried, request, choices=1)
+        holds = trial.validation_accuracy >= lowest
+        print(
+            f"round {number}/{request.config.rounds} factor={factor:.3f} size_bytes={trial.size_bytes}"
+            f" validation_accuracy={trial.validation_accuracy:.4f} ({'holds' if holds else 'breaks'} {lowest:.4f})"
+        )
+        if holds:
+            held.append(trial)
+            module, before = tried, factor
+            factor = factor * GROWTH if math.isinf(broken) else math.sqrt(factor * broken)
+        else:
+            broken = factor
+            # Even where none has held, what was learnt is kept: the next grid is finer.
+            module, before = (module, before) if held else (tried, factor)
+            factor = math.sqrt(held[-1].factor * broken) if held else factor / GROWTH
+    return held
+
+
+def install(module: nn.Module, steps: dict[str, float], rate_weight: float) -> None:
+    """Put a grid on every weight and bias that ``steps`` names, in place."""
+    for name in steps:
+        owner, _, kind = name.rpartition(".")
+        grid = RateGrid(module.get_parameter(name), 1.0, rate_weight)
+        # Unsafe skips a forward pass on the weight, which would do no harm.
+        parametrize.register_parametrization(module.get_submodule(owner), kind, grid, unsafe=True)
+
+
+def grids(module: nn.Module) -> dict[str, RateGrid]:
+    """Return the grids that ``install`` put on ``module``, by parameter name."""
+    return {
+        name.replace("parametrizations.", "").removesuffix(".0"): grid
+        for name, grid in module.named_modules()
+        if isinstance(grid, RateGrid)
+    }
+
+
+def _coarsen(module: nn.Module, factor: float, steps: dict[str, float]) -> None:
+    """Set the steps of all grids; those of biases are powers of two, and those of weights bfloat16, to be short."""
+    for name, grid in grids(module).items():
+        step = factor * steps[name]
+        grid.step = 2.0 ** round(math.log2(step)) if name.endswith("bias") else _short(step)
+        grid.share = 1.0
+
+
+def _short(value: float) -> float:
+    return float(torch.tensor(value).bfloat16())
+
+
+def _trial(factor: float, model: Model, module: nn.Module, request: Request, *, choices: int) -> Trial:
+    quantized = on_grids(model, module, grids(module), choices)
+    return Trial(factor, quantized, len(pack_model(quantized)), _accuracy(quantized.module, request))
+
+
+def _accuracy(module: nn.Module, request: Request) -> float:
+    split = request.dataset.validation
+    return accuracy(predict(module, split, request.dataset), split.labels)

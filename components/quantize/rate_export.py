@@ -1,0 +1,93 @@
+"""From a network whose parameters lie on grids to a quantized model, batch norms folded.
+
+Shapes: weight [O, I, ...] -> scale [1], or [O] where a batch norm is folded in; bias [O].
+"""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from components.artifacts.fold import fold_batch_norms, foldable_norms
+from components.artifacts.model import Model
+from components.artifacts.quantized import QuantizedTensor
+from components.quantize.rate_grid import RateGrid
+
+BIAS_STEPS = 16  # steps to the root mean square of a bias that was not trained on a grid
+
+
+def on_grids(model: Model, trained: nn.Module, grids: Mapping[str, RateGrid], choices: int) -> Model:
+    """Return ``model`` with the values of ``trained`` and integers for the parameters that ``grids`` names.
+
+    A batch norm behind a layer becomes one scale per channel, as bfloat16, and a bias. Such biases and the parameters
+    of norms that stay are rounded; biases with grids lie on powers of two already, which the kz file holds as integers.
+
+    Args:
+        model: gives the structure, without grids; it is left as it was.
+        trained: the same network with grids.
+        grids: those of ``trained``, by parameter name.
+        choices: how often each chooses its integers (see ``RateGrid.integers``).
+    """
+    state = trained.state_dict()
+    integers = {
+        name: grid.integers(trained.get_parameter(behind_grid(name)).detach(), choices) for name, grid in grids.items()
+    }
+    steps = {name: grid.step for name, grid in grids.items()}
+    module = copy.deepcopy(model.module).eval()
+    # Not remove_parametrizations: it changes the class, which copies of ``trained`` share.
+    module.load_state_dict(
+        {name: integers[name] * steps[name] if name in integers else state[name] for name in module.state_dict()}
+    )
+    norms = foldable_norms(module)
+    factors = {name: _factor(module.get_submodule(norm)) for name, norm in norms.items()}
+    folded = fold_batch_norms(module)
+    quantized = {
+        name: _scaled(tensor, steps[name], factors.get(name.removesuffix(".weight")))
+        for name, tensor in integers.items()
+        if name.endswith("weight")
+    }
+    with torch.no_grad():
+        for name, parameter in folded.named_parameters():
+            if name in quantized:
+                parameter.copy_(quantized[name].dequantize())
+            elif name not in integers or name.removesuffix(".bias") in norms:
+                parameter.copy_(_rounded(parameter, is_bias=name.removesuffix(".bias") in norms))
+    for buffer in folded.buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(buffer.bfloat16())
+    masked = tuple(name for name in model.masked if name in quantized or name in dict(folded.named_parameters()))
+    return dataclasses.replace(model, module=folded, quantized=quantized, masked=masked)
+
+
+def behind_grid(name: str) -> str:
+    """Return the name of the parameter that a grid quantizes."""
+    owner, _, kind = name.rpartition(".")
+    return f"{owner}.parametrizations.{kind}.original"
+
+
+def _factor(norm: nn.Module) -> Tensor:
+    """Return what a batch norm multiplies each channel by, [O]."""
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_var is not None
+    factor_O = (norm.running_var.double() + norm.eps).rsqrt()
+    return factor_O if norm.weight is None else factor_O * norm.weight.detach().double()
+
+
+def _scaled(integers: Tensor, step: float, factor_O: Tensor | None) -> QuantizedTensor:
+    scale = torch.tensor([step], dtype=torch.float64) if factor_O is None else step * factor_O.abs()
+    if factor_O is not None:
+        # A scale stays positive; where the norm turns a channel around, its integers are.
+        integers = integers * torch.where(factor_O < 0, -1.0, 1.0).reshape(-1, *[1] * (integers.ndim - 1))
+    bits = max(2, math.ceil(math.log2(float(integers.abs().max()) + 1)) + 1)
+    return QuantizedTensor((integers + 0.0).to(torch.int8), scale.bfloat16().float(), bits)
+
+
+def _rounded(parameter: Tensor, *, is_bias: bool) -> Tensor:
+    """Return a bias on a grid of a power of two, and anything else as bfloat16 holds it."""
+    size = float(parameter.detach().square().mean().sqrt()) / BIAS_STEPS
+    if not is_bias or not size:
+        return parameter.detach().bfloat16().float()
+    step = 2.0 ** round(math.log2(size))
+    return torch.round(parameter.detach() / step) * step + 0.0

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from components.artifacts.codec_integers import encode_integers
+from components.quantize.rate import Rates, best_integers, initial_rates, measure_rates
+
+
+def cost(integers, steps, rates, weight):
+    """Return squared error plus priced bits of every element."""
+    magnitude = integers.abs()
+    bits = rates.row + rates.column + rates.base + rates.slope * (magnitude - 1)
+    return (steps - integers) ** 2 + torch.where(magnitude > 0, weight * bits, torch.zeros(()))
+
+
+def sparse_integers(rows, columns, density, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    row_R1 = torch.rand(rows, 1, generator=generator).square() * 3
+    column_1C = torch.rand(1, columns, generator=generator).square() * 3
+    kept_RC = torch.rand(rows, columns, generator=generator) < density * row_R1 * column_1C
+    return (torch.randn(rows, columns, generator=generator) * 2).round() * kept_RC
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 1.0])
+def test_no_integer_is_better(weight):
+    rates = measure_rates(sparse_integers(20, 30, 0.2))
+    steps = torch.randn(20, 30, generator=torch.Generator().manual_seed(1)) * 3
+    chosen = best_integers(steps, rates, weight, 10)
+    candidates = torch.arange(-10.0, 11.0).reshape(-1, 1, 1).expand(-1, 20, 30)
+    least = cost(candidates, steps, rates, weight).min(0).values
+    assert torch.allclose(cost(chosen, steps, rates, weight), least, atol=1e-5)
+
+
+def test_where_bits_are_free_the_nearest_integer_is_taken():
+    steps = torch.randn(8, 8, generator=torch.Generator().manual_seed(1)) * 3
+    free = Rates(torch.full((8, 1), -100.0), torch.zeros(1, 8), torch.tensor(0.0), torch.tensor(0.0))
+    nearest = steps.round()
+    chosen = best_integers(steps, free, 0.0, 127)
+    # Without a price, zero and the smallest magnitude tie at one half only.
+    assert torch.equal(chosen.abs().clamp(min=1), nearest.abs().clamp(min=1))
+    assert torch.equal(best_integers(steps, initial_rates(8, 8), 0.0, 127), nearest)
+
+
+def test_a_higher_price_gives_smaller_integers():
+    steps = torch.randn(50, 50, generator=torch.Generator().manual_seed(2)) * 2
+    magnitudes = [best_integers(steps, initial_rates(50, 50), weight, 127).abs() for weight in (0.0, 0.2, 1.0)]
+    assert (magnitudes[0] >= magnitudes[1]).all() and (magnitudes[1] >= magnitudes[2]).all()
+    assert float(magnitudes[0].sum()) > float(magnitudes[2].sum()) > 0
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.4])
+def test_the_price_is_about_that_of_the_codec(density):
+    integers = sparse_integers(300, 400, density)
+    rates = measure_rates(integers)
+    magnitude = integers.abs()
+    kept = magnitude > 0
+    against = rates.row + rates.column  # log2 of the odds against a non-zero
+    places = torch.where(kept, torch.log2(1 + 2**against), torch.log2(1 + 2**-against))
+    levels = torch.where(kept, rates.base + rates.slope * (magnitude - 1), torch.zeros(()))
+    stored = 8 * len(encode_integers(integers.numpy().astype(np.int16)))
+    assert float((places + levels).sum()) == pytest.approx(stored, rel=0.12)
+
+
+def test_fuller_rows_and_columns_are_cheaper():
+    integers = torch.zeros(10, 10)
+    integers[0] = 1.0
+    integers[:, 3] = 1.0
+    rates = measure_rates(integers)
+    assert rates.row.argmin() == 0 and rates.column.argmin() == 3
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -127.0])
+def test_rates_of_one_value_are_finite(value):
+    rates = measure_rates(torch.full((4, 5), value))
+    assert all(torch.isfinite(tensor).all() for tensor in vars(rates).values())
