@@ -13,6 +13,7 @@ from components.distill.config import DistillConfig
 from components.distill.courses import value_at
 from components.distill.hint import Hint
 from components.distill.teachers import Teachers
+from components.training.distillation import soft_divergence
 from components.training.objective import Objective
 
 
@@ -59,7 +60,8 @@ class Lesson(Objective):
         """Return the loss of a batch, a scalar; the labels count only when the config says so."""
         outputs = self._outputs(images_BCHW)
         alpha = self.alpha
-        loss = alpha * self.soft(logits_BK, outputs)
+        teacher_log_BK = self.teachers.log_probabilities(outputs, self.temperature)
+        loss = alpha * soft_divergence(logits_BK, teacher_log_BK, self.temperature)
         if self.config.labels:
             hard = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
             loss = (1.0 - alpha) * hard + loss
@@ -67,13 +69,6 @@ class Lesson(Objective):
             mine = [self.layers[pair.student.name] for pair in self.hint.pairs]
             loss = loss + self.config.hint_factor * self.hint(mine, outputs[len(self.teachers.modules) :])
         return loss
-
-    def soft(self, logits_BK: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-        """Return the divergence from the teachers' softened outputs, times the squared temperature."""
-        temperature = self.temperature
-        student = F.log_softmax(logits_BK.float() / temperature, dim=1)
-        teacher = self.teachers.log_probabilities(outputs, temperature)
-        return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
     def _outputs(self, images_BCHW: Tensor) -> list[Tensor]:
         if not self.cached:

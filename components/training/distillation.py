@@ -30,9 +30,19 @@ def soft_cross_entropy(student_BK: Tensor, teacher_BK: Tensor, temperature: floa
     Source: Hinton et al. 2015, section 2. Deviation: the Kullback-Leibler divergence instead of the
     cross-entropy; it differs by the teacher's entropy, so its gradient is the same and its minimum is 0.
     """
+    return soft_divergence(student_BK, F.log_softmax(teacher_BK.detach().float() / temperature, dim=1), temperature)
+
+
+def soft_divergence(student_BK: Tensor, teacher_log_BK: Tensor, temperature: float) -> Tensor:
+    """Return ``soft_cross_entropy`` for a teacher that is given by the logarithm of its softened outputs.
+
+    Args:
+        student_BK: logits of the student.
+        teacher_log_BK: logarithm of probabilities, same shape, softened by the same temperature.
+        temperature: softens the student; the loss is scaled by its square.
+    """
     student = F.log_softmax(student_BK.float() / temperature, dim=1)
-    teacher = F.log_softmax(teacher_BK.detach().float() / temperature, dim=1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+    return F.kl_div(student, teacher_log_BK, reduction="batchmean", log_target=True) * temperature**2
 
 
 def distillation_loss(teacher: nn.Module, *, temperature: float, alpha: float, label_smoothing: float = 0.0) -> Loss:
