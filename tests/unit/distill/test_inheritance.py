@@ -99,3 +99,14 @@ def test_the_teacher_is_left_as_it_is():
     inherit(network("resnet8", width=0.5), teacher, (1, 16, 16))
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
     assert not any(weight.requires_grad for weight in teacher.parameters())
+
+
+def test_a_student_of_torchvision_takes_whole_channels_of_its_teacher():
+    arguments = {"classes": 3, "channels": 3, "image_size": 32}
+    teacher, student = (
+        build(NetworkSpec("torchvision:mobilenet_v2", arguments | width)).eval() for width in ({}, {"width": 0.5})
+    )
+    inherit(student, teacher, (3, 32, 32))
+    mine, theirs = (each.features[0][0].weight.flatten(1) for each in (student, teacher))
+    assert len(mine) == len(theirs) // 2
+    assert all(any(torch.equal(channel, other) for other in theirs) for channel in mine)
