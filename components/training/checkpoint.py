@@ -22,7 +22,7 @@ from components.artifacts.store import NotFoundError, Store, open_store
 from components.config import Config
 from components.training.settings import TrainingConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 VARIABLE = "KONDENSE_CHECKPOINTS"  # the environment variable that says where, as open_store takes it
 
 

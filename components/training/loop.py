@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from components.artifacts.dataset import Dataset
 from components.training.checkpoint import Checkpoint, State
+from components.training.masking import Masking
 from components.training.run import Loss, Run
 from components.training.settings import TrainingConfig
 
@@ -33,6 +34,7 @@ def fit(
     *,
     loss: Loss | None = None,
     masks: Mapping[str, Tensor] | None = None,
+    masking: Masking | None = None,
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
@@ -45,6 +47,7 @@ def fit(
         loss: maps (logits [B, K], labels [B], normalised images [B, C, H, W]) to a scalar; cross-entropy
             with the config's label smoothing when not given.
         masks: by parameter name, boolean, True where a weight is kept; the others are zero after every step.
+        masking: replaces the masks as the run goes on.
         checkpoint: where to resume from and to save to; on SIGTERM the run saves and exits with status 143.
         on_epoch: called with each new point of the curve; prints it when not given.
 
@@ -54,7 +57,7 @@ def fit(
     Raises:
         NonFiniteLossError: with epoch, step and learning rate.
     """
-    run = Run(module, dataset, config, masks or {}, loss or cross_entropy(config.label_smoothing))
+    run = Run(module, dataset, config, masks or {}, loss or cross_entropy(config.label_smoothing), masking=masking)
     state = checkpoint.load(epochs=config.epochs) if checkpoint else None
     if state:
         run.restore(state)

@@ -42,6 +42,7 @@ class Run:
         config: TrainingConfig,
         masks: Mapping[str, Tensor],
         loss: Loss,
+        *,
         masking: Masking | None = None,
     ) -> None:
         self.config, self.dataset, self.loss, self.masking = config, dataset, loss, masking
@@ -172,6 +173,8 @@ class Run:
             return
         current = {name: tensor.clone() for name, tensor in self._state()}
         self.module.load_state_dict(self.average)
+        with torch.no_grad():
+            self._apply_masks()
         try:
             yield
         finally:
