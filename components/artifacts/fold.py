@@ -23,22 +23,29 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     Source: Jacob et al. 2018, section 3.2.
     """
     folded = copy.deepcopy(module).eval()
-    graph = trace(folded)
+    for name, norm_name in foldable_norms(folded).items():
+        _fold(folded.get_submodule(name), folded.get_submodule(norm_name))
+        parent, _, leaf = norm_name.rpartition(".")
+        setattr(folded.get_submodule(parent), leaf, nn.Identity())
+    return folded
+
+
+def foldable_norms(module: nn.Module) -> dict[str, str]:
+    """Return the batch norms that can be folded, by the name of the layer that they fold into."""
+    graph = trace(module)
     if graph is None:
-        return folded
+        return {}
     nodes = calls(graph)
-    modules = dict(folded.named_modules())
+    modules = dict(module.named_modules())
+    norms = {}
     for name, node in nodes.items():
         user = only_user(node)
         if user is None or user.op != "call_module" or str(user.target) not in nodes:
             continue
-        norm_name = str(user.target)
-        layer, norm = modules[name], modules[norm_name]
+        layer, norm = modules[name], modules[str(user.target)]
         if type(layer) is FOLDS_INTO.get(type(norm)) and _has_statistics(norm):
-            _fold(layer, norm)
-            parent, _, leaf = norm_name.rpartition(".")
-            setattr(folded.get_submodule(parent), leaf, nn.Identity())
-    return folded
+            norms[name] = str(user.target)
+    return norms
 
 
 def _has_statistics(norm: nn.Module) -> bool:

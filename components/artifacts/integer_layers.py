@@ -9,12 +9,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from components.artifacts.quantized import ActivationQuantizer, CodebookTensor, QuantizedTensor
+from components.artifacts.dynamic_layers import DynamicLayer
+from components.artifacts.quantized import (
+    ActivationQuantizer,
+    CodebookTensor,
+    DynamicQuantizer,
+    InputQuantizer,
+    QuantizedTensor,
+)
 
 
-def replace_quantizers(module: nn.Module, activations: Mapping[str, ActivationQuantizer]) -> None:
-    """Let every input quantizer of ``module`` be exported as a pair of ONNX nodes, in place."""
+def replace_quantizers(module: nn.Module, activations: Mapping[str, InputQuantizer]) -> None:
+    """Let every static input quantizer of ``module`` be exported as a pair of ONNX nodes, in place."""
     for name, quantizer in activations.items():
+        if isinstance(quantizer, DynamicQuantizer):
+            continue  # part of its layer, see ``DynamicLayer``
         target = module.get_submodule(name)
         hooks = target._forward_pre_hooks  # torch has no public way to remove a hook without its handle
         for key in [key for key, hook in hooks.items() if isinstance(hook, ActivationQuantizer)]:
@@ -25,7 +34,7 @@ def replace_quantizers(module: nn.Module, activations: Mapping[str, ActivationQu
 def replace_layers(
     module: nn.Module,
     quantized: Mapping[str, QuantizedTensor | CodebookTensor],
-    activations: Mapping[str, ActivationQuantizer],
+    activations: Mapping[str, InputQuantizer],
 ) -> None:
     """Let every quantized layer of ``module`` be exported with integers for weight and bias, in place.
 
@@ -37,7 +46,12 @@ def replace_layers(
         name = weight_name.removesuffix(".weight")
         layer = module.get_submodule(name)
         parent, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(parent), leaf, IntegerLayer(layer, tensor, activations.get(name)))
+        quantizer = activations.get(name)
+        if isinstance(quantizer, DynamicQuantizer):
+            replacement: nn.Module = DynamicLayer(layer, tensor)
+        else:
+            replacement = IntegerLayer(layer, tensor, quantizer)
+        setattr(module.get_submodule(parent), leaf, replacement)
 
 
 class QuantizeDequantize:

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from components.artifacts.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 from components.artifacts.identity import identity
-from components.artifacts.quantized import ActivationQuantizer, CodebookTensor, QuantizedTensor, install_quantizers
+from components.artifacts.quantized import (
+    CodebookTensor,
+    InputQuantizer,
+    QuantizedTensor,
+    describe_quantizer,
+    install_quantizers,
+    read_quantizer,
+)
 from components.artifacts.schema import check_fields
 from components.artifacts.structure import apply_edits, find_edits
 from components.artifacts.tensors import read_tensors, write_tensors
@@ -73,7 +80,7 @@ class Model:
     module: nn.Module
     network: NetworkSpec
     quantized: Mapping[str, QuantizedTensor | CodebookTensor] = dataclasses.field(default_factory=dict)
-    activations: Mapping[str, ActivationQuantizer] = dataclasses.field(default_factory=dict)
+    activations: Mapping[str, InputQuantizer] = dataclasses.field(default_factory=dict)
     masked: tuple[str, ...] = ()
     lineage: tuple[Mapping[str, Any], ...] = ()
 
@@ -156,7 +163,7 @@ def without_input_quantizers(model: Model) -> Model:
     module = copy.deepcopy(model.module)
     for name in model.activations:
         hooks = module.get_submodule(name)._forward_pre_hooks  # torch has no public way without the hook's handle
-        for key in [key for key, hook in hooks.items() if isinstance(hook, ActivationQuantizer)]:
+        for key in [key for key, hook in hooks.items() if isinstance(hook, InputQuantizer)]:
             del hooks[key]
     return dataclasses.replace(model, module=module, activations={})
 
@@ -169,7 +176,7 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
         "edits": edits,
         "quantization": {
             "weights": {name: tensor.describe() for name, tensor in model.quantized.items()},
-            "activations": {name: dataclasses.asdict(quantizer) for name, quantizer in model.activations.items()},
+            "activations": {name: describe_quantizer(each) for name, each in model.activations.items()},
         },
         "masked": list(model.masked),
         "lineage": [dict(record) for record in model.lineage],
@@ -207,9 +214,7 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
     state = {name: tensor for name, tensor in tensors.items() if not name.endswith((SCALE, CODEBOOK))}
     state.update({name: tensor.dequantize() for name, tensor in quantized.items()})
     module.load_state_dict(state, strict=True)
-    activations = {
-        name: ActivationQuantizer(**spec) for name, spec in description["quantization"]["activations"].items()
-    }
+    activations = {name: read_quantizer(spec) for name, spec in description["quantization"]["activations"].items()}
     install_quantizers(module, activations)
     for name in description["masked"]:
         if name not in state:

@@ -5,6 +5,7 @@ Shapes: weight [O, I, ...] with one scale per output channel [O] or one for the 
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -122,7 +123,55 @@ class ActivationQuantizer:
         return (first, *inputs[1:])
 
 
-def install_quantizers(module: nn.Module, activations: dict[str, ActivationQuantizer]) -> None:
+@dataclasses.dataclass(frozen=True)
+class DynamicQuantizer:
+    """Simulate an input that is quantized at run time: a forward pre-hook that rounds it on a grid of its own extremes.
+
+    The grid is uint8, asymmetric, and one for the whole batch, as that of ONNX's DynamicQuantizeLinear. So what is
+    computed of an image depends, a little, on the images beside it.
+    """
+
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.bits != 8:
+            raise ValueError(f"bits of an input quantized at run time must be 8, but got {self.bits}.")
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the inputs of ``module`` with the first one on its grid."""
+        values = inputs[0]
+        low, high = values.amin().clamp(max=0.0), values.amax().clamp(min=0.0)
+        scale = (high - low) / 255.0
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        zero_point = torch.round(-low / scale).clamp(0, 255)
+        first = (torch.round(values / scale) + zero_point).clamp(0, 255).sub(zero_point) * scale
+        return (first, *inputs[1:])
+
+
+InputQuantizer = ActivationQuantizer | DynamicQuantizer
+
+
+def describe_quantizer(quantizer: InputQuantizer) -> dict[str, Any]:
+    """Return what model.json says of an input quantizer."""
+    fields = dataclasses.asdict(quantizer)
+    return fields | {"scheme": "dynamic"} if isinstance(quantizer, DynamicQuantizer) else fields
+
+
+def read_quantizer(spec: Mapping[str, Any]) -> InputQuantizer:
+    """Return the input quantizer that ``describe_quantizer`` described.
+
+    Raises:
+        TypeError: a field is missing or unknown.
+        ValueError: a value is out of its range.
+    """
+    fields = {name: value for name, value in spec.items() if name != "scheme"}
+    scheme = spec.get("scheme", "static")
+    if scheme not in ("static", "dynamic"):
+        raise ValueError(f"the scheme of an input quantizer must be static or dynamic, but got {scheme!r}.")
+    return DynamicQuantizer(**fields) if scheme == "dynamic" else ActivationQuantizer(**fields)
+
+
+def install_quantizers(module: nn.Module, activations: Mapping[str, InputQuantizer]) -> None:
     """Hook every named submodule so that its input is quantized as an integer kernel would see it."""
     for name, quantizer in activations.items():
         module.get_submodule(name).register_forward_pre_hook(quantizer)

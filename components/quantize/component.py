@@ -33,6 +33,17 @@ def quantize(
     calibration: str = "minmax",
     percentile: float = 99.99,
     calibration_images: int = 512,
+    activations: str = "asymmetric",
+    equalize: bool = False,
+    bias_correction: bool = False,
+    rounding: str = "nearest",
+    rounding_steps: int = 500,
+    freeze: float = 0.5,
+    arithmetic: str = "float",
+    budget_bytes: int = 0,
+    max_accuracy_drop: float = 0.003,
+    rounds: int = 4,
+    sensitivity: bool = False,
     fine_tune: bool = False,
     temperature: float = 4.0,
     alpha: float = 0.5,
@@ -56,12 +67,27 @@ def quantize(
         precision: arithmetic; auto takes bfloat16 on GPUs that have it.
         compile: torch.compile the network (pays off on long runs).
         seed: seed of all randomness.
-        method: static computes on integers; weight_only stores weights in few bits.
+        method: static computes on integers, on grids found by calibration; qat trains on such grids; dynamic finds the
+            activations' grids anew at run time; weight_only stores weights in few bits, mixed gives each layer its own
+            number of bits, codebook lets weights share 2^bits values, fixed_point stores them as fractions in [-1, 1),
+            rate_distortion finds the smallest kz file within max_accuracy_drop.
         bits: bits per weight.
         granularity: one scale per output channel or per tensor.
-        calibration: range of an activation: extremes or percentile.
+        calibration: range of an activation: extremes, percentile, least divergence or least squared error.
         percentile: share of the values that percentile calibration keeps, %.
         calibration_images: training images to calibrate on; all when there are fewer.
+        activations: grid of an activation; a symmetric one has zero in its middle.
+        equalize: static: equalise the ranges of channels across layers first.
+        bias_correction: static: take the mean error of each output channel out of its bias.
+        rounding: static: to the nearest integer, or up or down as the outputs on images want it.
+        rounding_steps: steps of learned rounding per layer.
+        freeze: qat: share of the schedule after which batch norms keep their statistics.
+        arithmetic: mixed: what layers compute on; integer quantizes activations as static does.
+        budget_bytes: mixed: most bytes that weights and scales take; 0 means as many as `bits` for every layer.
+        max_accuracy_drop: rate_distortion: fraction of the validation split that may be lost against the teacher, or
+            else the model.
+        rounds: rate_distortion with fine_tune: trainings of `epochs` each, on ever coarser grids.
+        sensitivity: also measure what each layer alone loses at fewer bits, for the report.
         fine_tune: train on after the weights are on their grids, staying on them.
         temperature: softens the logits when a teacher joins the training.
         alpha: weight of the teacher's part of the loss, when there is one.
@@ -93,6 +119,17 @@ def quantize(
         calibration=calibration,
         percentile=percentile,
         calibration_images=calibration_images,
+        activations=activations,
+        equalize=equalize,
+        bias_correction=bias_correction,
+        rounding=rounding,
+        rounding_steps=rounding_steps,
+        freeze=freeze,
+        arithmetic=arithmetic,
+        budget_bytes=budget_bytes,
+        max_accuracy_drop=max_accuracy_drop,
+        rounds=rounds,
+        sensitivity=sensitivity,
         fine_tune=fine_tune,
         temperature=temperature,
         alpha=alpha,

@@ -24,6 +24,17 @@ def activation_quantizer(low: float, high: float, *, bits: int = 8) -> Activatio
     return ActivationQuantizer(scale=float(scale), zero_point=int(zero_point), bits=bits)
 
 
+def symmetric_quantizer(low: float, high: float, *, bits: int = 8) -> ActivationQuantizer:
+    """Return the grid with zero in its middle that reaches the farther of ``low`` and ``high``.
+
+    Source: torch.ao.quantization.MinMaxObserver (quint8, per_tensor_symmetric).
+    """
+    half = (2**bits - 1) / 2
+    bound_f32 = torch.tensor(max(-low, high, 0.0), dtype=torch.float32)
+    scale = torch.clamp(bound_f32 / half, min=SMALLEST_SCALE)
+    return ActivationQuantizer(scale=float(scale), zero_point=2 ** (bits - 1), bits=bits)
+
+
 def weight_limit(bits: int) -> int:
     """Return the largest integer of the symmetric grid, 2^(bits-1) - 1."""
     return int(2 ** (bits - 1) - 1)

@@ -1,4 +1,4 @@
-"""What values pass a module's input on calibration images, and the range to quantize them over."""
+"""What values pass a module's input on calibration images."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -68,27 +68,3 @@ def _run(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def minmax_range(observation: Observation, percentile: float) -> tuple[float, float]:
-    """Return the extremes; ``percentile`` plays no part."""
-    return observation.low, observation.high
-
-
-def percentile_range(observation: Observation, percentile: float) -> tuple[float, float]:
-    """Return the range that leaves (100 - percentile) % of the values outside, half of them on each side."""
-    total = int(observation.counts.sum())
-    if not total:
-        return observation.low, observation.high
-    outside = total * (1 - percentile / 100) / 2
-    below = observation.counts.cumsum(0)
-    first = int(torch.searchsorted(below.double(), torch.tensor(outside, dtype=torch.float64), right=True))
-    last = int(torch.searchsorted(below.double(), torch.tensor(total - outside, dtype=torch.float64)))
-    width = (observation.high - observation.low) / BINS
-    return observation.low + min(first, BINS - 1) * width, observation.low + (min(last, BINS - 1) + 1) * width
-
-
-CALIBRATIONS: dict[str, Callable[[Observation, float], tuple[float, float]]] = {
-    "minmax": minmax_range,
-    "percentile": percentile_range,
-}

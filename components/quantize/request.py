@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from components.artifacts.dataset import Dataset
+from components.artifacts.model import Model
 from components.quantize.config import QuantizeConfig
 from components.training.checkpoint import Checkpoint
 from components.training.loop import cross_entropy, fit
@@ -23,6 +24,7 @@ class Request:
         config: the stage's parameters.
         dataset: methods calibrate and train on its training split and may measure on its validation split.
         loss: what training minimises, with the teacher's part when there is a teacher.
+        teacher: the model whose logits those are.
         checkpoint: where the phases of training resume from.
         curve: the points of all phases of training so far, ``epoch`` counted through.
         details: JSON values that join the details of the stage's lineage record.
@@ -31,6 +33,7 @@ class Request:
     config: QuantizeConfig
     dataset: Dataset
     loss: Loss = cross_entropy(0.0)
+    teacher: Model | None = None
     checkpoint: Checkpoint | None = None
     curve: list[Mapping[str, float]] = dataclasses.field(default_factory=list)
     details: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -3,15 +3,18 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
 from components.measuring.accuracy import accuracy, predict
-from components.quantize import codebook, static, weight_only
+from components.quantize import codebook, dynamic, fixed_point, mixed, qat, rate_distortion, static, weight_only
 from components.quantize.config import QuantizeConfig
 from components.quantize.layers import float_layers, weight_errors
 from components.quantize.request import Request
+from components.quantize.sensitivity import accuracy_by_bits
+from components.quantize.summary import summarise
 from components.training.checkpoint import open_checkpoint
 from components.training.distillation import check_classes, distillation_loss
 from components.training.loop import cross_entropy
@@ -19,6 +22,11 @@ from components.training.run import Loss
 
 METHODS: dict[str, Callable[[Model, Request], Model]] = {
     "codebook": codebook.apply,
+    "dynamic": dynamic.apply,
+    "fixed_point": fixed_point.apply,
+    "mixed": mixed.apply,
+    "qat": qat.apply,
+    "rate_distortion": rate_distortion.apply,
     "static": static.apply,
     "weight_only": weight_only.apply,
 }
@@ -49,11 +57,12 @@ def run(
     if model.quantized or model.activations:
         raise ValueError(f"a model must be quantized once, but {model_dir} is quantized already.")
     inputs = {"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)}
-    loss = cross_entropy(config.label_smoothing)
+    loss, teacher = cross_entropy(config.label_smoothing), None
     if teacher_dir is not None:
         inputs["teacher"] = model_digest(teacher_dir)
-        loss = _teacher_loss(load_model(teacher_dir), dataset, config)
-    request = Request(config, dataset, loss, open_checkpoint("quantize", config, inputs))
+        teacher = load_model(teacher_dir)
+        loss = _teacher_loss(teacher, dataset, config)
+    request = Request(config, dataset, loss, teacher, open_checkpoint("quantize", config, inputs))
     quantized = METHODS[config.method](model, request)
     if not quantized.quantized:
         raise ValueError("quantization needs a Conv2d or Linear layer, but the network has none.")
@@ -63,13 +72,18 @@ def run(
         "bits": _mean_bits(quantized),
         "float_layers": float(len(float_layers(quantized))),
     }
-    details = {"float_layers": float_layers(quantized), "weight_errors": weight_errors(quantized, model)}
+    details: dict[str, Any] = {
+        "float_layers": float_layers(quantized),
+        "weight_errors": weight_errors(quantized, model),
+    }
+    if config.sensitivity:
+        details["sensitivity"] = accuracy_by_bits(model.module, dataset, config.granularity)
     record = stage_record(
         "quantize",
         config,
         inputs=inputs,
         metrics=metrics,
-        summary=_summary(config),
+        summary=summarise(config, quantized),
         curves=request.curve,
         details=details | request.details,
     )
@@ -95,11 +109,3 @@ def _mean_bits(model: Model) -> float:
         bits += parameter.numel() * (quantized.bits if quantized else 8 * parameter.element_size())
         total += parameter.numel()
     return bits / total
-
-
-def _summary(config: QuantizeConfig) -> str:
-    if config.method == "static":
-        return f"quantize to {config.bits}-bit weights and 8-bit activations ({config.calibration})"
-    if config.method == "codebook":
-        return f"share {2**config.bits} values per layer" + (" and train them" if config.fine_tune else "")
-    return f"quantize weights to {config.bits} bits per {config.granularity}"

@@ -3,8 +3,9 @@
 Shapes: images [N, C, H, W]; weight [O, I, ...] -> scale [O] or [1]; bias [O].
 """
 
+import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +13,41 @@ from torch import Tensor, nn
 from components.artifacts.fold import fold_batch_norms
 from components.artifacts.model import Model
 from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
-from components.quantize.grid import activation_quantizer, largest_scale, round_to_grid
+from components.quantize.bias_correction import correct_bias, output_means
+from components.quantize.equalize import equalize as equalize_layers
+from components.quantize.grid import largest_scale, round_to_grid
 from components.quantize.layers import quantizable_layers
-from components.quantize.observers import CALIBRATIONS, observe
+from components.quantize.learned_rounding import learn_rounding, record
+from components.quantize.observers import observe
 from components.quantize.points import quantization_points
+from components.quantize.ranges import calibrate
 from components.quantize.request import Request
+from components.quantize.successors import meets_relu, trace_flow
+from components.quantize.weight_only import least_error_scale
 
 LARGEST_BIAS = 2**30  # integers of a bias stay below this, half of what int32 holds
 
 
 def apply(model: Model, request: Request) -> Model:
     """Quantize ``model`` as the request's config says; see ``quantize``."""
+    return quantize_as(model, request, request.config.bits)
+
+
+def quantize_as(model: Model, request: Request, bits: int | Mapping[str, int]) -> Model:
+    """Quantize ``model`` as the request's config says, but with these bits, one number or one by layer."""
     config = request.config
     return quantize(
         model,
         request.calibration_batches(),
-        bits=config.bits,
+        bits=bits,
         granularity=config.granularity,
         calibration=config.calibration,
         percentile=config.percentile,
+        symmetric=config.activations == "symmetric",
+        equalize=config.equalize,
+        bias_correction=config.bias_correction,
+        rounding_steps=config.rounding_steps if config.rounding == "learned" else 0,
+        seed=config.seed,
     )
 
 
@@ -38,10 +55,15 @@ def quantize(
     model: Model,
     batches_NCHW: Iterable[Tensor],
     *,
-    bits: int = 8,
+    bits: int | Mapping[str, int] = 8,
     granularity: str = "channel",
     calibration: str = "minmax",
     percentile: float = 99.99,
+    symmetric: bool = False,
+    equalize: bool = False,
+    bias_correction: bool = False,
+    rounding_steps: int = 0,
+    seed: int = 0,
 ) -> Model:
     """Return ``model`` with integer weights and quantized activations; it is left as it was.
 
@@ -51,11 +73,16 @@ def quantize(
     Args:
         model: a float model.
         batches_NCHW: calibration images, normalised.
-        bits: of the weights, 2 to 8. On processors without VNNI some engines add pairs of products in
-            16 bits; 7 bits are safe there.
+        bits: of the weights, 2 to 8, one number or one by layer. On processors without VNNI some engines add
+            pairs of products in 16 bits; 7 bits are safe there. Below 8 bits the largest weights may be clipped.
         granularity: ``channel`` or ``tensor``, of the weights.
         calibration: how to find the range of an activation, one of CALIBRATIONS.
         percentile: of the values that ``percentile`` calibration keeps.
+        symmetric: whether zero lies in the middle of the activations' grids.
+        equalize: whether to equalise channels across layers first (``equalize.py``).
+        bias_correction: whether to take mean errors out of the outputs (``bias_correction.py``).
+        rounding_steps: of learning how to round, per layer (``learned_rounding.py``); to the nearest when 0.
+        seed: of the rounding's batches.
 
     Raises:
         ValueError: the model is quantized already, or calibration meets no image or no finite values.
@@ -64,36 +91,78 @@ def quantize(
     """
     if model.quantized or model.activations:
         raise ValueError("a model must be quantized once, but this one is quantized already.")
+    batches = list(batches_NCHW)
     module = fold_batch_norms(model.module)
+    if equalize:
+        equalize_layers(module)
     layers = quantizable_layers(module)
-    points = quantization_points(module, layers)
-    find_range = CALIBRATIONS[calibration]
+    observations = observe(module, quantization_points(module, layers), batches)
     activations = {
-        name: activation_quantizer(*find_range(observation, percentile))
-        for name, observation in observe(module, points, batches_NCHW).items()
+        name: calibrate(observation, calibration, percentile=percentile, symmetric=symmetric)
+        for name, observation in observations.items()
     }
+    reference = copy.deepcopy(module)
+    install_quantizers(module, activations)
+    rounder = Rounder(reference, module, batches, rounding_steps, torch.Generator().manual_seed(seed))
+    biased = [name for name in layers if bias_correction and module.get_submodule(name).bias is not None]
+    means = output_means(reference, biased, batches) if biased else {}
     quantized = {}
     for name in layers:
-        layer = module.get_submodule(name)
-        weight = _quantize_layer(layer, activations[name], bits, granularity)
+        layer, layer_bits = module.get_submodule(name), bits if isinstance(bits, int) else bits[name]
+        scale = weight_scale(layer, layer_bits, granularity, activations[name])
+        weight = rounder.round(name, scale, layer_bits)
+        with torch.no_grad():
+            layer.weight.copy_(weight.dequantize())
+        if name in means:
+            correct_bias(module, name, means, batches)
+        settle_bias(layer, weight, activations[name])
         quantized[f"{name}.weight"] = weight
-    install_quantizers(module, activations)
     return dataclasses.replace(model, module=module, quantized=quantized, activations=activations)
 
 
-def _quantize_layer(layer: nn.Module, activation: ActivationQuantizer, bits: int, granularity: str) -> QuantizedTensor:
-    """Quantize the weight and the bias of ``layer`` in place; return the weight's integers."""
+@dataclasses.dataclass(frozen=True)
+class Rounder:
+    """Puts weights on grids: to the nearest point, or as it learns on calibration images."""
+
+    reference: nn.Module
+    module: nn.Module
+    batches: Sequence[Tensor]  # [N, C, H, W]
+    steps: int
+    generator: torch.Generator
+
+    def round(self, name: str, scale: Tensor, bits: int) -> QuantizedTensor:
+        """Return the weight of the layer ``name`` on the grid of ``scale``; the layers before it are quantized."""
+        layer = self.module.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        if not self.steps:
+            return round_to_grid(layer.weight, scale, bits)
+        _, targets = record(self.reference, name, self.batches)
+        inputs, _ = record(self.module, name, self.batches)
+        relu = meets_relu(name, trace_flow(self.reference))
+        return learn_rounding(
+            layer, scale, bits, inputs, targets, relu=relu, steps=self.steps, generator=self.generator
+        )
+
+
+def weight_scale(layer: nn.Module, bits: int, granularity: str, activation: ActivationQuantizer) -> Tensor:
+    """Return the scale of a layer's weight, [O] or [1]: nothing is clipped at 8 bits, below the error counts."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
-    scale = largest_scale(layer.weight, bits, granularity)
+    find = largest_scale if bits == 8 else least_error_scale
+    return bias_safe(find(layer.weight, bits, granularity), layer.bias, activation)
+
+
+def bias_safe(scale: Tensor, bias_O: Tensor | None, activation: ActivationQuantizer) -> Tensor:
+    """Return ``scale``, coarser where a channel of tiny weights would push its bias out of int32; it loses nothing."""
+    if bias_O is None:
+        return scale
+    reach_O = bias_O.detach().abs()
+    needed = (reach_O if len(scale) > 1 or len(reach_O) == 1 else reach_O.amax(0, keepdim=True)) / activation.scale
+    return torch.maximum(scale, needed / LARGEST_BIAS)
+
+
+@torch.no_grad()
+def settle_bias(layer: nn.Module, weight: QuantizedTensor, activation: ActivationQuantizer) -> None:
+    """Round the bias of ``layer`` in place to the grid of the accumulator."""
     if layer.bias is not None:
-        # A channel of tiny weights would push its bias out of int32; a coarser grid costs it nothing.
-        bias_O = layer.bias.detach().abs()
-        needed = (bias_O if granularity == "channel" else bias_O.amax(0, keepdim=True)) / activation.scale
-        scale = torch.maximum(scale, needed / LARGEST_BIAS)
-    quantized = round_to_grid(layer.weight, scale, bits)
-    with torch.no_grad():
-        layer.weight.copy_(quantized.dequantize())
-        if layer.bias is not None:
-            step = (scale * activation.scale).double()
-            layer.bias.copy_(torch.round(layer.bias.double() / step) * step)
-    return quantized
+        step = (weight.scale * activation.scale).double()
+        layer.bias.copy_(torch.round(layer.bias.double() / step) * step)

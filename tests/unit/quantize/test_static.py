@@ -14,8 +14,9 @@ from components.artifacts.quantized import ActivationQuantizer
 from components.networks.build import NetworkSpec
 from components.quantize import static, weight_only
 from components.quantize.grid import activation_quantizer, largest_scale, round_to_grid
-from components.quantize.observers import BINS, Observation, minmax_range, observe, percentile_range
+from components.quantize.observers import BINS, Observation, observe
 from components.quantize.points import quantization_points
+from components.quantize.ranges import minmax_range, percentile_range
 from tests.quantize_makers import make_dataset, make_model
 
 
@@ -147,7 +148,7 @@ def test_percentile_clips_outliers() -> None:
     values = torch.cat([torch.linspace(0, 1, 10_000), torch.tensor([100.0])])
     counts = torch.histc(values, bins=BINS, min=0, max=100).long()
     observation = Observation(0.0, 100.0, counts)
-    assert minmax_range(observation, 99.0) == (0.0, 100.0)
+    assert minmax_range(observation) == (0.0, 100.0)
     low, high = percentile_range(observation, 99.9)
     assert low == 0.0
     assert 0.95 < high < 1.1
