@@ -36,6 +36,16 @@ def floor_of(request: Request, module: nn.Module, teacher: nn.Module | None) -> 
     return reference - drop
 
 
+def shortfall_of(request: Request, validation_accuracy: float) -> str:
+    """Say that the fine-tuned network lies below the bound, where it does."""
+    if validation_accuracy >= request.floor:
+        return ""
+    return (
+        f"max_accuracy_drop {request.config.max_accuracy_drop} was not met: after fine-tuning, a validation accuracy of"
+        f" {validation_accuracy:.4f} lies below {request.floor:.4f}."
+    )
+
+
 def largest_sparsity(
     prepare: Callable[[nn.Module, Request], Method], module: nn.Module, request: Request
 ) -> tuple[float, list[dict[str, Any]]]:

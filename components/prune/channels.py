@@ -64,16 +64,19 @@ class ChannelPruner(Method):
         self.closest = ""
 
     def check(self) -> None:
-        """Raise ValueError unless the whole request can be met; a latency is known only when it is measured."""
+        """Raise ValueError unless the whole request can be met.
+
+        A latency is known only when it is measured, and under a bound on the accuracy the amount is an upper end.
+        """
         groups = self.described({name: torch.zeros(count) for name, count in self.original.items()}, 1.0)
         smallest = smallest_counts(groups, self.config.round_to)
-        least = 0.0 if self.timing else self.cost(groups)(smallest)
+        least = 0.0 if self.timing or self.request.floor else self.cost(groups)(smallest)
         if least > (1.0 - self.config.sparsity) * self.whole:
             fixed = [f"{group.name} ({group.channels})" for group in groups if smallest[group.name] == group.channels]
             raise ValueError(
                 f"sparsity must be at most {1.0 - least / self.whole:.4f} of the {self.config.target} of this network"
                 f" (round_to {self.config.round_to}, layers {self.config.layers!r}, exclude {self.config.exclude!r}),"
-                f" but got {self.config.sparsity}; all of their channels keep {', '.join(fixed) or 'no layers'}."
+                f" but got {self.config.sparsity}; layers too narrow to lose any: {', '.join(fixed) or 'none'}."
             )
 
     def step(self, share: float) -> Masks:
@@ -91,7 +94,7 @@ class ChannelPruner(Method):
         """Remember whether the last step reached its part of the request."""
         wanted = (1.0 - share * self.config.sparsity) * self.whole
         self.closest = ""
-        if share == 1.0 and cost > wanted:
+        if share == 1.0 and cost > wanted and not self.request.floor:
             self.closest = (
                 f"sparsity {self.config.sparsity} of the {self.config.target} was not reached: the closest has"
                 f" {1.0 - cost / self.whole:.4f} (round_to {self.config.round_to})."

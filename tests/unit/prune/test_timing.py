@@ -1,0 +1,100 @@
+import copy
+import json
+
+import pytest
+import torch
+
+from components.artifacts.store import open_store
+from components.networks.build import NetworkSpec, build
+from components.prune import greedy, l1
+from components.prune.config import PruneConfig
+from components.prune.dependencies import find_groups
+from components.prune.request import Request
+from components.prune.timing import Timing
+from components.training.checkpoint import Checkpoint
+from tests.unit.training.toy import toy_dataset
+
+DATASET = toy_dataset()
+FEWER = {"conv1": 8, "blocks.0.conv1": 8, "blocks.1.conv1": 8, "blocks.2.conv1": 8}
+
+
+def resnet():
+    return build(NetworkSpec("resnet8", {"classes": 3, "channels": 1, "image_size": 16}), seed=5).eval()
+
+
+def request(checkpoint=None, **settings):
+    return Request(
+        PruneConfig(device="cpu", target="latency", latency_batch_size=4, **settings), DATASET, checkpoint=checkpoint
+    )
+
+
+def measured(monkeypatch, ratio):
+    """Let a network take ``ratio(module)`` of the unpruned one's time, since no time may be asserted."""
+    monkeypatch.setattr(Timing, "measure", lambda self, module, seconds: ratio(module))
+
+
+def width(module):
+    """The share of the first block's and the last block's channels, which cost time here; others are free."""
+    return 0.1 + 0.45 * module.blocks[0].conv1.out_channels / 16 + 0.45 * module.blocks[2].conv1.out_channels / 64
+
+
+def test_a_shape_is_measured_once_beside_the_unpruned_network_and_kept(tmp_path, monkeypatch):
+    module = resnet()
+    groups = find_groups(module, DATASET.shape)
+    checkpoint = Checkpoint(open_store(str(tmp_path)), "prune/key")
+    timing = Timing(module, DATASET.shape, 4, checkpoint)
+    before = copy.deepcopy(module.state_dict())
+    counts = {name: group.channels for name, group in groups.items()}
+    smaller = counts | {name: count for name, count in FEWER.items() if name in groups}
+    ratio = timing.ratio(module, groups, smaller, seconds=0.01)
+    assert ratio > 0
+    assert timing.unpruned_ms > 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+    again = Timing(module, DATASET.shape, 4, checkpoint)
+    monkeypatch.setattr(Timing, "measure", None)  # not called again
+    assert again.ratio(module, groups, smaller) == timing.ratio(module, groups, smaller) == ratio
+    assert again.unpruned_ms == timing.unpruned_ms
+    assert json.loads((tmp_path / "prune/key/latency.json").read_text())["ratios"][0][1] == ratio
+
+
+def test_the_exported_shape_computes_what_the_network_does():
+    module = resnet()
+    timing = Timing(module, DATASET.shape, 4, None)
+    (logits,) = timing.unpruned.run(None, {timing.unpruned.get_inputs()[0].name: timing.images_NCHW})
+    with torch.no_grad():
+        expected = module(torch.from_numpy(timing.images_NCHW))
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_greedy_takes_what_saves_time_and_nothing_else(monkeypatch):
+    measured(monkeypatch, width)
+    module = resnet()
+    method = greedy.prepare(module, request(method="greedy", sparsity=0.5, reconstruct=False))
+    method.step(1.0)
+    assert width(module) <= 0.5
+    trajectory = method.details()["trajectory"]
+    assert {row["layer"] for row in trajectory} <= {"blocks.0.conv1", "blocks.2.conv1"}
+    assert trajectory[-1]["latency_ms"] == pytest.approx(width(module) * method.timing.unpruned_ms)
+    assert method.shortfall() == ""
+    assert method.details()["latency"]["rows"]
+
+
+@pytest.mark.parametrize("prepare", [greedy.prepare, lambda module, asked: l1.prepare(module, asked)])
+def test_a_time_that_cannot_be_reached_gives_the_closest_and_says_so(prepare, monkeypatch):
+    measured(monkeypatch, width)
+    module = resnet()
+    method = prepare(module, request(sparsity=0.9, reconstruct=False))
+    method.step(1.0)
+    assert module.blocks[2].conv1.out_channels == 8
+    least = 0.1 + 0.45 * 8 / 16 + 0.45 * 8 / 64
+    assert f"the closest has {1 - least:.4f}" in method.shortfall()
+    assert "sparsity 0.9 of the latency was not reached" in method.shortfall()
+
+
+def test_the_other_methods_meet_a_time_too(monkeypatch):
+    measured(monkeypatch, width)
+    module = resnet()
+    method = l1.prepare(module, request(sparsity=0.4, reconstruct=False))
+    method.step(1.0)
+    assert width(module) <= 0.6
+    assert method.shortfall() == ""
