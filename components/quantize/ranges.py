@@ -19,6 +19,7 @@ Cost = Callable[[Array, Array, ActivationQuantizer], float]
 CANDIDATES = 120  # ends tried between SHORTEST of the full range and all of it
 SHORTEST = 1 / 16  # below it, a grid of 255 steps has no two bins of BINS to a step, and no cost of rounding is seen
 ROUNDS = 2
+NOTHING = 1e-4  # values that a level counts as having when it has none, but what is clipped falls on it
 
 
 def calibrate(
@@ -90,9 +91,7 @@ def divergence(centres: Array, counts: Array, quantizer: ActivationQuantizer) ->
     size = 2**quantizer.bits
     mass = np.bincount(levels, weights=clipped, minlength=size)
     bins = np.bincount(levels, weights=occupied, minlength=size)
-    spread = mass[levels[occupied]] / bins[levels[occupied]]
-    if not spread.all():
-        return float("inf")
+    spread = np.maximum(mass[levels[occupied]] / bins[levels[occupied]], NOTHING)
     p, q = reference[occupied] / reference.sum(), spread / spread.sum()
     return float((p * np.log(p / q)).sum())
 

@@ -1,0 +1,123 @@
+"""Equalisation keeps the function, whatever lies between the layers, and brings ranges together."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from components.artifacts.fold import fold_batch_norms
+from components.quantize.equalize import equalize
+from components.quantize.successors import meets_relu, next_layer, trace_flow
+from tests.quantize_makers import make_dataset, make_model
+
+
+def spread(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every output channel a range of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight *= torch.rand(len(layer.weight), *[1] * (layer.weight.ndim - 1), generator=generator) * 10
+    return module.eval()
+
+
+class Functional(nn.Module):
+    """A network that calls functions instead of modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.fc = nn.Linear(4 * 7 * 7, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = nn.functional.max_pool2d(torch.relu(self.conv(images)), 2)
+        return self.fc(hidden.flatten(1))
+
+
+NETWORKS = {
+    "depthwise": lambda: nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.LeakyReLU(), nn.Conv2d(6, 4, 1)
+    ),
+    "flattened": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 49, 8), nn.ReLU(), nn.Linear(8, 3)
+    ),
+    "averaged": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ),
+    "functional": Functional,
+}
+PAIRS = {"depthwise": 2, "flattened": 2, "averaged": 1, "functional": 1}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_function_stays_and_ranges_meet(name: str) -> None:
+    torch.manual_seed(0)
+    module = spread(NETWORKS[name]()).double()
+    images = torch.randn(3, 1, 16, 16, dtype=torch.float64)
+    before, expected = copy.deepcopy(module), module(images)
+    pairs = equalize(module)
+    assert len(pairs) == PAIRS[name]
+    torch.testing.assert_close(module(images), expected, rtol=1e-9, atol=1e-9)
+    assert any(not torch.equal(a, b) for a, b in zip(module.parameters(), before.parameters(), strict=True))
+    if name in {"flattened", "functional"}:
+        writer, reader = (module.get_submodule(each) for each in pairs[0])
+        written = writer.weight.flatten(1).abs().amax(1)
+        read = reader.weight.reshape(len(reader.weight), len(written), -1).abs().amax((0, 2))
+        torch.testing.assert_close(written, read, rtol=1e-2, atol=0)
+
+
+def test_two_layers_by_hand() -> None:
+    module = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).eval()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[8.0], [1.0]]))
+        module[0].bias.copy_(torch.tensor([4.0, 1.0]))
+        module[2].weight.copy_(torch.tensor([[2.0, -4.0]]))
+    equalize(module)
+    assert module[0].weight.flatten().tolist() == pytest.approx([4.0, 2.0])  # sqrt(8 * 2), sqrt(1 * 4)
+    assert module[0].bias.tolist() == pytest.approx([2.0, 2.0])
+    assert module[2].weight.flatten().tolist() == pytest.approx([4.0, -2.0])
+
+
+@pytest.mark.parametrize(
+    "between", [nn.Sigmoid(), nn.ReLU6(), nn.Hardswish(), nn.BatchNorm2d(4)], ids=lambda module: type(module).__name__
+)
+def test_nothing_moves_through_what_does_not_commute(between: nn.Module) -> None:
+    module = spread(nn.Sequential(nn.Conv2d(1, 4, 3), between, nn.Conv2d(4, 2, 1)))
+    before = copy.deepcopy(module)
+    assert equalize(module) == []
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "mobilenet_small"])
+def test_real_networks_compute_the_same(name: str) -> None:
+    dataset = make_dataset(size=16)
+    module = spread(fold_batch_norms(make_model(name, dataset, width=0.5, steps=3).module)).double()
+    images = dataset.normalise(dataset.test.images[:20]).double()
+    expected = module(images)
+    assert equalize(module)
+    torch.testing.assert_close(module(images), expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+
+
+def test_zeros_and_dead_channels_stay() -> None:
+    module = spread(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
+    with torch.no_grad():
+        module[0].weight[1] = 0
+        module[2].weight[:, 2] = 0
+        module[0].weight[3, 1] = 0
+    zeros = [layer.weight == 0 for layer in (module[0], module[2])]
+    equalize(module)
+    for zero, layer in zip(zeros, (module[0], module[2]), strict=True):
+        assert torch.equal(layer.weight == 0, zero)
+        assert torch.isfinite(layer.weight).all()
+
+
+def test_successors_of_a_residual_block() -> None:
+    dataset = make_dataset(size=16)
+    flow = trace_flow(fold_batch_norms(make_model("resnet8", dataset, width=0.5, steps=1).module))
+    assert next_layer("blocks.0.conv1", flow) == "blocks.0.conv2"
+    assert next_layer("blocks.0.conv2", flow) is None  # meets the shortcut
+    assert next_layer("conv1", flow) is None  # read twice
+    assert meets_relu("blocks.0.conv1", flow)
+    assert not meets_relu("blocks.0.conv2", flow)
+    assert not meets_relu("fc", flow)

@@ -1,0 +1,96 @@
+"""Calibrations against brute force, torch's observers and the properties that they are chosen for."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import MinMaxObserver
+
+from components.artifacts.quantized import ActivationQuantizer
+from components.quantize.grid import symmetric_quantizer
+from components.quantize.observers import Observation, observe
+from components.quantize.ranges import CALIBRATIONS, calibrate, divergence
+
+
+def observed(values: Tensor) -> Observation:
+    return observe(nn.Identity(), [""], [values])[""]
+
+
+def rounding_error(values: Tensor, quantizer: ActivationQuantizer) -> float:
+    (rounded,) = quantizer(nn.Identity(), (values,))
+    return float((rounded - values).double().square().mean())
+
+
+def normal(count: int = 100_000) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(0))
+
+
+def heavy_tailed() -> Tensor:
+    return torch.cat([normal(), 60 * normal(20)])
+
+
+OUTLIER = torch.cat([normal(300_000), torch.tensor([9.0])])
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("values", [OUTLIER, OUTLIER.relu(), 0.5 - OUTLIER], ids=["both", "positive", "shifted"])
+def test_mse_finds_nearly_the_least_error_of_all_ranges(values: Tensor, symmetric: bool) -> None:
+    found = calibrate(observed(values), "mse", symmetric=symmetric)
+    extremes = calibrate(observed(values), "minmax", symmetric=symmetric)
+    low, high = float(values.min().clamp(max=0)), float(values.max().clamp(min=0))
+    best = rounding_error(values, extremes)
+    for lower in np.linspace(0.3, 1, 15) if low and not symmetric else [1.0]:
+        for upper in np.linspace(0.3, 1, 15):
+            if symmetric:
+                tried = symmetric_quantizer(low * upper, high * upper)
+            else:
+                scale = (high * upper - low * lower) / 255
+                tried = ActivationQuantizer(scale, int(np.clip(round(-low * lower / scale), 0, 255)))
+            best = min(best, rounding_error(values, tried))
+    assert rounding_error(values, found) <= 1.05 * best
+    assert low == 0 or rounding_error(values, found) < 0.8 * rounding_error(values, extremes)
+
+
+def test_divergence_by_hand() -> None:
+    """Two levels and a clipped tail: the reference piles the tail up at the end, the grid does not know it."""
+    quantizer = ActivationQuantizer(scale=2.0, zero_point=0, bits=2)  # levels 0, 2, 4, 6 between -1 and 7
+    centres = np.array([1.5, 2.5, 3.5, 4.5, 9.0])
+    counts = np.array([1.0, 3.0, 2.0, 2.0, 4.0])
+    reference = np.array([1.0, 3.0, 2.0, 6.0]) / 12
+    grid = np.array([2.0, 2.0, 2.0, 2.0]) / 8  # levels 2 (1.5, 2.5) and 4 (3.5, 4.5) spread their mass evenly
+    assert divergence(centres, counts, quantizer) == pytest.approx(float((reference * np.log(reference / grid)).sum()))
+
+
+def test_entropy_clips_outliers_and_keeps_what_is_dense() -> None:
+    tail = calibrate(observed(heavy_tailed().relu()), "entropy")
+    assert 3.0 < tail.scale * 255 < 0.5 * float(heavy_tailed().max())
+    uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
+    assert calibrate(observed(uniform), "entropy").scale * 255 > 0.97
+
+
+def test_entropy_is_not_minmax() -> None:
+    """With as many bins as levels nothing would ever be gained by clipping."""
+    values = heavy_tailed().relu()
+    assert calibrate(observed(values), "entropy") != calibrate(observed(values), "minmax")
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(
+    "values", [torch.zeros(10), torch.full((10,), 3.0), torch.full((10,), -3.0), torch.tensor([-1.0, 2.0])]
+)
+def test_few_values_are_kept(calibration: str, symmetric: bool, values: Tensor) -> None:
+    quantizer = calibrate(observed(values), calibration, percentile=100.0, symmetric=symmetric)
+    (rounded,) = quantizer(nn.Identity(), (values,))
+    torch.testing.assert_close(rounded, values, atol=0.51 * quantizer.scale, rtol=0)
+    assert not symmetric or quantizer.zero_point == 128
+
+
+def test_the_symmetric_grid_is_that_of_torchs_observer() -> None:
+    values = torch.linspace(-1.7, 3.1, 100)
+    observer = MinMaxObserver(dtype=torch.quint8, qscheme=torch.per_tensor_symmetric)
+    observer(values)
+    scale, zero_point = observer.calculate_qparams()
+    found = symmetric_quantizer(-1.7, 3.1)
+    torch.testing.assert_close(torch.tensor([found.scale]), scale.reshape(1), rtol=0, atol=0)
+    assert found.zero_point == int(zero_point)
