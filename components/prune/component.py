@@ -32,11 +32,21 @@ def prune(
     target: str = "macs",
     scope: str = "global",
     pruning_schedule: str = "cubic",
-    steps: int = 3,
+    steps: int = 0,
+    pruning_end: float = 0.6,
+    granularity: str = "weights",
     round_to: int = 8,
     layers: str = "",
     exclude: str = "",
     reconstruct: bool = True,
+    max_accuracy_drop: float = 1.0,
+    trial_epochs: int = 0,
+    criterion: str = "l2",
+    slice: float = 0.05,
+    sparse_epochs: int = 1,
+    sparse_penalty: float = 1e-3,
+    latency_batch_size: int = 64,
+    sensitivity: bool = False,
     temperature: float = 4.0,
     alpha: float = 0.5,
 ) -> None:
@@ -63,12 +73,24 @@ def prune(
         target: what `sparsity` is a fraction of when channels are removed.
         scope: compare scores across the network or within each layer.
         pruning_schedule: sparsity over the steps.
-        steps: steps to the full sparsity; at most one per epoch is made.
+        steps: steps to the full sparsity; 0: 3 for channels, 100 for weights. Channels leave between
+            epochs, so at most one step per epoch is made.
+        pruning_end: fraction of the epochs after which masks have their full sparsity; the rest tunes.
+        granularity: what masks zero as one.
         round_to: channel counts are multiples of it; odd counts cost time.
         layers: fractions of single layers, by type or module name, such as Conv2d=0.8,Linear=0.95,fc2=0.5;
             a name outweighs a type. Methods that remove channels remove this fraction of the layer's.
         exclude: layers that stay whole, by type or module name: conv1,blocks.0.
         reconstruct: after channels leave, fit the layers that read them to their old outputs by least squares.
+        max_accuracy_drop: validation accuracy that pruning may cost, right after it, a fraction; sparsity is then
+            the most that is removed; 1 sets no bound.
+        trial_epochs: epochs that a network tried for max_accuracy_drop is fine-tuned, on top of epochs.
+        criterion: which channels of a group greedy removes first.
+        slice: fraction of the whole that one removal of greedy saves.
+        sparse_epochs: epochs, of epochs, that bn_scale trains the scales towards zero.
+        sparse_penalty: weight of the sum of the scales in bn_scale's loss.
+        latency_batch_size: images in the batch that target=latency times.
+        sensitivity: also measure the accuracy with each layer pruned alone.
         temperature: softens the logits when a teacher joins the fine-tuning.
         alpha: weight of the teacher's part of the loss, when there is one.
     """
@@ -99,10 +121,20 @@ def prune(
         scope=scope,
         pruning_schedule=pruning_schedule,
         steps=steps,
+        pruning_end=pruning_end,
+        granularity=granularity,
         round_to=round_to,
         layers=layers,
         exclude=exclude,
         reconstruct=reconstruct,
+        max_accuracy_drop=max_accuracy_drop,
+        trial_epochs=trial_epochs,
+        criterion=criterion,
+        slice=slice,
+        sparse_epochs=sparse_epochs,
+        sparse_penalty=sparse_penalty,
+        latency_batch_size=latency_batch_size,
+        sensitivity=sensitivity,
         temperature=temperature,
         alpha=alpha,
     )

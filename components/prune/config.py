@@ -7,9 +7,11 @@ from components.prune.fractions import parse_fractions
 from components.prune.schedule import SCHEDULES
 from components.training.settings import TrainingConfig
 
-METHODS = ("fpgm", "l1", "l2", "magnitude")
-TARGETS = ("macs", "parameters", "channels")
+METHODS = ("bn_scale", "fpgm", "greedy", "l1", "l2", "magnitude", "taylor_channel")
+TARGETS = ("macs", "parameters", "bytes", "channels", "latency")
+CRITERIA = ("fpgm", "l1", "l2", "taylor_channel")
 SCOPES = ("global", "layer")
+GRANULARITIES = ("weights", "kernels", "neurons")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,16 @@ class PruneConfig(TrainingConfig):
     target: str = option("macs", "what `sparsity` is a fraction of when channels are removed", choices=TARGETS)
     scope: str = option("global", "compare scores across the network or within each layer", choices=SCOPES)
     pruning_schedule: str = option("cubic", "sparsity over the steps", choices=tuple(SCHEDULES))
-    steps: int = option(3, "steps to the full sparsity; at most one per epoch is made", interval="[1, 1000]")
+    steps: int = option(
+        0,
+        "steps to the full sparsity; 0: 3 for channels, 100 for weights. Channels leave between"
+        " epochs, so at most one step per epoch is made",
+        interval="[0, 10000]",
+    )
+    pruning_end: float = option(
+        0.6, "fraction of the epochs after which masks have their full sparsity; the rest tunes", interval="(0, 1]"
+    )
+    granularity: str = option("weights", "what masks zero as one", choices=GRANULARITIES)
     round_to: int = option(8, "channel counts are multiples of it; odd counts cost time", interval="[1, 1024]")
     layers: str = option(
         "",
@@ -36,6 +47,23 @@ class PruneConfig(TrainingConfig):
     reconstruct: bool = option(
         True, "after channels leave, fit the layers that read them to their old outputs by least squares"
     )
+    max_accuracy_drop: float = option(
+        1.0,
+        "validation accuracy that pruning may cost, right after it, a fraction; `sparsity` is then the most that is"
+        " removed; 1 sets no bound",
+        interval="[0, 1]",
+    )
+    trial_epochs: int = option(
+        0, "epochs that a network tried for max_accuracy_drop is fine-tuned, on top of `epochs`", interval="[0, 1000]"
+    )
+    criterion: str = option("l2", "which channels of a group greedy removes first", choices=CRITERIA)
+    slice: float = option(0.05, "fraction of the whole that one removal of greedy saves", interval="(0, 1]")
+    sparse_epochs: int = option(
+        1, "epochs, of `epochs`, that bn_scale trains the scales towards zero", interval="[0, 100000]"
+    )
+    sparse_penalty: float = option(1e-3, "weight of the sum of the scales in bn_scale's loss", interval="[0, 100]")
+    latency_batch_size: int = option(64, "images in the batch that target=latency times", interval="[1, 65536]")
+    sensitivity: bool = option(False, "also measure the accuracy with each layer pruned alone")
     temperature: float = option(4.0, "softens the logits when a teacher joins the fine-tuning", interval="(0, 1000]")
     alpha: float = option(0.5, "weight of the teacher's part of the loss, when there is one", interval="[0, 1]")
 

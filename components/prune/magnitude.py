@@ -14,6 +14,6 @@ def prepare(module: nn.Module, request: Request) -> Method:
     return masks.prepare(module, request, score)
 
 
-def score(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def score(module: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """Return the absolute value of every weight, by name."""
     return {name: weight.detach().abs() for name, weight in weights.items()}

@@ -1,9 +1,14 @@
-"""Unstructured pruning: single weights of convolutions and fully connected layers become zero.
+"""Unstructured pruning: single weights, kernels or neurons of convolutions and fully connected layers become zero.
 
 A method is a score per weight; this module turns scores into masks. Biases and norms are never touched,
-and every layer keeps at least its best weight.
+and every layer keeps at least its best unit. A unit is what goes as one:
+
+    weights: a weight
+    kernels: weight [O, I, kH, kW] -> [kH, kW], one of O * I; of a fully connected layer, a weight
+    neurons: weight [O, ...] -> [...], one of O: all that an output sees
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
@@ -13,76 +18,181 @@ from torch import Tensor, nn
 from components.prune.layers import prunable_layers
 from components.prune.method import Masks, Method
 from components.prune.request import Request
+from components.prune.schedule import Ramp
 
-Score = Callable[[Mapping[str, nn.Parameter]], dict[str, Tensor]]
+# The score of every weight in its weight's shape, by name; the lowest go first.
+Score = Callable[[nn.Module, Mapping[str, nn.Parameter]], dict[str, Tensor]]
 
 
-def prepare(module: nn.Module, request: Request, score: Score) -> Method:
+def prepare(module: nn.Module, request: Request, score: Score) -> "MaskPruner":
     """Return the method that zeroes the weights of ``module`` with the lowest scores.
 
     Args:
-        module: pruned in place, step by step.
+        module: pruned in place.
         request: how far.
-        score: gives each weight's score in its weight's shape, by name; the lowest go first.
+        score: the method.
 
     Raises:
         ValueError: every layer is excluded.
     """
+    return MaskPruner(module, request, score, maskable_layers(module, request))
+
+
+def maskable_layers(module: nn.Module, request: Request) -> list[str]:
+    """Return the names of the layers that masks may reach.
+
+    Raises:
+        ValueError: there is none.
+    """
     layers = [name for name in prunable_layers(module) if name not in request.excluded]
+    if request.config.granularity == "neurons":  # the outputs of the last layer are the classes
+        layers = [name for name in layers if name != list(prunable_layers(module))[-1]]
     if not layers:
         raise ValueError("exclude must leave a layer to prune, but got all of them.")
-    return MaskPruner(module, request, score, layers)
+    return layers
 
 
 class MaskPruner(Method):
-    """Prunes one network step by step; remembers what is pruned."""
+    """Prunes one network, at once or little by little within one run of training."""
 
     def __init__(self, module: nn.Module, request: Request, score: Score, layers: list[str]) -> None:
         self.module, self.request, self.score, self.layers = module, request, score, layers
-        self.kept = request.masks(module)
+        self.kept: Masks = request.masks(module)
+        check_reachable(self._sizes(), request)
 
     def step(self, share: float) -> Masks:
         """Prune a share of what is asked for; once pruned, a weight stays so."""
-        weights = {f"{name}.weight": self.module.get_parameter(f"{name}.weight") for name in self.layers}
-        scores = self.score(weights)
-        for name in self.kept.keys() & scores.keys():
-            scores[name] = scores[name].masked_fill(~self.kept[name], -math.inf)
-        own = {f"{name}.weight": share * fraction for name, fraction in self.request.fractions.items()}
-        chosen = choose_masks(scores, share * self.request.config.sparsity, self.request.config.scope, own)
-        self.kept |= {name: mask & self.kept.get(name, mask) for name, mask in chosen.items()}
+        self.kept = self.masks(self.module, self.kept, share)
         with torch.no_grad():
             for name, mask in self.kept.items():
                 self.module.get_parameter(name).masked_fill_(~mask, 0.0)
         return dict(self.kept)
 
+    def masks(self, module: nn.Module, kept: Mapping[str, Tensor], share: float) -> Masks:
+        """Return the masks of a share of what is asked for, within those of the weights ``kept`` so far."""
+        config = self.request.config
+        scores = self.score(module, {f"{name}.weight": module.get_parameter(f"{name}.weight") for name in self.layers})
+        for name in kept.keys() & scores.keys():
+            scores[name] = scores[name].masked_fill(~kept[name], -math.inf)
+        own = {f"{name}.weight": share * fraction for name, fraction in self.request.fractions.items()}
+        chosen = choose_masks(scores, share * config.sparsity, config.scope, own, config.granularity)
+        return dict(kept) | {name: mask & kept.get(name, mask) for name, mask in chosen.items()}
+
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        sizes = {}
+        for name in self.layers:
+            weight = self.module.get_parameter(f"{name}.weight")
+            sizes[name] = weight.numel(), weight.numel() // unit_scores(weight, self.request.config.granularity).numel()
+        return sizes
+
+    def masking(self, ramp: Ramp) -> "GradualMasking":
+        """Return what prunes within a run of training."""
+        return GradualMasking(self, ramp)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradualMasking:
+    """Prunes a little after every few steps of training, as far as the ramp says."""
+
+    pruner: MaskPruner
+    ramp: Ramp
+
+    def update(
+        self, module: nn.Module, masks: Mapping[str, Tensor], step: int, epoch: float
+    ) -> Mapping[str, Tensor] | None:
+        """Prune further whenever the ramp has risen (see ``components.training.masking``)."""
+        share = self.ramp.rise(step, epoch)
+        return None if share is None else self.pruner.masks(module, masks, share)
+
 
 def choose_masks(
-    scores: Mapping[str, Tensor], sparsity: float, scope: str, own: Mapping[str, float]
-) -> dict[str, Tensor]:
+    scores: Mapping[str, Tensor], sparsity: float, scope: str, own: Mapping[str, float], granularity: str = "weights"
+) -> Masks:
     """Return boolean masks, True where a weight is kept.
 
     Args:
-        scores: by weight name; the lowest are pruned.
-        sparsity: fraction pruned, [0, 1), of all weights together (``global``) or of each (``layer``).
+        scores: by weight name; the lowest are pruned, units by the mean of theirs.
+        sparsity: fraction pruned, [0, 1), of all weights together (``global``) or of each layer's (``layer``).
         scope: ``global`` or ``layer``.
         own: fractions of single weights, which take no part in the others' total.
+        granularity: ``weights``, ``kernels`` or ``neurons``.
     """
-    masks = {name: _lowest_pruned({name: scores[name]}, own[name])[name] for name in scores if name in own}
-    rest = {name: tensor for name, tensor in scores.items() if name not in own}
+    units = {name: unit_scores(tensor.detach().float(), granularity) for name, tensor in scores.items()}
+    weights = {name: tensor.numel() for name, tensor in scores.items()}
+    rest = {name: unit for name, unit in units.items() if name not in own}
+    alone = {name: own[name] for name in units if name in own}
     if scope == "layer":
-        return masks | {name: _lowest_pruned({name: tensor}, sparsity)[name] for name, tensor in rest.items()}
-    return masks | _lowest_pruned(rest, sparsity)
+        alone |= dict.fromkeys(rest, sparsity)
+    masks = {name: _lowest_pruned({name: units[name]}, weights, part)[name] for name, part in alone.items()}
+    if scope == "global":
+        masks |= _lowest_pruned(rest, weights, sparsity)
+    return {name: mask.expand_as(scores[name]).clone() for name, mask in masks.items()}
 
 
-def _lowest_pruned(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    if not scores:
+def unit_scores(scores: Tensor, granularity: str) -> Tensor:
+    """Return the mean score of every unit, in a shape that broadcasts to that of ``scores``."""
+    if granularity == "kernels" and scores.ndim > 2:
+        return scores.mean(tuple(range(2, scores.ndim)), keepdim=True)
+    if granularity == "neurons":
+        return scores.mean(tuple(range(1, scores.ndim)), keepdim=True)
+    return scores
+
+
+def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> None:
+    """Raise ValueError unless what is asked for leaves a unit in every layer.
+
+    Args:
+        sizes: by layer, how many weights it has and how many a unit of it has.
+        request: how far.
+    """
+    config, own = request.config, request.fractions
+    rest = {name: size for name, size in sizes.items() if name not in own}
+    asked = {name: own[name] for name in sizes if name in own}
+    if config.scope == "layer":
+        asked |= dict.fromkeys(rest, config.sparsity)
+    for name, fraction in asked.items():
+        weights, unit = sizes[name]
+        if round(fraction * weights) > weights - unit:
+            raise ValueError(
+                f"every layer must keep one of its {config.granularity}: {name!r} can lose at most"
+                f" {(weights - unit) / weights:.6g} of its {weights} weights, but got {fraction}."
+            )
+    weights, least = sum(size for size, _ in rest.values()), sum(unit for _, unit in rest.values())
+    if config.scope == "global" and round(config.sparsity * weights) > weights - least:
+        raise ValueError(
+            f"sparsity must be at most {(weights - least) / weights:.6g}, since each of {', '.join(rest)} keeps one of"
+            f" its {config.granularity}, but got {config.sparsity}."
+        )
+
+
+def _lowest_pruned(units: Mapping[str, Tensor], weights: Mapping[str, int], sparsity: float) -> Masks:
+    """Return masks of units; a unit of a layer stands for an equal part of the layer's ``weights``."""
+    if not units:
         return {}
-    flat = {name: tensor.detach().float().flatten().clone() for name, tensor in scores.items()}
+    flat = {name: tensor.flatten().clone() for name, tensor in units.items()}
     for tensor in flat.values():
         tensor[tensor.argmax()] = math.inf  # a layer without any weight would pass nothing on
-    everything = torch.cat(list(flat.values()))
-    pruned = min(round(sparsity * everything.numel()), everything.numel() - len(flat))
-    mask = torch.ones(everything.numel(), dtype=torch.bool)
-    mask[everything.argsort(stable=True)[:pruned]] = False
-    parts = mask.split([tensor.numel() for tensor in flat.values()])
-    return {name: part.view_as(scores[name]) for name, part in zip(flat, parts, strict=True)}
+    scores = torch.cat(list(flat.values()))
+    sizes = torch.cat([tensor.new_full((len(tensor),), weights[name] // len(tensor)) for name, tensor in flat.items()])
+    lowest = lowest_within(scores, sizes.long(), round(sparsity * sum(weights[name] for name in units)))
+    parts = (~lowest).split([len(tensor) for tensor in flat.values()])
+    return {name: part.view_as(units[name]) for name, part in zip(flat, parts, strict=True)}
+
+
+def lowest_within(scores: Tensor, sizes: Tensor, budget: int) -> Tensor:
+    """Mark the lowest ``scores`` [n] whose ``sizes`` [n] sum to at most ``budget``.
+
+    Of equal ones the first, infinite ones never.
+    """
+    free = int(torch.isposinf(scores).sum())
+    if bool((sizes == 1).all()):  # as sorting would, but several times faster on millions of weights
+        count = min(budget, len(scores) - free)
+        if count <= 0:
+            return torch.zeros_like(scores, dtype=torch.bool)
+        threshold = scores.kthvalue(count).values
+        below, equal = scores < threshold, scores == threshold
+        return below | (equal & (equal.cumsum(0) <= count - int(below.sum())))
+    order = scores.argsort(stable=True)
+    marked = torch.zeros_like(scores, dtype=torch.bool)
+    marked[order[sizes[order].cumsum(0) <= budget]] = True
+    return marked & ~torch.isposinf(scores)

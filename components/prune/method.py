@@ -6,6 +6,8 @@ and returns what the driver then calls, in this order, ``module`` being the same
 1. ``own_epochs()``: the driver takes them off the budget of epochs, before the first step.
 2. for each step of the schedule: ``step(share)``; batch norms are re-estimated; the network is fine-tuned
    with ``loss(...)`` under the masks that ``step`` returned; ``tuned(share, validation_accuracy)``.
+   A method whose ``masking(ramp)`` is not None is pruned within one run of training instead: ``step(1.0)`` on
+   the network only to see what it costs untuned, then that run with ``loss(...)``, then ``tuned(1.0, ...)``.
 3. ``finish()``, ``details()`` and ``shortfall()``.
 
 A method may train in any of these calls, through ``request.tune`` and nothing else: its phases are resumed
@@ -17,6 +19,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from components.prune.schedule import Ramp, epochs_by_step
+from components.training.masking import Masking
 from components.training.run import Loss
 
 Masks = dict[str, Tensor]  # by parameter name, in the parameter's shape; True where a weight is kept
@@ -36,12 +40,25 @@ class Method(Protocol):
         """Return how many epochs of the budget the method itself trains, through ``request.tune``."""
         return 0
 
+    def steps(self) -> int:
+        """Return how many steps to the full sparsity suit the method, for ``steps=0``."""
+        return 3
+
+    def epochs_by_step(self, epochs: int, steps: int) -> list[int]:
+        """Return the epochs of fine-tuning after each step."""
+        return epochs_by_step(epochs, steps)
+
+    def masking(self, ramp: Ramp) -> Masking | None:
+        """Return what prunes within one run of training, if the method can; only weights are pruned so."""
+        return None
+
     def loss(self, loss: Loss) -> Loss:
         """Return what the fine-tuning after the latest step minimises, such as ``loss`` with a penalty."""
         return loss
 
     def tuned(self, share: float, validation_accuracy: float) -> None:
         """Take note of the end of a step's fine-tuning; the network may be changed within its masks."""
+        return
 
     def finish(self) -> Masks | None:
         """Do what remains after the last fine-tuning; return masks that replace the last step's, if any."""

@@ -15,6 +15,7 @@ from components.prune.layers import matching, resolve_fractions
 from components.training.checkpoint import Checkpoint
 from components.training.device import choose_device
 from components.training.loop import cross_entropy, fit
+from components.training.masking import Masking
 from components.training.run import Loss
 
 
@@ -30,6 +31,7 @@ class Request:
         fractions: fraction removed from a layer, by module name, where ``config.layers`` gives one.
         excluded: module names of the layers that stay whole.
         masked: names of the weights whose zeros an earlier stage pruned.
+        floor: least validation accuracy that ``max_accuracy_drop`` allows; 0 where it sets no bound.
         curve: the points of all phases of training so far, ``epoch`` counted through.
     """
 
@@ -40,6 +42,7 @@ class Request:
     fractions: Mapping[str, float] = dataclasses.field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
     masked: tuple[str, ...] = ()
+    floor: float = 0.0
     curve: list[Mapping[str, float]] = dataclasses.field(default_factory=list)
 
     @property
@@ -66,6 +69,7 @@ class Request:
         horizon: int = 0,
         loss: Loss | None = None,
         masks: Mapping[str, Tensor] | None = None,
+        masking: Masking | None = None,
         counted: bool = True,
     ) -> float:
         """Train ``module`` in place through the shared loop; it ends on the CPU in evaluation mode.
@@ -77,6 +81,7 @@ class Request:
             horizon: epochs that the learning rate's schedule spans; 0 means ``epochs``.
             loss: the request's when not given.
             masks: see ``components.training.loop.fit``.
+            masking: the same.
             counted: whether the phase's points join the curve; not for trials that are thrown away.
 
         Returns:
@@ -89,7 +94,9 @@ class Request:
             seed=(self.config.seed + zlib.crc32(phase.encode())) % 2**31,
         )
         child = self.checkpoint.child(phase) if self.checkpoint else None
-        points = fit(module, self.dataset, config, loss=loss or self.loss, masks=masks, checkpoint=child)
+        points = fit(
+            module, self.dataset, config, loss=loss or self.loss, masks=masks, masking=masking, checkpoint=child
+        )
         if counted:
             done = float(len(self.curve))
             self.curve.extend([point | {"epoch": done + point["epoch"]} for point in points])

@@ -6,29 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
-from components.networks.build import check_images
-from components.prune import fpgm, l1, l2, magnitude
-from components.prune.batch_norm import reestimate
+from components.prune import bn_scale, fpgm, greedy, l1, l2, magnitude, taylor_channel
+from components.prune.bound import floor_of, largest_sparsity, shortfall_of
 from components.prune.config import PruneConfig
+from components.prune.driver import drive
 from components.prune.method import Method, ShortfallError
-from components.prune.outcome import layer_sparsity, measure, summary, validation_accuracy
+from components.prune.outcome import layer_sparsity, measure, summary
 from components.prune.request import Request, resolve
-from components.prune.schedule import epochs_by_step, shares
+from components.prune.sensitivity import scan, scanned_layers
 from components.training.checkpoint import open_checkpoint
 from components.training.distillation import check_classes, distillation_loss
 from components.training.run import Loss
 
 METHODS: dict[str, Callable[[nn.Module, Request], Method]] = {
+    "bn_scale": bn_scale.prepare,
     "fpgm": fpgm.prepare,
+    "greedy": greedy.prepare,
     "l1": l1.prepare,
     "l2": l2.prepare,
     "magnitude": magnitude.prepare,
+    "taylor_channel": taylor_channel.prepare,
 }
 
 
@@ -58,11 +60,13 @@ def run(
     if model.quantized or model.activations:
         raise ValueError(f"a model must be pruned before it is quantized, but {model_dir} is quantized.")
     check_classes("model", model, dataset)
-    loss = None
+    loss = teacher = None
     if teacher_dir is not None:
         inputs["teacher"] = model_digest(teacher_dir)
+        teacher = load_model(teacher_dir).module
         loss = _teacher_loss(load_model(teacher_dir), dataset, config)
     request = resolve(config, model, dataset, loss, open_checkpoint("prune", config, inputs))
+    request = dataclasses.replace(request, floor=floor_of(request, model.module, teacher))
     outcome = _prune(model, request)
     metrics = measure(model, outcome.pruned, dataset, request.device) | {
         "validation_accuracy_untuned": outcome.steps[-1]["untuned"]
@@ -94,31 +98,18 @@ class Outcome:
 
 
 def _prune(model: Model, request: Request) -> Outcome:
-    module, config = copy.deepcopy(model.module), request.config
-    method = METHODS[config.method](module, request)
-    own = method.own_epochs()
-    steps = min(config.steps, config.epochs - own) if config.pruning_schedule != "one_shot" else 1
-    epochs, horizons = (epochs_by_step(count - own, steps) for count in (config.epochs, config.horizon))
-    history: list[dict[str, float]] = []
-    for number, share in enumerate(shares(config.pruning_schedule, steps), start=1):
-        masks = method.step(share)
-        check_images(module, model.network)
-        reestimate(module, request.dataset, seed=config.seed, device=request.device)
-        untuned = validation_accuracy(module, request.dataset, request.device)
-        print(f"step {number}/{steps} sparsity={share * config.sparsity:.4f} validation_accuracy={untuned:.4f}")
-        # A run that makes fewer steps is another run, and must not meet this one's checkpoints.
-        phase, loss = f"step-{number}-of-{steps}", method.loss(request.loss)
-        horizon = horizons[number - 1]
-        tuned = request.tune(module, phase, epochs[number - 1], horizon=horizon, loss=loss, masks=masks)
-        method.tuned(share, tuned)
-        history.append({"sparsity": share * config.sparsity, "untuned": untuned, "validation_accuracy": tuned})
-    final = method.finish()
-    masks = masks if final is None else final
-    with torch.no_grad():
-        for name, mask in masks.items():  # a weight times a mask may be -0.0, which packs worse than 0.0
-            module.get_parameter(name).masked_fill_(~mask, 0.0)
+    module, prepare = copy.deepcopy(model.module), METHODS[request.config.method]
+    method, details = prepare(module, request), {}
+    if request.config.sensitivity:
+        details["sensitivity"] = scan(prepare, module, request, scanned_layers(method))
+    if request.floor and request.config.method != "greedy":  # which looks at the floor itself
+        sparsity, details["bound"] = largest_sparsity(prepare, module, request)
+        request = dataclasses.replace(request, config=dataclasses.replace(request.config, sparsity=sparsity))
+        method = prepare(module, request)
+    masks, history = drive(module, method, request, model.network)
     pruned = dataclasses.replace(model, module=module, masked=tuple(sorted(masks)))
-    return Outcome(pruned, history, method.details(), method.shortfall())
+    shortfall = method.shortfall() or shortfall_of(request, history[-1]["validation_accuracy"])
+    return Outcome(pruned, history, details | method.details(), shortfall)
 
 
 def _teacher_loss(teacher: Model, dataset: Dataset, config: PruneConfig) -> Loss:

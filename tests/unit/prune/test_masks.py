@@ -9,6 +9,7 @@ from components.networks.build import NetworkSpec, build
 from components.prune import magnitude
 from components.prune.config import PruneConfig
 from components.prune.request import Request
+from components.prune.schedule import Ramp
 from tests.unit.training.toy import toy_dataset
 
 
@@ -81,8 +82,81 @@ def test_never_empties_a_layer():
     module = network("lenet300")
     with torch.no_grad():
         module.fc2.weight.mul_(1e-6)  # all of it is smaller than all of the rest
-    magnitude.prepare(module, request(sparsity=0.999999)).step(1.0)
+    weights = sum(layer.weight.numel() for layer in (module.fc1, module.fc2, module.fc3))
+    magnitude.prepare(module, request(sparsity=1 - 3 / weights)).step(1.0)
     assert [int((layer.weight != 0).sum()) for layer in (module.fc1, module.fc2, module.fc3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "rule"),
+    [
+        (
+            {"sparsity": 1 - 1e-6},
+            r"sparsity must be at most 0\.99997\d+, since each of fc1, fc2, fc3 keeps one of its weights",
+        ),
+        ({"sparsity": 0.9995, "scope": "layer"}, "'fc3' can lose at most 0.996667 of its 300 weights, but got 0.9995"),
+        ({"sparsity": 0.5, "fractions": {"fc3": 0.9995}}, "'fc3' can lose at most 0.996667 of its 300 weights"),
+        (
+            {"sparsity": 0.5, "fractions": {"fc2": 0.995}, "granularity": "neurons"},
+            "one of its neurons: 'fc2' can lose at most 0.99 of its 30000 weights, but got 0.995",
+        ),
+    ],
+)
+def test_more_than_every_layer_can_lose_is_refused(asked, rule):
+    with pytest.raises(ValueError, match=rule):
+        magnitude.prepare(network("lenet300"), request(**asked))
+
+
+def unit_means(weight, granularity):
+    """Every unit's mean absolute weight, by plain loops, in the order of its first weight."""
+    units = []
+    for output in weight.detach().tolist():
+        if granularity == "neurons":
+            units.append(torch.tensor(output).abs().mean())
+        else:
+            units += [torch.tensor(kernel).abs().mean() for kernel in output]
+    return torch.stack(units)
+
+
+@pytest.mark.parametrize("granularity", ["kernels", "neurons"])
+def test_kernels_and_neurons_go_as_one(granularity):
+    module = network("lenet5")
+    whole = copy.deepcopy(module)
+    masks = magnitude.prepare(module, request(sparsity=0.7, granularity=granularity, excluded=["fc1"])).step(1.0)
+    assert ("fc2.weight" in masks) is (granularity == "kernels")  # the classes are no neurons to lose
+    total = sum(mask.numel() for mask in masks.values())
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    largest = max(mask[0].numel() if granularity == "neurons" else mask[0, 0].numel() for mask in masks.values())
+    assert 0.7 * total - largest < pruned <= 0.7 * total
+    kept_units, lost_units = [], []
+    for name, mask in masks.items():
+        units = (
+            mask.flatten(1) if granularity == "neurons" else mask.flatten(0, 1).flatten(1) if mask.ndim > 2 else mask
+        )
+        units = units.reshape(len(units), -1) if granularity == "neurons" or mask.ndim > 2 else units.reshape(-1, 1)
+        assert torch.equal(units.all(1), units.any(1))
+        means = unit_means(whole.get_parameter(name), granularity)
+        kept_units.append(means[units[:, 0]])
+        lost_units.append(means[~units[:, 0]])
+    assert torch.cat(kept_units).sort().values[len(masks)] >= torch.cat(lost_units).max()  # but for one per layer
+
+
+def test_gradual_masks_rise_with_the_ramp_and_never_fall_back():
+    module = network("lenet300")
+    masking = magnitude.prepare(module, request(sparsity=0.9)).masking(Ramp("cubic", epochs=2.0, steps=4))
+    masks, sparsities = {}, []
+    for step in range(1, 31):
+        found = masking.update(module, masks, step, step / 10)
+        if found is not None:
+            assert all(not (found[name] & ~masks[name]).any() for name in masks)
+            masks = found
+            total = sum(mask.numel() for mask in masks.values())
+            sparsities.append((step, 1 - sum(int(mask.sum()) for mask in masks.values()) / total))
+    expected = [
+        (step, 0.9 * (1 - (1 - progress) ** 3)) for step, progress in ((5, 0.25), (10, 0.5), (15, 0.75), (20, 1))
+    ]
+    assert [step for step, _ in sparsities] == [step for step, _ in expected]
+    assert [sparsity for _, sparsity in sparsities] == pytest.approx([sparsity for _, sparsity in expected], abs=1e-5)
 
 
 def test_steps_only_add_zeros_and_never_revive_a_weight():

@@ -1,6 +1,6 @@
 import pytest
 
-from components.prune.schedule import epochs_by_step, shares
+from components.prune.schedule import Ramp, epochs_by_step, shares
 
 
 def test_shares_by_hand():
@@ -17,3 +17,17 @@ def test_the_last_step_has_the_epochs_that_are_left():
     assert epochs_by_step(4, 1) == [4]
     with pytest.raises(ValueError, match=r"epochs must be at least steps \(3\), but got 2"):
         epochs_by_step(2, 3)
+
+
+def test_a_ramp_rises_in_equal_steps_of_progress_and_once_each():
+    ramp = Ramp("linear", epochs=2.0, steps=4)
+    rises = {step: ramp.rise(step, step / 6) for step in range(1, 31)}  # 6 steps of training in an epoch
+    assert {step: share for step, share in rises.items() if share is not None} == {3: 0.25, 6: 0.5, 9: 0.75, 12: 1.0}
+    assert [ramp.share(epoch) for epoch in (0.5, 2, 3)] == [0.25, 1.0, 1.0]
+
+
+def test_a_ramp_shorter_than_its_steps_still_ends_at_one():
+    ramp = Ramp("cubic", epochs=0.7)  # 100 steps in 7 of training
+    shares_seen = [ramp.rise(step, step / 10) for step in range(1, 12)]
+    assert all(share is not None for share in shares_seen[:7])
+    assert shares_seen[6:] == [1.0, None, None, None, None]
