@@ -21,7 +21,7 @@ from components.artifacts.codec_tensors import DTYPES, decode_tensor, encode_ten
 from components.artifacts.files import ArtifactError
 
 MAGIC = b"\x93kz\n"  # the high bit and the newline give away a transfer as text
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LIMIT_BYTES = 2**30
 LARGEST_INDEX = 2**24
 NUMBERS = struct.Struct("<4sHII")
@@ -36,8 +36,10 @@ DICTIONARY = (
     b'"tensor","symmetric":true},"fc.weight":{"scheme":"uniform","bits":4,"granularity":"channel","symmetric":true},'
     b'"masked":["conv1.weight","conv2.weight","fc1.weight","fc2.weight","fc3.weight"],"lineage":[]},"tensors":['
     b'["conv1.bias","float32",[20],"planes",80],["conv1.weight","int8",[20,1,5,5],"integers",'
+    b'"fc1.weight":{"scheme":"codebook","bits":5},"fc1.weight::codebook","float32",[32],"planes",['
     b'["fc1.weight::scale","float32",[500],"planes",["fc1.weight","float32",[500,800],"sparse",'
-    b'["fc2.bias","float32",[10],"raw",40],["'
+    b'["fc1.bias","float32",[500],"grid",["fc1.weight","int8",[500,800],"integers",'
+    b'["fc1.weight::scale","float32",[1],"raw",4],["fc2.bias","float32",[10],"raw",40],["'
     b'{"description":{"format_version":1,"network":{"name":"lenet5","arguments":{"classes":10,"channels":1,'
     b'"image_size":28,"width":1.0}},"edits":{},"quantization":{"weights":{},"activations":{}},"masked":[],"lineage":[]}'
 )

@@ -4,9 +4,8 @@ Signs and exponents of floats gather in one plane and compress; low mantissa byt
 Shapes: N elements of B bytes each.
 """
 
-import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from components.artifacts.files import ArtifactError
 
 Bytes = NDArray[np.uint8]
 SAMPLE = 2**15
-PLANE = struct.Struct("<BI")  # coder, length of what follows
+MOST_OF_BYTE = 127
 
 
 def encode_planes(elements_NB: Bytes) -> bytes:
@@ -28,7 +27,7 @@ def encode_planes(elements_NB: Bytes) -> bytes:
         plane_N = np.ascontiguousarray(elements_NB[:, index])
         promising = (number for number, coder in enumerate(CODERS) if coder.promises(plane_N))
         number, content = min(((number, CODERS[number].encode(plane_N)) for number in promising), key=_length)
-        parts += [PLANE.pack(number, len(content)), content]
+        parts += [encode_numbers([number, len(content)]), content]
     return b"".join(parts)
 
 
@@ -45,10 +44,7 @@ def decode_planes(content: bytes, count: int, width: int) -> Bytes:
     elements_NB = np.empty((count, width), np.uint8)
     start = 0
     for index in range(width):
-        if len(content) - start < PLANE.size:
-            raise ArtifactError(f"a tensor must have {width} byte planes, but plane {index} is cut off.")
-        coder, length = PLANE.unpack_from(content, start)
-        start += PLANE.size
+        (coder, length), start = decode_numbers(content, 2, start)
         if coder >= len(CODERS) or length > len(content) - start:
             raise ArtifactError(
                 f"a byte plane must have a known coder and a length in range, but got {coder}, {length}."
@@ -95,6 +91,16 @@ def inflate(content: bytes, size: int, dictionary: bytes = b"") -> bytes:
     return data
 
 
+def _constant(plane_N: Bytes) -> bytes:
+    return bytes(plane_N[:1].tobytes())
+
+
+def _repeated(content: bytes, count: int) -> Bytes:
+    if len(content) != min(count, 1):
+        raise ArtifactError(f"a constant byte plane must have {min(count, 1)} bytes, but got {len(content)}.")
+    return np.full(count, content[0] if content else 0, np.uint8)
+
+
 def _code(plane_N: Bytes) -> bytes:
     writer = Writer()
     code_symbols(writer, flat(256), len(plane_N), plane_N.astype(np.int32))
@@ -107,6 +113,10 @@ def _coded(content: bytes, count: int) -> Bytes:
 
 def _always(plane_N: Bytes) -> bool:
     return True
+
+
+def _is_constant(plane_N: Bytes) -> bool:
+    return not len(plane_N) or bool((plane_N == plane_N[0]).all())
 
 
 def _sample_deflates(plane_N: Bytes) -> bool:
@@ -122,6 +132,41 @@ def _is_uneven(plane_N: Bytes) -> bool:
     return float(-(share_K * np.log2(np.maximum(share_K, 1e-300))).sum()) < 7.95
 
 
+def encode_numbers(numbers: Sequence[int]) -> bytes:
+    """Return non-negative integers in 7 bits per byte, the lowest first; all but a number's last have the high bit."""
+    content = bytearray()
+    for number in numbers:
+        rest = number
+        while rest > MOST_OF_BYTE:
+            content.append(rest & MOST_OF_BYTE | (MOST_OF_BYTE + 1))
+            rest >>= 7
+        content.append(rest)
+    return bytes(content)
+
+
+def decode_numbers(content: bytes, count: int, start: int = 0) -> tuple[list[int], int]:
+    """Return ``count`` numbers of ``content`` from ``start`` on, each below 2^63, and where they end.
+
+    Raises:
+        ArtifactError: they are cut off or too large.
+    """
+    numbers = []
+    for _ in range(count):
+        number = 0
+        for shift in range(0, 63, 7):
+            if start == len(content):
+                raise ArtifactError(f"a stream must begin with {count} numbers, but they are cut off.")
+            byte = content[start]
+            start += 1
+            number |= (byte & MOST_OF_BYTE) << shift
+            if byte <= MOST_OF_BYTE:
+                break
+        else:
+            raise ArtifactError("a number of a stream must be below 2^63, but goes on.")
+        numbers.append(number)
+    return numbers, start
+
+
 class Coder(NamedTuple):
     """How to encode and decode a plane, and whether encoding one is worth a try."""
 
@@ -135,4 +180,5 @@ CODERS = (
     Coder(_store, _stored, _always),
     Coder(_deflate, _inflated, _sample_deflates),
     Coder(_code, _coded, _is_uneven),
+    Coder(_constant, _repeated, _is_constant),
 )

@@ -4,22 +4,23 @@ Shapes: R rows (output channels), C columns; N values in the order of the matrix
 """
 
 import dataclasses
-import struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.artifacts.codec_bytes import decode_numbers, encode_numbers
 from components.artifacts.codec_models import code_places, code_symbols, flat, peaked
-from components.artifacts.codec_streams import Floats, Integers, Reader, Stream, Writer
+from components.artifacts.codec_streams import Floats, Integers, Meter, Reader, Stream, Writer
 from components.artifacts.files import ArtifactError
 
 WIDEST = 1024  # distinct values from the smallest to the largest
-# Smallest and largest value; sparse or not; levels per octave of row density; non-zeros where there are no such levels;
-# levels per octave of row magnitude; the highest of these or, where there are none, the mean magnitude.
-HEADER = struct.Struct("<hhBBIBB")
 DENSITY_STEPS = (0, 1, 2)  # levels of row density per octave that the encoder tries
 MAGNITUDE_STEPS = (0, 1, 3)  # levels of row magnitude per octave that the encoder tries
+# Rows' worth of average density that a column starts with: the fewer, the more columns differ. The encoder tries all
+# of them on a matrix of up to PRIORS_UP_TO elements; a larger one has rows enough to learn from.
+COLUMN_PRIORS = (16.0, 2.0, 5.0, 50.0)
+PRIORS_UP_TO = 2**21
 Matrix = NDArray[np.int16]
 # Powers of two in steps of a sixth, written out since pow may round differently from machine to machine.
 SIXTHS = (1.0, 1.122462048309373, 1.2599210498948732, 1.4142135623730951, 1.5874010519681994, 1.7817974362806785)
@@ -36,19 +37,26 @@ def decode_integers(content: bytes, rows: int, columns: int) -> Matrix:
     Raises:
         ArtifactError: ``content`` is no such matrix.
     """
-    if len(content) < HEADER.size:
-        raise ArtifactError(f"an integer stream must have at least {HEADER.size} bytes, but got {len(content)}.")
-    low, high, sparse, density_steps, nonzeros, steps, levels = HEADER.unpack_from(content)
-    known_steps = density_steps in DENSITY_STEPS and steps in MAGNITUDE_STEPS
-    if high < low or high - low >= WIDEST or sparse > 1 or not known_steps:
-        raise ArtifactError(f"an integer stream must have a header in range, but has {content[: HEADER.size].hex()}.")
-    layout = Layout(rows, columns, low, high, bool(sparse), density_steps, nonzeros, steps, levels)
-    return _code(Reader(content[HEADER.size :]), layout, None)
+    layout, start = _read_header(content, rows, columns)
+    return _code(Reader(content[start:]), layout, None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What both sides must know before the first symbol; see HEADER."""
+    """What both sides must know before the first symbol.
+
+    Attributes:
+        rows: R.
+        columns: C.
+        low: smallest value.
+        high: largest value.
+        sparse: whether places of non-zeros are coded apart from values.
+        density_steps: levels per octave of row density.
+        nonzeros: how many there are, where there are no such levels.
+        steps: levels per octave of row magnitude.
+        levels: the highest of these or, where there are none, the mean magnitude.
+        prior: of COLUMN_PRIORS.
+    """
 
     rows: int
     columns: int
@@ -59,6 +67,7 @@ class Layout:
     nonzeros: int
     steps: int
     levels: int
+    prior: int
 
     @property
     def skips_zero(self) -> bool:
@@ -82,10 +91,47 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
     rows, columns = matrix_RC.shape
     density_steps = _cheapest_density_steps(matrix_RC) if sparse else 0
     nonzeros = min(int(np.count_nonzero(matrix_RC)), 2**32 - 1) if sparse and not density_steps else 0
-    layout = Layout(rows, columns, low, high, sparse, density_steps, nonzeros, steps, levels)
+    layout = Layout(rows, columns, low, high, sparse, density_steps, nonzeros, steps, levels, 0)
+    if sparse and matrix_RC.size <= PRIORS_UP_TO:
+        layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
+        layout = min(layouts, key=lambda tried: _places_bits(tried, matrix_RC))
     writer = Writer()
     _code(writer, layout, matrix_RC)
-    return HEADER.pack(low, high, sparse, density_steps, nonzeros, steps, levels) + writer.finish()
+    return encode_header(layout) + writer.finish()
+
+
+def encode_header(layout: Layout) -> bytes:
+    """Return the numbers of ``layout``, most of them in a byte each."""
+    low = 2 * layout.low if layout.low >= 0 else -2 * layout.low - 1
+    kind = 0
+    for value, count in _kind(layout):
+        kind = kind * count + value
+    return encode_numbers([kind, low, layout.high - layout.low, layout.levels, layout.nonzeros])
+
+
+def _kind(layout: Layout) -> list[tuple[int, int]]:
+    """Return each choice of ``layout`` and among how many it is."""
+    return [
+        (layout.prior, len(COLUMN_PRIORS)),
+        (DENSITY_STEPS.index(layout.density_steps), len(DENSITY_STEPS)),
+        (MAGNITUDE_STEPS.index(layout.steps), len(MAGNITUDE_STEPS)),
+        (int(layout.sparse), 2),
+    ]
+
+
+def _read_header(content: bytes, rows: int, columns: int) -> tuple[Layout, int]:
+    """Return the layout and where the header ends."""
+    numbers, start = decode_numbers(content, 5)
+    kind, low, spread, levels, nonzeros = numbers
+    kind, sparse = divmod(kind, 2)
+    kind, steps = divmod(kind, len(MAGNITUDE_STEPS))
+    prior, density_steps = divmod(kind, len(DENSITY_STEPS))
+    low = low // 2 if low % 2 == 0 else -(low + 1) // 2
+    in_range = low > -(2**15) and low + spread < 2**15 and spread < WIDEST and prior < len(COLUMN_PRIORS)
+    if not (in_range and nonzeros < 2**32 and levels < 2**8):
+        raise ArtifactError(f"an integer stream must have a header in range, but has {numbers}.")
+    chosen = (DENSITY_STEPS[density_steps], nonzeros, MAGNITUDE_STEPS[steps], levels, prior)
+    return Layout(rows, columns, low, low + spread, bool(sparse), *chosen), start
 
 
 def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
@@ -119,7 +165,14 @@ def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> ND
     else:
         stream.expect(layout.rows * layout.columns)
         density_R = np.full(layout.rows, min(1.0, layout.nonzeros / (columns * max(layout.rows, 1))))
-    return code_places(stream, density_R, layout.columns, None if matrix_RC is None else matrix_RC != 0)
+    known_RC = None if matrix_RC is None else matrix_RC != 0
+    return code_places(stream, density_R, layout.columns, COLUMN_PRIORS[layout.prior], known_RC)
+
+
+def _places_bits(layout: Layout, matrix_RC: Matrix) -> float:
+    meter = Meter()
+    _code_places(meter, layout, matrix_RC)
+    return meter.bits_spent
 
 
 def _code_values(stream: Stream, layout: Layout, level: int, count: int, values_N: Matrix | None) -> Matrix:

@@ -12,7 +12,6 @@ from components.artifacts.codec_streams import Floats, Integers, Stream
 FIRST_BLOCK = 24  # symbols coded before the model first learns
 SYMBOL_GROWTH = 4  # a block of symbols is a quarter of what came before,
 ROW_GROWTH = 16  # a block of rows a sixteenth
-COLUMN_PRIOR = 16.0  # rows' worth of average density that a column starts with
 FLAT_WEIGHT = 24.0  # symbols' worth of counts that a model of which nothing is known starts with
 
 
@@ -62,7 +61,7 @@ def peaked(low: int, high: int, mean: float) -> Floats:
 
 
 def code_places(
-    stream: Stream, density_R: Floats, columns: int, places_RC: NDArray[np.bool_] | None
+    stream: Stream, density_R: Floats, columns: int, column_prior: float, places_RC: NDArray[np.bool_] | None
 ) -> NDArray[np.bool_]:
     """Code where a matrix is not zero.
 
@@ -73,6 +72,7 @@ def code_places(
         stream: a Writer or a Reader.
         density_R: expected share of non-zeros in each row, [0, 1].
         columns: C.
+        column_prior: rows' worth of average density that a column starts with.
         places_RC: the places when writing, None when reading.
     """
     coded_RC = np.zeros((len(density_R), columns), np.bool_)
@@ -89,7 +89,7 @@ def code_places(
     while start < len(live):
         stop = min(len(live), start + max(1, start // ROW_GROWTH))
         rows = live[start:stop]
-        share_C = (ones_C + COLUMN_PRIOR * overall) / (start + COLUMN_PRIOR)
+        share_C = (ones_C + column_prior * overall) / (start + column_prior)
         odds_BC = row_odds_L[start:stop, None] * (share_C / ((1 - share_C) * prior))
         known = None if places_RC is None else places_RC[rows].astype(np.int32).ravel()
         block_BC = stream.bits((odds_BC / (1 + odds_BC)).ravel(), known).reshape(len(rows), columns)

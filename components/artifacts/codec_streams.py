@@ -65,6 +65,30 @@ class Writer:
         return bytes(self._encoder.get_compressed().astype("<u4").tobytes())
 
 
+class Meter:
+    """Adds up what symbols would cost, without encoding them."""
+
+    def __init__(self) -> None:
+        self.bits_spent = 0.0
+
+    def expect(self, count: int) -> None:
+        """Do nothing, as a Writer."""
+
+    def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
+        """Price ``bits_N`` and return them."""
+        assert bits_N is not None
+        bounded_N = _bounded(probability_N)
+        self.bits_spent -= float(np.log2(np.where(bits_N, bounded_N, 1 - bounded_N)).sum())
+        return bits_N
+
+    def symbols(self, weight_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
+        """Price ``symbols_N`` and return them."""
+        assert symbols_N is not None and len(symbols_N) == count
+        counts_K = np.bincount(symbols_N, minlength=len(weight_K))
+        self.bits_spent -= float((counts_K * np.log2(_spread(weight_K))).sum())
+        return symbols_N
+
+
 class Reader:
     """Decodes symbols from what a Writer made."""
 
@@ -115,6 +139,11 @@ def _bounded(probability_N: Floats) -> Floats:
 
 
 def _categorical(weight_K: Floats) -> Any:
+    return constriction.stream.model.Categorical(_spread(weight_K), perfect=False)
+
+
+def _spread(weight_K: Floats) -> Floats:
+    """Return the probabilities that ``weight_K`` are proportional to, none of them too small."""
     probability_K = weight_K / weight_K.sum()
-    bounded_K = probability_K * (1 - 2 * LEAST_PROBABILITY) + 2 * LEAST_PROBABILITY / len(weight_K)
-    return constriction.stream.model.Categorical(bounded_K, perfect=False)
+    spread_K: Floats = probability_K * (1 - 2 * LEAST_PROBABILITY) + 2 * LEAST_PROBABILITY / len(weight_K)
+    return spread_K

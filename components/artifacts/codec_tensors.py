@@ -5,7 +5,6 @@ Shapes: a tensor [R, ...] is seen as a matrix of R rows and C columns; N element
 """
 
 import math
-import struct
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.artifacts.codec_bytes import Bytes, decode_planes, encode_planes
+from components.artifacts.codec_bytes import Bytes, decode_numbers, decode_planes, encode_numbers, encode_planes
 from components.artifacts.codec_grid import decode_grid, encode_grid
 from components.artifacts.codec_integers import WIDEST, decode_integers, encode_integers
 from components.artifacts.files import ArtifactError
@@ -28,7 +27,6 @@ DTYPES: dict[str, torch.dtype] = {
     )
 }
 INTEGERS = {"bool": "?", "uint8": "u1", "int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8"}
-LENGTH = struct.Struct("<Q")
 
 
 def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
@@ -108,18 +106,18 @@ def _encode_sparse(elements_NB: Bytes, shape: tuple[int, ...]) -> bytes:
     """Encode where elements are not all-zero bits, and the planes of those elements."""
     places_N = elements_NB.any(axis=1)
     places = encode_integers(places_N.astype(np.int16).reshape(matrix_shape(shape)))
-    return LENGTH.pack(len(places)) + places + encode_planes(elements_NB[places_N])
+    return encode_numbers([len(places)]) + places + encode_planes(elements_NB[places_N])
 
 
 def _decode_sparse(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
-    length = LENGTH.unpack_from(content)[0] if len(content) >= LENGTH.size else len(content)
-    if length > len(content) - LENGTH.size:
+    (length,), start = decode_numbers(content, 1)
+    if length > len(content) - start:
         raise ArtifactError("a sparse tensor must hold the places of its non-zeros, but they are cut off.")
-    places = content[LENGTH.size : LENGTH.size + length]
+    places = content[start : start + length]
     places_N = decode_integers(places, *matrix_shape(shape)).reshape(-1) != 0
     elements_NB = np.zeros((math.prod(shape), DTYPES[dtype].itemsize), np.uint8)
     count = int(np.count_nonzero(places_N))
-    elements_NB[places_N] = decode_planes(content[LENGTH.size + length :], count, elements_NB.shape[1])
+    elements_NB[places_N] = decode_planes(content[start + length :], count, elements_NB.shape[1])
     return elements_NB
 
 

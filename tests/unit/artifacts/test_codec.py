@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy.stats import entropy
 from torch import Tensor
 
-from components.artifacts.codec import DICTIONARY, MAGIC, NUMBERS, decode, encode
-from components.artifacts.codec_integers import HEADER, decode_integers, encode_integers
-from components.artifacts.codec_streams import LEAST_PROBABILITY, MOST_SYMBOLS_PER_BYTE, Reader, Writer
+from components.artifacts.codec import DICTIONARY, FORMAT_VERSION, MAGIC, NUMBERS, decode, encode
+from components.artifacts.codec_bytes import decode_numbers, encode_numbers
+from components.artifacts.codec_integers import Layout, decode_integers, encode_header, encode_integers
+from components.artifacts.codec_streams import LEAST_PROBABILITY, MOST_SYMBOLS_PER_BYTE, Meter, Reader, Writer
 from components.artifacts.codec_tensors import DTYPES, decode_tensor, encode_tensor
 from components.artifacts.files import ArtifactError
 
@@ -34,7 +35,7 @@ def forge(index: Any, contents: bytes = b"", *, plain: bytes | None = None) -> b
     plain = json.dumps(index).encode() if plain is None else plain
     deflater = zlib.compressobj(9, zdict=DICTIONARY)
     deflated = deflater.compress(plain) + deflater.flush()
-    numbers = NUMBERS.pack(MAGIC, 1, len(deflated), len(plain))
+    numbers = NUMBERS.pack(MAGIC, FORMAT_VERSION, len(deflated), len(plain))
     body = deflated + contents
     return numbers + hashlib.sha256(numbers + body).digest() + body
 
@@ -123,7 +124,7 @@ def test_floats_on_a_grid_of_a_power_of_two_cost_what_their_integers_do(dtype: t
     bias = (steps.double() * 2.0**exponent).to(dtype)
     form, content = encode_tensor(bias)
     assert same_bits(decode_tensor(form, content, str(dtype).removeprefix("torch."), (60,)), bias)
-    assert len(content) <= 60 * 5 / 8 + HEADER.size + 8
+    assert len(content) <= 60 * 5 / 8 + 16
 
 
 @pytest.mark.parametrize("value", [2.0**-149, 2.0**120, float("inf"), float("nan"), -0.0, 1.1])
@@ -253,7 +254,7 @@ def test_two_tensors_of_one_name_are_refused() -> None:
 
 def test_a_large_index_is_refused_without_inflating_it() -> None:
     deflated = zlib.compress(b"0" * 10)
-    numbers = NUMBERS.pack(MAGIC, 1, len(deflated), 2**31)
+    numbers = NUMBERS.pack(MAGIC, FORMAT_VERSION, len(deflated), 2**31)
     with pytest.raises(ArtifactError, match="index"):
         decode(numbers + hashlib.sha256(numbers + deflated).digest() + deflated)
 
@@ -261,7 +262,7 @@ def test_a_large_index_is_refused_without_inflating_it() -> None:
 def test_another_version_is_refused(small_file: bytes) -> None:
     other = bytearray(small_file)
     other[4] = 9
-    with pytest.raises(ArtifactError, match="format version 1, but got 9"):
+    with pytest.raises(ArtifactError, match="format version 2, but got 9"):
         decode(bytes(other))
 
 
@@ -280,12 +281,36 @@ def test_a_short_stream_cannot_stand_for_many_symbols() -> None:
 @pytest.mark.parametrize("shape", [(2, 400_000_000), (400_000_000, 2), (800_000_000,)])
 @pytest.mark.parametrize(("sparse", "density_steps"), [(0, 0), (1, 0), (1, 2)])
 def test_a_short_file_cannot_ask_for_much_memory(shape: tuple[int, ...], sparse: int, density_steps: int) -> None:
-    content = HEADER.pack(-7, 7, sparse, density_steps, 10**8, 0, 3) + b"\x55" * 64
+    content = encode_header(Layout(0, 0, -7, 7, bool(sparse), density_steps, 10**8, 0, 3, prior=0)) + b"\x55" * 64
     index = {"description": {}, "tensors": [["w", "int8", list(shape), "integers", len(content)]]}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ArtifactError, match="too short"):
         decode(forge(index, content))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 2**63 - 1), max_size=5), st.binary(max_size=12))
+def test_numbers_come_back_and_others_are_refused(numbers: list[int], content: bytes) -> None:
+    encoded = encode_numbers(numbers)
+    assert decode_numbers(b"x" + encoded + b"rest", len(numbers), 1) == (numbers, 1 + len(encoded))
+    try:
+        found, end = decode_numbers(content, 2)
+    except ArtifactError:
+        return
+    assert end <= len(content) and all(0 <= number < 2**63 for number in found)
+
+
+def test_a_price_is_what_encoding_takes() -> None:
+    rng = np.random.default_rng(0)
+    probability_N = rng.random(5000)
+    bits_N = (rng.random(5000) < probability_N).astype(np.int32)
+    symbols_M = rng.choice(7, 3000, p=np.arange(1, 8) / 28).astype(np.int32)
+    meter, writer = Meter(), Writer()
+    for stream in (meter, writer):
+        stream.bits(probability_N, bits_N)
+        stream.symbols(np.arange(1.0, 8.0), 3000, symbols_M)
+    assert abs(meter.bits_spent - 8 * len(writer.finish())) < 100
 
 
 def test_streams_mix_bits_and_symbols() -> None:
