@@ -6,20 +6,27 @@ A further key beside the named ones is allowed: readers of one format version ig
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from components.artifacts.files import ArtifactError, json_bytes, read_json
+from components.artifacts.measurements import (
+    Arithmetic,
+    Count,
+    Fraction,
+    Latency,
+    Positive,
+    PositiveCount,
+    Program,
+    Ratios,
+    Robustness,
+    Timing,
+)
 from components.artifacts.schema import check_fields
 
 FORMAT_VERSION = 1
 EVALUATION = "evaluation.json"
 REPORT = "report.json"
 PAGE = "report.html"
-
-Fraction = Annotated[float, "[0, 1]"]
-Count = Annotated[int, "[0, inf)"]
-PositiveCount = Annotated[int, "[1, inf)"]
-Positive = Annotated[float, "(0, inf)"]
 
 
 class Bytes(TypedDict):
@@ -31,22 +38,8 @@ class Bytes(TypedDict):
     onnx: PositiveCount
 
 
-class Times(TypedDict):
-    """Times of one batch in milliseconds."""
-
-    median: Positive
-    p95: Positive
-
-
-class Latency(TypedDict):
-    """Latency of the exported model in onnxruntime on one thread."""
-
-    batch_1: Times
-    batch_64: Times
-
-
 class Layer(TypedDict):
-    """One layer that has weights. ``bits`` is 32 where the weight is float."""
+    """One layer that has weights. ``bits`` is 32 where the weight is float; ``float_reason`` says why it stayed so."""
 
     name: str
     type: str
@@ -56,6 +49,7 @@ class Layer(TypedDict):
     sparsity: Fraction
     bits: Positive
     macs: Count
+    float_reason: NotRequired[str]
 
 
 class CurvePoint(TypedDict):
@@ -83,6 +77,7 @@ class LineageRecord(TypedDict):
     config: dict[str, Any]
     inputs: dict[str, str]
     metrics: dict[str, float]
+    details: NotRequired[dict[str, Any]]
     versions: dict[str, str]
 
 
@@ -105,6 +100,7 @@ class Environment(TypedDict):
     cores: Count
     memory_bytes: Count
     gpu: str | None
+    providers: NotRequired[list[str]]
     platform: str
     versions: dict[str, str]
 
@@ -112,8 +108,9 @@ class Environment(TypedDict):
 class Evaluation(TypedDict):
     """evaluation.json: what one candidate is and does.
 
-    ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` is the teacher's, timed in
-    turns with the candidate on the same machine.
+    ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` is the teacher's, timed in turns with
+    the candidate on the same machine, ``latency_ratio`` teacher / candidate of these. ``timings`` holds every
+    way that was timed: threads, batch, runtime. ``kernels`` counts the operators that onnxruntime runs.
     """
 
     format_version: int
@@ -132,7 +129,14 @@ class Evaluation(TypedDict):
     macs: Count
     bytes: Bytes
     latency_ms: Latency
+    bits_per_weight: NotRequired[Positive]
     teacher_latency_ms: NotRequired[Latency]
+    latency_ratio: NotRequired[Ratios | None]
+    timings: NotRequired[list[Timing]]
+    arithmetic: NotRequired[Arithmetic]
+    kernels: NotRequired[dict[str, PositiveCount]]
+    robustness: NotRequired[Robustness | None]
+    program: NotRequired[Program | None]
     throughput_images_per_s: Positive
     peak_memory_bytes: Count
     layers: list[Layer]

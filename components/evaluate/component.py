@@ -16,9 +16,15 @@ def evaluate(
     name: str = "candidate",
     batch_size: int = 500,
     latency_seconds: float = 1.0,
+    further_latency_seconds: float = 0.2,
     min_agreement: float = 0.99,
+    arithmetic: str = "auto",
+    uint8_input: bool = False,
+    program: bool = False,
+    robustness_images: int = 500,
+    seed: int = 0,
 ):
-    """Measure one candidate: accuracy in torch and in onnxruntime, size, latency, memory."""
+    """Measure one candidate: accuracy in torch and in onnxruntime, on spoiled images too, size, latency, memory."""
     from pathlib import Path
 
     from components.artifacts.report import read_evaluation
@@ -26,7 +32,16 @@ def evaluate(
     from components.evaluate.stage import run
 
     config = EvaluateConfig(
-        name=name, batch_size=batch_size, latency_seconds=latency_seconds, min_agreement=min_agreement
+        name=name,
+        batch_size=batch_size,
+        latency_seconds=latency_seconds,
+        further_latency_seconds=further_latency_seconds,
+        min_agreement=min_agreement,
+        arithmetic=arithmetic,
+        uint8_input=uint8_input,
+        program=program,
+        robustness_images=robustness_images,
+        seed=seed,
     )
     values = run(
         config,

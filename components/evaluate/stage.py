@@ -3,36 +3,41 @@
 Shapes: N images, K classes.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from onnxruntime import InferenceSession
 from torch import Tensor
 
 from components.artifacts.dataset import SPLITS, Dataset, load_dataset
-from components.artifacts.model import WEIGHTS, Model, load_model, read_description, save_model
-from components.artifacts.onnx_form import export_onnx
+from components.artifacts.model import WEIGHTS, Model, load_model, save_model
 from components.artifacts.packed import pack_model
 from components.artifacts.report import EVALUATION, FORMAT_VERSION, evaluation_bytes
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.forms import ONNX, Form, choose_arithmetic, export_forms, teacher_form
+from components.evaluate.program import checked_program
+from components.evaluate.timings import BATCHES, describe_primary, integer_speedup, time_forms, time_further
 from components.measuring.accuracy import accuracy, predict
 from components.measuring.classification import agreement, confusion, per_class_accuracy
 from components.measuring.environment import describe_environment
-from components.measuring.latency import Latency, measure_latency, open_session, predict_onnx
+from components.measuring.kernels import count_kernels
+from components.measuring.latency import predict_onnx, takes_pixels
 from components.measuring.memory import peak_memory_bytes
+from components.measuring.robustness import measure_robustness
 from components.measuring.size import count_nonzero, count_parameters, fp32_bytes, layer_table
 
-BATCHES = (1, 64)
-ONNX = "model.onnx"
 KZ = "weights.kz"
+PROGRAM = "program.pt2"
 
 
 def run(
     config: EvaluateConfig, *, dataset_dir: Path, model_dir: Path, candidate_dir: Path, teacher_dir: Path | None = None
 ) -> dict[str, float]:
     """Measure the model and write it again with model.onnx, weights.kz and evaluation.json beside it.
+
+    Where layers with quantized inputs run faster in float, the candidate is the model without the quantizers of
+    its inputs; its weights stay integers.
 
     Args:
         config: the parameters.
@@ -54,49 +59,42 @@ def run(
     for role, each in (("model", model), ("teacher", teacher)):
         if each is not None:
             _check_fits(role, each, dataset)
-    candidate = _export(model, dataset)
-    reference = _teacher(teacher_dir, teacher, dataset) if teacher_dir and teacher else None
-    kz = pack_model(model)
+    forms = export_forms(model, dataset, arithmetic=config.arithmetic, uint8_input=config.uint8_input)
+    reference = (
+        teacher_form(teacher_dir, teacher, dataset, uint8_input=config.uint8_input) if teacher_dir and teacher else None
+    )
+    rng = np.random.default_rng(config.seed)
+    timed = time_forms(forms, reference, dataset, seconds=config.latency_seconds)
+    arithmetic = choose_arithmetic(forms, integer_speedup(timed, rng), asked=config.arithmetic)
+    candidate = forms[arithmetic["chosen"]]
+    times = describe_primary(timed, arithmetic["chosen"], rng)
+    if config.further_latency_seconds:
+        times["timings"] += time_further(candidate, reference, dataset, seconds=config.further_latency_seconds, rng=rng)
+    kz = pack_model(candidate.model)
+    files = {ONNX: candidate.onnx, KZ: kz}
     evaluation = {
         "format_version": FORMAT_VERSION,
         "name": config.name,
-        **_origin(model, dataset),
-        **_accuracies(config, model, dataset, candidate.session, reference.session if reference else None),
-        **_sizes(model, dataset),
+        **_origin(candidate.model, dataset, rounded=bool(model.activations)),
+        **_accuracies(config, dataset, candidate, reference),
+        **_sizes(candidate.model, dataset),
         "bytes": {
             "fp32": fp32_bytes(model.module),
             "stored": (model_dir / WEIGHTS).stat().st_size,
             "kz": len(kz),
             "onnx": len(candidate.onnx),
         },
-        **_times(config, dataset, candidate.session, reference.session if reference else None),
+        "bits_per_weight": 8 * len(kz) / count_parameters(model.module),
+        **times,
+        "arithmetic": arithmetic,
+        "kernels": count_kernels(candidate.onnx),
+        "robustness": _robustness(config, dataset, candidate),
+        "program": _program(config, dataset, candidate.model, files),
         "peak_memory_bytes": peak_memory_bytes(candidate.onnx, batch=max(BATCHES)),
         "environment": describe_environment(),
     }
-    files = {ONNX: candidate.onnx, KZ: kz, EVALUATION: evaluation_bytes(evaluation)}
-    save_model(candidate_dir, model, files=files)
+    save_model(candidate_dir, candidate.model, files=files | {EVALUATION: evaluation_bytes(evaluation)})
     return _metrics(evaluation)
-
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """An ONNX file and the session that runs it."""
-
-    onnx: bytes
-    session: InferenceSession
-
-
-def _export(model: Model, dataset: Dataset) -> Exported:
-    onnx = export_onnx(model, dataset)
-    return Exported(onnx, open_session(onnx))
-
-
-def _teacher(directory: Path, teacher: Model, dataset: Dataset) -> Exported:
-    """Read the teacher's model.onnx where it was evaluated before; its digest was checked when it was loaded."""
-    if ONNX in read_description(directory)["files"]:
-        onnx = (directory / ONNX).read_bytes()
-        return Exported(onnx, open_session(onnx))
-    return _export(teacher, dataset)
 
 
 def _check_fits(role: str, model: Model, dataset: Dataset) -> None:
@@ -108,11 +106,12 @@ def _check_fits(role: str, model: Model, dataset: Dataset) -> None:
             raise ValueError(f"the {role}'s {name} must be the dataset's, {value}, but got {found}.")
 
 
-def _origin(model: Model, dataset: Dataset) -> dict[str, Any]:
-    """Return what made the candidate."""
+def _origin(model: Model, dataset: Dataset, *, rounded: bool) -> dict[str, Any]:
+    """Return what made the candidate; ``rounded``: its inputs were, before float arithmetic was chosen."""
+    steps = [record["summary"] for record in model.lineage if record["stage"] != "train"]
     return {
         "network": model.network.name,
-        "steps": [record["summary"] for record in model.lineage if record["stage"] != "train"],
+        "steps": [*steps, "compute in float"] if rounded and not model.activations else steps,
         "curves": [
             {"stage": record["stage"], "points": record["curves"]} for record in model.lineage if record["curves"]
         ],
@@ -128,22 +127,16 @@ def _origin(model: Model, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _accuracies(
-    config: EvaluateConfig,
-    model: Model,
-    dataset: Dataset,
-    session: InferenceSession,
-    teacher: InferenceSession | None,
-) -> dict[str, Any]:
+def _accuracies(config: EvaluateConfig, dataset: Dataset, candidate: Form, teacher: Form | None) -> dict[str, Any]:
     """Measure on the validation and test splits.
 
     Raises:
         ValueError: torch and onnxruntime agree on too few test images.
     """
-    labels_N = dataset.test.labels
-    validation_NK = predict(model.module, dataset.validation, dataset, batch_size=config.batch_size)
-    test_NK = predict(model.module, dataset.test, dataset, batch_size=config.batch_size)
-    onnx_NK = _predict_onnx(session, dataset, config.batch_size)
+    labels_N, module = dataset.test.labels, candidate.model.module
+    validation_NK = predict(module, dataset.validation, dataset, batch_size=config.batch_size)
+    test_NK = predict(module, dataset.test, dataset, batch_size=config.batch_size)
+    onnx_NK = _predict_onnx(candidate, dataset, dataset.test.images, config.batch_size)
     same = agreement(test_NK.argmax(1), onnx_NK.argmax(1))
     if same < config.min_agreement:
         raise ValueError(
@@ -161,17 +154,40 @@ def _accuracies(
         "teacher_agreement": None,
     }
     if teacher is not None:
-        teacher_NK = _predict_onnx(teacher, dataset, config.batch_size)
+        teacher_NK = _predict_onnx(teacher, dataset, dataset.test.images, config.batch_size)
         result["teacher_agreement"] = agreement(test_NK.argmax(1), teacher_NK.argmax(1))
     return result
 
 
-def _predict_onnx(session: InferenceSession, dataset: Dataset, batch_size: int) -> Tensor:
+def _predict_onnx(form: Form, dataset: Dataset, images_u8: Tensor, batch_size: int) -> Tensor:
+    """Return the logits [N, K] that onnxruntime computes for uint8 images [N, C, H, W]."""
+    pixels = takes_pixels(form.session)
     parts = [
-        torch.from_numpy(predict_onnx(session, dataset.normalise(images_u8).numpy(), batch_size=batch_size))
-        for images_u8 in dataset.test.images.split(batch_size)
+        predict_onnx(form.session, (part_u8 if pixels else dataset.normalise(part_u8)).numpy(), batch_size=batch_size)
+        for part_u8 in images_u8.split(batch_size)
     ]
-    return torch.cat(parts)
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _robustness(config: EvaluateConfig, dataset: Dataset, candidate: Form) -> dict[str, Any] | None:
+    if not config.robustness_images:
+        return None
+    return measure_robustness(
+        lambda images_u8: _predict_onnx(candidate, dataset, images_u8, config.batch_size),
+        dataset.test,
+        images=config.robustness_images,
+        seed=config.seed,
+    )
+
+
+def _program(config: EvaluateConfig, dataset: Dataset, model: Model, files: dict[str, bytes]) -> dict[str, Any] | None:
+    """Add the torch.export program to ``files`` where it is wanted and lossless; return what there is to say of it."""
+    if not config.program:
+        return None
+    content, described = checked_program(model, dataset)
+    if content is not None:
+        files[PROGRAM] = content
+    return described
 
 
 def _sizes(model: Model, dataset: Dataset) -> dict[str, Any]:
@@ -184,35 +200,13 @@ def _sizes(model: Model, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _times(
-    config: EvaluateConfig, dataset: Dataset, session: InferenceSession, teacher: InferenceSession | None
-) -> dict[str, Any]:
-    """Time the candidate and, in turns with it, the teacher.
-
-    ``teacher_latency_ms`` is the teacher's in the same minute on the same machine: a ratio of these two
-    is fairer than one between two runs of this stage.
-    """
-    sessions = {"candidate": session} if teacher is None else {"candidate": session, "teacher": teacher}
-    measured: dict[int, dict[str, Latency]] = {}
-    for batch in BATCHES:
-        places_N = torch.arange(batch) % len(dataset.test)
-        images_NCHW = dataset.normalise(dataset.test.images[places_N]).numpy()
-        measured[batch] = measure_latency(sessions, images_NCHW, seconds=config.latency_seconds)
-    result: dict[str, Any] = {
-        "latency_ms": {f"batch_{batch}": times["candidate"].describe() for batch, times in measured.items()},
-        "throughput_images_per_s": 1000 * BATCHES[-1] / measured[BATCHES[-1]]["candidate"].median_ms,
-    }
-    if teacher is not None:
-        result["teacher_latency_ms"] = {
-            f"batch_{batch}": times["teacher"].describe() for batch, times in measured.items()
-        }
-    return result
-
-
 def _metrics(evaluation: dict[str, Any]) -> dict[str, float]:
     """Return the figures that are one number; the teacher agrees with itself."""
     names = ("validation_accuracy", "test_accuracy", "onnx_test_accuracy", "onnx_agreement", "teacher_agreement")
     counts = ("parameters", "nonzero_parameters", "macs", "throughput_images_per_s", "peak_memory_bytes")
     metrics = {name: 1.0 if evaluation[name] is None else float(evaluation[name]) for name in (*names, *counts)}
+    metrics["bits_per_weight"] = evaluation["bits_per_weight"]
+    if evaluation["robustness"]:
+        metrics["robust_accuracy"] = evaluation["robustness"]["mean"]
     metrics |= {f"bytes_{name}": float(value) for name, value in evaluation["bytes"].items()}
     return metrics | {f"latency_{name}_ms": times["median"] for name, times in evaluation["latency_ms"].items()}

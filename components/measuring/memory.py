@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.measuring.latency import open_session
+from components.measuring.latency import open_session, takes_pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,8 @@ def main(path: str, batch: str) -> None:
     before = resident_peak_bytes()
     session = open_session(Path(path).read_bytes())
     model_input = session.get_inputs()[0]
-    images_NCHW = np.zeros((int(batch), *model_input.shape[1:]), np.float32)
+    kind = np.uint8 if takes_pixels(session) else np.float32
+    images_NCHW = np.zeros((int(batch), *model_input.shape[1:]), kind)
     for _ in range(3):
         session.run(None, {model_input.name: images_NCHW})
     print(resident_peak_bytes() - before)

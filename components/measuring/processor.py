@@ -1,5 +1,6 @@
 """The processor's model and what it has for small integers. Stdlib only."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -25,3 +26,8 @@ def read_cpu(cpuinfo: Path) -> tuple[str, list[str]]:
     present = set(fields.get("flags", fields.get("Features", "")).split())
     flags = [name for name, spellings in CPU_FLAGS.items() if present & set(spellings)]
     return fields.get("model name", platform.machine()), flags
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

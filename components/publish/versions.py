@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict, cast
 
 from components.artifacts.files import ArtifactError, json_bytes
-from components.artifacts.report import Bytes, Fraction, Latency, PositiveCount
+from components.artifacts.measurements import Fraction, Latency, PositiveCount
+from components.artifacts.report import Bytes
 from components.artifacts.schema import check_fields
 from components.artifacts.store import MANIFEST, NotFoundError, Store
 

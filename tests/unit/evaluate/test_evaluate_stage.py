@@ -2,7 +2,9 @@
 
 import json
 import math
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -11,16 +13,21 @@ from sklearn.metrics import confusion_matrix
 
 from components.artifacts.dataset import load_dataset, save_dataset
 from components.artifacts.model import load_model, save_model
+from components.artifacts.onnx_form import read_metadata
 from components.artifacts.packed import unpack_model
 from components.artifacts.report import read_evaluation
-from components.evaluate import stage
+from components.evaluate import forms, program, stage, timings
 from components.evaluate.config import EvaluateConfig
 from components.measuring.accuracy import predict
+from components.measuring.intervals import Interval
+from components.measuring.kernels import INTEGER_LAYERS
+from components.measuring.robustness import measure_robustness
 from components.quantize import stage as quantize_stage
 from components.quantize.config import QuantizeConfig
 from tests.quantize_makers import make_dataset, make_model
 
-QUICK = {"latency_seconds": 0.02}
+# Which arithmetic is faster is noise in so little time.
+QUICK = {"latency_seconds": 0.02, "further_latency_seconds": 0.0, "arithmetic": "integer", "robustness_images": 60}
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run(place: Path, model: str, output: str, *, teacher: str | None = None) -> dict[str, float]:
+def run(place: Path, model: str, output: str, *, teacher: str | None = None, **options: Any) -> dict[str, float]:
     metrics = stage.run(
-        EvaluateConfig(name=output, **QUICK),
+        EvaluateConfig(name=output, **{**QUICK, **options}),
         dataset_dir=place / "dataset",
         model_dir=place / model,
         candidate_dir=place / output,
@@ -134,11 +141,114 @@ def test_an_evaluated_teacher_is_not_exported_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported = []
-    export = stage.export_onnx
-    monkeypatch.setattr(stage, "export_onnx", lambda model, dataset: exported.append(model) or export(model, dataset))
+    export = forms.export_onnx
+    monkeypatch.setattr(
+        forms, "export_onnx", lambda model, dataset, **rest: exported.append(model) or export(model, dataset, **rest)
+    )
     metrics = run(folder, "model", str(tmp_path / "candidate"), teacher="teacher-measured")
     assert len(exported) == 1
     assert metrics["teacher_agreement"] == metrics_of(folder, "measured")["teacher_agreement"]
+
+
+def test_float_arithmetic_keeps_the_integers_and_agrees_with_torch(folder: Path) -> None:
+    run(folder, "model", "in-float", teacher="teacher", arithmetic="float")
+    evaluation, model = read_evaluation(folder / "in-float"), load_model(folder / "in-float")
+    assert evaluation["arithmetic"] == {"chosen": "float", "reason": "as was asked", "integer_speedup": None}
+    assert evaluation["steps"][-1] == "compute in float"
+    assert not model.activations
+    assert model.quantized.keys() == load_model(folder / "model").quantized.keys()
+    assert evaluation["onnx_agreement"] == 1.0
+    assert not set(INTEGER_LAYERS) & set(evaluation["kernels"])
+    assert set(INTEGER_LAYERS) & set(read_evaluation(folder / "measured")["kernels"])
+
+
+@pytest.mark.parametrize(
+    ("factor", "chosen"), [(0.5, "integer"), (1.0, "integer"), (1.02, "integer"), (1.2, "float"), (3.0, "float")]
+)
+def test_the_arithmetic_is_chosen_by_what_was_measured(factor: float, chosen: str) -> None:
+    """``factor``: how many times slower integers are."""
+    interval = Interval(1 / factor, 0.99 / factor, 1.01 / factor)
+    found = forms.choose_arithmetic({}, {"batch_1": interval, "batch_64": interval}, asked="auto")
+    assert found["chosen"] == chosen
+    assert f"{1 / factor:.2f}× ({0.99 / factor:.2f} to {1.01 / factor:.2f}) the speed" in found["reason"]
+
+
+def test_noise_does_not_turn_integers_down() -> None:
+    noisy = Interval(0.7, 0.4, 1.4)
+    assert forms.choose_arithmetic({}, {"batch_1": noisy, "batch_64": noisy}, asked="auto")["chosen"] == "integer"
+
+
+def test_every_way_to_run_is_timed_against_the_teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timings, "usable_cores", lambda: 2)
+    run(folder, "model", "timed", teacher="teacher", further_latency_seconds=0.01, arithmetic="auto")
+    evaluation = read_evaluation(folder / "timed")
+    ways = [(row["runtime"], row["device"], row["threads"], row["batch"]) for row in evaluation["timings"]]
+    cpu = [("onnxruntime", "cpu", 1), ("onnxruntime", "cpu", 2), ("torch", "cpu", 1), ("torch", "cpu", 2)]
+    assert sorted(way for way in ways if way[1] == "cpu") == sorted((*way, batch) for way in cpu for batch in (1, 64))
+    for row in evaluation["timings"]:
+        assert row["candidate"]["low"] <= row["candidate"]["median"] <= row["candidate"]["high"]
+        assert row["ratio"]["low"] <= row["ratio"]["value"] <= row["ratio"]["high"]
+        assert row["ratio"]["value"] == pytest.approx(row["teacher"]["median"] / row["candidate"]["median"])
+    assert evaluation["latency_ms"]["batch_64"] == evaluation["timings"][1]["candidate"]
+    assert set(evaluation["arithmetic"]["integer_speedup"]) == {"batch_1", "batch_64"}
+
+
+def test_ways_to_run_name_gpus_where_there_are_some() -> None:
+    ways = timings.further_ways(1, ["CUDAExecutionProvider"], cuda=True)
+    assert [(way.runtime, way.device, way.threads) for way in ways[: len(ways) // 2]] == [
+        ("torch", "cpu", 1),
+        ("onnxruntime", "CUDAExecutionProvider", 0),
+        ("torch", "cuda", 0),
+    ]
+
+
+def test_pixels_as_input_give_the_same_figures(folder: Path) -> None:
+    run(folder, "model", "pixels", teacher="teacher-measured", uint8_input=True)
+    pixels, floats = read_evaluation(folder / "pixels"), read_evaluation(folder / "measured")
+    assert read_metadata((folder / "pixels" / "model.onnx").read_bytes())["input"] == "uint8"
+    assert pixels["onnx_agreement"] >= 0.999
+    assert pixels["test_accuracy"] == floats["test_accuracy"]
+    assert pixels["robustness"] == floats["robustness"]
+    assert pixels["teacher_agreement"] == floats["teacher_agreement"]
+
+
+def test_the_program_is_kept_where_it_gives_the_very_same(folder: Path) -> None:
+    run(folder, "model", "with-program", program=True)
+    evaluation = read_evaluation(folder / "with-program")
+    content = (folder / "with-program" / "program.pt2").read_bytes()
+    assert evaluation["program"] == {"bytes": len(content), "lossless": True, "largest_difference": 0.0}
+    with zipfile.ZipFile(folder / "with-program" / "program.pt2") as archive:
+        for name in archive.namelist():
+            head = archive.read(name)[:2]
+            assert head != b"PK" and not head.startswith(b"\x80"), f"{name} looks like a pickle"
+
+
+def test_a_program_that_differs_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "run_elsewhere", lambda _content, images: torch.zeros(len(images), 10))
+    run(folder, "model", "lossy", program=True)
+    found = read_evaluation(folder / "lossy")["program"]
+    assert not found["lossless"] and found["largest_difference"] > 0
+    assert not (folder / "lossy" / "program.pt2").exists()
+
+
+def test_a_program_that_does_not_load_is_an_error() -> None:
+    with pytest.raises(ChildProcessError, match="the torch.export program failed in a fresh process: "):
+        program.run_elsewhere(b"no program", torch.zeros(1, 1, 16, 16))
+
+
+def test_robustness_is_that_of_the_same_spoiled_images(folder: Path) -> None:
+    teacher, model = (read_evaluation(folder / name)["robustness"] for name in ("teacher-measured", "measured"))
+    assert teacher["images"] == model["images"] == 60
+    dataset = load_dataset(folder / "dataset")
+    again = measure_robustness(
+        lambda images: load_model(folder / "teacher").module(dataset.normalise(images)),
+        dataset.test,
+        images=60,
+        seed=0,
+    )
+    assert again["corruptions"].keys() == teacher["corruptions"].keys() == {"noise", "blur", "contrast"}
+    for kind, found in again["corruptions"].items():
+        assert found["accuracy"] == pytest.approx(teacher["corruptions"][kind]["accuracy"], abs=0.02)
 
 
 def test_a_model_of_other_images_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -158,8 +268,8 @@ def test_an_exported_model_that_disagrees_is_refused(
 ) -> None:
     # The export of another model stands in for a faulty exporter.
     other = make_model("lenet5", load_dataset(folder / "dataset"), width=0.5, steps=0)
-    export = stage.export_onnx
-    monkeypatch.setattr(stage, "export_onnx", lambda _model, dataset: export(other, dataset))
+    export = forms.export_onnx
+    monkeypatch.setattr(forms, "export_onnx", lambda _model, dataset, **rest: export(other, dataset, **rest))
     with pytest.raises(ValueError, match="must agree with torch on at least 0.99 of the test images, but agrees on"):
         run(folder, "model", str(tmp_path / "candidate"))
     assert not (tmp_path / "candidate").exists()

@@ -11,45 +11,27 @@ from onnx import TensorProto, helper, numpy_helper
 
 from components.measuring import latency
 from components.measuring.environment import describe_environment
-from components.measuring.latency import Latency, measure_latency, open_session, predict_onnx
+from components.measuring.latency import Latency, measure_latency, open_session, predict_onnx, takes_pixels
 from components.measuring.memory import peak_memory_bytes
 from components.measuring.processor import read_cpu
 
 
-def linear(columns: int) -> bytes:
-    """Return an ONNX model that multiplies images [N, 4] by a [4, columns] matrix of ones."""
+def linear(columns: int, *, pixels: bool = False) -> bytes:
+    """Return an ONNX model that multiplies images [N, 4], floats or pixels, by a [4, columns] matrix of ones."""
     weight = numpy_helper.from_array(np.ones((4, columns), np.float32), "weight")
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["images", "weight"], ["logits"])],
+        [
+            helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["values", "weight"], ["logits"]),
+        ],
         "linear",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8 if pixels else TensorProto.FLOAT, ["batch", 4])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", columns])],
         [weight],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
-
-
-class Recorder:
-    """A stand-in for a session that notes when it runs."""
-
-    def __init__(self, name: str, log: list[str]) -> None:
-        self.name, self.log = name, log
-
-    def get_inputs(self) -> list["Recorder"]:
-        return [self]
-
-    def run(self, _outputs: None, _feed: dict[str, object]) -> None:
-        self.log.append(self.name)
-
-
-def test_models_take_turns_in_alternating_order() -> None:
-    log: list[str] = []
-    sessions = {name: Recorder(name, log) for name in "AB"}
-    times = measure_latency(sessions, np.zeros((1, 4), np.float32), seconds=1e-9, warmup_seconds=0, min_runs=4)
-    assert log == list("AB" + "ABBAABBA")
-    assert [len(each.samples_ms) for each in times.values()] == [4, 4]
 
 
 def test_median_and_percentile() -> None:
@@ -85,6 +67,13 @@ def test_peak_memory_holds_the_weights() -> None:
     assert peak_memory_bytes(linear(1_000_000)) > 4 * 4_000_000
 
 
+def test_a_model_that_takes_pixels_is_known_and_can_be_measured() -> None:
+    content = linear(100_000, pixels=True)
+    assert takes_pixels(open_session(content))
+    assert not takes_pixels(open_session(linear(3)))
+    assert peak_memory_bytes(content, batch=2) > 4 * 400_000
+
+
 def test_a_model_that_does_not_load_is_an_error() -> None:
     with pytest.raises(ChildProcessError, match="exit code"):
         peak_memory_bytes(b"no model")
@@ -92,7 +81,8 @@ def test_a_model_that_does_not_load_is_an_error() -> None:
 
 def test_environment_names_the_machine() -> None:
     found = describe_environment()
-    assert set(found) == {"cpu", "cpu_flags", "cores", "memory_bytes", "gpu", "platform", "versions"}
+    assert set(found) == {"cpu", "cpu_flags", "cores", "memory_bytes", "gpu", "providers", "platform", "versions"}
+    assert "CPUExecutionProvider" in found["providers"]
     assert found["cpu"] and found["cores"] >= 1 and found["memory_bytes"] > 2**28
     assert {"python", "torch", "onnxruntime"} <= set(found["versions"])
 

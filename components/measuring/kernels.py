@@ -1,0 +1,26 @@
+"""Which operators onnxruntime really runs, once it has fused and folded the graph of a model."""
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnxruntime
+
+FLOAT_LAYERS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+INTEGER_LAYERS = ("QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
+
+
+def count_kernels(content: bytes) -> dict[str, int]:
+    """Return how often each operator runs on the CPU, the most frequent first.
+
+    Fusion goes as far as it is the same on every processor (``ORT_ENABLE_EXTENDED``).
+    """
+    with tempfile.TemporaryDirectory(prefix="kondense-kernels-") as scratch:
+        path = Path(scratch) / "optimised.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return dict(Counter(node.op_type for node in onnx.load(path).graph.node).most_common())
