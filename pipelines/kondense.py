@@ -155,6 +155,32 @@ def search(
     raise typer.Exit(result.exit_code)
 
 
+@app.command()
+def infer(
+    model: Annotated[
+        str, typer.Argument(help="An .onnx file, a model's or run's directory, a URI, or a published name.")
+    ],
+    images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
+    *,
+    top: Annotated[int, typer.Option(help="Labels per image, the likeliest first.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    threads: Annotated[int, typer.Option(help="Threads of onnxruntime.")] = 1,
+    version: Version = "champion",
+    store: Store = "",
+) -> None:
+    """Label images by an exported model: only its ONNX file is run, without torch."""
+    with reported(), contextlib.ExitStack() as stack:
+        from pipelines import infer as inference
+
+        published = "://" not in model and not inference.is_local(model) and "/" not in model
+        opened = stack.enter_context(open_models(store)) if published else None
+        if "://" in model and model.startswith(("minio://", "s3://")):
+            stack.enter_context(open_models(model))  # starts the embedded store where none is configured
+        file, digest = stack.enter_context(inference.exported_model(model, opened, version))
+        answers = inference.infer(file, images, top=top, threads=threads, digest=digest)
+        print(inference.as_json(answers) if as_json else "\n".join(inference.lines(answers)))
+
+
 @models.command("list")
 def list_models(name: Annotated[str, typer.Argument(help="Only this model.")] = "", store: Store = "") -> None:
     """List the published versions."""
