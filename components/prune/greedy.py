@@ -74,7 +74,7 @@ class GreedyPruner(channels.ChannelPruner):
             if spent <= budget:
                 break
             saving = min(self.config.slice * self.whole, spent - budget)
-            best = self._best(self._candidates(groups, scores, cost, saving), spent, now[0])
+            best = self._best(self._candidates(groups, scores, cost, saving), now[0], spent, budget)
             if best is None:
                 break
             if best.accuracy < self.request.floor:
@@ -104,9 +104,12 @@ class GreedyPruner(channels.ChannelPruner):
         return super().details() | {"trajectory": self.trajectory} | stopped
 
     @staticmethod
-    def _best(candidates: Iterable[Candidate], spent: float, loss: float) -> Candidate | None:
-        """Return the candidate whose loss rises least per saving, None when no group can lose any more."""
-        return min(candidates, key=lambda found: (found.loss - loss) / (spent - found.cost), default=None)
+    def _best(candidates: Iterable[Candidate], loss: float, spent: float, budget: float) -> Candidate | None:
+        """Return the candidate whose loss rises least per saving, None when no group can lose any more.
+
+        What is saved beyond the budget counts for nothing.
+        """
+        return min(candidates, key=lambda found: (found.loss - loss) / (spent - max(found.cost, budget)), default=None)
 
     def _candidates(
         self, groups: list[Group], scores: Mapping[str, Tensor], cost: Cost, saving: float

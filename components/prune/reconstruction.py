@@ -7,7 +7,7 @@ up for too.
 Shapes: N images, P positions sampled of each, I inputs of a layer (taps included), O outputs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -153,30 +153,58 @@ def _fit(
 
 def _solve(layer: nn.Module, norm: nn.Module | None, inputs: Tensor, wanted_RO: Tensor, sampler: Sampler) -> None:
     assert isinstance(layer, nn.Conv2d | nn.Linear)
-    outputs, unknowns = layer.weight.flatten(1).shape
-    place = {"dtype": torch.float64, "device": inputs.device}
-    gram_II, moment_IO = torch.zeros(unknowns, unknowns, **place), torch.zeros(unknowns, outputs, **place)
-    mean_I, error_O, rows = torch.zeros(unknowns, **place), torch.zeros(outputs, **place), 0
-    for inputs_RI, part_RO in _batches(layer, inputs, wanted_RO, sampler):
-        missing_RO = part_RO - inputs_RI @ layer.weight.flatten(1).T
+    shifts = layer.bias is not None or norm is not None
+    fit = _fit_few if len(wanted_RO) < layer.weight[0].numel() else _fit_many
+    found = fit(_batches(layer, inputs, wanted_RO, sampler), layer.weight.flatten(1), shifts)
+    if found is None:
+        return  # constant inputs: nothing to tell the weights apart by
+    change_IO, mean_I, error_O = found
+    layer.weight.add_(change_IO.T.reshape(layer.weight.shape))
+    if shifts:
+        _shift(layer, norm, error_O - mean_I @ change_IO)
+
+
+Solution = tuple[Tensor, Tensor, Tensor]  # change of the weights [I, O], means of the inputs [I] and errors [O]
+
+
+def _fit_many(batches: Iterable[tuple[Tensor, Tensor]], weight_OI: Tensor, shifts: bool) -> Solution | None:
+    """Solve the normal equations, [I, I]: for more rows than unknowns."""
+    outputs, unknowns = weight_OI.shape
+    zeros = weight_OI.new_zeros((), dtype=torch.float64)
+    gram_II, moment_IO = zeros.expand(unknowns, unknowns).clone(), zeros.expand(unknowns, outputs).clone()
+    mean_I, error_O, rows = zeros.expand(unknowns).clone(), zeros.expand(outputs).clone(), 0
+    for inputs_RI, wanted_RO in batches:
+        missing_RO = wanted_RO - inputs_RI @ weight_OI.T
         gram_II += inputs_RI.T @ inputs_RI
         moment_IO += inputs_RI.T @ missing_RO
         mean_I += inputs_RI.sum(0)
         error_O += missing_RO.sum(0)
         rows += len(inputs_RI)
-    shifts = layer.bias is not None or norm is not None
     if shifts:  # what the best shift of each output is follows from the means
         mean_I, error_O = mean_I / rows, error_O / rows
         gram_II -= rows * torch.outer(mean_I, mean_I)
         moment_IO -= rows * torch.outer(mean_I, error_O)
     scale = float(gram_II.diagonal().mean())
     if scale <= 0.0:
-        return  # constant inputs: nothing to tell the weights apart by
+        return None
     gram_II.diagonal().add_(RIDGE * scale)
-    change_IO = torch.linalg.solve(gram_II, moment_IO)
-    layer.weight.add_(change_IO.T.reshape(layer.weight.shape))
-    if shifts:
-        _shift(layer, norm, error_O - mean_I @ change_IO)
+    return torch.linalg.solve(gram_II, moment_IO), mean_I, error_O
+
+
+def _fit_few(batches: Iterable[tuple[Tensor, Tensor]], weight_OI: Tensor, shifts: bool) -> Solution | None:
+    """Solve the same ridge in its dual form, [R, R]: for fewer rows than unknowns."""
+    parts = list(batches)
+    inputs_RI, wanted_RO = torch.cat([part for part, _ in parts]), torch.cat([part for _, part in parts])
+    missing_RO = wanted_RO - inputs_RI @ weight_OI.T
+    mean_I, error_O = inputs_RI.mean(0) * shifts, missing_RO.mean(0) * shifts
+    centred_RI = inputs_RI - mean_I
+    gram_RR = (centred_RI @ centred_RI.T).double()
+    scale = float(gram_RR.diagonal().sum()) / inputs_RI.shape[1]
+    if scale <= 0.0:
+        return None
+    gram_RR.diagonal().add_(RIDGE * scale)
+    weights_RO = torch.linalg.solve(gram_RR, (missing_RO - error_O).double())
+    return (centred_RI.T @ weights_RO.to(centred_RI.dtype)).double(), mean_I.double(), error_O.double()
 
 
 def _shift(layer: nn.Conv2d | nn.Linear, norm: nn.Module | None, shift_O: Tensor) -> None:

@@ -124,3 +124,16 @@ def test_windows_are_those_of_unfold():
     windows = reconstruction._windows(layer, images)
     expected = F.unfold(images, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     assert torch.equal(windows.permute(0, 1, 4, 5, 2, 3).flatten(1, 3).flatten(2), expected)
+
+
+def test_few_rows_and_many_give_the_same_solution():
+    generator = torch.Generator().manual_seed(0)
+    inputs, wanted = torch.randn(40, 30, generator=generator) + 1, torch.randn(40, 4, generator=generator)
+    weight = torch.randn(4, 30, generator=generator)
+    for shifts in (True, False):
+        many = reconstruction._fit_many([(inputs[:25], wanted[:25]), (inputs[25:], wanted[25:])], weight, shifts)
+        few = reconstruction._fit_few([(inputs[:25], wanted[:25]), (inputs[25:], wanted[25:])], weight, shifts)
+        change, mean, error = few
+        torch.testing.assert_close(change, many[0], rtol=1e-3, atol=1e-4)
+        if shifts:
+            torch.testing.assert_close(error - mean @ change, many[2] - many[1] @ many[0], rtol=1e-3, atol=1e-3)
