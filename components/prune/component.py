@@ -14,8 +14,8 @@ def prune(
     teacher: dsl.Input[dsl.Model] | None = None,
     epochs: int = 4,
     max_epochs: int = 0,
-    batch_size: int = 128,
-    learning_rate: float = 0.02,
+    batch_size: int = 64,
+    learning_rate: float = 0.05,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     schedule: str = "cosine",
@@ -35,6 +35,10 @@ def prune(
     steps: int = 0,
     pruning_end: float = 0.6,
     granularity: str = "weights",
+    pattern: str = "2:4",
+    rewind_epochs: int = 1,
+    penalty: float = 1e-3,
+    penalty_growth: float = 100.0,
     round_to: int = 8,
     layers: str = "",
     exclude: str = "",
@@ -48,14 +52,14 @@ def prune(
     latency_batch_size: int = 64,
     sensitivity: bool = False,
     temperature: float = 4.0,
-    alpha: float = 0.5,
+    alpha: float = 0.9,
 ) -> None:
     """Remove weights or whole channels in steps and fine-tune; a teacher, when given, joins the fine-tuning loss.
 
     Args:
         epochs: epochs of fine-tuning in all, one after each step and the rest after the last.
         max_epochs: epochs that the schedule spans, for trials that stop early; 0 means epochs.
-        batch_size: images per step.
+        batch_size: images per step of fine-tuning.
         learning_rate: peak learning rate of fine-tuning.
         momentum: momentum of SGD (Nesterov when above 0).
         weight_decay: L2 penalty on weights (not on biases and norms).
@@ -77,6 +81,10 @@ def prune(
             epochs, so at most one step per epoch is made.
         pruning_end: fraction of the epochs after which masks have their full sparsity; the rest tunes.
         granularity: what masks zero as one.
+        pattern: n:m of method nm, of every m consecutive inputs, n stay.
+        rewind_epochs: epoch of the model's own training that lottery goes back to.
+        penalty: pull towards the budgets with constrained, at first.
+        penalty_growth: how many times harder that pull is at last.
         round_to: channel counts are multiples of it; odd counts cost time.
         layers: fractions of single layers, by type or module name, such as Conv2d=0.8,Linear=0.95,fc2=0.5;
             a name outweighs a type. Methods that remove channels remove this fraction of the layer's.
@@ -91,8 +99,9 @@ def prune(
         sparse_penalty: weight of the sum of the scales in bn_scale's loss.
         latency_batch_size: images in the batch that target=latency times.
         sensitivity: also measure the accuracy with each layer pruned alone.
-        temperature: softens the logits when a teacher joins the fine-tuning.
-        alpha: weight of the teacher's part of the loss, when there is one.
+        temperature: softens the logits of teacher and student in the loss.
+        alpha: weight of the teacher's logits in the loss; without a teacher the unpruned network teaches; 0: labels
+            only.
     """
     from pathlib import Path
 
@@ -123,6 +132,10 @@ def prune(
         steps=steps,
         pruning_end=pruning_end,
         granularity=granularity,
+        pattern=pattern,
+        rewind_epochs=rewind_epochs,
+        penalty=penalty,
+        penalty_growth=penalty_growth,
         round_to=round_to,
         layers=layers,
         exclude=exclude,

@@ -3,11 +3,26 @@
 import dataclasses
 
 from components.config import option
-from components.prune.fractions import parse_fractions
+from components.prune.fractions import parse_fractions, parse_pattern
 from components.prune.schedule import SCHEDULES
 from components.training.settings import TrainingConfig
 
-METHODS = ("bn_scale", "fpgm", "greedy", "l1", "l2", "magnitude", "taylor_channel")
+METHODS = (
+    "bn_scale",
+    "constrained",
+    "fpgm",
+    "greedy",
+    "l1",
+    "l2",
+    "lottery",
+    "magnitude",
+    "nm",
+    "random",
+    "taylor",
+    "taylor_channel",
+)
+MASKING = ("constrained", "lottery", "magnitude", "nm", "random", "taylor")  # these zero weights, shapes stay
+FIXED = ("constrained", "lottery", "nm")  # these cannot be asked what another sparsity would cost
 TARGETS = ("macs", "parameters", "bytes", "channels", "latency")
 CRITERIA = ("fpgm", "l1", "l2", "taylor_channel")
 SCOPES = ("global", "layer")
@@ -21,7 +36,8 @@ class PruneConfig(TrainingConfig):
     epochs: int = option(
         4, "epochs of fine-tuning in all, one after each step and the rest after the last", interval="[1, 100000]"
     )
-    learning_rate: float = option(0.02, "peak learning rate of fine-tuning", interval="(0, 100]")
+    batch_size: int = option(64, "images per step of fine-tuning", interval="[1, 65536]")
+    learning_rate: float = option(0.05, "peak learning rate of fine-tuning", interval="(0, 100]")
     method: str = option("l1", "magnitude zeroes single weights; l1 removes whole channels", choices=METHODS)
     sparsity: float = option(0.65, "fraction removed: of the weights, or of what `target` counts", interval="[0, 1)")
     target: str = option("macs", "what `sparsity` is a fraction of when channels are removed", choices=TARGETS)
@@ -37,6 +53,12 @@ class PruneConfig(TrainingConfig):
         0.6, "fraction of the epochs after which masks have their full sparsity; the rest tunes", interval="(0, 1]"
     )
     granularity: str = option("weights", "what masks zero as one", choices=GRANULARITIES)
+    pattern: str = option("2:4", "n:m of method nm: of every m consecutive inputs, n stay")
+    rewind_epochs: int = option(
+        1, "epoch of the model's own training that lottery goes back to", interval="[0, 100000]"
+    )
+    penalty: float = option(1e-3, "pull towards the budgets with constrained, at first", interval="(0, 1000]")
+    penalty_growth: float = option(100.0, "how many times harder that pull is at last", interval="[1, 1000000]")
     round_to: int = option(8, "channel counts are multiples of it; odd counts cost time", interval="[1, 1024]")
     layers: str = option(
         "",
@@ -64,9 +86,19 @@ class PruneConfig(TrainingConfig):
     sparse_penalty: float = option(1e-3, "weight of the sum of the scales in bn_scale's loss", interval="[0, 100]")
     latency_batch_size: int = option(64, "images in the batch that target=latency times", interval="[1, 65536]")
     sensitivity: bool = option(False, "also measure the accuracy with each layer pruned alone")
-    temperature: float = option(4.0, "softens the logits when a teacher joins the fine-tuning", interval="(0, 1000]")
-    alpha: float = option(0.5, "weight of the teacher's part of the loss, when there is one", interval="[0, 1]")
+    temperature: float = option(4.0, "softens the logits of teacher and student in the loss", interval="(0, 1000]")
+    alpha: float = option(
+        0.9,
+        "weight of the teacher's logits in the loss; without a teacher the unpruned network teaches; 0: labels only",
+        interval="[0, 1]",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_fractions(self.layers)
+        parse_pattern(self.pattern)
+        if self.method in FIXED and (self.sensitivity or self.max_accuracy_drop < 1.0):
+            raise ValueError(
+                f"sensitivity and max_accuracy_drop must go with a method that can be tried at any sparsity, but got"
+                f" {self.method}."
+            )

@@ -45,7 +45,8 @@ def drive(module: nn.Module, method: Method, request: Request, network: NetworkS
 
 def _in_steps(module: nn.Module, method: Method, request: Request, network: NetworkSpec) -> tuple[Masks, Steps]:
     config, own = request.config, method.own_epochs()
-    steps = min(config.steps or method.steps(), config.epochs - own) if config.pruning_schedule != "one_shot" else 1
+    steps = method.steps(config.steps, config.epochs - own) if config.pruning_schedule != "one_shot" else 1
+    sparsity = method.sparsity(config.sparsity)
     epochs, horizons = (method.epochs_by_step(count - own, steps) for count in (config.epochs, config.horizon))
     history: Steps = []
     masks: Masks = {}
@@ -53,12 +54,12 @@ def _in_steps(module: nn.Module, method: Method, request: Request, network: Netw
         masks = method.step(share)
         check_images(module, network)
         untuned = _reestimated_accuracy(module, request)
-        print(f"step {number}/{steps} sparsity={share * config.sparsity:.4f} validation_accuracy={untuned:.4f}")
+        print(f"step {number}/{steps} sparsity={share * sparsity:.4f} validation_accuracy={untuned:.4f}")
         # A run that makes fewer steps is another run, and must not meet this one's checkpoints.
         phase, loss, horizon = f"step-{number}-of-{steps}", method.loss(request.loss), horizons[number - 1]
         tuned = request.tune(module, phase, epochs[number - 1], horizon=horizon, loss=loss, masks=masks)
         method.tuned(share, tuned)
-        history.append({"sparsity": share * config.sparsity, "untuned": untuned, "validation_accuracy": tuned})
+        history.append({"sparsity": share * sparsity, "untuned": untuned, "validation_accuracy": tuned})
     return masks, history
 
 
@@ -70,14 +71,15 @@ def _within_a_run(
     names = method.step(1.0)
     untuned = _reestimated_accuracy(module, request)
     module.load_state_dict(before)
-    print(f"sparsity={config.sparsity:.4f} at once: validation_accuracy={untuned:.4f}")
+    sparsity = method.sparsity(config.sparsity)
+    print(f"sparsity={sparsity:.4f} at once: validation_accuracy={untuned:.4f}")
     first, loss = len(request.curve), method.loss(request.loss)
     phase, horizon = f"ramp-{ramp.epochs:g}", config.horizon - own
     request.tune(module, phase, config.epochs - own, horizon=horizon, loss=loss, masks=kept, masking=masking)
     method.tuned(1.0, _reestimated_accuracy(module, request))
     return {name: module.get_parameter(name).detach() != 0 for name in names}, [
         {
-            "sparsity": ramp.share(number) * config.sparsity,
+            "sparsity": ramp.share(number) * sparsity,
             "untuned": untuned,
             "validation_accuracy": point["validation_accuracy"],
         }

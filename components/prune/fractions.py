@@ -1,4 +1,6 @@
-"""The texts of ``layers`` and ``exclude``, parsed. Stdlib only."""
+"""The texts of ``layers``, ``exclude`` and ``pattern``, parsed. Stdlib only."""
+
+import re
 
 
 def parse_fractions(text: str) -> dict[str, float]:
@@ -25,3 +27,16 @@ def parse_fractions(text: str) -> dict[str, float]:
 def parse_names(text: str) -> tuple[str, ...]:
     """Read a comma-separated list of names."""
     return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def parse_pattern(text: str) -> tuple[int, int]:
+    """Read ``2:4``: how many weights stay of how many.
+
+    Raises:
+        ValueError: another form, or numbers that leave nothing or prune nothing.
+    """
+    match = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    keep, size = map(int, match.groups()) if match else (0, 0)
+    if not 0 < keep < size:
+        raise ValueError(f"pattern must be n:m with 0 < n < m, such as 2:4, but got {text!r}.")
+    return keep, size

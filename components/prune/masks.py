@@ -19,6 +19,7 @@ from components.prune.layers import prunable_layers
 from components.prune.method import Masks, Method
 from components.prune.request import Request
 from components.prune.schedule import Ramp
+from components.training.masking import Masking
 
 # The score of every weight in its weight's shape, by name; the lowest go first.
 Score = Callable[[nn.Module, Mapping[str, nn.Parameter]], dict[str, Tensor]]
@@ -71,21 +72,25 @@ class MaskPruner(Method):
     def masks(self, module: nn.Module, kept: Mapping[str, Tensor], share: float) -> Masks:
         """Return the masks of a share of what is asked for, within those of the weights ``kept`` so far."""
         config = self.request.config
-        scores = self.score(module, {f"{name}.weight": module.get_parameter(f"{name}.weight") for name in self.layers})
+        scores = self.score(module, self.weights(module))
         for name in kept.keys() & scores.keys():
             scores[name] = scores[name].masked_fill(~kept[name], -math.inf)
         own = {f"{name}.weight": share * fraction for name, fraction in self.request.fractions.items()}
         chosen = choose_masks(scores, share * config.sparsity, config.scope, own, config.granularity)
         return dict(kept) | {name: mask & kept.get(name, mask) for name, mask in chosen.items()}
 
+    def weights(self, module: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the weights that masks may reach, by name."""
+        return {f"{name}.weight": module.get_parameter(f"{name}.weight") for name in self.layers}
+
     def _sizes(self) -> dict[str, tuple[int, int]]:
         sizes = {}
         for name in self.layers:
             weight = self.module.get_parameter(f"{name}.weight")
-            sizes[name] = weight.numel(), weight.numel() // unit_scores(weight, self.request.config.granularity).numel()
+            sizes[name] = weight.numel(), weight.numel() // unit_means(weight, self.request.config.granularity).numel()
         return sizes
 
-    def masking(self, ramp: Ramp) -> "GradualMasking":
+    def masking(self, ramp: Ramp) -> Masking | None:
         """Return what prunes within a run of training."""
         return GradualMasking(self, ramp)
 
@@ -117,7 +122,7 @@ def choose_masks(
         own: fractions of single weights, which take no part in the others' total.
         granularity: ``weights``, ``kernels`` or ``neurons``.
     """
-    units = {name: unit_scores(tensor.detach().float(), granularity) for name, tensor in scores.items()}
+    units = {name: unit_means(tensor.detach().float(), granularity) for name, tensor in scores.items()}
     weights = {name: tensor.numel() for name, tensor in scores.items()}
     rest = {name: unit for name, unit in units.items() if name not in own}
     alone = {name: own[name] for name in units if name in own}
@@ -129,13 +134,16 @@ def choose_masks(
     return {name: mask.expand_as(scores[name]).clone() for name, mask in masks.items()}
 
 
-def unit_scores(scores: Tensor, granularity: str) -> Tensor:
-    """Return the mean score of every unit, in a shape that broadcasts to that of ``scores``."""
-    if granularity == "kernels" and scores.ndim > 2:
-        return scores.mean(tuple(range(2, scores.ndim)), keepdim=True)
-    if granularity == "neurons":
-        return scores.mean(tuple(range(1, scores.ndim)), keepdim=True)
-    return scores
+def unit_means(values: Tensor, granularity: str) -> Tensor:
+    """Return the mean of every unit's values, in a shape that broadcasts to that of ``values``."""
+    within = tuple(range({"weights": values.ndim, "kernels": 2, "neurons": 1}[granularity], values.ndim))
+    return values.mean(within, keepdim=True) if within else values
+
+
+def kept_units(mask: Tensor, granularity: str) -> Tensor:
+    """Return a mask's units: True where any of a unit is kept."""
+    within = {"weights": mask.ndim, "kernels": 2, "neurons": 1}[granularity]
+    return mask.flatten(within).any(-1) if within < mask.ndim else mask
 
 
 def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> None:
@@ -174,25 +182,26 @@ def _lowest_pruned(units: Mapping[str, Tensor], weights: Mapping[str, int], spar
         tensor[tensor.argmax()] = math.inf  # a layer without any weight would pass nothing on
     scores = torch.cat(list(flat.values()))
     sizes = torch.cat([tensor.new_full((len(tensor),), weights[name] // len(tensor)) for name, tensor in flat.items()])
-    lowest = lowest_within(scores, sizes.long(), round(sparsity * sum(weights[name] for name in units)))
+    budget = round(sparsity * sum(weights[name] for name in units))
+    lowest = lowest_within(scores, budget, sizes.long())
     parts = (~lowest).split([len(tensor) for tensor in flat.values()])
     return {name: part.view_as(units[name]) for name, part in zip(flat, parts, strict=True)}
 
 
-def lowest_within(scores: Tensor, sizes: Tensor, budget: int) -> Tensor:
-    """Mark the lowest ``scores`` [n] whose ``sizes`` [n] sum to at most ``budget``.
+def lowest_within(scores: Tensor, budget: int, sizes: Tensor | None = None) -> Tensor:
+    """Mark the lowest ``scores`` [n] whose ``sizes`` [n], 1 unless given, sum to at most ``budget``.
 
-    Of equal ones the first, infinite ones never.
+    Of equal scores the first go first; those that are infinite never go.
     """
-    free = int(torch.isposinf(scores).sum())
-    if bool((sizes == 1).all()):  # as sorting would, but several times faster on millions of weights
-        count = min(budget, len(scores) - free)
+    protected = torch.isposinf(scores)
+    if sizes is None or bool((sizes == 1).all()):  # as sorting would, but several times faster on millions of weights
+        count = min(budget, len(scores) - int(protected.sum()))
         if count <= 0:
-            return torch.zeros_like(scores, dtype=torch.bool)
+            return torch.zeros_like(protected)
         threshold = scores.kthvalue(count).values
         below, equal = scores < threshold, scores == threshold
         return below | (equal & (equal.cumsum(0) <= count - int(below.sum())))
     order = scores.argsort(stable=True)
-    marked = torch.zeros_like(scores, dtype=torch.bool)
+    marked = torch.zeros_like(protected)
     marked[order[sizes[order].cumsum(0) <= budget]] = True
-    return marked & ~torch.isposinf(scores)
+    return marked & ~protected

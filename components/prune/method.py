@@ -40,13 +40,17 @@ class Method(Protocol):
         """Return how many epochs of the budget the method itself trains, through ``request.tune``."""
         return 0
 
-    def steps(self) -> int:
-        """Return how many steps to the full sparsity suit the method, for ``steps=0``."""
-        return 3
+    def steps(self, asked: int, epochs: int) -> int:
+        """Return how many steps to make in ``epochs`` epochs where the config asks for ``asked`` (0: what suits)."""
+        return min(asked or 3, epochs)
 
     def epochs_by_step(self, epochs: int, steps: int) -> list[int]:
         """Return the epochs of fine-tuning after each step."""
         return epochs_by_step(epochs, steps)
+
+    def sparsity(self, asked: float) -> float:
+        """Return what the last step will have removed where the config asks for ``asked``, a fraction."""
+        return asked
 
     def masking(self, ramp: Ramp) -> Masking | None:
         """Return what prunes within one run of training, if the method can; only weights are pruned so."""

@@ -9,7 +9,7 @@ from components.artifacts.dataset import Dataset
 from components.artifacts.model import Model
 from components.measuring.accuracy import accuracy, predict
 from components.measuring.size import count_macs, count_parameters
-from components.prune.config import PruneConfig
+from components.prune.config import MASKING, PruneConfig
 from components.prune.layers import prunable_layers
 
 
@@ -60,7 +60,7 @@ def layer_sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
 
 def summary(config: PruneConfig, metrics: dict[str, float], *, taught: bool) -> str:
     """Return the step in words, such as ``prune l1 65% of MACs with the teacher's logits``."""
-    if config.method == "magnitude":
+    if config.method in MASKING:
         extent = f"{metrics['sparsity']:.1%} of weights"
     else:
         extent = f"{1.0 - metrics['macs'] / metrics['macs_before']:.1%} of MACs"

@@ -32,6 +32,8 @@ class Request:
         excluded: module names of the layers that stay whole.
         masked: names of the weights whose zeros an earlier stage pruned.
         floor: least validation accuracy that ``max_accuracy_drop`` allows; 0 where it sets no bound.
+        model: the model as it came, with its lineage; not to be changed.
+        dataset_digest: of the Dataset artifact.
         curve: the points of all phases of training so far, ``epoch`` counted through.
     """
 
@@ -43,6 +45,8 @@ class Request:
     excluded: frozenset[str] = frozenset()
     masked: tuple[str, ...] = ()
     floor: float = 0.0
+    model: Model | None = None
+    dataset_digest: str = ""
     curve: list[Mapping[str, float]] = dataclasses.field(default_factory=list)
 
     @property
@@ -104,7 +108,13 @@ class Request:
 
 
 def resolve(
-    config: PruneConfig, model: Model, dataset: Dataset, loss: Loss | None = None, checkpoint: Checkpoint | None = None
+    config: PruneConfig,
+    model: Model,
+    dataset: Dataset,
+    loss: Loss | None = None,
+    checkpoint: Checkpoint | None = None,
+    *,
+    dataset_digest: str = "",
 ) -> Request:
     """Return the request that ``config`` means for a model; cross-entropy when no loss is given.
 
@@ -115,5 +125,14 @@ def resolve(
     fractions = resolve_fractions(model.module, parse_fractions(config.layers))
     for name in sorted(excluded & fractions.keys()):
         raise ValueError(f"a layer must be in layers or in exclude, but {name!r} is in both.")
-    loss = loss or cross_entropy(config.label_smoothing)
-    return Request(config, dataset, loss, checkpoint, fractions, excluded, model.masked)
+    return Request(
+        config,
+        dataset,
+        loss or cross_entropy(config.label_smoothing),
+        checkpoint,
+        fractions=fractions,
+        excluded=excluded,
+        masked=model.masked,
+        model=model,
+        dataset_digest=dataset_digest,
+    )

@@ -8,10 +8,23 @@ from typing import Any
 
 from torch import nn
 
-from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
+from components.artifacts.dataset import dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
-from components.prune import bn_scale, fpgm, greedy, l1, l2, magnitude, taylor_channel
+from components.prune import (
+    bn_scale,
+    constrained,
+    fpgm,
+    greedy,
+    l1,
+    l2,
+    lottery,
+    magnitude,
+    nm,
+    random,
+    taylor,
+    taylor_channel,
+)
 from components.prune.bound import floor_of, largest_sparsity, shortfall_of
 from components.prune.config import PruneConfig
 from components.prune.driver import drive
@@ -25,11 +38,16 @@ from components.training.run import Loss
 
 METHODS: dict[str, Callable[[nn.Module, Request], Method]] = {
     "bn_scale": bn_scale.prepare,
+    "constrained": constrained.prepare,
     "fpgm": fpgm.prepare,
     "greedy": greedy.prepare,
     "l1": l1.prepare,
     "l2": l2.prepare,
+    "lottery": lottery.prepare,
     "magnitude": magnitude.prepare,
+    "nm": nm.prepare,
+    "random": random.prepare,
+    "taylor": taylor.prepare,
     "taylor_channel": taylor_channel.prepare,
 }
 
@@ -44,10 +62,11 @@ def run(
         dataset_dir: a Dataset artifact; its training split is fine-tuned on.
         model_dir: the Model artifact to prune.
         pruned_dir: where the pruned Model artifact goes.
-        teacher_dir: a Model artifact whose logits join the fine-tuning loss.
+        teacher_dir: a Model artifact whose logits join the fine-tuning loss, instead of those of the unpruned model.
 
     Returns:
-        ``validation_accuracy`` with ``_before`` and ``_untuned`` (right after the last removal), ``sparsity``
+        ``validation_accuracy`` with ``_before`` and ``_untuned`` (right after the last removal, or after all at once
+        where weights go little by little), ``sparsity``
         (fraction of the weights that are gone or zero), ``parameters``, ``macs``, and both ``_before``.
 
     Raises:
@@ -60,13 +79,20 @@ def run(
     if model.quantized or model.activations:
         raise ValueError(f"a model must be pruned before it is quantized, but {model_dir} is quantized.")
     check_classes("model", model, dataset)
-    loss = teacher = None
+    teacher = None
     if teacher_dir is not None:
-        inputs["teacher"] = model_digest(teacher_dir)
-        teacher = load_model(teacher_dir).module
-        loss = _teacher_loss(load_model(teacher_dir), dataset, config)
-    request = resolve(config, model, dataset, loss, open_checkpoint("prune", config, inputs))
-    request = dataclasses.replace(request, floor=floor_of(request, model.module, teacher))
+        inputs["teacher"], teacher = model_digest(teacher_dir), load_model(teacher_dir)
+        check_classes("teacher", teacher, dataset)
+    loss = _loss(teacher or load_model(model_dir), config) if config.alpha else None
+    request = resolve(
+        config,
+        model,
+        dataset,
+        loss,
+        open_checkpoint("prune", config, inputs),
+        dataset_digest=inputs["dataset"],
+    )
+    request = dataclasses.replace(request, floor=floor_of(request, model.module, teacher.module if teacher else None))
     outcome = _prune(model, request)
     metrics = measure(model, outcome.pruned, dataset, request.device) | {
         "validation_accuracy_untuned": outcome.steps[-1]["untuned"]
@@ -112,8 +138,7 @@ def _prune(model: Model, request: Request) -> Outcome:
     return Outcome(pruned, history, details | method.details(), shortfall)
 
 
-def _teacher_loss(teacher: Model, dataset: Dataset, config: PruneConfig) -> Loss:
-    check_classes("teacher", teacher, dataset)
+def _loss(teacher: Model, config: PruneConfig) -> Loss:
     return distillation_loss(
         teacher.module, temperature=config.temperature, alpha=config.alpha, label_smoothing=config.label_smoothing
     )

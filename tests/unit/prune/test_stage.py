@@ -16,10 +16,12 @@ from components.config import Config
 from components.measuring.accuracy import accuracy, predict
 from components.networks.build import NetworkSpec, build
 from components.prune import stage
-from components.prune.config import METHODS, PruneConfig
+from components.prune.config import MASKING, METHODS, PruneConfig
+from components.prune.masks import GradualMasking
 from components.prune.stage import run
 from components.train.config import TrainConfig
 from components.train.stage import run as train
+from components.training import loop
 from tests.unit.training.toy import toy_dataset
 
 FAST = {"epochs": 3, "steps": 2, "batch_size": 32, "learning_rate": 0.01, "device": "cpu"}
@@ -131,16 +133,17 @@ def test_prunes_again_what_is_pruned(made, tmp_path):
     assert [record["stage"] for record in model.lineage] == ["train", "prune", "prune"]
 
 
-def test_same_arguments_same_artifact_and_a_teacher_changes_it(made, tmp_path):
+def test_same_arguments_same_artifact_and_who_teaches_matters(made, tmp_path):
     config = dataclasses.replace(MAGNITUDE, epochs=1)
-    for name, teacher in (("first", None), ("second", None), ("taught", "trained")):
-        prune(made, config, tmp_path / name, teacher=teacher)
-    first, second, taught = (
-        (tmp_path / name / "weights.safetensors").read_bytes() for name in ("first", "second", "taught")
-    )
-    assert first == second
+    prune(made, config, tmp_path / "first")
+    prune(made, config, tmp_path / "second")
+    prune(made, config, tmp_path / "self", teacher="trained")
+    prune(made, config, tmp_path / "other", teacher="lenet5")
+    prune(made, dataclasses.replace(config, alpha=0.0), tmp_path / "labels")
+    weights = {name: (tmp_path / name / "weights.safetensors").read_bytes() for name in sorted(os.listdir(tmp_path))}
+    assert weights["first"] == weights["second"] == weights["self"]  # without a teacher the unpruned network teaches
+    assert len(set(weights.values())) == 3
     assert (tmp_path / "first/model.json").read_bytes() == (tmp_path / "second/model.json").read_bytes()
-    assert first != taught
 
 
 @pytest.mark.parametrize("config", [MAGNITUDE, L1], ids=["magnitude", "l1"])
@@ -170,6 +173,47 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(config, made, tm
         assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
 
+def test_killed_within_an_epoch_between_two_masks_it_ends_with_the_same_weights(made, tmp_path, monkeypatch):
+    config = dataclasses.replace(MAGNITUDE, epochs=4, averaging=0.9)
+    prune(made, config, tmp_path / "straight")
+    monkeypatch.setenv("KONDENSE_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # a state after every step
+    updates = []
+
+    def die_at_the_ninth(self, *arguments):
+        updates.append(arguments)
+        if len(updates) == 9:
+            raise KeyboardInterrupt
+        return update(self, *arguments)
+
+    update = GradualMasking.update
+    monkeypatch.setattr(GradualMasking, "update", die_at_the_ninth)
+    with pytest.raises(KeyboardInterrupt):
+        prune(made, config, tmp_path / "resumed")
+    assert not (tmp_path / "resumed").exists()
+    prune(made, config, tmp_path / "resumed")
+    assert len(updates) == 9 + 24 - 8  # 6 steps in each of 4 epochs, 8 of them before
+    for name in ("weights.safetensors", "model.json"):
+        assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+@pytest.mark.parametrize("method", sorted(MASKING))
+def test_every_method_that_masks_keeps_its_zeros_and_says_so(method, made, tmp_path):
+    settings = {"lottery": {"steps": 2, "epochs": 1}, "nm": {"exclude": "conv1"}}.get(method, {})
+    config = dataclasses.replace(MAGNITUDE, **{"method": method, "sparsity": 0.6, "epochs": 2, "steps": 0} | settings)
+    metrics = prune(made, config, tmp_path / "pruned")
+    model = load_model(tmp_path / "pruned")
+    record = model.lineage[-1]
+    assert record["summary"] == f"prune {method} {metrics['sparsity']:.1%} of weights"
+    expected = 0.5 if method == "nm" else 0.6
+    assert metrics["sparsity"] == pytest.approx(expected, abs=0.002)
+    assert record["details"]["steps"][-1]["sparsity"] == pytest.approx(expected)
+    for name, mask in model.masks().items():
+        weight = model.module.get_parameter(name)
+        assert torch.equal(weight != 0, mask)
+    assert metrics["parameters"] == metrics["parameters_before"]
+
+
 def test_a_run_with_more_epochs_continues_one_with_fewer(made, tmp_path, monkeypatch):
     longest = dataclasses.replace(MAGNITUDE, epochs=4)
     prune(made, longest, tmp_path / "straight")
@@ -186,7 +230,7 @@ def test_a_run_with_more_epochs_continues_one_with_fewer(made, tmp_path, monkeyp
         ({"sparsity": 1.0}, r"sparsity must be in \[0, 1\), but got 1.0"),
         ({"sparsity": -0.1}, r"sparsity must be in \[0, 1\), but got -0.1"),
         ({"method": "l0"}, "method must be one of .*, but got 'l0'"),
-        ({"target": "flops"}, "target must be one of channels, macs, parameters, but got 'flops'"),
+        ({"target": "flops"}, "target must be one of bytes, channels, latency, macs, parameters, but got 'flops'"),
         ({"scope": "local"}, "scope must be one of global, layer, but got 'local'"),
         ({"pruning_schedule": "agp"}, "pruning_schedule must be one of cubic, linear, one_shot, but got 'agp'"),
         ({"steps": -1}, r"steps must be in \[0, 10000\], but got -1"),
