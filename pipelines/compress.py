@@ -66,7 +66,7 @@ def make_compress(bound: Values | None = None, resources: Resources | None = Non
         prune_method: str = "l1",
         prune_sparsity: float = 0.65,
         prune_epochs: int = 4,
-        prune_learning_rate: float = 0.02,
+        prune_learning_rate: float = 0.05,
         sparsify_sparsity: float = 0.95,
         sparsify_epochs: int = 5,
         pack_bits: int = 5,
