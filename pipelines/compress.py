@@ -74,7 +74,7 @@ def make_compress(bound: Values | None = None, resources: Resources | None = Non
         distill_width: float = 0.5,
         distill_epochs: int = 6,
         distill_temperature: float = 2.0,
-        distill_alpha: float = 0.7,
+        distill_alpha: float = 0.9,
         report_objective: str = "balanced",
         max_accuracy_drop: float = 0.01,
         publish_name: str = "",

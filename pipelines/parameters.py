@@ -41,8 +41,7 @@ STEPS: Mapping[str, Step] = {
     "prune": Step(PruneConfig),
     "sparsify": Step(PruneConfig, {"method": "magnitude", "sparsity": 0.95, "epochs": 5}),
     "pack": Step(QuantizeConfig, {"method": "weight_only", "bits": 5}),
-    # At the training default of 0.05 the student diverges: the soft loss has up to `temperature` times the gradient.
-    "distill": Step(DistillConfig, {"learning_rate": 0.02}),
+    "distill": Step(DistillConfig),
     "evaluate": Step(EvaluateConfig, owned=("name",)),
     "report": Step(ReportConfig),
     "publish": Step(PublishConfig),

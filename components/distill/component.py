@@ -36,7 +36,7 @@ def distill(
     temperature: float = 2.0,
     temperature_schedule: str = "constant",
     temperature_end: float = 1.0,
-    alpha: float = 0.7,
+    alpha: float = 0.9,
     alpha_schedule: str = "constant",
     alpha_end: float = 0.0,
     hint_weight: float = 0.0,
@@ -79,7 +79,7 @@ def distill(
         hint_weight: weight of the layers' part; 0 takes the method's own: features 1, attention 10, relational 10.
         hint_layers: layers to imitate, teacher:student,...; empty pairs them by their maps' size and their depth.
         teacher_weights: weights of several teachers: equal, or by validation accuracy above chance.
-        labels: false leaves the labels unused: the images and the teacher alone teach.
+        labels: false leaves the training labels unused: images and teacher alone teach.
         cache_teacher: compute the teacher's outputs once and keep them; needs augment none.
     """
     from pathlib import Path

@@ -206,7 +206,7 @@ def test_killed_and_started_again_it_ends_with_the_same_student(made, tmp_path, 
         ({"hint_weight": 2.0}, "hint_weight must be left out for the method logits; .* but got 2.0"),
         ({"method": "features", "hint_layers": "a"}, "hint_layers must be teacher:student,..., but got 'a' in 'a'"),
         ({"method": "features", "hint_layers": "a:c,b:c"}, "every layer of the student once, but got 'c' twice"),
-        ({"labels": False}, "alpha must be 1 throughout when labels is false, but got 0.7"),
+        ({"labels": False}, "alpha must be 1 throughout when labels is false, but got 0.9"),
         (
             {"labels": False, "alpha": 1.0, "alpha_schedule": "linear", "alpha_end": 0.5},
             "alpha must be 1 throughout when labels is false, but got 0.5",
