@@ -9,6 +9,7 @@ at the end. The profile `cores` fits two CPU cores, `full` wants a GPU.
 """
 
 import argparse
+import functools
 import json
 import shutil
 import time
@@ -48,7 +49,9 @@ def main() -> None:
     lines = tables(rows)
     print("\n".join(lines))
     (arguments.output / "tables.md").write_text("\n".join([*lines, ""]))
-    draw(rows, arguments.output)
+    for part in dict.fromkeys(row["part"] for row in rows):
+        chosen = [row for row in rows if row["part"] == part]
+        getattr(PARTS[part], "draw", functools.partial(draw, part))(chosen, arguments.output)
 
 
 def _measure(journal: Path, arguments: argparse.Namespace, part: str, entry: Entry, seed: int) -> None:

@@ -1,10 +1,14 @@
-"""The parts of the benchmark; a part is a module with a list ENTRIES."""
+"""The parts of the benchmark; a part is a module with a list ENTRIES, and a function draw if bars do not suit it."""
 
 from collections.abc import Mapping
 from types import ModuleType
 
-from benchmarks.compression import students
+from benchmarks.compression import channels, latency, lottery, sparsity, students
 
 PARTS: Mapping[str, ModuleType] = {
+    "sparsity": sparsity,
+    "lottery": lottery,
+    "channels": channels,
+    "latency": latency,
     "students": students,
 }

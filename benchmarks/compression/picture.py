@@ -1,4 +1,4 @@
-"""One picture per part: every method's first figure by case, with the spread over the seeds."""
+"""The picture of a part: every method's first figure by case, with the spread over the seeds."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,18 +12,16 @@ from matplotlib import pyplot as plt
 from benchmarks.compression.table import Row
 
 
-def draw(rows: Sequence[Row], directory: Path) -> None:
-    """Write PART.png for every part that has rows."""
-    for part in dict.fromkeys(row["part"] for row in rows):
-        chosen = [row for row in rows if row["part"] == part]
-        cases = list(dict.fromkeys((row["network"], row["case"]) for row in chosen))
-        figure, axes = plt.subplots(len(cases), 1, figsize=(9, 1 + 2.2 * len(cases)), squeeze=False)
-        for axis, (network, case) in zip(axes[:, 0], cases, strict=True):
-            _bars(axis, [row for row in chosen if (row["network"], row["case"]) == (network, case)])
-            axis.set_title(f"{network}: {case}", loc="left", fontsize=9)
-        figure.tight_layout()
-        figure.savefig(directory / f"{part}.png", dpi=120)
-        plt.close(figure)
+def draw(part: str, rows: Sequence[Row], directory: Path) -> None:
+    """Write PART.png from the rows of a part."""
+    cases = list(dict.fromkeys((row["network"], row["case"]) for row in rows))
+    figure, axes = plt.subplots(len(cases), 1, figsize=(9, 1 + 2.2 * len(cases)), squeeze=False)
+    for axis, (network, case) in zip(axes[:, 0], cases, strict=True):
+        _bars(axis, [row for row in rows if (row["network"], row["case"]) == (network, case)])
+        axis.set_title(f"{network}: {case}", loc="left", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(directory / f"{part}.png", dpi=120)
+    plt.close(figure)
 
 
 def _bars(axis: plt.Axes, rows: Sequence[Row]) -> None:
