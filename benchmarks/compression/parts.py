@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from types import ModuleType
 
-from benchmarks.compression import channels, latency, lottery, sparsity, students
+from benchmarks.compression import channels, latency, lottery, quantization, sparsity, students
 
 PARTS: Mapping[str, ModuleType] = {
     "sparsity": sparsity,
     "lottery": lottery,
     "channels": channels,
+    "quantization": quantization,
     "latency": latency,
     "students": students,
 }

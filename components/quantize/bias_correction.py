@@ -17,9 +17,10 @@ def output_means(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence
     counts = dict.fromkeys(names, 0)
 
     def add(name: str, layer: nn.Module, output: Tensor) -> None:
-        values_OM = output.transpose(0, 1 if isinstance(layer, nn.Conv2d) else -1).flatten(1).double()
-        sums[name] = sums.get(name, 0.0) + values_OM.sum(1)
-        counts[name] += values_OM.shape[1]
+        channels = 1 if isinstance(layer, nn.Conv2d) else output.ndim - 1
+        others = [axis for axis in range(output.ndim) if axis != channels]
+        sums[name] = sums.get(name, 0.0) + output.sum(others).double()
+        counts[name] += output.numel() // output.shape[channels]
 
     handles = [
         module.get_submodule(name).register_forward_hook(
