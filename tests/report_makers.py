@@ -86,7 +86,7 @@ def make_evaluation(name, *, classes=CLASSES, figures=None, recipe=None, seed=0)
         "validation_accuracy": validation,
         "test_accuracy": float(np.trace(confusion) / np.sum(confusion)),
         "onnx_test_accuracy": test - (0.0004 if bits == 8 else 0.0),
-        "onnx_agreement": 0.9983 if bits == 8 else 1.0,
+        "onnx_agreement": 0.9994 if bits == 8 else 1.0,
         "teacher_agreement": None if name == "teacher" else min(max(0.96 + (test - 0.9) * 2, 0.0), 1.0),
         "per_class_accuracy": correct,
         "confusion": confusion,
@@ -98,6 +98,14 @@ def make_evaluation(name, *, classes=CLASSES, figures=None, recipe=None, seed=0)
             "batch_1": {"median": batch_1, "p95": batch_1 * 1.12},
             "batch_64": {"median": batch_64, "p95": batch_64 * 1.07},
         },
+        **make_timings(name, batch_1, batch_64),
+        "bits_per_weight": 8 * kz / parameters,
+        "arithmetic": make_arithmetic(bits),
+        "kernels": {"QLinearConv": 2, "QGemm": 2} if bits == 8 else {"FusedConv": 2, "Gemm": 2},
+        "robustness": make_robustness(test),
+        "program": {"bytes": 4 * parameters + 40_000, "lossless": True, "largest_difference": 0.0}
+        if bits == 32
+        else None,
         "throughput_images_per_s": 64_000 / batch_64,
         "peak_memory_bytes": 412_000_000 + stored,
         "layers": layers,
@@ -121,6 +129,61 @@ def make_evaluation(name, *, classes=CLASSES, figures=None, recipe=None, seed=0)
             "versions": dict(VERSIONS),
         },
     }
+
+
+def make_times(median):
+    """Return one model's times around a median."""
+    return {"median": median, "p95": median * 1.12, "low": median * 0.98, "high": median * 1.03, "runs": 400}
+
+
+def make_timings(name, batch_1, batch_64):
+    """Return the ways that a candidate was run, against a teacher of the usual times."""
+    teacher = {1: FIGURES["teacher"][3], 64: FIGURES["teacher"][4]}
+    rows = []
+    for batch, median in ((1, batch_1), (64, batch_64)):
+        for runtime, threads, factor in (("onnxruntime", 1, 1.0), ("onnxruntime", 2, 0.6), ("torch", 1, 5.0)):
+            ratio = teacher[batch] / median
+            rows.append(
+                {
+                    "runtime": runtime,
+                    "device": "cpu",
+                    "threads": threads,
+                    "batch": batch,
+                    "candidate": make_times(factor * median),
+                    "teacher": None if name == "teacher" else make_times(factor * teacher[batch]),
+                    "ratio": None if name == "teacher" else make_ratio(ratio),
+                    "warmup_turns": 36,
+                    "settled": runtime == "onnxruntime",
+                }
+            )
+    ratios = {f"batch_{row['batch']}": row["ratio"] for row in rows if row["threads"] == 1 and row["ratio"]}
+    return {"timings": rows, "latency_ratio": ratios or None}
+
+
+def make_ratio(value):
+    """Return a ratio with its interval."""
+    return {"value": value, "low": value * 0.97, "high": value * 1.02}
+
+
+def make_arithmetic(bits):
+    """Return which arithmetic was chosen and why."""
+    if bits != 8:
+        reason = "it is not quantized" if bits == 32 else "its weights alone are quantized"
+        return {"chosen": "float", "reason": reason, "integer_speedup": None}
+    speedup = {"batch_1": make_ratio(1.1), "batch_64": make_ratio(1.2)}
+    reason = "int8 runs at 1.10× (1.07 to 1.12) the speed of the same weights in float at batch 1"
+    return {"chosen": "integer", "reason": reason, "integer_speedup": speedup}
+
+
+def make_robustness(test):
+    """Return accuracies on spoiled images that fall with the strength."""
+    strengths = {"noise": [0.05, 0.1, 0.2], "blur": [0.02, 0.04, 0.06], "contrast": [0.4, 0.6, 0.8]}
+    corruptions = {
+        kind: {"strengths": values, "accuracy": [test * (1 - 0.04 * (step + 1) ** 1.6) for step in range(3)]}
+        for kind, values in strengths.items()
+    }
+    mean = float(np.mean([found["accuracy"] for found in corruptions.values()]))
+    return {"images": 500, "seed": 0, "clean": test, "mean": mean, "corruptions": corruptions}
 
 
 def make_evaluations(**options):
@@ -193,8 +256,40 @@ def make_lineage(steps):
     for stage, summary in steps:
         end = 0.909 - 0.0011 * (len(summary) % 7)
         curve = [] if stage == "quantize" else make_curve(5, end - 0.035, end, 0.62)
-        records.append(make_record(stage, summary, curve))
+        records.append(make_record(stage, summary, curve) | {"details": make_details(stage, summary)})
     return records
+
+
+def make_details(stage, summary):
+    """Return what methods keep of their search: sensitivity, tickets, a greedy way."""
+    layers = {"conv1": 0.9, "conv2": 0.5, "fc1": 0.1, "fc2": 0.3}
+    if stage == "quantize":
+        points = {
+            layer: [[bits, 0.91 - cost * 4.0**-bits * 3] for bits in (2, 3, 4, 6, 8)] for layer, cost in layers.items()
+        }
+        return {"sensitivity": {"of": "bits", "rows": [{"layer": layer, "points": points[layer]} for layer in layers]}}
+    if "magnitude" in summary:
+        shares = (0.5, 0.75, 0.875, 0.94, 0.97)
+        return {
+            "tickets": [{"sparsity": s, "ticket": 0.915 - 0.02 * s**8, "control": 0.91 - 0.06 * s**8} for s in shares]
+        }
+    if "channels" in summary:
+        rows = [
+            {"layer": layer, "points": [[share, 0.911 - cost * share**4] for share in (0.25, 0.5, 0.75, 0.9)]}
+            for layer, cost in layers.items()
+        ]
+        steps = [
+            {
+                "layer": "conv2",
+                "channels": 48 - 4 * step,
+                "validation_accuracy": 0.911 - 0.0004 * step**2,
+                "macs": 2_293_000 - 180_000 * step,
+                "latency_ms": 0.118 - 0.01 * step,
+            }
+            for step in range(8)
+        ]
+        return {"sensitivity": {"of": "sparsity", "rows": rows}, "trajectory": steps}
+    return {}
 
 
 def make_record(stage, summary, curve):

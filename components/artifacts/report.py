@@ -146,6 +146,17 @@ class Evaluation(TypedDict):
     environment: Environment
 
 
+class WorstClass(TypedDict):
+    """The class whose test accuracy fell most against the teacher.
+
+    ``flagged``: it lost at least 3 points more than the test accuracy did, and more than chance explains.
+    """
+
+    name: str
+    change: float
+    flagged: bool
+
+
 class Difference(TypedDict):
     """A candidate against the teacher: accuracies as candidate - teacher, ratios as teacher / candidate.
 
@@ -158,6 +169,7 @@ class Difference(TypedDict):
     validation_accuracy: float
     test_accuracy: float
     per_class_accuracy: list[float]
+    worst_class: NotRequired[WorstClass]
     bytes_ratio: Positive
     onnx_ratio: Positive
     latency_ratio: Positive

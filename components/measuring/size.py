@@ -77,7 +77,7 @@ def layer_table(model: Model, shape: tuple[int, int, int]) -> list[dict[str, Any
 
     A row holds ``name``, ``type``, ``shape`` (of the weight), ``parameters``, ``nonzero``, ``sparsity``
     (fraction of the parameters that is zero), ``bits`` (of one weight; 32 where it is not quantized)
-    and ``macs`` (of one image).
+    and ``macs`` (of one image). In a quantized model a layer whose weight is not has a ``float_reason``.
     """
     macs = count_macs(model.module, shape)
     rows = []
@@ -101,4 +101,16 @@ def layer_table(model: Model, shape: tuple[int, int, int]) -> list[dict[str, Any
                 "macs": macs.get(name, 0),
             }
         )
+        if model.quantized and quantized is None and weight.ndim > 1:
+            rows[-1]["float_reason"] = _float_reason(layer)
     return rows
+
+
+def _float_reason(layer: nn.Module) -> str:
+    """Return why a layer's weight is not quantized in a quantized model."""
+    kind = type(layer).__name__
+    if not isinstance(layer, nn.Conv2d | nn.Linear) or kind not in ("Conv2d", "Linear"):
+        return f"{kind} has no integer kernel"
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+        return f"padding mode {layer.padding_mode} has no integer kernel"
+    return "the quantize step left it so"

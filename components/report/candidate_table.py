@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from components.artifacts.report import Candidate, Report, models
-from components.report.figures import amount, milliseconds, percent, points, signed_points, size, times
+from components.report.figures import amount, milliseconds, padded, percent, points, signed_points, size, times
 from components.report.markup import Child, Markup, element
 
 
@@ -26,7 +26,13 @@ def _amount(count: float) -> Child:
     return element("span", amount(round(count)), title=f"{round(count):,}")
 
 
+def _spoiled(model: Candidate) -> float | None:
+    robustness = model.get("robustness")
+    return robustness["mean"] if robustness else None
+
+
 BESIDE = "the teacher's median, timed in turns with this candidate / this median"
+LAST_RATIO = Column("faster", lambda m: m["difference"]["latency_ratio_batch_64"], times, BESIDE)
 GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
     (
         "Accuracy, %",
@@ -39,6 +45,12 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
                 signed_points,
                 "difference on the validation split, on which the bound is checked, in points",
             ),
+            Column(
+                "worst class",
+                lambda m: m["difference"]["worst_class"]["change"] if "worst_class" in m["difference"] else None,
+                signed_points,
+                "change of the class that lost most, in points",
+            ),
         ),
     ),
     (
@@ -49,6 +61,7 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
             Column("stored", lambda m: m["bytes"]["stored"], _bytes, "weights.safetensors"),
             Column("fp32", lambda m: m["bytes"]["fp32"], _bytes, "every weight as a 32-bit float"),
             Column("ONNX", lambda m: m["bytes"]["onnx"], _bytes, "model.onnx, the exported graph"),
+            Column("bits/weight", lambda m: m.get("bits_per_weight"), padded, "bits of weights.kz per parameter"),
         ),
     ),
     (
@@ -68,7 +81,7 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
                 "median", lambda m: m["latency_ms"]["batch_64"]["median"], milliseconds, "exported model, one thread"
             ),
             Column("p95", lambda m: m["latency_ms"]["batch_64"]["p95"], milliseconds, "95th percentile"),
-            Column("faster", lambda m: m["difference"]["latency_ratio_batch_64"], times, BESIDE),
+            LAST_RATIO,
         ),
     ),
     (
@@ -91,6 +104,7 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
         "Further",
         (
             Column("like teacher", lambda m: m["teacher_agreement"], percent, "same class predicted as by the teacher"),
+            Column("spoiled", _spoiled, points, "mean test accuracy under noise, blur and low contrast, %"),
             Column("images/s", lambda m: m["throughput_images_per_s"], _amount, "throughput of the exported model"),
             Column("peak memory", lambda m: m["peak_memory_bytes"], _bytes, "of the process that ran the model"),
             Column("score", lambda m: m["score"], times, "the objective's ratio, by which the choice ranks"),
@@ -169,4 +183,15 @@ def _cell(model: Candidate, column: Column, *, first: bool) -> Markup:
     kind = "n first" if first else "n"
     if value is None:
         return element("td", "–", class_=f"{kind} muted", data_value="")
-    return element("td", column.written(value), class_=kind, data_value=f"{value:.9g}")
+    return element("td", column.written(value), class_=kind, title=_hint(model, column), data_value=f"{value:.9g}")
+
+
+def _hint(model: Candidate, column: Column) -> str | None:
+    """Return what a cell shows when pointed at: the worst class by name, the interval of a ratio."""
+    if column.heading == "worst class":
+        return model["difference"]["worst_class"]["name"]
+    ratios = model.get("latency_ratio")
+    if column.explanation == BESIDE and ratios:
+        ratio = ratios["batch_64" if column is LAST_RATIO else "batch_1"]
+        return f"95 % interval {times(ratio['low'])} to {times(ratio['high'])}"
+    return None

@@ -95,11 +95,33 @@ def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, 
     reason = (
         f"{held}, and {best['name']} has the largest {MEASURES[objective]} among them{value}"
         f" ({times(difference['bytes_ratio'])} smaller at {size(best['bytes']['kz'])},"
-        f" {times(difference['latency_ratio'])} the teacher's speed), with"
+        f" {times(difference['latency_ratio'])} the teacher's speed{_interval(best)}), with"
         f" {points(best['test_accuracy'])} % test accuracy, {signed_points(difference['test_accuracy'])} points"
-        f" against the teacher (validation {signed_points(difference['validation_accuracy'])})."
+        f" against the teacher (validation {signed_points(difference['validation_accuracy'])})"
     )
-    return Choice(best["name"], reason)
+    return Choice(best["name"], f"{reason}{_arithmetic(best)}.")
+
+
+def _arithmetic(chosen: Candidate) -> str:
+    """Return why the chosen model computes on integers or in float; "" where nothing was measured."""
+    arithmetic = chosen.get("arithmetic")
+    if not arithmetic:
+        return ""
+    if arithmetic["integer_speedup"] is None:
+        return f"; it computes in {_kind(arithmetic['chosen'])}: {arithmetic['reason']}"
+    return f"; it computes in {_kind(arithmetic['chosen'])}, by measurement: {arithmetic['reason']}"
+
+
+def _kind(chosen: str) -> str:
+    return "int8" if chosen == "integer" else "fp32"
+
+
+def _interval(candidate: Candidate) -> str:
+    """Return the interval of the latency ratio at batch 1 in brackets; "" where an older evaluation has none."""
+    ratios = candidate.get("latency_ratio")
+    if not ratios:
+        return ""
+    return f", 95 % interval {times(ratios['batch_1']['low'])} to {times(ratios['batch_1']['high'])}"
 
 
 def _none_holds(candidates: Sequence[Candidate], bound: str) -> str:

@@ -1,9 +1,11 @@
 """report.json: candidates beside the teacher, their differences, the choice. Stdlib only."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from components.artifacts.files import ArtifactError
+from components.artifacts.measurements import Timing
 from components.artifacts.report import (
     FORMAT_VERSION,
     Candidate,
@@ -11,12 +13,15 @@ from components.artifacts.report import (
     Environment,
     Evaluation,
     Report,
+    WorstClass,
     validate_report,
 )
 from components.report.choice import OBJECTIVES, choose, holds_bound, pareto_front
-from components.report.figures import percent
+from components.report.figures import percent, signed_points
 
-LEAST_AGREEMENT = 0.995  # int8 kernels round otherwise than their simulation in float; more than that is an error
+LEAST_AGREEMENT = 0.999  # int8 kernels round otherwise than their simulation in float; more than that is an error
+LOST_MORE = 0.03  # by which a class must lose more than the whole to be flagged
+CHANCE = 2.5  # standard errors that the worst of some ten classes reaches by chance
 
 
 def build_report(
@@ -74,6 +79,7 @@ def difference(teacher: Evaluation, candidate: Evaluation) -> Difference:
         "validation_accuracy": candidate["validation_accuracy"] - teacher["validation_accuracy"],
         "test_accuracy": candidate["test_accuracy"] - teacher["test_accuracy"],
         "per_class_accuracy": [own - other for own, other in classes],
+        "worst_class": worst_class(teacher, candidate),
         "bytes_ratio": teacher["bytes"]["fp32"] / candidate["bytes"]["kz"],
         "onnx_ratio": teacher["bytes"]["onnx"] / candidate["bytes"]["onnx"],
         "latency_ratio": times["batch_1"]["median"] / own_times["batch_1"]["median"],
@@ -83,9 +89,24 @@ def difference(teacher: Evaluation, candidate: Evaluation) -> Difference:
     }
 
 
+def worst_class(teacher: Evaluation, candidate: Evaluation) -> WorstClass:
+    """Return the class that lost most, so that a fair average does not hide a broken class."""
+    pairs = list(zip(candidate["per_class_accuracy"], teacher["per_class_accuracy"], strict=True))
+    index = min(range(len(pairs)), key=lambda place: pairs[place][0] - pairs[place][1])
+    own, other = pairs[index]
+    images = max(sum(teacher["confusion"][index]), 1)
+    error = math.sqrt((own * (1 - own) + other * (1 - other)) / images)
+    whole = candidate["test_accuracy"] - teacher["test_accuracy"]
+    flagged = whole - (own - other) >= LOST_MORE and other - own > CHANCE * error
+    return {"name": teacher["dataset"]["classes"][index], "change": own - other, "flagged": flagged}
+
+
 def notes(models: Sequence[Candidate]) -> list[str]:
     """Return what a reader must know before trusting the figures, one sentence each."""
-    found = []
+    found = [note for model in models for note in _own_notes(model)]
+    drifting = [model["name"] for model in models if any(not row["settled"] for row in _primary(model))]
+    if drifting:
+        found.append(f"Times of {', '.join(drifting)} still drifted when the warm-up ended: the machine was not quiet.")
     for model in models:
         if model["onnx_agreement"] < LEAST_AGREEMENT:
             found.append(
@@ -98,6 +119,34 @@ def notes(models: Sequence[Candidate]) -> list[str]:
         alone = [model["name"] for model in models[1:] if "teacher_latency_ms" not in model]
         ratios = f"nor can the ratios of {', '.join(alone)}" if alone else "but their ratios to the teacher can"
         found.append(f"Milliseconds of different machines cannot be compared, {ratios}: {where}.")
+    return found
+
+
+def _primary(model: Candidate) -> list[Timing]:
+    """Return the timings by which candidates are compared."""
+    rows = model.get("timings", [])
+    return [row for row in rows if (row["runtime"], row["device"], row["threads"]) == ("onnxruntime", "cpu", 1)]
+
+
+def _own_notes(model: Candidate) -> list[str]:
+    found = []
+    worst = model["difference"].get("worst_class")
+    if worst and worst["flagged"]:
+        found.append(
+            f"{model['name']}: class {worst['name']} changed by {signed_points(worst['change'])} points, test"
+            f" accuracy by {signed_points(model['difference']['test_accuracy'])}."
+        )
+    program = model.get("program")
+    if program and not program["lossless"]:
+        found.append(
+            f"{model['name']}: no torch.export program was kept, since its logits differ by up to"
+            f" {program['largest_difference']:.2g}."
+        )
+    reasons: dict[str, list[str]] = {}
+    for layer in model["layers"]:
+        if "float_reason" in layer:
+            reasons.setdefault(layer["float_reason"], []).append(layer["name"])
+    found += [f"{model['name']}: {', '.join(names)} stayed in float: {reason}." for reason, names in reasons.items()]
     return found
 
 

@@ -36,13 +36,18 @@ def layer_table(model: Candidate) -> Markup:
 def _row(layer: Layer) -> Markup:
     return element(
         "tr",
-        element("th", layer["name"], scope="row", class_="code"),
+        element("th", layer["name"], _float_tag(layer), scope="row", class_="code"),
         element("td", layer["type"]),
         element("td", " × ".join(str(length) for length in layer["shape"]), class_="shape"),
-        element("td", _bits(layer["bits"]), class_="n"),
+        element("td", _bits(layer["bits"]), class_="n", title=layer.get("float_reason")),
         _sparsity(layer["sparsity"]),
         [_count(layer[key]) for key in ("nonzero", "parameters", "macs")],
     )
+
+
+def _float_tag(layer: Layer) -> Markup | None:
+    reason = layer.get("float_reason")
+    return element("span", "stays in float", class_="tag", title=reason) if reason else None
 
 
 def _sum(model: Candidate, key: Literal["nonzero", "parameters", "macs"]) -> int:

@@ -7,14 +7,16 @@ forbids it to load anything. Without scripts the page shows all it has, one part
 import re
 from pathlib import Path
 
-from components.artifacts.report import Candidate, Report, models
+from components.artifacts.report import Candidate, Environment, Report, models
 from components.report import confusion, scatter, training_curves
 from components.report.candidate_table import candidate_table
 from components.report.choice import FORMULAS
+from components.report.details import details
 from components.report.figures import amount, milliseconds, points, signed_points, size, times
-from components.report.layer_table import layer_table
 from components.report.lineage_view import lineage_view, pairs
 from components.report.markup import Child, Markup, element
+from components.report.method_pictures import method_pictures
+from components.report.robustness_view import robustness_view
 
 UNIT = re.compile(r"(?<=\d) (?=(?:[kMGT]?B|%|ms|points)(?!\w))")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -22,7 +24,9 @@ SECTIONS = (
     ("trade-offs", "Trade-offs"),
     ("candidates", "Candidates"),
     ("classes", "Classes"),
+    ("robustness", "Robustness"),
     ("details", "Details"),
+    ("methods", "Methods"),
     ("training", "Training"),
     ("lineage", "Lineage"),
     ("environment", "Environment"),
@@ -137,7 +141,17 @@ def _notes(report: Report) -> Markup | None:
 
 
 def _sections(report: Report) -> list[Markup]:
-    contents = (_trade_offs, _candidates, _classes, _details, _training, _lineage, _environment)
+    contents = (
+        _trade_offs,
+        _candidates,
+        _classes,
+        robustness_view,
+        details,
+        _methods,
+        _training,
+        _lineage,
+        _environment,
+    )
     return [
         element("section", element("h2", title), content(report), id=name, aria_label=title)
         for (name, title), content in zip(SECTIONS, contents, strict=True)
@@ -193,40 +207,15 @@ def _classes(report: Report) -> Markup:
     return confusion.changes(report)
 
 
-def _details(report: Report) -> list[Markup]:
-    shown = models(report)
-    tabs = [
-        element(
-            "button",
-            model["name"],
-            type="button",
-            role="tab",
-            id=f"tab-{index}",
-            aria_controls=f"panel-{index}",
-            aria_selected="true" if model["name"] == report["chosen"] else "false",
-        )
-        for index, model in enumerate(shown)
-    ]
-    panels = [_panel(report, model, index) for index, model in enumerate(shown)]
-    return [element("div", tabs, role="tablist", aria_label="Candidate", class_="tabs"), *panels]
-
-
-def _panel(report: Report, model: Candidate, index: int) -> Markup:
-    return element(
-        "div",
-        element("h3", model["name"], class_="panel-title"),
-        element("p", " → ".join(["train", *model["steps"]]), class_="route"),
-        element(
-            "div",
-            element("div", confusion.matrix(model)),
-            element("div", confusion.per_class(report, model), confusion.confused_pairs(model, report["teacher"])),
-            class_="two",
-        ),
-        layer_table(model),
-        role="tabpanel",
-        id=f"panel-{index}",
-        aria_labelledby=f"tab-{index}",
+def _methods(report: Report) -> list[Markup]:
+    parts = method_pictures(report)
+    if parts:
+        return parts
+    text = (
+        "No step of this run scanned layers or searched. prune.sensitivity=true and quantize.sensitivity=true scan; the"
+        " methods lottery and greedy search."
     )
+    return [element("p", text, class_="lead")]
 
 
 def _training(report: Report) -> list[Markup]:
@@ -244,6 +233,10 @@ def _lineage(report: Report) -> list[Markup]:
     return [element("p", text, class_="lead"), lineage_view(report)]
 
 
+def _providers(environment: Environment) -> list[str]:
+    return [name.removesuffix("ExecutionProvider") for name in environment.get("providers", [])]
+
+
 def _environment(report: Report) -> Markup:
     environment = report["environment"]
     return pairs(
@@ -253,6 +246,7 @@ def _environment(report: Report) -> Markup:
             "cores": environment["cores"],
             "memory": size(environment["memory_bytes"]),
             "GPU": environment["gpu"] or "none",
+            "onnxruntime runs on": ", ".join(_providers(environment)) or "–",
             "platform": environment["platform"],
             **environment["versions"],
         }

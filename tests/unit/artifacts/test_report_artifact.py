@@ -5,6 +5,7 @@ import pytest
 
 from components.artifacts.files import ArtifactError, write_json
 from components.artifacts.report import (
+    Evaluation,
     evaluation_bytes,
     read_evaluation,
     read_report,
@@ -43,6 +44,10 @@ FREE = ("config", "metrics", "inputs", "versions", "splits", "details", "curves"
 
 def test_every_missing_key_is_named():
     content = make_evaluation("pruned")
+    for name in Evaluation.__optional_keys__:
+        content.pop(name, None)
+    for times in content["latency_ms"].values():
+        assert set(times) == {"median", "p95"}
     checked = 0
     for path in keys_of(content):
         if any(name in path[:-1] for name in FREE) or path[-1] in ("details", "seconds") or "lineage" in path[:-1]:
