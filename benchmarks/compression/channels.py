@@ -45,11 +45,16 @@ def kondense(setting: Setting, method: str, sparsity: float, epochs: int) -> dic
 def peer(setting: Setting, pruner: Pruner, sparsity: float, epochs: int) -> dict[str, float]:
     """Prune by torch-pruning and fine-tune."""
     module = peer_pruned(setting, pruner, sparsity)
+    tune(setting, module, epochs)
+    return figures(setting, module)
+
+
+def tune(setting: Setting, module: nn.Module, epochs: int) -> None:
+    """Fine-tune in place, at the rate at which our channel pruning is fine-tuned."""
     config = TrainingConfig(
         epochs=setting.epochs(epochs), learning_rate=0.02, seed=setting.seed, device=setting.profile.device
     )
     fit(module, setting.dataset, config)
-    return figures(setting, module)
 
 
 def peer_pruned(setting: Setting, pruner: Pruner, sparsity: float) -> nn.Module:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import ModuleType
 
-from benchmarks.compression import channels, latency, lottery, quantization, sparsity, students
+from benchmarks.compression import channels, codec, latency, lottery, quantization, size, sparsity, students
 
 PARTS: Mapping[str, ModuleType] = {
     "sparsity": sparsity,
@@ -11,5 +11,7 @@ PARTS: Mapping[str, ModuleType] = {
     "channels": channels,
     "quantization": quantization,
     "latency": latency,
+    "codec": codec,
+    "size": size,
     "students": students,
 }

@@ -84,7 +84,8 @@ def worth_keeping(steps_RC: Tensor, levels_RC: Tensor, rates: Rates, rate_weight
     """Return where ``levels_RC`` is better than zero: it saves more squared error than its bits are worth."""
     saved_RC = 2 * steps_RC.abs() * levels_RC - levels_RC.square()
     magnitude_RC = rates.base + rates.slope * (levels_RC - 1)
-    place_RC = (rates.row + rates.column).clamp(-DEAREST_BITS, DEAREST_BITS)
+    # Never below 0: where most weights are not zero, zeros would be dear, and so none would come about.
+    place_RC = (rates.row + rates.column).clamp(0.0, DEAREST_BITS)
     return saved_RC > rate_weight * (place_RC + magnitude_RC)
 
 

@@ -17,9 +17,10 @@ from components.artifacts.model import Model
 from components.artifacts.packed import pack_model
 from components.measuring.accuracy import accuracy, predict
 from components.quantize.curvature import unit_steps
+from components.quantize.grid import SMALLEST_SCALE
 from components.quantize.layers import quantizable_layers
 from components.quantize.rate_export import behind_grid, on_grids
-from components.quantize.rate_grid import RateGrid, RateObjective
+from components.quantize.rate_grid import LIMIT, RateGrid, RateObjective
 from components.quantize.request import Request
 
 FINEST, COARSEST = 2.0**-6, 2.0**4  # factors between which is searched, in root mean square weights
@@ -153,10 +154,16 @@ def grids(module: nn.Module) -> dict[str, RateGrid]:
 
 
 def _coarsen(module: nn.Module, factor: float, steps: dict[str, float]) -> None:
-    """Set the steps of all grids; those of biases are powers of two, and those of weights bfloat16, to be short."""
+    """Set the steps of all grids; those of biases are powers of two, and those of weights bfloat16, to be short.
+
+    No step is so fine that a value would not fit into 8 bits.
+    """
     for name, grid in grids(module).items():
-        step = factor * steps[name]
+        finest = float(module.get_parameter(behind_grid(name)).detach().abs().max()) / (LIMIT - 1)
+        step = max(factor * steps[name], finest, SMALLEST_SCALE)
         grid.step = 2.0 ** round(math.log2(step)) if name.endswith("bias") else _short(step)
+        if name.endswith("bias") and grid.step < finest:
+            grid.step *= 2
         grid.share = 1.0
 
 

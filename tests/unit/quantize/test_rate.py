@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from components.artifacts.codec_integers import encode_integers
-from components.quantize.rate import Rates, best_integers, initial_rates, measure_rates
+from components.quantize.rate import best_integers, initial_rates, measure_rates
 
 
 def cost(integers, steps, rates, weight):
     """Return squared error plus priced bits of every element."""
     magnitude = integers.abs()
-    bits = rates.row + rates.column + rates.base + rates.slope * (magnitude - 1)
+    bits = (rates.row + rates.column).clamp(0.0, 12.0) + rates.base + rates.slope * (magnitude - 1)
     return (steps - integers) ** 2 + torch.where(magnitude > 0, weight * bits, torch.zeros(()))
 
 
@@ -33,12 +33,12 @@ def test_no_integer_is_better(weight):
 
 def test_where_bits_are_free_the_nearest_integer_is_taken():
     steps = torch.randn(8, 8, generator=torch.Generator().manual_seed(1)) * 3
-    free = Rates(torch.full((8, 1), -100.0), torch.zeros(1, 8), torch.tensor(0.0), torch.tensor(0.0))
-    nearest = steps.round()
-    chosen = best_integers(steps, free, 0.0, 127)
-    # Without a price, zero and the smallest magnitude tie at one half only.
-    assert torch.equal(chosen.abs().clamp(min=1), nearest.abs().clamp(min=1))
-    assert torch.equal(best_integers(steps, initial_rates(8, 8), 0.0, 127), nearest)
+    assert torch.equal(best_integers(steps, initial_rates(8, 8), 0.0, 127), steps.round())
+
+
+def test_a_full_matrix_does_not_make_zeros_dear():
+    full = measure_rates(torch.full((8, 8), 5.0))
+    assert (best_integers(torch.full((8, 8), 0.4), full, 0.5, 127) == 0).all()
 
 
 def test_a_higher_price_gives_smaller_integers():
