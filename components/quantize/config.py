@@ -68,7 +68,9 @@ class QuantizeConfig(TrainingConfig):
         interval="[0, 1]",
     )
     rounds: int = option(
-        4, "rate_distortion with fine_tune: trainings of `epochs` each, on ever coarser grids", interval="[1, 1000]"
+        4,
+        "rate_distortion with fine_tune: trainings on ever coarser grids; the first has `epochs`, others a third",
+        interval="[1, 1000]",
     )
     sensitivity: bool = option(False, "also measure what each layer alone loses at fewer bits, for the report")
     fine_tune: bool = option(False, "train on after the weights are on their grids, staying on them")
