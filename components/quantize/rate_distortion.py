@@ -19,8 +19,9 @@ from components.measuring.accuracy import accuracy, predict
 from components.quantize.curvature import unit_steps
 from components.quantize.grid import SMALLEST_SCALE
 from components.quantize.layers import quantizable_layers
+from components.quantize.rate import LIMIT
 from components.quantize.rate_export import behind_grid, on_grids
-from components.quantize.rate_grid import LIMIT, RateGrid, RateObjective
+from components.quantize.rate_grid import RateGrid, RateObjective
 from components.quantize.request import Request
 
 FINEST, COARSEST = 2.0**-6, 2.0**4  # factors between which is searched, in root mean square weights

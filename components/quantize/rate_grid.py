@@ -14,7 +14,6 @@ from components.quantize.rate import Rates, best_integers, initial_rates, measur
 from components.training.objective import Objective
 from components.training.run import Loss
 
-LIMIT = 127  # largest magnitude; integers are int8
 CHOOSE_EVERY = 4  # steps between choices of which weights are zero
 MEASURE_EVERY = 20  # steps between measurements of what integers cost
 RAMP = 0.6  # share of the training after which the grid is as coarse as it gets
@@ -29,8 +28,7 @@ class RateGrid(nn.Module):
     kept: Tensor
     row: Tensor
     column: Tensor
-    base: Tensor
-    slope: Tensor
+    level: Tensor
 
     def __init__(self, weight: Tensor, step: float, rate_weight: float) -> None:
         super().__init__()
@@ -51,10 +49,10 @@ class RateGrid(nn.Module):
         """
         with torch.no_grad():
             steps_RC = weight.reshape(self.shape) / (self.step * self.share)
-            integers_RC = best_integers(steps_RC, self._rates(), self.rate_weight, LIMIT)
+            integers_RC = best_integers(steps_RC, self._rates(), self.rate_weight)
             for _ in range(rounds - 1):
                 self._remember(measure_rates(integers_RC))
-                integers_RC = best_integers(steps_RC, self._rates(), self.rate_weight, LIMIT)
+                integers_RC = best_integers(steps_RC, self._rates(), self.rate_weight)
             return integers_RC.reshape(weight.shape)
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -67,7 +65,7 @@ class RateGrid(nn.Module):
         if not self.training:
             return self.integers(weight) * step
         steps_RC = weight.reshape(self.shape) / step
-        levels_RC = nearest_levels(steps_RC, self._rates(), self.rate_weight, LIMIT)
+        levels_RC = nearest_levels(steps_RC, self._rates(), self.rate_weight)
         if self.choosing:
             self.kept.copy_(worth_keeping(steps_RC, levels_RC, self._rates(), self.rate_weight))
         integers_RC = torch.copysign(levels_RC, steps_RC).mul_(self.kept)
@@ -76,7 +74,7 @@ class RateGrid(nn.Module):
         return (integers_RC * step).reshape(weight.shape)
 
     def _rates(self) -> Rates:
-        return Rates(self.row, self.column, self.base, self.slope)
+        return Rates(self.row, self.column, self.level)
 
     def _remember(self, rates: Rates) -> None:
         for name, tensor in vars(rates).items():

@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from components.artifacts.codec_integers import encode_integers
-from components.quantize.rate import best_integers, initial_rates, measure_rates
+from components.quantize.rate import best_integers, initial_rates, measure_rates, nearest_levels
 
 
 def cost(integers, steps, rates, weight):
     """Return squared error plus priced bits of every element."""
     magnitude = integers.abs()
-    bits = (rates.row + rates.column).clamp(0.0, 12.0) + rates.base + rates.slope * (magnitude - 1)
+    bits = (rates.row + rates.column).clamp(0.0, 12.0) + rates.level[magnitude.long()]
     return (steps - integers) ** 2 + torch.where(magnitude > 0, weight * bits, torch.zeros(()))
 
 
@@ -24,26 +24,37 @@ def sparse_integers(rows, columns, density, seed=0):
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 1.0])
 def test_no_integer_is_better(weight):
     rates = measure_rates(sparse_integers(20, 30, 0.2))
+    rates.level = 2.0 + 0.7 * torch.arange(128.0)
     steps = torch.randn(20, 30, generator=torch.Generator().manual_seed(1)) * 3
-    chosen = best_integers(steps, rates, weight, 10)
-    candidates = torch.arange(-10.0, 11.0).reshape(-1, 1, 1).expand(-1, 20, 30)
+    chosen = best_integers(steps, rates, weight)
+    candidates = torch.arange(-15.0, 16.0).reshape(-1, 1, 1).expand(-1, 20, 30)
     least = cost(candidates, steps, rates, weight).min(0).values
     assert torch.allclose(cost(chosen, steps, rates, weight), least, atol=1e-5)
 
 
+def test_a_weight_is_zero_only_where_that_is_better():
+    rates = measure_rates(sparse_integers(20, 30, 0.2))
+    steps = torch.randn(20, 30, generator=torch.Generator().manual_seed(1)) * 3
+    chosen = best_integers(steps, rates, 0.4)
+    levels = torch.copysign(nearest_levels(steps, rates, 0.4), steps)
+    expected = torch.minimum(cost(levels, steps, rates, 0.4), steps**2)
+    assert torch.allclose(cost(chosen, steps, rates, 0.4), expected)
+    assert 0 < int((chosen == 0).sum()) < 600
+
+
 def test_where_bits_are_free_the_nearest_integer_is_taken():
     steps = torch.randn(8, 8, generator=torch.Generator().manual_seed(1)) * 3
-    assert torch.equal(best_integers(steps, initial_rates(8, 8), 0.0, 127), steps.round())
+    assert torch.equal(best_integers(steps, initial_rates(8, 8), 0.0), steps.round())
 
 
 def test_a_full_matrix_does_not_make_zeros_dear():
     full = measure_rates(torch.full((8, 8), 5.0))
-    assert (best_integers(torch.full((8, 8), 0.4), full, 0.5, 127) == 0).all()
+    assert (best_integers(torch.full((8, 8), 0.4), full, 0.5) == 0).all()
 
 
 def test_a_higher_price_gives_smaller_integers():
     steps = torch.randn(50, 50, generator=torch.Generator().manual_seed(2)) * 2
-    magnitudes = [best_integers(steps, initial_rates(50, 50), weight, 127).abs() for weight in (0.0, 0.2, 1.0)]
+    magnitudes = [best_integers(steps, initial_rates(50, 50), weight).abs() for weight in (0.0, 0.2, 1.0)]
     assert (magnitudes[0] >= magnitudes[1]).all() and (magnitudes[1] >= magnitudes[2]).all()
     assert float(magnitudes[0].sum()) > float(magnitudes[2].sum()) > 0
 
@@ -56,7 +67,7 @@ def test_the_price_is_about_that_of_the_codec(density):
     kept = magnitude > 0
     against = rates.row + rates.column  # log2 of the odds against a non-zero
     places = torch.where(kept, torch.log2(1 + 2**against), torch.log2(1 + 2**-against))
-    levels = torch.where(kept, rates.base + rates.slope * (magnitude - 1), torch.zeros(()))
+    levels = torch.where(kept, rates.level[magnitude.long()], torch.zeros(()))
     stored = 8 * len(encode_integers(integers.numpy().astype(np.int16)))
     assert float((places + levels).sum()) == pytest.approx(stored, rel=0.12)
 

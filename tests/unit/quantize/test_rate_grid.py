@@ -33,7 +33,7 @@ def test_choosing_again_prices_integers_by_those_chosen_before():
     expected = grid.integers(weight)
     for _ in range(2):
         rates = measure_rates(expected)
-        expected = best_integers(weight / 0.05, rates, 0.5, 127)
+        expected = best_integers(weight / 0.05, rates, 0.5)
     assert torch.equal(grid.integers(weight, rounds=3), expected)
 
 
