@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.artifacts.codec_bytes import Bytes
-from components.artifacts.codec_integers import WIDEST, decode_integers, encode_integers
+from components.artifacts.codec_integers import decode_integers, encode_integers
+from components.artifacts.codec_layout import WIDEST
 from components.artifacts.files import ArtifactError
 
 KINDS = {"float32": "<f4", "float64": "<f8", "float16": "<f2"}

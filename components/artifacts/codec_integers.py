@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.codec_bytes import decode_numbers, encode_numbers
-from components.artifacts.codec_models import code_places, code_symbols, flat, peaked
-from components.artifacts.codec_streams import Floats, Integers, Meter, Reader, Stream, Writer
-from components.artifacts.files import ArtifactError
+from components.artifacts.codec_layout import (
+    COLUMN_PRIORS,
+    DENSITY_STEPS,
+    MAGNITUDE_STEPS,
+    Layout,
+    encode_header,
+    octaves,
+    read_header,
+)
+from components.artifacts.codec_models import code_places, code_symbols, flat
+from components.artifacts.codec_streams import Integers, Meter, Reader, Stream, Writer
+from components.artifacts.codec_values import LEAST_GAIN, code_values, likeliest_lag, values_bits
 
-WIDEST = 1024  # distinct values from the smallest to the largest
-DENSITY_STEPS = (0, 1, 2)  # levels of row density per octave that the encoder tries
-MAGNITUDE_STEPS = (0, 1, 3)  # levels of row magnitude per octave that the encoder tries
-# Rows' worth of average density that a column starts with: the fewer, the more columns differ. The encoder tries all
-# of them on a matrix of up to PRIORS_UP_TO elements; a larger one has rows enough to learn from.
-COLUMN_PRIORS = (16.0, 2.0, 5.0, 50.0)
+MOSTLY = 0.7  # share of non-zeros up to which their places are sure to be coded apart
+# The encoder tries all priors of columns on a matrix of up to so many elements; a larger one has rows enough to learn.
 PRIORS_UP_TO = 2**21
 Matrix = NDArray[np.int16]
-# Powers of two in steps of a sixth, written out since pow may round differently from machine to machine.
-SIXTHS = (1.0, 1.122462048309373, 1.2599210498948732, 1.4142135623730951, 1.5874010519681994, 1.7817974362806785)
 
 
 def encode_integers(matrix_RC: Matrix) -> bytes:
@@ -37,47 +39,13 @@ def decode_integers(content: bytes, rows: int, columns: int) -> Matrix:
     Raises:
         ArtifactError: ``content`` is no such matrix.
     """
-    layout, start = _read_header(content, rows, columns)
+    layout, start = read_header(content, rows, columns)
     return _code(Reader(content[start:]), layout, None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """What both sides must know before the first symbol.
-
-    Attributes:
-        rows: R.
-        columns: C.
-        low: smallest value.
-        high: largest value.
-        sparse: whether places of non-zeros are coded apart from values.
-        density_steps: levels per octave of row density.
-        nonzeros: how many there are, where there are no such levels.
-        steps: levels per octave of row magnitude.
-        levels: the highest of these or, where there are none, the mean magnitude.
-        prior: of COLUMN_PRIORS.
-    """
-
-    rows: int
-    columns: int
-    low: int
-    high: int
-    sparse: bool
-    density_steps: int
-    nonzeros: int
-    steps: int
-    levels: int
-    prior: int
-
-    @property
-    def skips_zero(self) -> bool:
-        """Whether zero is none of the coded values, since its places are coded apart."""
-        return self.sparse and self.low <= 0 <= self.high
 
 
 def _worth_trying(matrix_RC: Matrix) -> tuple[bool, ...]:
     density = np.count_nonzero(matrix_RC) / matrix_RC.size
-    return (False,) if density > 0.97 else (True,) if density < 0.7 else (True, False)
+    return (False,) if density > 0.97 else (True,) if density < MOSTLY else (True, False)
 
 
 def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
@@ -92,46 +60,19 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
     density_steps = _cheapest_density_steps(matrix_RC) if sparse else 0
     nonzeros = min(int(np.count_nonzero(matrix_RC)), 2**32 - 1) if sparse and not density_steps else 0
     layout = Layout(rows, columns, low, high, sparse, density_steps, nonzeros, steps, levels, 0)
-    if sparse and matrix_RC.size <= PRIORS_UP_TO:
+    if sparse and np.count_nonzero(matrix_RC) < MOSTLY * matrix_RC.size and matrix_RC.size <= PRIORS_UP_TO:
         layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
         layout = min(layouts, key=lambda tried: _places_bits(tried, matrix_RC))
+    lag = likeliest_lag(matrix_RC)
+    if lag:
+        places_RC = matrix_RC != 0 if sparse else np.ones_like(matrix_RC, np.bool_)
+        level_R = _magnitude_levels(matrix_RC, sparse, steps)
+        tried = dataclasses.replace(layout, lag=lag)
+        plain_bits, lag_bits = (values_bits(each, places_RC, level_R, matrix_RC) for each in (layout, tried))
+        layout = tried if lag_bits < (1 - LEAST_GAIN) * plain_bits else layout
     writer = Writer()
     _code(writer, layout, matrix_RC)
     return encode_header(layout) + writer.finish()
-
-
-def encode_header(layout: Layout) -> bytes:
-    """Return the numbers of ``layout``, most of them in a byte each."""
-    low = 2 * layout.low if layout.low >= 0 else -2 * layout.low - 1
-    kind = 0
-    for value, count in _kind(layout):
-        kind = kind * count + value
-    return encode_numbers([kind, low, layout.high - layout.low, layout.levels, layout.nonzeros])
-
-
-def _kind(layout: Layout) -> list[tuple[int, int]]:
-    """Return each choice of ``layout`` and among how many it is."""
-    return [
-        (layout.prior, len(COLUMN_PRIORS)),
-        (DENSITY_STEPS.index(layout.density_steps), len(DENSITY_STEPS)),
-        (MAGNITUDE_STEPS.index(layout.steps), len(MAGNITUDE_STEPS)),
-        (int(layout.sparse), 2),
-    ]
-
-
-def _read_header(content: bytes, rows: int, columns: int) -> tuple[Layout, int]:
-    """Return the layout and where the header ends."""
-    numbers, start = decode_numbers(content, 5)
-    kind, low, spread, levels, nonzeros = numbers
-    kind, sparse = divmod(kind, 2)
-    kind, steps = divmod(kind, len(MAGNITUDE_STEPS))
-    prior, density_steps = divmod(kind, len(DENSITY_STEPS))
-    low = low // 2 if low % 2 == 0 else -(low + 1) // 2
-    in_range = low > -(2**15) and low + spread < 2**15 and spread < WIDEST and prior < len(COLUMN_PRIORS)
-    if not (in_range and nonzeros < 2**32 and levels < 2**8):
-        raise ArtifactError(f"an integer stream must have a header in range, but has {numbers}.")
-    chosen = (DENSITY_STEPS[density_steps], nonzeros, MAGNITUDE_STEPS[steps], levels, prior)
-    return Layout(rows, columns, low, low + spread, bool(sparse), *chosen), start
 
 
 def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
@@ -144,12 +85,7 @@ def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
     known_R = None if matrix_RC is None else _magnitude_levels(matrix_RC, layout.sparse, layout.steps)
     prior_K = flat(layout.levels + 1 if layout.steps else 1)
     magnitude_R = code_symbols(stream, prior_K, layout.rows, known_R)
-    coded_RC = np.zeros((layout.rows, layout.columns), np.int16)
-    for level in np.unique(magnitude_R):
-        in_level_RC = places_RC & (magnitude_R == level)[:, None]
-        values_N = None if matrix_RC is None else matrix_RC[in_level_RC]
-        coded_RC[in_level_RC] = _code_values(stream, layout, int(level), int(in_level_RC.sum()), values_N)
-    return coded_RC
+    return code_values(stream, layout, places_RC, magnitude_R, matrix_RC)
 
 
 def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> NDArray[np.bool_]:
@@ -159,7 +95,7 @@ def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> ND
         known_R = None if matrix_RC is None else _density_levels(matrix_RC, layout.density_steps)
         highest = 1 + layout.density_steps * columns.bit_length()
         levels_R = code_symbols(stream, flat(highest + 1), layout.rows, known_R)
-        density_R = np.minimum(_octaves(levels_R, layout.density_steps), columns) / columns
+        density_R = np.minimum(octaves(levels_R, layout.density_steps), columns) / columns
     elif not layout.nonzeros:
         return np.zeros((layout.rows, layout.columns), np.bool_)
     else:
@@ -173,23 +109,6 @@ def _places_bits(layout: Layout, matrix_RC: Matrix) -> float:
     meter = Meter()
     _code_places(meter, layout, matrix_RC)
     return meter.bits_spent
-
-
-def _code_values(stream: Stream, layout: Layout, level: int, count: int, values_N: Matrix | None) -> Matrix:
-    """Code the values of the rows of one magnitude level."""
-    mean = float(_octaves(np.array([level], np.int32), layout.steps)[0]) if layout.steps else float(layout.levels)
-    prior_K = peaked(layout.low, layout.high, max(mean, 0.25))
-    if layout.skips_zero:
-        prior_K = np.delete(prior_K, -layout.low)
-    if not len(prior_K):
-        if count:
-            raise ArtifactError("an integer stream must not have non-zeros where all values are zero.")
-        return np.zeros(0, np.int16)
-    symbols_N: Integers | None = None
-    if values_N is not None:
-        symbols_N = values_N.astype(np.int32) - layout.low - (layout.skips_zero & (values_N > 0))
-    decoded_N = code_symbols(stream, prior_K, count, symbols_N) + layout.low
-    return (decoded_N + (layout.skips_zero & (decoded_N >= 0))).astype(np.int16)
 
 
 def _density_levels(matrix_RC: Matrix, steps: int) -> Integers:
@@ -226,13 +145,6 @@ def _magnitude_levels(matrix_RC: Matrix, sparse: bool, steps: int) -> Integers:
     count_R = np.count_nonzero(matrix_RC, axis=1) if sparse else np.full(len(matrix_RC), matrix_RC.shape[1])
     mean_R = total_R / np.maximum(count_R, 1)
     return np.where(mean_R < 1, 0, 1 + np.rint(steps * np.log2(np.maximum(mean_R, 1)))).astype(np.int32) * (steps > 0)
-
-
-def _octaves(levels: Integers, steps: int) -> Floats:
-    """Return 0 for level 0 and else 2^((level - 1) / steps)."""
-    sixths = np.maximum(levels - 1, 0) * (6 // steps)
-    values: Floats = np.where(levels == 0, 0.0, np.ldexp(np.array(SIXTHS)[sixths % 6], np.minimum(sixths // 6, 64)))
-    return values
 
 
 def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:

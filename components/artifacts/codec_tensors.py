@@ -14,7 +14,8 @@ from torch import Tensor
 
 from components.artifacts.codec_bytes import Bytes, decode_numbers, decode_planes, encode_numbers, encode_planes
 from components.artifacts.codec_grid import decode_grid, encode_grid
-from components.artifacts.codec_integers import WIDEST, decode_integers, encode_integers
+from components.artifacts.codec_integers import decode_integers, encode_integers
+from components.artifacts.codec_layout import WIDEST
 from components.artifacts.files import ArtifactError
 
 DTYPES: dict[str, torch.dtype] = {

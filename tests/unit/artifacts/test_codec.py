@@ -18,7 +18,8 @@ from torch import Tensor
 
 from components.artifacts.codec import DICTIONARY, FORMAT_VERSION, MAGIC, NUMBERS, decode, encode
 from components.artifacts.codec_bytes import decode_numbers, encode_numbers
-from components.artifacts.codec_integers import Layout, decode_integers, encode_header, encode_integers
+from components.artifacts.codec_integers import decode_integers, encode_integers
+from components.artifacts.codec_layout import MOST_BLOCKS, Layout, encode_header, read_header
 from components.artifacts.codec_streams import LEAST_PROBABILITY, MOST_SYMBOLS_PER_BYTE, Meter, Reader, Writer
 from components.artifacts.codec_tensors import DTYPES, decode_tensor, encode_tensor
 from components.artifacts.files import ArtifactError
@@ -105,6 +106,27 @@ def test_sparse_integers_cost_less_than_their_order_0_entropy(bits: int) -> None
     matrix_RC = sparse_weight(400, 500, 0.1, bits).numpy().astype(np.int16)
     _, counts = np.unique(matrix_RC, return_counts=True)
     assert len(encode_integers(matrix_RC)) < 0.97 * entropy(counts, base=2) * matrix_RC.size / 8
+
+
+@pytest.mark.parametrize(("lag", "density"), [(1, 1.0), (5, 1.0), (28, 1.0), (28, 0.6)])
+def test_values_alike_some_columns_apart_cost_less(lag: int, density: float) -> None:
+    rng = np.random.default_rng(0)
+    matrix_RC = rng.normal(size=(60, 224))
+    for column in range(lag, 224):
+        matrix_RC[:, column] = 0.8 * matrix_RC[:, column - lag] + 0.6 * matrix_RC[:, column]
+    matrix_RC = (3 * matrix_RC).round() * (rng.random((60, 224)) < density)
+    integers_RC = matrix_RC.clip(-7, 7).astype(np.int16)
+    content = encode_integers(integers_RC)
+    shuffled_RC = rng.permuted(integers_RC, axis=1)
+    assert read_header(content, 60, 224)[0].lag == lag
+    assert len(content) < 0.97 * len(encode_integers(shuffled_RC))
+    assert np.array_equal(decode_integers(content, 60, 224), integers_RC)
+
+
+def test_a_lag_that_makes_many_blocks_is_refused() -> None:
+    layout = Layout(1, MOST_BLOCKS + 1, -1, 1, False, 0, 0, 0, 1, prior=0, lag=1)
+    with pytest.raises(ArtifactError, match="header in range"):
+        decode_integers(encode_header(layout) + bytes(64), 1, MOST_BLOCKS + 1)
 
 
 def test_dense_floats_are_not_made_larger() -> None:
