@@ -19,7 +19,7 @@ from components.prune.request import Request
 
 IMAGES = 2_000
 ROWS = 20_000  # equations per layer; ResNet-8's largest layer has 576 unknowns per output
-ELEMENTS = 2**25  # of the largest activation of all images together, 128 MiB; fewer images where they would not fit
+ELEMENTS = 2**24  # of the largest activation of all images together, 64 MiB; fewer images where they would be more
 RIDGE = 1e-3  # of the mean square of the inputs: holds back weights that the images say little about
 BATCH = 250
 
