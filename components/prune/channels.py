@@ -79,6 +79,10 @@ class ChannelPruner(Method):
                 f" but got {self.config.sparsity}; layers too narrow to lose any: {', '.join(fixed) or 'none'}."
             )
 
+    def steps(self, asked: int, epochs: int) -> int:
+        """Return 1 where ``reconstruct`` repairs a removal: all epochs then share one schedule of the learning rate."""
+        return min(asked or (1 if self.config.reconstruct else 3), epochs)
+
     def step(self, share: float) -> Masks:
         """Remove a share of what is asked for."""
         scores = self.score(self.module, self.groups())

@@ -77,8 +77,8 @@ def prune(
         target: what `sparsity` is a fraction of when channels are removed.
         scope: compare scores across the network or within each layer.
         pruning_schedule: sparsity over the steps.
-        steps: steps to the full sparsity; 0: 3 for channels, 100 for weights. Channels leave between
-            epochs, so at most one step per epoch is made.
+        steps: steps to the full sparsity; 0: 1 for channels (3 unless reconstruct), 100 for weights. Channels leave
+            between epochs, so at most one step per epoch is made.
         pruning_end: fraction of the epochs after which masks have their full sparsity; the rest tunes.
         granularity: what masks zero as one.
         pattern: n:m of method nm, of every m consecutive inputs, n stay.

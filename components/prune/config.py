@@ -45,7 +45,7 @@ class PruneConfig(TrainingConfig):
     pruning_schedule: str = option("cubic", "sparsity over the steps", choices=tuple(SCHEDULES))
     steps: int = option(
         0,
-        "steps to the full sparsity; 0: 3 for channels, 100 for weights. Channels leave between"
+        "steps to the full sparsity; 0: 1 for channels (3 unless reconstruct), 100 for weights. Channels leave between"
         " epochs, so at most one step per epoch is made",
         interval="[0, 10000]",
     )
