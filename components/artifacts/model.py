@@ -232,8 +232,9 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
 def _decode_tensor(
     name: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> QuantizedTensor | CodebookTensor:
+    integers, bits = tensors[name], int(spec["bits"])
     if spec["scheme"] == "codebook":
-        return CodebookTensor(tensors[name], tensors[name + CODEBOOK], int(spec["bits"]))
+        return CodebookTensor(integers, tensors[name + CODEBOOK], bits)
     if spec["scheme"] != "uniform":
         raise ValueError(f"the scheme of {name} must be codebook or uniform, but got {spec['scheme']!r}.")
-    return QuantizedTensor(tensors[name], tensors[name + SCALE], int(spec["bits"]))
+    return QuantizedTensor(integers, tensors[name + SCALE], bits)

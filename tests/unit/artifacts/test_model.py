@@ -279,6 +279,11 @@ def _set(*keys, value):
         (_set("quantization", "weights", "conv1.weight", value={}), "bits"),
         (_set("quantization", "weights", "conv1.weight", "bits", value=2), "integers of 2 bits"),
         (_set("quantization", "weights", "conv1.weight", "bits", value=64), r"bits must be in \[2, 8\], but got 64"),
+        (
+            _set("quantization", "weights", "conv1.weight", "scheme", value="vector"),
+            "must be codebook or uniform, but got",
+        ),
+        (_set("quantization", "weights", "conv1.weight", "scheme", value="codebook"), "conv1.weight::codebook"),
         (_set("quantization", "weights", "absent.weight", value={"bits": 8}), "absent.weight"),
         (_set("quantization", "activations", "absent", value={"scale": 1.0, "zero_point": 0}), "absent"),
         (_set("quantization", "activations", "conv1", value={"scale": "x", "zero_point": 0}), "not supported"),
