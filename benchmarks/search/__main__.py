@@ -5,7 +5,8 @@
     python -m benchmarks.search --parts cost,clock
 
 The parts: `quality` (regret under one budget), `cost` (seconds per suggestion), `clock` (16 workers on a simulated
-clock). Peers run in environments of their own, which uv makes on first use and keeps in its cache.
+clock). Peers run in environments of their own, which uv makes on first use and keeps in its cache. With `--output`,
+`quality` can be stopped at any time: the same command goes on with the runs that are missing, or that older code made.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import platform
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from benchmarks.search import clock, cost, quality
 from benchmarks.search.problems import PROBLEMS
@@ -26,18 +28,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="runs per problem and optimizer, seeds 0, 1, ...")
     parser.add_argument("--problems", default=",".join(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
     parser.add_argument("--optimizers", default="random,hyperband,bohb", help=f"of {', '.join(quality.OPTIMIZERS)}")
-    parser.add_argument("--output", type=Path, help="JSON file; written anew after every run")
+    parser.add_argument("--output", type=Path, help="JSON file; written after every run, read to go on")
     arguments = parser.parse_args()
     parts, problems = _choose(arguments.parts, PARTS), _choose(arguments.problems, PROBLEMS)
     optimizers = _choose(arguments.optimizers, quality.OPTIMIZERS)
 
-    report: dict[str, object] = {"python": platform.python_version(), "machine": platform.machine()}
+    report = _read(arguments.output) | {"python": platform.python_version(), "machine": platform.machine()}
     if "quality" in parts:
         results = []
-        for result in quality.measure(problems, optimizers, range(arguments.seeds)):
+        known = [quality.Result.from_json(entry) for entry in report.get("quality", [])]
+        for result in quality.measure(problems, optimizers, range(arguments.seeds), known):
             results.append(result)
-            report["quality"] = [done.as_json() for done in results]
-            _write(arguments.output, report)
+            report["quality"] = [done.as_json() for done in quality.merge(known, results)]
+            if result not in known:
+                _write(arguments.output, report)
         print("\n".join([*quality.table(results), *quality.savings(results)]), flush=True)
     for part, module in (("cost", cost), ("clock", clock)):
         if part in parts:
@@ -54,9 +58,16 @@ def _choose(text: str, known: Collection[str]) -> list[str]:
     return names
 
 
-def _write(path: Path | None, report: dict[str, object]) -> None:
+def _read(path: Path | None) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path is not None and path.exists() else {}
+
+
+def _write(path: Path | None, report: dict[str, Any]) -> None:
+    """Write the report whole: a kill leaves the last one."""
     if path is not None:
-        path.write_text(json.dumps(report, indent=1))
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(report, indent=1))
+        partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """16 workers on a simulated clock, trials of one resource spread 1 to 10 in time.
 
-Synchronous Hyperband runs one rung after the other on the same workers. It draws the same configurations, and a trial
-takes as long and ends with the same loss there as here, so both end with the same incumbent.
+Synchronous Hyperband runs one cycle of the brackets, one rung after the other, on the same workers. It draws the same
+random configurations, and a trial takes as long and ends with the same loss there as here. Ours run until their
+incumbent is as good as its last one.
 """
 
 import heapq
@@ -23,7 +24,7 @@ from components.search.suggesters import SUGGESTERS
 WORKERS = 16
 SPREAD = 10.0
 SEEDS = 10
-CYCLES = 2  # of all brackets; the synchronous run has one: filled slots start trials of the next one early
+LATEST = 2  # times the end of the synchronous run: when ours give up
 NAMES = ("counting-8", "hartmann3-good")
 
 
@@ -59,29 +60,28 @@ class Clock:
         suggestion = SUGGESTERS[method].suggest(self.space, self.settings, self.seed, history, count)
         return list(suggestion.proposals), suggestion.settings["issued"]
 
-    def run(self, method: str) -> tuple[float, float]:
-        """Run one of our methods; return the share of time that workers were busy while there was work, and the end."""
-        left, issued, now, idle_from = CYCLES * self.plan.trials, "", 0.0, 0.0
+    def run(self, method: str, target: float, latest: float) -> float:
+        """Run one of our methods until its incumbent has the regret `target`, or the clock shows `latest`.
+
+        Returns:
+            The share of time that workers were busy.
+        """
+        issued, now, waiting = "", 0.0, 0.0  # waiting: worker seconds without a trial
         trials: dict[str, Trial] = {}
         running: list[tuple[float, str, Proposal, float]] = []
-        waiting = 0.0  # worker seconds without a trial before the last one is issued
-        while left or running:
-            count = min(WORKERS - len(running), left)
-            if count:
-                proposals, issued = self.suggest(method, trials, issued, count)
-                for proposal in proposals:
-                    duration, loss = self.begin(proposal)
-                    heapq.heappush(running, (now + duration, proposal.name, proposal, loss))
-                    trials[proposal.name] = Trial(proposal.name, proposal.assignments, Status.RUNNING)
-                left -= count
-                idle_from = now
+        while now < latest and self.time_to(target) == math.inf:
+            count = WORKERS - len(running)
+            proposals, issued = self.suggest(method, trials, issued, count)
+            for proposal in proposals:
+                duration, loss = self.begin(proposal)
+                heapq.heappush(running, (now + duration, proposal.name, proposal, loss))
+                trials[proposal.name] = Trial(proposal.name, proposal.assignments, Status.RUNNING)
             before = now
             now, name, proposal, loss = heapq.heappop(running)
-            if left:
-                waiting += (WORKERS - len(running) - 1) * (now - before)
+            waiting += (WORKERS - len(running) - 1) * (now - before)
             trials[name] = Trial(name, proposal.assignments, Status.SUCCEEDED, loss)
             self.end(now, proposal.assignments, loss)
-        return 1 - waiting / (WORKERS * idle_from), now
+        return 1 - waiting / (WORKERS * now)
 
     def run_synchronously(self) -> tuple[float, float]:
         """Run Hyperband rung by rung; return the share of time that workers were busy, and the end."""
@@ -113,12 +113,13 @@ def measure() -> list[dict[str, Any]]:
         gains: dict[str, list[float]] = {"hyperband": [], "bohb": []}
         for seed in range(SEEDS):
             reference = Clock(PROBLEMS[name], seed)
-            shares["synchronous"].append(reference.run_synchronously()[0])
+            share, end = reference.run_synchronously()
+            shares["synchronous"].append(share)
             target = reference.incumbents[-1][1]
             for method, gain in gains.items():
                 clock = Clock(PROBLEMS[name], seed)
-                shares[method].append(clock.run(method)[0])
-                gain.append(reference.time_to(target) / clock.time_to(target))
+                shares[method].append(clock.run(method, target, LATEST * end))
+                gain.append(reference.time_to(target) / clock.time_to(target))  # 0: not reached
         for method, busy in shares.items():
             ratios = gains.get(method, [1.0])
             rows.append(

@@ -15,7 +15,7 @@ from components.search.suggesters import SUGGESTERS
 DIMENSIONS = 16
 OBSERVATIONS = (100, 1_000, 10_000)
 REPEATS = 15
-BANDS = {"resource_name": "epochs"}
+BANDS = {"resource_name": "epochs", "bracket_sizes": "floor"}
 CASES: dict[str, tuple[str, dict[str, str]]] = {
     "random": ("random", {}),
     "tpe": ("tpe", {"random_fraction": "0"}),

@@ -1,14 +1,21 @@
 """Regret of the incumbent under one budget, for our methods and their peers."""
 
+import ast
+import functools
+import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import benchmarks.search
+import components.search
 from benchmarks.search.accounting import MARKS, Optimizer, Trace, run
 from benchmarks.search.ours import Ours
-from benchmarks.search.peers.process import Peer
+from benchmarks.search.peers.process import REQUIREMENTS, Peer
 from benchmarks.search.problems import PROBLEMS, Problem
 
 OPTIMIZERS: dict[str, Callable[[Problem, int], Optimizer]] = {
@@ -29,28 +36,72 @@ class Result:
     """One run.
 
     Args:
+        code: what made it, by `code_of`.
         steps: changes of the incumbent: (cost in multiples of the maximum resource, true regret).
     """
 
     problem: str
     optimizer: str
     seed: int
+    code: str
     seconds: float
     steps: list[tuple[float, float]]
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Result":
+        return cls(**{**entry, "steps": [(cost, regret) for cost, regret in entry["steps"]]})
 
-def measure(problems: Iterable[str], optimizers: Iterable[str], seeds: Iterable[int]) -> Iterable[Result]:
-    """Run every optimizer on every problem with every seed, and yield each run as it ends."""
-    seeds = list(seeds)
-    for problem in problems:
-        for name in optimizers:
-            for seed in seeds:
-                start = time.perf_counter()
-                trace = run(OPTIMIZERS[name](PROBLEMS[problem], seed), PROBLEMS[problem], seed)
-                yield Result(problem, name, seed, round(time.perf_counter() - start, 2), trace.steps)
+
+@functools.cache
+def code_of(optimizer: str) -> str:
+    """Return what decides an optimizer's results: a peer's versions, or a digest of our code but its comments."""
+    if optimizer in REQUIREMENTS:
+        return " ".join(REQUIREMENTS[optimizer])
+    names = ("accounting.py", "ours.py", "problems.py")
+    sources = [Path(benchmarks.search.__path__[0]) / name for name in names]
+    sources += sorted(Path(components.search.__path__[0]).glob("*.py"))
+    code = "\n".join(_without_docstrings(source.read_text()) for source in sources)
+    return hashlib.sha256(code.encode()).hexdigest()[:12]
+
+
+def _without_docstrings(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def measure(
+    problems: Iterable[str], optimizers: Iterable[str], seeds: Iterable[int], known: Iterable[Result] = ()
+) -> Iterable[Result]:
+    """Yield a run of every optimizer on every problem with every seed, as it ends: seed by seed, the known ones first.
+
+    Args:
+        problems: names in PROBLEMS.
+        optimizers: names in OPTIMIZERS.
+        seeds: of the runs.
+        known: earlier runs; those made by the same code are not run again.
+    """
+    found = {(result.problem, result.optimizer, result.seed, result.code): result for result in known}
+    problems, optimizers = list(problems), list(optimizers)
+    wanted = [(p, o, seed, code_of(o)) for seed in seeds for p in problems for o in optimizers]
+    yield from (found[key] for key in wanted if key in found)
+    for problem, name, seed, code in wanted:
+        if (problem, name, seed, code) not in found:
+            start = time.perf_counter()
+            trace = run(OPTIMIZERS[name](PROBLEMS[problem], seed), PROBLEMS[problem], seed)
+            yield Result(problem, name, seed, code, round(time.perf_counter() - start, 2), trace.steps)
+
+
+def merge(known: Iterable[Result], results: Iterable[Result]) -> list[Result]:
+    """Return the results and those known ones of other runs that today's code made."""
+    merged = {(result.problem, result.optimizer, result.seed): result for result in known}
+    merged |= {(result.problem, result.optimizer, result.seed): result for result in results}
+    return [result for result in merged.values() if result.code == code_of(result.optimizer)]
 
 
 def regrets(results: list[Result]) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The state of an experiment, put together from the ledger and the reported trials."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 from components.search.history import History, Status, Trial
 from components.search.ledger import Identity, Ledger
@@ -11,6 +12,7 @@ PENDING = math.nan  # the loss of a trial that may still report one
 FAILED = math.inf  # the loss of a trial that ended without one
 
 UNFINISHED = (Status.CREATED, Status.RUNNING)
+SUCCEEDED = Status.SUCCEEDED  # looking a member up in its enumeration takes as long as all else that a trial needs
 VALUED = (Status.SUCCEEDED, Status.EARLY_STOPPED)
 
 
@@ -46,19 +48,21 @@ class Board:
         self.assignments: list[list[Mapping[str, str] | None]] = []
         sign = -1.0 if history.goal == "maximize" else 1.0
         reported = {trial.name: trial for trial in history.trials}
-        for bracket, digests in enumerate(self.ledger.digests):
+        for bracket in range(len(self.ledger.digests)):
+            names = self.ledger.names(history.experiment, bracket)
             values: list[Mapping[str, str] | None] = []
             rungs = []
+            complete = True
             for level, configs in enumerate(self.ledger.issued(bracket)):
-                start = f"{self.experiment}-b{bracket}r{level}c"
-                own = digests if level == 0 else [digests[config] for config in configs]
-                trials = [reported.get(f"{start}{c}-{d}") for c, d in zip(configs, own, strict=True)]
-                rungs.append(Rung(configs, [_loss(trial, sign) for trial in trials]))
+                trials = [reported.get(name) for name in names[level]]
+                rungs.append(Rung(configs, _losses(trials, sign)))
                 if level == 0:
                     values = [None if trial is None else trial.assignments for trial in trials]
-                for config, trial in zip(configs, trials, strict=True) if level else ():
-                    if trial is not None and values[config] is None:
-                        values[config] = trial.assignments
+                    complete = all(trials)
+                elif not complete:
+                    for config, trial in zip(configs, trials, strict=True):
+                        if trial is not None and values[config] is None:
+                            values[config] = trial.assignments
             self.rungs.append(rungs)
             self.assignments.append(values)
 
@@ -94,10 +98,19 @@ class Board:
         rungs[issued.rung].losses.append(PENDING)
 
 
+def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:
+    return [
+        sign * trial.value
+        if trial is not None and trial.status is SUCCEEDED and trial.value is not None and isfinite(trial.value)
+        else _loss(trial, sign)
+        for trial in trials
+    ]
+
+
 def _loss(trial: Trial | None, sign: float) -> float:
     if trial is None:
         return FAILED
     if trial.status in VALUED:
         value = trial.value
-        return sign * value if value is not None and math.isfinite(value) else FAILED
+        return sign * value if value is not None and isfinite(value) else FAILED
     return PENDING if trial.status in UNFINISHED else FAILED

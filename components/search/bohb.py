@@ -1,6 +1,7 @@
 """BOHB: Hyperband whose new configurations come from a model of all results so far.
 
-Source: Falkner, Klein, Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at Scale", ICML 2018.
+Source: Falkner, Klein, Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at Scale", ICML 2018. Bracket
+sizes are those of the authors' package (`floor`) unless `bracket_sizes` says otherwise.
 
 The setting `model` chooses between
 
@@ -9,12 +10,10 @@ The setting `model` chooses between
   resource is minimized. Deviations from the paper: every rung informs the model, by the correlation between rungs
   that the results themselves show; a draw is as uncertain as the data, so parallel asks differ and low rungs that
   mislead are left; while the data say little about the full resource, configurations are random, and so is every
-  second bracket of the first cycle, a hedge against low rungs that mislead before the full resource has had its say.
+  second bracket of the first cycle, a hedge against low rungs that mislead before the full resource has had its say;
+  rungs are filled in eta waves, so that the high rungs have had their say before the lowest is full.
 
-Measured by `python -m benchmarks.search` (true regret at 64 times the full resource; 50 seeds on Hartmann, 12 on
-counting ones): `process` .110 +- .020 and .075 +- .011 on Hartmann-3 with badly and well correlated rungs, .0000 and
-.0129 +- .0021 on counting ones 8+8 and 16+16; `hyperband` .329, .125, .219, .291 (22 seeds). At 4 and 16 times,
-`hyperband` is ahead on Hartmann-3. Without the hedge (16 seeds) the badly correlated one has .219 +- .048.
+MEASURED
 """
 
 from collections.abc import Mapping
@@ -26,8 +25,8 @@ from numpy.typing import NDArray
 from components.search import candidates, halving, hyperband, parzen
 from components.search import settings as reading
 from components.search.board import Board
+from components.search.halving import Policy
 from components.search.history import History
-from components.search.hyperband import planned_trials, read_plan
 from components.search.observations import Observations, collect, normal_scores, select
 from components.search.parzen import ParzenConfig
 from components.search.process import Data, Process, encode
@@ -37,6 +36,7 @@ from components.search.space import SearchSpace
 
 __all__ = ["planned_trials", "suggest", "validate"]
 
+SIZES = ("floor", "ceil")  # the default first
 MODELS = ("process", "density")
 RANDOM_FRACTION = {"process": 0.1, "density": 1 / 3}  # default share of configurations drawn at random
 SETTINGS = (*hyperband.SETTINGS, "model", "random_fraction", *parzen.SETTINGS)
@@ -60,36 +60,45 @@ def validate(
     """
     reading.check_names(settings, SETTINGS)
     reading.check_counts(max_trial_count, parallel_trial_count)
-    read_plan(space, settings)
+    hyperband.read_plan(space, settings, SIZES)
     _random_fraction(settings)
     ParzenConfig.read(settings)
 
 
+def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:
+    """Return the number of trials in one cycle of the brackets: the natural maxTrialCount."""
+    return hyperband.read_plan(space, settings, SIZES)[0].trials
+
+
 def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history: History, count: int) -> Suggestion:
     """Return `count` trials: promotions where they are certain, else new configurations from the model."""
-    plan, resource_name = read_plan(space, settings)
+    plan, resource_name = hyperband.read_plan(space, settings, SIZES)
     searched = space.without(resource_name)
     board = Board(history)
     observations = collect(board, [len(bracket.sizes) for bracket in plan.brackets])
-    top = len(plan.brackets) - 1
     random_fraction = _random_fraction(settings)
     hedged: range = range(0)
+    waves = 1
     if reading.read_choice(settings, "model", MODELS) == "process":
+        propose = partial(_from_process, searched, board, observations, len(plan.brackets) - 1)
         hedged = range(1, len(plan.brackets), 2)
-        propose = partial(_from_process, searched, board, observations, top)
+        waves = plan.eta
     else:
         propose = partial(parzen.propose, searched, board, observations, ParzenConfig.read(settings))
 
     def draw(board: Board, bracket: int) -> Mapping[str, str]:
-        rng = generator(seed_of(settings, seed), history.experiment, bracket, len(board.ledger.digests[bracket]))
+        config = len(board.ledger.digests[bracket])
+        rng = generator(seed_of(settings, seed), f"{history.experiment}/model", bracket, config)
         if rng.random() >= random_fraction and bracket not in hedged:
             rows = propose(rng)
             proposed = None if rows is None else first_new(searched, rows, board.ledger.known)
             if proposed is not None:
                 return proposed
+        # A random configuration is the one that Hyperband has in this place.
+        rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
         return draw_random(searched, rng, board.ledger.known)
 
-    return halving.suggest(plan, resource_name, board, count, draw)
+    return halving.suggest(plan, resource_name, board, count, Policy(draw, waves))
 
 
 def _random_fraction(settings: Mapping[str, str]) -> float:

@@ -49,15 +49,17 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
         return draw_random(searched, rng, board.ledger.known)
 
-    return halving.suggest(plan, resource_name, Board(history), count, draw)
+    return halving.suggest(plan, resource_name, Board(history), count, halving.Policy(draw))
 
 
-def read_plan(space: SearchSpace, settings: Mapping[str, str]) -> tuple[BracketPlan, str]:
+def read_plan(
+    space: SearchSpace, settings: Mapping[str, str], all_sizes: tuple[str, ...] = SIZES
+) -> tuple[BracketPlan, str]:
     """Return the brackets and the name of the resource's parameter.
 
     Settings: `resource_name` (an int parameter), `max_resource` or Katib's name for it `r_l` (default: the
     parameter's max), `min_resource` (default: its least value of at least 1), `eta` (default 3), `bracket_sizes`
-    (`ceil`, the default, or `floor`).
+    (`ceil` or `floor`; the default is the first of `all_sizes`).
 
     Raises:
         ValueError: a rule is broken; the message gives the rule and the value.
@@ -90,7 +92,7 @@ def read_plan(space: SearchSpace, settings: Mapping[str, str]) -> tuple[BracketP
         min_resource=smallest,
         max_resource=largest,
         eta=reading.read_integer(settings, "eta", 3, minimum=2),
-        sizes=reading.read_choice(settings, "bracket_sizes", SIZES),
+        sizes=reading.read_choice(settings, "bracket_sizes", all_sizes),
         resource_low=lowest,
         resource_step=step,
     )

@@ -9,11 +9,13 @@ then for each higher rung `/` and the promoted configurations, as in `q83nAAECKj
 
 import base64
 import binascii
+import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+CACHED = 512  # brackets whose part of the ledger is kept read; a cycle has a few
 SETTING = "issued"  # the algorithm setting that holds the ledger
 NAME = re.compile(r"(.+)-b(\d+)r(\d+)c(\d+)-([0-9a-f]{6})")
 
@@ -73,19 +75,19 @@ class Ledger:
         self.promoted: list[list[list[int]]] = []
         self._texts = text.split(";") if text else []
         self._changed: set[int] = set()
-        for part in self._texts:
-            first, *higher = part.split("/")
-            try:
-                packed = base64.b64decode(first, altchars=b"-_", validate=True).hex()
-                promoted = [list(map(int, rung.split(","))) for rung in higher]
-                wrong = any(max(rung) * 6 >= len(packed) for rung in promoted)
-            except (binascii.Error, ValueError):
-                wrong = True
-            if wrong:
-                raise ValueError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.")
-            self.digests.append([packed[i : i + 6] for i in range(0, len(packed), 6)])
-            self.promoted.append(promoted)
+        for number, part in enumerate(self._texts):
+            # Only the last bracket changes often: the others' parts are read once.
+            digests, promoted = (_read_once if number + 1 < len(self._texts) else _read)(part)
+            self.digests.append(list(digests))
+            self.promoted.append([list(rung) for rung in promoted])
         self.known = set().union(*self.digests)
+
+    def names(self, experiment: str, bracket: int) -> tuple[tuple[str, ...], ...]:
+        """Return the names of the trials issued in each rung of a bracket, in order of issue."""
+        closed = bracket + 1 < len(self._texts) and bracket not in self._changed
+        if closed:
+            return _names_once(experiment, bracket, self._texts[bracket])
+        return _names(experiment, bracket, self.digests[bracket], self.promoted[bracket])
 
     def text(self) -> str:
         """Return the setting's text."""
@@ -121,3 +123,36 @@ class Ledger:
         self.promoted[bracket][rung - 1].append(config)
         self._changed.add(bracket)
         return Identity(bracket, rung, config, self.digests[bracket][config])
+
+
+def _read(part: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
+    """Return a bracket's digests, and the configurations promoted into each rung above the lowest."""
+    first, *higher = part.split("/")
+    try:
+        packed = base64.b64decode(first, altchars=b"-_", validate=True).hex()
+        promoted = [tuple(map(int, rung.split(","))) for rung in higher]
+        wrong = any(max(rung) * 6 >= len(packed) for rung in promoted)
+    except (binascii.Error, ValueError):
+        wrong = True
+    if wrong:
+        raise ValueError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.")
+    return tuple(packed[i : i + 6] for i in range(0, len(packed), 6)), tuple(promoted)
+
+
+def _names(
+    experiment: str, bracket: int, digests: Sequence[str], promoted: Sequence[Sequence[int]]
+) -> tuple[tuple[str, ...], ...]:
+    rungs: list[tuple[str, ...]] = [tuple(f"{experiment}-b{bracket}r0c{c}-{d}" for c, d in enumerate(digests))]
+    for level, configs in enumerate(promoted, start=1):
+        rungs.append(tuple(f"{experiment}-b{bracket}r{level}c{c}-{digests[c]}" for c in configs))
+    return tuple(rungs)
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _read_once(part: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
+    return _read(part)
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _names_once(experiment: str, bracket: int, part: str) -> tuple[tuple[str, ...], ...]:
+    return _names(experiment, bracket, *_read(part))

@@ -168,11 +168,17 @@ class Process:
 
     def evidence(self, shape: Shape, smooth: Array) -> float:
         """Return the log likelihood of the targets, the variance of f integrated out (inverse gamma prior (1, 1))."""
-        matrix = self.covariance(shape, smooth)
         targets = self.data.targets
-        half_log_determinant = float(np.log(np.diag(np.linalg.cholesky(matrix))).sum())
-        fit = float(targets @ np.linalg.solve(matrix, targets))
-        return -(len(targets) / 2 + 1) * math.log(1 + fit / 2) - half_log_determinant
+        count = len(targets)
+        # Bordered by the targets, the matrix's Cholesky factor L ends with the row L^-1 targets.
+        bordered = np.empty((count + 1, count + 1))
+        bordered[:count, :count] = self.covariance(shape, smooth)
+        bordered[count, :count] = targets
+        bordered[count, count] = 1 + 2 * float(targets @ targets) / JITTER
+        factor = np.linalg.cholesky(bordered)
+        half_log_determinant = float(np.log(np.diag(factor)[:count]).sum())
+        fit = float((factor[count, :count] ** 2).sum())
+        return -(count / 2 + 1) * math.log(1 + fit / 2) - half_log_determinant
 
     def draw(self, rng: np.random.Generator) -> Callable[[Encoding], Array]:
         """Return a function drawn from the posterior at the full resource: encoded candidates -> values [C]."""

@@ -1,6 +1,7 @@
 """What happened in a local run, one JSON object per line: written before it is acted on, read after a kill.
 
-Every line is on the disk before ``append`` returns. A kill can leave only the last line torn; it is cut off.
+Every line is on the disk before ``append`` returns. A kill can leave only the last line torn, and it is cut off; so is
+a line that the disk had no room for.
 """
 
 import fcntl
@@ -35,7 +36,7 @@ class Journal:
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
+        self._file = path.open("a+b", buffering=0)  # no part of a refused line may wait for a later one
         try:
             self._lock()
             self.events = self._read()
@@ -55,11 +56,18 @@ class Journal:
         """Write one event; it is on the disk when this returns.
 
         Raises:
-            OSError: the disk is full or not writable.
+            OSError: the disk is full or not writable; the journal is as it was, and can be continued.
         """
-        self._file.write(json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(whole)
+            message = f"{error.strerror}; what was written before is whole, and the same command continues from it."
+            raise OSError(error.errno, message, str(self._path)) from error
 
     def _lock(self) -> None:
         try:

@@ -1,6 +1,8 @@
 """A journal survives a kill at any byte."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -72,3 +74,31 @@ def test_two_runs_do_not_share_a_journal(tmp_path):
 def test_a_value_that_is_no_number_is_not_written(tmp_path):
     with Journal(tmp_path / "j", experiment="a") as journal, pytest.raises(ValueError):
         journal.append({"value": float("nan")})
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from pipelines.experiment.journal import Journal
+path = Path(sys.argv[1])
+with Journal(path, experiment="a") as journal:
+    journal.append({"event": "one"})
+    size = path.stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))  # room for half of the next line
+    try:
+        journal.append({"event": "two", "text": "x" * 40})
+    except OSError as error:
+        print(error)
+    assert path.stat().st_size == size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    journal.append({"event": "three"})
+"""
+
+
+def test_a_line_that_the_disk_has_no_room_for_is_refused_whole(tmp_path):
+    path = tmp_path / "j"
+    run = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert "File too large; what was written before is whole" in run.stdout
+    assert str(path) in run.stdout
+    with Journal(path, experiment="a") as journal:
+        assert [event["event"] for event in journal.events] == ["one", "three"]

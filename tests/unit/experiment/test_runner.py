@@ -224,18 +224,21 @@ def test_another_experiment_does_not_continue_a_run(tmp_path):
 
 
 RUNNER = """
-import sys
+import os, resource, sys
 from pathlib import Path
 from pipelines.experiment.runner import run
+if "LIMIT" in os.environ:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LIMIT"]), resource.RLIM_INFINITY))
 code = run(Path(sys.argv[1]), Path(sys.argv[2])).exit_code
 assert "torch" not in sys.modules
 sys.exit(code)
 """
 
 
-def launch(document, tmp_path, marker="marker"):
+def launch(document, tmp_path, limit=None):
     command = [sys.executable, "-c", RUNNER, str(write(document, tmp_path)), str(tmp_path / "out")]
     environment = {**os.environ, "RUNS": str(tmp_path / "runs"), "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment |= {} if limit is None else {"LIMIT": str(limit)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -278,6 +281,30 @@ def test_a_killed_run_continues_without_repeating_a_finished_trial(tmp_path):
     # Only what was running at a kill may have run twice.
     assert sum(runs.values()) <= 18 + 2 * 3
     assert len(restarted) <= 18 + 2 * 3
+
+
+def test_a_full_disk_ends_the_run_and_loses_no_finished_trial(tmp_path):
+    script = 'echo "$NAME" >> "$RUNS"; echo "loss=$LR"'
+    document = scripted(script, maxTrialCount=18, maxFailedTrialCount=18, parallelTrialCount=2)
+    before: set[str] = set()
+    for limit in (2500, 4000, 6500):  # bytes that a file may have
+        process = launch(document, tmp_path, limit=limit)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "[Errno 27]" in output.splitlines()[-1]
+        ended = [event["name"] for event in events(tmp_path, "finished")]
+        assert before <= set(ended)
+        before = set(ended)
+    assert 0 < len(before) < 18
+    runs = collections.Counter((tmp_path / "runs").read_text().split())
+    process = launch(document, tmp_path)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    ended = [event["name"] for event in events(tmp_path, "finished")]
+    assert len(ended) == len(set(ended)) == 18
+    assert len(results(tmp_path)["trials"]) == 18
+    again = collections.Counter((tmp_path / "runs").read_text().split())
+    assert all(again[name] == runs[name] for name in before)
 
 
 def test_no_trial_outlives_a_killed_runner(tmp_path):

@@ -97,15 +97,40 @@ def test_every_experiment_ends_without_a_repeat(case: str, parallel: int, fate: 
         assert 1 <= int(trial.assignments["epochs"]) <= 9
 
 
-@pytest.mark.parametrize("case", ["hyperband", "bohb"])
+@pytest.mark.parametrize(("case", "second"), [("hyperband", 5), ("bohb", 3), ("bohb-density", 3)])
 @pytest.mark.parametrize("parallel", [1, 4, 9])
-def test_a_cycle_of_brackets_is_the_papers(case: str, parallel: int) -> None:
+def test_a_cycle_of_brackets_is_the_papers(case: str, second: int, parallel: int) -> None:
     method, space, settings = CASES[case]
-    assert SUGGESTERS[method].planned_trials(settings, space) == 22
+    assert SUGGESTERS[method].planned_trials(settings, space) == 17 + second
     trials = experiment(case, parallel, 44)
     rungs = Counter((issued.bracket, issued.rung) for trial in trials if (issued := identity(trial.name)))
-    expected = {(0, 0): 9, (0, 1): 3, (0, 2): 1, (1, 0): 5, (1, 1): 1, (2, 0): 3}
+    expected = {(0, 0): 9, (0, 1): 3, (0, 2): 1, (1, 0): second, (1, 1): 1, (2, 0): 3}
     assert {key: rungs[key] for key in expected} == expected
+
+
+def test_a_random_configuration_of_bohb_is_hyperbands() -> None:
+    _, space, settings = CASES["hyperband"]
+    history = History((), "", "minimize", "e")
+    first, second = (SUGGESTERS[m].suggest(space, settings, 3, history, 8).proposals for m in ("hyperband", "bohb"))
+    assert first == second
+
+
+def test_waves_promote_before_a_rung_is_full() -> None:
+    trials: list[Trial] = []
+    issued = ""
+    rungs = []
+    for _ in range(13):
+        history = History(tuple(trials), issued, "minimize", "e")
+        suggestion = SUGGESTERS["bohb"].suggest(*CASES["bohb"][1:], 0, history, 1)
+        issued, (proposal,) = suggestion.settings["issued"], suggestion.proposals
+        named = identity(proposal.name)
+        assert named is not None
+        rungs.append((named.rung, named.config))
+        loss = float([3, 1, 2, 0, 9, 0.5, 8, 7, 6][named.config])
+        trials.append(Trial(proposal.name, proposal.assignments, Status.SUCCEEDED, loss))
+    # The best of three; then the best of six less that one; then of nine; the highest rung when the second is full.
+    lowest = [(0, config) for config in range(9)]
+    assert rungs == [*lowest[:3], (1, 1), *lowest[3:6], (1, 3), *lowest[6:], (1, 5), (2, 3)]
 
 
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
