@@ -47,6 +47,7 @@ class ChannelPruner(Method):
 
     Attributes:
         original: channels of the unpruned network, by group.
+        settled: whether ``layers`` gives a fraction for every group, so that nothing is left to ``sparsity``.
         whole: what the unpruned network costs, in the units of ``config.target``.
         timing: the latencies measured, where they are the target.
     """
@@ -57,6 +58,7 @@ class ChannelPruner(Method):
         self.original = {name: group.channels for name, group in self.groups().items()}
         if not self.original:
             raise ValueError("a network must have channels to remove, but its outputs and exclude leave none.")
+        self.settled = all(self._own_sparsity(group, 1.0) is not None for group in self.groups().values())
         self.timing: Timing | None = None
         if self.config.target == "latency":
             self.timing = Timing(module, request.image_shape, self.config.latency_batch_size, request.checkpoint)
@@ -71,7 +73,7 @@ class ChannelPruner(Method):
         groups = self.described({name: torch.zeros(count) for name, count in self.original.items()}, 1.0)
         smallest = smallest_counts(groups, self.config.round_to)
         least = 0.0 if self.timing or self.request.floor else self.cost(groups)(smallest)
-        if least > (1.0 - self.config.sparsity) * self.whole:
+        if least > (1.0 - self.config.sparsity) * self.whole and not self.settled:
             fixed = [f"{group.name} ({group.channels})" for group in groups if smallest[group.name] == group.channels]
             raise ValueError(
                 f"sparsity must be at most {1.0 - least / self.whole:.4f} of the {self.config.target} of this network"
@@ -98,7 +100,7 @@ class ChannelPruner(Method):
         """Remember whether the last step reached its part of the request."""
         wanted = (1.0 - share * self.config.sparsity) * self.whole
         self.closest = ""
-        if share == 1.0 and cost > wanted and not self.request.floor:
+        if share == 1.0 and cost > wanted and not (self.request.floor or self.settled):
             self.closest = (
                 f"sparsity {self.config.sparsity} of the {self.config.target} was not reached: the closest has"
                 f" {1.0 - cost / self.whole:.4f} (round_to {self.config.round_to})."

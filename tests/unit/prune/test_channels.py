@@ -126,3 +126,14 @@ def test_what_cannot_be_reached_is_refused_before_anything_is_changed():
     assert module.conv1.out_channels == 16
     with pytest.raises(ValueError, match="a network must have channels to remove"):
         channels.prepare(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), request(), l1.score)
+
+
+def test_where_every_layer_has_its_own_fraction_sparsity_asks_for_nothing():
+    module = network("lenet5")
+    fractions = {"conv1": 0.2, "conv2": 0.52, "fc1": 0.5}
+    pruner = l1.prepare(module, request(fractions, sparsity=0.99, round_to=1, reconstruct=False))
+    pruner.step(1.0)
+    assert [module.get_submodule(name).weight.shape[0] for name in fractions] == [16, 24, 250]
+    assert pruner.shortfall() == ""
+    with pytest.raises(ValueError, match="sparsity must be at most"):
+        l1.prepare(network("lenet5"), request({"conv1": 0.2, "conv2": 0.52}, sparsity=0.999, round_to=8))
