@@ -2,11 +2,12 @@
 
     python -m benchmarks.search --seeds 50 --optimizers random,hyperband,bohb --output search.json
     python -m benchmarks.search --seeds 10 --optimizers bohb,optuna,hpbandster,dehb --problems counting-8
-    python -m benchmarks.search --parts cost,clock
+    python -m benchmarks.search --parts cost,clock,resume
 
 The parts: `quality` (regret under one budget), `cost` (seconds per suggestion), `clock` (16 workers on a simulated
-clock). Peers run in environments of their own, which uv makes on first use and keeps in its cache. With `--output`,
-`quality` can be stopped at any time: the same command goes on with the runs that are missing, or that older code made.
+clock), `resume` (epochs and seconds that promoted trials save on real training). Peers run in environments of their
+own, which uv makes on first use and keeps in its cache. With `--output`, `quality` can be stopped at any time: the
+same command goes on with the runs that are missing, or that older code made.
 """
 
 import argparse
@@ -16,10 +17,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import clock, cost, quality
+from benchmarks.search import clock, cost, quality, resume
 from benchmarks.search.problems import PROBLEMS
 
-PARTS = ("quality", "cost", "clock")
+PARTS = ("quality", "cost", "clock", "resume")
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
             if result not in known:
                 _write(arguments.output, report)
         print("\n".join([*quality.table(results), *quality.savings(results)]), flush=True)
-    for part, module in (("cost", cost), ("clock", clock)):
+    for part, module in (("cost", cost), ("clock", clock), ("resume", resume)):
         if part in parts:
             report[part] = module.measure()
             print("\n".join(module.table(report[part])), flush=True)
