@@ -91,11 +91,11 @@ def compute(profile: str, dataset: str, directory: Path) -> float:
     started = time.monotonic()
     data_prep.run(configs["data_prep"], dataset_dir=data)
     train.run(configs["train"], dataset_dir=data, model_dir=teacher)
-    pruned, guided, sparse, student = (directory / name for name in ("pruned", "guided", "sparse", "distilled"))
+    pruned, taught, sparse, student = (directory / name for name in ("pruned", "taught", "sparse", "distilled"))
     prune.run(configs["prune"], dataset_dir=data, model_dir=teacher, pruned_dir=pruned)
-    prune.run(configs["prune"], dataset_dir=data, model_dir=teacher, pruned_dir=guided, teacher_dir=teacher)
     prune.run(configs["sparsify"], dataset_dir=data, model_dir=teacher, pruned_dir=sparse, teacher_dir=teacher)
     distill.run(configs["distill"], dataset_dir=data, teacher_dir=teacher, student_dir=student)
+    distill.run(configs["distill"], dataset_dir=data, teacher_dir=teacher, model_dir=pruned, student_dir=taught)
     models = {
         "teacher": teacher,
         "quantized": model("quantize", teacher, "quantized"),
@@ -103,7 +103,7 @@ def compute(profile: str, dataset: str, directory: Path) -> float:
         "pruned-quantized": model("quantize", pruned, "pruned-quantized"),
         "distilled": student,
         "distilled-quantized": model("quantize", student, "distilled-quantized"),
-        "pruned-distilled-quantized": model("quantize", guided, "guided-quantized"),
+        "pruned-distilled-quantized": model("quantize", taught, "taught-quantized"),
         "sparse-packed": model("pack", sparse, "packed"),
     }
     candidates = []

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from components.config import Config, check_choice
+from components.prune.config import MASKING
 from components.trial.recipe import parse_recipe
 from pipelines.profiles import Value
 
@@ -33,6 +34,8 @@ class Task:
     overrides: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
 
+# What makes a new student has no meaning for a student that is given.
+AS_IT_STANDS: Mapping[str, Value] = {"student_network": "", "width": 0.5, "start": "auto"}
 STANDARD: Mapping[str, tuple[Task, ...]] = {
     "quantized": (Task("quantize", "quantize"),),
     "pruned": (Task("prune", "prune"),),
@@ -40,12 +43,17 @@ STANDARD: Mapping[str, tuple[Task, ...]] = {
     "distilled": (Task("distill", "distill"),),
     "distilled-quantized": (Task("distill", "distill"), Task("quantize distilled", "quantize")),
     "pruned-distilled-quantized": (
-        Task("prune with teacher", "prune", taught=True),
+        Task("prune", "prune"),
+        Task("distill pruned", "distill", overrides=AS_IT_STANDS),
         Task("quantize pruned-distilled", "quantize"),
     ),
     "sparse-packed": (Task("sparsify", "sparsify", taught=True), Task("pack", "pack")),
 }
-RECIPE_METHODS: Mapping[str, str] = {"magnitude": "sparsify", "weight_only": "pack"}
+# Methods whose defaults in a recipe are those of another step than the stage's first.
+RECIPE_METHODS: Mapping[str, str] = {
+    **dict.fromkeys(MASKING, "sparsify"),
+    **dict.fromkeys(("codebook", "fixed_point", "rate_distortion", "weight_only"), "pack"),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,6 @@ STEP_OF_TASK = {
     "data prep": "data_prep",
     "train teacher": "train",
     "prune": "prune",
-    "prune with teacher": "prune",
     "sparsify": "sparsify",
     "pack": "pack",
     "distill": "distill",
