@@ -79,7 +79,7 @@ def test_greedy_takes_what_saves_time_and_nothing_else(monkeypatch):
     assert method.details()["latency"]["rows"]
 
 
-@pytest.mark.parametrize("prepare", [greedy.prepare, lambda module, asked: l1.prepare(module, asked)])
+@pytest.mark.parametrize("prepare", [greedy.prepare, l1.prepare])
 def test_a_time_that_cannot_be_reached_gives_the_closest_and_says_so(prepare, monkeypatch):
     measured(monkeypatch, width)
     module = resnet()
