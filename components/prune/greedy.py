@@ -69,8 +69,10 @@ class GreedyPruner(channels.ChannelPruner):
             scores = self.score(self.module, self.groups())
             groups = self.described(scores, share)
             cost = self.cost(groups)
-            spent = cost({group.name: group.channels for group in groups})
+            spent = self.confirmed(cost, {group.name: group.channels for group in groups}, budget)
             self.note(spent, share)
+            if self.timing is not None and self.trajectory:
+                self.trajectory[-1]["latency_ms"] = spent * self.timing.unpruned_ms
             if spent <= budget:
                 break
             saving = min(self.config.slice * self.whole, spent - budget)

@@ -7,6 +7,7 @@ import torch
 from components.artifacts.store import open_store
 from components.networks.build import NetworkSpec, build
 from components.prune import greedy, l1
+from components.prune import timing as timing_module
 from components.prune.config import PruneConfig
 from components.prune.dependencies import find_groups
 from components.prune.request import Request
@@ -46,13 +47,18 @@ def test_a_shape_is_measured_once_beside_the_unpruned_network_and_kept(tmp_path,
     before = copy.deepcopy(module.state_dict())
     counts = {name: group.channels for name, group in groups.items()}
     smaller = counts | {name: count for name, count in FEWER.items() if name in groups}
-    ratio = timing.ratio(module, groups, smaller, seconds=0.01)
+    monkeypatch.setattr(timing_module, "SECONDS", 0.01)
+    monkeypatch.setattr(timing_module, "CONFIRM_SECONDS", 0.01)
+    first = timing.ratio(module, groups, smaller)
+    ratio = timing.confirm(module, groups, smaller)
+    assert first > 0
     assert ratio > 0
     assert timing.unpruned_ms > 0
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
     again = Timing(module, DATASET.shape, 4, checkpoint)
     monkeypatch.setattr(Timing, "measure", None)  # not called again
     assert again.ratio(module, groups, smaller) == timing.ratio(module, groups, smaller) == ratio
+    assert again.confirm(module, groups, smaller) == ratio
     assert again.unpruned_ms == timing.unpruned_ms
     assert json.loads((tmp_path / "prune/key/latency.json").read_text())["ratios"][0][1] == ratio
 
@@ -95,6 +101,21 @@ def test_the_other_methods_meet_a_time_too(monkeypatch):
     measured(monkeypatch, width)
     module = resnet()
     method = l1.prepare(module, request(sparsity=0.4, reconstruct=False))
+    method.step(1.0)
+    assert width(module) <= 0.6
+    assert method.shortfall() == ""
+
+
+@pytest.mark.parametrize("prepare", [greedy.prepare, l1.prepare])
+def test_a_short_measurement_that_flatters_is_not_believed(prepare, monkeypatch):
+    """Short measurements promise half of the time; only what a longer one finds counts."""
+
+    def flattering(self, module, seconds):
+        return width(module) * (0.5 if seconds == timing_module.SECONDS else 1.0)
+
+    monkeypatch.setattr(Timing, "measure", flattering)
+    module = resnet()
+    method = prepare(module, request(sparsity=0.4, reconstruct=False))
     method.step(1.0)
     assert width(module) <= 0.6
     assert method.shortfall() == ""
