@@ -117,7 +117,7 @@ def _from_process(
     targets = normal_scores(chosen.losses)
     data = Data(encode(space, rows), top - chosen.levels, targets - targets.mean(), len(space.parameters))
     process = Process(data, rng)
-    if process.information < min(INFORMATION, len(space.parameters) + 1):
+    if process.information < INFORMATION:
         return None
     drawn = process.draw(rng)
     return candidates.minimize(lambda unit: drawn(encode(space, unit)), space, rows, rng)
