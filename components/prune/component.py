@@ -75,7 +75,7 @@ def prune(
         method: magnitude zeroes single weights; l1 removes whole channels.
         sparsity: fraction removed: of the weights, or of what `target` counts.
         target: what `sparsity` is a fraction of when channels are removed.
-        scope: compare scores across the network or within each layer.
+        scope: compare scores across the network, within each layer, or across it by LAMP.
         pruning_schedule: sparsity over the steps.
         steps: steps to the full sparsity; 0: 1 for channels (3 unless reconstruct), 100 for weights. Channels leave
             between epochs, so at most one step per epoch is made.

@@ -22,10 +22,11 @@ METHODS = (
     "taylor_channel",
 )
 MASKING = ("constrained", "lottery", "magnitude", "nm", "random", "taylor")  # these zero weights, shapes stay
+LAYER_ADAPTIVE = ("lottery", "magnitude", "taylor")
 FIXED = ("constrained", "lottery", "nm")  # these cannot be asked what another sparsity would cost
 TARGETS = ("macs", "parameters", "bytes", "channels", "latency")
 CRITERIA = ("fpgm", "l1", "l2", "taylor_channel")
-SCOPES = ("global", "layer")
+SCOPES = ("global", "lamp", "layer")
 GRANULARITIES = ("weights", "kernels", "neurons")
 
 
@@ -41,7 +42,9 @@ class PruneConfig(TrainingConfig):
     method: str = option("l1", "magnitude zeroes single weights; l1 removes whole channels", choices=METHODS)
     sparsity: float = option(0.65, "fraction removed: of the weights, or of what `target` counts", interval="[0, 1)")
     target: str = option("macs", "what `sparsity` is a fraction of when channels are removed", choices=TARGETS)
-    scope: str = option("global", "compare scores across the network or within each layer", choices=SCOPES)
+    scope: str = option(
+        "global", "compare scores across the network, within each layer, or across it by LAMP", choices=SCOPES
+    )
     pruning_schedule: str = option("cubic", "sparsity over the steps", choices=tuple(SCHEDULES))
     steps: int = option(
         0,
@@ -97,6 +100,10 @@ class PruneConfig(TrainingConfig):
         super().__post_init__()
         parse_fractions(self.layers)
         parse_pattern(self.pattern)
+        if self.scope == "lamp" and self.method not in LAYER_ADAPTIVE:
+            raise ValueError(
+                f"scope must be lamp with {', '.join(LAYER_ADAPTIVE)} only, but got it with {self.method}."
+            )
         if self.method in FIXED and (self.sensitivity or self.max_accuracy_drop < 1.0):
             raise ValueError(
                 f"sensitivity and max_accuracy_drop must go with a method that can be tried at any sparsity, but got"

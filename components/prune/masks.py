@@ -117,8 +117,9 @@ def choose_masks(
 
     Args:
         scores: by weight name; the lowest are pruned, units by the mean of theirs.
-        sparsity: fraction pruned, [0, 1), of all weights together (``global``) or of each layer's (``layer``).
-        scope: ``global`` or ``layer``.
+        sparsity: fraction pruned, [0, 1), of all weights together (``global``, ``lamp``) or of each layer's
+            (``layer``).
+        scope: ``global``, ``lamp`` (by ``layer_adaptive`` scores) or ``layer``.
         own: fractions of single weights, which take no part in the others' total.
         granularity: ``weights``, ``kernels`` or ``neurons``.
     """
@@ -129,9 +130,27 @@ def choose_masks(
     if scope == "layer":
         alone |= dict.fromkeys(rest, sparsity)
     masks = {name: _lowest_pruned({name: units[name]}, weights, part)[name] for name, part in alone.items()}
-    if scope == "global":
+    if scope == "lamp":
+        rest = {name: layer_adaptive(unit) for name, unit in rest.items()}
+    if scope != "layer":
         masks |= _lowest_pruned(rest, weights, sparsity)
     return {name: mask.expand_as(scores[name]).clone() for name, mask in masks.items()}
+
+
+def layer_adaptive(scores: Tensor) -> Tensor:
+    """Return each score's square over the sum of the squares of those of its layer that are not below it.
+
+    So a layer's best always has 1, and none is emptied for being small throughout. Pruned ones (-inf) stay last.
+
+    Source: Lee et al. 2021 (LAMP), equation 4.
+    """
+    flat = scores.flatten()
+    order = flat.argsort(stable=True)
+    squares = flat[order].clamp_min(0.0).square().double()
+    remaining = squares.flip(0).cumsum(0).flip(0).clamp_min(torch.finfo(torch.double).tiny)
+    adapted = torch.empty_like(flat)
+    adapted[order] = (squares / remaining).to(flat.dtype)
+    return adapted.masked_fill(torch.isneginf(flat), -math.inf).view_as(scores)
 
 
 def unit_means(values: Tensor, granularity: str) -> Tensor:
@@ -166,7 +185,7 @@ def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> N
                 f" {(weights - unit) / weights:.6g} of its {weights} weights, but got {fraction}."
             )
     weights, least = sum(size for size, _ in rest.values()), sum(unit for _, unit in rest.values())
-    if config.scope == "global" and round(config.sparsity * weights) > weights - least:
+    if config.scope != "layer" and round(config.sparsity * weights) > weights - least:
         raise ValueError(
             f"sparsity must be at most {(weights - least) / weights:.6g}, since each of {', '.join(rest)} keeps one of"
             f" its {config.granularity}, but got {config.sparsity}."

@@ -14,7 +14,7 @@ from pipelines.parameters import CURATED, STEPS, read_settings, resolve
         (["train.epochs=0"], r"train: epochs must be in \[1, 100000\], but got 0"),
         (["report.max_accuracy_drop=-0.01"], "max_accuracy_drop must be in"),
         (["train.epochs=many"], "epochs must be int, but got 'many'"),
-        (["prune.method=nothing"], "method must be one of l1, magnitude"),
+        (["prune.method=nothing"], "method must be one of bn_scale, constrained, fpgm"),
         (["quantize.method=nothing"], "method must be one of"),
         (["distill.method=nothing"], "method must be one of"),
         (["prune.nothing=1"], "these fields of prune: .*sparsity.*; but got 'nothing'"),

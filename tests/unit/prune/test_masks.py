@@ -8,6 +8,7 @@ from torch.nn.utils import prune as torch_prune
 from components.networks.build import NetworkSpec, build
 from components.prune import magnitude
 from components.prune.config import PruneConfig
+from components.prune.masks import choose_masks, layer_adaptive
 from components.prune.request import Request
 from components.prune.schedule import Ramp
 from tests.unit.training.toy import toy_dataset
@@ -196,3 +197,19 @@ def test_excluding_everything_is_refused():
     module = network("lenet300")
     with pytest.raises(ValueError, match="exclude must leave a layer to prune, but got all of them"):
         magnitude.prepare(copy.deepcopy(module), request(excluded=["fc1", "fc2", "fc3"]))
+
+
+def test_layer_adaptive_scores_are_the_paper_s_and_choose_across_layers():
+    scores = {"a": torch.tensor([[3.0, 1.0], [2.0, 0.0]]), "b": torch.tensor([[0.1, 0.2]])}
+    # 9 / 9, 1 / (1 + 4 + 9), 4 / (4 + 9), 0; 0.01 / 0.05, 0.04 / 0.04
+    expected = torch.tensor([[1.0, 1 / 14], [4 / 13, 0.0]])
+    assert torch.allclose(layer_adaptive(scores["a"]), expected)
+    kept = choose_masks(scores, 0.5, "lamp", {})
+    # Half of six weights: 0, 1 / 14 and 1 / 5; plain magnitude would take 0 and all of b that it may.
+    assert kept["a"].tolist() == [[True, False], [True, False]]
+    assert kept["b"].tolist() == [[False, True]]
+
+
+def test_layer_adaptive_scores_keep_pruned_weights_last():
+    pruned = torch.tensor([1.0, -float("inf"), 2.0])
+    assert layer_adaptive(pruned)[1] == -float("inf")
