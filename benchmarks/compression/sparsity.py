@@ -20,11 +20,16 @@ CASES = (("lenet5", 0.95), ("lenet5", 0.98), ("lenet5", 0.99), ("lenet300", 0.95
 EPOCHS = 5
 
 
-def kondense(setting: Setting, sparsity: float) -> dict[str, float]:
-    """Run the prune stage as a user would: the method and the sparsity, all else by default."""
+def kondense(setting: Setting, sparsity: float, scope: str = "global") -> dict[str, float]:
+    """Run the prune stage as a user would: the method, the sparsity and the scope, all else by default."""
     epochs = setting.epochs(EPOCHS)
     config = PruneConfig(
-        method="magnitude", sparsity=sparsity, epochs=epochs, seed=setting.seed, device=setting.profile.device
+        method="magnitude",
+        sparsity=sparsity,
+        scope=scope,
+        epochs=epochs,
+        seed=setting.seed,
+        device=setting.profile.device,
     )
     pruned_dir = setting.directory / "pruned"
     run(config, dataset_dir=setting.dataset_dir, model_dir=setting.teacher_dir, pruned_dir=pruned_dir)
@@ -73,6 +78,7 @@ def _sparsity(module: nn.Module) -> float:
 
 METHODS = {
     "kondense magnitude": kondense,
+    "kondense magnitude, lamp": functools.partial(kondense, scope="lamp"),
     "torch.nn.utils.prune, cubic": torch_cubic,
     "torch.nn.utils.prune, one shot": torch_one_shot,
 }
