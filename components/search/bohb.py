@@ -13,7 +13,9 @@ The setting `model` chooses between
   second bracket of the first cycle, a hedge against low rungs that mislead before the full resource has had its say;
   rungs are filled in eta waves, so that the high rungs have had their say before the lowest is full.
 
-MEASURED
+Measured (`benchmarks.search`, 50 seeds, regret at 4x, 16x and 64x the full budget): .973, .328, .044 on the well
+correlated Hartmann-3 (Hyperband .868, .364, .139), 2.24, .81, .13 on the badly correlated one (2.53, 1.07, .38), .092,
+.048, .000 on counting ones 8+8 (.255, .243, .212), .211, .170, .017 on 16+16 (.328, .317, .286).
 """
 
 from collections.abc import Mapping
