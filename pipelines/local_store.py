@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -30,6 +31,8 @@ START_S = 60.0  # it is up in 2 to 4 seconds on an idle machine
 STOP_S = 10.0
 LOG_BYTES = 10 * 2**20
 SERVICE = ("--multi-buckets", "--keep-etag", "--object-meta", "--metrics", "127.0.0.1:0", "--backup-meta", "0")
+# Below the ports that systems give to outgoing connections: while a gateway is away, one of those could take its place.
+PORTS = range(20_000, 32_000)
 SILENT = ("--no-usage-report", "--no-banner")
 # Without caches a listing shows what was written a moment ago, on which taking turns rests.
 UNCACHED = ("--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0", "--cache-size=0", "--cache-dir=memory")
@@ -270,9 +273,10 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    for port in random.sample(PORTS, len(PORTS)):
+        if _is_free(port):
+            return port
+    raise StoreError(f"the embedded object store needs a free port in [{PORTS.start}, {PORTS.stop}); all are taken.")
 
 
 def _end_of_log(directory: Path) -> str:

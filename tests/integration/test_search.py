@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -94,10 +95,16 @@ class Watched:
 
 
 def stop_gateway(directory: Path) -> None:
-    _, process = embedded.recorded(directory)
+    port, process = embedded.recorded(directory)
     assert process
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not process.alive())  # its port is free then, and the next gateway takes it
+    # Its last thread may hold the port a moment longer than its first; the next gateway is to take that port.
+    wait_for(lambda: not process.alive() and is_free(port))
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_an_object_store_that_goes_away_during_a_trial(
