@@ -92,8 +92,14 @@ def equip(resources: Resources) -> None:
     assert pipeline, "called within a pipeline function"
     for task in pipeline.tasks.values():
         _equip_task(task, resources)
-        if task.component_spec.name in TRAINING:
+        if _trains(task):
             _equip_training(task, resources)
+
+
+def _trains(task: Any) -> bool:
+    """Tell whether a task trains; quantize does so with some methods, which are fixed when a pipeline is compiled."""
+    name, given = task.component_spec.name, task.inputs
+    return name in TRAINING or (name == "quantize" and (given.get("method") == "qat" or given.get("fine_tune") is True))
 
 
 def _equip_task(task: Any, resources: Resources) -> None:

@@ -214,3 +214,14 @@ def test_resources_from_the_command_line() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read_resources([text])
+
+
+@pytest.mark.parametrize(
+    ("setting", "trains"),
+    [("quantize.method=qat", True), ("quantize.method=static", False), ("pack.fine_tune=true", True)],
+)
+def test_quantization_gets_a_gpu_where_it_trains(setting: str, trains: bool, tmp_path: Path) -> None:
+    (path,) = compile_all(resolve("quick", None, [setting]), tmp_path, only=("compress",), resources=GPU)
+    executors = yaml.safe_load(path.read_text().split("---")[0])["deploymentSpec"]["executors"]
+    found = [name for name, each in executors.items() if "accelerator" in each["container"].get("resources", {})]
+    assert any(name.startswith("exec-quantize") for name in found) == trains
