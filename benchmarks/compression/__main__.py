@@ -13,7 +13,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--profile", default="cores", choices=tuple(PROFILES))
     parser.add_argument("--networks", default="", help="only these; all when empty")
-    parser.add_argument("--methods", default="", help="only entries whose method or case contains this text")
+    parser.add_argument(
+        "--methods", default="", help="only this method, or entries whose method or case contains this text"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="runs of every entry, seeds 0, 1, ...")
     parser.add_argument("--cache", type=Path, default=Path(".cache/kondense/benchmarks"), help="data set and teachers")
     parser.add_argument("--output", type=Path, default=Path("build/compression"))
@@ -42,8 +44,9 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for part in parts:
             for entry in PARTS[part].ENTRIES:
-                wanted = arguments.methods in entry.method or arguments.methods in entry.case
-                if wanted and (networks is None or entry.network in networks):
+                if _wanted(entry, PARTS[part].ENTRIES, arguments.methods) and (
+                    networks is None or entry.network in networks
+                ):
                     _measure(journal, arguments, part, entry, seed)
     rows = [row for row in _read(journal) if row["part"] in parts and row["seed"] < arguments.seeds]
     lines = tables(rows)
@@ -52,6 +55,13 @@ def main() -> None:
     for part in dict.fromkeys(row["part"] for row in rows):
         chosen = [row for row in rows if row["part"] == part]
         getattr(PARTS[part], "draw", functools.partial(draw, part))(chosen, arguments.output)
+
+
+def _wanted(entry: Entry, entries: Sequence[Entry], text: str) -> bool:
+    """Tell whether ``text`` is the entry's method, or, where it is nobody's, part of its method or case."""
+    if any(text == each.method for each in entries):
+        return text == entry.method
+    return text in entry.method or text in entry.case
 
 
 def _measure(journal: Path, arguments: argparse.Namespace, part: str, entry: Entry, seed: int) -> None:

@@ -20,7 +20,7 @@ CASES = (("lenet5", 0.95), ("lenet5", 0.98), ("lenet5", 0.99), ("lenet300", 0.95
 EPOCHS = 5
 
 
-def kondense(setting: Setting, sparsity: float, scope: str = "global") -> dict[str, float]:
+def kondense(setting: Setting, sparsity: float, scope: str = "auto") -> dict[str, float]:
     """Run the prune stage as a user would: the method, the sparsity and the scope, all else by default."""
     epochs = setting.epochs(EPOCHS)
     config = PruneConfig(
@@ -78,7 +78,7 @@ def _sparsity(module: nn.Module) -> float:
 
 METHODS = {
     "kondense magnitude": kondense,
-    "kondense magnitude, lamp": functools.partial(kondense, scope="lamp"),
+    "kondense magnitude, global": functools.partial(kondense, scope="global"),
     "torch.nn.utils.prune, cubic": torch_cubic,
     "torch.nn.utils.prune, one shot": torch_one_shot,
 }

@@ -92,7 +92,7 @@ class ChannelPruner(Method):
         budget = (1.0 - share * self.config.sparsity) * self.whole
         cost = self.cost(groups)
         while True:  # until a choice stands: each turn confirms one more of finitely many shapes
-            counts = choose_counts(groups, cost, budget, scope=self.config.scope, round_to=self.config.round_to)
+            counts = choose_counts(groups, cost, budget, scope=self.config.comparison, round_to=self.config.round_to)
             promised, spent = cost(counts), self.confirmed(cost, counts, budget)
             if spent <= budget or promised > budget:
                 break

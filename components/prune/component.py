@@ -30,7 +30,7 @@ def prune(
     method: str = "l1",
     sparsity: float = 0.65,
     target: str = "macs",
-    scope: str = "global",
+    scope: str = "auto",
     pruning_schedule: str = "cubic",
     steps: int = 0,
     pruning_end: float = 0.6,
@@ -75,7 +75,7 @@ def prune(
         method: magnitude zeroes single weights; l1 removes whole channels.
         sparsity: fraction removed: of the weights, or of what `target` counts.
         target: what `sparsity` is a fraction of when channels are removed.
-        scope: compare scores across the network, within each layer, or across it by LAMP.
+        scope: compare scores across the network, within each layer, or across it by LAMP; auto is lamp with magnitude.
         pruning_schedule: sparsity over the steps.
         steps: steps to the full sparsity; 0: 1 for channels (3 unless reconstruct), 100 for weights. Channels leave
             between epochs, so at most one step per epoch is made.

@@ -26,7 +26,7 @@ LAYER_ADAPTIVE = ("lottery", "magnitude", "taylor")
 FIXED = ("constrained", "lottery", "nm")  # these cannot be asked what another sparsity would cost
 TARGETS = ("macs", "parameters", "bytes", "channels", "latency")
 CRITERIA = ("fpgm", "l1", "l2", "taylor_channel")
-SCOPES = ("global", "lamp", "layer")
+SCOPES = ("auto", "global", "lamp", "layer")
 GRANULARITIES = ("weights", "kernels", "neurons")
 
 
@@ -42,8 +42,12 @@ class PruneConfig(TrainingConfig):
     method: str = option("l1", "magnitude zeroes single weights; l1 removes whole channels", choices=METHODS)
     sparsity: float = option(0.65, "fraction removed: of the weights, or of what `target` counts", interval="[0, 1)")
     target: str = option("macs", "what `sparsity` is a fraction of when channels are removed", choices=TARGETS)
+    # LeNet-300-100, 5 epochs, 3 seeds, test: at 95 / 98 % lamp lost .68 / 1.45 points, global .75 / 1.53.
     scope: str = option(
-        "global", "compare scores across the network, within each layer, or across it by LAMP", choices=SCOPES
+        "auto",
+        "compare scores across the network, within each layer, or across it by LAMP; auto is lamp with magnitude,"
+        " global with the others",
+        choices=SCOPES,
     )
     pruning_schedule: str = option("cubic", "sparsity over the steps", choices=tuple(SCHEDULES))
     steps: int = option(
@@ -109,3 +113,9 @@ class PruneConfig(TrainingConfig):
                 f"sensitivity and max_accuracy_drop must go with a method that can be tried at any sparsity, but got"
                 f" {self.method}."
             )
+
+    @property
+    def comparison(self) -> str:
+        """The scope that is meant: ``global``, ``lamp`` or ``layer``."""
+        automatic = "lamp" if self.method == "magnitude" else "global"
+        return automatic if self.scope == "auto" else self.scope

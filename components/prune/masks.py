@@ -76,7 +76,7 @@ class MaskPruner(Method):
         for name in kept.keys() & scores.keys():
             scores[name] = scores[name].masked_fill(~kept[name], -math.inf)
         own = {f"{name}.weight": share * fraction for name, fraction in self.request.fractions.items()}
-        chosen = choose_masks(scores, share * config.sparsity, config.scope, own, config.granularity)
+        chosen = choose_masks(scores, share * config.sparsity, config.comparison, own, config.granularity)
         return dict(kept) | {name: mask & kept.get(name, mask) for name, mask in chosen.items()}
 
     def weights(self, module: nn.Module) -> dict[str, nn.Parameter]:
@@ -175,7 +175,7 @@ def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> N
     config, own = request.config, request.fractions
     rest = {name: size for name, size in sizes.items() if name not in own}
     asked = {name: own[name] for name in sizes if name in own}
-    if config.scope == "layer":
+    if config.comparison == "layer":
         asked |= dict.fromkeys(rest, config.sparsity)
     for name, fraction in asked.items():
         weights, unit = sizes[name]
@@ -185,7 +185,7 @@ def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> N
                 f" {(weights - unit) / weights:.6g} of its {weights} weights, but got {fraction}."
             )
     weights, least = sum(size for size, _ in rest.values()), sum(unit for _, unit in rest.values())
-    if config.scope != "layer" and round(config.sparsity * weights) > weights - least:
+    if config.comparison != "layer" and round(config.sparsity * weights) > weights - least:
         raise ValueError(
             f"sparsity must be at most {(weights - least) / weights:.6g}, since each of {', '.join(rest)} keeps one of"
             f" its {config.granularity}, but got {config.sparsity}."

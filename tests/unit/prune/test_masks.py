@@ -38,7 +38,7 @@ def zeros(module, name):
 @pytest.mark.parametrize("name", ["lenet300", "resnet8", "mobilenet_small"])
 def test_global_masks_are_those_of_torch(name, sparsity):
     ours, theirs = network(name), network(name)
-    masks = magnitude.prepare(ours, request(sparsity=sparsity)).step(1.0)
+    masks = magnitude.prepare(ours, request(sparsity=sparsity, scope="global")).step(1.0)
     layers = {path: layer for path, layer in theirs.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     torch_prune.global_unstructured(
         [(layer, "weight") for layer in layers.values()], pruning_method=torch_prune.L1Unstructured, amount=sparsity
@@ -123,7 +123,9 @@ def unit_means(weight, granularity):
 def test_kernels_and_neurons_go_as_one(granularity):
     module = network("lenet5")
     whole = copy.deepcopy(module)
-    masks = magnitude.prepare(module, request(sparsity=0.7, granularity=granularity, excluded=["fc1"])).step(1.0)
+    masks = magnitude.prepare(
+        module, request(sparsity=0.7, granularity=granularity, excluded=["fc1"], scope="global")
+    ).step(1.0)
     assert ("fc2.weight" in masks) is (granularity == "kernels")  # the classes are no neurons to lose
     total = sum(mask.numel() for mask in masks.values())
     pruned = sum(int((~mask).sum()) for mask in masks.values())

@@ -147,4 +147,5 @@ def test_the_exported_model_computes_what_the_pruned_one_does(name, pruned):
     session = open_session(export_onnx(model, dataset))
     with torch.no_grad():
         expected = model.module(images(name)).numpy()
-    np.testing.assert_allclose(predict_onnx(session, images(name).numpy()), expected, rtol=1e-3, atol=1e-4)
+    tolerance = 1e-4 * np.abs(expected).max()  # random weights give logits up to hundreds
+    np.testing.assert_allclose(predict_onnx(session, images(name).numpy()), expected, rtol=1e-3, atol=tolerance)

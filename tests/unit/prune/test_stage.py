@@ -231,7 +231,7 @@ def test_a_run_with_more_epochs_continues_one_with_fewer(made, tmp_path, monkeyp
         ({"sparsity": -0.1}, r"sparsity must be in \[0, 1\), but got -0.1"),
         ({"method": "l0"}, "method must be one of .*, but got 'l0'"),
         ({"target": "flops"}, "target must be one of bytes, channels, latency, macs, parameters, but got 'flops'"),
-        ({"scope": "local"}, "scope must be one of global, lamp, layer, but got 'local'"),
+        ({"scope": "local"}, "scope must be one of auto, global, lamp, layer, but got 'local'"),
         ({"scope": "lamp"}, "scope must be lamp with lottery, magnitude, taylor only, but got it with l1"),
         ({"pruning_schedule": "agp"}, "pruning_schedule must be one of cubic, linear, one_shot, but got 'agp'"),
         ({"steps": -1}, r"steps must be in \[0, 10000\], but got -1"),
