@@ -28,12 +28,16 @@ BISECTIONS = 12
 Pruner = Callable[[nn.Module, torch.Tensor, float], torch_pruning.BasePruner]
 
 
+WARMUP = 0.1  # of the epochs, for ours and the peers: the default of half an epoch is too much of a single one
+
+
 def kondense(setting: Setting, method: str, sparsity: float, epochs: int) -> dict[str, float]:
-    """Run the prune stage as a user would: the method and how much, all else by default."""
+    """Run the prune stage as a user would: the method and how much, all else but the warm-up by default."""
     config = PruneConfig(
         method=method,
         sparsity=sparsity,
         epochs=setting.epochs(epochs),
+        warmup_epochs=WARMUP * setting.epochs(epochs),
         seed=setting.seed,
         device=setting.profile.device,
     )
@@ -52,7 +56,11 @@ def peer(setting: Setting, pruner: Pruner, sparsity: float, epochs: int) -> dict
 def tune(setting: Setting, module: nn.Module, epochs: int) -> None:
     """Fine-tune in place, at the rate at which our channel pruning is fine-tuned."""
     config = TrainingConfig(
-        epochs=setting.epochs(epochs), learning_rate=0.02, seed=setting.seed, device=setting.profile.device
+        epochs=setting.epochs(epochs),
+        learning_rate=0.02,
+        warmup_epochs=WARMUP * setting.epochs(epochs),
+        seed=setting.seed,
+        device=setting.profile.device,
     )
     fit(module, setting.dataset, config)
 

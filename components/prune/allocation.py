@@ -121,7 +121,8 @@ def choose_counts(groups: Sequence[Group], cost: Cost, budget: float, *, scope: 
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if cost(counts_at(middle)) <= budget else (middle, high)
-    return _restore(groups, counts_at(high), counts_at(low), cost, budget)
+    restored = _restore(groups, counts_at(high), counts_at(low), cost, budget)
+    return _fill(groups, restored, cost, budget, round_to)
 
 
 def _relative(group: Group) -> Tensor:
@@ -149,3 +150,23 @@ def _restore(
         if cost(attempt) <= budget:
             counts = attempt
     return counts
+
+
+def _fill(groups: Sequence[Group], counts: dict[str, int], cost: Cost, budget: float, round_to: int) -> dict[str, int]:
+    """Give back one multiple after another while any fits, the one that is worth most for what it costs first."""
+    worth = {group.name: _relative(group).sort(descending=True).values.cumsum(0).tolist() for group in groups}
+    while True:
+        spent, best, chosen = cost(counts), 0.0, counts
+        for group in groups:
+            now, multiple = counts[group.name], group.multiple(round_to)
+            if group.sparsity is not None or now == group.channels:
+                continue
+            more = min(now - now % multiple + multiple, group.channels)
+            attempt = counts | {group.name: more}
+            added = cost(attempt) - spent
+            gain = (worth[group.name][more - 1] - worth[group.name][now - 1]) / max(added, 1e-9)
+            if spent + added <= budget and gain > best:
+                best, chosen = gain, attempt
+        if chosen is counts:
+            return counts
+        counts = chosen

@@ -72,6 +72,8 @@ def test_meets_the_budget_and_wastes_no_multiple(scope, fraction):
         if cost(dict(zip("abc", tried, strict=True))) <= budget
     )
     assert cost(counts) > 0.75 * best
+    for group in groups:  # nothing that fits is left out
+        assert counts[group.name] == group.channels or cost(counts | {group.name: counts[group.name] + 8}) > budget
 
 
 def test_the_same_fraction_of_each_layer_when_nothing_is_rounded():
