@@ -35,6 +35,7 @@ from components.search.process import Data, Process, encode
 from components.search.proposal import Suggestion
 from components.search.sampling import draw_random, first_new, generator, seed_of
 from components.search.space import SearchSpace
+from components.search.start import read_start, starting_point
 
 __all__ = ["planned_trials", "suggest", "validate"]
 
@@ -62,7 +63,8 @@ def validate(
     """
     reading.check_names(settings, SETTINGS)
     reading.check_counts(max_trial_count, parallel_trial_count)
-    hyperband.read_plan(space, settings, SIZES)
+    plan, resource_name = hyperband.read_plan(space, settings, SIZES)
+    read_start(settings, space.without(resource_name), plan)
     _random_fraction(settings)
     ParzenConfig.read(settings)
 
@@ -76,6 +78,7 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     """Return `count` trials: promotions where they are certain, else new configurations from the model."""
     plan, resource_name = hyperband.read_plan(space, settings, SIZES)
     searched = space.without(resource_name)
+    points = read_start(settings, searched, plan)
     board = Board(history)
     observations = collect(board, [len(bracket.sizes) for bracket in plan.brackets])
     random_fraction = _random_fraction(settings)
@@ -90,6 +93,9 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
 
     def draw(board: Board, bracket: int) -> Mapping[str, str]:
         config = len(board.ledger.digests[bracket])
+        point = starting_point(points, plan, board, bracket, config)
+        if point is not None:
+            return point
         rng = generator(seed_of(settings, seed), f"{history.experiment}/model", bracket, config)
         if rng.random() >= random_fraction and bracket not in hedged:
             rows = propose(rng)

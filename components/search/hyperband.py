@@ -13,8 +13,9 @@ from components.search.history import History
 from components.search.proposal import Suggestion
 from components.search.sampling import draw_random, generator, seed_of
 from components.search.space import SearchSpace
+from components.search.start import read_start, starting_point
 
-SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta", "bracket_sizes")
+SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta", "bracket_sizes", "start")
 
 
 def validate(
@@ -31,7 +32,8 @@ def validate(
     """
     reading.check_names(settings, SETTINGS)
     reading.check_counts(max_trial_count, parallel_trial_count)
-    read_plan(space, settings)
+    plan, resource_name = read_plan(space, settings)
+    read_start(settings, space.without(resource_name), plan)
 
 
 def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:
@@ -43,9 +45,13 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     """Return `count` trials: promotions where they are certain, else new random configurations."""
     plan, resource_name = read_plan(space, settings)
     searched = space.without(resource_name)
+    points = read_start(settings, searched, plan)
 
     def draw(board: Board, bracket: int) -> Mapping[str, str]:
         config = len(board.ledger.digests[bracket])
+        point = starting_point(points, plan, board, bracket, config)
+        if point is not None:
+            return point
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
         return draw_random(searched, rng, board.ledger.known)
 

@@ -16,6 +16,7 @@ import yaml
 from components.search.history import Goal
 from components.search.hyperband import read_plan
 from components.search.space import SearchSpace
+from components.search.start import SETTING as START
 from components.search.suggesters import SUGGESTERS
 from components.tune.config import TuneConfig, read_pairs
 from components.tune.job import adapt_job, set_flag, trial_config, trial_container
@@ -83,8 +84,10 @@ def build_plan(config: TuneConfig, *, dataset_uri: str, environment: Mapping[str
         "labels": {"app.kubernetes.io/part-of": "kondense"},
         "annotations": {RUN: config.run_id},
     }
-    if config.space:
-        spec["parameters"] = _read_space(config.space)
+    if config.space and (space := _read_space(config.space)) != spec["parameters"]:
+        spec["parameters"] = space
+        # Where to start from was stated for the Experiment's own space.
+        _write_settings(spec, {key: value for key, value in _settings(spec).items() if key != START})
     _choose_algorithm(spec, config)
     plan = _set_resource(body, config)
     _set_counts(spec, config)

@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, SearchSpace, dict[str, str]]] = {
     "tpe": ("tpe", SPACE, {}),
     "hyperband": ("hyperband", SPACE, BANDS),
     "bohb": ("bohb", SPACE, BANDS),
+    "bohb-start": ("bohb", SPACE, BANDS | {"start": "lr=0.01,width=32,optimizer=adam"}),
     "bohb-density": ("bohb", SPACE, BANDS | {"model": "density"}),
 }
 
