@@ -6,6 +6,7 @@ a step before every epoch but the last two; fine-tuned with plain cross-entropy 
 
 import functools
 
+import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
@@ -58,9 +59,9 @@ def _torch(setting: Setting, reached: list[float], epochs: list[int]) -> dict[st
     for number, (sparsity, count) in enumerate(zip(reached, epochs, strict=True)):
         # An amount counts among what is left; a second call would otherwise prune what is pruned.
         pruned = round(sparsity * weights)
+        module.to(memory_format=torch.contiguous_format)  # global_unstructured fails on channels_last weights
         torch_prune.global_unstructured(layers, pruning_method=torch_prune.L1Unstructured, amount=pruned - before)
         before = pruned
-        # global_unstructured fails on channels_last weights; the loop leaves them contiguous.
         config = TrainingConfig(
             epochs=count, learning_rate=0.02, seed=setting.seed + number, device=setting.profile.device
         )
