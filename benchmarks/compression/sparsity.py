@@ -60,7 +60,13 @@ def _torch(setting: Setting, reached: list[float], epochs: list[int]) -> dict[st
         # An amount counts among what is left; a second call would otherwise prune what is pruned.
         pruned = round(sparsity * weights)
         module.to(memory_format=torch.contiguous_format)  # global_unstructured fails on channels_last weights
-        torch_prune.global_unstructured(layers, pruning_method=torch_prune.L1Unstructured, amount=pruned - before)
+        scores = {(layer, name): layer.weight.detach().contiguous() for layer, name in layers}
+        torch_prune.global_unstructured(
+            layers,
+            pruning_method=torch_prune.L1Unstructured,
+            importance_scores=scores,
+            amount=pruned - before,
+        )
         before = pruned
         config = TrainingConfig(
             epochs=count, learning_rate=0.02, seed=setting.seed + number, device=setting.profile.device
