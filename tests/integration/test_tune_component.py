@@ -108,7 +108,7 @@ def test_the_best_trials_hyperparameters_train_the_teacher(tuning_run: Tuning, c
     (record,) = load_model(results["train"].outputs["model"]).lineage
     used = record["config"]
     assert (used["learning_rate"], used["batch_size"], used["schedule"]) == (0.02, 64, "constant")
-    assert "3/40 trials, best validation_accuracy=0.9 at 9 epochs" in tuning_run.log
+    assert "3/80 trials, best validation_accuracy=0.9 at 9 epochs" in tuning_run.log
 
 
 def test_without_a_cluster_the_step_says_what_runs_here(tuning_run: Tuning) -> None:

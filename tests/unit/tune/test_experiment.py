@@ -59,8 +59,8 @@ def test_what_an_algorithm_cannot_search_is_told(random_search: str) -> None:
 
 
 def test_whole_cycles_of_the_brackets(bohb: str) -> None:
-    assert plan(bohb).spec["maxTrialCount"] == 40
-    assert plan(bohb, max_epochs=3).spec["maxTrialCount"] == 42  # cycles of 6: 3 + 1, 2
+    assert plan(bohb).spec["maxTrialCount"] == 80
+    assert plan(bohb, max_epochs=3).spec["maxTrialCount"] == 84  # cycles of 6: 3 + 1, 2
     assert plan(bohb, max_trials=7).spec["maxTrialCount"] == 7
     assert plan(bohb, max_trials=2).spec["parallelTrialCount"] == 2
     assert plan(bohb, max_trials=2).spec["maxFailedTrialCount"] == 2

@@ -89,7 +89,7 @@ def test_the_best_trial_at_the_maximum_is_handed_on(step: Step, cluster: Server,
     assert results["best"]["name"] == "better" and len(results["trials"]) == 4
     assert "better" in (step.directory / "search_dir" / "report.html").read_text()
     log = capsys.readouterr().out
-    assert "4/40 trials, 1 failed, best validation_accuracy=0.95 at 9 epochs" in log
+    assert "4/80 trials, 1 failed, best validation_accuracy=0.95 at 9 epochs" in log
     assert "lost failed in 30 s (no GPU memory)" in log
     assert log.count("low succeeded") == 1
     assert cluster.experiments  # it stays for Katib's UI
@@ -154,7 +154,7 @@ def test_warnings_of_kubernetes_are_told_once(step: Step, cluster: Server, capsy
     step.trial("a", 9, "0.9")
     event = make_event("Pod", f"{NAME}-b0r0c0-x", "FailedScheduling", "0/3 nodes: 3 Insufficient nvidia.com/gpu.")
     cluster.events = [event]
-    finish_after(cluster, 40)
+    finish_after(cluster, 80)
     step()
     log = capsys.readouterr().out
     assert log.count("Insufficient nvidia.com/gpu; add nodes, lower gpus") == 1

@@ -89,7 +89,7 @@ def test_lines_for_the_log(plan: Plan) -> None:
         view(plan, "c", 9, None, "Running"),
     ]
     assert headline(trials, plan) == (
-        "kondense-bohb-1234 (bohb): 2/40 trials, 1 running, 1 failed, best validation_accuracy=0.5 at 3 epochs"
+        "kondense-bohb-1234 (bohb): 2/80 trials, 1 running, 1 failed, best validation_accuracy=0.5 at 3 epochs"
     )
     assert trial_line(trials[0], plan) == "a succeeded validation_accuracy=0.5 at 3 epochs in 30 s"
     assert trial_line(trials[1], plan) == "b failed in 30 s (OOM)"
