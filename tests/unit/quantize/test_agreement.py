@@ -70,10 +70,10 @@ def test_pruned_models_quantize_and_onnxruntime_agrees(
     stage.run(config, dataset_dir=places / "dataset", model_dir=places / "pruned", quantized_dir=tmp_path / "quantized")
     pruned, quantized = load_model(places / "pruned"), load_model(tmp_path / "quantized")
     assert len(quantized.module.conv1.weight) < 16
-    for masked in pruned.masked:
-        kept_before, kept = pruned.module.get_parameter(masked) != 0, quantized.module.get_parameter(masked) != 0
-        assert not (kept & ~kept_before).any()
-        assert float(kept_before.double().mean()) < 0.9
+    kept_before = torch.cat([pruned.module.get_parameter(masked).flatten() != 0 for masked in pruned.masked])
+    kept = torch.cat([quantized.module.get_parameter(masked).flatten() != 0 for masked in pruned.masked])
+    assert 0.0 < float(kept_before.double().mean()) < 0.35
+    assert not (kept & ~kept_before).any()
     expected_NK = predict(quantized.module, dataset.test, dataset, batch_size=500)
     images = dataset.normalise(dataset.test.images).numpy()
     found_NK = torch.from_numpy(predict_onnx(open_session(export_onnx(quantized, dataset)), images, batch_size=500))
