@@ -216,11 +216,13 @@ def show(name: str, version: Version = "champion", store: Store = "") -> None:
 
 @models.command()
 def pull(name: str, directory: Path, version: Version = "champion", store: Store = "") -> None:
-    """Write a version to DIRECTORY, verified."""
+    """Write a version to DIRECTORY, verified; its weights are rebuilt from weights.kz."""
     with reported(), open_models(store) as opened:
         from pipelines.models import pull_model
 
-        print(f"{name} {pull_model(opened, name, directory, version).id} is in {directory}")
+        pulled = pull_model(opened, name, directory, version)
+        files = f"{len(pulled.fetched)} of {len(pulled.version.files)} files, {pulled.fetched_bytes:,} bytes"
+        print(f"{name} {pulled.version.id} is in {directory} (fetched {files})")
 
 
 @models.command()

@@ -85,8 +85,19 @@ def show_model(store: Store, name: str, version: str = CHAMPION) -> dict[str, An
     }
 
 
-def pull_model(store: Store, name: str, directory: Path, version: str = CHAMPION) -> Version:
-    """Write a version to ``directory``, verified, whole or not at all, and return it.
+@dataclasses.dataclass(frozen=True)
+class Pulled:
+    """A version that was pulled: which files came over the network, and their bytes."""
+
+    version: Version
+    fetched: tuple[str, ...]
+    fetched_bytes: int
+
+
+def pull_model(store: Store, name: str, directory: Path, version: str = CHAMPION) -> Pulled:
+    """Write a version to ``directory``, verified, whole or not at all.
+
+    Its weights.safetensors is rebuilt from weights.kz, and fetched only where the two differ.
 
     Args:
         store: where it is published.
@@ -101,8 +112,12 @@ def pull_model(store: Store, name: str, directory: Path, version: str = CHAMPION
     if directory.exists() and not (directory / RECORD).is_file() and (directory.is_file() or any(directory.iterdir())):
         raise ValueError(f"{directory} must be new, empty or an earlier pull, but it holds something else.")
     found = find_version(store, name, version)
-    store.download_directory(version_prefix(name, found.id), directory)
-    return found
+    from components.artifacts.model import WEIGHTS  # these need torch
+    from components.artifacts.packed import rebuild_weights
+
+    rebuild = {WEIGHTS: rebuild_weights}
+    fetched = store.download_directory(version_prefix(name, found.id), directory, rebuild=rebuild)
+    return Pulled(found, fetched, sum((directory / each).stat().st_size for each in fetched))
 
 
 def verify_models(store: Store, name: str = "", version: str = "") -> list[Verification]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from components.artifacts.files import new_directory
 from components.artifacts.model import Model, model_digest, save_model
+from components.artifacts.packed import pack_model
 from components.artifacts.report import PAGE, REPORT, evaluation_bytes, report_bytes
 from components.networks.build import NetworkSpec, build
 from components.report.document import build_report
@@ -47,8 +48,9 @@ def make_publishable(
     _, size, _ = summary["shape"]
     arguments = {"classes": len(summary["classes"]), "channels": summary["shape"][0], "image_size": size, "width": 0.1}
     spec = NetworkSpec("lenet300", arguments)
-    files = {"evaluation.json": evaluation_bytes(chosen), "model.onnx": b"graph", "weights.kz": b"code"}
-    save_model(directory / "chosen", Model(build(spec, seed=seed), spec), files)
+    model = Model(build(spec, seed=seed), spec)
+    files = {"evaluation.json": evaluation_bytes(chosen), "model.onnx": b"graph", "weights.kz": pack_model(model)}
+    save_model(directory / "chosen", model, files)
     report = build_report(
         [teacher, chosen],
         ["00" * 32, model_digest(directory / "chosen")],

@@ -6,13 +6,15 @@ JSON: ``description`` (any JSON object) and ``tensors``, a list of [name, dtype,
 All numbers are little-endian.
 """
 
+import dataclasses
 import hashlib
+import io
 import json
 import math
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
@@ -24,8 +26,11 @@ MAGIC = b"\x93kz\n"  # the high bit and the newline give away a transfer as text
 FORMAT_VERSION = 2
 LIMIT_BYTES = 2**30
 LARGEST_INDEX = 2**24
+CHUNK_BYTES = 2**20
 NUMBERS = struct.Struct("<4sHII")
 DIGEST_BYTES = 32
+
+Entry = tuple[str, str, list[int], str, int]  # of the index: name, dtype, shape, form, bytes
 
 # What indexes usually hold, the likeliest last: deflate then finds it without it being in the file.
 DICTIONARY = (
@@ -72,7 +77,7 @@ def encode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> byt
 
 
 def decode(content: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the description and the tensors of a kz file.
+    """Return the description and the tensors of a kz file, whose digest is checked before anything is decoded.
 
     Whatever ``content`` is, this ends, with memory for at most ``limit_bytes`` of tensors and a small
     multiple of the largest one.
@@ -80,35 +85,84 @@ def decode(content: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str,
     Raises:
         ArtifactError: the file is damaged, of another version, or asks for more than ``limit_bytes``.
     """
-    head = NUMBERS.size + DIGEST_BYTES
-    if len(content) < head or content[:4] != MAGIC:
-        raise ArtifactError(f"a kz file must start with {MAGIC!r} and {head} bytes, but got {content[:4]!r}.")
+    file = io.BytesIO(content)
+    head = _read_head(file)
+    head.digest.update(memoryview(content)[file.tell() :])
+    head.check()
+    file.seek(0)
+    description, tensors = read(file, limit_bytes=limit_bytes)
+    return description, dict(tensors)
+
+
+def read(file: BinaryIO, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, Any], Iterator[tuple[str, Tensor]]]:
+    """Return the description of a kz file and its tensors by name, each decoded when it is asked for.
+
+    Nothing is read ahead, so ``file`` may be a pipe or a socket, and no more than one tensor's content is in memory.
+    The digest covers the whole file: only an iteration that comes to its end tells that all of it is what was written.
+
+    Raises:
+        ArtifactError: as ``decode``; from the iteration too, at the end at the latest.
+    """
+    head = _read_head(file)
+    if head.index_bytes > LARGEST_INDEX or head.deflated_bytes > LARGEST_INDEX:
+        raise ArtifactError(f"a kz file's index must be within {LARGEST_INDEX} bytes, but got {head.index_bytes}.")
+    deflated = _take(file, head.deflated_bytes)
+    head.digest.update(deflated)
+    description, table = _read_index(inflate(deflated, head.index_bytes, DICTIONARY), limit_bytes)
+    return description, _read_tensors(file, head, table)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Head:
+    """What a kz file begins with; ``digest`` has seen the numbers and waits for all that follows."""
+
+    deflated_bytes: int
+    index_bytes: int
+    expected: bytes
+    digest: Any
+
+    def check(self) -> None:
+        if self.digest.digest() != self.expected:
+            raise ArtifactError("a kz file must match its sha256, but was damaged or cut off.")
+
+
+def _read_head(file: BinaryIO) -> _Head:
+    size = NUMBERS.size + DIGEST_BYTES
+    content = _take(file, size, whole=False)
+    if len(content) < size or content[:4] != MAGIC:
+        raise ArtifactError(f"a kz file must start with {MAGIC!r} and {size} bytes, but got {content[:4]!r}.")
     _, version, deflated_bytes, index_bytes = NUMBERS.unpack_from(content)
     if version != FORMAT_VERSION:
         raise ArtifactError(f"a kz file must have format version {FORMAT_VERSION}, but got {version}.")
-    digest = hashlib.sha256(content[: NUMBERS.size])
-    digest.update(memoryview(content)[head:])
-    if digest.digest() != content[NUMBERS.size : head]:
-        raise ArtifactError("a kz file must match its sha256, but was damaged or cut off.")
-    if deflated_bytes > len(content) - head or index_bytes > LARGEST_INDEX:
-        raise ArtifactError(f"a kz file's index must be within {LARGEST_INDEX} bytes, but got {index_bytes}.")
-    index = inflate(content[head : head + deflated_bytes], index_bytes, DICTIONARY)
-    description, table = _read_index(index, len(content) - head - deflated_bytes, limit_bytes)
-    tensors = {}
-    start = head + deflated_bytes
+    return _Head(deflated_bytes, index_bytes, content[NUMBERS.size :], hashlib.sha256(content[: NUMBERS.size]))
+
+
+def _take(file: BinaryIO, size: int, *, whole: bool = True) -> bytes:
+    """Read ``size`` bytes; memory grows with what is there, not with what is asked for."""
+    parts, left = [], size
+    while left and (part := file.read(min(left, CHUNK_BYTES))):
+        parts.append(part)
+        left -= len(part)
+    if left and whole:
+        raise ArtifactError(f"a kz file must go on for {left} more bytes, but is cut off.")
+    return b"".join(parts)
+
+
+def _read_tensors(file: BinaryIO, head: _Head, table: Sequence[Entry]) -> Iterator[tuple[str, Tensor]]:
     for name, dtype, shape, form, length in table:
+        content = _take(file, length)
+        head.digest.update(content)
         try:
-            tensors[name] = decode_tensor(form, content[start : start + length], dtype, tuple(shape))
+            tensor = decode_tensor(form, content, dtype, tuple(shape))
         except ArtifactError as error:
             raise ArtifactError(f"tensor {name!r} of a kz file does not decode: {error}") from None
-        start += length
-    return description, tensors
+        yield name, tensor
+    if file.read(1):
+        raise ArtifactError("a kz file must end with its last tensor, but does not.")
+    head.check()
 
 
-Entry = tuple[str, str, list[int], str, int]
-
-
-def _read_index(index: bytes, contents_bytes: int, limit_bytes: int) -> tuple[dict[str, Any], list[Entry]]:
+def _read_index(index: bytes, limit_bytes: int) -> tuple[dict[str, Any], list[Entry]]:
     """Parse and check the index before anything is allocated for a tensor."""
     try:
         parsed = json.loads(index)
@@ -125,13 +179,14 @@ def _read_index(index: bytes, contents_bytes: int, limit_bytes: int) -> tuple[di
         if not (isinstance(shape, list) and len(shape) <= 16 and all(map(_is_size, shape)) and _is_size(length)):
             raise ArtifactError(f"tensor {name!r} of a kz file must have a shape and a length, but got {shape!r}.")
         # A zero among the sizes makes any other one free, so they are counted as at least 1.
-        total += math.prod(max(size, 1) for size in shape) * DTYPES[dtype].itemsize
+        elements_bytes = math.prod(max(size, 1) for size in shape) * DTYPES[dtype].itemsize
+        total += elements_bytes
+        if length > elements_bytes:  # the form `raw` takes no more
+            raise ArtifactError(f"tensor {name!r} of a kz file must take {elements_bytes} bytes at most, not {length}.")
     if total > limit_bytes:
         raise ArtifactError(f"a kz file's tensors must come to at most {limit_bytes} bytes, but come to {total}.")
     if len({entry[0] for entry in entries}) != len(entries):
         raise ArtifactError("a kz file's tensors must have different names, but some share one.")
-    if sum(entry[4] for entry in entries) != contents_bytes:
-        raise ArtifactError("a kz file must end with its last tensor, but does not.")
     return description, entries
 
 

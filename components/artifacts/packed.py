@@ -1,12 +1,16 @@
 """A whole model as weights.kz: the codec's tensors and what model.json says of the structure."""
 
 import dataclasses
+from pathlib import Path
 
 from components.artifacts import codec
 from components.artifacts.files import ArtifactError
-from components.artifacts.model import Model, decode, describe, encode_state
+from components.artifacts.model import WEIGHTS, Model, decode, describe, encode_state
 from components.artifacts.structure import find_edits
+from components.artifacts.tensors import write_tensors
 from components.networks.build import build
+
+KZ = "weights.kz"
 
 
 def pack_model(model: Model) -> bytes:
@@ -30,3 +34,16 @@ def unpack_model(content: bytes, *, limit_bytes: int = codec.LIMIT_BYTES) -> Mod
         return decode(description, tensors)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ArtifactError(f"the kz file does not describe a model: {error}") from error
+
+
+def rebuild_weights(directory: Path) -> None:
+    """Write the weights of the Model artifact in ``directory`` as its kz file has them.
+
+    Raises:
+        ArtifactError: the kz file is missing, damaged or of another version.
+    """
+    try:
+        with (directory / KZ).open("rb") as file:
+            write_tensors(directory / WEIGHTS, dict(codec.read(file)[1]))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{directory} must hold {KZ}, but does not.") from error

@@ -9,12 +9,12 @@ import contextlib
 import datetime
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.artifacts.files import json_bytes, new_directory, sha256
+from components.artifacts.files import ArtifactError, json_bytes, new_directory, sha256
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -160,8 +160,19 @@ class Store(abc.ABC):
             raise DamagedError(f"{self.address(key)} must have format_version {FORMAT_VERSION}, but got {found}.")
         return dict(content)
 
-    def download_directory(self, prefix: str, directory: Path) -> None:
+    def download_directory(
+        self, prefix: str, directory: Path, *, rebuild: Mapping[str, Callable[[Path], None]] | None = None
+    ) -> tuple[str, ...]:
         """Write the directory under ``prefix`` to ``directory``, verified, whole or not at all.
+
+        Args:
+            prefix: where.
+            directory: replaced if it is there.
+            rebuild: by name, functions that write a file into a directory of all the other ones. Such a file is
+                fetched only where what they write is not what was stored, or they raise ArtifactError.
+
+        Returns:
+            The names of the files that were fetched.
 
         Raises:
             NotFoundError: there is no complete directory, or a file of it is missing.
@@ -171,11 +182,23 @@ class Store(abc.ABC):
         """
         manifest = self.manifest(prefix)
         with new_directory(directory) as scratch:
-            for name, expected in manifest["files"].items():
-                check_key(name)
-                self.download_file(f"{prefix}/{name}", scratch / name)
-                if (found := sha256(scratch / name)) != expected:
-                    raise damaged(self.address(f"{prefix}/{name}"), expected, found)
+            digests: dict[str, str] = manifest["files"]
+            fetched = [name for name in digests if name not in (rebuild or {})]
+            self._fetch_files(prefix, scratch, {name: digests[name] for name in fetched})
+            for name in digests.keys() - set(fetched):
+                with contextlib.suppress(ArtifactError):
+                    (rebuild or {})[name](scratch)
+                if not (scratch / name).exists() or sha256(scratch / name) != digests[name]:
+                    self._fetch_files(prefix, scratch, {name: digests[name]})
+                    fetched.append(name)
+        return tuple(fetched)
+
+    def _fetch_files(self, prefix: str, directory: Path, digests: Mapping[str, str]) -> None:
+        for name, expected in digests.items():
+            check_key(name)
+            self.download_file(f"{prefix}/{name}", directory / name)
+            if (found := sha256(directory / name)) != expected:
+                raise damaged(self.address(f"{prefix}/{name}"), expected, found)
 
     def _clear(self, prefix: str, digests: Mapping[str, str]) -> None:
         """Remove the directory under ``prefix`` unless it is this one; the manifest goes first."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from components.artifacts.dataset import SPLITS, Dataset, load_dataset
 from components.artifacts.model import WEIGHTS, Model, load_model, save_model
-from components.artifacts.packed import pack_model
+from components.artifacts.packed import KZ, pack_model
 from components.artifacts.report import EVALUATION, FORMAT_VERSION, evaluation_bytes
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.forms import ONNX, Form, choose_arithmetic, export_forms, teacher_form
@@ -27,7 +27,6 @@ from components.measuring.memory import peak_memory_bytes
 from components.measuring.robustness import measure_robustness
 from components.measuring.size import count_nonzero, count_parameters, fp32_bytes, layer_table
 
-KZ = "weights.kz"
 PROGRAM = "program.pt2"
 
 

@@ -1,9 +1,12 @@
 """The kz codec: lossless for every dtype and shape, and no input makes it crash, hang or allocate without bound."""
 
 import hashlib
+import io
 import json
+import os
 import resource
 import struct
+import threading
 import zlib
 from typing import Any
 
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import entropy
 from torch import Tensor
 
-from components.artifacts.codec import DICTIONARY, FORMAT_VERSION, MAGIC, NUMBERS, decode, encode
+from components.artifacts.codec import DICTIONARY, FORMAT_VERSION, MAGIC, NUMBERS, decode, encode, read
 from components.artifacts.codec_bytes import decode_numbers, encode_numbers
 from components.artifacts.codec_integers import decode_integers, encode_integers
 from components.artifacts.codec_layout import MOST_BLOCKS, Layout, encode_header, read_header
@@ -194,6 +197,50 @@ def test_a_file_with_any_byte_changed_is_refused(small_file: bytes) -> None:
 def test_bytes_after_the_end_are_refused(small_file: bytes) -> None:
     with pytest.raises(ArtifactError):
         decode(small_file + b"\0")
+
+
+def test_a_stream_is_read_no_further_than_the_tensor_asked_for(small_file: bytes) -> None:
+    file = io.BytesIO(small_file)
+    description, tensors = read(file)
+    places = [file.tell()]
+    for _ in range(4):
+        next(tensors)
+        places.append(file.tell())
+    assert description == {"network": {"name": "lenet5"}}
+    assert places == sorted(set(places)) and places[-1] == len(small_file)
+    with pytest.raises(StopIteration):
+        next(tensors)
+
+
+def test_a_pipe_gives_what_the_file_does(small_file: bytes) -> None:
+    entrance, exit_ = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(exit_, "wb", buffering=0) as pipe:
+            for start in range(0, len(small_file), 7):
+                pipe.write(small_file[start : start + 7])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(entrance, "rb", buffering=0) as pipe:
+        found = dict(read(pipe)[1])
+    writer.join()
+    expected = decode(small_file)[1]
+    assert list(found) == list(expected)
+    assert all(same_bits(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_stream_that_was_cut_or_changed_does_not_come_to_its_end(small_file: bytes) -> None:
+    for length in range(len(small_file)):
+        with pytest.raises(ArtifactError):
+            dict(read(io.BytesIO(small_file[:length]))[1])
+    for place in range(len(small_file)):
+        damaged = bytearray(small_file)
+        damaged[place] ^= 0x01
+        with pytest.raises(ArtifactError):
+            dict(read(io.BytesIO(bytes(damaged)))[1])
+    with pytest.raises(ArtifactError, match="end with its last tensor"):
+        dict(read(io.BytesIO(small_file + b"\0"))[1])
 
 
 def renewed(content: bytes) -> bytes:

@@ -9,6 +9,7 @@ from components.artifacts.files import file_digests
 from components.artifacts.store import DamagedError
 from components.publish.config import PublishConfig
 from components.publish.stage import run
+from components.publish.versions import version_id
 from pipelines.models import find_version, list_models, pull_model, show_model, verify_models
 from tests.publish_makers import make_publishable
 
@@ -45,16 +46,34 @@ def test_shows_what_a_version_is(store: LocalStore) -> None:
 
 
 def test_pulls_a_version_as_it_was_published(store: LocalStore, tmp_path: Path) -> None:
-    version = pull_model(store, "digits", tmp_path / "out")
-    assert file_digests(tmp_path / "out") == version.files
+    pulled = pull_model(store, "digits", tmp_path / "out")
+    assert file_digests(tmp_path / "out") == pulled.version.files
+    assert set(pulled.version.files) - set(pulled.fetched) == {"weights.safetensors"}
+    fetched_bytes = sum((tmp_path / "out" / name).stat().st_size for name in pulled.fetched)
+    assert pulled.fetched_bytes == fetched_bytes
     first = find_version(store, "digits", list_models(store)[0].version.id)
-    assert pull_model(store, "digits", tmp_path / "out", first.id).id == first.id
+    assert pull_model(store, "digits", tmp_path / "out", first.id).version.id == first.id
     assert file_digests(tmp_path / "out") == first.files
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "work").write_text("hours of it")
     with pytest.raises(ValueError, match="must be new, empty or an earlier pull"):
         pull_model(store, "digits", tmp_path / "mine")
     assert (tmp_path / "mine" / "work").exists()
+
+
+@pytest.mark.parametrize("kz", [b"\x93kz\n of another version", None])
+def test_fetches_the_weights_where_the_kz_file_does_not_give_them(
+    store: LocalStore, tmp_path: Path, kz: bytes | None
+) -> None:
+    pull_model(store, "digits", tmp_path / "other")
+    (tmp_path / "other" / "weights.kz").unlink()
+    if kz is not None:
+        (tmp_path / "other" / "weights.kz").write_bytes(kz)
+    prefix = f"models/digits/{version_id(file_digests(tmp_path / 'other'))}"
+    store.upload_directory(prefix, tmp_path / "other")
+    pulled = pull_model(store, "digits", tmp_path / "out", prefix.rpartition("/")[2])
+    assert file_digests(tmp_path / "out") == pulled.version.files
+    assert "weights.safetensors" in pulled.fetched
 
 
 def test_verify_finds_the_damaged_file(store: LocalStore, tmp_path: Path) -> None:
