@@ -64,7 +64,7 @@ def make_compress(bound: Values | None = None, resources: Resources | None = Non
         train_learning_rate: float = 0.05,
         train_augment: str = "none",
         prune_method: str = "l1",
-        prune_sparsity: float = 0.65,
+        prune_sparsity: float = 0.75,
         prune_epochs: int = 4,
         prune_learning_rate: float = 0.05,
         sparsify_sparsity: float = 0.95,

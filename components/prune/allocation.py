@@ -121,8 +121,9 @@ def choose_counts(groups: Sequence[Group], cost: Cost, budget: float, *, scope: 
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if cost(counts_at(middle)) <= budget else (middle, high)
-    restored = _restore(groups, counts_at(high), counts_at(low), cost, budget)
-    return _fill(groups, restored, cost, budget, round_to)
+    counts = counts_at(high)
+    most = {group.name: min(counts[group.name] + group.multiple(round_to), group.channels) for group in groups}
+    return _fill(groups, _restore(groups, counts, counts_at(low), cost, budget), most, cost, budget, round_to)
 
 
 def _relative(group: Group) -> Tensor:
@@ -152,16 +153,27 @@ def _restore(
     return counts
 
 
-def _fill(groups: Sequence[Group], counts: dict[str, int], cost: Cost, budget: float, round_to: int) -> dict[str, int]:
-    """Give back one multiple after another while any fits, the one that is worth most for what it costs first."""
+def _fill(
+    groups: Sequence[Group],
+    counts: dict[str, int],
+    most: Mapping[str, int],
+    cost: Cost,
+    budget: float,
+    round_to: int,
+) -> dict[str, int]:
+    """Give back what rounding took, up to ``most``; the multiple that is worth most for what it costs first.
+
+    Without ``most``, what is left would all go to the groups that cost least, whatever else they weigh: with a budget
+    of MACs to the linear layers, which hold most of the bytes.
+    """
     worth = {group.name: _relative(group).sort(descending=True).values.cumsum(0).tolist() for group in groups}
     while True:
         spent, best, chosen = cost(counts), 0.0, counts
         for group in groups:
             now, multiple = counts[group.name], group.multiple(round_to)
-            if group.sparsity is not None or now == group.channels:
-                continue
             more = min(now - now % multiple + multiple, group.channels)
+            if group.sparsity is not None or now == group.channels or more > most[group.name]:
+                continue
             attempt = counts | {group.name: more}
             added = cost(attempt) - spent
             gain = (worth[group.name][more - 1] - worth[group.name][now - 1]) / max(added, 1e-9)

@@ -28,7 +28,7 @@ def prune(
     compile: bool = False,
     seed: int = 0,
     method: str = "l1",
-    sparsity: float = 0.65,
+    sparsity: float = 0.75,
     target: str = "macs",
     scope: str = "auto",
     pruning_schedule: str = "cubic",

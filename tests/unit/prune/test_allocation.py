@@ -76,6 +76,15 @@ def test_meets_the_budget_and_wastes_no_multiple(scope, fraction):
         assert counts[group.name] == group.channels or cost(counts | {group.name: counts[group.name] + 8}) > budget
 
 
+def test_what_rounding_leaves_of_the_budget_does_not_all_go_to_the_cheapest_group():
+    groups = [Group(name, 64, (), torch.ones(64)) for name in ("dear", "cheap")]
+    # Half of each would cost 3200 + 32; 24 dear ones leave 32 * 100 - 2400 = 800, which would pay for all cheap ones.
+    counts = choose_counts(
+        groups, lambda counts: 100 * counts["dear"] + counts["cheap"], 3200, scope="layer", round_to=8
+    )
+    assert counts == {"dear": 24, "cheap": 32}
+
+
 def test_the_same_fraction_of_each_layer_when_nothing_is_rounded():
     layers, groups = chain((100, 200, 300))
     counts = choose_counts(groups, lambda counts: sum(counts.values()), 300, scope="layer", round_to=1)
