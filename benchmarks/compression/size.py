@@ -1,7 +1,8 @@
 """The bytes of a whole model at a bound on what it may lose.
 
-Ours is one step from the teacher: rate-distortion optimised quantization with training, the bound on the validation
-split. The peers prune by magnitude along a cubic schedule (torch.nn.utils.prune), training for as many epochs with the
+Ours is one step from the teacher: rate-distortion optimised quantization with training. What it may lose is asked of
+the test split, so the stage is given a stricter bound, ``MARGIN`` of it: of many networks it keeps the smallest that
+the validation split lets through, and that one was lucky there. The peers prune by magnitude along a cubic schedule (torch.nn.utils.prune), training for as many epochs with the
 teacher's logits, and then code that network: Deep Compression by k-means, relative indices and Huffman codes, NNCodec
 by its own uniform grid. Reported are the bytes of everything (biases, scales, tables, for ours also the description and
 the digest), the ratio to dense float32, and the accuracy on the test split.
@@ -24,7 +25,8 @@ from components.quantize import codebook
 from components.quantize.config import QuantizeConfig
 from components.quantize.stage import run as quantize
 
-BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions of the validation split
+BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions that may be lost
+MARGIN = 0.5
 EPOCHS = {"lenet5": 12, "lenet300": 24, "resnet8": 15}  # of ours' first round
 ROUNDS = 3  # each later one has a third of them
 PEER_SPARSITY = {"lenet5": 0.97, "lenet300": 0.95, "resnet8": 0.7}
@@ -44,7 +46,7 @@ def ours(network: str, setting: Setting) -> dict[str, float]:
     config = QuantizeConfig(
         method="rate_distortion",
         fine_tune=True,
-        max_accuracy_drop=BOUNDS[network],
+        max_accuracy_drop=MARGIN * BOUNDS[network],
         epochs=setting.epochs(EPOCHS[network]),
         rounds=ROUNDS,
         learning_rate=RATE,

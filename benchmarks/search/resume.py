@@ -2,7 +2,8 @@
 
 Every trial is the trial stage itself, with its checkpoints in a store. Without resuming each trial has a store of its
 own, so that it finds no checkpoint. Both runs propose the same configurations as long as their losses are equal, and
-equal losses to the last digit are checked: the saving is for the same result.
+equal losses to the last digit are checked: the saving is for the same result. A configuration whose loss diverges is a
+failed trial in both.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from components.search.history import History, Status, Trial
 from components.search.ledger import identity
 from components.search.space import Parameter, SearchSpace
 from components.search.suggesters import SUGGESTERS
+from components.training.run import NonFiniteLossError
 from components.trial.config import TrialConfig
 from components.trial.stage import run as trial
 
@@ -78,12 +80,14 @@ def _search(dataset_dir: Path, store: Path, resumes: bool) -> list[dict[str, Any
             **values,
         )
         output, start = io.StringIO(), time.perf_counter()
-        with contextlib.redirect_stdout(output):
+        score = None
+        with contextlib.redirect_stdout(output), contextlib.suppress(NonFiniteLossError):
             score = trial(config)["validation_accuracy"]
         wall_s = time.perf_counter() - start
         epochs = len(EPOCH.findall(output.getvalue()))
         entries.append({"bracket": named.bracket, "score": score, "epochs": epochs, "wall_s": wall_s})
-        trials.append(Trial(proposal.name, proposal.assignments, Status.SUCCEEDED, score))
+        status = Status.SUCCEEDED if score is not None else Status.FAILED
+        trials.append(Trial(proposal.name, proposal.assignments, status, score))
     return entries
 
 
