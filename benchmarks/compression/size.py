@@ -1,11 +1,12 @@
 """The bytes of a whole model at a bound on what it may lose.
 
 Ours is one step from the teacher: rate-distortion optimised quantization with training. What it may lose is asked of
-the test split, so the stage is given a stricter bound, ``MARGIN`` of it: of many networks it keeps the smallest that
-the validation split lets through, and that one was lucky there. The peers prune by magnitude along a cubic schedule (torch.nn.utils.prune), training for as many epochs with the
-teacher's logits, and then code that network: Deep Compression by k-means, relative indices and Huffman codes, NNCodec
-by its own uniform grid. Reported are the bytes of everything (biases, scales, tables, for ours also the description and
-the digest), the ratio to dense float32, and the accuracy on the test split.
+the test split, so the stage is given a stricter bound on the validation split, ``MARGIN`` of it: of many networks it
+keeps the smallest that the split lets through, and that one was lucky there. The peers prune by magnitude along a
+cubic schedule (torch.nn.utils.prune), training for as many epochs with the teacher's logits, and then code that
+network: Deep Compression by k-means, relative indices and Huffman codes, NNCodec by its own uniform grid. Reported are
+the bytes of everything (biases, scales, tables, for ours also the description and the digest), the ratio to dense
+float32, and the accuracy on the test split.
 """
 
 import copy
