@@ -123,7 +123,8 @@ def choose_counts(groups: Sequence[Group], cost: Cost, budget: float, *, scope: 
         low, high = (low, middle) if cost(counts_at(middle)) <= budget else (middle, high)
     counts = counts_at(high)
     most = {group.name: min(counts[group.name] + group.multiple(round_to), group.channels) for group in groups}
-    return _fill(groups, _restore(groups, counts, counts_at(low), cost, budget), most, cost, budget, round_to)
+    restored = _restore(groups, counts, counts_at(low), cost, budget)
+    return _fill(groups, restored, cost, most=most, budget=budget, round_to=round_to)
 
 
 def _relative(group: Group) -> Tensor:
@@ -156,8 +157,9 @@ def _restore(
 def _fill(
     groups: Sequence[Group],
     counts: dict[str, int],
-    most: Mapping[str, int],
     cost: Cost,
+    *,
+    most: Mapping[str, int],
     budget: float,
     round_to: int,
 ) -> dict[str, int]:
