@@ -180,14 +180,14 @@ class Store(abc.ABC):
             StoreError: the store cannot be reached.
             OSError: the disk of ``directory`` is full or not writable.
         """
-        manifest = self.manifest(prefix)
+        digests: dict[str, str] = self.manifest(prefix)["files"]
+        rebuilt = {name: write for name, write in (rebuild or {}).items() if name in digests}
         with new_directory(directory) as scratch:
-            digests: dict[str, str] = manifest["files"]
-            fetched = [name for name in digests if name not in (rebuild or {})]
+            fetched = [name for name in digests if name not in rebuilt]
             self._fetch_files(prefix, scratch, {name: digests[name] for name in fetched})
-            for name in digests.keys() - set(fetched):
+            for name, write in rebuilt.items():
                 with contextlib.suppress(ArtifactError):
-                    (rebuild or {})[name](scratch)
+                    write(scratch)
                 if not (scratch / name).exists() or sha256(scratch / name) != digests[name]:
                     self._fetch_files(prefix, scratch, {name: digests[name]})
                     fetched.append(name)
