@@ -18,6 +18,7 @@ def distill(
     max_epochs: int = 0,
     batch_size: int = 128,
     learning_rate: float = 0.05,
+    optimizer: str = "sgd",
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     schedule: str = "cosine",
@@ -54,6 +55,7 @@ def distill(
         max_epochs: epochs that the schedule spans, for trials that stop early; 0 means epochs.
         batch_size: images per step.
         learning_rate: peak learning rate.
+        optimizer: sgd or muon.
         momentum: momentum of SGD (Nesterov when above 0).
         weight_decay: L2 penalty on weights (not on biases and norms).
         schedule: learning rate over the epochs.
@@ -92,6 +94,7 @@ def distill(
         max_epochs=max_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
         momentum=momentum,
         weight_decay=weight_decay,
         schedule=schedule,

@@ -16,6 +16,7 @@ def prune(
     max_epochs: int = 0,
     batch_size: int = 64,
     learning_rate: float = 0.05,
+    optimizer: str = "auto",
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     schedule: str = "cosine",
@@ -61,6 +62,7 @@ def prune(
         max_epochs: epochs that the schedule spans, for trials that stop early; 0 means epochs.
         batch_size: images per step of fine-tuning.
         learning_rate: peak learning rate of fine-tuning.
+        optimizer: sgd or muon, or auto: muon where channels leave.
         momentum: momentum of SGD (Nesterov when above 0).
         weight_decay: L2 penalty on weights (not on biases and norms).
         schedule: learning rate over the epochs.
@@ -113,6 +115,7 @@ def prune(
         max_epochs=max_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
         momentum=momentum,
         weight_decay=weight_decay,
         schedule=schedule,

@@ -93,6 +93,7 @@ class Request:
         """
         config = dataclasses.replace(
             self.config,
+            optimizer=self.config.training_optimizer,
             epochs=epochs,
             max_epochs=horizon or epochs,
             seed=(self.config.seed + zlib.crc32(phase.encode())) % 2**31,

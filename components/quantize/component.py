@@ -16,6 +16,7 @@ def quantize(
     max_epochs: int = 0,
     batch_size: int = 128,
     learning_rate: float = 0.01,
+    optimizer: str = "sgd",
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     schedule: str = "cosine",
@@ -56,6 +57,7 @@ def quantize(
             longest.
         batch_size: images per step of training, and calibration images at a time.
         learning_rate: peak learning rate of that training.
+        optimizer: sgd or muon.
         momentum: momentum of SGD (Nesterov when above 0).
         weight_decay: L2 penalty on weights (not on biases and norms).
         schedule: learning rate over the epochs.
@@ -102,6 +104,7 @@ def quantize(
         max_epochs=max_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
         momentum=momentum,
         weight_decay=weight_decay,
         schedule=schedule,

@@ -19,6 +19,7 @@ from components.training.augment import augment
 from components.training.checkpoint import State
 from components.training.device import choose_device, choose_memory_format, choose_precision, place
 from components.training.masking import Masking
+from components.training.muon import Muon
 from components.training.objective import Objective
 from components.training.schedules import learning_rate
 from components.training.settings import TrainingConfig
@@ -238,12 +239,15 @@ class Run:
 
 
 def _optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [weight for weight in parameters if weight.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [weight for weight in parameters if weight.ndim <= 1], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "muon":
+        return Muon(groups, learning_rate=config.learning_rate, momentum=config.momentum)
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,

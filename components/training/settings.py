@@ -7,6 +7,7 @@ from components.config import Config, option
 SCHEDULES = ("constant", "multistep", "cosine", "one_cycle")
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 DEVICES = ("auto", "cpu", "cuda")
+OPTIMIZERS = ("sgd", "muon")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -22,6 +23,11 @@ class TrainingConfig(Config):
     )
     batch_size: int = option(128, "images per step", interval="[1, 65536]")
     learning_rate: float = option(0.05, "peak learning rate", interval="(0, 100]")
+    optimizer: str = option(
+        "sgd",
+        "muon orthogonalises the steps of convolutions and learns more per epoch; other weights keep sgd",
+        choices=OPTIMIZERS,
+    )
     momentum: float = option(0.9, "momentum of SGD (Nesterov when above 0)", interval="[0, 1)")
     weight_decay: float = option(5e-4, "L2 penalty on weights (not on biases and norms)", interval="[0, 1]")
     schedule: str = option("cosine", "learning rate over the epochs", choices=SCHEDULES)

@@ -17,7 +17,7 @@ from components.training import loop, run
 from components.training.checkpoint import Checkpoint, open_checkpoint
 from components.training.loop import fit
 from components.training.run import NonFiniteLossError
-from components.training.settings import TrainingConfig
+from components.training.settings import OPTIMIZERS, TrainingConfig
 from tests.unit.training.toy import toy_dataset
 
 CONFIG = TrainingConfig(epochs=4, batch_size=32, learning_rate=0.02, augment="crop_flip", averaging=0.9, device="cpu")
@@ -104,9 +104,11 @@ def test_resumes_bit_for_bit_after_a_stop_between_epochs(checkpoint, stop_at):
     assert same_weights(straight, resumed)
 
 
-def test_resumes_bit_for_bit_within_an_epoch(checkpoint, monkeypatch):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resumes_bit_for_bit_within_an_epoch(checkpoint, monkeypatch, optimizer):
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
     straight = network()
-    curve = fit(straight, toy_dataset(), CONFIG)
+    curve = fit(straight, toy_dataset(), config)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     steps = 0
     train_step = run.Run._train_step
@@ -120,10 +122,10 @@ def test_resumes_bit_for_bit_within_an_epoch(checkpoint, monkeypatch):
 
     monkeypatch.setattr(run.Run, "_train_step", stop_at_ninth)
     with pytest.raises(StopError):
-        fit(network(), toy_dataset(), CONFIG, checkpoint=checkpoint)
+        fit(network(), toy_dataset(), config, checkpoint=checkpoint)
     assert checkpoint.load(epochs=4).position["step"] == 2
     resumed = network()
-    assert fit(resumed, toy_dataset(), CONFIG, checkpoint=checkpoint) == curve
+    assert fit(resumed, toy_dataset(), config, checkpoint=checkpoint) == curve
     assert same_weights(straight, resumed)
 
 
@@ -190,7 +192,7 @@ def test_sigterm_saves_and_exits_143_and_the_next_run_ends_the_same(tmp_path):
         from components.artifacts.store import open_store
         from components.training.checkpoint import Checkpoint
         from components.training.loop import fit
-        from components.training.settings import TrainingConfig
+        from components.training.settings import OPTIMIZERS, TrainingConfig
         from tests.unit.training.test_loop import network
         from tests.unit.training.toy import toy_dataset
         module = network()
