@@ -29,12 +29,12 @@ from components.quantize.stage import run as quantize
 BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions that may be lost
 MARGIN = 0.5
 EPOCHS = {"lenet5": 12, "lenet300": 24, "resnet8": 15}  # of ours' first round
-ROUNDS = 3  # each later one has a third of them
+ROUNDS = 4  # each has a third of them once one has held
 PEER_SPARSITY = {"lenet5": 0.97, "lenet300": 0.95, "resnet8": 0.7}
 PEER_BITS = 4
 PEER_QP = -20
 PRUNED: dict[tuple[str, int], Model] = {}
-BATCH, TEMPERATURE, ALPHA, RATE = 128, 2.0, 0.5, 0.03
+BATCH, TEMPERATURE, ALPHA, RATE = 128, 2.0, 0.5, 0.06
 
 
 def total_epochs(network: str) -> int:

@@ -88,7 +88,7 @@ def quantize(
         budget_bytes: mixed: most bytes that weights and scales take; 0 means as many as `bits` for every layer.
         max_accuracy_drop: rate_distortion: fraction of the validation split that may be lost against the teacher, or
             else the model.
-        rounds: rate_distortion with fine_tune: trainings on ever coarser grids; the first has `epochs`, others a third.
+        rounds: rate_distortion with fine_tune: trainings; `epochs` each until one holds the bound, then a third.
         sensitivity: also measure what each layer alone loses at fewer bits, for the report.
         fine_tune: train on after the weights are on their grids, staying on them.
         temperature: softens the logits when a teacher joins the training.

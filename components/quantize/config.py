@@ -69,7 +69,7 @@ class QuantizeConfig(TrainingConfig):
     )
     rounds: int = option(
         4,
-        "rate_distortion with fine_tune: trainings on ever coarser grids; the first has `epochs`, others a third",
+        "rate_distortion with fine_tune: trainings in all; `epochs` each until one holds the bound, then a third",
         interval="[1, 1000]",
     )
     sensitivity: bool = option(False, "also measure what each layer alone loses at fewer bits, for the report")

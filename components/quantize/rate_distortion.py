@@ -34,7 +34,7 @@ FIRST_FACTOR = (
 )
 FIRST_SHARE = 0.1  # of their step that they start from
 GROWTH = 1.25  # how much coarser the next grids are while the bound holds, or finer until it does
-LATER_EPOCHS = 3  # what a later round's epochs are the first one's divided by
+LATER_EPOCHS = 3  # what the epochs of a round that goes on are those of a whole one divided by
 BIAS_FINENESS = 4.0  # how much finer the trained grid of a bias is than that of a weight
 
 
@@ -53,8 +53,9 @@ def apply(model: Model, request: Request) -> Model:
 
     The bound is ``max_accuracy_drop`` below the teacher's validation accuracy, or the model's own without a teacher.
     Without ``fine_tune`` the factor is bisected. With it, a training of ``epochs`` brings all weights to grids of one
-    step, which grow coarser on the way, and ``rounds`` - 1 shorter ones go on from there: on coarser grids while the
-    bound holds, on finer ones until it does, then between the two.
+    step, which grow coarser on the way; where the bound breaks, the next starts anew for finer ones. Once it holds,
+    shorter trainings go on from the coarsest grids that hold: to coarser ones, or, where those break, between the two.
+    There are ``rounds`` trainings in all.
 
     Raises:
         ValueError: the model is quantized already, or no grid holds the bound.
@@ -108,17 +109,18 @@ def _bisect(model: Model, request: Request, steps: dict[str, float], rate_weight
 
 
 def _train(model: Model, request: Request, steps: dict[str, float], lowest: float) -> list[Trial]:
-    """Return the trained quantizations that hold the bound; each goes on from the coarsest before that did."""
+    """Return the trained quantizations that hold the bound; each goes on from the one before it."""
     module = copy.deepcopy(model.module)
     install(module, steps, TRAINED_RATE_WEIGHT)
     masks = {behind_grid(name): mask for name, mask in model.masks().items()}
     held: list[Trial] = []
-    factor, before, broken = FIRST_FACTOR, FIRST_FACTOR * FIRST_SHARE, math.inf
+    factor, before, broken = FIRST_FACTOR, 0.0, math.inf
     for number in range(1, request.config.rounds + 1):
         tried = copy.deepcopy(module)
         _coarsen(tried, factor, steps)
-        objective = RateObjective(request.loss, grids(tried).values(), min(1.0, before / factor))
-        epochs = max(1, request.config.epochs // LATER_EPOCHS) if number > 1 else 0
+        share = before / factor if held else FIRST_SHARE
+        objective = RateObjective(request.loss, grids(tried).values(), share)
+        epochs = max(1, request.config.epochs // LATER_EPOCHS) if held else 0
         request.train(tried, f"rate-{number}", epochs=epochs, loss=objective, masks=masks)
         _coarsen(tried, factor, steps)
         trial = _trial(factor, model, tried, request, choices=1)
@@ -132,9 +134,8 @@ def _train(model: Model, request: Request, steps: dict[str, float], lowest: floa
             module, before = tried, factor
             factor = factor * GROWTH if math.isinf(broken) else math.sqrt(factor * broken)
         else:
+            # Where none has held yet, the next starts anew: what was lost on coarse grids does not come back on finer.
             broken = factor
-            # Where none has held yet, what was learnt is kept all the same.
-            module, before = (module, before) if held else (tried, factor)
             factor = math.sqrt(held[-1].factor * broken) if held else factor / GROWTH
     return held
 

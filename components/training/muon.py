@@ -1,7 +1,7 @@
-"""Muon: momentum that is orthogonalised, so that all directions of a convolution's weight learn at the same pace.
+"""Muon: momentum that is orthogonalised, so that all directions of a weight learn at the same pace.
 
-Where epochs are few, as after channels have left, it goes further in each of them than SGD. Shapes: weight
-[O, I, H, W] is a matrix of R = O rows and C = I * H * W columns.
+Where epochs are few, as after channels have left, it goes further in each of them than SGD. Shapes: weight [O, I, ...]
+is a matrix of R = O rows and C columns.
 """
 
 import math
@@ -15,15 +15,15 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 TINY = 1e-7
+LONGEST_SIDE = 128  # the time goes with the square of a matrix's shorter side; beyond this it would outweigh the rest
 
 
 class Muon(torch.optim.SGD):
-    """SGD with Nesterov momentum, its direction orthogonalised for weights of convolutions.
+    """SGD with Nesterov momentum, its direction orthogonalised for weights whose shorter side is up to LONGEST_SIDE.
 
     Source: Jordan et al. 2024 (Muon), with its scale sqrt(max(1, R / C)) and decoupled weight decay, as
-    torch.optim.Muon. Deviations: it takes convolutions, which torch's refuses, and leaves linear layers to SGD, as
-    their matrices would take most of the time; arithmetic is float32, since these are small; a checkpoint finds the
-    momentum of every parameter where SGD leaves it.
+    torch.optim.Muon. Deviations: it takes convolutions, which torch's refuses, and leaves large matrices to SGD;
+    arithmetic is float32, since the others are small; a checkpoint finds the momentum where SGD leaves it.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, learning_rate: float, momentum: float) -> None:
@@ -39,7 +39,7 @@ class Muon(torch.optim.SGD):
             (group, weight)
             for group in self.param_groups
             for weight in group["params"]
-            if weight.ndim > 2 and weight.grad is not None
+            if weight.grad is not None and weight.ndim > 1 and min(len(weight), weight[0].numel()) <= LONGEST_SIDE
         ]
         gradients = [weight.grad for _, weight in weights]
         for _, weight in weights:

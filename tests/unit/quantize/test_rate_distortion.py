@@ -7,7 +7,7 @@ from torch import nn
 from components.artifacts.model import load_model, save_model
 from components.artifacts.packed import pack_model, unpack_model
 from components.measuring.accuracy import accuracy, predict
-from components.quantize import weight_only
+from components.quantize import rate_distortion, weight_only
 from components.quantize.config import QuantizeConfig
 from components.quantize.curvature import unit_steps
 from components.quantize.rate_distortion import apply, grids, install
@@ -68,6 +68,45 @@ def test_training_makes_it_smaller_at_the_same_bound(dataset, lenet):
     assert len(pack_model(trained)) < len(pack_model(plain))
     assert len(asked.curve) == 30 + 10
     assert not any(nn.utils.parametrize.is_parametrized(module) for module in trained.module.modules())
+
+
+@pytest.mark.parametrize(
+    ("coarsest", "factors", "epochs"),
+    [
+        (9.0, [2.5, 3.125, 3.906, 4.883], [6, 2, 2, 2]),  # all hold
+        (2.1, [2.5, 2.0, 2.236, 2.115], [6, 6, 2, 2]),
+        (2.9, [2.5, 3.125, 2.795, 2.955], [6, 2, 2, 2]),
+        (1.0, [2.5, 2.0, 1.6, 1.28], [6, 6, 6, 6]),  # none holds
+    ],
+)
+def test_rounds_start_anew_until_one_holds_then_close_in(dataset, lenet, monkeypatch, coarsest, factors, epochs):
+    rounds, starts = [], []
+
+    def train(self, module, phase, *, epochs=0, **others):
+        starts.append(module.get_parameter("fc2.parametrizations.weight.original").detach().clone())
+        rounds.append(epochs or self.config.epochs)
+        with torch.no_grad():
+            module.get_parameter("fc2.parametrizations.weight.original").add_(1.0)
+
+    def judge(factor, model, module, request, *, choices):
+        tried.append(round(factor, 3))
+        return rate_distortion.Trial(factor, model, int(1000 / factor), 1.0 if factor <= coarsest else 0.0)
+
+    tried: list[float] = []
+    monkeypatch.setattr(Request, "train", train)
+    monkeypatch.setattr(rate_distortion, "_trial", judge)
+    asked = request(dataset, fine_tune=True, epochs=6, rounds=4)
+    held = rate_distortion._train(lenet, asked, unit_steps(lenet.module, asked.calibration_batches(), seed=0), 0.5)
+    assert tried == factors
+    assert rounds == epochs
+    assert [trial.factor for trial in held] == pytest.approx(
+        [factor for factor in factors if factor <= coarsest], abs=1e-3
+    )
+    weight = lenet.module.get_parameter("fc2.weight")
+    taken = 0  # trainings that a round goes on from: those of the rounds before it that held
+    for start, factor in zip(starts, factors, strict=True):
+        torch.testing.assert_close(start, weight + taken)
+        taken += factor <= coarsest
 
 
 def test_pruned_weights_stay_zero_in_training(dataset, lenet):

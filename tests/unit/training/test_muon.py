@@ -25,8 +25,8 @@ def muon(weights: list[nn.Parameter]) -> Muon:
     return Muon([{"params": weights, "weight_decay": DECAY}], learning_rate=RATE, momentum=MOMENTUM)
 
 
-@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (40, 4, 3, 3), (6, 5, 3)])
-def test_a_convolution_moves_as_its_matrix_does_under_torchs_muon(shape):
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (40, 4, 3, 3), (6, 5, 3), (10, 40), (256, 128)])
+def test_a_weight_moves_as_its_matrix_does_under_torchs_muon(shape):
     (ours,), (theirs,) = parameters(shape), parameters(shape)
     before = ours.detach().clone()
     matrix = nn.Parameter(theirs.detach().flatten(1))
@@ -37,8 +37,8 @@ def test_a_convolution_moves_as_its_matrix_does_under_torchs_muon(shape):
     assert float((moved - expected).norm() / expected.norm()) < 0.02
 
 
-def test_matrices_and_vectors_move_as_under_sgd():
-    ours, theirs = parameters((5, 7), (9,)), parameters((5, 7), (9,))
+def test_large_matrices_and_vectors_move_as_under_sgd():
+    ours, theirs = parameters((129, 200), (9,)), parameters((129, 200), (9,))
     descend(muon(ours), ours)
     sgd = torch.optim.SGD(theirs, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True)
     descend(sgd, theirs)
