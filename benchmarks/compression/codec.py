@@ -3,6 +3,7 @@
 The integers are those of the teacher, quantized without any training: dense at 8, 4 and 2 bits; the largest 5 % of its
 weights in a codebook of 5 bits; and rate-distortion optimised. Figures are of the weights alone, without biases and
 scales: bytes, what they are relative to the order-0 entropy of each tensor, and the times to encode and decode once.
+Two matrices of 10 million drawn weights show how ours grows: in time, and in memory as a multiple of the float32 weights.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import functools
 import lzma
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ from components.quantize.layers import quantizable_layers
 from components.quantize.request import Request
 
 Weights = Mapping[str, NDArray[np.int8]]
+MODELS: dict[tuple[str, str], Weights] = {}  # by case and teacher; all coders get the same integers
+LARGE = (2_500, 4_000)  # rows and columns
 
 
 def dense(bits: int, setting: Setting) -> Model:
@@ -110,14 +114,49 @@ CODERS: Mapping[str, Callable[[Weights], dict[str, float]]] = {
 }
 
 
+def quantized(case: str, setting: Setting) -> Weights:
+    """Return the integers of a case."""
+    key = (case, str(setting.teacher_dir))
+    if key not in MODELS:
+        MODELS[key] = {name: tensor.integers.numpy() for name, tensor in CASES[case](setting).quantized.items()}
+    return MODELS[key]
+
+
+def drawn(zeros: float, setting: Setting) -> Weights:
+    """Return 10 million integers: a share of zeros, others of magnitude 1 to 7, rarer the larger, rows unlike."""
+    generator = np.random.default_rng(setting.seed)
+    rows, columns = LARGE
+    magnitude = np.minimum(generator.geometric(0.4, LARGE), 7) * generator.choice((-1, 1), LARGE)
+    share_R1 = np.clip((1 - zeros) * generator.uniform(0.5, 1.5, (rows, 1)), 0, 1)
+    return {"weight": (magnitude * (generator.random((rows, columns)) < share_R1)).astype(np.int8)}
+
+
+def large(zeros: float, setting: Setting) -> dict[str, float]:
+    """Code 10 million drawn integers with ours, and watch the memory."""
+    weights = drawn(zeros, setting)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _memory("VmRSS")
+    figures = kz(weights)
+    peak = _memory("VmHWM") - before
+    return related(weights, figures) | {"peak_to_dense": peak / sum(4 * weight.size for weight in weights.values())}
+
+
+def _memory(field: str) -> int:
+    """Return a size from Linux's account of this process, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
 def run(case: str, coder: str, setting: Setting) -> dict[str, float]:
     """Quantize the teacher and code its integers."""
-    quantized = CASES[case](setting).quantized
-    weights = {name: tensor.integers.numpy() for name, tensor in quantized.items()}
-    figures = CODERS[coder](weights)
-    entropy = sum(entropy_bytes(weight) for weight in weights.values())
-    relative = {"to_entropy_percent": 100 * (figures["bytes"] / entropy - 1)}
-    return {"bytes": figures["bytes"]} | relative | figures
+    weights = quantized(case, setting)
+    return related(weights, CODERS[coder](weights))
+
+
+def related(weights: Weights, figures: dict[str, float]) -> dict[str, float]:
+    """Return the figures with the bytes in relation to the order-0 entropy."""
+    entropy = order_0(weights)["bytes"]
+    return {"bytes": figures["bytes"], "to_entropy_percent": 100 * (figures["bytes"] / entropy - 1)} | figures
 
 
 ENTRIES = [
@@ -125,4 +164,7 @@ ENTRIES = [
     for network in ("lenet5", "lenet300", "resnet8")
     for case in CASES
     for coder in CODERS
+] + [
+    Entry("lenet5", f"10M drawn weights, {100 * zeros:.0f} % zeros", "kondense kz", functools.partial(large, zeros))
+    for zeros in (0.1, 0.95)
 ]

@@ -149,8 +149,8 @@ def _magnitude_levels(matrix_RC: Matrix, sparse: bool, steps: int) -> Integers:
 
 def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
     """Estimate for which of MAGNITUDE_STEPS the values cost least, their learning included."""
-    columns = matrix_RC.shape[1]
     kept_RC = matrix_RC != 0 if sparse else np.ones_like(matrix_RC, np.bool_)
+    count_R = np.count_nonzero(kept_RC, axis=1)
     values_N = matrix_RC[kept_RC].astype(np.int32) - int(matrix_RC.min())
     if not len(values_N):
         return 0
@@ -158,8 +158,9 @@ def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
 
     def cost(steps: int) -> float:
         level_R = _magnitude_levels(matrix_RC, sparse, steps)
-        level_N = np.repeat(level_R, columns)[kept_RC.ravel()]
-        counts = np.bincount(level_N * width + values_N).astype(np.float64)
+        pair_N = np.repeat(level_R.astype(np.intp) * width, count_R)
+        pair_N += values_N  # in place: here the encoder takes most memory
+        counts = np.bincount(pair_N).astype(np.float64)
         counts = np.append(counts, np.zeros(-len(counts) % width)).reshape(-1, width)
         total_L = counts.sum(1)
         bits = float(
