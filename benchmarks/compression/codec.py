@@ -3,7 +3,7 @@
 The integers are those of the teacher, quantized without any training: dense at 8, 4 and 2 bits; the largest 5 % of its
 weights in a codebook of 5 bits; and rate-distortion optimised. Figures are of the weights alone, without biases and
 scales: bytes, what they are relative to the order-0 entropy of each tensor, and the times to encode and decode once.
-Two matrices of 10 million drawn weights show how ours grows: in time, and in memory as a multiple of the float32 weights.
+Two matrices of 10 million drawn weights show how ours grows: in time, and in memory over that of float32.
 """
 
 import dataclasses

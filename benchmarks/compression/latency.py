@@ -54,6 +54,23 @@ def pruned(setting: Setting, quantized: bool) -> dict[str, float]:
     return measured(setting, _quantized(setting, pruned_dir) if quantized else load_model(pruned_dir))
 
 
+def narrowest(setting: Setting) -> dict[str, float]:
+    """Prune half of the MACs in blocks of ROUND_TO channels; quantize all but the first convolution, of one channel."""
+    pruned_dir, quantized_dir = setting.directory / "pruned", setting.directory / "quantized"
+    config = PruneConfig(
+        method="l1",
+        sparsity=0.5,
+        round_to=ROUND_TO,
+        epochs=setting.epochs(EPOCHS),
+        seed=setting.seed,
+        device=setting.profile.device,
+    )
+    prune(config, dataset_dir=setting.dataset_dir, model_dir=setting.teacher_dir, pruned_dir=pruned_dir)
+    without = QuantizeConfig(exclude="conv1")
+    quantize(without, dataset_dir=setting.dataset_dir, model_dir=pruned_dir, quantized_dir=quantized_dir)
+    return measured(setting, load_model(quantized_dir))
+
+
 def half_of_the_macs(setting: Setting) -> dict[str, float]:
     """Prune by torch-pruning to half of the MACs, whatever widths come of it, and fine-tune."""
     module = peer_pruned(setting, L1, 0.5)
@@ -101,6 +118,7 @@ CASE = f"batch {BATCH}, one thread, {EPOCHS} epochs"
 ENTRIES = [
     Entry(NETWORK, CASE, "kondense greedy, latency", functools.partial(pruned, quantized=False)),
     Entry(NETWORK, CASE, "kondense greedy, latency, int8", functools.partial(pruned, quantized=True)),
+    Entry(NETWORK, CASE, "kondense l1, int8 but the first layer", narrowest),
     Entry(NETWORK, CASE, "kondense int8", unpruned_int8),
     Entry(NETWORK, CASE, "torch-pruning L1, half of the MACs", half_of_the_macs),
 ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_pruning.dependency import Dependency, DependencyGraph
 
 from components.artifacts.structure import ATTRIBUTES
-from components.prune.layers import TYPES
+from components.networks.layers import TYPES
 
 # Sums in another order differ by less than this, relative to the largest logit, and another function by far more:
 SUSPICIOUS = 1e-4  # in float32

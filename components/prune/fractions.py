@@ -1,4 +1,4 @@
-"""The texts of ``layers``, ``exclude`` and ``pattern``, parsed. Stdlib only."""
+"""The texts of ``layers`` and ``pattern``, parsed. Stdlib only."""
 
 import re
 
@@ -22,11 +22,6 @@ def parse_fractions(text: str) -> dict[str, float]:
             raise ValueError(f"layers must name each type or module once, but got {name!r} twice.")
         fractions[name] = fraction
     return fractions
-
-
-def parse_names(text: str) -> tuple[str, ...]:
-    """Read a comma-separated list of names."""
-    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def parse_pattern(text: str) -> tuple[int, int]:

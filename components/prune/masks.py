@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from components.prune.layers import prunable_layers
+from components.networks.layers import weighted_layers
 from components.prune.method import Masks, Method
 from components.prune.request import Request
 from components.prune.schedule import Ramp
@@ -45,9 +45,9 @@ def maskable_layers(module: nn.Module, request: Request) -> list[str]:
     Raises:
         ValueError: there is none.
     """
-    layers = [name for name in prunable_layers(module) if name not in request.excluded]
+    layers = [name for name in weighted_layers(module) if name not in request.excluded]
     if request.config.granularity == "neurons":  # the outputs of the last layer are the classes
-        layers = [name for name in layers if name != list(prunable_layers(module))[-1]]
+        layers = [name for name in layers if name != list(weighted_layers(module))[-1]]
     if not layers:
         raise ValueError("exclude must leave a layer to prune, but got all of them.")
     return layers

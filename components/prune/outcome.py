@@ -9,8 +9,8 @@ from components.artifacts.dataset import Dataset
 from components.artifacts.model import Model
 from components.measuring.accuracy import accuracy, predict
 from components.measuring.size import count_macs, count_parameters
+from components.networks.layers import weighted_layers
 from components.prune.config import MASKING, PruneConfig
-from components.prune.layers import prunable_layers
 
 
 def validation_accuracy(module: nn.Module, dataset: Dataset, device: torch.device) -> float:
@@ -41,7 +41,7 @@ def layer_sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
     that are zero or gone; ``shape_before`` and ``shape`` are the weight's.
     """
     rows = []
-    for name, layer in prunable_layers(before).items():
+    for name, layer in weighted_layers(before).items():
         old, new = (network.get_parameter(f"{name}.weight") for network in (before, after))
         rows.append(
             {

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from components.artifacts.dataset import Dataset
 from components.artifacts.model import Model
+from components.networks.layers import matching, parse_names
 from components.prune.config import PruneConfig
-from components.prune.fractions import parse_fractions, parse_names
-from components.prune.layers import matching, resolve_fractions
+from components.prune.fractions import parse_fractions
+from components.prune.layers import resolve_fractions
 from components.training.checkpoint import Checkpoint
 from components.training.device import choose_device
 from components.training.loop import cross_entropy, fit

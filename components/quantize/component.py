@@ -35,6 +35,7 @@ def quantize(
     percentile: float = 99.99,
     calibration_images: int = 512,
     activations: str = "asymmetric",
+    exclude: str = "",
     equalize: bool = False,
     bias_correction: bool = False,
     rounding: str = "nearest",
@@ -79,6 +80,7 @@ def quantize(
         percentile: share of the values that percentile calibration keeps, %.
         calibration_images: training images to calibrate on; all when there are fewer.
         activations: grid of an activation; a symmetric one has zero in its middle.
+        exclude: static: layers that stay in float, by type or module name.
         equalize: static: equalise the ranges of channels across layers first.
         bias_correction: static: take the mean error of each output channel out of its bias.
         rounding: static: to the nearest integer, or up or down as the outputs on images want it.
@@ -123,6 +125,7 @@ def quantize(
         percentile=percentile,
         calibration_images=calibration_images,
         activations=activations,
+        exclude=exclude,
         equalize=equalize,
         bias_correction=bias_correction,
         rounding=rounding,

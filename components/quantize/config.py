@@ -45,6 +45,10 @@ class QuantizeConfig(TrainingConfig):
     activations: str = option(
         "asymmetric", "grid of an activation; a symmetric one has zero in its middle", choices=SYMMETRIES
     )
+    exclude: str = option(
+        "",
+        "static: layers that stay in float, by type or module name: conv1,blocks.0; a first convolution may be faster so",
+    )
     equalize: bool = option(False, "static: equalise the ranges of channels across layers first")
     bias_correction: bool = option(False, "static: take the mean error of each output channel out of its bias")
     rounding: str = option(
@@ -90,6 +94,10 @@ class QuantizeConfig(TrainingConfig):
                     f"{name} must be left as it is unless method is static, or mixed with integer arithmetic, but got"
                     f" {getattr(self, name)} with {self.method}."
                 )
+        if self.exclude.strip() and self.method != "static":
+            raise ValueError(
+                f"exclude must be empty unless method is static, but got {self.exclude!r} with {self.method}."
+            )
         if self.fine_tune and self.method not in TUNABLE:
             raise ValueError(
                 f"fine_tune must be false unless method is one of {', '.join(TUNABLE)}, but got true with"

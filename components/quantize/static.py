@@ -5,7 +5,7 @@ Shapes: images [N, C, H, W]; weight [O, I, ...] -> scale [O] or [1]; bias [O].
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from components.artifacts.fold import fold_batch_norms
 from components.artifacts.model import Model
 from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from components.networks.layers import matching, parse_names
 from components.quantize.bias_correction import correct_bias, output_means
 from components.quantize.equalize import equalize as equalize_layers
 from components.quantize.grid import largest_scale, round_to_grid
@@ -36,6 +37,7 @@ def apply(model: Model, request: Request) -> Model:
 def quantize_as(model: Model, request: Request, bits: int | Mapping[str, int]) -> Model:
     """Quantize ``model`` as the request's config says, but with these bits, one number or one by layer."""
     config = request.config
+    excluded = matching(model.module, "exclude", parse_names(config.exclude))
     return quantize(
         model,
         request.calibration_batches(),
@@ -47,6 +49,7 @@ def quantize_as(model: Model, request: Request, bits: int | Mapping[str, int]) -
         equalize=config.equalize,
         bias_correction=config.bias_correction,
         rounding_steps=config.rounding_steps if config.rounding == "learned" else 0,
+        exclude=excluded,
         seed=config.seed,
     )
 
@@ -63,6 +66,7 @@ def quantize(
     equalize: bool = False,
     bias_correction: bool = False,
     rounding_steps: int = 0,
+    exclude: Collection[str] = (),
     seed: int = 0,
 ) -> Model:
     """Return ``model`` with integer weights and quantized activations; it is left as it was.
@@ -82,10 +86,12 @@ def quantize(
         equalize: whether to equalise channels across layers first (``equalize.py``).
         bias_correction: whether to take mean errors out of the outputs (``bias_correction.py``).
         rounding_steps: of learning how to round, per layer (``learned_rounding.py``); to the nearest when 0.
+        exclude: layers that stay in float; what they pass on is quantized all the same, for the layers behind them.
         seed: of the rounding's batches.
 
     Raises:
-        ValueError: the model is quantized already, or calibration meets no image or no finite values.
+        ValueError: the model is quantized already, ``exclude`` leaves no layer, or calibration meets no image or no
+            finite values.
 
     Source: Jacob et al. 2018, section 2.
     """
@@ -95,8 +101,12 @@ def quantize(
     module = fold_batch_norms(model.module)
     if equalize:
         equalize_layers(module)
-    layers = quantizable_layers(module)
-    observations = observe(module, quantization_points(module, layers), batches)
+    everything = quantizable_layers(module)
+    layers = [name for name in everything if name not in exclude]
+    if everything and not layers:
+        raise ValueError(f"exclude must leave a layer to quantize, but it names all of them: {', '.join(everything)}.")
+    points = [name for name in quantization_points(module, everything) if name not in exclude]
+    observations = observe(module, points, batches)
     activations = {
         name: calibrate(observation, calibration, percentile=percentile, symmetric=symmetric)
         for name, observation in observations.items()

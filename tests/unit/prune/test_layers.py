@@ -1,8 +1,9 @@
 import pytest
 
 from components.networks.build import NetworkSpec, build
-from components.prune.fractions import parse_fractions, parse_names
-from components.prune.layers import matching, resolve_fractions
+from components.networks.layers import matching, parse_names
+from components.prune.fractions import parse_fractions
+from components.prune.layers import resolve_fractions
 
 
 def network(name):

@@ -95,6 +95,24 @@ def test_onnxruntime_runs_it_on_integers_alone(dataset: Dataset, resnet: Model, 
     assert float(same.double().mean()) >= 0.999
 
 
+def test_onnxruntime_keeps_to_integers_behind_an_excluded_layer(
+    dataset: Dataset, resnet: Model, tmp_path: Path
+) -> None:
+    from tests.unit.artifacts.test_onnx_form import kernels, onnx_logits
+
+    whole, partly = (
+        static.quantize(resnet, [dataset.normalise(dataset.train.images)], exclude=excluded)
+        for excluded in ((), ("conv1",))
+    )
+    content = export_onnx(partly, dataset)
+    found, before = kernels(content, tmp_path), kernels(export_onnx(whole, dataset), tmp_path)
+    assert found["Conv"] + found["FusedConv"] == 1
+    assert found["QLinearConv"] == before["QLinearConv"] - 1
+    assert found["QLinearAdd"] == before["QLinearAdd"] > 0  # a shortcut around the next layers sees integers, too
+    same = onnx_logits(content, dataset).argmax(1) == predict(partly.module, dataset.test, dataset).argmax(1)
+    assert float(same.double().mean()) >= 0.999
+
+
 @pytest.mark.parametrize("config", [QAT, TUNED], ids=["qat", "weight_only"])
 def test_a_run_that_was_stopped_ends_as_an_undisturbed_one(
     config: QuantizeConfig, places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from components.artifacts.dataset import Split, load_dataset, save_dataset
+from components.artifacts.fold import fold_batch_norms
 from components.artifacts.model import load_model, save_model
 from components.measuring.accuracy import predict
 from components.quantize import ranges, stage, summary
 from components.quantize.config import CALIBRATIONS, METHODS, QuantizeConfig
+from components.quantize.layers import quantizable_layers
 from tests.quantize_makers import make_dataset, make_model
 
 
@@ -58,6 +60,37 @@ def test_the_artifact_computes_what_was_measured(
     assert "sensitivity" not in record["details"]
 
 
+@pytest.mark.parametrize(
+    ("exclude", "left"), [("conv1", ["conv1"]), ("blocks.1, Linear", ["blocks.1.conv1", "blocks.1.conv2", "fc"])]
+)
+def test_excluded_layers_stay_in_float(
+    exclude: str, left: list[str], places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run(QuantizeConfig(exclude=exclude), places, tmp_path / "quantized")
+    model = load_model(tmp_path / "quantized")
+    found = set(model.lineage[-1]["details"]["float_layers"])
+    assert set(left) <= found
+    assert all(name in left or name.startswith("blocks.1.") for name in found)
+    assert set(model.quantized) == {f"{name}.weight" for name in quantizable_layers(model.module) if name not in found}
+    folded = fold_batch_norms(load_model(places[1]).module)
+    for name in found:
+        assert torch.equal(model.module.get_parameter(f"{name}.weight"), folded.get_parameter(f"{name}.weight"))
+
+
+@pytest.mark.parametrize(
+    ("exclude", "rule"),
+    [
+        ("conv9", "exclude must name layers of the network, but got 'conv9'; the types are Conv2d, Linear, the layers"),
+        ("Conv2d,Linear", "exclude must leave a layer to quantize, but it names all of them: conv1, "),
+    ],
+)
+def test_what_cannot_be_excluded_is_refused(exclude: str, rule: str, places: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as caught:
+        run(QuantizeConfig(exclude=exclude), places, tmp_path / "quantized")
+    assert str(caught.value).startswith(rule)
+    assert not (tmp_path / "quantized").exists()
+
+
 def test_the_same_seed_gives_the_same_artifact(places: tuple[Path, Path], tmp_path: Path) -> None:
     config = QuantizeConfig(calibration_images=50)
     for name in ("first", "second"):
@@ -96,6 +129,10 @@ def test_calibration_on_one_class_is_refused(places: tuple[Path, Path], tmp_path
         ({"granularity": "group"}, "granularity must be one of channel, tensor, but got 'group'."),
         ({"calibration": "best"}, "calibration must be one of entropy, minmax, mse, percentile, but got 'best'."),
         ({"percentile": 100.5}, "percentile must be in [50, 100], but got 100.5."),
+        (
+            {"exclude": "conv1", "method": "dynamic"},
+            "exclude must be empty unless method is static, but got 'conv1' with dynamic.",
+        ),
         ({"calibration_images": 0}, "calibration_images must be in [1, 1000000], but got 0."),
     ],
 )

@@ -71,15 +71,16 @@ def test_training_makes_it_smaller_at_the_same_bound(dataset, lenet):
 
 
 @pytest.mark.parametrize(
-    ("coarsest", "factors", "epochs"),
+    ("coarsest", "expected"),
     [
-        (9.0, [2.5, 3.125, 3.906, 4.883], [6, 2, 2, 2]),  # all hold
-        (2.1, [2.5, 2.0, 2.236, 2.115], [6, 6, 2, 2]),
-        (2.9, [2.5, 3.125, 2.795, 2.955], [6, 2, 2, 2]),
-        (1.0, [2.5, 2.0, 1.6, 1.28], [6, 6, 6, 6]),  # none holds
+        (9.0, [(2.5, 6), (3.125, 2), (3.906, 2), (4.883, 2)]),  # all hold
+        (2.1, [(2.5, 6), (2.0, 6), (2.236, 2), (2.115, 2)]),
+        (2.9, [(2.5, 6), (3.125, 2), (2.795, 2), (2.955, 2)]),
+        (1.0, [(2.5, 6), (2.0, 6), (1.6, 6), (1.28, 6)]),  # none holds
     ],
 )
-def test_rounds_start_anew_until_one_holds_then_close_in(dataset, lenet, monkeypatch, coarsest, factors, epochs):
+def test_rounds_start_anew_until_one_holds_then_close_in(dataset, lenet, monkeypatch, coarsest, expected):
+    factors, epochs = zip(*expected, strict=True)
     rounds, starts = [], []
 
     def train(self, module, phase, *, epochs=0, **others):
@@ -97,8 +98,8 @@ def test_rounds_start_anew_until_one_holds_then_close_in(dataset, lenet, monkeyp
     monkeypatch.setattr(rate_distortion, "_trial", judge)
     asked = request(dataset, fine_tune=True, epochs=6, rounds=4)
     held = rate_distortion._train(lenet, asked, unit_steps(lenet.module, asked.calibration_batches(), seed=0), 0.5)
-    assert tried == factors
-    assert rounds == epochs
+    assert tuple(tried) == factors
+    assert tuple(rounds) == epochs
     assert [trial.factor for trial in held] == pytest.approx(
         [factor for factor in factors if factor <= coarsest], abs=1e-3
     )

@@ -1,0 +1,42 @@
+"""Layers with weights, and the texts by which parameters name them: by type, by module, or by a module around them."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+TYPES: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
+
+
+def weighted_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the convolutions and fully connected layers by module name."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, tuple(TYPES.values()))}
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read a comma-separated list of names."""
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def matching(module: nn.Module, parameter: str, names: Iterable[str]) -> set[str]:
+    """Return the layers that ``names`` mean: types, modules, or modules that hold others.
+
+    Raises:
+        ValueError: a name that means none; the right ones are listed.
+    """
+    layers = weighted_layers(module)
+    found: set[str] = set()
+    for name in names:
+        hits = {layer for layer in layers if _means(name, layer, layers[layer])}
+        if not hits:
+            raise ValueError(
+                f"{parameter} must name layers of the network, but got {name!r}; the types are {', '.join(TYPES)},"
+                f" the layers {', '.join(layers)}."
+            )
+        found |= hits
+    return found
+
+
+def _means(name: str, layer_name: str, layer: nn.Module) -> bool:
+    if name in TYPES:
+        return isinstance(layer, TYPES[name])
+    return layer_name == name or layer_name.startswith(f"{name}.")
