@@ -47,7 +47,7 @@ class QuantizeConfig(TrainingConfig):
     )
     exclude: str = option(
         "",
-        "static: layers that stay in float, by type or module name: conv1,blocks.0; a first convolution may be faster so",
+        "static: layers that stay in float, by type or module name: conv1,blocks.0; a first convolution may gain by it",
     )
     equalize: bool = option(False, "static: equalise the ranges of channels across layers first")
     bias_correction: bool = option(False, "static: take the mean error of each output channel out of its bias")
