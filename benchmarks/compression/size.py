@@ -38,7 +38,7 @@ BATCH, TEMPERATURE, ALPHA, RATE = 128, 2.0, 0.5, 0.06
 
 
 def total_epochs(network: str) -> int:
-    """Return the epochs of all rounds, which the peers train too."""
+    """Return the epochs of all rounds where the first one holds, which the peers train too."""
     return EPOCHS[network] + (ROUNDS - 1) * (EPOCHS[network] // 3)
 
 
