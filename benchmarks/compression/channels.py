@@ -54,7 +54,7 @@ def peer(setting: Setting, pruner: Pruner, sparsity: float, epochs: int) -> dict
 
 
 def tune(setting: Setting, module: nn.Module, epochs: int) -> None:
-    """Fine-tune in place, at the rate at which our channel pruning is fine-tuned."""
+    """Fine-tune in place by SGD at a rate of 0.02."""
     config = TrainingConfig(
         epochs=setting.epochs(epochs),
         learning_rate=0.02,

@@ -56,7 +56,7 @@ def pruned(setting: Setting, quantized: bool) -> dict[str, float]:
 
 def narrowest(setting: Setting) -> dict[str, float]:
     """Prune half of the MACs in blocks of ROUND_TO channels; quantize all but the first convolution, of one channel."""
-    pruned_dir, quantized_dir = setting.directory / "pruned", setting.directory / "quantized"
+    pruned_dir = setting.directory / "pruned"
     config = PruneConfig(
         method="l1",
         sparsity=0.5,
@@ -66,9 +66,7 @@ def narrowest(setting: Setting) -> dict[str, float]:
         device=setting.profile.device,
     )
     prune(config, dataset_dir=setting.dataset_dir, model_dir=setting.teacher_dir, pruned_dir=pruned_dir)
-    without = QuantizeConfig(exclude="conv1")
-    quantize(without, dataset_dir=setting.dataset_dir, model_dir=pruned_dir, quantized_dir=quantized_dir)
-    return measured(setting, load_model(quantized_dir))
+    return measured(setting, _quantized(setting, pruned_dir, exclude="conv1"))
 
 
 def half_of_the_macs(setting: Setting) -> dict[str, float]:
@@ -108,9 +106,10 @@ def interval(samples: NDArray[np.float64], generator: np.random.Generator) -> tu
     return float(low), float(high)
 
 
-def _quantized(setting: Setting, model_dir: Path) -> Model:
+def _quantized(setting: Setting, model_dir: Path, exclude: str = "") -> Model:
     quantized_dir = setting.directory / "quantized"
-    quantize(QuantizeConfig(), dataset_dir=setting.dataset_dir, model_dir=model_dir, quantized_dir=quantized_dir)
+    config = QuantizeConfig(exclude=exclude)
+    quantize(config, dataset_dir=setting.dataset_dir, model_dir=model_dir, quantized_dir=quantized_dir)
     return load_model(quantized_dir)
 
 

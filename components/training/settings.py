@@ -25,7 +25,7 @@ class TrainingConfig(Config):
     learning_rate: float = option(0.05, "peak learning rate", interval="(0, 100]")
     optimizer: str = option(
         "sgd",
-        "muon orthogonalises the steps of weights with a side of up to 128 and learns more per epoch",
+        "muon orthogonalises the steps of weights with a side of up to 128: more per epoch where channels have left",
         choices=OPTIMIZERS,
     )
     momentum: float = option(0.9, "momentum of SGD (Nesterov when above 0)", interval="[0, 1)")
