@@ -23,7 +23,7 @@ from components.artifacts.codec_tensors import DTYPES, decode_tensor, encode_ten
 from components.artifacts.files import ArtifactError
 
 MAGIC = b"\x93kz\n"  # the high bit and the newline give away a transfer as text
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LIMIT_BYTES = 2**30
 LARGEST_INDEX = 2**24
 CHUNK_BYTES = 2**20

@@ -19,12 +19,14 @@ from components.artifacts.codec_layout import (
     read_header,
 )
 from components.artifacts.codec_models import code_places, code_symbols, flat
+from components.artifacts.codec_neighbours import passes
 from components.artifacts.codec_streams import Integers, Meter, Reader, Stream, Writer
-from components.artifacts.codec_values import LEAST_GAIN, code_values, likeliest_lag, values_bits
+from components.artifacts.codec_values import code_values, likeliest_line
 
 MOSTLY = 0.7  # share of non-zeros up to which their places are sure to be coded apart
 # The encoder tries all priors of columns on a matrix of up to so many elements; a larger one has rows enough to learn.
 PRIORS_UP_TO = 2**21
+LEAST_GAIN = 0.01  # what neighbours must save to be worth the time they take
 Matrix = NDArray[np.int16]
 
 
@@ -63,13 +65,10 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
     if sparse and np.count_nonzero(matrix_RC) < MOSTLY * matrix_RC.size and matrix_RC.size <= PRIORS_UP_TO:
         layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
         layout = min(layouts, key=lambda tried: _places_bits(tried, matrix_RC))
-    lag = likeliest_lag(matrix_RC)
-    if lag:
-        places_RC = matrix_RC != 0 if sparse else np.ones_like(matrix_RC, np.bool_)
-        level_R = _magnitude_levels(matrix_RC, sparse, steps)
-        tried = dataclasses.replace(layout, lag=lag)
-        plain_bits, lag_bits = (values_bits(each, places_RC, level_R, matrix_RC) for each in (layout, tried))
-        layout = tried if lag_bits < (1 - LEAST_GAIN) * plain_bits else layout
+    line = likeliest_line(matrix_RC)
+    if line:
+        tried = dataclasses.replace(layout, line=line)
+        layout = tried if _bits(tried, matrix_RC) < (1 - LEAST_GAIN) * _bits(layout, matrix_RC) else layout
     writer = Writer()
     _code(writer, layout, matrix_RC)
     return encode_header(layout) + writer.finish()
@@ -102,12 +101,25 @@ def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> ND
         stream.expect(layout.rows * layout.columns)
         density_R = np.full(layout.rows, min(1.0, layout.nonzeros / (columns * max(layout.rows, 1))))
     known_RC = None if matrix_RC is None else matrix_RC != 0
-    return code_places(stream, density_R, layout.columns, COLUMN_PRIORS[layout.prior], known_RC)
+    return code_places(
+        stream,
+        density_R,
+        layout.columns,
+        passes(layout.columns, layout.line),
+        column_prior=COLUMN_PRIORS[layout.prior],
+        places_RC=known_RC,
+    )
 
 
 def _places_bits(layout: Layout, matrix_RC: Matrix) -> float:
     meter = Meter()
     _code_places(meter, layout, matrix_RC)
+    return meter.bits_spent
+
+
+def _bits(layout: Layout, matrix_RC: Matrix) -> float:
+    meter = Meter()
+    _code(meter, layout, matrix_RC)
     return meter.bits_spent
 
 
@@ -127,14 +139,14 @@ def _cheapest_density_steps(matrix_RC: Matrix) -> int:
         rows_L = np.bincount(level_R).astype(np.float64)
         ones_L = np.bincount(level_R, weights=count_R)
         cells_L = rows_L * columns
-        places = float((_bits(cells_L) - _bits(ones_L) - _bits(cells_L - ones_L)).sum())
-        levels = float(rows * np.log2(rows) - _bits(rows_L).sum()) + np.count_nonzero(rows_L) * np.log2(rows + 1)
+        places = float((_logs(cells_L) - _logs(ones_L) - _logs(cells_L - ones_L)).sum())
+        levels = float(rows * np.log2(rows) - _logs(rows_L).sum()) + np.count_nonzero(rows_L) * np.log2(rows + 1)
         return places + levels * (steps > 0)
 
     return min(DENSITY_STEPS, key=cost)
 
 
-def _bits(count: NDArray[Any]) -> NDArray[Any]:
+def _logs(count: NDArray[Any]) -> NDArray[Any]:
     """Return count * log2(count), 0 for 0: the terms that an entropy is made of."""
     return np.multiply(count, np.log2(np.maximum(count, 1)))
 

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 from components.artifacts.codec_bytes import decode_numbers, encode_numbers
+from components.artifacts.codec_neighbours import MOST_COLUMNS
 from components.artifacts.codec_streams import Floats, Integers
 from components.artifacts.files import ArtifactError
 
@@ -16,7 +17,6 @@ DENSITY_STEPS = (0, 1, 2)  # levels of row density per octave that the encoder t
 MAGNITUDE_STEPS = (0, 1, 3)  # levels of row magnitude per octave that the encoder tries
 # Rows' worth of average density that a column starts with: the fewer, the more columns differ.
 COLUMN_PRIORS = (16.0, 2.0, 5.0, 50.0)
-MOST_BLOCKS = 256  # of columns, where a value's context is the one ``lag`` columns back
 # Powers of two in steps of a sixth, written out since pow may round differently from machine to machine.
 SIXTHS = (1.0, 1.122462048309373, 1.2599210498948732, 1.4142135623730951, 1.5874010519681994, 1.7817974362806785)
 
@@ -36,7 +36,7 @@ class Layout:
         steps: levels per octave of row magnitude.
         levels: the highest of these or, where there are none, the mean magnitude.
         prior: of COLUMN_PRIORS.
-        lag: how many columns back the value lies that a value's context is taken from; 0 where it has none.
+        line: columns per line of the images that a row is seen as (codec_neighbours); 0 where there are none.
     """
 
     rows: int
@@ -49,7 +49,7 @@ class Layout:
     steps: int
     levels: int
     prior: int
-    lag: int = 0
+    line: int = 0
 
     @property
     def skips_zero(self) -> bool:
@@ -63,7 +63,7 @@ def encode_header(layout: Layout) -> bytes:
     kind = 0
     for value, count in _kind(layout):
         kind = kind * count + value
-    return encode_numbers([kind, low, layout.high - layout.low, layout.levels, layout.nonzeros, layout.lag])
+    return encode_numbers([kind, low, layout.high - layout.low, layout.levels, layout.nonzeros, layout.line])
 
 
 def _kind(layout: Layout) -> list[tuple[int, int]]:
@@ -79,17 +79,16 @@ def _kind(layout: Layout) -> list[tuple[int, int]]:
 def read_header(content: bytes, rows: int, columns: int) -> tuple[Layout, int]:
     """Return the layout and where the header ends."""
     numbers, start = decode_numbers(content, 6)
-    kind, low, spread, levels, nonzeros, lag = numbers
+    kind, low, spread, levels, nonzeros, line = numbers
     kind, sparse = divmod(kind, 2)
     kind, steps = divmod(kind, len(MAGNITUDE_STEPS))
     prior, density_steps = divmod(kind, len(DENSITY_STEPS))
     low = low // 2 if low % 2 == 0 else -(low + 1) // 2
     in_range = low > -(2**15) and low + spread < 2**15 and spread < WIDEST and prior < len(COLUMN_PRIORS)
-    # Each block of so many columns takes time, however few values it has.
-    blocks_in_range = not lag or columns <= lag * MOST_BLOCKS
-    if not (in_range and nonzeros < 2**32 and levels < 2**8 and blocks_in_range):
+    line_in_range = not line or line < columns <= MOST_COLUMNS
+    if not (in_range and nonzeros < 2**32 and levels < 2**8 and line_in_range):
         raise ArtifactError(f"an integer stream must have a header in range, but has {numbers}.")
-    chosen = (DENSITY_STEPS[density_steps], nonzeros, MAGNITUDE_STEPS[steps], levels, prior, lag)
+    chosen = (DENSITY_STEPS[density_steps], nonzeros, MAGNITUDE_STEPS[steps], levels, prior, line)
     return Layout(rows, columns, low, low + spread, bool(sparse), *chosen), start
 
 

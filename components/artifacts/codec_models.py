@@ -4,25 +4,32 @@ Both learn from what was coded before, in blocks that grow with it, so that they
 file and run vectorised. Shapes: R rows, C columns of a weight seen as a matrix; K symbols.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from components.artifacts.codec_neighbours import DIRECTIONS, Pass
 from components.artifacts.codec_streams import Floats, Integers, Stream
 
 FIRST_BLOCK = 24  # symbols coded before the model first learns
 SYMBOL_GROWTH = 4  # a block of symbols is a quarter of what came before,
 ROW_GROWTH = 16  # a block of rows a sixteenth
 FLAT_WEIGHT = 24.0  # symbols' worth of counts that a model of which nothing is known starts with
+NEIGHBOUR_PRIOR = 4.0  # non-zeros' worth of neighbours that are taken to tell nothing
 
 
-def code_symbols(stream: Stream, prior_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
+def code_symbols(
+    stream: Stream, prior_K: Floats, count: int, symbols_N: Integers | None, *, before: int = 0
+) -> Integers:
     """Code ``count`` symbols in [0, K) with frequencies learnt on the way.
 
     Args:
-        stream: a Writer or a Reader.
+        stream: a Writer, a Meter or a Reader.
         prior_K: how often each symbol is taken to have come before the first, positive.
         count: N.
         symbols_N: the symbols when writing, None when reading.
+        before: how many ``prior_K`` was learnt from.
     """
     if len(prior_K) == 1:
         return stream.symbols(prior_K, count, symbols_N)
@@ -31,7 +38,7 @@ def code_symbols(stream: Stream, prior_K: Floats, count: int, symbols_N: Integer
     weight_K = prior_K
     start = 0
     while start < count:
-        stop = min(count, start + max(FIRST_BLOCK, start // SYMBOL_GROWTH))
+        stop = min(count, start + max(FIRST_BLOCK, (before + start) // SYMBOL_GROWTH))
         block = stream.symbols(weight_K, stop - start, None if symbols_N is None else symbols_N[start:stop])
         coded[start:stop] = block
         weight_K = weight_K + np.bincount(block, minlength=len(weight_K))
@@ -61,17 +68,25 @@ def peaked(low: int, high: int, mean: float) -> Floats:
 
 
 def code_places(
-    stream: Stream, density_R: Floats, columns: int, column_prior: float, places_RC: NDArray[np.bool_] | None
+    stream: Stream,
+    density_R: Floats,
+    columns: int,
+    passes: Sequence[Pass],
+    *,
+    column_prior: float,
+    places_RC: NDArray[np.bool_] | None,
 ) -> NDArray[np.bool_]:
     """Code where a matrix is not zero.
 
-    A place's odds are those of its row (known) times those of its column (learnt from the rows before)
-    over those of the whole, as if row and column acted independently. Rows of density 0 are left out.
+    A place's odds are those of its row (known) times those of its column (learnt from the rows before) over those of
+    the whole, as if row and column acted independently, times what as many non-zeros next to it made of the odds
+    before. Rows of density 0 are left out.
 
     Args:
-        stream: a Writer or a Reader.
+        stream: a Writer, a Meter or a Reader.
         density_R: expected share of non-zeros in each row, [0, 1].
         columns: C.
+        passes: in which the columns of each block of rows are coded.
         column_prior: rows' worth of average density that a column starts with.
         places_RC: the places when writing, None when reading.
     """
@@ -85,15 +100,48 @@ def code_places(
     prior = overall / (1 - overall)
     row_odds_L = density_L / (1 - density_L)
     ones_C = np.zeros(columns)
+    effects = [_NeighbourEffect() for _ in passes]
     start = 0
     while start < len(live):
         stop = min(len(live), start + max(1, start // ROW_GROWTH))
         rows = live[start:stop]
         share_C = (ones_C + column_prior * overall) / (start + column_prior)
         odds_BC = row_odds_L[start:stop, None] * (share_C / ((1 - share_C) * prior))
-        known = None if places_RC is None else places_RC[rows].astype(np.int32).ravel()
-        block_BC = stream.bits((odds_BC / (1 + odds_BC)).ravel(), known).reshape(len(rows), columns)
-        coded_RC[rows] = block_BC
-        ones_C += block_BC.sum(0)
+        block_BC = np.zeros((len(rows), columns + 1), np.int8)  # the last column stands for neighbours that are none
+        for each, effect in zip(passes, effects, strict=True):
+            known_BP = None if places_RC is None else places_RC[rows][:, each.columns]
+            block_BC[:, each.columns] = effect.code(stream, odds_BC[:, each.columns], each, block_BC, known_BP)
+        coded_RC[rows] = block_BC[:, :columns]
+        ones_C += block_BC[:, :columns].sum(0)
         start = stop
     return coded_RC
+
+
+class _NeighbourEffect:
+    """What non-zeros next to a place make of its odds, learnt on the way."""
+
+    def __init__(self) -> None:
+        # By number of non-zero neighbours: non-zeros that came, and that were expected without looking at neighbours.
+        self._came_K = np.zeros(DIRECTIONS + 1)
+        self._expected_K = np.zeros(DIRECTIONS + 1)
+
+    def code(
+        self,
+        stream: Stream,
+        odds_BP: Floats,
+        part: Pass,
+        block_BC: NDArray[np.int8],
+        known_BP: NDArray[np.bool_] | None,
+    ) -> Integers:
+        """Code the places of one pass in a block of rows; ``block_BC`` holds those of the passes before."""
+        known = None if known_BP is None else known_BP.astype(np.int32).ravel()
+        if part.neighbours is None:
+            return stream.bits((odds_BP / (1 + odds_BP)).ravel(), known).reshape(odds_BP.shape)
+        count_N = part.sums(block_BC).ravel()
+        effect_K = (self._came_K + NEIGHBOUR_PRIOR) / (self._expected_K + NEIGHBOUR_PRIOR)
+        odds_N = odds_BP.ravel()
+        likely_N = odds_N * effect_K[count_N]
+        bits_N = stream.bits(likely_N / (1 + likely_N), known)
+        self._came_K += np.bincount(count_N, bits_N, DIRECTIONS + 1)
+        self._expected_K += np.bincount(count_N, odds_N / (1 + odds_N), DIRECTIONS + 1)
+        return bits_N.reshape(odds_BP.shape)

@@ -1,23 +1,26 @@
-"""Code the values of a matrix of integers, by the magnitude of their row and by the value some columns back.
+"""Code the values of a matrix of integers, by the magnitude of their row and by the values next to them.
 
-The weights of neighbouring pixels and of neighbouring places of a kernel are alike, so a value tells something of the
-one next to it or a line below. Shapes: R rows, C columns; K symbols; N values.
+The weights of neighbouring pixels and of neighbouring places of a kernel are alike, so a value tells something of
+those next to it. Shapes: R rows, C columns; P columns of a pass; K symbols; N values.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.codec_layout import MOST_BLOCKS, Layout, octaves
+from components.artifacts.codec_layout import Layout, octaves
 from components.artifacts.codec_models import code_symbols, peaked
-from components.artifacts.codec_streams import Floats, Integers, Meter, Stream
+from components.artifacts.codec_neighbours import MOST_COLUMNS, ONE_LINE, passes
+from components.artifacts.codec_streams import Floats, Integers, Stream
 from components.artifacts.files import ArtifactError
 
 Matrix = NDArray[np.int16]
-CONTEXTS = 5  # of the value ``lag`` columns back: large or small, below or above zero, and zero
-LAGS = range(1, 65)  # that the encoder looks at, on
+CONTEXTS = 5  # of the sum of a value's neighbours: large or small, below or above zero, and zero
+UNKNOWN = 2  # where it has none that came before
+LONGEST_LINE = 64  # that the encoder looks for, on
 SAMPLE_ROWS = 128  # so many rows
-LEAST_CORRELATION = 0.15  # from which on a lag is worth trying,
-LEAST_GAIN = 0.01  # and what it must save to be worth the time it takes
+LEAST_CORRELATION = 0.1  # from which on a line is worth trying
 
 
 def code_values(
@@ -32,66 +35,56 @@ def code_values(
         level_R: the magnitude level of each row.
         matrix_RC: the matrix when writing, None when reading.
     """
-    if layout.lag:
-        return _code_by_neighbours(stream, layout, places_RC, level_R, matrix_RC)
-    coded_RC = np.zeros((layout.rows, layout.columns), np.int16)
-    for level in np.unique(level_R):
-        in_level_RC = places_RC & (level_R == level)[:, None]
-        count = int(in_level_RC.sum())
-        prior_K = _prior(layout, int(level), count)
-        known_N = None if matrix_RC is None else _symbols(layout, matrix_RC[in_level_RC])
-        symbols_N = code_symbols(stream, prior_K, count, known_N) if count else np.zeros(0, np.int32)
-        coded_RC[in_level_RC] = _values(layout, symbols_N)
-    return coded_RC
+    padded_RC = np.zeros((layout.rows, layout.columns + 1), np.int16)  # the last column: neighbours that are none
+    weights: dict[int, Floats] = {}
+    coded: dict[int, int] = {}
+    for part in passes(layout.columns, layout.line):
+        places_RP = places_RC[:, part.columns]
+        known_RP = None if matrix_RC is None else matrix_RC[:, part.columns]
+        coded_RP = padded_RC[:, part.columns]  # zeros still; a view where all columns are coded at once
+        context_RP = level_R[:, None] * CONTEXTS + UNKNOWN  # [R, 1] where none is known
+        if part.neighbours is not None:
+            context_RP = level_R[:, None] * CONTEXTS + _contexts(layout, part.sums(padded_RC))
+        for context in np.flatnonzero(np.bincount(context_RP.ravel())).tolist():
+            chosen_RP = places_RP & (context_RP == context)
+            count = int(np.count_nonzero(chosen_RP))
+            if not count:
+                continue
+            weight_K = weights[context] if context in weights else _prior(layout, context // CONTEXTS, count)
+            known_N = None if known_RP is None else _symbols(layout, known_RP[chosen_RP])
+            before = coded.get(context, 0)
+            symbols_N = code_symbols(stream, weight_K, count, known_N, before=before)
+            weights[context] = weight_K + np.bincount(symbols_N, minlength=len(weight_K))
+            coded[context] = before + count
+            coded_RP[chosen_RP] = _values(layout, symbols_N)
+        padded_RC[:, part.columns] = coded_RP
+    return padded_RC[:, :-1]
 
 
-def values_bits(layout: Layout, places_RC: NDArray[np.bool_], level_R: Integers, matrix_RC: Matrix) -> float:
-    """Return what the values cost."""
-    meter = Meter()
-    code_values(meter, layout, places_RC, level_R, matrix_RC)
-    return meter.bits_spent
+def likeliest_line(matrix_RC: NDArray[Any]) -> int:
+    """Return how long the lines are of the images that a row seems to be made of, 0 where it seems to be none.
 
-
-def likeliest_lag(matrix_RC: Matrix) -> int:
-    """Return how many columns apart values are most alike, 0 where they are nowhere."""
+    Values are alike one line apart, more than at lags next to it; a single line has values alike one apart.
+    """
     sample_RC = matrix_RC[:: max(1, len(matrix_RC) // SAMPLE_ROWS)].astype(np.float32)
     columns = sample_RC.shape[1]
     power = float(np.square(sample_RC).mean())
-    lags = [lag for lag in LAGS if lag < columns <= lag * MOST_BLOCKS]
-    if not lags or not power:
+    if not power or columns > MOST_COLUMNS:
         return 0
-    alike = {lag: float(abs((sample_RC[:, lag:] * sample_RC[:, :-lag]).mean())) / power for lag in lags}
-    best = max(lags, key=alike.__getitem__)
-    return best if alike[best] >= LEAST_CORRELATION else 0
+    alike = [0.0] * (LONGEST_LINE + 2)  # by lag
+    for lag in range(1, min(columns, len(alike))):
+        alike[lag] = float(abs((sample_RC[:, lag:] * sample_RC[:, :-lag]).mean())) / power
+    peaks = [lag for lag in range(2, LONGEST_LINE + 1) if max(alike[lag - 1], alike[lag + 1]) < alike[lag]]
+    best = max(peaks, key=alike.__getitem__, default=0)
+    if alike[best] >= LEAST_CORRELATION:
+        return best
+    return ONE_LINE if alike[1] >= LEAST_CORRELATION else 0
 
 
-def _code_by_neighbours(
-    stream: Stream, layout: Layout, places_RC: NDArray[np.bool_], level_R: Integers, matrix_RC: Matrix | None
-) -> Matrix:
-    """Code blocks of ``lag`` columns, each value in the context of the one in the block before."""
-    coded_RC = np.zeros((layout.rows, layout.columns), np.int16)
-    weights: dict[int, Floats] = {}
-    for start in range(0, layout.columns, layout.lag):
-        stop = min(layout.columns, start + layout.lag)
-        context_RB = np.repeat(level_R[:, None] * CONTEXTS, stop - start, axis=1)
-        if start:
-            context_RB += _context(layout, coded_RC[:, start - layout.lag : stop - layout.lag])
-        places_RB = places_RC[:, start:stop]
-        for context in np.unique(context_RB[places_RB]).tolist():
-            chosen_RB = places_RB & (context_RB == context)
-            count = int(chosen_RB.sum())
-            weight_K = weights[context] if context in weights else _prior(layout, context // CONTEXTS, count)
-            known_N = None if matrix_RC is None else _symbols(layout, matrix_RC[:, start:stop][chosen_RB])
-            symbols_N = stream.symbols(weight_K, count, known_N)
-            weights[context] = weight_K + np.bincount(symbols_N, minlength=len(weight_K))
-            coded_RC[:, start:stop][chosen_RB] = _values(layout, symbols_N)
-    return coded_RC
-
-
-def _context(layout: Layout, values_RB: Matrix) -> Integers:
-    """Return the context that each value makes for its neighbour, [0, CONTEXTS)."""
+def _contexts(layout: Layout, sums_RP: Integers) -> Integers:
+    """Return the context that the sum of its neighbours makes for each value, [0, CONTEXTS)."""
     large = max(1, max(layout.high, -layout.low) // 3)
-    return (2 + np.sign(values_RB) * (1 + (np.abs(values_RB) > large))).astype(np.int32)
+    return (UNKNOWN + np.sign(sums_RP) * (1 + (np.abs(sums_RP) > large))).astype(np.int32)
 
 
 def _prior(layout: Layout, level: int, count: int) -> Floats:

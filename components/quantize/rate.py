@@ -1,13 +1,19 @@
 """The price of an integer in a kz file, and the integers that weigh distortion against it.
 
-A model of what the codec's adaptive coder will have learnt: where non-zeros lie by row and by column, and how often
-each magnitude comes. Shapes: a weight [O, I, ...] is a matrix of R rows and C columns, a vector one row.
+A model of what the codec's adaptive coder will have learnt: where non-zeros lie by row, by column and next to each
+other, and how often each magnitude comes. Shapes: a weight [O, I, ...] is a matrix of R rows and C columns, a vector
+one row.
 """
 
 import dataclasses
+import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from components.artifacts.codec_models import NEIGHBOUR_PRIOR
+from components.artifacts.codec_neighbours import DIRECTIONS, ONE_LINE
 
 # As the codec learns them (codec_models): rows' and columns' shares start from the overall one.
 ROW_PRIOR = 8.0  # weights' worth of average density
@@ -24,16 +30,14 @@ TYPICAL_LEVEL = 5  # the slope of prices is that from 1 to here
 
 @dataclasses.dataclass
 class Rates:
-    """Bits that a non-zero costs more than a zero: those of its row, its column, and its sign and magnitude.
+    """Bits that a non-zero costs more than a zero: those of its place, and those of its sign and magnitude.
 
     Attributes:
-        row: [R, 1], the place's part by row; the column's is relative to the average.
-        column: [1, C], by column.
+        place: [R, C].
         level: [LIMIT + 1], by magnitude; the first is never used.
     """
 
-    row: Tensor
-    column: Tensor
+    place: Tensor
     level: Tensor
 
     @property
@@ -45,13 +49,18 @@ class Rates:
 
 def initial_rates(rows: int, columns: int) -> Rates:
     """Return rates of which nothing is known: half of the weights are zero, and a level costs a bit."""
-    return Rates(torch.zeros(rows, 1), torch.zeros(1, columns), (1.0 + torch.arange(LIMIT + 1)).clamp(max=DEAREST_BITS))
+    return Rates(torch.zeros(rows, columns), (1.0 + torch.arange(LIMIT + 1)).clamp(max=DEAREST_BITS))
 
 
-def measure_rates(integers_RC: Tensor) -> Rates:
+def measure_rates(integers_RC: Tensor, line: int = 0) -> Rates:
     """Return what integers like ``integers_RC`` cost.
 
-    Places are taken to be non-zero with the odds of their row times those of their column over those of all.
+    Places are taken to be non-zero with the odds of their row times those of their column over those of all, times
+    what as many non-zeros next to a place make of these odds.
+
+    Args:
+        integers_RC: the integers.
+        line: columns per line of the square images that a row is seen as, 0 where it is none (codec_neighbours).
     """
     magnitude_RC = integers_RC.abs()
     kept_RC = (magnitude_RC > 0).to(torch.float32)
@@ -59,16 +68,45 @@ def measure_rates(integers_RC: Tensor) -> Rates:
     overall = ((kept_RC.sum() + 1) / (kept_RC.numel() + 2)).clamp(LEAST_SHARE, 1 - LEAST_SHARE)
     share_R1 = (kept_RC.sum(1, keepdim=True) + ROW_PRIOR * overall) / (columns + ROW_PRIOR)
     share_1C = (kept_RC.sum(0, keepdim=True) + COLUMN_PRIOR * overall) / (rows + COLUMN_PRIOR)
+    place_RC = _bits_against(share_R1) + (_bits_against(share_1C) - _bits_against(overall))
+    if line:
+        place_RC = place_RC - _neighbours_worth(kept_RC, place_RC, line)
     count_L = torch.bincount(magnitude_RC.reshape(-1).long(), minlength=LIMIT + 1).to(torch.float32) + LEVEL_PRIOR
     count_L[0] = 0.0
     level_L = (1 - torch.log2(count_L / count_L.sum())).clamp(max=DEAREST_BITS)
-    return Rates(_bits_against(share_R1), _bits_against(share_1C) - _bits_against(overall), level_L)
+    return Rates(place_RC, level_L)
 
 
 def _bits_against(share: Tensor) -> Tensor:
     """Return log2 of the odds against what happens with probability ``share``."""
     bounded = share.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
     return torch.log2((1 - bounded) / bounded)
+
+
+def _neighbours_worth(kept_RC: Tensor, place_RC: Tensor, line: int) -> Tensor:
+    """Return log2 of what the non-zeros next to each place make of its odds, [R, C].
+
+    Deviation from the codec, which knows some of the neighbours only: all four count, so that no place is special.
+    """
+    count_N = neighbours(kept_RC, line).reshape(-1).long()
+    likely_N = torch.sigmoid(-math.log(2) * place_RC.reshape(-1))
+    came_K = torch.bincount(count_N, kept_RC.reshape(-1), DIRECTIONS + 1)
+    expected_K = torch.bincount(count_N, likely_N, DIRECTIONS + 1)
+    worth_K = torch.log2((came_K + NEIGHBOUR_PRIOR) / (expected_K + NEIGHBOUR_PRIOR))
+    return worth_K[count_N].reshape(kept_RC.shape)
+
+
+def neighbours(values_RC: Tensor, line: int) -> Tensor:
+    """Return the sum of the values above, below, left and right of each, in images of ``line`` by ``line`` columns."""
+    rows, columns = values_RC.shape
+    width, height = (columns, 1) if line == ONE_LINE else (line, line)
+    images_RNHW = F.pad(values_RC, (0, -columns % (width * height))).reshape(rows, -1, height, width)
+    sums_RNHW = torch.zeros_like(images_RNHW)
+    sums_RNHW[..., 1:, :] += images_RNHW[..., :-1, :]
+    sums_RNHW[..., :-1, :] += images_RNHW[..., 1:, :]
+    sums_RNHW[..., 1:] += images_RNHW[..., :-1]
+    sums_RNHW[..., :-1] += images_RNHW[..., 1:]
+    return sums_RNHW.reshape(rows, -1)[:, :columns]
 
 
 def nearest_levels(steps_RC: Tensor, rates: Rates, rate_weight: float) -> Tensor:
@@ -87,7 +125,7 @@ def worth_keeping(steps_RC: Tensor, levels_RC: Tensor, rates: Rates, rate_weight
     """Return where ``levels_RC`` is better than zero: it saves more squared error than its bits are worth."""
     saved_RC = 2 * steps_RC.abs() * levels_RC - levels_RC.square()
     # Never below 0: where most weights are not zero, zeros would be dear, and so none would come about.
-    place_RC = (rates.row + rates.column).clamp(0.0, DEAREST_BITS)
+    place_RC = rates.place.clamp(0.0, DEAREST_BITS)
     return saved_RC > rate_weight * (place_RC + rates.level[levels_RC.long()])
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from components.artifacts.codec_tensors import matrix_shape
+from components.artifacts.codec_values import likeliest_line
 from components.quantize.rate import Rates, best_integers, initial_rates, measure_rates, nearest_levels, worth_keeping
 from components.training.objective import Objective
 from components.training.run import Loss
@@ -26,13 +27,13 @@ class RateGrid(nn.Module):
     """
 
     kept: Tensor
-    row: Tensor
-    column: Tensor
+    place: Tensor
     level: Tensor
 
     def __init__(self, weight: Tensor, step: float, rate_weight: float) -> None:
         super().__init__()
         self.shape = matrix_shape(tuple(weight.shape))
+        self.line = likeliest_line(weight.detach().reshape(self.shape).cpu().numpy())
         self.step, self.rate_weight = step, rate_weight
         self.share = 1.0  # of the step, for now
         self.choosing = self.measuring = False
@@ -51,7 +52,7 @@ class RateGrid(nn.Module):
             steps_RC = weight.reshape(self.shape) / (self.step * self.share)
             integers_RC = best_integers(steps_RC, self._rates(), self.rate_weight)
             for _ in range(rounds - 1):
-                self._remember(measure_rates(integers_RC))
+                self._remember(measure_rates(integers_RC, self.line))
                 integers_RC = best_integers(steps_RC, self._rates(), self.rate_weight)
             return integers_RC.reshape(weight.shape)
 
@@ -70,11 +71,11 @@ class RateGrid(nn.Module):
             self.kept.copy_(worth_keeping(steps_RC, levels_RC, self._rates(), self.rate_weight))
         integers_RC = torch.copysign(levels_RC, steps_RC).mul_(self.kept)
         if self.measuring:
-            self._remember(measure_rates(integers_RC))
+            self._remember(measure_rates(integers_RC, self.line))
         return (integers_RC * step).reshape(weight.shape)
 
     def _rates(self) -> Rates:
-        return Rates(self.row, self.column, self.level)
+        return Rates(self.place, self.level)
 
     def _remember(self, rates: Rates) -> None:
         for name, tensor in vars(rates).items():

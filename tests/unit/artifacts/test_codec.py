@@ -22,7 +22,8 @@ from torch import Tensor
 from components.artifacts.codec import DICTIONARY, FORMAT_VERSION, MAGIC, NUMBERS, decode, encode, read
 from components.artifacts.codec_bytes import decode_numbers, encode_numbers
 from components.artifacts.codec_integers import decode_integers, encode_integers
-from components.artifacts.codec_layout import MOST_BLOCKS, Layout, encode_header, read_header
+from components.artifacts.codec_layout import Layout, encode_header, read_header
+from components.artifacts.codec_neighbours import MOST_COLUMNS
 from components.artifacts.codec_streams import LEAST_PROBABILITY, MOST_SYMBOLS_PER_BYTE, Meter, Reader, Writer
 from components.artifacts.codec_tensors import DTYPES, decode_tensor, encode_tensor
 from components.artifacts.files import ArtifactError
@@ -111,25 +112,41 @@ def test_sparse_integers_cost_less_than_their_order_0_entropy(bits: int) -> None
     assert len(encode_integers(matrix_RC)) < 0.97 * entropy(counts, base=2) * matrix_RC.size / 8
 
 
-@pytest.mark.parametrize(("lag", "density"), [(1, 1.0), (5, 1.0), (28, 1.0), (28, 0.6)])
-def test_values_alike_some_columns_apart_cost_less(lag: int, density: float) -> None:
+@pytest.mark.parametrize(("line", "density"), [(1, 1.0), (5, 1.0), (28, 1.0), (28, 0.6)])
+def test_values_alike_side_by_side_cost_less(line: int, density: float) -> None:
     rng = np.random.default_rng(0)
-    matrix_RC = rng.normal(size=(60, 224))
-    for column in range(lag, 224):
-        matrix_RC[:, column] = 0.8 * matrix_RC[:, column - lag] + 0.6 * matrix_RC[:, column]
-    matrix_RC = (3 * matrix_RC).round() * (rng.random((60, 224)) < density)
+    height, width = (1, 200) if line == 1 else (line, line)
+    columns = height * width * max(1, 200 // line**2)
+    images = rng.normal(size=(60, columns // (height * width), height, width))
+    for axis in {2: height, 3: width}:
+        images += 0.9 * np.roll(images, 1, axis)
+    matrix_RC = (2 * images).reshape(60, columns).round() * (rng.random((60, columns)) < density)
     integers_RC = matrix_RC.clip(-7, 7).astype(np.int16)
     content = encode_integers(integers_RC)
     shuffled_RC = rng.permuted(integers_RC, axis=1)
-    assert read_header(content, 60, 224)[0].lag == lag
+    assert read_header(content, 60, columns)[0].line == line
     assert len(content) < 0.97 * len(encode_integers(shuffled_RC))
-    assert np.array_equal(decode_integers(content, 60, 224), integers_RC)
+    assert np.array_equal(decode_integers(content, 60, columns), integers_RC)
 
 
-def test_a_lag_that_makes_many_blocks_is_refused() -> None:
-    layout = Layout(1, MOST_BLOCKS + 1, -1, 1, False, 0, 0, 0, 1, prior=0, lag=1)
+def test_non_zeros_that_cluster_in_images_cost_less() -> None:
+    rng = np.random.default_rng(0)
+    centre = np.pad(rng.random((100, 28, 28)) < 0.01, ((0, 0), (1, 1), (1, 1)))
+    clusters = np.zeros((100, 28, 28), np.int16)
+    for down, right in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2)):
+        clusters |= centre[:, down : down + 28, right : right + 28]
+    integers_RC = clusters.reshape(100, 784)
+    content = encode_integers(integers_RC)
+    assert read_header(content, 100, 784)[0].line == 28
+    assert len(content) < 0.8 * len(encode_integers(rng.permuted(integers_RC, axis=1)))
+    assert np.array_equal(decode_integers(content, 100, 784), integers_RC)
+
+
+@pytest.mark.parametrize(("columns", "line"), [(MOST_COLUMNS + 1, 5), (40, 40), (40, 41), (1, 1)])
+def test_lines_that_make_no_images_are_refused(columns: int, line: int) -> None:
+    layout = Layout(1, columns, -1, 1, False, 0, 0, 0, 1, prior=0, line=line)
     with pytest.raises(ArtifactError, match="header in range"):
-        decode_integers(encode_header(layout) + bytes(64), 1, MOST_BLOCKS + 1)
+        decode_integers(encode_header(layout) + bytes(64), 1, columns)
 
 
 def test_dense_floats_are_not_made_larger() -> None:
@@ -331,7 +348,7 @@ def test_a_large_index_is_refused_without_inflating_it() -> None:
 def test_another_version_is_refused(small_file: bytes) -> None:
     other = bytearray(small_file)
     other[4] = 9
-    with pytest.raises(ArtifactError, match="format version 2, but got 9"):
+    with pytest.raises(ArtifactError, match="format version 3, but got 9"):
         decode(bytes(other))
 
 

@@ -1,15 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from components.artifacts.codec_integers import encode_integers
-from components.quantize.rate import best_integers, initial_rates, measure_rates, nearest_levels
+from components.quantize.rate import best_integers, initial_rates, measure_rates, nearest_levels, neighbours
 
 
 def cost(integers, steps, rates, weight):
     """Return squared error plus priced bits of every element."""
     magnitude = integers.abs()
-    bits = (rates.row + rates.column).clamp(0.0, 12.0) + rates.level[magnitude.long()]
+    bits = rates.place.clamp(0.0, 12.0) + rates.level[magnitude.long()]
     return (steps - integers) ** 2 + torch.where(magnitude > 0, weight * bits, torch.zeros(()))
 
 
@@ -65,7 +66,7 @@ def test_the_price_is_about_that_of_the_codec(density):
     rates = measure_rates(integers)
     magnitude = integers.abs()
     kept = magnitude > 0
-    against = rates.row + rates.column  # log2 of the odds against a non-zero
+    against = rates.place  # log2 of the odds against a non-zero
     places = torch.where(kept, torch.log2(1 + 2**against), torch.log2(1 + 2**-against))
     levels = torch.where(kept, rates.level[magnitude.long()], torch.zeros(()))
     stored = 8 * len(encode_integers(integers.numpy().astype(np.int16)))
@@ -76,8 +77,29 @@ def test_fuller_rows_and_columns_are_cheaper():
     integers = torch.zeros(10, 10)
     integers[0] = 1.0
     integers[:, 3] = 1.0
-    rates = measure_rates(integers)
-    assert rates.row.argmin() == 0 and rates.column.argmin() == 3
+    place = measure_rates(integers).place
+    assert place.mean(1).argmin() == 0 and place.mean(0).argmin() == 3
+
+
+def test_places_between_non_zeros_are_cheaper_where_non_zeros_cluster():
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.rand(200, 1, 8, 8, generator=generator) < 0.04
+    clusters = nn.functional.max_pool2d(centre.float(), 3, 1, 1).reshape(200, 64)
+    apart, together = measure_rates(clusters).place, measure_rates(clusters, 8).place
+    around = neighbours(clusters, 8)
+    assert together[around == 4].mean() < apart[around == 4].mean() - 1.0
+    assert together[around == 0].mean() > apart[around == 0].mean() + 1.0
+
+
+@pytest.mark.parametrize(("shape", "line"), [((3, 18), 3), ((2, 16), 4), ((2, 7), 1), ((3, 20), 3), ((2, 5), 4)])
+def test_neighbours_are_those_of_a_convolution_with_a_cross(shape, line):
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    rows, columns = shape
+    height, width = (1, columns) if line == 1 else (line, line)
+    padded = nn.functional.pad(values, (0, -columns % (height * width)))
+    cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).reshape(1, 1, 3, 3)
+    expected = nn.functional.conv2d(padded.reshape(-1, 1, height, width), cross, padding=1)
+    assert torch.allclose(neighbours(values, line), expected.reshape(rows, -1)[:, :columns], atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -127.0])
