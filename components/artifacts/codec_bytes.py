@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.artifacts.codec_models import code_symbols, flat
+from components.artifacts.codec_models import Frequencies, flat
 from components.artifacts.codec_streams import Reader, Writer
 from components.artifacts.files import ArtifactError
 
@@ -103,12 +103,12 @@ def _repeated(content: bytes, count: int) -> Bytes:
 
 def _code(plane_N: Bytes) -> bytes:
     writer = Writer()
-    code_symbols(writer, flat(256), len(plane_N), plane_N.astype(np.int32))
+    Frequencies(flat(256)).code(writer, len(plane_N), plane_N.astype(np.int32))
     return writer.finish()
 
 
 def _coded(content: bytes, count: int) -> Bytes:
-    return code_symbols(Reader(content), flat(256), count, None).astype(np.uint8)
+    return Frequencies(flat(256)).code(Reader(content), count, None).astype(np.uint8)
 
 
 def _always(plane_N: Bytes) -> bool:

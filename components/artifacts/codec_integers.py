@@ -18,7 +18,7 @@ from components.artifacts.codec_layout import (
     octaves,
     read_header,
 )
-from components.artifacts.codec_models import code_places, code_symbols, flat
+from components.artifacts.codec_models import Frequencies, code_places, flat
 from components.artifacts.codec_neighbours import passes
 from components.artifacts.codec_streams import Integers, Meter, Reader, Stream, Writer
 from components.artifacts.codec_values import code_values, likeliest_line
@@ -83,7 +83,7 @@ def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
         places_RC = np.ones((layout.rows, layout.columns), np.bool_)
     known_R = None if matrix_RC is None else _magnitude_levels(matrix_RC, layout.sparse, layout.steps)
     prior_K = flat(layout.levels + 1 if layout.steps else 1)
-    magnitude_R = code_symbols(stream, prior_K, layout.rows, known_R)
+    magnitude_R = Frequencies(prior_K).code(stream, layout.rows, known_R)
     return code_values(stream, layout, places_RC, magnitude_R, matrix_RC)
 
 
@@ -93,7 +93,7 @@ def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> ND
     if layout.density_steps:
         known_R = None if matrix_RC is None else _density_levels(matrix_RC, layout.density_steps)
         highest = 1 + layout.density_steps * columns.bit_length()
-        levels_R = code_symbols(stream, flat(highest + 1), layout.rows, known_R)
+        levels_R = Frequencies(flat(highest + 1)).code(stream, layout.rows, known_R)
         density_R = np.minimum(octaves(levels_R, layout.density_steps), columns) / columns
     elif not layout.nonzeros:
         return np.zeros((layout.rows, layout.columns), np.bool_)

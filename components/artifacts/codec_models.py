@@ -19,31 +19,35 @@ FLAT_WEIGHT = 24.0  # symbols' worth of counts that a model of which nothing is 
 NEIGHBOUR_PRIOR = 4.0  # non-zeros' worth of neighbours that are taken to tell nothing
 
 
-def code_symbols(
-    stream: Stream, prior_K: Floats, count: int, symbols_N: Integers | None, *, before: int = 0
-) -> Integers:
-    """Code ``count`` symbols in [0, K) with frequencies learnt on the way.
+class Frequencies:
+    """How often symbols in [0, K) come, learnt on the way."""
 
-    Args:
-        stream: a Writer, a Meter or a Reader.
-        prior_K: how often each symbol is taken to have come before the first, positive.
-        count: N.
-        symbols_N: the symbols when writing, None when reading.
-        before: how many ``prior_K`` was learnt from.
-    """
-    if len(prior_K) == 1:
-        return stream.symbols(prior_K, count, symbols_N)
-    stream.expect(count)
-    coded = np.empty(count, np.int32)
-    weight_K = prior_K
-    start = 0
-    while start < count:
-        stop = min(count, start + max(FIRST_BLOCK, (before + start) // SYMBOL_GROWTH))
-        block = stream.symbols(weight_K, stop - start, None if symbols_N is None else symbols_N[start:stop])
-        coded[start:stop] = block
-        weight_K = weight_K + np.bincount(block, minlength=len(weight_K))
-        start = stop
-    return coded
+    def __init__(self, prior_K: Floats) -> None:
+        """Take each symbol to have come ``prior_K`` times, positive, before the first."""
+        self._weight_K = prior_K
+        self._coded = 0
+
+    def code(self, stream: Stream, count: int, symbols_N: Integers | None) -> Integers:
+        """Code ``count`` symbols.
+
+        Args:
+            stream: a Writer, a Meter or a Reader.
+            count: N.
+            symbols_N: the symbols when writing, None when reading.
+        """
+        if len(self._weight_K) == 1:
+            return stream.symbols(self._weight_K, count, symbols_N)
+        stream.expect(count)
+        coded = np.empty(count, np.int32)
+        start = 0
+        while start < count:
+            stop = min(count, start + max(FIRST_BLOCK, self._coded // SYMBOL_GROWTH))
+            block = stream.symbols(self._weight_K, stop - start, None if symbols_N is None else symbols_N[start:stop])
+            coded[start:stop] = block
+            self._weight_K = self._weight_K + np.bincount(block, minlength=len(self._weight_K))
+            self._coded += stop - start
+            start = stop
+        return coded
 
 
 def flat(count: int) -> Floats:

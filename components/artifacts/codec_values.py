@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.artifacts.codec_layout import Layout, octaves
-from components.artifacts.codec_models import code_symbols, peaked
+from components.artifacts.codec_models import Frequencies, peaked
 from components.artifacts.codec_neighbours import MOST_COLUMNS, ONE_LINE, passes
 from components.artifacts.codec_streams import Floats, Integers, Stream
 from components.artifacts.files import ArtifactError
@@ -36,8 +36,7 @@ def code_values(
         matrix_RC: the matrix when writing, None when reading.
     """
     padded_RC = np.zeros((layout.rows, layout.columns + 1), np.int16)  # the last column: neighbours that are none
-    weights: dict[int, Floats] = {}
-    coded: dict[int, int] = {}
+    frequencies: dict[int, Frequencies] = {}  # by context
     for part in passes(layout.columns, layout.line):
         places_RP = places_RC[:, part.columns]
         known_RP = None if matrix_RC is None else matrix_RC[:, part.columns]
@@ -50,13 +49,10 @@ def code_values(
             count = int(np.count_nonzero(chosen_RP))
             if not count:
                 continue
-            weight_K = weights[context] if context in weights else _prior(layout, context // CONTEXTS, count)
+            if context not in frequencies:
+                frequencies[context] = Frequencies(_prior(layout, context // CONTEXTS))
             known_N = None if known_RP is None else _symbols(layout, known_RP[chosen_RP])
-            before = coded.get(context, 0)
-            symbols_N = code_symbols(stream, weight_K, count, known_N, before=before)
-            weights[context] = weight_K + np.bincount(symbols_N, minlength=len(weight_K))
-            coded[context] = before + count
-            coded_RP[chosen_RP] = _values(layout, symbols_N)
+            coded_RP[chosen_RP] = _values(layout, frequencies[context].code(stream, count, known_N))
         padded_RC[:, part.columns] = coded_RP
     return padded_RC[:, :-1]
 
@@ -87,13 +83,13 @@ def _contexts(layout: Layout, sums_RP: Integers) -> Integers:
     return (UNKNOWN + np.sign(sums_RP) * (1 + (np.abs(sums_RP) > large))).astype(np.int32)
 
 
-def _prior(layout: Layout, level: int, count: int) -> Floats:
+def _prior(layout: Layout, level: int) -> Floats:
     """Return how often each symbol is taken to have come before the first, in rows of one magnitude level."""
     mean = float(octaves(np.array([level], np.int32), layout.steps)[0]) if layout.steps else float(layout.levels)
     prior_K = peaked(layout.low, layout.high, max(mean, 0.25))
     if layout.skips_zero:
         prior_K = np.delete(prior_K, -layout.low)
-    if not len(prior_K) and count:
+    if not len(prior_K):
         raise ArtifactError("an integer stream must not have non-zeros where all values are zero.")
     return prior_K
 
