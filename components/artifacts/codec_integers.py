@@ -13,6 +13,7 @@ from components.artifacts.codec_layout import (
     COLUMN_PRIORS,
     DENSITY_STEPS,
     MAGNITUDE_STEPS,
+    MOST_ROOTS,
     Layout,
     encode_header,
     octaves,
@@ -68,6 +69,9 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
     line = likeliest_line(matrix_RC)
     if line:
         tried = dataclasses.replace(layout, line=line)
+        if sparse:
+            powers = [dataclasses.replace(tried, roots=roots) for roots in range(MOST_ROOTS + 1)]
+            tried = min(powers, key=lambda each: _places_bits(each, matrix_RC))
         layout = tried if _bits(tried, matrix_RC) < (1 - LEAST_GAIN) * _bits(layout, matrix_RC) else layout
     writer = Writer()
     _code(writer, layout, matrix_RC)
@@ -107,6 +111,7 @@ def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> ND
         layout.columns,
         passes(layout.columns, layout.line),
         column_prior=COLUMN_PRIORS[layout.prior],
+        roots=layout.roots,
         places_RC=known_RC,
     )
 

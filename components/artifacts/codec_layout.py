@@ -17,6 +17,7 @@ DENSITY_STEPS = (0, 1, 2)  # levels of row density per octave that the encoder t
 MAGNITUDE_STEPS = (0, 1, 3)  # levels of row magnitude per octave that the encoder tries
 # Rows' worth of average density that a column starts with: the fewer, the more columns differ.
 COLUMN_PRIORS = (16.0, 2.0, 5.0, 50.0)
+MOST_ROOTS = 2
 # Powers of two in steps of a sixth, written out since pow may round differently from machine to machine.
 SIXTHS = (1.0, 1.122462048309373, 1.2599210498948732, 1.4142135623730951, 1.5874010519681994, 1.7817974362806785)
 
@@ -37,6 +38,7 @@ class Layout:
         levels: the highest of these or, where there are none, the mean magnitude.
         prior: of COLUMN_PRIORS.
         line: columns per line of the images that a row is seen as (codec_neighbours); 0 where there are none.
+        roots: how little row and column tell where neighbours do (codec_models), of 0 .. MOST_ROOTS.
     """
 
     rows: int
@@ -50,6 +52,7 @@ class Layout:
     levels: int
     prior: int
     line: int = 0
+    roots: int = 0
 
     @property
     def skips_zero(self) -> bool:
@@ -63,7 +66,8 @@ def encode_header(layout: Layout) -> bytes:
     kind = 0
     for value, count in _kind(layout):
         kind = kind * count + value
-    return encode_numbers([kind, low, layout.high - layout.low, layout.levels, layout.nonzeros, layout.line])
+    lines = layout.line * (MOST_ROOTS + 1) + layout.roots
+    return encode_numbers([kind, low, layout.high - layout.low, layout.levels, layout.nonzeros, lines])
 
 
 def _kind(layout: Layout) -> list[tuple[int, int]]:
@@ -79,16 +83,17 @@ def _kind(layout: Layout) -> list[tuple[int, int]]:
 def read_header(content: bytes, rows: int, columns: int) -> tuple[Layout, int]:
     """Return the layout and where the header ends."""
     numbers, start = decode_numbers(content, 6)
-    kind, low, spread, levels, nonzeros, line = numbers
+    kind, low, spread, levels, nonzeros, lines = numbers
     kind, sparse = divmod(kind, 2)
     kind, steps = divmod(kind, len(MAGNITUDE_STEPS))
     prior, density_steps = divmod(kind, len(DENSITY_STEPS))
     low = low // 2 if low % 2 == 0 else -(low + 1) // 2
     in_range = low > -(2**15) and low + spread < 2**15 and spread < WIDEST and prior < len(COLUMN_PRIORS)
+    line, roots = divmod(lines, MOST_ROOTS + 1)
     line_in_range = not line or line < columns <= MOST_COLUMNS
     if not (in_range and nonzeros < 2**32 and levels < 2**8 and line_in_range):
         raise ArtifactError(f"an integer stream must have a header in range, but has {numbers}.")
-    chosen = (DENSITY_STEPS[density_steps], nonzeros, MAGNITUDE_STEPS[steps], levels, prior, line)
+    chosen = (DENSITY_STEPS[density_steps], nonzeros, MAGNITUDE_STEPS[steps], levels, prior, line, roots)
     return Layout(rows, columns, low, low + spread, bool(sparse), *chosen), start
 
 

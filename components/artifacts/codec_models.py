@@ -78,13 +78,14 @@ def code_places(
     passes: Sequence[Pass],
     *,
     column_prior: float,
+    roots: int,
     places_RC: NDArray[np.bool_] | None,
 ) -> NDArray[np.bool_]:
     """Code where a matrix is not zero.
 
-    A place's odds are those of its row (known) times those of its column (learnt from the rows before) over those of
-    the whole, as if row and column acted independently, times what as many non-zeros next to it made of the odds
-    before. Rows of density 0 are left out.
+    A place's odds are those of the whole, times what its row (known) and its column (learnt from the rows before) make
+    of them, as if they acted independently, times what as many non-zeros next to it made of the odds before. Rows of
+    density 0 are left out.
 
     Args:
         stream: a Writer, a Meter or a Reader.
@@ -92,6 +93,8 @@ def code_places(
         columns: C.
         passes: in which the columns of each block of rows are coded.
         column_prior: rows' worth of average density that a column starts with.
+        roots: which power of what row and column make of the odds is taken where neighbours are known: 0 all of it,
+            1 the power .75, 2 the root.
         places_RC: the places when writing, None when reading.
     """
     coded_RC = np.zeros((len(density_R), columns), np.bool_)
@@ -110,15 +113,24 @@ def code_places(
         stop = min(len(live), start + max(1, start // ROW_GROWTH))
         rows = live[start:stop]
         share_C = (ones_C + column_prior * overall) / (start + column_prior)
-        odds_BC = row_odds_L[start:stop, None] * (share_C / ((1 - share_C) * prior))
+        effect_BC = row_odds_L[start:stop, None] * (share_C / ((1 - share_C) * (prior * prior)))
         block_BC = np.zeros((len(rows), columns + 1), np.int8)  # the last column stands for neighbours that are none
         for each, effect in zip(passes, effects, strict=True):
             known_BP = None if places_RC is None else places_RC[rows][:, each.columns]
-            block_BC[:, each.columns] = effect.code(stream, odds_BC[:, each.columns], each, block_BC, known_BP)
+            odds_BP = prior * _power(effect_BC[:, each.columns], roots if each.neighbours is not None else 0)
+            block_BC[:, each.columns] = effect.code(stream, odds_BP, each, block_BC, known_BP)
         coded_RC[rows] = block_BC[:, :columns]
         ones_C += block_BC[:, :columns].sum(0)
         start = stop
     return coded_RC
+
+
+def _power(effect_BP: Floats, roots: int) -> Floats:
+    """Return ``effect_BP`` to the power 1, .75 or .5; every machine rounds square roots alike."""
+    if not roots:
+        return effect_BP
+    root_BP: Floats = np.sqrt(effect_BP)
+    return root_BP * np.sqrt(root_BP) if roots == 1 else root_BP
 
 
 class _NeighbourEffect:
