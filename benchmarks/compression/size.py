@@ -28,8 +28,8 @@ from components.quantize.stage import run as quantize
 
 BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions that may be lost
 MARGIN = 0.5
-EPOCHS = {"lenet5": 12, "lenet300": 24, "resnet8": 15}  # of ours' first round
-ROUNDS = 4  # each has a third of them once one has held
+EPOCHS = {"lenet5": 12, "lenet300": 24, "resnet8": 15}  # of each of ours' trainings,
+ROUNDS = 4  # of which there are so many
 PEER_SPARSITY = {"lenet5": 0.97, "lenet300": 0.95, "resnet8": 0.7}
 PEER_BITS = 4
 PEER_QP = -20
@@ -38,8 +38,8 @@ BATCH, TEMPERATURE, ALPHA, RATE = 128, 2.0, 0.5, 0.06
 
 
 def total_epochs(network: str) -> int:
-    """Return the epochs of all rounds where the first one holds, which the peers train too."""
-    return EPOCHS[network] + (ROUNDS - 1) * (EPOCHS[network] // 3)
+    """Return the epochs of all rounds, which the peers train too."""
+    return EPOCHS[network] * ROUNDS
 
 
 def ours(network: str, setting: Setting) -> dict[str, float]:

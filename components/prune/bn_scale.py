@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from components.channels.dependencies import ChannelGroup
 from components.prune import channels
-from components.prune.dependencies import ChannelGroup
 from components.prune.method import Masks, Method
 from components.prune.request import Request
 from components.training.run import Loss

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from components.channels.dependencies import ChannelGroup, Member, find_groups, input_slices
+from components.channels.surgery import remove
 from components.prune.allocation import Cost, Group, Layer, Part, choose_counts, smallest_counts, total_cost
 from components.prune.costs import layer_costs
-from components.prune.dependencies import ChannelGroup, Member, find_groups, input_slices
 from components.prune.method import Masks, Method
 from components.prune.reconstruction import IMAGES, reconstruct
 from components.prune.request import Request
-from components.prune.surgery import remove
 from components.prune.timing import Timing
 
 # The score of each channel, [channels], of every group by name; the lowest go first.

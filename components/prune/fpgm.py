@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from components.channels.dependencies import WEIGHTED, ChannelGroup
 from components.prune import channels
-from components.prune.dependencies import WEIGHTED, ChannelGroup
 from components.prune.method import Method
 from components.prune.request import Request
 

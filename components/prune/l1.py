@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from components.channels.dependencies import ChannelGroup
 from components.prune import channels
-from components.prune.dependencies import ChannelGroup
 from components.prune.method import Method
 from components.prune.request import Request
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from components.artifacts.fold import fold_batch_norms
 from components.artifacts.store import NotFoundError
+from components.channels.dependencies import ChannelGroup
+from components.channels.surgery import remove
 from components.measuring.latency import measure_latency, open_session
-from components.prune.dependencies import ChannelGroup
-from components.prune.surgery import remove
 from components.training.checkpoint import Checkpoint
 
 SECONDS = 0.3  # per shape, for both networks together

@@ -73,7 +73,7 @@ class QuantizeConfig(TrainingConfig):
     )
     rounds: int = option(
         4,
-        "rate_distortion with fine_tune: trainings in all; `epochs` each until one holds the bound, then a third",
+        "rate_distortion with fine_tune: trainings of `epochs`, each closer to the bound",
         interval="[1, 1000]",
     )
     sensitivity: bool = option(False, "also measure what each layer alone loses at fewer bits, for the report")

@@ -28,13 +28,14 @@ def float_layers(model: Model) -> list[str]:
 def weight_errors(quantized: Model, original: Model) -> dict[str, float]:
     """Return the error of each quantized weight relative to the weight, as root mean squares, by layer.
 
-    Layers into which a batch norm was folded are left out: their weights were rescaled.
+    Layers into which a batch norm was folded are left out, since their weights were rescaled, and those that lost
+    channels.
     """
     originals = dict(original.module.named_parameters())
     folded = {name for name in quantized.quantized if f"{name.removesuffix('.weight')}.bias" not in originals}
     errors = {}
     for name, tensor in quantized.quantized.items():
         norm = float(originals[name].detach().norm())
-        if norm and name not in folded:
+        if norm and name not in folded and tensor.integers.shape == originals[name].shape:
             errors[name.removesuffix(".weight")] = float((tensor.dequantize() - originals[name].detach()).norm()) / norm
     return errors

@@ -20,7 +20,7 @@ from components.quantize.curvature import unit_steps
 from components.quantize.grid import SMALLEST_SCALE
 from components.quantize.layers import quantizable_layers
 from components.quantize.rate import LIMIT
-from components.quantize.rate_export import behind_grid, on_grids
+from components.quantize.rate_export import behind_grid, on_grids, without_dead_channels
 from components.quantize.rate_grid import RateGrid, RateObjective
 from components.quantize.request import Request
 
@@ -33,7 +33,6 @@ CHOICES = 3  # of the integers, each with the rates that the last one gave
 FIRST_FACTOR = 2.5
 FIRST_SHARE = 0.1  # of their step that they start from
 GROWTH = 1.25  # how much coarser the next grids are while the bound holds, or finer until it does
-LATER_EPOCHS = 3  # what the epochs of a round that goes on are those of a whole one divided by
 BIAS_FINENESS = 4.0  # how much finer the trained grid of a bias is than that of a weight
 
 
@@ -51,10 +50,10 @@ def apply(model: Model, request: Request) -> Model:
     """Return ``model`` with the smallest kz file found whose validation accuracy holds the config's bound.
 
     The bound is ``max_accuracy_drop`` below the teacher's validation accuracy, or the model's own without a teacher.
-    Without ``fine_tune`` the factor is bisected. With it, a training of ``epochs`` brings all weights to grids of one
-    step, which grow coarser on the way; where the bound breaks, the next starts anew for finer ones. Once it holds,
-    shorter trainings go on from the coarsest grids that hold: to coarser ones, or, where those break, between the two.
-    There are ``rounds`` trainings in all.
+    Without ``fine_tune`` the factor is bisected. With it, a training brings all weights to grids of one step, which
+    grow coarser on the way. There are ``rounds`` of them, each of ``epochs`` from ``model`` itself: to coarser grids
+    while the bound holds or to finer ones until it does, then between the coarsest that hold and the last that break.
+    Training on from grids that hold would be shorter, but gives larger files. Channels that then do not matter leave.
 
     Raises:
         ValueError: the model is quantized already, or no grid holds the bound.
@@ -108,21 +107,18 @@ def _bisect(model: Model, request: Request, steps: dict[str, float], rate_weight
 
 
 def _train(model: Model, request: Request, steps: dict[str, float], lowest: float) -> list[Trial]:
-    """Return the trained quantizations that hold the bound; each goes on from the one before it."""
-    module = copy.deepcopy(model.module)
-    install(module, steps, TRAINED_RATE_WEIGHT)
+    """Return the trained quantizations that hold the bound."""
     masks = {behind_grid(name): mask for name, mask in model.masks().items()}
     held: list[Trial] = []
     factor, broken = FIRST_FACTOR, math.inf
     for number in range(1, request.config.rounds + 1):
-        tried = copy.deepcopy(module)
-        _coarsen(tried, factor, steps)
-        share = held[-1].factor / factor if held else FIRST_SHARE
-        objective = RateObjective(request.loss, grids(tried).values(), share)
-        epochs = max(1, request.config.epochs // LATER_EPOCHS) if held else 0
-        request.train(tried, f"rate-{number}", epochs=epochs, loss=objective, masks=masks)
-        _coarsen(tried, factor, steps)
-        trial = _trial(factor, model, tried, request, choices=1)
+        module = copy.deepcopy(model.module)
+        install(module, steps, TRAINED_RATE_WEIGHT)
+        _coarsen(module, factor, steps)
+        objective = RateObjective(request.loss, grids(module).values(), FIRST_SHARE)
+        request.train(module, f"rate-{number}", loss=objective, masks=masks)
+        _coarsen(module, factor, steps)
+        trial = _trial(factor, model, module, request, choices=1)
         holds = trial.validation_accuracy >= lowest
         print(
             f"round {number}/{request.config.rounds} factor={factor:.3f} size_bytes={trial.size_bytes}"
@@ -130,12 +126,13 @@ def _train(model: Model, request: Request, steps: dict[str, float], lowest: floa
         )
         if holds:
             held.append(trial)
-            module = tried
-            factor = factor * GROWTH if math.isinf(broken) else math.sqrt(factor * broken)
         else:
-            # Where none has held yet, the next starts anew: what was lost on coarse grids does not come back on finer.
             broken = factor
-            factor = math.sqrt(held[-1].factor * broken) if held else factor / GROWTH
+        coarsest = max((each.factor for each in held), default=0.0)
+        if held and broken < math.inf:
+            factor = math.sqrt(coarsest * broken)
+        else:
+            factor = factor * GROWTH if held else factor / GROWTH
     return held
 
 
@@ -186,6 +183,7 @@ def _short(value: float) -> float:
 
 def _trial(factor: float, model: Model, module: nn.Module, request: Request, *, choices: int) -> Trial:
     quantized = on_grids(model, module, grids(module), choices)
+    quantized = without_dead_channels(quantized, request.calibration_batches()[0])
     return Trial(factor, quantized, len(pack_model(quantized)), _accuracy(quantized.module, request))
 
 

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from components.artifacts.fold import fold_batch_norms, foldable_norms
 from components.artifacts.model import Model
 from components.artifacts.quantized import QuantizedTensor
+from components.channels.dead import dead_channels, fold_constants
+from components.channels.dependencies import find_groups
+from components.channels.surgery import remove
 from components.quantize.rate_grid import RateGrid
 
 BIAS_STEPS = 16  # steps to the root mean square of a bias that was not trained on a grid
@@ -60,6 +63,60 @@ def on_grids(model: Model, trained: nn.Module, grids: Mapping[str, RateGrid], ch
             buffer.copy_(buffer.bfloat16())
     masked = tuple(name for name in model.masked if name in quantized or name in dict(folded.named_parameters()))
     return dataclasses.replace(model, module=folded, quantized=quantized, masked=masked)
+
+
+def without_dead_channels(model: Model, images_NCHW: Tensor) -> Model:
+    """Return ``model`` without the channels that do not matter, nor those that then do not matter any more.
+
+    What a channel without weights always is goes into the biases of the layers that read it, rounded to their grid.
+
+    Args:
+        model: quantized; left as it was. It is returned whole where its channels cannot be traced.
+        images_NCHW: a few images, normalised.
+    """
+    module = copy.deepcopy(model.module).eval()
+    integers = copy.deepcopy(module)
+    with torch.no_grad():
+        for name, tensor in model.quantized.items():
+            integers.get_parameter(name).copy_(tensor.integers)
+    scales = {name: tensor.scale for name, tensor in model.quantized.items() if isinstance(tensor, QuantizedTensor)}
+    channels, height, width = images_NCHW.shape[1:]
+    while True:
+        try:
+            groups = find_groups(module, (channels, height, width))
+        except ValueError as error:
+            print(f"channels that do not matter stay: {error}")
+            return model
+        steps = {name: _step_of(bias) for name, bias in module.named_parameters() if name.endswith("bias")}
+        for layer in fold_constants(module, groups, images_NCHW):
+            bias = module.get_parameter(f"{layer}.bias")
+            bias.data = torch.round(bias.detach() / steps[f"{layer}.bias"]) * steps[f"{layer}.bias"] + 0.0
+            integers.get_parameter(f"{layer}.weight").data.mul_(module.get_parameter(f"{layer}.weight") != 0)
+        dead = dead_channels(module, groups, images_NCHW)
+        if not dead:
+            break
+        for layer, kept in remove(module, groups, dead).items():
+            scale = scales.get(f"{layer}.weight")
+            if scale is not None and len(scale) > 1:
+                scales[f"{layer}.weight"] = scale[kept]
+        remove(integers, groups, dead)
+    quantized = {
+        name: QuantizedTensor(integers.get_parameter(name).detach().to(torch.int8), scales[name], tensor.bits)
+        for name, tensor in model.quantized.items()
+    }
+    return dataclasses.replace(model, module=module, quantized=quantized)
+
+
+def _step_of(bias: Tensor) -> float:
+    """Return the largest power of two that all values are multiples of; that of float32 at the largest, at least."""
+    values = bias.detach().double().abs()
+    largest = float(values.max())
+    if not largest:
+        return 2.0**-16
+    step = 2.0 ** math.floor(math.log2(largest))
+    while (torch.remainder(values, step) != 0).any():
+        step /= 2
+    return step
 
 
 def behind_grid(name: str) -> str:

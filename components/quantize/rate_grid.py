@@ -33,7 +33,7 @@ class RateGrid(nn.Module):
     def __init__(self, weight: Tensor, step: float, rate_weight: float) -> None:
         super().__init__()
         self.shape = matrix_shape(tuple(weight.shape))
-        self.line = likeliest_line(weight.detach().reshape(self.shape).cpu().numpy())
+        self.line = likeliest_line(weight.detach().reshape(self.shape).cpu().numpy()) if weight.ndim > 1 else 0
         self.step, self.rate_weight = step, rate_weight
         self.share = 1.0  # of the step, for now
         self.choosing = self.measuring = False

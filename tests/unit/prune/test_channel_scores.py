@@ -4,8 +4,8 @@ import torch_pruning
 from torch import nn
 from torch_pruning.dependency import DependencyGraph
 
+from components.channels.dependencies import find_groups
 from components.prune import fpgm, l1, l2
-from components.prune.dependencies import find_groups
 from tests.unit.prune.test_channels import NETWORKS, SHAPE, network
 
 

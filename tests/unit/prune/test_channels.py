@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from components.channels.dependencies import WEIGHTED, find_groups
 from components.measuring.size import count_macs, count_parameters
 from components.networks.build import NetworkSpec, build
 from components.prune import channels, l1
 from components.prune.config import PruneConfig
-from components.prune.dependencies import WEIGHTED, find_groups
 from components.prune.request import Request
 from tests.unit.training.toy import toy_dataset
 

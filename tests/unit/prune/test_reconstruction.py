@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from components.channels.dependencies import find_groups
+from components.channels.surgery import remove
 from components.prune import reconstruction
 from components.prune.config import PruneConfig
-from components.prune.dependencies import find_groups
 from components.prune.reconstruction import reconstruct
 from components.prune.request import Request
-from components.prune.surgery import remove
 from tests.unit.training.toy import toy_dataset
 
 DATASET = toy_dataset(size=8)

@@ -2,10 +2,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from components.channels.dependencies import find_groups
 from components.networks.build import NetworkSpec, build
 from components.prune import taylor_channel
 from components.prune.config import PruneConfig
-from components.prune.dependencies import find_groups
 from components.prune.request import Request
 from tests.unit.training.toy import toy_dataset
 

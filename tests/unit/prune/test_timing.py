@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from components.artifacts.store import open_store
+from components.channels.dependencies import find_groups
 from components.networks.build import NetworkSpec, build
 from components.prune import greedy, l1
 from components.prune import timing as timing_module
 from components.prune.config import PruneConfig
-from components.prune.dependencies import find_groups
 from components.prune.request import Request
 from components.prune.timing import Timing
 from components.training.checkpoint import Checkpoint

@@ -7,11 +7,11 @@ from torch import nn
 from components.artifacts.model import load_model, save_model
 from components.artifacts.packed import pack_model, unpack_model
 from components.measuring.accuracy import accuracy, predict
-from components.quantize import rate_distortion, weight_only
+from components.quantize import rate_distortion, rate_export, weight_only
 from components.quantize.config import QuantizeConfig
 from components.quantize.curvature import unit_steps
 from components.quantize.rate_distortion import apply, grids, install
-from components.quantize.rate_export import on_grids
+from components.quantize.rate_export import on_grids, without_dead_channels
 from components.quantize.request import Request
 from tests.quantize_makers import make_dataset, make_model
 
@@ -66,51 +66,47 @@ def test_training_makes_it_smaller_at_the_same_bound(dataset, lenet):
     trained = apply(lenet, asked)
     assert validation(trained, dataset) >= validation(lenet, dataset) - 0.15
     assert len(pack_model(trained)) < len(pack_model(plain))
-    assert len(asked.curve) == 30 + 10
+    assert len(asked.curve) == 30 + 30
     assert not any(nn.utils.parametrize.is_parametrized(module) for module in trained.module.modules())
 
 
 @pytest.mark.parametrize(
-    ("coarsest", "expected"),
+    ("coarsest", "factors"),
     [
-        (9.0, [(2.5, 6), (3.125, 2), (3.906, 2), (4.883, 2)]),  # all hold
-        (2.1, [(2.5, 6), (2.0, 6), (2.236, 2), (2.115, 2)]),
-        (2.9, [(2.5, 6), (3.125, 2), (2.795, 2), (2.955, 2)]),
-        (1.0, [(2.5, 6), (2.0, 6), (1.6, 6), (1.28, 6)]),  # none holds
+        (9.0, (2.5, 3.125, 3.906, 4.883)),  # all hold
+        (2.1, (2.5, 2.0, 2.236, 2.115)),
+        (2.9, (2.5, 3.125, 2.795, 2.955)),
+        (1.0, (2.5, 2.0, 1.6, 1.28)),  # none holds
     ],
 )
-def test_rounds_start_anew_until_one_holds_then_close_in(dataset, lenet, monkeypatch, coarsest, expected):
-    factors, epochs = zip(*expected, strict=True)
-    rounds, starts = [], []
+def test_rounds_close_in_on_the_bound_each_from_the_model_itself(dataset, lenet, monkeypatch, coarsest, factors):
+    name = "fc2.parametrizations.weight.original"
 
-    def train(self, module, phase, *, epochs=0, **others):
-        starts.append(module.get_parameter("fc2.parametrizations.weight.original").detach().clone())
-        rounds.append(epochs or self.config.epochs)
+    def train(self, module, phase, **others):
+        assert torch.equal(module.get_parameter(name), lenet.module.get_parameter("fc2.weight"))
+        phases.append(phase)
         with torch.no_grad():
-            module.get_parameter("fc2.parametrizations.weight.original").add_(1.0)
+            module.get_parameter(name).add_(1.0)
 
     def judge(factor, model, module, request, *, choices):
         tried.append(round(factor, 3))
         return rate_distortion.Trial(factor, model, int(1000 / factor), 1.0 if factor <= coarsest else 0.0)
 
     tried: list[float] = []
+    phases: list[str] = []
     monkeypatch.setattr(Request, "train", train)
     monkeypatch.setattr(rate_distortion, "_trial", judge)
     asked = request(dataset, fine_tune=True, epochs=6, rounds=4)
     held = rate_distortion._train(lenet, asked, unit_steps(lenet.module, asked.calibration_batches(), seed=0), 0.5)
     assert tuple(tried) == factors
-    assert tuple(rounds) == epochs
+    assert len(set(phases)) == 4  # each has checkpoints and randomness of its own
     assert [trial.factor for trial in held] == pytest.approx(
         [factor for factor in factors if factor <= coarsest], abs=1e-3
     )
-    weight = lenet.module.get_parameter("fc2.weight")
-    taken = 0  # trainings that a round goes on from: those of the rounds before it that held
-    for start, factor in zip(starts, factors, strict=True):
-        torch.testing.assert_close(start, weight + taken)
-        taken += factor <= coarsest
 
 
-def test_pruned_weights_stay_zero_in_training(dataset, lenet):
+def test_pruned_weights_stay_zero_in_training(dataset, lenet, monkeypatch):
+    monkeypatch.setattr(rate_distortion, "without_dead_channels", lambda model, images: model)
     module = make_model("lenet5", dataset).module
     with torch.no_grad():
         weight = module.get_parameter("fc1.weight")
@@ -135,6 +131,41 @@ def test_a_folded_model_computes_what_the_grids_did(dataset, resnet):
     assert (before - after).norm() < 0.03 * before.norm()
     assert all(float(tensor.scale.min()) > 0 for tensor in folded.quantized.values())
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.module.modules())
+
+
+def test_channels_that_do_not_matter_leave_and_nothing_changes(dataset):
+    model = weight_only.quantize(make_model("lenet5", dataset), bits=4, granularity="channel")
+    integers = {name: tensor.integers.clone() for name, tensor in model.quantized.items()}
+    with torch.no_grad():
+        integers["fc2.weight"][:, :100] = 0  # unread
+        integers["fc1.weight"][90:130] = 0  # unmade, of which half are silent
+        model.module.fc1.bias[90:130] = torch.linspace(-1, 1, 40)
+        integers["fc1.weight"][:, 32:48] = 0  # all that the flattened channels 8 to 11 of conv2 go to
+        for name, found in integers.items():
+            tensor = dataclasses.replace(model.quantized[name], integers=found)
+            model.quantized[name] = tensor
+            model.module.get_parameter(name).copy_(tensor.dequantize())
+    images = dataset.normalise(dataset.train.images[:20])
+    trimmed = without_dead_channels(model, images)
+    side = model.module.fc1.in_features // model.module.conv2.out_channels
+    assert trimmed.module.conv2.out_channels == model.module.conv2.out_channels - 16 // side
+    assert trimmed.module.fc1.out_features == model.module.fc1.out_features - 130
+    assert len(trimmed.quantized["fc1.weight"].scale) == trimmed.module.fc1.out_features
+    for name, tensor in trimmed.quantized.items():
+        assert torch.equal(trimmed.module.get_parameter(name), tensor.dequantize())
+    before, after = (predict(each.module, dataset.test, dataset) for each in (model, trimmed))
+    torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-4)
+    assert len(pack_model(trimmed)) < len(pack_model(model))
+
+
+def test_channels_that_cannot_be_traced_stay(dataset, lenet, monkeypatch, capsys):
+    def refuse(*_):
+        raise ValueError("no trace")
+
+    monkeypatch.setattr(rate_export, "find_groups", refuse)
+    model = weight_only.quantize(lenet, bits=4)
+    assert without_dead_channels(model, dataset.normalise(dataset.train.images[:20])) is model
+    assert "channels that do not matter stay: no trace" in capsys.readouterr().out
 
 
 def test_steps_are_finer_where_the_loss_feels_more(dataset):

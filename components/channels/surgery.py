@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from components.prune.dependencies import ChannelGroup, input_slices, is_depthwise, weight_from_inputs
+from components.channels.dependencies import ChannelGroup, input_slices, is_depthwise, weight_from_inputs
 
 
 @torch.no_grad()

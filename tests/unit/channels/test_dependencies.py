@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.prune.dependencies import find_groups
-from components.prune.surgery import remove
+from components.channels.dependencies import find_groups
+from components.channels.surgery import remove
 
 SHAPE = (1, 8, 8)
 

@@ -1,0 +1,1 @@
+"""Channels of a network: which belong together, and how they are taken out."""
