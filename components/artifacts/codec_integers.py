@@ -28,6 +28,7 @@ MOSTLY = 0.7  # share of non-zeros up to which their places are sure to be coded
 # The encoder tries all priors of columns on a matrix of up to so many elements; a larger one has rows enough to learn.
 PRIORS_UP_TO = 2**21
 LEAST_GAIN = 0.01  # what neighbours must save to be worth the time they take
+SAMPLE = 2**19  # elements by which that is judged, about
 Matrix = NDArray[np.int16]
 
 
@@ -66,16 +67,29 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
     if sparse and np.count_nonzero(matrix_RC) < MOSTLY * matrix_RC.size and matrix_RC.size <= PRIORS_UP_TO:
         layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
         layout = min(layouts, key=lambda tried: _places_bits(tried, matrix_RC))
-    line = likeliest_line(matrix_RC)
-    if line:
-        tried = dataclasses.replace(layout, line=line)
-        if sparse:
-            powers = [dataclasses.replace(tried, roots=roots) for roots in range(MOST_ROOTS + 1)]
-            tried = min(powers, key=lambda each: _places_bits(each, matrix_RC))
-        layout = tried if _bits(tried, matrix_RC) < (1 - LEAST_GAIN) * _bits(layout, matrix_RC) else layout
+    layout = _with_neighbours(layout, matrix_RC)
     writer = Writer()
     _code(writer, layout, matrix_RC)
     return encode_header(layout) + writer.finish()
+
+
+def _with_neighbours(layout: Layout, matrix_RC: Matrix) -> Layout:
+    """Return ``layout`` with lines where neighbours tell enough; judged by some rows of a large matrix."""
+    line = likeliest_line(matrix_RC)
+    if not line:
+        return layout
+    sample_RC = matrix_RC[:: -(-matrix_RC.size // SAMPLE)]
+    plain = dataclasses.replace(layout, rows=len(sample_RC))
+    if layout.nonzeros:
+        plain = dataclasses.replace(plain, nonzeros=int(np.count_nonzero(sample_RC)))
+    powers = range(MOST_ROOTS + 1) if layout.sparse else (0,)
+    tried = min(
+        (dataclasses.replace(plain, line=line, roots=roots) for roots in powers),
+        key=lambda each: _places_bits(each, sample_RC) if layout.sparse else 0,
+    )
+    if _bits(tried, sample_RC) >= (1 - LEAST_GAIN) * _bits(plain, sample_RC):
+        return layout
+    return dataclasses.replace(layout, line=line, roots=tried.roots)
 
 
 def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:

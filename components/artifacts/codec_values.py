@@ -4,6 +4,7 @@ The weights of neighbouring pixels and of neighbouring places of a kernel are al
 those next to it. Shapes: R rows, C columns; P columns of a pass; K symbols; N values.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 
 from components.artifacts.codec_layout import Layout, octaves
 from components.artifacts.codec_models import Frequencies, peaked
-from components.artifacts.codec_neighbours import MOST_COLUMNS, ONE_LINE, passes
+from components.artifacts.codec_neighbours import MOST_COLUMNS, ONE_LINE, Pass, passes
 from components.artifacts.codec_streams import Floats, Integers, Stream
 from components.artifacts.files import ArtifactError
 
 Matrix = NDArray[np.int16]
 CONTEXTS = 5  # of the sum of a value's neighbours: large or small, below or above zero, and zero
 UNKNOWN = 2  # where it has none that came before
+BLOCK = 2**20  # elements that are coded at once, at most
 LONGEST_LINE = 64  # that the encoder looks for, on
 SAMPLE_ROWS = 128  # so many rows
 LEAST_CORRELATION = 0.1  # from which on a line is worth trying
@@ -36,25 +38,46 @@ def code_values(
         matrix_RC: the matrix when writing, None when reading.
     """
     padded_RC = np.zeros((layout.rows, layout.columns + 1), np.int16)  # the last column: neighbours that are none
-    frequencies: dict[int, Frequencies] = {}  # by context
+    frequencies: dict[tuple[int, int], Frequencies] = {}  # by magnitude level and context
     for part in passes(layout.columns, layout.line):
-        places_RP = places_RC[:, part.columns]
-        known_RP = None if matrix_RC is None else matrix_RC[:, part.columns]
-        coded_RP = padded_RC[:, part.columns]  # zeros still; a view where all columns are coded at once
-        context_RP = level_R[:, None] * CONTEXTS + UNKNOWN  # [R, 1] where none is known
-        if part.neighbours is not None:
-            context_RP = level_R[:, None] * CONTEXTS + _contexts(layout, part.sums(padded_RC))
-        for context in np.flatnonzero(np.bincount(context_RP.ravel())).tolist():
-            chosen_RP = places_RP & (context_RP == context)
-            count = int(np.count_nonzero(chosen_RP))
-            if not count:
-                continue
-            if context not in frequencies:
-                frequencies[context] = Frequencies(_prior(layout, context // CONTEXTS))
-            known_N = None if known_RP is None else _symbols(layout, known_RP[chosen_RP])
-            coded_RP[chosen_RP] = _values(layout, frequencies[context].code(stream, count, known_N))
-        padded_RC[:, part.columns] = coded_RP
+        for level, rows_B in _blocks(level_R, layout.columns):
+            block_BC = padded_RC[rows_B]
+            places_BP = places_RC[rows_B][:, part.columns]
+            known_BP = None if matrix_RC is None else matrix_RC[rows_B][:, part.columns]
+            coded_BP = np.zeros(places_BP.shape, np.int16)
+            for context, chosen_BP in _by_context(layout, part, block_BC, places_BP):
+                key = (level, context)
+                if key not in frequencies:
+                    frequencies[key] = Frequencies(_prior(layout, level))
+                known_N = None if known_BP is None else _symbols(layout, known_BP[chosen_BP])
+                symbols_N = frequencies[key].code(stream, int(np.count_nonzero(chosen_BP)), known_N)
+                coded_BP[chosen_BP] = _values(layout, symbols_N)
+            block_BC[:, part.columns] = coded_BP
+            padded_RC[rows_B] = block_BC
     return padded_RC[:, :-1]
+
+
+def _blocks(level_R: Integers, columns: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Yield each magnitude level and rows of it, as many as are coded at once."""
+    count = max(1, BLOCK // max(1, columns))
+    for level in np.unique(level_R).tolist():
+        rows = np.flatnonzero(level_R == level)
+        for start in range(0, len(rows), count):
+            yield level, rows[start : start + count]
+
+
+def _by_context(
+    layout: Layout, part: Pass, block_BC: Matrix, places_BP: NDArray[np.bool_]
+) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield each context that the neighbours make for values of a pass, and where these are; none without a value."""
+    if part.neighbours is None:
+        contexts = [(UNKNOWN, places_BP)]
+    else:
+        sums_BP = part.sums(block_BC)
+        large = max(1, max(layout.high, -layout.low) // 3)
+        context_BP = (UNKNOWN + np.sign(sums_BP) * (1 + (np.abs(sums_BP) > large))).astype(np.int8)
+        contexts = [(context, places_BP & (context_BP == context)) for context in range(CONTEXTS)]
+    yield from ((context, chosen_BP) for context, chosen_BP in contexts if chosen_BP.any())
 
 
 def likeliest_line(matrix_RC: NDArray[Any]) -> int:
@@ -75,12 +98,6 @@ def likeliest_line(matrix_RC: NDArray[Any]) -> int:
     if alike[best] >= LEAST_CORRELATION:
         return best
     return ONE_LINE if alike[1] >= LEAST_CORRELATION else 0
-
-
-def _contexts(layout: Layout, sums_RP: Integers) -> Integers:
-    """Return the context that the sum of its neighbours makes for each value, [0, CONTEXTS)."""
-    large = max(1, max(layout.high, -layout.low) // 3)
-    return (UNKNOWN + np.sign(sums_RP) * (1 + (np.abs(sums_RP) > large))).astype(np.int32)
 
 
 def _prior(layout: Layout, level: int) -> Floats:

@@ -1,6 +1,7 @@
 """Channels that can leave without changing what a network computes."""
 
 import copy
+import functools
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -117,7 +118,7 @@ def _input_ranges(module: nn.Module, groups: Mapping[str, ChannelGroup], images_
     ranges: dict[str, Range] = {}
     watched = copy.deepcopy(module).eval()
 
-    def watch(name: str, inputs: tuple[Tensor, ...], dimension: int) -> None:
+    def watch(name: str, dimension: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values_IN = inputs[0].movedim(dimension, 0).flatten(1)
         low, high = values_IN.amin(1), values_IN.amax(1)
         if name in ranges:  # a layer that is called twice
@@ -126,10 +127,6 @@ def _input_ranges(module: nn.Module, groups: Mapping[str, ChannelGroup], images_
 
     for name in names:
         layer = watched.get_submodule(name)
-        layer.register_forward_pre_hook(
-            lambda _, inputs, name=name, dimension=1 if isinstance(layer, nn.Conv2d) else -1: watch(
-                name, inputs, dimension
-            )
-        )
+        layer.register_forward_pre_hook(functools.partial(watch, name, 1 if isinstance(layer, nn.Conv2d) else -1))
     watched(images_NCHW)
     return ranges
