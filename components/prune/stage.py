@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from components.artifacts.dataset import dataset_digest, load_dataset
+from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
 from components.prune import (
@@ -83,7 +83,7 @@ def run(
     if teacher_dir is not None:
         inputs["teacher"], teacher = model_digest(teacher_dir), load_model(teacher_dir)
         check_classes("teacher", teacher, dataset)
-    loss = _loss(teacher or load_model(model_dir), config) if config.alpha else None
+    loss = _loss(teacher or load_model(model_dir), dataset, config) if config.alpha else None
     request = resolve(
         config,
         model,
@@ -138,7 +138,11 @@ def _prune(model: Model, request: Request) -> Outcome:
     return Outcome(pruned, history, details | method.details(), shortfall)
 
 
-def _loss(teacher: Model, config: PruneConfig) -> Loss:
+def _loss(teacher: Model, dataset: Dataset, config: PruneConfig) -> Loss:
     return distillation_loss(
-        teacher.module, temperature=config.temperature, alpha=config.alpha, label_smoothing=config.label_smoothing
+        teacher.module,
+        temperature=config.temperature,
+        alpha=config.alpha,
+        label_smoothing=config.label_smoothing,
+        unchanged=dataset if config.augment == "none" else None,
     )

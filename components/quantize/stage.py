@@ -94,7 +94,11 @@ def run(
 def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Loss:
     check_classes("teacher", teacher, dataset)
     return distillation_loss(
-        teacher.module, temperature=config.temperature, alpha=config.alpha, label_smoothing=config.label_smoothing
+        teacher.module,
+        temperature=config.temperature,
+        alpha=config.alpha,
+        label_smoothing=config.label_smoothing,
+        unchanged=dataset if config.augment == "none" else None,
     )
 
 

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from scipy.special import softmax
 from torch import nn
 
+from components.training import distillation
 from components.training.distillation import distillation_loss, soft_cross_entropy
+from tests.unit.training.toy import toy_dataset
 
 LOGITS = torch.tensor([[1.0, 2.0, -1.0], [0.5, -0.5, 3.0]])
 TEACHER = torch.tensor([[0.0, 4.0, 1.0], [2.0, 0.0, 2.5]])
@@ -63,3 +65,57 @@ def test_alpha_mixes_both_parts():
     for alpha in (0.0, 0.3, 1.0):
         loss = distillation_loss(teacher, temperature=4.0, alpha=alpha, label_smoothing=0.1)
         torch.testing.assert_close(loss(LOGITS, labels, images), (1 - alpha) * hard + alpha * soft)
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(DATASET.shape[0] * DATASET.shape[1] * DATASET.shape[2], len(DATASET.classes))
+        self.asked = 0
+
+    def forward(self, images):
+        self.asked += len(images)
+        return self.linear(images.flatten(1))
+
+
+DATASET = toy_dataset()
+
+
+def batch(index):
+    images = DATASET.normalise(DATASET.train.images[index])
+    logits = torch.randn(len(index), len(DATASET.classes), generator=torch.Generator().manual_seed(1))
+    return logits, DATASET.train.labels[index], images
+
+
+def test_the_teacher_of_unchanged_images_is_asked_once_and_is_no_part_of_checkpoints():
+    torch.manual_seed(0)
+    teacher = Counting()
+    options = {"temperature": 2.0, "alpha": 0.5}
+    known, direct = distillation_loss(teacher, unchanged=DATASET, **options), distillation_loss(teacher, **options)
+    assert known.state_dict() == {} and not list(known.parameters())
+    for start in (0, 5, 0):
+        index = torch.arange(start, start + 5).flip(0)
+        known.begin(index, 0.0)
+        found = known(*batch(index))
+        assert teacher.asked == len(DATASET.train)
+        torch.testing.assert_close(found, direct(*batch(index)))
+        teacher.asked -= 5
+
+
+def test_images_that_are_no_batch_of_the_training_are_shown_to_the_teacher():
+    teacher = Counting()
+    loss = distillation_loss(teacher, temperature=2.0, alpha=0.5, unchanged=DATASET)
+    loss.begin(torch.arange(4), 0.0)
+    loss(*batch(torch.arange(4)))
+    teacher.asked = 0
+    loss(*batch(torch.arange(4, 7)))
+    assert teacher.asked == 3
+
+
+def test_logits_that_take_too_much_memory_are_not_kept(monkeypatch):
+    monkeypatch.setattr(distillation, "MEMORY_BYTES", 4 * len(DATASET.train) * len(DATASET.classes) - 1)
+    teacher = Counting()
+    loss = distillation_loss(teacher, temperature=2.0, alpha=0.5, unchanged=DATASET)
+    loss.begin(torch.arange(4), 0.0)
+    loss(*batch(torch.arange(4)))
+    assert teacher.asked == 4
