@@ -28,7 +28,7 @@ MOSTLY = 0.7  # share of non-zeros up to which their places are sure to be coded
 # The encoder tries all priors of columns on a matrix of up to so many elements; a larger one has rows enough to learn.
 PRIORS_UP_TO = 2**21
 LEAST_GAIN = 0.01  # what neighbours must save to be worth the time they take
-SAMPLE = 2**19  # elements by which that is judged, about
+SAMPLE = 2**17  # elements by which that is judged, about
 Matrix = NDArray[np.int16]
 
 

@@ -10,6 +10,7 @@ from components.measuring.accuracy import accuracy, predict
 from components.quantize import rate_distortion, rate_export, weight_only
 from components.quantize.config import QuantizeConfig
 from components.quantize.curvature import unit_steps
+from components.quantize.layers import weight_errors
 from components.quantize.rate_distortion import apply, grids, install
 from components.quantize.rate_export import on_grids, without_dead_channels
 from components.quantize.request import Request
@@ -156,6 +157,7 @@ def test_channels_that_do_not_matter_leave_and_nothing_changes(dataset):
     before, after = (predict(each.module, dataset.test, dataset) for each in (model, trimmed))
     torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-4)
     assert len(pack_model(trimmed)) < len(pack_model(model))
+    assert set(weight_errors(trimmed, model)) == {"conv1"}  # the only layer of the same shape
 
 
 def test_channels_that_cannot_be_traced_stay(dataset, lenet, monkeypatch, capsys):
