@@ -28,7 +28,7 @@ from components.quantize.stage import run as quantize
 
 BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions that may be lost
 MARGIN = 0.5
-EPOCHS = {"lenet5": 12, "lenet300": 40, "resnet8": 15}  # of each of ours' trainings,
+EPOCHS = {"lenet5": 12, "lenet300": 24, "resnet8": 15}  # of each of ours' trainings,
 ROUNDS = 4  # of which there are so many
 PEER_SPARSITY = {"lenet5": 0.97, "lenet300": 0.95, "resnet8": 0.7}
 PEER_BITS = 4
