@@ -72,15 +72,15 @@ def test_training_makes_it_smaller_at_the_same_bound(dataset, lenet):
 
 
 @pytest.mark.parametrize(
-    ("coarsest", "factors"),
+    ("spare", "factors"),
     [
-        (9.0, (2.5, 3.125, 3.906, 4.883)),  # all hold
-        (2.1, (2.5, 2.0, 2.236, 2.115)),
-        (2.9, (2.5, 3.125, 2.795, 2.955)),
-        (1.0, (2.5, 2.0, 1.6, 1.28)),  # none holds
+        ((1.0, 1.0, 1.0), (2.5, 3.125, 3.906, 4.883)),  # far above: the longest steps
+        ((-1.0, -1.0, -1.0), (2.5, 2.0, 1.6, 1.28)),
+        ((0.0, 0.001, -0.001), (2.5, 2.5, 2.664, 2.5)),  # e^(.001 / .0157) = 1.0658
+        ((-0.0005, 0.002, -1.0), (2.5, 2.422, 2.751, 2.2)),
     ],
 )
-def test_rounds_close_in_on_the_bound_each_from_the_model_itself(dataset, lenet, monkeypatch, coarsest, factors):
+def test_rounds_step_towards_the_bound_each_from_the_model_itself(dataset, lenet, monkeypatch, spare, factors):
     name = "fc2.parametrizations.weight.original"
 
     def train(self, module, phase, **others):
@@ -90,8 +90,8 @@ def test_rounds_close_in_on_the_bound_each_from_the_model_itself(dataset, lenet,
             module.get_parameter(name).add_(1.0)
 
     def judge(factor, model, module, request, *, choices):
-        tried.append(round(factor, 3))
-        return rate_distortion.Trial(factor, model, int(1000 / factor), 1.0 if factor <= coarsest else 0.0)
+        tried.append(factor)
+        return rate_distortion.Trial(factor, model, int(1000 / factor), 0.5 + (*spare, -1.0)[len(tried) - 1])
 
     tried: list[float] = []
     phases: list[str] = []
@@ -99,11 +99,11 @@ def test_rounds_close_in_on_the_bound_each_from_the_model_itself(dataset, lenet,
     monkeypatch.setattr(rate_distortion, "_trial", judge)
     asked = request(dataset, fine_tune=True, epochs=6, rounds=4)
     held = rate_distortion._train(lenet, asked, unit_steps(lenet.module, asked.calibration_batches(), seed=0), 0.5)
-    assert tuple(tried) == factors
+    assert tried == pytest.approx(factors, abs=1e-3)
     assert len(set(phases)) == 4  # each has checkpoints and randomness of its own
-    assert [trial.factor for trial in held] == pytest.approx(
-        [factor for factor in factors if factor <= coarsest], abs=1e-3
-    )
+    assert [trial.factor for trial in held] == [
+        factor for factor, each in zip(tried, (*spare, -1.0), strict=True) if each >= 0
+    ]
 
 
 def test_pruned_weights_stay_zero_in_training(dataset, lenet, monkeypatch):
