@@ -8,6 +8,7 @@ Shapes: weight [O, I, ...], bias [O].
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from components.quantize.rate import LIMIT
 from components.quantize.rate_export import behind_grid, on_grids, without_dead_channels
 from components.quantize.rate_grid import RateGrid, RateObjective
 from components.quantize.request import Request
+from components.training.distillation import Distillation
 
 FINEST, COARSEST = 2.0**-6, 2.0**4  # factors between which is searched, in root mean square weights
 HALVINGS = 9  # of that range, on a logarithmic scale, where nothing is trained
@@ -35,6 +37,7 @@ FIRST_SHARE = 0.1  # of their step that they start from
 GROWTH = 1.25  # how much coarser or finer the next grids are at most
 # Validation accuracy that grids e times as coarse cost, about: .2 to .5 points from 2.5 to 3.1 on LeNets and ResNet-8.
 SLOPE = 0.0157
+WORST_TEACHER = 0.02  # validation accuracy that a round's network may miss the bound by and still teach the next ones
 BIAS_FINENESS = 4.0  # how much finer the trained grid of a bias is than that of a weight
 
 
@@ -53,16 +56,16 @@ def apply(model: Model, request: Request) -> Model:
 
     The bound is ``max_accuracy_drop`` below the teacher's validation accuracy, or the model's own without a teacher.
     Without ``fine_tune`` the factor is bisected. With it, a training brings all weights to grids of one step, which
-    grow coarser on the way. There are ``rounds`` of them, each of ``epochs`` from ``model`` itself, to grids that are
-    as much coarser or finer than the last as the accuracy was above or below the bound. Training on from grids that
-    hold would be shorter, but gives larger files. Channels that then do not matter leave.
+    grow coarser on the way. There are ``rounds`` of them, each of ``epochs`` from ``model`` itself, to grids at which
+    the rounds before say that the bound is met. Their networks then teach beside the teacher. Training on from grids
+    that hold would be shorter, but gives larger files. Channels that then do not matter leave.
 
     Raises:
         ValueError: the model is quantized already, or no grid holds the bound.
 
     Source: Wiedemann et al. 2020 (DeepCABAC), section 3, for the choice by distortion and rate; Becking et al. 2021
-    (ECQ) for training under it. Deviations: curvature per tensor instead of per weight; places are priced by row
-    and column, as the codec codes them.
+    (ECQ) for training under it; Furlanello et al. 2018 (born-again networks) for students that teach. Deviations:
+    curvature per tensor instead of per weight; places are priced by row and column, as the codec codes them.
     """
     if model.quantized or model.activations:
         raise ValueError("a model must be quantized once, but this one is quantized already.")
@@ -111,13 +114,13 @@ def _bisect(model: Model, request: Request, steps: dict[str, float], rate_weight
 def _train(model: Model, request: Request, steps: dict[str, float], lowest: float) -> list[Trial]:
     """Return the trained quantizations that hold the bound."""
     masks = {behind_grid(name): mask for name, mask in model.masks().items()}
-    held: list[Trial] = []
-    factor = FIRST_FACTOR
+    trials: list[Trial] = []
+    factor, loss = FIRST_FACTOR, request.loss
     for number in range(1, request.config.rounds + 1):
         module = copy.deepcopy(model.module)
         install(module, steps, TRAINED_RATE_WEIGHT)
         _coarsen(module, factor, steps)
-        objective = RateObjective(request.loss, grids(module).values(), FIRST_SHARE)
+        objective = RateObjective(loss, grids(module).values(), FIRST_SHARE)
         request.train(module, f"rate-{number}", loss=objective, masks=masks)
         _coarsen(module, factor, steps)
         trial = _trial(factor, model, module, request, choices=1)
@@ -126,21 +129,24 @@ def _train(model: Model, request: Request, steps: dict[str, float], lowest: floa
             f"round {number}/{request.config.rounds} factor={factor:.3f} size_bytes={trial.size_bytes}"
             f" validation_accuracy={trial.validation_accuracy:.4f} ({'holds' if holds else 'breaks'} {lowest:.4f})"
         )
-        if holds:
-            held.append(trial)
-        factor *= _step_towards(trial.validation_accuracy - lowest)
-    return held
+        trials.append(trial)
+        if isinstance(loss, Distillation) and trial.validation_accuracy >= lowest - WORST_TEACHER:
+            loss = loss.joined_by(trial.model.module)
+        factor = _next_factor(trials, lowest)
+    return [trial for trial in trials if trial.validation_accuracy >= lowest]
 
 
-def _step_towards(spare: float) -> float:
-    """Return what to multiply a factor by whose validation accuracy is ``spare`` above the bound.
+def _next_factor(trials: Sequence[Trial], lowest: float) -> float:
+    """Return the factor at which the validation accuracy is likely ``lowest``, at most ``GROWTH`` from the last one.
 
-    Where a training ends is partly chance, so that a bracket between one that held and one that broke means little. A
-    step that is as long as the accuracy is far from the bound closes in all the same.
+    Where a training ends is partly chance, so that a bracket between one that held and one that broke means little.
+    Each trial tells where the bound would be met, if accuracy fell along ``SLOPE`` from it; their mean is less noisy.
 
-    Source: Robbins and Monro 1951. Deviation: steps keep their scale, since rounds are few and the best is kept.
+    Source: Robbins and Monro 1951, with the steps 1 / n that are best where the slope is known.
     """
-    return min(max(math.exp(spare / SLOPE), 1 / GROWTH), GROWTH)
+    met = [math.log(trial.factor) + (trial.validation_accuracy - lowest) / SLOPE for trial in trials]
+    last = trials[-1].factor
+    return min(max(math.exp(sum(met) / len(met)), last / GROWTH), last * GROWTH)
 
 
 def equal_steps(steps: dict[str, float], module: nn.Module) -> dict[str, float]:

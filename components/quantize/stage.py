@@ -16,7 +16,7 @@ from components.quantize.request import Request
 from components.quantize.sensitivity import accuracy_by_bits
 from components.quantize.summary import summarise
 from components.training.checkpoint import open_checkpoint
-from components.training.distillation import check_classes, distillation_loss
+from components.training.distillation import Distillation, check_classes, distillation_loss
 from components.training.loop import cross_entropy
 from components.training.run import Loss
 
@@ -91,7 +91,7 @@ def run(
     return metrics
 
 
-def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Loss:
+def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Distillation:
     check_classes("teacher", teacher, dataset)
     return distillation_loss(
         teacher.module,
