@@ -31,13 +31,14 @@ HALVINGS = 9  # of that range, on a logarithmic scale, where nothing is trained
 RATE_WEIGHTS = (0.1, 0.3)  # squared steps that a bit is worth: tried where nothing is trained,
 TRAINED_RATE_WEIGHT = 0.6  # and where training makes up for what zeros lose
 CHOICES = 3  # of the integers, each with the rates that the last one gave
-# Of the first trained grids: files 26 to 158 times smaller on LeNets and ResNets of 80k to 430k weights.
-FIRST_FACTOR = 2.5
+FIRST_FACTOR = 2.2  # of the first trained grids: near what LeNets and ResNet-8 bear without loss
 FIRST_SHARE = 0.1  # of their step that they start from
 GROWTH = 1.25  # how much coarser or finer the next grids are at most
 # Validation accuracy that grids e times as coarse cost, about: .2 to .5 points from 2.5 to 3.1 on LeNets and ResNet-8.
 SLOPE = 0.0157
 WORST_TEACHER = 0.02  # validation accuracy that a round's network may miss the bound by and still teach the next ones
+# Trained grids of all layers but the largest: LeNet-300-100's files a tenth smaller, LeNet-5's as they were.
+COARSER = 1.4
 BIAS_FINENESS = 4.0  # how much finer the trained grid of a bias is than that of a weight
 
 
@@ -55,8 +56,8 @@ def apply(model: Model, request: Request) -> Model:
     """Return ``model`` with the smallest kz file found whose validation accuracy holds the config's bound.
 
     The bound is ``max_accuracy_drop`` below the teacher's validation accuracy, or the model's own without a teacher.
-    Without ``fine_tune`` the factor is bisected. With it, a training brings all weights to grids of one step, which
-    grow coarser on the way. There are ``rounds`` of them, each of ``epochs`` from ``model`` itself, to grids at which
+    Without ``fine_tune`` the factor is bisected. With it, a training brings all weights to grids that grow coarser on
+    the way. There are ``rounds`` of them, each of ``epochs`` from ``model`` itself, to grids at which
     the rounds before say that the bound is met. Their networks then teach beside the teacher. Training on from grids
     that hold would be shorter, but gives larger files. Channels that then do not matter leave.
 
@@ -78,7 +79,7 @@ def apply(model: Model, request: Request) -> Model:
     trials = [_bisect(model, request, steps, weight, lowest) for weight in RATE_WEIGHTS]
     found = [trial for trial in trials if trial is not None]
     if config.fine_tune:
-        found += _train(model, request, equal_steps(steps, model.module), lowest)
+        found += _train(model, request, trained_steps(steps, model.module), lowest)
     if not found:
         raise ValueError(
             f"max_accuracy_drop must leave a grid that holds it, but none does at {config.max_accuracy_drop}"
@@ -149,13 +150,19 @@ def _next_factor(trials: Sequence[Trial], lowest: float) -> float:
     return min(max(math.exp(sum(met) / len(met)), last / GROWTH), last * GROWTH)
 
 
-def equal_steps(steps: dict[str, float], module: nn.Module) -> dict[str, float]:
-    """Return one step for all weights, the root mean square of the largest tensor's, and a finer one for biases.
+def trained_steps(steps: dict[str, float], module: nn.Module) -> dict[str, float]:
+    """Return the step of the largest tensor for its weights, a coarser one for all others', finer ones for biases.
 
-    Training makes up for what a grid costs, wherever that is; zeros then are best chosen by magnitude alone.
+    Training makes up for what a grid costs, wherever that is, so curvature has no say here.
     """
     largest = max(steps, key=lambda name: module.get_parameter(name).numel())
-    return {name: steps[largest] / (BIAS_FINENESS if name.endswith("bias") else 1.0) for name in steps}
+    owner = largest.rpartition(".")[0]
+    return {
+        name: steps[largest]
+        * (1.0 if name.rpartition(".")[0] == owner else COARSER)
+        / (BIAS_FINENESS if name.endswith("bias") else 1.0)
+        for name in steps
+    }
 
 
 def install(module: nn.Module, steps: dict[str, float], rate_weight: float) -> None:

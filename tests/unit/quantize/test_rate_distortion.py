@@ -77,10 +77,10 @@ def test_training_makes_it_smaller_at_the_same_bound(dataset, lenet):
 @pytest.mark.parametrize(
     ("spare", "factors"),
     [
-        ((1.0, 1.0, 1.0), (2.5, 3.125, 3.906, 4.883)),  # far above: the longest steps
-        ((-1.0, -1.0, -1.0), (2.5, 2.0, 1.6, 1.28)),
-        ((0.001, 0.001, -0.002), (2.5, 2.664, 2.751, 2.636)),  # e^(.001 / .0157) = 1.0658
-        ((-0.0005, 0.002, 0.0), (2.5, 2.422, 2.581, 2.581)),
+        ((1.0, 1.0, 1.0), (1.0, 1.25, 1.5625, 1.9531)),  # far above: the longest steps
+        ((-1.0, -1.0, -1.0), (1.0, 0.8, 0.64, 0.512)),
+        ((0.001, 0.001, -0.002), (1.0, 1.0658, 1.1003, 1.0545)),  # e^(.001 / .0157) = 1.0658
+        ((-0.0005, 0.002, 0.0), (1.0, 0.9687, 1.0324, 1.0324)),
     ],
 )
 def test_rounds_start_from_the_model_itself_at_the_mean_of_what_all_before_say(
@@ -104,7 +104,7 @@ def test_rounds_start_from_the_model_itself_at_the_mean_of_what_all_before_say(
     monkeypatch.setattr(rate_distortion, "_trial", judge)
     asked = request(dataset, fine_tune=True, epochs=6, rounds=4)
     held = rate_distortion._train(lenet, asked, unit_steps(lenet.module, asked.calibration_batches(), seed=0), 0.5)
-    assert tried == pytest.approx(factors, abs=1e-3)
+    assert [factor / rate_distortion.FIRST_FACTOR for factor in tried] == pytest.approx(factors, abs=1e-3)
     # The next factor is where a line of the known slope meets the bound, by least squares over the rounds.
     for number in range(1, 4):
         line = np.mean(np.array((*spare, -1.0)[:number]) + rate_distortion.SLOPE * np.log(tried[:number]))
@@ -114,6 +114,17 @@ def test_rounds_start_from_the_model_itself_at_the_mean_of_what_all_before_say(
     assert [trial.factor for trial in held] == [
         factor for factor, each in zip(tried, (*spare, -1.0), strict=True) if each >= 0
     ]
+
+
+def test_trained_grids_are_coarser_behind_the_largest_tensor_and_finer_for_biases(lenet):
+    sizes = {name: parameter.numel() for name, parameter in lenet.module.named_parameters()}
+    assert max(sizes, key=sizes.__getitem__) == "fc1.weight"
+    steps = rate_distortion.trained_steps(dict.fromkeys(sizes, 9.0) | {"fc1.weight": 0.5}, lenet.module)
+    coarse = 0.5 * rate_distortion.COARSER
+    expected = {
+        name: (0.5 if name.startswith("fc1") else coarse) / (4 if name.endswith("bias") else 1) for name in sizes
+    }
+    assert steps == pytest.approx(expected)
 
 
 def test_networks_of_earlier_rounds_teach_unless_they_are_broken(dataset, lenet, monkeypatch):
