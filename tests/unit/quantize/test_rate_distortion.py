@@ -118,11 +118,11 @@ def test_rounds_start_from_the_model_itself_at_the_mean_of_what_all_before_say(
 
 def test_trained_grids_are_coarser_behind_the_largest_tensor_and_finer_for_biases(lenet):
     sizes = {name: parameter.numel() for name, parameter in lenet.module.named_parameters()}
-    assert max(sizes, key=sizes.__getitem__) == "fc1.weight"
-    steps = rate_distortion.trained_steps(dict.fromkeys(sizes, 9.0) | {"fc1.weight": 0.5}, lenet.module)
+    assert max(sizes, key=sizes.__getitem__) == "conv2.weight"
+    steps = rate_distortion.trained_steps(dict.fromkeys(sizes, 9.0) | {"conv2.weight": 0.5}, lenet.module)
     coarse = 0.5 * rate_distortion.COARSER
     expected = {
-        name: (0.5 if name.startswith("fc1") else coarse) / (4 if name.endswith("bias") else 1) for name in sizes
+        name: (0.5 if name.startswith("conv2") else coarse) / (4 if name.endswith("bias") else 1) for name in sizes
     }
     assert steps == pytest.approx(expected)
 
