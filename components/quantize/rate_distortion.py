@@ -36,6 +36,7 @@ FIRST_SHARE = 0.1  # of their step that they start from
 GROWTH = 1.25  # how much coarser or finer the next grids are at most
 # Validation accuracy that grids e times as coarse cost, about: .2 to .5 points from 2.5 to 3.1 on LeNets and ResNet-8.
 SLOPE = 0.0157
+CHANCE = 0.002  # validation accuracy by which trainings of one coarseness differ, about
 WORST_TEACHER = 0.02  # validation accuracy that a round's network may miss the bound by and still teach the next ones
 # Trained grids of all layers but the largest: LeNet-300-100's files a tenth smaller, LeNet-5's as they were.
 COARSER = 1.4
@@ -142,10 +143,13 @@ def _next_factor(trials: Sequence[Trial], lowest: float) -> float:
 
     Where a training ends is partly chance, so that a bracket between one that held and one that broke means little.
     Each trial tells where the bound would be met, if accuracy fell along ``SLOPE`` from it; their mean is less noisy.
+    Until one holds, the aim is as far above the bound as chance usually reaches.
 
     Source: Robbins and Monro 1951, with the steps 1 / n that are best where the slope is known.
     """
-    met = [math.log(trial.factor) + (trial.validation_accuracy - lowest) / SLOPE for trial in trials]
+    held = any(trial.validation_accuracy >= lowest for trial in trials)
+    aim = lowest if held else lowest + CHANCE
+    met = [math.log(trial.factor) + (trial.validation_accuracy - aim) / SLOPE for trial in trials]
     last = trials[-1].factor
     return min(max(math.exp(sum(met) / len(met)), last / GROWTH), last * GROWTH)
 
