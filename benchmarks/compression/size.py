@@ -27,7 +27,7 @@ from components.quantize.config import QuantizeConfig
 from components.quantize.stage import run as quantize
 
 BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions that may be lost
-ALLOWED = {"lenet5": 0.0015, "lenet300": 0.0, "resnet8": 0.0025}  # on the validation split
+ALLOWED = {"lenet5": 0.0015, "lenet300": 0.0005, "resnet8": 0.0025}  # on the validation split
 EPOCHS = {"lenet5": 12, "lenet300": 24, "resnet8": 15}  # of each of ours' trainings,
 ROUNDS = 4  # of which there are so many
 PEER_SPARSITY = {"lenet5": 0.97, "lenet300": 0.95, "resnet8": 0.7}

@@ -143,12 +143,12 @@ def _next_factor(trials: Sequence[Trial], lowest: float) -> float:
 
     Where a training ends is partly chance, so that a bracket between one that held and one that broke means little.
     Each trial tells where the bound would be met, if accuracy fell along ``SLOPE`` from it; their mean is less noisy.
-    Until one holds, the aim is as far above the bound as chance usually reaches.
+    Until one holds, the aim is above the bound, by as much as chance usually reaches and more with every trial.
 
     Source: Robbins and Monro 1951, with the steps 1 / n that are best where the slope is known.
     """
     held = any(trial.validation_accuracy >= lowest for trial in trials)
-    aim = lowest if held else lowest + CHANCE
+    aim = lowest if held else lowest + CHANCE * len(trials)
     met = [math.log(trial.factor) + (trial.validation_accuracy - aim) / SLOPE for trial in trials]
     last = trials[-1].factor
     return min(max(math.exp(sum(met) / len(met)), last / GROWTH), last * GROWTH)
