@@ -17,8 +17,8 @@ from benchmarks.compression.setting import Entry, Setting, test_accuracy
 from components.artifacts.model import Model, load_model
 from components.artifacts.onnx_form import export_onnx
 from components.measuring.latency import measure_latency, open_session, predict_onnx
+from components.measuring.shortfall import ShortfallError
 from components.prune.config import PruneConfig
-from components.prune.method import ShortfallError
 from components.prune.stage import run as prune
 from components.quantize.config import QuantizeConfig
 from components.quantize.stage import run as quantize

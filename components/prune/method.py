@@ -78,7 +78,3 @@ class Method(Protocol):
         The stage writes the network all the same, as the closest there is, and then raises ShortfallError.
         """
         return ""
-
-
-class ShortfallError(ValueError):
-    """The pruned network is written, but it is only the closest to what was asked for."""

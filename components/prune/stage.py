@@ -11,6 +11,7 @@ from torch import nn
 from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
+from components.measuring.shortfall import ShortfallError
 from components.prune import (
     bn_scale,
     constrained,
@@ -28,7 +29,7 @@ from components.prune import (
 from components.prune.bound import floor_of, largest_sparsity, shortfall_of
 from components.prune.config import PruneConfig
 from components.prune.driver import drive
-from components.prune.method import Method, ShortfallError
+from components.prune.method import Method
 from components.prune.outcome import layer_sparsity, measure, summary
 from components.prune.request import Request, resolve
 from components.prune.sensitivity import scan, scanned_layers

@@ -28,6 +28,7 @@ class Request:
         checkpoint: where the phases of training resume from.
         curve: the points of all phases of training so far, ``epoch`` counted through.
         details: JSON values that join the details of the stage's lineage record.
+        shortfalls: what was asked for and not met; the model is written all the same, as the closest there is.
     """
 
     config: QuantizeConfig
@@ -37,6 +38,7 @@ class Request:
     checkpoint: Checkpoint | None = None
     curve: list[Mapping[str, float]] = dataclasses.field(default_factory=list)
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    shortfalls: list[str] = dataclasses.field(default_factory=list)
 
     def calibration_batches(self) -> list[Tensor]:
         """Draw the calibration images from the training split and normalise them.

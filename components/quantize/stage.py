@@ -9,6 +9,7 @@ from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, load_model, model_digest, save_model
 from components.measuring.accuracy import accuracy, predict
+from components.measuring.shortfall import ShortfallError
 from components.quantize import codebook, dynamic, fixed_point, mixed, qat, rate_distortion, static, weight_only
 from components.quantize.config import QuantizeConfig
 from components.quantize.layers import float_layers, weight_errors
@@ -18,7 +19,6 @@ from components.quantize.summary import summarise
 from components.training.checkpoint import open_checkpoint
 from components.training.distillation import Distillation, check_classes, distillation_loss
 from components.training.loop import cross_entropy
-from components.training.run import Loss
 
 METHODS: dict[str, Callable[[Model, Request], Model]] = {
     "codebook": codebook.apply,
@@ -52,6 +52,7 @@ def run(
         ValueError: the model is quantized already, has no layer to quantize, or calibration images
             are all of one class or not finite.
         NonFiniteLossError: training diverged.
+        ShortfallError: the artifact is written, but it is only the closest to what was asked for.
     """
     dataset, model = load_dataset(dataset_dir), load_model(model_dir)
     if model.quantized or model.activations:
@@ -88,6 +89,8 @@ def run(
         details=details | request.details,
     )
     save_model(quantized_dir, dataclasses.replace(quantized, lineage=(*model.lineage, record)))
+    if request.shortfalls:
+        raise ShortfallError(" ".join(request.shortfalls))
     return metrics
 
 

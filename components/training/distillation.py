@@ -15,7 +15,6 @@ from components.artifacts.dataset import Dataset
 from components.artifacts.model import Model
 from components.measuring.accuracy import predict
 from components.training.objective import Objective
-from components.training.run import Loss
 
 MEMORY_BYTES = 512 * 2**20  # that a teacher's logits may take
 
@@ -148,8 +147,9 @@ class Distillation(Objective):
                 with torch.no_grad():
                     answers.append(teacher(images_BCHW))
                 continue
-            if known_NK is None:
-                known_NK = predict(teacher, self._unchanged.train, self._unchanged, device=images_BCHW.device)
-                self._teachers[place] = (teacher, known_NK)
-            answers.append(known_NK[index_B].to(images_BCHW.device, non_blocking=True))
+            found_NK = known_NK
+            if found_NK is None:
+                found_NK = predict(teacher, self._unchanged.train, self._unchanged, device=images_BCHW.device)
+                self._teachers[place] = (teacher, found_NK)
+            answers.append(found_NK[index_B].to(images_BCHW.device, non_blocking=True))
         return answers

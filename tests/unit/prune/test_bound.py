@@ -6,11 +6,12 @@ import torch
 
 from components.artifacts.dataset import save_dataset
 from components.artifacts.model import Model, load_model, save_model
+from components.measuring.shortfall import ShortfallError
 from components.networks.build import NetworkSpec, build
 from components.prune import stage
 from components.prune.bound import largest_sparsity
 from components.prune.config import PruneConfig
-from components.prune.method import Method, ShortfallError
+from components.prune.method import Method
 from components.prune.outcome import validation_accuracy
 from components.prune.request import Request
 from components.prune.sensitivity import FRACTIONS
