@@ -29,7 +29,7 @@ from components.quantize.stage import run as quantize
 BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions that may be lost
 ALLOWED = {"lenet5": 0.0015, "lenet300": 0.0005, "resnet8": 0.0025}  # on the validation split
 EPOCHS = {"lenet5": 12, "lenet300": 24, "resnet8": 15}  # of each of ours' trainings,
-ROUNDS = 4  # of which there are so many
+ROUNDS = {"lenet5": 4, "lenet300": 8, "resnet8": 4}  # of which there are so many
 PEER_SPARSITY = {"lenet5": 0.97, "lenet300": 0.95, "resnet8": 0.7}
 PEER_BITS = 4
 PEER_QP = -20
@@ -39,7 +39,7 @@ BATCH, TEMPERATURE, ALPHA, RATE = 128, 2.0, 0.5, 0.06
 
 def total_epochs(network: str) -> int:
     """Return the epochs of all rounds, which the peers train too."""
-    return EPOCHS[network] * ROUNDS
+    return EPOCHS[network] * ROUNDS[network]
 
 
 def ours(network: str, setting: Setting) -> dict[str, float]:
@@ -49,7 +49,7 @@ def ours(network: str, setting: Setting) -> dict[str, float]:
         fine_tune=True,
         max_accuracy_drop=ALLOWED[network],
         epochs=setting.epochs(EPOCHS[network]),
-        rounds=ROUNDS,
+        rounds=ROUNDS[network],
         learning_rate=RATE,
         alpha=ALPHA,
         temperature=TEMPERATURE,

@@ -175,7 +175,7 @@ def _next_factor(tried: Sequence[tuple[float, float]]) -> float:
 
 
 def trained_steps(steps: dict[str, float], module: nn.Module) -> dict[str, float]:
-    """Return the step of the largest tensor for weights, a coarser one in other linear layers and finer ones for biases.
+    """Return the step of the largest tensor's weights for all, a coarser one in other linear layers, finer for biases.
 
     Training makes up for what a grid costs, wherever that is, so curvature has no say here. A convolution's weights
     count more, since each is used at many places.
