@@ -3,15 +3,16 @@
 Shapes: B images in a batch, N images of the training split, C channels, H height, W width, K classes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.artifacts.dataset import Dataset
 from components.distill.hint import Hint
 from components.measuring.accuracy import accuracy, predict
-from components.training.distillation import mean_of_softened
 
 
 def weigh(kind: str, modules: Sequence[nn.Module], dataset: Dataset, device: torch.device) -> list[float]:
@@ -65,5 +66,16 @@ class Teachers:
         return [*logits, *kept]
 
     def log_probabilities(self, outputs: Sequence[Tensor], temperature: float) -> Tensor:
-        """Return the logarithm of the weighted mean of the softened outputs, [B, K]."""
-        return mean_of_softened(outputs[: len(self.modules)], self.weights, temperature)
+        """Return the logarithm of the weighted mean of the softened outputs, [B, K].
+
+        Source: Hinton et al. 2015, section 2, the arithmetic mean of an ensemble's distributions.
+        """
+        logits = outputs[: len(self.modules)]
+        if len(logits) == 1:
+            return F.log_softmax(logits[0].float() / temperature, dim=1)
+        terms = [
+            F.log_softmax(logits_BK.float() / temperature, dim=1) + math.log(weight)
+            for logits_BK, weight in zip(logits, self.weights, strict=True)
+            if weight
+        ]
+        return torch.logsumexp(torch.stack(terms), dim=0)

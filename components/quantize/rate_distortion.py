@@ -25,7 +25,6 @@ from components.quantize.rate import LIMIT
 from components.quantize.rate_export import behind_grid, on_grids, without_dead_channels
 from components.quantize.rate_grid import RateGrid, RateObjective
 from components.quantize.request import Request
-from components.training.distillation import Distillation
 
 FINEST, COARSEST = 2.0**-6, 2.0**4  # factors between which is searched, in root mean square weights
 HALVINGS = 9  # of that range, on a logarithmic scale, where nothing is trained
@@ -38,7 +37,6 @@ GROWTH = 1.25  # how much coarser or finer the next grids are at most
 # Validation accuracy that grids e times as coarse cost, about: .2 to .5 points from 2.5 to 3.1 on LeNets and ResNet-8.
 SLOPE = 0.0157
 CHANCE = 0.002  # validation accuracy by which trainings of one coarseness differ, about
-WORST_TEACHER = 0.02  # validation accuracy that a round's network may miss the bound by and still teach the next ones
 # Trained grids of linear layers that are not the largest: LeNet-300-100's files get a tenth smaller.
 COARSER = 1.4
 BIAS_FINENESS = 4.0  # how much finer the trained grid of a bias is than that of a weight
@@ -68,16 +66,16 @@ def apply(model: Model, request: Request) -> Model:
 
     The bound is ``max_accuracy_drop`` below the teacher's validation accuracy, or the model's own without a teacher.
     Without ``fine_tune`` the factor is bisected. With it, a training brings all weights to grids that grow coarser on
-    the way. There are ``rounds`` of them, each of ``epochs`` from ``model`` itself, to grids at which
-    the rounds before say that the bound is met. Their networks then teach beside the teacher. Training on from grids
-    that hold would be shorter, but gives larger files. Channels that then do not matter leave.
+    the way. There are ``rounds`` of them, each of ``epochs`` from ``model`` itself, to grids at which the rounds before
+    say that the bound is met. Training on from grids that hold would be shorter, but gives larger files. Channels that
+    then do not matter leave.
 
     Raises:
         ValueError: the model is quantized already, or has no layer to quantize.
 
     Source: Wiedemann et al. 2020 (DeepCABAC), section 3, for the choice by distortion and rate; Becking et al. 2021
-    (ECQ) for training under it; Furlanello et al. 2018 (born-again networks) for students that teach. Deviations:
-    curvature per tensor instead of per weight; places are priced by row and column, as the codec codes them.
+    (ECQ) for training under it. Deviations: curvature per tensor instead of per weight; places are priced by row
+    and column, as the codec codes them.
     """
     if model.quantized or model.activations:
         raise ValueError("a model must be quantized once, but this one is quantized already.")
@@ -129,12 +127,12 @@ def _train(model: Model, request: Request, steps: dict[str, float], lowest: floa
     """Return the smallest trained quantization that holds the bound, or the most accurate if none does."""
     masks = {behind_grid(name): mask for name, mask in model.masks().items()}
     best, tried = None, []
-    factor, loss = FIRST_FACTOR, request.loss
+    factor = FIRST_FACTOR
     for number in range(1, request.config.rounds + 1):
         module = copy.deepcopy(model.module)
         install(module, steps, TRAINED_RATE_WEIGHT)
         _coarsen(module, factor, steps)
-        objective = RateObjective(loss, grids(module).values(), FIRST_SHARE)
+        objective = RateObjective(request.loss, grids(module).values(), FIRST_SHARE)
         request.train(module, f"rate-{number}", loss=objective, masks=masks)
         _coarsen(module, factor, steps)
         trial = _trial(factor, model, module, request, choices=1)
@@ -143,8 +141,6 @@ def _train(model: Model, request: Request, steps: dict[str, float], lowest: floa
             f"round {number}/{request.config.rounds} factor={factor:.3f} size_bytes={trial.size_bytes}"
             f" validation_accuracy={trial.validation_accuracy:.4f} ({'holds' if spare >= 0 else 'breaks'} {lowest:.4f})"
         )
-        if isinstance(loss, Distillation) and spare >= -WORST_TEACHER:
-            loss = loss.joined_by(trial.model.module)
         best = trial if best is None else best.or_better(trial, lowest)
         tried.append((factor, spare))
         factor = _next_factor(tried)

@@ -17,8 +17,9 @@ from components.quantize.request import Request
 from components.quantize.sensitivity import accuracy_by_bits
 from components.quantize.summary import summarise
 from components.training.checkpoint import open_checkpoint
-from components.training.distillation import Distillation, check_classes, distillation_loss
+from components.training.distillation import check_classes, distillation_loss
 from components.training.loop import cross_entropy
+from components.training.run import Loss
 
 METHODS: dict[str, Callable[[Model, Request], Model]] = {
     "codebook": codebook.apply,
@@ -94,7 +95,7 @@ def run(
     return metrics
 
 
-def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Distillation:
+def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Loss:
     check_classes("teacher", teacher, dataset)
     return distillation_loss(
         teacher.module,

@@ -3,10 +3,6 @@
 Shapes: B images in a batch, C channels, H height, W width, K classes.
 """
 
-import copy
-import math
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +11,7 @@ from components.artifacts.dataset import Dataset
 from components.artifacts.model import Model
 from components.measuring.accuracy import predict
 from components.training.objective import Objective
+from components.training.run import Loss
 
 MEMORY_BYTES = 512 * 2**20  # that a teacher's logits may take
 
@@ -52,26 +49,6 @@ def soft_divergence(student_BK: Tensor, teacher_log_BK: Tensor, temperature: flo
     return F.kl_div(student, teacher_log_BK, reduction="batchmean", log_target=True) * temperature**2
 
 
-def mean_of_softened(logits: Sequence[Tensor], weights: Sequence[float], temperature: float) -> Tensor:
-    """Return the logarithm of the weighted mean of softened outputs, [B, K].
-
-    Args:
-        logits: of each teacher, [B, K].
-        weights: of the teachers; they add up to 1.
-        temperature: softens all of them, above 0.
-
-    Source: Hinton et al. 2015, section 2, the arithmetic mean of an ensemble's distributions.
-    """
-    if len(logits) == 1:
-        return F.log_softmax(logits[0].float() / temperature, dim=1)
-    terms = [
-        F.log_softmax(logits_BK.float() / temperature, dim=1) + math.log(weight)
-        for logits_BK, weight in zip(logits, weights, strict=True)
-        if weight
-    ]
-    return torch.logsumexp(torch.stack(terms), dim=0)
-
-
 def distillation_loss(
     teacher: nn.Module,
     *,
@@ -79,7 +56,7 @@ def distillation_loss(
     alpha: float,
     label_smoothing: float = 0.0,
     unchanged: Dataset | None = None,
-) -> "Distillation":
+) -> Loss:
     """Return the loss ``(1 - alpha) * cross-entropy + alpha * soft cross-entropy`` for the training loop.
 
     Args:
@@ -91,40 +68,23 @@ def distillation_loss(
             each once, before the first step, unless its logits would take more than ``MEMORY_BYTES``.
     """
     teacher.eval().requires_grad_(False)
-    return Distillation([(teacher, None)], temperature, alpha, label_smoothing, unchanged)
+    if unchanged is not None and 4 * len(unchanged.train) * len(unchanged.classes) > MEMORY_BYTES:
+        unchanged = None
+    return _Distillation(teacher, temperature, alpha, label_smoothing, unchanged)
 
 
-class Distillation(Objective):
-    """The loss of ``distillation_loss``; the teachers are no part of its state."""
+class _Distillation(Objective):
+    """The loss of ``distillation_loss``; the teacher is no part of its state."""
 
     def __init__(
-        self,
-        teachers: Sequence[tuple[nn.Module, Tensor | None]],
-        temperature: float,
-        alpha: float,
-        label_smoothing: float,
-        unchanged: Dataset | None,
+        self, teacher: nn.Module, temperature: float, alpha: float, label_smoothing: float, unchanged: Dataset | None
     ) -> None:
-        """Take teachers, each with its logits [N, K] for the training split where they are known."""
         super().__init__()
         self.temperature, self.alpha, self.label_smoothing = temperature, alpha, label_smoothing
-        self._teachers = list(teachers)  # a list of tuples, which hides them from state_dict
-        if unchanged is not None:
-            needed = 4 * len(unchanged.train) * len(unchanged.classes) * len(teachers)
-            unchanged = None if needed > MEMORY_BYTES else unchanged
+        self._teachers = (teacher,)  # a tuple, which hides it from state_dict
         self._unchanged = unchanged
+        self._known_NK: Tensor | None = None
         self._index_B: Tensor | None = None  # of the next batch; None where it is not known to be of the dataset
-
-    def joined_by(self, teacher: nn.Module) -> "Distillation":
-        """Return this loss with one more teacher, whose softened outputs count as much as each other's.
-
-        Args:
-            teacher: copied, so that it can be used on elsewhere.
-        """
-        another = copy.deepcopy(teacher).eval().requires_grad_(False)
-        return Distillation(
-            [*self._teachers, (another, None)], self.temperature, self.alpha, self.label_smoothing, self._unchanged
-        )
 
     def begin(self, index_B: Tensor, progress: float) -> None:
         """Prepare for one step (see ``Objective.begin``)."""
@@ -133,23 +93,16 @@ class Distillation(Objective):
     def forward(self, logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
         """Return the loss."""
         hard = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.label_smoothing)
-        answers = self._answers(images_BCHW)
-        teacher_log_BK = mean_of_softened(answers, [1.0 / len(answers)] * len(answers), self.temperature)
-        return (1.0 - self.alpha) * hard + self.alpha * soft_divergence(logits_BK, teacher_log_BK, self.temperature)
+        soft = soft_cross_entropy(logits_BK, self._teacher_logits(images_BCHW), self.temperature)
+        return (1.0 - self.alpha) * hard + self.alpha * soft
 
-    def _answers(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Return each teacher's logits for a batch, [B, K]."""
+    def _teacher_logits(self, images_BCHW: Tensor) -> Tensor:
         index_B, self._index_B = self._index_B, None
-        answers = []
-        for place, (teacher, known_NK) in enumerate(self._teachers):
-            teacher.to(images_BCHW.device)
-            if index_B is None or self._unchanged is None:
-                with torch.no_grad():
-                    answers.append(teacher(images_BCHW))
-                continue
-            found_NK = known_NK
-            if found_NK is None:
-                found_NK = predict(teacher, self._unchanged.train, self._unchanged, device=images_BCHW.device)
-                self._teachers[place] = (teacher, found_NK)
-            answers.append(found_NK[index_B].to(images_BCHW.device, non_blocking=True))
-        return answers
+        teacher = self._teachers[0].to(images_BCHW.device)
+        if index_B is None or self._unchanged is None:
+            with torch.no_grad():
+                answered: Tensor = teacher(images_BCHW)
+            return answered
+        if self._known_NK is None:
+            self._known_NK = predict(teacher, self._unchanged.train, self._unchanged, device=images_BCHW.device)
+        return self._known_NK[index_B].to(images_BCHW.device, non_blocking=True)

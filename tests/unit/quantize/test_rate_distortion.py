@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 
 import numpy as np
@@ -18,7 +17,6 @@ from components.quantize.layers import weight_errors
 from components.quantize.rate_distortion import apply, grids, install
 from components.quantize.rate_export import on_grids, without_dead_channels
 from components.quantize.request import Request
-from components.training.distillation import distillation_loss
 from tests.quantize_makers import make_dataset, make_model
 
 
@@ -128,44 +126,6 @@ def test_trained_grids_are_coarser_for_linear_layers_but_the_largest_and_finer_f
     names = [name for name, _ in perceptron.named_parameters() if name.endswith("weight")]
     steps = rate_distortion.trained_steps(dict.fromkeys(names, 9.0) | {"fc1.weight": 0.5}, perceptron)
     assert steps == pytest.approx({"fc1.weight": 0.5, "fc2.weight": 0.7, "fc3.weight": 0.7})
-
-
-def test_networks_of_earlier_rounds_teach_unless_they_are_broken(dataset, lenet, monkeypatch):
-    drops = iter((0.0, 0.03, -0.01, 0.0))
-    answers = []
-
-    def train(self, module, phase, *, loss, **others):
-        loss.begin(index, 0.0)
-        answers.append(float(loss(logits, labels, images)))
-        assert not list(loss.loss.parameters()) and not loss.loss.state_dict()
-
-    def judge(factor, model, module, request, *, choices):
-        taught = dataclasses.replace(model, module=make_model("lenet5", dataset, steps=len(answers)).module)
-        trials.append(taught.module)
-        return rate_distortion.Trial(factor, taught, 1000, 0.5 - next(drops))
-
-    trials: list[nn.Module] = []
-    index = torch.arange(20)
-    images, labels = dataset.normalise(dataset.train.images[index]), dataset.train.labels[index]
-    logits = torch.randn(20, len(dataset.classes), generator=torch.Generator().manual_seed(3))
-    monkeypatch.setattr(Request, "train", train)
-    monkeypatch.setattr(rate_distortion, "_trial", judge)
-    options = {"temperature": 2.0, "alpha": 1.0}
-    asked = dataclasses.replace(
-        request(dataset, lenet, fine_tune=True, rounds=4),
-        loss=distillation_loss(copy.deepcopy(lenet.module), unchanged=dataset, **options),
-    )
-    rate_distortion._train(lenet, asked, unit_steps(lenet.module, asked.calibration_batches(), seed=0), 0.5)
-    student_log = (logits / 2.0).log_softmax(1)
-    expected = []
-    for teachers in ((), (0,), (0,), (0, 2)):  # the second round missed the bound by too much
-        modules = [lenet.module, *(trials[number] for number in teachers)]
-        with torch.no_grad():
-            soft = torch.stack([(module.eval()(images) / 2.0).softmax(1) for module in modules]).mean(0)
-        expected.append(float(4.0 * (soft * (soft.log() - student_log)).sum(1).mean()))
-    assert answers == pytest.approx(expected, rel=1e-4)
-    assert len(set(np.round(answers, 6))) == 3
-    assert all(parameter.requires_grad for module in trials for parameter in module.parameters())
 
 
 def test_pruned_weights_stay_zero_in_training(dataset, lenet, monkeypatch):
