@@ -1,8 +1,8 @@
 """The bytes of a whole model at a bound on what it may lose.
 
 Ours is one step from the teacher: rate-distortion optimised quantization with training. What it may lose is asked of
-the test split, so the stage is given a stricter bound on the validation split, ``ALLOWED``: of many networks it keeps
-the smallest that the split lets through, and that one was lucky there. The peers prune by magnitude along a
+the test split, so the stage is given a stricter bound on the validation split, ``MARGIN`` of it: of many networks it
+keeps the smallest that the split lets through, and that one was lucky there. The peers prune by magnitude along a
 cubic schedule (torch.nn.utils.prune), training for as many epochs with the teacher's logits, and then code that
 network: Deep Compression by k-means, relative indices and Huffman codes, NNCodec by its own uniform grid. Reported are
 the bytes of everything (biases, scales, tables, for ours also the description and the digest), the ratio to dense
@@ -27,9 +27,9 @@ from components.quantize.config import QuantizeConfig
 from components.quantize.stage import run as quantize
 
 BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions that may be lost
-ALLOWED = {"lenet5": 0.0015, "lenet300": 0.0005, "resnet8": 0.0025}  # on the validation split
+MARGIN = 0.5
 EPOCHS = {"lenet5": 12, "lenet300": 24, "resnet8": 15}  # of each of ours' trainings,
-ROUNDS = {"lenet5": 4, "lenet300": 8, "resnet8": 4}  # of which there are so many
+ROUNDS = 4  # of which there are so many
 PEER_SPARSITY = {"lenet5": 0.97, "lenet300": 0.95, "resnet8": 0.7}
 PEER_BITS = 4
 PEER_QP = -20
@@ -39,7 +39,7 @@ BATCH, TEMPERATURE, ALPHA, RATE = 128, 2.0, 0.5, 0.06
 
 def total_epochs(network: str) -> int:
     """Return the epochs of all rounds, which the peers train too."""
-    return EPOCHS[network] * ROUNDS[network]
+    return EPOCHS[network] * ROUNDS
 
 
 def ours(network: str, setting: Setting) -> dict[str, float]:
@@ -47,9 +47,9 @@ def ours(network: str, setting: Setting) -> dict[str, float]:
     config = QuantizeConfig(
         method="rate_distortion",
         fine_tune=True,
-        max_accuracy_drop=ALLOWED[network],
+        max_accuracy_drop=MARGIN * BOUNDS[network],
         epochs=setting.epochs(EPOCHS[network]),
-        rounds=ROUNDS[network],
+        rounds=ROUNDS,
         learning_rate=RATE,
         alpha=ALPHA,
         temperature=TEMPERATURE,
