@@ -163,10 +163,14 @@ def compress_teacher(values: Mapping[str, Mapping[str, Any]], data: Any, teacher
 
 
 def _inputs(task: Task, model: Any, teacher: Any) -> dict[str, Any]:
-    """Return the models that a task takes; distill's student is a new one where there is only the teacher yet."""
+    """Return the models that a task takes, each of them once.
+
+    KFP's metadata store takes an artifact as one input of a task only, so a task that is given the teacher as its
+    model gets no teacher besides: distill then makes a new student, prune and quantize teach by the model itself.
+    """
     if STEPS[task.step].config is DistillConfig:
         return {"teacher": teacher} if model is teacher else {"teacher": teacher, "model": model}
-    return {"model": model, "teacher": teacher} if task.taught else {"model": model}
+    return {"model": model, "teacher": teacher} if task.taught and model is not teacher else {"model": model}
 
 
 def _report_input(name: str, plan: Plan) -> str:

@@ -12,7 +12,7 @@ def evaluate(
     candidate: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     classification: dsl.Output[dsl.ClassificationMetrics],
-    teacher: dsl.Input[dsl.Model] | None = None,
+    teacher: dsl.Input[dsl.Model] = None,
     name: str = "candidate",
     batch_size: int = 500,
     latency_seconds: float = 1.0,

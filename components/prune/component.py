@@ -11,7 +11,7 @@ def prune(
     model: dsl.Input[dsl.Model],
     pruned: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
-    teacher: dsl.Input[dsl.Model] | None = None,
+    teacher: dsl.Input[dsl.Model] = None,
     epochs: int = 4,
     max_epochs: int = 0,
     batch_size: int = 64,

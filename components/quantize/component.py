@@ -11,7 +11,7 @@ def quantize(
     model: dsl.Input[dsl.Model],
     quantized: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
-    teacher: dsl.Input[dsl.Model] | None = None,
+    teacher: dsl.Input[dsl.Model] = None,
     epochs: int = 3,
     max_epochs: int = 0,
     batch_size: int = 128,
@@ -93,8 +93,9 @@ def quantize(
         rounds: rate_distortion with fine_tune: trainings; `epochs` each until one holds the bound, then a third.
         sensitivity: also measure what each layer alone loses at fewer bits, for the report.
         fine_tune: train on after the weights are on their grids, staying on them.
-        temperature: softens the logits when a teacher joins the training.
-        alpha: weight of the teacher's part of the loss, when there is one.
+        temperature: softens the logits of teacher and student in the loss.
+        alpha: weight of the teacher's logits in the loss; without a teacher the model as it came in teaches; 0: labels
+            only.
     """
     from pathlib import Path
 

@@ -78,8 +78,17 @@ class QuantizeConfig(TrainingConfig):
     )
     sensitivity: bool = option(False, "also measure what each layer alone loses at fewer bits, for the report")
     fine_tune: bool = option(False, "train on after the weights are on their grids, staying on them")
-    temperature: float = option(4.0, "softens the logits when a teacher joins the training", interval="(0, 1000]")
-    alpha: float = option(0.5, "weight of the teacher's part of the loss, when there is one", interval="[0, 1]")
+    temperature: float = option(4.0, "softens the logits of teacher and student in the loss", interval="(0, 1000]")
+    alpha: float = option(
+        0.5,
+        "weight of the teacher's logits in the loss; without a teacher the model as it came in teaches; 0: labels only",
+        interval="[0, 1]",
+    )
+
+    @property
+    def trains(self) -> bool:
+        """Whether the method trains with these parameters."""
+        return self.method == "qat" or self.fine_tune
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,8 +23,8 @@ class Request:
     Attributes:
         config: the stage's parameters.
         dataset: methods calibrate and train on its training split and may measure on its validation split.
-        loss: what training minimises, with the teacher's part when there is a teacher.
-        teacher: the model whose logits those are.
+        loss: what training minimises, the teacher's part included.
+        teacher: the model whose logits those are; None for the model that is quantized.
         checkpoint: where the phases of training resume from.
         curve: the points of all phases of training so far, ``epoch`` counted through.
         details: JSON values that join the details of the stage's lineage record.

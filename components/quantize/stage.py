@@ -43,7 +43,8 @@ def run(
         dataset_dir: a Dataset artifact; its training split is calibrated and trained on.
         model_dir: the Model artifact to quantize; it must be a float one.
         quantized_dir: where the quantized Model artifact goes.
-        teacher_dir: a Model artifact whose logits join the loss of methods that train.
+        teacher_dir: a Model artifact whose logits join the loss of methods that train, instead of those of the
+            model as it came in.
 
     Returns:
         ``validation_accuracy`` and ``validation_accuracy_before`` (fractions), ``bits`` (mean over all
@@ -59,10 +60,12 @@ def run(
     if model.quantized or model.activations:
         raise ValueError(f"a model must be quantized once, but {model_dir} is quantized already.")
     inputs = {"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)}
-    loss, teacher = cross_entropy(config.label_smoothing), None
+    teacher = load_model(model_dir)
     if teacher_dir is not None:
-        inputs["teacher"] = model_digest(teacher_dir)
-        teacher = load_model(teacher_dir)
+        inputs["teacher"], teacher = model_digest(teacher_dir), load_model(teacher_dir)
+        check_classes("teacher", teacher, dataset)
+    loss = cross_entropy(config.label_smoothing)
+    if config.trains and config.alpha:
         loss = _teacher_loss(teacher, dataset, config)
     request = Request(config, dataset, loss, teacher, open_checkpoint("quantize", config, inputs))
     quantized = METHODS[config.method](model, request)
@@ -96,7 +99,6 @@ def run(
 
 
 def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Loss:
-    check_classes("teacher", teacher, dataset)
     return distillation_loss(
         teacher.module,
         temperature=config.temperature,

@@ -123,7 +123,7 @@ def test_every_stage_takes_its_flags_and_gets_the_step_s_config(
             expected["name"] = from_flags(parsed, stage_config(stage)).to_dict()["name"]
         assert from_flags(parsed, stage_config(stage)).to_dict() == expected, name
         optional = {key for key in STAGES[stage].optional if getattr(parsed, key)}
-        assert bool(optional) == (name in {"prune-2", "distill-2"} or name.startswith("evaluate-"))
+        assert bool(optional) == (name == "distill-2" or name.startswith("evaluate-"))
 
 
 def test_the_teacher_is_the_report_s_first_candidate(templates: dict[str, Any]) -> None:

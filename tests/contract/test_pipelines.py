@@ -137,7 +137,7 @@ def test_a_recipe_is_compiled_into_tasks_with_its_values_and_its_own_place_in_th
     assert (constants["method"], constants["sparsity"], constants["steps"]) == ("l1", 0.5, 2)
     assert third["parameters"]["bits"]["runtimeValue"]["constant"] == 7
     trained = {"producerTask": "train", "outputArtifactKey": "model"}
-    assert first["artifacts"]["teacher"]["taskOutputArtifact"] == trained
+    assert first["artifacts"]["model"]["taskOutputArtifact"] == trained and "teacher" not in first["artifacts"]
     assert second["artifacts"]["teacher"]["taskOutputArtifact"] == trained
     assert second["artifacts"]["model"]["taskOutputArtifact"]["outputArtifactKey"] == "pruned"
     assert third["artifacts"]["model"]["taskOutputArtifact"]["outputArtifactKey"] == "student"

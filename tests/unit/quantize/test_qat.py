@@ -129,10 +129,13 @@ def test_a_run_that_was_stopped_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.parametrize("config", [QAT, TUNED], ids=["qat", "weight_only"])
-def test_a_teacher_joins_the_loss(config: QuantizeConfig, places: dict[str, Path], tmp_path: Path) -> None:
+def test_without_a_teacher_the_model_itself_teaches(
+    config: QuantizeConfig, places: dict[str, Path], tmp_path: Path
+) -> None:
     stage.run(config, **places, quantized_dir=tmp_path / "alone")
     stage.run(config, **places, quantized_dir=tmp_path / "taught", teacher_dir=places["model_dir"])
-    assert weights(tmp_path / "alone") != weights(tmp_path / "taught")
+    stage.run(dataclasses.replace(config, alpha=0.0), **places, quantized_dir=tmp_path / "labels")
+    assert weights(tmp_path / "alone") == weights(tmp_path / "taught") != weights(tmp_path / "labels")
     assert "teacher" in load_model(tmp_path / "taught").lineage[-1]["inputs"]
 
 
