@@ -1,0 +1,135 @@
+"""Scenarios of the installation: the overlay, registering, uninstalling."""
+
+import re
+from typing import Any
+
+import yaml
+
+from pipelines.deploy.algorithms import CONFIG_MAP, KEY, REPLACED
+from pipelines.register import EXPERIMENT, PAGE, read_schedule
+from tests.e2e.cluster import overlay
+from tests.e2e.cluster.failure import CheckError, check
+from tests.e2e.cluster.options import MANIFESTS, ROOT, SUGGESTION, manifest_image
+from tests.e2e.cluster.session import SECRET, Session
+
+REGISTER = "kondense-register"
+SCHEDULE = MANIFESTS / "pipelines" / "schedule.yaml"
+# What README says that an uninstallation leaves of what carries our label.
+LEFT = {f"Secret/{SECRET}"}
+
+
+def apply_overlay(session: Session) -> None:
+    """The overlay renders, applies, its set-up Jobs become complete; applied again it changes and breaks nothing."""
+    rendered = overlay.render(session)
+    images = {each["data"]["stage"] for each in rendered if each["metadata"]["name"] == "kondense-images"}
+    check(images == {session.stage_image}, f"the overlay must name {session.stage_image}, but names {images}")
+    if session.options.storage_class and session.options.overlay != "seaweedfs":
+        (claims,) = [each["spec"]["volumeClaimTemplates"] for each in rendered if each["kind"] == "StatefulSet"]
+        check(claims[0]["spec"]["storageClassName"] == session.options.storage_class, "the storage class is not there")
+    overlay.apply(session)
+    jobs = overlay.wait_for_jobs(session)
+    before = {name: overlay.identity(found) for name, found in overlay.objects(session).items()}
+    overlay.apply(session)
+    overlay.wait_for_jobs(session)
+    after = {name: overlay.identity(found) for name, found in overlay.objects(session).items()}
+    changed = [name for name in before if name in after and before[name] != after[name]]
+    lost = [name for name in before if name not in after]
+    look = session.kubectl.typed("diff", f"--kustomize={MANIFESTS / 'overlays' / session.options.overlay}")
+    check(not changed, f"applying again must change nothing, but changed {', '.join(changed)}", look)
+    check(not lost, f"applying again must keep everything, but {', '.join(lost)} went away", look)
+    session.note(f"{len(jobs)} Jobs, {len(after)} objects")
+
+
+def register_twice(session: Session) -> None:
+    """The registering Job run twice makes one version of each pipeline; the recurring run is there, paused."""
+    overlay.run_job_again(session, REGISTER)
+    first = versions(session)
+    overlay.run_job_again(session, REGISTER)
+    second = versions(session)
+    look = session.kubectl.typed("logs", f"job/{REGISTER}")
+    for name, before in first.items():
+        check(before, f"the pipeline {name} must be registered, but has no version", look)
+        more = sorted(second[name] - before)
+        check(not more, f"registering again must make no version of {name}, but made {', '.join(more)}", look)
+    wanted = read_schedule(SCHEDULE)
+    found = [each for each in recurring_runs(session) if each.display_name == wanted.name]
+    check(len(found) == 1, f"there must be one recurring run {wanted.name}, but there are {len(found)}", look)
+    state = "ENABLED" if wanted.enabled else "DISABLED"
+    check(found[0].status == state, f"the recurring run must be {state}, but is {found[0].status}", look)
+    session.note(f"{sum(map(len, second.values()))} versions, recurring run {state.lower()}")
+
+
+def versions(session: Session) -> dict[str, set[str]]:
+    """Return the names of the versions of each of our pipelines."""
+    client = session.kfp().client
+    found: dict[str, set[str]] = {}
+    for name in ("compress", "search", "refresh"):
+        identifier = client.get_pipeline_id(name)
+        pages = (
+            all_pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=identifier) if identifier else []
+        )
+        found[name] = {each.display_name for each in pages}
+    return found
+
+
+def recurring_runs(session: Session) -> list[Any]:
+    """Return the recurring runs of our KFP experiment."""
+    connected = session.kfp()
+    experiment = connected.client.create_experiment(
+        EXPERIMENT, namespace=connected.namespace
+    )  # or the one that is there
+    return all_pages(connected.client.list_recurring_runs, "recurring_runs", experiment_id=experiment.experiment_id)
+
+
+def all_pages(list_page: Any, field: str, **scope: Any) -> list[Any]:
+    """Return everything that a list of Kubeflow Pipelines holds."""
+    found: list[Any] = []
+    token = ""
+    while True:
+        page = list_page(page_token=token, page_size=PAGE, **scope)
+        found += getattr(page, field) or []
+        token = page.next_page_token or ""
+        if not token:
+            return found
+
+
+def uninstall(session: Session) -> None:
+    """README's commands of the chapter Uninstall leave only what it names."""
+    check(not (left := session.clean_up()), f"before the store goes, what was made must go, but: {'; '.join(left)}")
+    before = set(overlay.objects(session))
+    session.kubectl.script(readme_commands(session), ROOT, timeout_s=session.options.setup_timeout_s)
+    look = session.kubectl.typed("get", overlay.KINDS, f"--selector={overlay.OURS}")
+
+    def others() -> set[str]:
+        return set(overlay.objects(session)) - LEFT
+
+    # Kubernetes collects pods and objects of owners a moment later.
+    session.wait("our objects to go", lambda: not others() or None, look, timeout_s=60) if others() else None
+    check_katib_is_as_before(session)
+    session.overlay_made = False
+    session.note(f"{len(before)} objects before, {len(overlay.objects(session))} after")
+
+
+def readme_commands(session: Session) -> str:
+    """Return the shell commands of README's chapter Uninstall, for this session's overlay and namespace."""
+    text = (ROOT / "README.md").read_text()
+    match = re.search(r"^### Uninstall\n+```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    if not match:
+        raise CheckError("README must have commands in its chapter Uninstall, but has none")
+    lines = match[1].splitlines()
+    if session.options.overlay == "seaweedfs":  # it has no volume of ours
+        lines = [line for line in lines if "data-minio-0" not in line]
+    commands = "\n".join(lines).replace("manifests/overlays/cluster", str(overlay.directory(session)))
+    return commands.replace("-n kubeflow", f"-n {session.options.namespace}")
+
+
+def check_katib_is_as_before(session: Session) -> None:
+    """Raise CheckError unless Katib's configuration has lost our algorithms."""
+    found = session.kubectl.get("configmap", CONFIG_MAP) or {"metadata": {}, "data": {KEY: "{}"}}
+    image = session.options.suggestion_image or manifest_image(SUGGESTION)
+    entries = (yaml.safe_load(found["data"][KEY]).get("runtime") or {}).get("suggestions") or []
+    ours = [each["algorithmName"] for each in entries if each.get("image") == image]
+    look = session.kubectl.typed("get", f"configmap/{CONFIG_MAP}", "--output=yaml")
+    check(not ours, f"Katib's configuration must have lost our algorithms, but still names {', '.join(ours)}", look)
+    kept = (found["metadata"].get("annotations") or {}).get(REPLACED)
+    check(kept is None, f"Katib's configuration must have lost the annotation {REPLACED}, but has it", look)

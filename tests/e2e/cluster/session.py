@@ -1,0 +1,125 @@
+"""What the scenarios of one call of the harness share: kubectl, Kubeflow Pipelines, the object store, what was made."""
+
+import base64
+import contextlib
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from components.artifacts.store import Store, open_store
+from pipelines.cluster import Access, Connected, connect
+from tests.e2e.cluster.failure import CheckError, T, wait_for
+from tests.e2e.cluster.kubectl import Forward, Kubectl, stopped_at_end
+from tests.e2e.cluster.options import STAGE, Options, manifest_image
+
+SECRET = "mlpipeline-minio-artifact"
+BUCKET = "mlpipeline"  # KFP's; ours is `kondense`
+PUBLISHED = "kondense"
+
+
+class Session:
+    """One call of the harness.
+
+    Attributes:
+        stamp: is in the name of all that is made.
+        made: what takes away what was made, with a line each; the last is done first.
+        seen: what the scenario that runs has seen, for the table.
+        overlay_made: the overlay was applied by this session, where none was.
+    """
+
+    def __init__(self, options: Options, scratch: Path) -> None:
+        """Take the options, and a directory that goes away at the end."""
+        self.options = options
+        self.scratch = scratch
+        self.stamp = time.strftime("%H%M%S") + secrets.token_hex(2)
+        self.kubectl = Kubectl(options.namespace, scratch / "kubectl")
+        self.made: list[tuple[str, Callable[[], object]]] = []
+        self.seen: list[str] = []
+        self.overlay_made = False
+        self.overlay_applied = False
+        self.forwards = {
+            "kfp": Forward(self.kubectl, "service/ml-pipeline", 8888),
+            "s3": Forward(self.kubectl, "service/minio", 9000),
+        }
+
+    @property
+    def stage_image(self) -> str:
+        """The image of steps and trials."""
+        return self.options.stage_image or manifest_image(STAGE)
+
+    def say(self, line: str) -> None:
+        """Print a line with the time."""
+        print(time.strftime("%H:%M:%S ") + line, flush=True)
+
+    def note(self, text: str) -> None:
+        """Keep what was seen for the table."""
+        self.seen.append(text)
+
+    def undo(self, text: str, action: Callable[[], object]) -> None:
+        """Have something done at the end, unless the user keeps what was made."""
+        self.made.append((text, action))
+
+    def wait(self, what: str, look: Callable[[], T | None], *commands: str, timeout_s: float = 0, pods: Any = ()) -> T:
+        """Wait as long as a run may take; see ``wait_for``."""
+        timeout_s = timeout_s or self.options.run_timeout_s
+        poll_s = self.options.poll_s
+        return wait_for(what, look, timeout_s=timeout_s, poll_s=poll_s, say=self.say, commands=commands, pods=pods)
+
+    def access(self) -> Access:
+        """Return how Kubeflow Pipelines is reached."""
+        return Access(self.options.kfp_endpoint or f"http://{self.forwards['kfp'].address()}")
+
+    def kfp(self) -> Connected:
+        """Return a client of Kubeflow Pipelines."""
+        return connect(self.access())
+
+    def store(self, uri: str) -> Store:
+        """Return the object store at a URI, reached with the keys of the Secret."""
+        found = self.kubectl.get("secret", SECRET)
+        if not found:
+            raise CheckError(f"the Secret {SECRET} must be there, but is not", self.kubectl.typed("get", "secrets"))
+        keys = {key: base64.b64decode(found["data"][key]).decode() for key in ("accesskey", "secretkey")}
+        os.environ["MINIO_ENDPOINT"] = self.options.s3_endpoint or self.forwards["s3"].address()
+        os.environ["MINIO_ACCESS_KEY"], os.environ["MINIO_SECRET_KEY"] = keys["accesskey"], keys["secretkey"]
+        os.environ["MINIO_SECURE"] = "false"
+        return open_store(uri)
+
+    def place(self, name: str) -> str:
+        """Return a URI of this session's own in the pipelines' bucket."""
+        return f"minio://{BUCKET}/kondense-e2e/{self.stamp}/{name}"
+
+    def clear(self, uri: str) -> None:
+        """Delete everything at a URI."""
+        store = self.store(uri)
+        for key in store.list():
+            store.delete(key)
+
+    def clean_up(self) -> list[str]:
+        """Take away what was made; return what did not go, a line each."""
+        left = []
+        while self.made:
+            text, action = self.made.pop()
+            self.say(f"cleaning up: {text}")
+            try:
+                action()
+            except (CheckError, OSError) as error:
+                left.append(f"{text}: {error}")
+        return left
+
+
+@contextlib.contextmanager
+def open_session(options: Options) -> Iterator[Session]:
+    """Yield a session; what it set in the environment and started goes at the end."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="kondense-e2e-") as scratch:
+        session = Session(options, Path(scratch))
+        try:
+            with stopped_at_end(list(session.forwards.values())):
+                yield session
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
