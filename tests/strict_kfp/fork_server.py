@@ -19,16 +19,9 @@ from pathlib import Path
 from select import select
 from typing import Any, NoReturn
 
+from pipelines.local.warm import PRELOADED
+
 REPOSITORY = Path(__file__).parents[2]
-PRELOADED = (
-    "torch",
-    "kfp.dsl.executor_main",
-    "safetensors.torch",
-    "torchvision",
-    "torch_pruning",
-    "onnx",
-    "onnxscript",
-)
 ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 TIMEOUT_S = 300.0
 
@@ -76,8 +69,11 @@ class ForkServer:
 
 def serve() -> None:
     """Run the steps that come in on stdin, a line each, and answer each with its status."""
-    for module in PRELOADED:
-        importlib.import_module(module)
+    for name in PRELOADED:
+        module, _, function = name.partition(":")
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         pid = os.fork()

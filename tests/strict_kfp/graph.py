@@ -5,6 +5,8 @@ the tree is known before a run, and the checks that run nothing follow the same 
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,14 +176,53 @@ class Package:
         return self._platform.get(node.component["executorLabel"], {})
 
 
-def shared_inputs(package: Package) -> list[str]:
-    """Return a line for each task, graph or container, that gets one artifact under two input names."""
+def shared_inputs(package: Package, *, cached: bool = False) -> list[str]:
+    """Return a line for each task, graph or container, that gets one artifact under two input names.
+
+    Args:
+        package: the package.
+        cached: also find what the cache makes one artifact: two tasks that do the same with the same inputs get the
+            outputs of one, in the second run at the latest.
+    """
     lines = []
+    known: dict[Node, str] = {}
     for node in package.root.walk():
-        names: dict[Output, str] = {}
+        names: dict[Any, str] = {}
         for name in node.artifact_inputs:
             origin = node.origin(name)
-            if origin in names:
-                lines.append(f"{node.path} gets {origin} as {names[origin]} and as {name}")
-            names[origin] = name
+            same = (identity(package, origin.node, known), origin.key) if cached else origin
+            if same in names:
+                lines.append(f"{node.path} gets {origin} as {names[same]} and as {name}")
+            names[same] = name
     return lines
+
+
+def identity(package: Package, node: Node, known: dict[Node, str]) -> str:
+    """Return what is equal for tasks that the cache takes for one: command and inputs, through all nesting."""
+    if not node.task.get("cachingOptions", {}).get("enableCache"):
+        return node.path
+    if node not in known:
+        container = package.container(node)
+        artifacts = {name: node.origin(name) for name in node.artifact_inputs}
+        parts = [
+            node.component.get("outputDefinitions"),
+            [container.get(key) for key in ("image", "command", "args")],
+            {name: [identity(package, each.node, known), each.key] for name, each in artifacts.items()},
+            {name: _value(package, node, name, known) for name in node.parameter_inputs},
+        ]
+        known[node] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return known[node]
+
+
+def _value(package: Package, node: Node, name: str, known: dict[Node, str]) -> Any:
+    """Return what tells whether two parameters have one value: a constant, a pipeline's parameter, a task's output."""
+    assert node.parent
+    reference = node.parameter_inputs.get(name)
+    if reference is None:  # a graph's parameter that its caller leaves out
+        return node.declared("inputs", "parameters")[name].get("defaultValue")
+    if source := reference.get("componentInputParameter"):
+        return _value(package, node.parent, source, known) if node.parent.parent else {"parameter": source}
+    if source := reference.get("taskOutputParameter"):
+        output = node.parent.child(source["producerTask"]).parameter(source["outputParameterKey"])
+        return [identity(package, output.node, known), output.key]
+    return reference
