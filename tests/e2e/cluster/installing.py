@@ -64,12 +64,18 @@ def versions(session: Session) -> dict[str, set[str]]:
     client = session.kfp().client
     found: dict[str, set[str]] = {}
     for name in ("compress", "search", "refresh"):
-        identifier = client.get_pipeline_id(name)
+        identifier = pipeline_id(client, name)
         pages = (
             all_pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=identifier) if identifier else []
         )
         found[name] = {each.display_name for each in pages}
     return found
+
+
+def pipeline_id(client: Any, name: str) -> str:
+    """Return a pipeline's id, empty when it is not there; kfp's own get_pipeline_id compares what the UI shows."""
+    found = [each for each in all_pages(client.list_pipelines, "pipelines") if each.name == name]
+    return str(found[0].pipeline_id) if found else ""
 
 
 def recurring_runs(session: Session) -> list[Any]:

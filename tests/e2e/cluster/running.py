@@ -140,7 +140,7 @@ def stop_recurring(session: Session, name: str) -> None:
 def remove_versions(session: Session, pipeline: str, *, keep: set[str]) -> None:
     """Delete the versions of a pipeline but those to keep."""
     client = session.kfp().client
-    identifier = client.get_pipeline_id(pipeline)
+    identifier = installing.pipeline_id(client, pipeline)
     pages = installing.all_pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=identifier)
     for version in pages:
         if version.display_name not in keep:

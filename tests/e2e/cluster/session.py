@@ -19,6 +19,7 @@ from tests.e2e.cluster.options import STAGE, Options, manifest_image
 SECRET = "mlpipeline-minio-artifact"
 BUCKET = "mlpipeline"  # KFP's; ours is `kondense`
 PUBLISHED = "kondense"
+VARIABLES = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE")
 
 
 class Session:
@@ -114,12 +115,15 @@ class Session:
 @contextlib.contextmanager
 def open_session(options: Options) -> Iterator[Session]:
     """Yield a session; what it set in the environment and started goes at the end."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in VARIABLES}
     with tempfile.TemporaryDirectory(prefix="kondense-e2e-") as scratch:
         session = Session(options, Path(scratch))
         try:
             with stopped_at_end(list(session.forwards.values())):
                 yield session
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
