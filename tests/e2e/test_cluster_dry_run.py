@@ -1,7 +1,7 @@
 """The harness of ``make test-cluster`` against a fake cluster: every scenario passes, every fault is found and named.
 
-The API server, Katib, Kubeflow Pipelines and Argo are played (tests/e2e/cluster_api says how far); kubectl, kfp's client
-and the object store are real.
+The API server, Katib, Kubeflow Pipelines and Argo are played (tests/e2e/cluster_api says how far); kubectl, kfp's
+client and the object store are real.
 """
 
 import os

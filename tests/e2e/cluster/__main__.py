@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from components.artifacts.files import ArtifactError
-from components.artifacts.store import StoreError
-from pipelines.cluster import AccessError
+from kfp_server_api import ApiException
+from urllib3.exceptions import HTTPError
+
 from tests.e2e.cluster import overlay
 from tests.e2e.cluster.catalogue import OVERLAY, SCENARIOS
 from tests.e2e.cluster.diagnosis import describe
@@ -18,6 +18,8 @@ from tests.e2e.cluster.options import parse_options
 from tests.e2e.cluster.session import Session, open_session
 
 UNINSTALL = "uninstall"
+# What a cluster can do to us: refuse, be away, or hold other things than it should (OSError: AccessError, StoreError).
+EXPECTED = (CheckError, OSError, ValueError, ApiException, HTTPError)
 CLEANING = "cleaning up"
 
 
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with open_session(options) as session:
         try:
             check_beginning(session, names)
-        except (CheckError, AccessError) as error:
+        except EXPECTED as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
         results = run_all(session, names)
@@ -89,8 +91,8 @@ def run_one(session: Session, name: str) -> Result:
         if OVERLAY in scenario.needs:
             overlay.ensure(session)
         scenario.run(session)
-    except (CheckError, AccessError, StoreError, ArtifactError) as error:
-        failure = error if isinstance(error, CheckError) else CheckError(str(error))
+    except EXPECTED as error:
+        failure = error if isinstance(error, CheckError) else CheckError(f"{type(error).__name__}: {error}")
         session.say(f"{name}: FAILED")
         for line in describe(session.kubectl, failure):
             print(line, flush=True)
@@ -108,7 +110,7 @@ def finish(session: Session) -> list[Result]:
     left = session.clean_up()
     try:
         overlay.take_away(session)
-    except CheckError as error:
+    except EXPECTED as error:
         left.append(f"the overlay: {error}")
     return [Result(CLEANING, False, time.monotonic() - began_s, "; ".join(left))] if left else []
 

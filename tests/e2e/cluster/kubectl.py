@@ -27,6 +27,18 @@ def find_kubectl() -> str:
     return found
 
 
+def _run(command: list[str], typed: str, timeout_s: float, **options: Any) -> str:
+    """Return what a command prints; raise CheckError when it fails or does not end, with the command as typed."""
+    look = typed.splitlines()
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s, **options)
+    except subprocess.TimeoutExpired:
+        raise CheckError(f"{look[0]}: does not end within {timeout_s:g} s", *look) from None
+    if result.returncode:
+        raise CheckError(f"{look[0]}: {' '.join(result.stderr.split())[-1500:]}", *look)
+    return result.stdout
+
+
 class Kubectl:
     """Calls kubectl in one namespace of the cluster that KUBECONFIG names."""
 
@@ -43,45 +55,24 @@ class Kubectl:
             CheckError: it ended with another status than 0; the text holds what it said.
         """
         command = [self.program, f"--cache-dir={self.cache}", f"--namespace={self.namespace}", *words]
-        result = subprocess.run(
-            command, input=content or None, capture_output=True, text=True, check=False, timeout=timeout_s
-        )
-        if result.returncode:
-            raise CheckError(f"{self.typed(*words)}: {' '.join(result.stderr.split())[-1500:]}", self.typed(*words))
-        return result.stdout
+        return _run(command, self.typed(*words), timeout_s, input=content or None)
 
     def typed(self, *words: str) -> str:
         """Return the command as a user types it."""
         return shlex.join(["kubectl", "-n", self.namespace, *words])
 
-    def script(self, text: str, directory: Path, timeout_s: float = TIMEOUT_S) -> str:
-        """Run a shell script in which ``kubectl`` is this one; return what it prints.
-
-        Raises:
-            CheckError: one of its commands failed.
-        """
+    def script(self, text: str, directory: Path, timeout_s: float = TIMEOUT_S) -> list[str]:
+        """Run commands of a shell in which ``kubectl`` is this one; return what they complain of, a line each."""
         bin_dir = self.cache / "bin"
         bin_dir.mkdir(parents=True, exist_ok=True)
         wrapper = bin_dir / "kubectl"
-        wrapper.write_text(
-            f'#!/bin/sh\nexec {shlex.quote(self.program)} --cache-dir={shlex.quote(str(self.cache))} "$@"\n'
-        )
+        program, cache = shlex.quote(self.program), shlex.quote(str(self.cache))
+        wrapper.write_text(f'#!/bin/sh\nexec {program} --cache-dir={cache} "$@"\n')
         wrapper.chmod(0o755)
         environment = os.environ | {"PATH": f"{bin_dir}{os.pathsep}{os.environ.get('PATH', '')}"}
-        result = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=directory,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-        )
-        if result.returncode:
-            raise CheckError(
-                f"a command of the script failed: {' '.join(result.stderr.split())[-1500:]}", *text.split("\n")
-            )
-        return result.stdout
+        # Standard error alone goes into the pipe: the commands end with 0, each as a user would type it.
+        command = ["bash", "-c", f"{{ {text}\n}} 2>&1 >/dev/null || true"]
+        return _run(command, text, timeout_s, cwd=directory, env=environment).splitlines()
 
     def objects(self, kinds: str, selector: str = "") -> list[dict[str, Any]]:
         """Return all objects of the kinds (joined by commas), or those with the labels."""

@@ -88,8 +88,7 @@ def check_results(session: Session, pipeline: str, run_id: str) -> None:
 def published(session: Session) -> dict[str, Any]:
     """Return the versions and the champion of every model that this session's runs have published."""
     uri = packages.publish_uri(session)
-    if not any(text == f"published models at {uri}" for text, _ in session.made):
-        session.undo(f"published models at {uri}", lambda: session.clear(uri))
+    session.undo(f"published models at {uri}", lambda: session.clear(uri))
     store = session.store(uri)
     return {name: (version_ids(store, name), read_champion(store, name)) for name in model_names(store)}
 

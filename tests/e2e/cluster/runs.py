@@ -26,8 +26,8 @@ def start(session: Session, package: Path, texts: list[str]) -> str:
         raise CheckError(f"submit must say the run's id, but said {line!r}")
     run_id = match[1]
     session.say(line)
-    session.undo(f"run {name}", lambda: remove(session, run_id))
-    session.undo(f"artifacts of run {name}", lambda: session.clear(artifacts_uri(session, package.stem, run_id)))
+    session.undo(f"run {run_id}", lambda: remove(session, run_id))
+    session.undo(f"artifacts of run {run_id}", lambda: session.clear(artifacts_uri(session, package.stem, run_id)))
     return run_id
 
 

@@ -95,12 +95,12 @@ def store_uri(session: Session) -> str:
 
 def start(session: Session, plan: Plan) -> None:
     """Create the Experiment; it goes at the end."""
-    session.undo(f"experiment {plan.name}", lambda: session.kubectl.delete("experiments.kubeflow.org", plan.name))
     pod = plan.spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
     if any("configMap" in each for each in pod.get("volumes", ())):
         _create_script(session)
     else:
-        session.undo("what its trials keep", lambda: session.clear(store_uri(session)))
+        session.undo("what trials keep", lambda: session.clear(store_uri(session)))
+    session.undo(f"experiment {plan.name}", lambda: session.kubectl.delete("experiments.kubeflow.org", plan.name))
     session.kubectl.create(dict(plan.body))
 
 

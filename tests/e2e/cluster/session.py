@@ -42,6 +42,8 @@ class Session:
         self.seen: list[str] = []
         self.overlay_made = False
         self.overlay_applied = False
+        self.keys: dict[str, str] = {}
+        self.connected: tuple[str, Connected] | None = None
         self.forwards = {
             "kfp": Forward(self.kubectl, "service/ml-pipeline", 8888),
             "s3": Forward(self.kubectl, "service/minio", 9000),
@@ -61,8 +63,9 @@ class Session:
         self.seen.append(text)
 
     def undo(self, text: str, action: Callable[[], object]) -> None:
-        """Have something done at the end, unless the user keeps what was made."""
-        self.made.append((text, action))
+        """Have something done at the end, unless the user keeps what was made; what has a text already is done once."""
+        if all(text != known for known, _ in self.made):
+            self.made.append((text, action))
 
     def wait(self, what: str, look: Callable[[], T | None], *commands: str, timeout_s: float = 0, pods: Any = ()) -> T:
         """Wait as long as a run may take; see ``wait_for``."""
@@ -75,17 +78,21 @@ class Session:
         return Access(self.options.kfp_endpoint or f"http://{self.forwards['kfp'].address()}")
 
     def kfp(self) -> Connected:
-        """Return a client of Kubeflow Pipelines."""
-        return connect(self.access())
+        """Return a client of Kubeflow Pipelines; a new one when the port-forward is a new one."""
+        access = self.access()
+        if self.connected is None or self.connected[0] != access.endpoint:
+            self.connected = (access.endpoint, connect(access))
+        return self.connected[1]
 
     def store(self, uri: str) -> Store:
         """Return the object store at a URI, reached with the keys of the Secret."""
-        found = self.kubectl.get("secret", SECRET)
-        if not found:
-            raise CheckError(f"the Secret {SECRET} must be there, but is not", self.kubectl.typed("get", "secrets"))
-        keys = {key: base64.b64decode(found["data"][key]).decode() for key in ("accesskey", "secretkey")}
+        if not self.keys:
+            found = self.kubectl.get("secret", SECRET)
+            if not found:
+                raise CheckError(f"the Secret {SECRET} must be there, but is not", self.kubectl.typed("get", "secrets"))
+            self.keys = {key: base64.b64decode(found["data"][key]).decode() for key in ("accesskey", "secretkey")}
         os.environ["MINIO_ENDPOINT"] = self.options.s3_endpoint or self.forwards["s3"].address()
-        os.environ["MINIO_ACCESS_KEY"], os.environ["MINIO_SECRET_KEY"] = keys["accesskey"], keys["secretkey"]
+        os.environ["MINIO_ACCESS_KEY"], os.environ["MINIO_SECRET_KEY"] = self.keys["accesskey"], self.keys["secretkey"]
         os.environ["MINIO_SECURE"] = "false"
         return open_store(uri)
 
@@ -107,8 +114,8 @@ class Session:
             self.say(f"cleaning up: {text}")
             try:
                 action()
-            except (CheckError, OSError) as error:
-                left.append(f"{text}: {error}")
+            except Exception as error:  # whatever it is, the rest must go
+                left.append(f"{text}: {type(error).__name__}: {error}")
         return left
 
 

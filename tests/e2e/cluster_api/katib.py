@@ -18,11 +18,12 @@ from components.search.suggesters import SUGGESTERS
 from components.tune.cluster import LABEL
 from components.tune.job import COMMAND, trial_config, variable
 from tests.e2e.cluster_api.objects import Object
-from tests.e2e.cluster_api.pods import End, play_job, play_pod, start_pod
+from tests.e2e.cluster_api.pods import TICKS, End, play_job, play_pod, start_pod
 from tests.e2e.cluster_api.world import Player, World, owner
 from tests.fake_kubernetes import make_trial
 
 LONG = 100  # epochs: such a trial runs until its first pod is taken away
+TICKS_IN_RUN = 40  # of a trial's pod: a search step can be evicted before its search ends
 SUGGESTION = "katib.kubeflow.org/suggestion"
 REASONS = {"Succeeded": "ExperimentMaxTrialsReached", "Failed": "ExperimentFailed"}
 
@@ -124,7 +125,8 @@ class Search:
         world.logs[uid] = f"resumed at epoch 1/{config.epochs} step 0 from a checkpoint\n" if resumed else ""
         store.write(f"{key}/{number + 1:06d}-00000000", b"a checkpoint")
         lasting = config.epochs >= LONG and number == 0
-        ended = yield from play_pod(world, pod, lambda: None if lasting else End.SUCCEEDED)
+        ticks = TICKS if self.experiment["metadata"].get("name", "").startswith("e2e-") else TICKS_IN_RUN
+        ended = yield from play_pod(world, pod, lambda: None if lasting else End.SUCCEEDED, ticks=ticks)
         return ended, ""
 
     def value(self, name: str, assignments: dict[str, str]) -> float:

@@ -167,16 +167,31 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         until_s = time.monotonic() + min(WATCH_S, float(query.get("timeoutSeconds") or WATCH_S))
+        objects = self.server.objects
         since = int(query.get("resourceVersion") or 0)
         selectors = query.get("labelSelector", ""), query.get("fieldSelector", "")
         with contextlib.suppress(OSError):
-            for event in self.server.objects.watch(kind, namespace, since, selectors, until_s):
+            if query.get("sendInitialEvents") == "true":
+                with objects.changed:
+                    found, since = objects.list(kind, namespace, *selectors), objects.version
+                metadata = {"resourceVersion": str(since), "annotations": {"k8s.io/initial-events-end": "true"}}
+                bookmark = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+                for event in [
+                    *({"type": "ADDED", "object": each} for each in found),
+                    {"type": "BOOKMARK", "object": bookmark},
+                ]:
+                    self.send_event(event)
+            for event in objects.watch(kind, namespace, since, selectors, until_s):
                 if event:
-                    line = json.dumps(event).encode() + b"\n"
-                    self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
-                    self.wfile.flush()
+                    self.send_event(event)
             self.wfile.write(b"0\r\n\r\n")
         self.close_connection = True
+
+    def send_event(self, event: Object) -> None:
+        """Send a line of a watch."""
+        line = json.dumps(event).encode() + b"\n"
+        self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+        self.wfile.flush()
 
     def send(self, code: int, body: Any) -> None:
         """Send JSON."""
