@@ -19,6 +19,7 @@ from tests.strict_kfp.values import as_text, as_type, check_input, read_output
 
 EXECUTOR = "python3 -m kfp.dsl.executor_main"
 SHELL = 4  # sh -ec SCRIPT SOURCE
+LONGEST_ARGUMENT = 131_072  # Linux's MAX_ARG_STRLEN, in bytes
 ATTEMPT = "-0"  # the log of each attempt has a name of its own
 
 
@@ -112,7 +113,10 @@ class Launcher:
         ours = len(command) == SHELL and command[:2] == ["sh", "-ec"] and EXECUTOR in command[2]
         if not ours or "pip" in command[2]:
             raise NotImplementedError(f"task {node.path}: the command {command[:3]} is not supported here.")
-        return command[3], [fill_in(each, message) for each in container.get("args", ())]
+        arguments = [fill_in(each, message) for each in container.get("args", ())]
+        if any(len(each.encode()) >= LONGEST_ARGUMENT for each in (*command, *arguments)):
+            raise StepError(f"task {node.path}: argument list too long; its inputs are one argument")
+        return command[3], arguments
 
     def _environment(self, node: Node, directory: Path) -> dict[str, str]:
         """Return a container's variables, and no others but what finds this machine's Python."""
