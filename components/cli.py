@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from components import failure
 from components.config import Config, add_flags, flag, from_flags
 
 
@@ -71,9 +72,8 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as all of ours are."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the error and leave with exit code 2."""
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
+        """Tell the error and leave with exit code 2."""
+        sys.exit(fail(message, 2))
 
 
 def stage_config(name: str) -> type[Config]:
@@ -124,7 +124,7 @@ def run_stage(name: str, config: Config, directories: dict[str, Any]) -> int:
     stage = importlib.import_module(f"components.{name}.stage")
     try:
         metrics = stage.run(config, **directories)
-    except (ValueError, OSError, ArithmeticError) as error:  # ArtifactError, StoreError, NonFiniteLossError are such
+    except failure.EXPECTED as error:  # ArtifactError, StoreError, NonFiniteLossError are such
         return fail(str(error), 1)
     for metric, value in metrics.items():
         print(f"{metric}={value}")
@@ -139,8 +139,8 @@ def usage() -> str:
 
 
 def fail(message: str, code: int) -> int:
-    """Print ``message`` as one line and return ``code``."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    """Tell why the command fails and return ``code``."""
+    failure.tell(message)
     return code
 
 

@@ -21,6 +21,8 @@ import yaml
 
 KATIB = re.compile(r"/apis/kubeflow\.org/v1beta1/namespaces/([^/]+)/(experiments|trials|suggestions)(?:/([^/]+))?")
 CORE = re.compile(r"/api/v1/namespaces/([^/]+)(?:/(events))?")
+POD = re.compile(r"/api/v1/namespaces/([^/]+)/pods/([^/]+)")
+WORKFLOW = re.compile(r"/apis/argoproj\.io/v1alpha1/namespaces/([^/]+)/workflows/([^/]+)")
 STAMP = "2026-11-24T04:00:00Z"
 LABEL = "katib.kubeflow.org/experiment"
 INJECTION = "katib.kubeflow.org/metrics-collector-injection"
@@ -107,6 +109,8 @@ class Server(ThreadingHTTPServer):
         trials: of all experiments.
         events: of all objects.
         namespaces: their labels.
+        pods: by namespace and name.
+        workflows: of Argo, by namespace and name.
         requests: method and path of everything that was asked.
         faults: answers given instead of the right ones, in turn: status code and body, or None to close the connection.
         on_look: called with an Experiment before it is returned; plays the controllers.
@@ -122,6 +126,8 @@ class Server(ThreadingHTTPServer):
         self.suggestions: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
         self.namespaces: dict[str, dict[str, str]] = {"kubeflow": {INJECTION: "enabled"}}
+        self.pods: dict[tuple[str, str], dict[str, Any]] = {}
+        self.workflows: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: deque[tuple[str, int, dict[str, Any]] | None] = deque()
         self.on_look: Callable[[dict[str, Any]], None] = lambda experiment: None
@@ -190,6 +196,10 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a creation."""
         self.serve("POST")
 
+    def do_PATCH(self) -> None:
+        """Answer a change."""
+        self.serve("PATCH")
+
     def do_DELETE(self) -> None:
         """Answer a deletion."""
         self.serve("DELETE")
@@ -214,6 +224,10 @@ class Handler(BaseHTTPRequestHandler):
         """Return status code and body."""
         if match := CORE.fullmatch(path):
             return self.core(match[1], match[2])
+        for pattern, held in ((POD, self.server.pods), (WORKFLOW, self.server.workflows)):
+            if match := pattern.fullmatch(path):
+                found = held.get((match[1], match[2]))
+                return (200, found) if found else (404, status(404, "NotFound", f'"{match[2]}" not found'))
         match = KATIB.fullmatch(path)
         if not match or not self.server.katib:
             return 404, "404 page not found\n"
@@ -255,6 +269,9 @@ class Handler(BaseHTTPRequestHandler):
                 return 409, status(409, "Conflict", "the UID in the precondition does not match")
             del self.server.experiments[namespace, name or ""]
             return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+        if method == "PATCH":
+            found["metadata"] |= body["metadata"]
+            return 200, found
         self.server.on_look(found)
         return 200, found
 

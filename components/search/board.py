@@ -66,6 +66,11 @@ class Board:
             self.rungs.append(rungs)
             self.assignments.append(values)
 
+    @property
+    def issued(self) -> int:
+        """The number of trials issued so far."""
+        return sum(len(rung.configs) for rungs in self.rungs for rung in rungs)
+
     def rung(self, bracket: int, level: int) -> Rung:
         """Return a rung of a bracket; an empty one if nothing has been issued there."""
         rungs = self.rungs[bracket]

@@ -106,7 +106,7 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
         return draw_random(searched, rng, board.ledger.known)
 
-    return halving.suggest(plan, resource_name, board, count, Policy(draw, waves))
+    return halving.suggest(plan, resource_name, board, count, Policy(draw, waves, history.max_trials))
 
 
 def _random_fraction(settings: Mapping[str, str]) -> float:

@@ -9,6 +9,9 @@ Differences from Algorithm 1 of Hyperband, which runs one rung after the other:
 - Deviation: a configuration that failed is not promoted, even if its seat stays empty.
 - Deviation, with more than one wave: a rung is filled in that many equal parts, and after each part its share of the
   seats above is given away, to the best of all parts so far. A model hears from the high rungs that much sooner.
+- Deviation, where the number of trials is known: the seats above the lowest rung of all brackets that have begun are
+  kept for promotions. When no more trials are left than these, a slot without a certain promotion takes the likeliest
+  one instead of a new configuration, so that the brackets are complete at any number of slots.
 """
 
 import math
@@ -31,10 +34,12 @@ class Policy:
     Args:
         draw: makes a new configuration.
         waves: equal parts of a rung after which its share of the seats above is given away.
+        max_trials: the trials that there will be in all; None where there is no end.
     """
 
     draw: Draw
     waves: int = 1
+    max_trials: int | None = None
 
 
 def suggest(plan: BracketPlan, resource_name: str, board: Board, count: int, policy: Policy) -> Suggestion:
@@ -65,6 +70,8 @@ def _next_trial(
     plan: BracketPlan, resource_name: str, board: Board, policy: Policy
 ) -> tuple[Identity, Mapping[str, str]]:
     promotion = _best_promotion(plan, board, policy.waves)
+    if promotion is None and policy.max_trials is not None:
+        promotion = _owed_promotion(plan, board, policy.max_trials - board.issued)
     if promotion is not None:
         bracket, rung, config = promotion
         assignments = board.assignments[bracket][config]
@@ -121,3 +128,31 @@ def _of_wave(sizes: list[int], board: Board, number: int) -> list[tuple[int, int
             found.append((level + 1, waiting[0][1]))
         complete = unknown == 0 and not waiting
     return found
+
+
+def _owed_promotion(plan: BracketPlan, board: Board, left: int) -> tuple[int, int, int] | None:
+    """Return the likeliest promotion, as `_best_promotion` does, if the trials that are left are owed to promotions.
+
+    The likeliest one comes from the rung of which most is known; among equals it is the one to the largest resource.
+    Only where no rung has a result to choose by, a configuration goes up whose trial still runs.
+    """
+    owed = 0
+    found: list[tuple[bool, float, int, tuple[int, int, int]]] = []
+    for number in range(len(board.rungs)):
+        bracket = plan.bracket(number)
+        coming = 0  # seats of the rung below that promotions will fill
+        for level in range(len(bracket.sizes) - 1):
+            rung, above = board.rung(number, level), board.rung(number, level + 1)
+            members = zip(rung.losses, rung.configs, strict=True)
+            able = [each for each in members if each[1] not in above.configs and each[0] != math.inf]
+            waiting = sorted(each for each in able if not math.isnan(each[0]))
+            seats = max(bracket.sizes[level + 1] - len(above.configs), 0)
+            if seats and able:
+                unknown = (len(able) - len(waiting) + coming) / (len(rung.losses) + coming)
+                promotion = (number, level + 1, (waiting or able)[0][1])
+                found.append((bool(waiting), 1 - unknown, bracket.resources[level + 1], promotion))
+            coming = min(seats, len(able) + coming)
+            owed += coming
+    if left > owed or not found:
+        return None
+    return max(found, key=lambda each: each[:3])[3]

@@ -46,6 +46,7 @@ class History:
         issued: the ledger of issued trials: setting `issued` of the last Suggestion, empty at the start.
         goal: direction of the objective.
         experiment: its name, the start of every trial's name, at most 40 characters.
+        max_trials: the trials that there will be in all, as far as it is known.
 
     Raises:
         ValueError: the goal or the name breaks a rule.
@@ -55,6 +56,7 @@ class History:
     issued: str = ""
     goal: Goal = "minimize"
     experiment: str = "experiment"
+    max_trials: int | None = None
 
     def __post_init__(self) -> None:
         if self.goal not in ("minimize", "maximize"):

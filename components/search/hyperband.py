@@ -55,7 +55,9 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
         return draw_random(searched, rng, board.ledger.known)
 
-    return halving.suggest(plan, resource_name, Board(history), count, halving.Policy(draw))
+    return halving.suggest(
+        plan, resource_name, Board(history), count, halving.Policy(draw, max_trials=history.max_trials)
+    )
 
 
 def read_plan(

@@ -101,6 +101,7 @@ def read_history(experiment: Any, trials: Iterable[Any]) -> History:
         issued=_settings(experiment.spec.algorithm.algorithm_settings).get(SETTING, ""),
         goal="maximize" if objective.type == messages.MAXIMIZE else "minimize",
         experiment=experiment.name,
+        max_trials=experiment.spec.max_trial_count or None,  # 0 is Katib's word for not set
     )
 
 

@@ -8,6 +8,7 @@ again ends with the weights of an undisturbed one, bit for bit on one machine wi
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import signal
 import threading
@@ -24,6 +25,10 @@ from components.training.masking import Masking
 from components.training.run import Loss, Run
 from components.training.settings import TrainingConfig
 
+# Who is told of every epoch in this context, beside the log.
+_listener: contextvars.ContextVar[Callable[[Mapping[str, float]], None] | None] = contextvars.ContextVar(
+    "listener", default=None
+)
 CHECKPOINT_SECONDS = 300.0  # within long epochs; every epoch ends with a checkpoint anyway
 
 
@@ -68,9 +73,21 @@ def fit(
         while run.epoch < config.epochs:
             run.train_epoch(keeper.due, keeper.save)
             report(run.curve[-1])
+            if listener := _listener.get():
+                listener(run.curve[-1])
             keeper.save(run.state(), last=run.epoch == config.epochs)
     run.finish()
     return run.curve
+
+
+@contextlib.contextmanager
+def epochs_told_to(listener: Callable[[Mapping[str, float]], None]) -> Iterator[None]:
+    """Call ``listener`` with each new point of every training's curve in the block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 @dataclasses.dataclass

@@ -2,8 +2,16 @@
 
 import dataclasses
 
-from components.config import Config, option
+from components.config import Config, check_choice, option
 from components.trial.recipe import parse_recipe
+
+# What a trial measures, by the names that an Experiment's objective uses.
+METRICS = ("score", "validation_accuracy", "validation_loss", "size_bytes", "latency_ms", "seconds")
+
+
+def failure_key(trial: str) -> str:
+    """Return where below ``store_uri`` the reason of a failed trial is kept."""
+    return f"failures/{trial}.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +55,24 @@ class TrialConfig(Config):
     size_weight: float = option(0.02, "accuracy that one doubling above the size budget costs", interval="[0, 1]")
     latency_budget_ms: float = option(0.0, "latency that the score lets the model have; 0: any", interval="[0, inf)")
     latency_weight: float = option(0.02, "accuracy that one doubling above the latency budget costs", interval="[0, 1]")
+    metrics: str = option("", "metrics to report to Katib, joined by commas: those that it declares; empty: all")
+    report_epochs: bool = option(
+        False, "report validation_accuracy after every epoch, too; for Experiments that take the latest value"
+    )
     device: str = option("auto", "where to train: auto, cpu or cuda")
     seed: int = option(0, "seed of all randomness", interval="[0, 2147483647]")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_recipe(self.recipe)
+        for name in filter(None, self.metrics.split(",")):
+            check_choice("metrics", name.strip(), METRICS)
         if not self.dataset_uri:
             raise ValueError("dataset_uri must name a Dataset artifact, but got ''.")
         if self.store_uri and not self.trial_name:
             raise ValueError("trial_name must be given when store_uri is, but got ''.")
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The names of the metrics that Katib is told."""
+        return tuple(name.strip() for name in self.metrics.split(",") if name.strip()) or METRICS

@@ -7,11 +7,12 @@ trial continues the run of the trial it was promoted from.
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch.nn.functional as F
 
+from components import failure
 from components.artifacts.dataset import Dataset, load_dataset
 from components.artifacts.model import Model, load_model
 from components.artifacts.onnx_form import export_onnx
@@ -28,7 +29,8 @@ from components.quantize.stage import run as quantize
 from components.train.config import TrainConfig
 from components.train.stage import run as train
 from components.training.checkpoint import checkpoints_at
-from components.trial.config import TrialConfig
+from components.training.loop import epochs_told_to
+from components.trial.config import TrialConfig, failure_key
 from components.trial.push import report
 from components.trial.recipe import parse_recipe
 from components.trial.score import score
@@ -46,10 +48,24 @@ def run(config: TrialConfig) -> dict[str, float]:
         NonFiniteLossError: training diverged.
         StoreError: the object store could not be reached, after several attempts.
     """
+    try:
+        metrics = _run(config)
+        report({name: metrics[name] for name in config.reported})
+    except Exception as error:
+        keep_reason(config, error)
+        raise
+    return metrics
+
+
+def _run(config: TrialConfig) -> dict[str, float]:
     started = time.monotonic()
     configs = stage_configs(config)
     steps = [(step.stage, configs[step.stage].updated(step.settings)) for step in parse_recipe(config.recipe)]
-    with _scratch() as scratch, checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""):
+    with (
+        _scratch() as scratch,
+        checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""),
+        _epochs_reported(config),
+    ):
         dataset_dir = fetch(config.dataset_uri, scratch / "dataset", "dataset.json")
         model_dir = scratch / "train"
         train(configs["train"], dataset_dir=dataset_dir, model_dir=model_dir)
@@ -61,9 +77,38 @@ def run(config: TrialConfig) -> dict[str, float]:
         metrics["seconds"] = time.monotonic() - started
         if config.store_uri:
             # A restarted trial ends with an equal model, but perhaps under newer libraries, which its lineage tells.
-            open_store(config.store_uri).upload_directory(f"trials/{config.trial_name}", model_dir, replace=True)
-    report(metrics)
+            store = open_store(config.store_uri)
+            store.upload_directory(f"trials/{config.trial_name}", model_dir, replace=True)
+            store.delete(failure_key(config.trial_name))
     return metrics
+
+
+def keep_reason(config: TrialConfig, error: BaseException) -> None:
+    """Write why the trial fails to its store, as one line: Katib's own condition says only that it did."""
+    if not config.store_uri:
+        return
+    line = " ".join(f"{error}".split()) or type(error).__name__
+    if not isinstance(error, failure.EXPECTED):
+        line = f"{type(error).__name__}: {line}"
+    with contextlib.suppress(OSError):  # the store may be the very reason
+        open_store(config.store_uri).write(failure_key(config.trial_name), f"{line}\n".encode())
+
+
+@contextlib.contextmanager
+def _epochs_reported(config: TrialConfig) -> Iterator[None]:
+    """Report the validation accuracy of every epoch in the block, where Katib is to be told of them."""
+    if not config.report_epochs or "validation_accuracy" not in config.reported:
+        yield
+        return
+
+    def tell(point: Mapping[str, float]) -> None:
+        try:
+            report({"validation_accuracy": point["validation_accuracy"]}, pauses_s=())
+        except ConnectionError as error:
+            print(f"this epoch is missing in Katib's chart: {error}", flush=True)
+
+    with epochs_told_to(tell):
+        yield
 
 
 def _prune(config: PruneConfig, dataset_dir: Path, model_dir: Path, teacher_dir: Path, output_dir: Path) -> None:
@@ -76,7 +121,7 @@ def _distill(config: DistillConfig, dataset_dir: Path, model_dir: Path, teacher_
 
 
 def _quantize(config: QuantizeConfig, dataset_dir: Path, model_dir: Path, teacher_dir: Path, output_dir: Path) -> None:
-    quantize(config, dataset_dir=dataset_dir, model_dir=model_dir, quantized_dir=output_dir)
+    quantize(config, dataset_dir=dataset_dir, model_dir=model_dir, teacher_dir=teacher_dir, quantized_dir=output_dir)
 
 
 STEPS: dict[str, Callable[..., None]] = {"prune": _prune, "distill": _distill, "quantize": _quantize}
@@ -145,7 +190,10 @@ def fetch(uri: str, directory: Path, name: str) -> Path:
         return Path(uri)
     store = open_store(uri)
     if not store.exists(name):
-        raise ValueError(f"{uri} must be an artifact with a file {name}, but there is none.")
+        raise ValueError(
+            f"{uri} must be an artifact with a file {name}, but there is none. On a cluster the Job kondense-inputs "
+            "makes what the Experiments name (kubectl -n kubeflow logs job/kondense-inputs)."
+        )
     store.download_artifact(directory)
     return directory
 

@@ -117,6 +117,15 @@ class Katib:
             if not token:
                 return found
 
+    def set_owner(self, name: str, owner: Mapping[str, Any] | None) -> None:
+        """Let the Experiment go when ``owner`` goes, or stand on its own without one.
+
+        Where the account may not change it, it stays as it is.
+        """
+        body = {"metadata": {"ownerReferences": [dict(owner)] if owner else None}}
+        with contextlib.suppress(_api_error()):
+            self._call("patch experiments", "patch_namespaced_custom_object", "experiments", name=name, body=body)
+
     def delete(self, name: str, run: str) -> bool:
         """Delete the run's Experiment with its trials; return whether it was there. Another's is left alone."""
         found = self.get(name)

@@ -92,6 +92,7 @@ def build_plan(config: TuneConfig, *, dataset_uri: str, environment: Mapping[str
     plan = _set_resource(body, config)
     _set_counts(spec, config)
     adapt_job(spec["trialTemplate"]["trialSpec"], config, dataset_uri=dataset_uri, environment=environment)
+    _set_metrics(spec)
     _check(spec)
     return plan
 
@@ -207,16 +208,28 @@ def _set_counts(spec: dict[str, Any], config: TuneConfig) -> None:
     """Set how many trials there are; a search with rungs runs whole cycles of its brackets."""
     most = config.max_trials or int(spec.get("maxTrialCount") or 0)
     planned = SUGGESTERS[spec["algorithm"]["algorithmName"]].planned_trials(_settings(spec), _space(spec))
-    if spec["algorithm"]["algorithmName"] in WITH_RUNGS and planned and not config.max_trials:
-        most = planned * max(1, math.ceil(most / planned))
-    elif planned:
-        most = min(most or planned, planned)
+    if planned and not config.max_trials:  # what the user asks for is not bent; the suggestion service checks it
+        whole = planned * max(1, math.ceil(most / planned))
+        most = whole if spec["algorithm"]["algorithmName"] in WITH_RUNGS else min(most or planned, planned)
     if not most:
         raise ValueError("max_trials must be given: the Experiment has no maxTrialCount.")
     failed = spec.get("maxFailedTrialCount") if config.max_failed_trials < 0 else config.max_failed_trials
     spec["maxTrialCount"] = most
     spec["maxFailedTrialCount"] = min(most, int(most // 2 if failed is None else failed))
     spec["parallelTrialCount"] = min(most, config.parallel_trials or int(spec.get("parallelTrialCount") or 1))
+
+
+def _set_metrics(spec: Mapping[str, Any]) -> None:
+    """Let trials report the metrics of the objective and no others, which Katib's pages would take for it.
+
+    After every epoch only where the latest value counts: elsewhere it would decide the trial's value.
+    """
+    objective = spec["objective"]
+    names = [objective["objectiveMetricName"], *(objective.get("additionalMetricNames") or [])]
+    latest = [each["name"] for each in objective.get("metricStrategies") or [] if each["value"] == "latest"]
+    args = trial_container(spec["trialTemplate"]["trialSpec"])["args"]
+    set_flag(args, "metrics", ",".join(names))
+    set_flag(args, "report-epochs", str("validation_accuracy" in names and "validation_accuracy" in latest).lower())
 
 
 def _check(spec: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Run a Katib Experiment to its end and hand on the best trial: its hyperparameters and its model."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
@@ -13,12 +14,14 @@ from typing import Any
 from components.artifacts.files import json_bytes, new_directory, write_json
 from components.artifacts.store import NotFoundError, Store, StoreError, open_store
 from components.search.history import Status
+from components.trial.config import failure_key
 from components.tune import page
 from components.tune.cluster import Katib, connect_to_cluster, own_namespace
 from components.tune.config import TuneConfig
 from components.tune.errors import ClusterError, SearchError
 from components.tune.experiment import Plan, build_plan
 from components.tune.job import store_uri, trial_config, trial_container
+from components.tune.pod import Pod, pod_name
 from components.tune.trials import (
     FAILURES,
     TrialView,
@@ -39,8 +42,10 @@ WARNINGS_S = 60.0  # between two looks at the events of the trials
 def run(config: TuneConfig, *, dataset_dir: Path, model_dir: Path, search_dir: Path) -> dict[str, float]:
     """Create the Experiment, follow it to its end, and write the best trial's model and the search's page.
 
-    An Experiment that an earlier attempt of the step has created is followed on. SIGTERM deletes it, with its
-    trials, and ends the process with status 143.
+    An Experiment that an earlier attempt of the step has created is followed on. SIGTERM ends the process with
+    status 143; it deletes the Experiment, with its trials, where the run was terminated, and keeps it for the next
+    attempt where only this pod is taken away. Until the search has ended the Experiment belongs to the run's Workflow,
+    so that it goes with a run that nobody goes on with.
 
     Args:
         config: the parameters.
@@ -63,12 +68,18 @@ def run(config: TuneConfig, *, dataset_dir: Path, model_dir: Path, search_dir: P
     store = open_trial_store(plan)
     katib = Katib(connect_to_cluster, config.namespace or own_namespace(), say=say)
     katib.check_namespace()
-    with deleted_on_sigterm(lambda: katib.delete(plan.name, config.run_id), plan.name):
+    pod = Pod(katib.api, own_namespace(), pod_name())
+    with heeding_sigterm(pod, lambda: katib.delete(plan.name, config.run_id), plan.name):
         katib.create(plan.body)
+        owner = pod.owner() if katib.namespace == pod.namespace else None  # an owner must be of the same namespace
+        if owner:
+            katib.set_owner(plan.name, owner)
         say(
             f"experiment {plan.name} in {katib.namespace}: kubectl -n {katib.namespace} describe experiment {plan.name}"
         )
-        trials, outcome, reason = Follower(katib, plan, config).follow()
+        trials, outcome, reason = Follower(katib, plan, config, store).follow()
+        if owner:
+            katib.set_owner(plan.name, None)
     say(f"{outcome}: {reason}")
     best = best_trial(trials, plan)
     with new_directory(search_dir) as scratch:
@@ -104,10 +115,12 @@ def open_trial_store(plan: Plan) -> Store:
 class Follower:
     """Looks at an Experiment until it ends, and says in the log what has changed."""
 
-    def __init__(self, katib: Katib, plan: Plan, config: TuneConfig) -> None:
+    def __init__(self, katib: Katib, plan: Plan, config: TuneConfig, store: Store) -> None:
         self.katib = katib
         self.plan = plan
         self.config = config
+        self.store = store
+        self.reasons: dict[str, str] = {}
         self.told: set[str] = set()
         self.line = ""
         self.began_s = time.monotonic()
@@ -123,13 +136,26 @@ class Follower:
             experiment = self.katib.get(self.plan.name)
             if experiment is None:
                 raise SearchError(f"experiment {self.plan.name} was deleted while this step followed it; run it again.")
-            trials = [read_trial(each, self.plan) for each in self.katib.trials(self.plan.name)]
+            trials = [self.explained(read_trial(each, self.plan)) for each in self.katib.trials(self.plan.name)]
             self.tell(trials)
             if end := ended(experiment):
                 return trials, *end
             self.warn()
             self.check_patience(trials)
             time.sleep(self.config.poll_seconds)
+
+    def explained(self, trial: TrialView) -> TrialView:
+        """Return a failed trial with the reason that it left in the store; Katib's own says only that it failed."""
+        if trial.status is not Status.FAILED:
+            return trial
+        if trial.name not in self.reasons:
+            try:
+                self.reasons[trial.name] = self.store.read(failure_key(trial.name)).decode(errors="replace").strip()
+            except NotFoundError:
+                self.reasons[trial.name] = ""
+            except StoreError:
+                return trial  # looked for again the next time
+        return dataclasses.replace(trial, reason=self.reasons[trial.name] or trial.reason)
 
     def tell(self, trials: list[TrialView]) -> None:
         """Say which trials have ended, and where the search stands if that has changed."""
@@ -222,8 +248,12 @@ def metrics(trials: list[TrialView], best: TrialView) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def deleted_on_sigterm(delete: Callable[[], bool], name: str) -> Iterator[None]:
-    """Delete the Experiment when SIGTERM ends the block: a run that is terminated leaves no trial behind."""
+def heeding_sigterm(pod: Pod, delete: Callable[[], bool], name: str) -> Iterator[None]:
+    """Delete the Experiment when SIGTERM ends the block with the run: one that is terminated leaves no trial behind.
+
+    Where only this pod is taken away, or nothing shows which it is, the Experiment is kept: the step's next attempt
+    goes on with it, and without one it goes with the run's Workflow.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -237,7 +267,10 @@ def deleted_on_sigterm(delete: Callable[[], bool], name: str) -> Iterator[None]:
         yield
     except SystemExit:
         try:
-            say(f"SIGTERM: experiment {name} {'is deleted' if delete() else 'was not there'}")
+            if pod.run_has_ended():
+                say(f"SIGTERM: experiment {name} {'is deleted' if delete() else 'was not there'}")
+            else:
+                say(f"SIGTERM: experiment {name} is kept for the next attempt of this step")
         except ClusterError as error:
             say(f"SIGTERM: experiment {name} could not be deleted: {error}")
         raise

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.experiment import guard
-from pipelines.experiment.template import TrialCommand
+from pipelines.experiment.template import SIGNAL_BASE, TrialCommand
 
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 LAST_LINE = 200  # characters of a failed trial's last line of output
 TAIL_BYTES = 4096  # of the output, in which that line is looked for
-SIGNAL_BASE = 128  # a shell's exit status of a process that signal n ended is 128 + n
 OUT_OF_MEMORY = 137  # 128 + SIGKILL, what a container killed for memory exits with
 
 
@@ -69,7 +68,7 @@ class TrialProcess:
         self._end_group()
         if code == 0:
             return ""
-        if self.attempt < self.command.attempts:
+        if self.attempt < self.command.attempts and not self.command.fails(code):
             self.start()
             return None
         return _reason(code) + self._last_line()

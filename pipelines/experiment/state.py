@@ -126,6 +126,7 @@ class State:
             issued=self.settings.get(SETTING, ""),
             goal="maximize" if self.experiment.objective.maximize else "minimize",
             experiment=self.experiment.name,
+            max_trials=self.experiment.max_trials,
         )
 
     def count(self, *statuses: Status) -> int:

@@ -7,8 +7,9 @@ probes belong to the cluster.
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipelines.experiment.template_rules import INDEXED, META_REFERENCE
 PYTHON = ("python", "python3")
 VARIABLE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 DEFAULT_BACKOFF_LIMIT = 6  # a Job's default number of retries
+SIGNAL_BASE = 128  # a container's exit code of a process that signal n ended is 128 + n
 ROOT = Path(pipelines.__file__).resolve().parent.parent
 
 
@@ -30,6 +32,11 @@ class TrialCommand:
     environment: Mapping[str, str]
     deadline_s: float | None  # the Job's activeDeadlineSeconds, over all its attempts
     attempts: int  # the Job's backoffLimit + 1
+    failing: Callable[[int], bool] = lambda code: False  # exit codes that end the Job whatever its attempts
+
+    def fails(self, code: int) -> bool:
+        """Tell whether an attempt that ended with this code, minus a signal's number, is the Job's last."""
+        return self.failing(SIGNAL_BASE - code if code < 0 else code)
 
 
 def container(experiment: Experiment) -> Mapping[str, Any]:
@@ -76,7 +83,22 @@ def render(
         environment=variables,
         deadline_s=None if deadline is None else float(deadline),
         attempts=1 + int(job.get("backoffLimit", DEFAULT_BACKOFF_LIMIT)),
+        failing=partial(_ends_the_job, job.get("podFailurePolicy") or {}, str(container(experiment).get("name", ""))),
     )
+
+
+def _ends_the_job(policy: Mapping[str, Any], name: str, code: int) -> bool:
+    """Tell whether a Job's podFailurePolicy gives it up when the container ``name`` ends with an exit code.
+
+    Of its rules the first that matches counts. Those on conditions of the pod match none of this machine's processes.
+    """
+    for rule in policy.get("rules") or []:
+        given = rule.get("onExitCodes") or {}
+        if given.get("containerName", name) != name or not given:
+            continue
+        if (code in given["values"]) == (given["operator"] == "In"):
+            return bool(rule["action"] == "FailJob")
+    return False
 
 
 def _pod(job: Mapping[str, Any]) -> Mapping[str, Any]:

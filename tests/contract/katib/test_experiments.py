@@ -89,9 +89,46 @@ def test_a_trial_is_a_gpu_job_with_its_limits(name):
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert {"cpu", "memory"} <= set(container["resources"]["limits"])
     assert experiment.collector.kind == "Push"
-    assert experiment.trial_spec["spec"]["backoffLimit"] == 0
     assert experiment.trial_spec["spec"]["activeDeadlineSeconds"] > 0
     assert set(experiment.objective.strategies.values()) == {"latest"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_trial_that_is_evicted_is_replaced_and_one_that_fails_is_not(name):
+    """As Kubernetes reads a podFailurePolicy: the first rule that matches counts, and no rule counts an attempt."""
+    experiment = read(name)
+    job = experiment.trial_spec["spec"]
+    assert job["backoffLimit"] == 3
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # a podFailurePolicy needs it
+    evicted, failed = job["podFailurePolicy"]["rules"]
+    assert (evicted["action"], evicted["onPodConditions"]) == (
+        "Ignore",
+        [{"type": "DisruptionTarget", "status": "True"}],
+    )
+    assert failed["onExitCodes"]["containerName"] == experiment.template["primaryContainerName"]
+    space = SearchSpace.from_katib(experiment.parameters)
+    assignments = {p.name: p.level(0) if p.levels else str(p.low) for p in space.parameters}
+    command = template.render(experiment, "trial", assignments, environment={})
+    assert all(command.fails(code) for code in (1, 2, 137, -9))
+    assert not command.fails(0)
+    # The log of a trial that failed stays for a day.
+    assert experiment.template["retain"] is True
+    assert job["ttlSecondsAfterFinished"] == 86400
+    assert pod(experiment)["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_katib_is_told_what_the_objective_declares_and_nothing_else(name):
+    experiment = read(name)
+    container = template.container(experiment)
+    words = [*container["command"], *container.get("args", [])]
+    (given,) = (word.removeprefix("--metrics=") for word in words if word.startswith("--metrics="))
+    objective = experiment.document["spec"]["objective"]
+    assert given.split(",") == [objective["objectiveMetricName"], *objective["additionalMetricNames"]]
+    assert set(experiment.objective.strategies) == set(given.split(","))
+    assert objective["goal"] < 1
+    if name != "decision-tree":
+        assert "--report-epochs=true" in words  # by the latest value, which the test above asks for
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipelines.experiment import template
 from pipelines.experiment.spec import parse
 from tests.unit.experiment.example import container, experiment
@@ -83,6 +85,30 @@ def test_the_jobs_limits():
     assert (command.deadline_s, command.attempts) == (30.0, 3)
     del document["spec"]["trialTemplate"]["trialSpec"]["spec"]["backoffLimit"]
     assert render(document).attempts == 7  # Kubernetes' default of six retries
+
+
+@pytest.mark.parametrize(
+    ("rules", "failing"),
+    [
+        ([], ()),
+        ([{"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0, 3]}}], (1, 2, 137, -9)),
+        ([{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [137]}}], (137, -9)),
+        ([{"action": "FailJob", "onExitCodes": {"containerName": "proxy", "operator": "In", "values": [1]}}], ()),
+        ([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}], ()),
+        (
+            [
+                {"action": "Count", "onExitCodes": {"operator": "In", "values": [2]}},
+                {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}},
+            ],
+            (1, 3, 137, -9),
+        ),
+    ],
+)
+def test_the_jobs_pod_failure_policy(rules, failing):
+    document = experiment()
+    document["spec"]["trialTemplate"]["trialSpec"]["spec"]["podFailurePolicy"] = {"rules": rules}
+    command = render(document)
+    assert tuple(code for code in (1, 2, 3, 137, -9) if command.fails(code)) == failing
 
 
 def test_a_metrics_file_is_each_trials_own(tmp_path):

@@ -57,8 +57,13 @@ def mixed(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float |
     return fates[rng.integers(len(fates))] if rng.random() < 0.35 else fine(proposal, rng)
 
 
-def experiment(case: str, parallel: int, total: int, fate: Fate = fine, goal: str = "minimize") -> list[Trial]:
-    """Run trials `parallel` at a time; they end in random order, and those without metrics are never reported again."""
+def experiment(
+    case: str, parallel: int, total: int, fate: Fate = fine, goal: str = "minimize", *, told: bool = True
+) -> list[Trial]:
+    """Run trials `parallel` at a time; they end in random order, and those without metrics are never reported again.
+
+    With `told` the suggester knows that `total` trials are all there are.
+    """
     method, space, settings = CASES[case]
     rng = np.random.default_rng(0)
     running: dict[str, Proposal] = {}
@@ -71,7 +76,7 @@ def experiment(case: str, parallel: int, total: int, fate: Fate = fine, goal: st
             reported = [trial for trial in ended if trial.status != Status.METRICS_UNAVAILABLE] + waiting
             rng.shuffle(reported)
             foreign = Trial("other-b0r0c0-123456", {"lr": "1"}, Status.SUCCEEDED, -1e9)
-            history = History((*reported, foreign), issued, goal, "e")
+            history = History((*reported, foreign), issued, goal, "e", total if told else None)
             suggestion = SUGGESTERS[method].suggest(space, settings, 1, history, count)
             assert suggestion == SUGGESTERS[method].suggest(space, settings, 1, history, count)
             assert len(suggestion.proposals) == count
@@ -103,10 +108,42 @@ def test_every_experiment_ends_without_a_repeat(case: str, parallel: int, fate: 
 def test_a_cycle_of_brackets_is_the_papers(case: str, second: int, parallel: int) -> None:
     method, space, settings = CASES[case]
     assert SUGGESTERS[method].planned_trials(settings, space) == 17 + second
-    trials = experiment(case, parallel, 44)
-    rungs = Counter((issued.bracket, issued.rung) for trial in trials if (issued := identity(trial.name)))
+    rungs = seats_taken(experiment(case, parallel, 44, told=False))
     expected = {(0, 0): 9, (0, 1): 3, (0, 2): 1, (1, 0): second, (1, 1): 1, (2, 0): 3}
     assert {key: rungs[key] for key in expected} == expected
+
+
+def seats_taken(trials: list[Trial]) -> Counter[tuple[int, int]]:
+    """Return how many trials each rung (bracket, rung) has had."""
+    return Counter((issued.bracket, issued.rung) for trial in trials if (issued := identity(trial.name)))
+
+
+@pytest.mark.parametrize(("case", "second"), [("hyperband", 5), ("bohb", 3), ("bohb-density", 3)])
+@pytest.mark.parametrize("parallel", [1, 2, 3, 4, 5, 9, 14, 30])
+@pytest.mark.parametrize("cycles", [1, 2])
+def test_whole_cycles_are_complete_at_any_parallelism(case: str, second: int, parallel: int, cycles: int) -> None:
+    trials = experiment(case, parallel, cycles * (17 + second))
+    one = {(0, 0): 9, (0, 1): 3, (0, 2): 1, (1, 0): second, (1, 1): 1, (2, 0): 3}
+    expected = {(bracket + 3 * cycle, rung): size for cycle in range(cycles) for (bracket, rung), size in one.items()}
+    assert seats_taken(trials) == expected
+
+
+def test_what_is_left_of_a_cycle_still_reaches_the_whole_resource() -> None:
+    assert seats_taken(experiment("hyperband", 4, 30))[3, 2] == 1
+
+
+def test_an_owed_seat_goes_to_the_rung_of_which_most_is_known() -> None:
+    _, space, settings = CASES["hyperband"]
+    first = SUGGESTERS["hyperband"].suggest(space, settings, 1, History((), "", "minimize", "e", 22), 17)
+    fates = [(Status.SUCCEEDED, float(20 - number)) for number in range(8)] + [(Status.RUNNING, None)] * 9
+    # Of the first bracket eight of nine are known, of the second none.
+    trials = [Trial(p.name, p.assignments, *fate) for p, fate in zip(first.proposals, fates, strict=True)]
+    history = History(tuple(trials), first.settings["issued"], "minimize", "e", 22)
+    (proposal,) = SUGGESTERS["hyperband"].suggest(space, settings, 1, history, 1).proposals
+    assert identity(proposal.name).rung == 1
+    assert identity(proposal.name).config == 7  # the best so far
+    with_an_end = SUGGESTERS["hyperband"].suggest(space, settings, 1, history, 3).proposals
+    assert [identity(each.name).config for each in with_an_end] == [7, 6, 5]
 
 
 def test_a_random_configuration_of_bohb_is_hyperbands() -> None:

@@ -1,18 +1,22 @@
 import concurrent.futures
 import dataclasses
 import math
+import multiprocessing
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 import torch
 
+from components import failure
 from components.artifacts.dataset import save_dataset
 from components.artifacts.model import load_model
 from components.artifacts.store import open_store
 from components.katib_api import messages, services
 from components.training.run import NonFiniteLossError
-from components.trial import push
+from components.trial import relay
 from components.trial.config import TrialConfig
 from components.trial.push import report
 from components.trial.recipe import parse_recipe
@@ -69,7 +73,8 @@ def test_other_hyperparameters_do_not_resume(config, capsys):
 
 def test_two_trials_racing_for_one_key_do_no_harm(config, tmp_path):
     configs = [dataclasses.replace(config, epochs=6, trial_name=name) for name in ("a", "b")]
-    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+    # Spawned: a fork of a process whose torch has threads may wait for them for ever.
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         first, second = pool.map(run, configs)
     assert first["validation_accuracy"] == second["validation_accuracy"]
     a, b = (weights(each, tmp_path) for each in configs)
@@ -107,7 +112,7 @@ def test_a_bad_parameter_of_a_recipe_fails_before_training(config):
         run(dataclasses.replace(config, recipe="prune:l1:1.5"))
     with pytest.raises(ValueError, match="unknown parameter 'speed' of PruneConfig; the parameters are"):
         run(dataclasses.replace(config, recipe="prune:speed=3"))
-    assert not list(Path(config.store_uri).rglob("*"))
+    assert open_store(config.store_uri).list() == ["failures/t.txt"]  # nothing but why
 
 
 def test_a_given_teacher_is_not_trained_and_the_resource_goes_to_fine_tuning(config, tmp_path, capsys):
@@ -158,7 +163,82 @@ def test_a_diverging_trial_fails_and_reports_nothing(config, monkeypatch):
     finally:
         manager.server.stop(None)
     assert manager.received == []
-    assert not open_store(config.store_uri).exists("trials/t/manifest.json")
+    store = open_store(config.store_uri)
+    assert not store.exists("trials/t/manifest.json")
+    assert store.read("failures/t.txt").decode().startswith("the loss must stay finite, but got ")
+
+
+def test_a_trial_that_ends_well_leaves_no_reason_of_an_earlier_failure(config):
+    with pytest.raises(ValueError, match="must be an artifact"):
+        run(dataclasses.replace(config, dataset_uri="nowhere"))
+    store = open_store(config.store_uri)
+    assert b"the Job kondense-inputs makes what the Experiments name" in store.read("failures/t.txt")
+    run(config)
+    assert not store.exists("failures/t.txt")
+
+
+@pytest.fixture
+def manager(monkeypatch) -> Iterator["DatabaseManager"]:
+    found = DatabaseManager(0)
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "t")
+    monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", found.address)
+    yield found
+    found.server.stop(None)
+
+
+def test_katib_is_told_of_each_epoch_and_of_what_is_declared_alone(config, manager):
+    found = run(dataclasses.replace(config, metrics="validation_accuracy,size_bytes", report_epochs=True))
+    told = [
+        {log.metric.name: float(log.metric.value) for log in request.observation_log.metric_logs}
+        for request in manager.received
+    ]
+    assert [sorted(each) for each in told] == [["validation_accuracy"]] * 2 + [["size_bytes", "validation_accuracy"]]
+    assert told[-1] == {name: pytest.approx(found[name]) for name in told[-1]}
+    stamps = [request.observation_log.metric_logs[0].time_stamp for request in manager.received]
+    assert stamps == sorted(set(stamps))  # the latest one is the last one, also within a second
+    with pytest.raises(ValueError, match="metrics must be one of .*, but got 'loss'"):
+        dataclasses.replace(config, metrics="loss")
+
+
+def test_an_epoch_that_katib_does_not_take_does_not_end_the_trial(config, manager, capsys):
+    manager.refusals = 2  # the epochs; the end is told with patience
+    run(dataclasses.replace(config, metrics="validation_accuracy", report_epochs=True))
+    assert len(manager.received) == 1
+    assert capsys.readouterr().out.count("this epoch is missing in Katib's chart") == 2
+
+
+SHORT = "import sys; print('start'); print('accuracy = 0.75, leaves=12'); print('loss=nan'); sys.exit(int(sys.argv[1]))"
+
+
+def test_a_command_s_output_is_relayed(manager, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(failure, "TERMINATION_LOG", tmp_path / "none")
+    command = [sys.executable, "-c", SHORT]
+    assert relay.main(["--metrics=accuracy,leaves,loss", "--", *command, "0"]) == 0
+    told = [
+        (log.metric.name, log.metric.value) for each in manager.received for log in each.observation_log.metric_logs
+    ]
+    assert told == [("accuracy", "0.75"), ("leaves", "12")]
+    assert capsys.readouterr().out.splitlines() == ["start", "accuracy = 0.75, leaves=12", "loss=nan"]
+    assert relay.main(["--metrics=accuracy", "--", *command, "3"]) == 3
+    assert "error: loss=nan" in capsys.readouterr().err  # its last line says why, as far as anything does
+    assert relay.main(["--metrics=accuracy", "--", str(tmp_path / "no-such-program")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("accuracy=0.5", 0.5),
+        ("epoch 3: accuracy = 5e-1 (best)", 0.5),
+        ("accuracy=.5 accuracy=+0.75", 0.75),
+        ("accuracy=nan", None),
+        ("accuracy=0.5.1", None),
+        ("accuracy=0x5", None),
+        ("other_accuracy=0.5", None),
+        ("accuracy=1e999", None),
+    ],
+)
+def test_metrics_in_a_line(line, found):
+    assert relay.metrics_in(line, ["accuracy"]) == ({} if found is None else {"accuracy": found})
 
 
 def test_a_dataset_in_a_store_is_fetched(config):
@@ -199,9 +279,8 @@ def test_metrics_are_pushed_to_katib(monkeypatch, refusals):
     manager = DatabaseManager(refusals)
     monkeypatch.setenv("KATIB_TRIAL_NAME", "bohb-b0r0c1")
     monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", manager.address)
-    monkeypatch.setattr(push, "PAUSES_S", (0.01, 0.01))
     try:
-        report({"validation_accuracy": 0.9125, "size_bytes": 28008.0})
+        report({"validation_accuracy": 0.9125, "size_bytes": 28008.0}, pauses_s=(0.01, 0.01))
     finally:
         manager.server.stop(None)
     (request,) = manager.received
@@ -213,9 +292,8 @@ def test_metrics_are_pushed_to_katib(monkeypatch, refusals):
 def test_an_unreachable_database_manager_fails_with_its_address(monkeypatch):
     monkeypatch.setenv("KATIB_TRIAL_NAME", "t")
     monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setattr(push, "PAUSES_S", (0.0,))
     with pytest.raises(ConnectionError, match="Katib's database manager at 127.0.0.1:1 must take the metrics"):
-        report({"validation_accuracy": 0.9})
+        report({"validation_accuracy": 0.9}, pauses_s=(0.0,))
 
 
 @pytest.mark.parametrize(

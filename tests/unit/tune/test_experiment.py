@@ -61,7 +61,9 @@ def test_what_an_algorithm_cannot_search_is_told(random_search: str) -> None:
 def test_whole_cycles_of_the_brackets(bohb: str) -> None:
     assert plan(bohb).spec["maxTrialCount"] == 80
     assert plan(bohb, max_epochs=3).spec["maxTrialCount"] == 84  # cycles of 6: 3 + 1, 2
-    assert plan(bohb, max_trials=7).spec["maxTrialCount"] == 7
+    for count in (7, 20, 22, 30, 80, 1000):  # what the user asks for, below and above a cycle of brackets
+        assert plan(bohb, max_trials=count).spec["maxTrialCount"] == count
+        assert plan(bohb, max_trials=count, algorithm="hyperband", max_epochs=27).spec["maxTrialCount"] == count
     assert plan(bohb, max_trials=2).spec["parallelTrialCount"] == 2
     assert plan(bohb, max_trials=2).spec["maxFailedTrialCount"] == 2
 
@@ -164,3 +166,14 @@ def test_trials_that_run_something_else_leave_no_model(bohb: str) -> None:
 def test_tolerations() -> None:
     assert read_tolerations("gpu") == [{"key": "gpu", "operator": "Exists"}]
     assert read_tolerations("") == []
+
+
+def test_trials_report_the_objectives_metrics_whatever_the_template_said(bohb: str) -> None:
+    document = yaml.safe_load(bohb)
+    objective = document["spec"]["objective"]
+    objective |= {"objectiveMetricName": "score", "additionalMetricNames": ["validation_accuracy"]}
+    for strategies, epochs in (([("score", "latest"), ("validation_accuracy", "latest")], "true"), ([], "false")):
+        objective["metricStrategies"] = [{"name": name, "value": value} for name, value in strategies]
+        args = trial_container(plan(yaml.safe_dump(document)).spec["trialTemplate"]["trialSpec"])["args"]
+        assert [each for each in args if each.startswith("--metrics=")] == ["--metrics=score,validation_accuracy"]
+        assert f"--report-epochs={epochs}" in args  # elsewhere a value in the middle could decide the trial's

@@ -160,6 +160,46 @@ def test_warnings_of_kubernetes_are_told_once(step: Step, cluster: Server, capsy
     assert log.count("Insufficient nvidia.com/gpu; add nodes, lower gpus") == 1
 
 
+def test_an_experiment_belongs_to_its_run_until_the_search_has_ended(
+    step: Step, cluster: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.tune.stage.pod_name", lambda: "step")
+    monkeypatch.setenv("NAMESPACE", "kubeflow")
+    owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "search-x1", "uid": "1"}
+    cluster.pods["kubeflow", "step"] = {"metadata": {"name": "step", "ownerReferences": [owner]}}
+    step.trial("a", 9, "0.9")
+    owners = []
+
+    def look(experiment: dict) -> None:
+        owners.append(experiment["metadata"].get("ownerReferences"))
+        if len(owners) == 3:
+            cluster.finish()
+
+    cluster.on_look = look
+    step()
+    assert owners == [[owner]] * 3
+    assert cluster.only_experiment()["metadata"]["ownerReferences"] is None
+    monkeypatch.setenv("NAMESPACE", "elsewhere")  # where it could not be its owner
+    cluster.experiments.clear()
+    owners.clear()
+    step()
+    assert owners == [None] * 3
+
+
+def test_a_failed_trial_s_own_reason_is_told(step: Step, cluster: Server, capsys: pytest.CaptureFixture) -> None:
+    step.trial("a", 9, "0.9")
+    step.trial("b", 9, None, "Failed", message="Job has reached the specified backoff limit")
+    step.trial("c", 9, None, "Failed", message="exit code 137")
+    step.store.write("failures/b.txt", b"the loss must stay finite, but got nan in epoch 1\n")
+    finish_after(cluster, 2)
+    step()
+    log = capsys.readouterr().out
+    assert "b failed in 30 s (the loss must stay finite, but got nan in epoch 1)" in log
+    assert "c failed in 30 s (exit code 137)" in log
+    results = json.loads((step.directory / "search_dir" / "results.json").read_text())
+    assert [each["reason"] for each in results["trials"] if each["name"] == "b"][0].startswith("the loss")
+
+
 def test_an_experiment_that_somebody_deletes(step: Step, cluster: Server) -> None:
     cluster.on_look = lambda experiment: cluster.experiments.clear()
     with pytest.raises(SearchError, match="was deleted while this step followed it"):

@@ -1,0 +1,44 @@
+"""Why a container fails stands in its log and on its pod's status."""
+
+from pathlib import Path
+
+import pytest
+
+from components import failure
+
+LONG = "import_uri must be a model artifact (a directory with model.json) or a .safetensors file, but got x."
+
+
+def test_a_short_reason_is_one_line_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "termination-log"
+    log.touch()
+    failure.tell("sparsity must be in [0, 1),\n  but got 2.", termination_log=log)
+    assert log.read_text() == "sparsity must be in [0, 1), but got 2.\n"
+    assert capsys.readouterr().err == "error: sparsity must be in [0, 1), but got 2.\n"
+
+
+def test_a_long_reason_begins_with_what_fits_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "termination-log"
+    log.touch()
+    failure.tell(LONG, termination_log=log)
+    first, whole = log.read_text().splitlines()
+    assert len(first) <= failure.SHORT
+    assert LONG.startswith(first.removesuffix("..."))
+    assert whole == LONG
+    assert capsys.readouterr().err.splitlines() == [f"error: {first}", f"error: {LONG}"]
+
+
+def test_a_machine_without_the_file_gets_none(tmp_path: Path) -> None:
+    failure.tell("no", termination_log=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_a_stage_may_raise_ends_in_one_line_and_a_bug_keeps_its_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended, failure.told():
+        raise ValueError("rounds must be in [1, 9], but got 10.")
+    assert ended.value.code == 1
+    assert "Traceback" not in capsys.readouterr().err
+    with pytest.raises(KeyError), failure.told():
+        raise KeyError("a bug")
