@@ -9,10 +9,11 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 REGISTRY ?=
 TAG ?= 0.1.0
 REVISION ?= $(shell git describe --always --dirty --abbrev=12)
+CLUSTER_OPTIONS ?=
 image = $(REGISTRY:%=%/)kondense/$*-python:$(TAG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-docker lint format compile images kind clean
+.PHONY: help setup run test test-slow test-docker test-cluster lint format compile images kind clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +41,9 @@ test-slow: setup  ## the tests that take minutes
 
 test-docker: setup  ## the tests that need a Docker Engine
 	$(RUN) pytest -m docker
+
+test-cluster: setup  ## scenarios on the cluster that KUBECONFIG names: make test-cluster CLUSTER_OPTIONS="--list"
+	$(RUN) python -m tests.e2e.cluster $(CLUSTER_OPTIONS)
 
 lint: setup  ## check style, types, layers and YAML
 	$(RUN) pre-commit run --all-files --show-diff-on-failure

@@ -5,11 +5,13 @@ client and the object store are real.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from components.artifacts.store import open_store
 from pipelines.local_store import local_store
 from tests.e2e.cluster.__main__ import main
 from tests.e2e.cluster.catalogue import SCENARIOS
@@ -55,14 +57,136 @@ def cluster(
         assert made.world.errors == []
 
 
-def run(cluster: Cluster, packages: Path, *options: str) -> int:
-    endpoints = (f"--kfp-endpoint={cluster.kfp_endpoint}", f"--s3-endpoint={cluster.s3_endpoint}")
-    return main([*QUICK, *IMAGES, *endpoints, f"--packages={packages}", *options])
+@dataclass(frozen=True)
+class Outcome:
+    """What the harness printed, and of every scenario whether it passed."""
+
+    code: int
+    text: str
+    failed: set[str]
+    passed: set[str]
+
+    def part(self, scenario: str) -> str:
+        """Return what was printed of a scenario that failed."""
+        return self.text.partition(f"{scenario}: FAILED")[2].partition("scenario  ")[0]
 
 
-def test_every_scenario_passes(cluster: Cluster, packages: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = run(cluster, packages, "--storage-class=fast", "--pretend-gpus")
-    output = capsys.readouterr().out
-    assert code == 0, output
-    rows = dict(line.split()[:2] for line in output.splitlines()[-len(SCENARIOS) :])
-    assert rows == dict.fromkeys(SCENARIOS, "passed")
+@pytest.fixture
+def run(cluster: Cluster, packages: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Call the harness with options."""
+
+    def call(*options: str) -> Outcome:
+        endpoints = (f"--kfp-endpoint={cluster.kfp_endpoint}", f"--s3-endpoint={cluster.s3_endpoint}")
+        code = main([*QUICK, *IMAGES, *endpoints, f"--packages={packages}", *options])
+        text = capsys.readouterr().out
+        rows = [line.split()[:2] for line in text.rpartition("scenario  ")[2].splitlines()[1:]]
+        failed = {row[0] for row in rows if row[1] == "FAILED"}
+        return Outcome(code, text, failed, {row[0] for row in rows if row[1] == "passed"})
+
+    return call
+
+
+def install(cluster: Cluster) -> None:
+    """Let the cluster look as if the overlay were applied."""
+    data = {"stage": IMAGES[0].partition("=")[2], "suggestion": IMAGES[1].partition("=")[2]}
+    named = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kondense-images"}}
+    cluster.world.create("configmaps", {**named, "data": data})
+
+
+def test_every_scenario_passes_and_nothing_is_left(cluster: Cluster, run: Callable[..., Outcome]) -> None:
+    before = names(cluster)
+    outcome = run("--storage-class=fast", "--pretend-gpus")
+    assert outcome.passed == set(SCENARIOS), outcome.text
+    assert outcome.code == 0
+    assert names(cluster) == before
+    assert not any(cluster.kfp.objects[kind] for kind in ("runs", "recurringruns", "versions", "pipelines"))
+    for bucket in ("mlpipeline", "kondense"):
+        assert open_store(f"minio://{bucket}").list() == []
+
+
+def names(cluster: Cluster) -> set[tuple[str, str, str]]:
+    """The kind, namespace and name of everything in the cluster but events."""
+    return {key for key in cluster.world.objects.items if key[0] != "events"}
+
+
+# Fault -> the scenario that must fail, and what its text must say.
+RUN_FAULTS = {
+    "compress-report-missing": ("compress", "the artifact html of the step report must be below minio://mlpipeline/"),
+    "refresh-publishes-again": ("refresh", "the second run must publish nothing"),
+    "never-fires": ("recurring", "to fire: not within"),
+    "no-failure-reason": ("failing-trials", "must be at minio://mlpipeline/kondense-e2e/"),
+    "evicted-trials-fail": ("trial-evicted", "must survive the eviction of its pod, but is failed"),
+    "evicted-step-deletes": ("step-evicted", "must be kept when its step is evicted, but was deleted"),
+    "experiment-left": ("terminated", "of the terminated run to be deleted: not within"),
+    "workflow-fails": ("argo", "must succeed, but ended as Failed"),
+}
+SET_UP = ("overlay", "register-twice", "uninstall")
+
+
+def test_each_fault_of_a_run_fails_its_scenario(cluster: Cluster, run: Callable[..., Outcome]) -> None:
+    install(cluster)
+    cluster.world.faults |= set(RUN_FAULTS)
+    outcome = run(f"--skip=experiments,{','.join(SET_UP)}", "--run-timeout=5")
+    assert outcome.code == 1
+    assert outcome.failed == {scenario for scenario, _ in RUN_FAULTS.values()}
+    assert outcome.passed == set(SCENARIOS) - outcome.failed - {"experiments", *SET_UP}
+    for scenario, words in RUN_FAULTS.values():
+        assert words in outcome.part(scenario), scenario
+        assert "look: " in outcome.part(scenario), scenario
+
+
+def test_each_fault_of_the_installation_fails_its_scenario(cluster: Cluster, run: Callable[..., Outcome]) -> None:
+    cluster.world.faults |= {"second-version", "object-left"}
+    outcome = run(f"--only={','.join(SET_UP)}", "--run-timeout=3")
+    assert (outcome.failed, outcome.passed) == ({"register-twice", "uninstall"}, {"overlay"})
+    assert "registering again must make no version of compress, but made compress-fake-" in outcome.text
+    assert "look: kubectl -n kubeflow logs job/kondense-register" in outcome.part("register-twice")
+    assert "our objects to go (Service/left-behind): not within" in outcome.part("uninstall")
+
+
+def test_a_failed_set_up_job_is_described(cluster: Cluster, run: Callable[..., Outcome]) -> None:
+    cluster.world.faults.add("register-fails")
+    before = names(cluster)
+    outcome = run("--only=overlay")
+    assert (outcome.code, outcome.failed) == (1, {"overlay"})
+    text = outcome.part("overlay")
+    assert "the set-up Job kondense-register failed" in text
+    assert "look: kubectl -n kubeflow describe job/kondense-register" in text
+    assert "job ended with: the fake lets this Job fail" in text  # the termination message
+    assert "job | error: the fake lets this Job fail" in text  # the log
+    assert "BackoffLimitExceeded" in text  # the event
+    # What a failed scenario has made goes, too; Kubeflow Pipelines' Secret is kept.
+    assert names(cluster) == before
+
+
+def test_a_search_that_does_not_resume_is_found(cluster: Cluster, run: Callable[..., Outcome]) -> None:
+    install(cluster)
+    cluster.world.faults.add("nothing-resumes")
+    outcome = run("--only=trial-evicted")
+    assert outcome.failed == {"trial-evicted"}
+    assert "must resume, but its log does not say so" in outcome.part("trial-evicted")
+
+
+def test_an_overlay_of_the_user_is_not_uninstalled(
+    cluster: Cluster, run: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(cluster)
+    before = names(cluster)
+    endpoint = f"--kfp-endpoint={cluster.kfp_endpoint}"
+    assert main([endpoint]) == 2
+    assert "give --uninstall to have it taken away at the end, or --skip uninstall" in capsys.readouterr().err
+    assert names(cluster) == before
+
+
+def test_an_unknown_scenario_is_an_error_that_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only=overlays"])
+    assert "--only knows overlay, register-twice, " in capsys.readouterr().err
+
+
+def test_the_scenarios_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(SCENARIOS)
+    readme = (Path(__file__).parent / "cluster" / "README.md").read_text()
+    assert all(f"`{name}`" in readme for name in SCENARIOS)

@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -91,7 +92,9 @@ def run_one(session: Session, name: str) -> Result:
         if OVERLAY in scenario.needs:
             overlay.ensure(session)
         scenario.run(session)
-    except EXPECTED as error:
+    except Exception as error:  # the other scenarios go on, whatever it is
+        if not isinstance(error, EXPECTED):
+            traceback.print_exc()
         failure = error if isinstance(error, CheckError) else CheckError(f"{type(error).__name__}: {error}")
         session.say(f"{name}: FAILED")
         for line in describe(session.kubectl, failure):

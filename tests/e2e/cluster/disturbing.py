@@ -86,6 +86,8 @@ def terminated(session: Session) -> None:
         return session.kubectl.get("experiments.kubeflow.org", name) is None
 
     what = f"experiment {name} of the terminated run to be deleted"
-    session.wait(what, gone, *look, timeout_s=DELETED_S, pods=(runs.selector(run_id),))
+    session.wait(
+        what, gone, *look, timeout_s=min(DELETED_S, session.options.run_timeout_s), pods=(runs.selector(run_id),)
+    )
     state = runs.finish(session, run_id, wanted=("CANCELED", "FAILED"))
     session.note(f"run {state.lower()}, experiment deleted")

@@ -1,21 +1,21 @@
 """Scenarios of the installation: the overlay, registering, uninstalling."""
 
 import re
-from typing import Any
 
 import yaml
 
 from pipelines.deploy.algorithms import CONFIG_MAP, KEY, REPLACED
-from pipelines.register import EXPERIMENT, PAGE, read_schedule
+from pipelines.register import read_schedule
 from tests.e2e.cluster import overlay
 from tests.e2e.cluster.failure import CheckError, check
 from tests.e2e.cluster.options import MANIFESTS, ROOT, SUGGESTION, manifest_image
+from tests.e2e.cluster.registered import SCHEDULE, recurring_runs, versions
 from tests.e2e.cluster.session import SECRET, Session
 
 REGISTER = "kondense-register"
-SCHEDULE = MANIFESTS / "pipelines" / "schedule.yaml"
 # What README says that an uninstallation leaves of what carries our label.
 LEFT = {f"Secret/{SECRET}"}
+GONE_S = 60.0
 HARMLESS = ("Warning:", "NotFound")
 
 
@@ -34,7 +34,7 @@ def apply_overlay(session: Session) -> None:
     overlay.wait_for_jobs(session)
     after = {name: overlay.identity(found) for name, found in overlay.objects(session).items()}
     changed = [name for name in before if name in after and before[name] != after[name]]
-    lost = [name for name in before if name not in after]
+    lost = [name for name in before if name not in after and not name.startswith("Job/")]  # a Job goes after its ttl
     look = session.kubectl.typed("diff", f"--kustomize={MANIFESTS / 'overlays' / session.options.overlay}")
     check(not changed, f"applying again must change nothing, but changed {', '.join(changed)}", look)
     check(not lost, f"applying again must keep everything, but {', '.join(lost)} went away", look)
@@ -60,46 +60,6 @@ def register_twice(session: Session) -> None:
     session.note(f"{sum(map(len, second.values()))} versions, recurring run {state.lower()}")
 
 
-def versions(session: Session) -> dict[str, set[str]]:
-    """Return the names of the versions of each of our pipelines."""
-    client = session.kfp().client
-    found: dict[str, set[str]] = {}
-    for name in ("compress", "search", "refresh"):
-        identifier = pipeline_id(client, name)
-        pages = (
-            all_pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=identifier) if identifier else []
-        )
-        found[name] = {each.display_name for each in pages}
-    return found
-
-
-def pipeline_id(client: Any, name: str) -> str:
-    """Return a pipeline's id, empty when it is not there; kfp's own get_pipeline_id compares what the UI shows."""
-    found = [each for each in all_pages(client.list_pipelines, "pipelines") if each.name == name]
-    return str(found[0].pipeline_id) if found else ""
-
-
-def recurring_runs(session: Session) -> list[Any]:
-    """Return the recurring runs of our KFP experiment."""
-    connected = session.kfp()
-    experiment = connected.client.create_experiment(
-        EXPERIMENT, namespace=connected.namespace
-    )  # or the one that is there
-    return all_pages(connected.client.list_recurring_runs, "recurring_runs", experiment_id=experiment.experiment_id)
-
-
-def all_pages(list_page: Any, field: str, **scope: Any) -> list[Any]:
-    """Return everything that a list of Kubeflow Pipelines holds."""
-    found: list[Any] = []
-    token = ""
-    while True:
-        page = list_page(page_token=token, page_size=PAGE, **scope)
-        found += getattr(page, field) or []
-        token = page.next_page_token or ""
-        if not token:
-            return found
-
-
 def uninstall(session: Session) -> None:
     """README's commands of the chapter Uninstall leave only what it names."""
     check(not (left := session.clean_up()), f"before the store goes, what was made must go, but: {'; '.join(left)}")
@@ -111,11 +71,11 @@ def uninstall(session: Session) -> None:
     check(not wrong, f"README's commands must work, but said: {' '.join(wrong)[:600]}", *commands.splitlines())
     look = session.kubectl.typed("get", overlay.KINDS, f"--selector={overlay.OURS}")
 
-    def others() -> set[str]:
-        return set(overlay.objects(session)) - LEFT
-
-    # Kubernetes collects pods and objects of owners a moment later.
-    session.wait("our objects to go", lambda: not others() or None, look, timeout_s=60) if others() else None
+    others = set(overlay.objects(session)) - LEFT
+    if others:  # Kubernetes collects what pods and owners leave a moment later
+        what = f"our objects to go ({', '.join(sorted(others))})"
+        limit_s = min(GONE_S, session.options.run_timeout_s)
+        session.wait(what, lambda: not set(overlay.objects(session)) - LEFT, look, timeout_s=limit_s)
     check_katib_is_as_before(session)
     session.overlay_made = False
     absent = sum("NotFound" in line for line in complaints)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from tests.e2e.cluster.failure import CheckError
 
 TIMEOUT_S = 600.0
+FORWARD_S = 60.0
 FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 
@@ -114,7 +116,9 @@ class Forward:
         """Forward to a port of, for example, ``service/minio``; nothing is started yet."""
         self.kubectl, self.target, self.port = kubectl, target, port
         self.local_port = 0
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        # Not a pipe: the program writes a line for each connection, and nobody would read on.
+        self.log = kubectl.cache.parent / f"{target.replace('/', '-')}.log"
 
     def address(self) -> str:
         """Return host:port, after making sure that the program runs."""
@@ -125,18 +129,15 @@ class Forward:
     def start(self) -> None:
         """Start the program and wait until it says that it forwards."""
         words = ["port-forward", self.target, f"{self.local_port or ''}:{self.port}"]
-        self.process = subprocess.Popen(
-            [self.kubectl.program, f"--namespace={self.kubectl.namespace}", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        match = FORWARDING.search(line)
-        if not match:
-            self.stop()
-            raise CheckError(f"{self.kubectl.typed(*words)}: {line.strip()}", self.kubectl.typed(*words))
+        command = [self.kubectl.program, f"--namespace={self.kubectl.namespace}", *words]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline_s = time.monotonic() + FORWARD_S
+        while not (match := FORWARDING.search(text := self.log.read_text())):
+            if self.process.poll() is not None or time.monotonic() > deadline_s:
+                self.stop()
+                raise CheckError(f"{self.kubectl.typed(*words)}: {text.strip()}", self.kubectl.typed(*words))
+            time.sleep(0.1)
         self.local_port = int(match[1])
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from tests.e2e.cluster import registered
 from tests.e2e.cluster.failure import CheckError, check
 from tests.e2e.cluster.options import MANIFESTS, STAGE, SUGGESTION, manifest_image, split_image
 from tests.e2e.cluster.session import Session
@@ -16,6 +17,7 @@ KINDS = (
     "persistentvolumeclaims,clusterroles,clusterrolebindings,priorityclasses"
 )
 INPUTS = "kondense-inputs"
+IMAGES = "kondense-images"
 GPU, GPUS = "nvidia.com/gpu", "4"
 
 
@@ -60,7 +62,10 @@ def kustomization(session: Session, path: Path) -> dict[str, Any]:
 
 def render(session: Session) -> list[dict[str, Any]]:
     """Return the overlay's objects."""
-    return list(yaml.safe_load_all(session.kubectl("kustomize", str(directory(session)))))
+    path = session.scratch / "rendered.yaml"
+    if not path.exists():
+        path.write_text(session.kubectl("kustomize", str(directory(session))))
+    return list(yaml.safe_load_all(path.read_text()))
 
 
 def objects(session: Session) -> dict[str, dict[str, Any]]:
@@ -70,22 +75,44 @@ def objects(session: Session) -> dict[str, dict[str, Any]]:
 
 def stands(session: Session) -> bool:
     """Tell whether an overlay of ours is applied."""
-    return session.kubectl.get("configmap", "kondense-images") is not None
+    return session.kubectl.get("configmap", IMAGES) is not None
 
 
 def apply(session: Session) -> str:
     """Apply the overlay and return what kubectl says; one that was not there before goes at the end."""
-    if not session.overlay_applied and not stands(session):
-        session.overlay_made = True
-    session.overlay_applied = True
+    if not session.overlay_applied:
+        session.overlay_applied = True
+        session.overlay_made = not stands(session)
+        known = registered_before(session)
+        session.undo("what kondense-register has made", lambda: registered.forget(session, known))
+        # A Job cannot be changed while it is there (README, Upgrade).
+        session.kubectl("delete", "jobs", f"--selector={OURS}", "--ignore-not-found")
+    session.keys.clear()  # the credentials Job replaces those that Kubeflow Pipelines publishes
     return session.kubectl("apply", f"--kustomize={directory(session)}")
 
 
+def registered_before(session: Session) -> dict[str, set[str]]:
+    """Return the versions of our pipelines; none while Kubeflow Pipelines waits for the overlay's object store."""
+    try:
+        return registered.versions(session)
+    except (CheckError, OSError):
+        return {}
+
+
 def ensure(session: Session) -> None:
-    """Apply the overlay unless one stands there, and wait for the set-up Jobs."""
-    if not session.overlay_applied and not stands(session):
+    """Apply the overlay unless one stands there with these images, and wait for the set-up Jobs."""
+    if session.overlay_applied:
+        return
+    found = session.kubectl.get("configmap", IMAGES)
+    if found is None:
         apply(session)
         wait_for_jobs(session)
+        return
+    stage = found["data"]["stage"]
+    problem = (
+        f"the overlay that stands runs {stage}, not {session.stage_image}: give it by --stage-image, or run overlay"
+    )
+    check(stage == session.stage_image, problem)
 
 
 def wait_for_jobs(session: Session, *names: str) -> list[str]:
@@ -96,17 +123,18 @@ def wait_for_jobs(session: Session, *names: str) -> list[str]:
     """
     wanted = list(names) or [each["metadata"]["name"] for each in render(session) if each["kind"] == "Job"]
     pods = [f"batch.kubernetes.io/job-name={name}" for name in wanted]
+    complete: set[str] = set()  # one may be gone, after its ttl, when the last is complete
 
     def all_complete() -> bool:
         found = {each["metadata"]["name"]: each for each in session.kubectl.objects("jobs", OURS)}
         for name in wanted:
-            # One that is not there any more has ended well: a failed Job stays for its ttl, too, but was seen then.
             if name in found and (reason := job_condition(found[name], "Failed")):
                 look = session.kubectl.typed("describe", f"job/{name}")
                 raise CheckError(
                     f"the set-up Job {name} failed: {reason}", look, pods=[f"batch.kubernetes.io/job-name={name}"]
                 )
-        return all(name in found and job_condition(found[name], "Complete") for name in wanted)
+        complete.update(name for name in wanted if name in found and job_condition(found[name], "Complete"))
+        return complete.issuperset(wanted)
 
     look = session.kubectl.typed("get", "jobs,pods", f"--selector={OURS}")
     what = f"the Jobs {', '.join(wanted)} to be complete"
@@ -132,6 +160,8 @@ def run_job_again(session: Session, name: str) -> None:
 
 def identity(found: dict[str, Any]) -> tuple[Any, ...]:
     """Return what must be the same after the overlay was applied a second time."""
+    if found["kind"] == "Job":  # it may have gone meanwhile, after its ttl
+        return ()
     content = {key: value for key, value in found.items() if key not in ("metadata", "status")}
     return found["metadata"]["uid"], found["metadata"].get("generation"), content
 

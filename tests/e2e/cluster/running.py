@@ -8,7 +8,7 @@ from components.publish.versions import model_names, read_champion, version_ids
 from pipelines.argo import PREFIX
 from pipelines.cluster import read_parameters, schedule
 from pipelines.register import Schedule
-from tests.e2e.cluster import installing, packages, runs, searches
+from tests.e2e.cluster import packages, registered, runs, searches
 from tests.e2e.cluster.failure import check
 from tests.e2e.cluster.session import BUCKET, Session
 
@@ -100,17 +100,19 @@ def recurring(session: Session) -> None:
     name = f"e2e-{session.stamp}"
     wanted = Schedule(name, "refresh", EVERY_MINUTE, True, parameters=parameters)
     session.undo(f"recurring run {name}", lambda: stop_recurring(session, name))
-    before = installing.versions(session)["refresh"]
+    before = registered.versions(session)["refresh"]
     for line in schedule(session.access(), package, wanted, f"e2e{session.stamp}"):
         session.say(line)
-    session.undo("the version that it runs", lambda: remove_versions(session, "refresh", keep=before))
-    (found,) = [each for each in installing.recurring_runs(session) if each.display_name == name]
+    session.undo("the version that it runs", lambda: registered.remove_versions(session, "refresh", keep=before))
+    (found,) = [each for each in registered.recurring_runs(session) if each.display_name == name]
     look = session.kubectl.typed("describe", "scheduledworkflows")
 
     def fired() -> list[Any]:
         return runs_of(session, found.recurring_run_id)
 
-    first = session.wait(f"recurring run {name} to fire", fired, look, timeout_s=FIRES_S)
+    first = session.wait(
+        f"recurring run {name} to fire", fired, look, timeout_s=min(FIRES_S, session.options.run_timeout_s)
+    )
     client = session.kfp().client
     client.disable_recurring_run(found.recurring_run_id)
     state = client.get_recurring_run(found.recurring_run_id).status
@@ -121,29 +123,19 @@ def recurring(session: Session) -> None:
 
 def runs_of(session: Session, recurring_run_id: str) -> list[Any]:
     """Return the runs that a recurring run has made."""
-    found = installing.all_pages(session.kfp().client.list_runs, "runs")
+    found = registered.all_pages(session.kfp().client.list_runs, "runs")
     return [each for each in found if each.recurring_run_id == recurring_run_id]
 
 
 def stop_recurring(session: Session, name: str) -> None:
     """Delete the recurring run, if it is there, and its runs."""
     client = session.kfp().client
-    for each in installing.recurring_runs(session):
+    for each in registered.recurring_runs(session):
         if each.display_name == name:
             client.delete_recurring_run(each.recurring_run_id)
             for run in runs_of(session, each.recurring_run_id):
                 runs.remove(session, run.run_id)
                 session.clear(runs.artifacts_uri(session, "refresh", run.run_id))
-
-
-def remove_versions(session: Session, pipeline: str, *, keep: set[str]) -> None:
-    """Delete the versions of a pipeline but those to keep."""
-    client = session.kfp().client
-    identifier = installing.pipeline_id(client, pipeline)
-    pages = installing.all_pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=identifier)
-    for version in pages:
-        if version.display_name not in keep:
-            client.delete_pipeline_version(identifier, version.pipeline_version_id)
 
 
 def argo(session: Session) -> None:

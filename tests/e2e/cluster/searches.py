@@ -178,8 +178,8 @@ def log(session: Session, trial: str) -> str:
     return session.kubectl.logs(pods[-1]["metadata"]["name"], CONTAINER) if pods else ""
 
 
-def check_promotions(session: Session, found: list[TrialView]) -> None:
-    """Raise CheckError unless every promoted trial went on from a checkpoint."""
+def check_promotions(session: Session, found: list[TrialView]) -> int:
+    """Return how many trials were promoted; raise CheckError unless each of them went on from a checkpoint."""
     named = {trial.name: identity(trial.name) for trial in found}
     promoted = [name for name, identified in named.items() if identified and identified.rung > 0]
     check(promoted, "a search with rungs must promote trials, but all are in the lowest rung")
@@ -191,7 +191,7 @@ def check_promotions(session: Session, found: list[TrialView]) -> None:
             check(RESUMED in text, problem, look, pods=[pod_label(name)])
     kept = session.store(store_uri(session)).list("checkpoints")
     check(kept, f"trials must keep checkpoints below {store_uri(session)}/checkpoints, but there are none")
-    session.note(f"{len(promoted)} promoted and resumed")
+    return len(promoted)
 
 
 def failure_reason(session: Session, trial: str) -> str:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.store import Store, open_store
-from pipelines.cluster import Access, Connected, connect
+from urllib3.exceptions import HTTPError
+
+from components.artifacts.store import Store, StoreError, open_store
+from pipelines.cluster import Access, AccessError, Connected, connect
 from tests.e2e.cluster.failure import CheckError, T, wait_for
 from tests.e2e.cluster.kubectl import Forward, Kubectl, stopped_at_end
 from tests.e2e.cluster.options import STAGE, Options, manifest_image
@@ -68,10 +70,22 @@ class Session:
             self.made.append((text, action))
 
     def wait(self, what: str, look: Callable[[], T | None], *commands: str, timeout_s: float = 0, pods: Any = ()) -> T:
-        """Wait as long as a run may take; see ``wait_for``."""
+        """Wait as long as a run may take; a service that is away for a while is asked again. See ``wait_for``."""
+        away = ""
+
+        def look_again() -> T | None:
+            nonlocal away
+            try:
+                return look()
+            except (AccessError, StoreError, HTTPError) as error:
+                if str(error) != away:
+                    self.say(f"away: {error}")
+                away = str(error)
+                return None
+
         timeout_s = timeout_s or self.options.run_timeout_s
-        poll_s = self.options.poll_s
-        return wait_for(what, look, timeout_s=timeout_s, poll_s=poll_s, say=self.say, commands=commands, pods=pods)
+        given: dict[str, Any] = {"timeout_s": timeout_s, "poll_s": self.options.poll_s, "say": self.say}
+        return wait_for(what, look_again, **given, commands=commands, pods=pods)
 
     def access(self) -> Access:
         """Return how Kubeflow Pipelines is reached."""

@@ -141,6 +141,7 @@ class Search:
         made = make_trial(self.name, name, assignments, state, metrics, message=message)
         found = self.world.find("trials", name)
         if found is None:
+            made["metadata"]["labels"] |= self.experiment["metadata"].get("labels", {})
             made["metadata"]["ownerReferences"] = owner(self.experiment)
             return self.world.create("trials", made)
         self.world.set_status("trials", name, made["status"])
