@@ -108,6 +108,13 @@ def test_numbers_lists_and_structs(run: Toys) -> None:
     assert ast.literal_eval(f"[{again['tell'].parameters['types']}]") == [2.5, 3, [], {}, "none", None]
 
 
+def test_lists_and_structs_through_graphs(run: Toys) -> None:
+    steps = run(toys.nested_telling)
+    inside, outside = (ast.literal_eval(f"[{steps[name].parameters['types']}]") for name in ("tell inside", "tell"))
+    assert inside == [0.5, 2, ["a", 2], {"deep": [1]}, "none", None]
+    assert outside == [3, 1, [["b"], 0.5], {"deep": [1]}, "none", None]
+
+
 @pytest.mark.parametrize(
     ("parameters", "text"),
     [

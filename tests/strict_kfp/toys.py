@@ -195,3 +195,17 @@ def single(task: Any) -> Any:
 def failing():
     """Fail in the second task."""
     fail(model=make().outputs["model"])
+
+
+@dsl.pipeline(name="inner-telling")
+def inner_telling(width: float, layers: list, options: dict = {"deep": [1]}) -> dict:  # noqa: B006
+    """Take a list and a struct into a graph and return the struct."""
+    told = tell(width=width, epochs=2, layers=layers, options=options).set_display_name("tell inside")
+    return told.outputs["again"]
+
+
+@dsl.pipeline(name="nested-telling")
+def nested_telling(layers: list = ["a", 2.0]):  # noqa: B006
+    """Pass a list into a graph and its struct on, beside a constant."""
+    told = inner_telling(width=0.5, layers=layers)
+    tell(width=3.0, epochs=1, layers=[["b"], 0.5], options=told.output)
