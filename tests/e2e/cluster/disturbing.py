@@ -50,10 +50,8 @@ def wait_for_trial(session: Session, run_id: str) -> dict[str, Any]:
         name = found["metadata"]["name"] if found else ""
         return found if found and session.kubectl.objects("trials.kubeflow.org", f"{LABEL}={name}") else None
 
-    found = session.wait(f"a trial of run {run_id}", begun, *look, pods=pods)
-    name = found["metadata"]["name"]
-    session.undo(f"experiment {name}", lambda: session.kubectl.delete("experiments.kubeflow.org", name))
-    return found
+    searches.remove_of_run(session, run_id)
+    return session.wait(f"a trial of run {run_id}", begun, *look, pods=pods)
 
 
 def cut_off_training(session: Session, run_id: str) -> None:

@@ -48,6 +48,7 @@ def compress(session: Session) -> None:
 def search(session: Session) -> None:
     """A search run succeeds: its Experiment's trials, then everything that compress does."""
     run_id = runs.start(session, packages.package(session, "search.yaml"), search_parameters(session, "search"))
+    searches.remove_of_run(session, run_id)
     check_results(session, "search", run_id)
     found = searches.of_run(session, run_id)
     check(found, f"run {run_id} must have made an Experiment, but there is none", *runs.commands(session, run_id))

@@ -218,3 +218,13 @@ def of_run(session: Session, run_id: str) -> dict[str, Any] | None:
         if found["metadata"].get("annotations", {}).get(RUN) == run_id:
             return found
     return None
+
+
+def remove_of_run(session: Session, run_id: str) -> None:
+    """Have the Experiment that a search run makes deleted at the end."""
+
+    def remove() -> None:
+        if found := of_run(session, run_id):
+            session.kubectl.delete("experiments.kubeflow.org", found["metadata"]["name"])
+
+    session.undo(f"experiment of run {run_id}", remove)

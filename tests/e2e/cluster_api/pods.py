@@ -70,7 +70,9 @@ def play_job(world: World, job: Object, attempt: Callable[[Object, int], Any]) -
     """
     name, spec = job["metadata"]["name"], job["spec"]
     labels = {"batch.kubernetes.io/job-name": name, "job-name": name}
-    policy = [each["action"] for each in spec.get("podFailurePolicy", {}).get("rules", ()) if "onPodConditions" in each]
+    rules = spec.get("podFailurePolicy", {}).get("rules", ())
+    ignored = {each["type"] for rule in rules if rule["action"] == "Ignore" for each in rule.get("onPodConditions", ())}
+    fails_at_once = any(rule["action"] == "FailJob" and "onExitCodes" in rule for rule in rules)
     failures, number = 0, 0
     while failures <= spec.get("backoffLimit", 6) and world.alive("jobs", job):
         pod = start_pod(world, spec["template"], prefix=name, owned_by=job, labels=labels)
@@ -81,11 +83,10 @@ def play_job(world: World, job: Object, attempt: Callable[[Object, int], Any]) -
         if ended is End.SUCCEEDED:
             set_job(world, name, "Complete", "CompletionsReached", "Reached expected number of succeeded pods")
             return True
-        ignored = ended is End.EVICTED and "Ignore" in policy and "evicted-trials-fail" not in world.faults
-        failures += not ignored
-        if ended is End.FAILED and any(
-            "onExitCodes" in each for each in spec.get("podFailurePolicy", {}).get("rules", ())
-        ):
+        if ended is End.EVICTED and "evicted-trials-fail" in world.faults:
+            break
+        failures += not (ended is End.EVICTED and "DisruptionTarget" in ignored)
+        if ended is End.FAILED and fails_at_once:
             break
         yield
     world.warn("Job", name, "BackoffLimitExceeded", "Job has reached the specified backoff limit")

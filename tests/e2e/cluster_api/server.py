@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
             if found is not None:
                 self.send(200, found)
                 return
-            self.route(url.path, query, yaml.safe_load(content) if content else {})
+            self.route(url.path, query, json.loads(content) if content else {})
         except ApiError as error:
             self.send(error.code, status(error.code, error.reason, str(error)))
 
