@@ -57,8 +57,12 @@ class Component:
 def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Package]:
     configs = resolve("quick")
     recipes = ["prune > distill > quantize:qat", "distill > prune:magnitude", "quantize:weight_only"]
-    plan = read_plan(configs, None, recipes)
-    return [Package(path) for path in compile_all(configs, tmp_path_factory.mktemp("packages"), plan=plan)]
+    paths = compile_all(
+        configs, tmp_path_factory.mktemp("all"), only=("compress",), plan=read_plan(configs, None, recipes)
+    )
+    few = read_plan(configs, "sparse-packed")
+    paths += compile_all(configs, tmp_path_factory.mktemp("few"), only=("search", "refresh"), plan=few)
+    return [Package(path) for path in paths]
 
 
 @pytest.fixture(scope="module")
