@@ -16,12 +16,16 @@ EXPECTED = (ValueError, OSError, ArithmeticError)
 
 
 def tell(reason: object, *, termination_log: Path = TERMINATION_LOG) -> str:
-    """Print why this process fails, leave it in the pod's termination log, and return it as one line."""
+    """Print why this process fails and return it, as one line.
+
+    In a pod a long reason has a line that fits a page's box before it, in the log and in the termination log.
+    """
     line = " ".join(str(reason).split())
-    short = line if len(line) <= SHORT else f"{line[: SHORT - 3].rsplit(' ', 1)[0]}..."
-    lines = [short] if short == line else [short, line]
-    with contextlib.suppress(OSError):  # the log tells it in any case
-        if termination_log.exists():
+    lines = [line]
+    if termination_log.exists():
+        if len(line) > SHORT:
+            lines = [f"{line[: SHORT - 3].rsplit(' ', 1)[0]}...", line]
+        with contextlib.suppress(OSError):  # the log tells it in any case
             termination_log.write_text("\n".join(lines) + "\n")
     for each in lines:
         print(f"error: {each}", file=sys.stderr, flush=True)

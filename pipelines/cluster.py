@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from components.config import check_choice, parse
+from components.kubernetes_api import limit_time
 from pipelines.register import EXPERIMENT, Schedule, register, schedule_run
 
 ENDPOINT = "http://localhost:8080"
@@ -82,6 +83,7 @@ def connect(access: Access) -> Connected:
             namespace=access.namespace or "kubeflow",
             existing_token=access.token or None,
         )
+    limit_time(client.pipelines.api_client)  # all of its services share it
     return Connected(client, access.namespace if several else None)
 
 

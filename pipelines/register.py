@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from components.kubernetes_api import limit_time
 from pipelines.deploy import job
 
 EXPERIMENT = "kondense"  # the KFP experiment of the recurring runs
@@ -138,11 +139,13 @@ def connect(environment: Mapping[str, str]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # kfp greets every user with one
         try:
-            return kfp.Client(
+            client = kfp.Client(
                 host=host,
                 namespace=environment.get("KONDENSE_NAMESPACE") or "kubeflow",
                 credentials=ServiceAccountTokenVolumeCredentials(token) if token else None,
             )
+            limit_time(client.pipelines.api_client)  # all of its services share it
+            return client
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
             raise OSError(f"Kubeflow Pipelines (2.14 or newer) must answer at {host}, but: {_reason(error)}") from None
 

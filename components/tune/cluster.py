@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components import kubernetes_api
 from components.tune.errors import ClusterError, explain, is_final, next_step
 from components.tune.experiment import RUN
 
@@ -18,7 +19,6 @@ GROUP, VERSION = "kubeflow.org", "v1beta1"
 LABEL = "katib.kubeflow.org/experiment"
 INJECTION = "katib.kubeflow.org/metrics-collector-injection"
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 60.0, 60.0, 60.0, 60.0, 60.0)  # an API server restarts in minutes
-TIMEOUT_S = (5.0, 30.0)  # to connect, to answer
 PAGE = 200
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 GONE = 410  # a list that took too long begins anew
@@ -58,7 +58,7 @@ class Katib:
         from kubernetes import client
 
         with contextlib.suppress(_api_error()):
-            found = client.CoreV1Api(self.api).read_namespace(self.namespace, _request_timeout=TIMEOUT_S)
+            found = client.CoreV1Api(self.api).read_namespace(self.namespace)
             if (found.metadata.labels or {}).get(INJECTION) != "enabled":
                 raise ClusterError(self.unlabelled())
 
@@ -151,9 +151,7 @@ class Katib:
         with contextlib.suppress(_api_error()):  # they only help; the account may not be allowed to read them
             events = (
                 client.CoreV1Api(self.api)
-                .list_namespaced_event(
-                    self.namespace, field_selector="type=Warning", limit=PAGE, _request_timeout=TIMEOUT_S
-                )
+                .list_namespaced_event(self.namespace, field_selector="type=Warning", limit=PAGE)
                 .items
             )
         lines = []
@@ -188,7 +186,7 @@ class Katib:
         for pause_s in (*self.pauses_s, None):
             call = getattr(client.CustomObjectsApi(self.api), method)
             try:
-                return call(GROUP, VERSION, self.namespace, plural=plural, _request_timeout=TIMEOUT_S, **arguments)
+                return call(GROUP, VERSION, self.namespace, plural=plural, **arguments)
             except _api_error() as error:
                 if error.status not in PASSING or is_final(error):
                     raise
@@ -227,19 +225,11 @@ def connect_to_cluster() -> Any:
     Raises:
         ClusterError: there is neither.
     """
-    from kubernetes import client, config
-
-    configuration = client.Configuration()
     try:
-        if "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(configuration)
-        else:
-            config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=configuration)
-    except config.ConfigException as error:
+        return kubernetes_api.connect()
+    except kubernetes_api.NoClusterError as error:
         where = "on one machine, kondense search FILE runs the same Experiment"
-        raise ClusterError(f"tune needs a cluster with Katib, but: {str(error).rstrip('.')}; {where}.") from None
-    configuration.retries = False  # repeating is ours, with a line in the log
-    return client.ApiClient(configuration)
+        raise ClusterError(f"tune needs a cluster with Katib, but: {error}; {where}.") from None
 
 
 def _api_error() -> type[Exception]:

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.artifacts.connection import Connection, connection_from_environment
+from components.artifacts.connection import Connection, PatientPool, connection_from_environment
 from pipelines.deploy import job
 
 POLICY = "kondense"
+DELAYS_S = (1.0, 2.0)  # within one attempt of the Job, which has more of them
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ON_BUCKETS = ("s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads")
 ON_OBJECTS = (
@@ -76,7 +77,10 @@ def _make_account(connection: Connection, user: str, password: str, *, buckets: 
     from minio.credentials.providers import StaticProvider
 
     admin = MinioAdmin(
-        endpoint=connection.endpoint, credentials=StaticProvider(user, password), secure=connection.secure
+        endpoint=connection.endpoint,
+        credentials=StaticProvider(user, password),
+        secure=connection.secure,
+        http_client=PatientPool(DELAYS_S),
     )
     admin.policy_add(POLICY, policy=access_policy(buckets))
     admin.user_add(connection.access_key, connection.secret_key)
@@ -93,6 +97,7 @@ def _client(connection: Connection, user: str = "", password: str = "") -> Any:
         password or connection.secret_key,
         secure=connection.secure,
         region=connection.region,
+        http_client=PatientPool(DELAYS_S),
     )
 
 

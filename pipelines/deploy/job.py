@@ -1,9 +1,10 @@
 """What the set-up Jobs have in common: the Kubernetes client, and one clear line when they fail."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from components import failure, kubernetes_api
 
 
 def kubernetes_client() -> Any:
@@ -12,16 +13,10 @@ def kubernetes_client() -> Any:
     Raises:
         ValueError: there is neither.
     """
-    from kubernetes import client, config
-
     try:
-        if "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config()
-        else:
-            config.load_kube_config()
-    except config.ConfigException as error:
+        return kubernetes_api.connect()
+    except kubernetes_api.NoClusterError as error:
         raise ValueError(f"a cluster must be reachable from this pod or by a kubeconfig, but: {error}") from None
-    return client.ApiClient()
 
 
 def namespace() -> str:
@@ -55,5 +50,5 @@ def _message(error: Any) -> str:
 
 
 def _fail(error: object) -> int:
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    failure.tell(error)
     return 1

@@ -28,9 +28,10 @@ def test_a_long_reason_begins_with_what_fits_a_page(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err.splitlines() == [f"error: {first}", f"error: {LONG}"]
 
 
-def test_a_machine_without_the_file_gets_none(tmp_path: Path) -> None:
-    failure.tell("no", termination_log=tmp_path / "none")
+def test_outside_of_a_pod_a_reason_is_one_line_and_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failure.tell(LONG, termination_log=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+    assert capsys.readouterr().err == f"error: {LONG}\n"
 
 
 def test_what_a_stage_may_raise_ends_in_one_line_and_a_bug_keeps_its_traceback(
