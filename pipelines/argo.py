@@ -8,6 +8,7 @@ Source: kubeflow/pipelines 2.17 ``pipeline_spec.proto`` and ``kubernetes_executo
 Workflows 4.0. Only flat pipelines: loops, conditions, nested pipelines and parameters that a task returns are refused.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,17 @@ from pipelines.resources import Resources
 BUCKET = "mlpipeline"
 PREFIX = "kondense/argo"  # of the keys: PREFIX/WORKFLOW/TASK/ARTIFACT
 SECONDS_KEPT = 7 * 24 * 3600  # after its end
-ARTIFACTS = "/artifacts"  # a volume: Argo takes outputs of a container that is not root from volumes only
-SCRATCH = {"artifacts": ARTIFACTS, "scratch": "/tmp"}
+INPUTS = "/artifacts/inputs"  # Argo's own: below a volume of ours it would make them unreadable for our user
+OUTPUTS = "/artifacts/outputs"  # a volume: Argo takes outputs of a container that is not root from volumes only
+SCRATCH = {"outputs": OUTPUTS, "scratch": "/tmp"}
+# Argo's init container may run as another user, and files arrive with its rights alone.
+READABLE = {"mode": 0o755, "recurseMode": True}
 USER = {"runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001}  # of the stage image
 POD_SECURITY = {"runAsNonRoot": True, **USER, "seccompProfile": {"type": "RuntimeDefault"}}
 SECURITY = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+NO_RETRY = {"limit": "0"}
+DISPLAY_NAME = 63  # characters
 
 # What is read of a task and of its executor; anything else would be lost without a word.
 TASK_KEYS = {"taskInfo", "componentRef", "inputs", "dependentTasks", "cachingOptions", "retryPolicy"}
@@ -79,7 +86,12 @@ def make_workflow(package: Path, store: Resources, bucket: str = BUCKET) -> dict
             "securityContext": POD_SECURITY,
             "ttlStrategy": {"secondsAfterCompletion": SECONDS_KEPT},
             "templates": [
-                {"name": info["name"], "dag": {"tasks": [dag_task(*each) for each in tasks.items()]}},
+                {
+                    "name": info["name"],
+                    "dag": {"tasks": [dag_task(*each) for each in tasks.items()]},
+                    # Stated, because a controller's defaults may repeat the whole graph: steps are tried again alone.
+                    "retryStrategy": NO_RETRY,
+                },
                 *(stage_template(name, spec, equipment, store, bucket) for name in tasks),
             ],
         },
@@ -143,16 +155,16 @@ def stage_template(
     container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
     stage = container["args"][container["args"].index("--function_to_execute") + 1]
     made = {key.removesuffix("_dir") for key in STAGES[stage].directories}  # KFP's metrics and pages are none of it
-    inputs = {key: f"{ARTIFACTS}/inputs/{key}" for key in task["inputs"].get("artifacts", {})}
-    outputs = {key: f"{ARTIFACTS}/outputs/{key}" for key in component["outputDefinitions"]["artifacts"] if key in made}
+    inputs = {key: f"{INPUTS}/{key}" for key in task["inputs"].get("artifacts", {})}
+    outputs = {key: f"{OUTPUTS}/{key}" for key in component["outputDefinitions"]["artifacts"] if key in made}
     places = {key: s3_place(store, bucket, f"{name}/{key}") for key in outputs}
     return {
         "name": name,
-        "annotations": {"workflows.argoproj.io/display-name": task["taskInfo"]["name"]},
+        "annotations": {"workflows.argoproj.io/display-name": display_name(task["taskInfo"]["name"])},
         "metadata": {
             "labels": {"app.kubernetes.io/name": "kondense", "app.kubernetes.io/component": stage.replace("_", "-")}
         },
-        "inputs": {"artifacts": [{"name": key, "path": path} for key, path in inputs.items()]},
+        "inputs": {"artifacts": [{"name": key, "path": path, **READABLE} for key, path in inputs.items()]},
         "outputs": {
             "artifacts": [
                 {"name": key, "path": path, "archive": {"none": {}}, "s3": places[key]} for key, path in outputs.items()
@@ -170,6 +182,11 @@ def stage_template(
             equipment.get(component["executorLabel"], {}),
         ),
     }
+
+
+def display_name(text: str) -> str:
+    """Return a task's name as Argo's pages show it: letters, digits, dashes and dots, at most 63 of them."""
+    return re.sub(r"[^a-zA-Z0-9.-]+", "-", text)[:DISPLAY_NAME].strip("-.")
 
 
 def directory_flags(stage: str, paths: Mapping[str, str]) -> list[str]:
@@ -199,7 +216,7 @@ def parameter_flags(task: Mapping[str, Any], component: Mapping[str, Any]) -> li
 def retry(policy: Mapping[str, Any]) -> dict[str, Any]:
     """Return a template's further attempts. KFP's longest pause is Argo's ``cap``: its ``maxDuration`` limits all."""
     if not policy:
-        return {"limit": "0"}
+        return dict(NO_RETRY)
     factor = f"{policy['backoffFactor']:g}"
     backoff = {"duration": policy["backoffDuration"], "factor": factor, "cap": policy["backoffMaxDuration"]}
     return {"limit": str(policy["maxRetryCount"]), "retryPolicy": "Always", "backoff": backoff}

@@ -1,7 +1,7 @@
 """Runs an Argo Workflow's graph on this machine: a small stand-in for Argo's controller and executor.
 
 Parameters and artifacts are resolved as Argo does it, each template's own command runs as a process. Its volumes are
-directories, and the artifacts' bucket is one more.
+directories, and the artifacts' bucket is one more. What Argo 4.0.5 was seen to refuse, or to make unreadable, is refused.
 """
 
 import os
@@ -52,19 +52,28 @@ class LocalArgo:
     def run_task(self, task: Mapping[str, Any]) -> str:
         """Run one task's command on its artifacts and return what it printed."""
         template = self.templates[task["template"]]
+        shown = template["annotations"]["workflows.argoproj.io/display-name"]
+        assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9-.]{0,61}[a-zA-Z0-9]", shown), f"display name {shown!r}"
         container = template["container"]
         empty = {volume["name"] for volume in template["volumes"] if "emptyDir" in volume}
         mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
         assert set(mounts.values()) == empty
 
+        inputs = {each["path"] for each in template["inputs"]["artifacts"]}
+
         def local(path: str) -> Path:
-            """The place on this machine of a path in the container, which must be in a volume."""
+            """The place on this machine of a path in the container: an input of Argo's own, or in a volume."""
+            if path in inputs:
+                assert not any(path.startswith(f"{mount}/") for mount in mounts), f"{path} is below a volume"
+                return self.directory / "inputs" / task["name"] / path.strip("/")
             mount = next(mount for mount in mounts if path.startswith(f"{mount}/"))
             return self.directory / "volumes" / task["name"] / mounts[mount] / path.removeprefix(f"{mount}/")
 
         sources = {each["name"]: each["from"] for each in task["arguments"]["artifacts"]}
         for artifact in template["inputs"]["artifacts"]:
             shutil.copytree(self.source(sources.pop(artifact["name"]), task), local(artifact["path"]))
+            # Argo's init container may run as another user; without a mode the files are that one's alone.
+            assert artifact["mode"] & 0o005 and artifact["recurseMode"], f"{artifact['path']} cannot be read"
         assert not sources, f"{task['name']} takes no {set(sources)}"
         paths = [each["path"] for side in ("inputs", "outputs") for each in template[side]["artifacts"]]
         arguments = [
