@@ -97,9 +97,9 @@ def package_of(pipeline: str) -> Iterator[Path]:
             )
         yield Path(pipeline)
         return
+    from components.profiles import DEFAULT_PROFILE
     from pipelines.compile import compile_all
     from pipelines.parameters import resolve
-    from pipelines.profiles import DEFAULT_PROFILE
 
     with tempfile.TemporaryDirectory() as scratch:
         compile_all(resolve(DEFAULT_PROFILE), Path(scratch), only=(pipeline,))

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from components.profiles import DEFAULT_PROFILE, PROFILES
 from pipelines import cluster_commands
-from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 
 app = typer.Typer(
     help="Make trained PyTorch models small and fast, on a laptop and on Kubeflow.",

@@ -15,12 +15,12 @@ from components.data_prep.config import DataPrepConfig
 from components.distill.config import DistillConfig
 from components.evaluate.config import EvaluateConfig
 from components.networks.names import check_form
+from components.profiles import PROFILES, Value
 from components.prune.config import PruneConfig
 from components.publish.config import PublishConfig
 from components.quantize.config import QuantizeConfig
 from components.report.config import ReportConfig
 from components.train.config import TrainConfig
-from pipelines.profiles import PROFILES, Value
 
 Values = Mapping[str, Mapping[str, Value]]  # by step and field
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from components.config import Config, check_choice
+from components.profiles import Value
 from components.prune.config import MASKING
 from components.trial.recipe import parse_recipe
-from pipelines.profiles import Value
 
 MOST_RECIPES = 4  # as many inputs has the report's component for them
 NAMED = re.compile(r"\s*([a-z0-9][a-z0-9-]*)\s*=(.*)", re.DOTALL)

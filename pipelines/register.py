@@ -101,9 +101,9 @@ def compile_all(directory: Path, settings: Sequence[str] = (), resources: Sequen
     Raises:
         ValueError: one of the texts is wrong.
     """
+    from components.profiles import DEFAULT_PROFILE
     from pipelines import compile as compiling
     from pipelines.parameters import resolve
-    from pipelines.profiles import DEFAULT_PROFILE
     from pipelines.resources import read_resources
 
     configs = resolve(DEFAULT_PROFILE, {}, settings)

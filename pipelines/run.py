@@ -15,6 +15,7 @@ from components.artifacts.report import PAGE, REPORT
 from components.artifacts.store import open_store
 from components.config import Config
 from components.images import STAGE_IMAGE
+from components.profiles import Value
 from pipelines.compress import make_compress, task_names
 from pipelines.local.cache import OUTSIDE, sources_version
 from pipelines.local.docker import image_id
@@ -26,7 +27,6 @@ from pipelines.local_store import local_store
 from pipelines.parameters import split
 from pipelines.places import cache_dir, store_dir
 from pipelines.plan import Plan
-from pipelines.profiles import Value
 
 TIMINGS = "timings.json"
 CHECKPOINTS = "minio://kondense/checkpoints"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from components.profiles import PROFILES
 from pipelines.compile import compile_compress, task_names
 from pipelines.compress import make_compress
 from pipelines.compress import task_names as compress_tasks
 from pipelines.parameters import CURATED, STEPS, apply, resolve, split, step_defaults
 from pipelines.plan import Plan, read_plan
-from pipelines.profiles import PROFILES
 
 # The step whose Config a task runs with.
 STEP_OF_TASK = {

@@ -4,7 +4,6 @@ import math
 import multiprocessing
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
