@@ -14,13 +14,16 @@ import yaml
 
 from components.artifacts.store import open_store
 from pipelines.local_store import local_store
+from tests.e2e.cluster import searches
 from tests.e2e.cluster.__main__ import main
-from tests.e2e.cluster.catalogue import SCENARIOS
+from tests.e2e.cluster.catalogue import SCENARIOS, Scenario
+from tests.e2e.cluster.kubectl import Forward, Kubectl, stopped_at_end
+from tests.e2e.cluster.session import Session
 from tests.e2e.cluster_api.cluster import Cluster, run_cluster
 from tests.publish_makers import make_publishable
 
 IMAGES = ("--stage-image=registry.example.org/stage:9", "--suggestion-image=registry.example.org/suggestion:9")
-QUICK = ("--poll=0.02", "--setup-timeout=20", "--run-timeout=20")
+QUICK = ("--poll=0.1", "--setup-timeout=20", "--run-timeout=20")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,7 +140,7 @@ SET_UP = ("overlay", "register-twice", "uninstall")
 def test_each_fault_of_a_run_fails_its_scenario(cluster: Cluster, run: Callable[..., Outcome]) -> None:
     install(cluster)
     cluster.world.faults |= set(RUN_FAULTS)
-    outcome = run(f"--skip=experiments,{','.join(SET_UP)}", "--run-timeout=5")
+    outcome = run(f"--skip=experiments,{','.join(SET_UP)}", "--run-timeout=3")
     assert outcome.code == 1
     assert outcome.failed == {scenario for scenario, _ in RUN_FAULTS.values()}
     assert outcome.passed == set(SCENARIOS) - outcome.failed - {"experiments", *SET_UP}
@@ -176,6 +179,49 @@ def test_a_search_that_does_not_resume_is_found(cluster: Cluster, run: Callable[
     outcome = run("--only=trial-evicted")
     assert outcome.failed == {"trial-evicted"}
     assert "must resume, but its log does not say so" in outcome.part("trial-evicted")
+
+
+def test_an_interrupted_call_cleans_up(
+    cluster: Cluster, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(session: Session) -> None:
+        """Make something, then be interrupted."""
+        plan = searches.small(session, searches.EXPERIMENTS / "decision-tree.yaml", "interrupted")
+        searches.start(session, plan)
+        raise KeyboardInterrupt
+
+    install(cluster)
+    before = names(cluster)
+    monkeypatch.setitem(SCENARIOS, "recurring", Scenario(interrupted, ()))
+    outcome = run("--only=recurring,argo")
+    assert (outcome.code, outcome.failed, outcome.passed) == (1, {"interrupted"}, set())
+    assert names(cluster) == before
+
+
+def test_what_is_kept_is_told(cluster: Cluster, run: Callable[..., Outcome]) -> None:
+    install(cluster)
+    outcome = run("--only=recurring", "--keep")
+    assert outcome.code == 0
+    assert "kept: " in outcome.text and "cleaning up" not in outcome.text
+    assert len(cluster.kfp.objects["versions"]) == 1
+
+
+def test_a_port_forward_that_died_is_started_again(tmp_path: Path) -> None:
+    """With a program that behaves as kubectl does; what it forwards to, only a cluster can show."""
+    program = tmp_path / "kubectl"
+    lines = ("#!/bin/sh", 'echo "$@" >> "$0.calls"', "echo 'Forwarding from 127.0.0.1:4711 -> 8888'", "exec sleep 60")
+    program.write_text("\n".join(lines))
+    program.chmod(0o755)
+    kubectl = Kubectl("kubeflow", tmp_path / "cache")
+    kubectl.program = str(program)
+    forward = Forward(kubectl, "service/ml-pipeline", 8888)
+    with stopped_at_end([forward]):
+        assert forward.address() == forward.address() == "127.0.0.1:4711"
+        forward.stop()
+        assert forward.address() == "127.0.0.1:4711"
+    calls = (tmp_path / "kubectl.calls").read_text().splitlines()
+    forwarded = "--namespace=kubeflow port-forward service/ml-pipeline"
+    assert calls == [f"{forwarded} :8888", f"{forwarded} 4711:8888"]  # the second time on the same port
 
 
 def test_an_overlay_of_the_user_is_not_uninstalled(

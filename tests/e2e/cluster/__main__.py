@@ -107,7 +107,8 @@ def run_one(session: Session, name: str) -> Result:
 def finish(session: Session) -> list[Result]:
     """Clean up unless the user keeps what was made; return a row if something is left."""
     if session.options.keep:
-        session.say("kept: " + ("; ".join(text for text, _ in session.made) or "nothing was made"))
+        kept = [*map(" ".join, session.objects.values()), *(text for text, _ in session.made)]
+        session.say(f"kept: {'; '.join(kept) or 'nothing was made'}")
         return []
     began_s = time.monotonic()
     left = session.clean_up()

@@ -5,6 +5,7 @@ from typing import Any
 from components.tune.cluster import LABEL
 from tests.e2e.cluster import packages, runs, searches
 from tests.e2e.cluster.failure import check
+from tests.e2e.cluster.kubectl import EXPERIMENT_KIND, TRIAL_KIND
 from tests.e2e.cluster.running import search_parameters
 from tests.e2e.cluster.session import Session
 
@@ -48,7 +49,7 @@ def wait_for_trial(session: Session, run_id: str) -> dict[str, Any]:
     def begun() -> dict[str, Any] | None:
         found = searches.of_run(session, run_id)
         name = found["metadata"]["name"] if found else ""
-        return found if found and session.kubectl.objects("trials.kubeflow.org", f"{LABEL}={name}") else None
+        return found if found and session.kubectl.objects(TRIAL_KIND, f"{LABEL}={name}") else None
 
     searches.remove_of_run(session, run_id)
     return session.wait(f"a trial of run {run_id}", begun, *look, pods=pods)
@@ -81,7 +82,7 @@ def terminated(session: Session) -> None:
     look = searches.commands(session, name)
 
     def gone() -> bool:
-        return session.kubectl.get("experiments.kubeflow.org", name) is None
+        return session.kubectl.get(EXPERIMENT_KIND, name) is None
 
     what = f"experiment {name} of the terminated run to be deleted"
     session.wait(

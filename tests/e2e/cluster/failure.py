@@ -21,6 +21,10 @@ class CheckError(Exception):
         self.pods = tuple(pods)
 
 
+class AwayError(OSError):
+    """Something that may come back does not answer."""
+
+
 def check(holds: object, text: str, *look: str, pods: Sequence[str] = ()) -> None:
     """Raise CheckError unless ``holds``."""
     if not holds:

@@ -10,12 +10,9 @@ from tests.e2e.cluster import overlay
 from tests.e2e.cluster.failure import CheckError, check
 from tests.e2e.cluster.options import MANIFESTS, ROOT, SUGGESTION, manifest_image
 from tests.e2e.cluster.registered import SCHEDULE, recurring_runs, versions
-from tests.e2e.cluster.session import SECRET, Session
+from tests.e2e.cluster.session import Session
 
 REGISTER = "kondense-register"
-# What README says that an uninstallation leaves of what carries our label.
-LEFT = {f"Secret/{SECRET}"}
-GONE_S = 60.0
 HARMLESS = ("Warning:", "NotFound")
 
 
@@ -29,6 +26,7 @@ def apply_overlay(session: Session) -> None:
         check(claims[0]["spec"]["storageClassName"] == session.options.storage_class, "the storage class is not there")
     overlay.apply(session)
     jobs = overlay.wait_for_jobs(session)
+    overlay.wait_for_pipelines(session)
     before = {name: overlay.identity(found) for name, found in overlay.objects(session).items()}
     overlay.apply(session)
     overlay.wait_for_jobs(session)
@@ -69,13 +67,7 @@ def uninstall(session: Session) -> None:
     # `delete -k` complains of the Jobs that the first command has deleted, and deletes the rest.
     wrong = [line for line in complaints if not any(word in line for word in HARMLESS)]
     check(not wrong, f"README's commands must work, but said: {' '.join(wrong)[:600]}", *commands.splitlines())
-    look = session.kubectl.typed("get", overlay.KINDS, f"--selector={overlay.OURS}")
-
-    others = set(overlay.objects(session)) - LEFT
-    if others:  # Kubernetes collects what pods and owners leave a moment later
-        what = f"our objects to go ({', '.join(sorted(others))})"
-        limit_s = min(GONE_S, session.options.run_timeout_s)
-        session.wait(what, lambda: not set(overlay.objects(session)) - LEFT, look, timeout_s=limit_s)
+    overlay.wait_until_gone(session)
     check_katib_is_as_before(session)
     session.overlay_made = False
     absent = sum("NotFound" in line for line in complaints)

@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.cluster.failure import CheckError
+from tests.e2e.cluster.failure import AwayError, CheckError
 
 TIMEOUT_S = 600.0
+# With the version: without it, kubectl takes the group's name for one, and discovers everything anew to find out.
+EXPERIMENT_KIND, TRIAL_KIND = "experiments.v1beta1.kubeflow.org", "trials.v1beta1.kubeflow.org"
+WORKFLOW_KIND = "workflows.v1alpha1.argoproj.io"
 FORWARD_S = 60.0
 FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
@@ -136,7 +139,7 @@ class Forward:
         while not (match := FORWARDING.search(text := self.log.read_text())):
             if self.process.poll() is not None or time.monotonic() > deadline_s:
                 self.stop()
-                raise CheckError(f"{self.kubectl.typed(*words)}: {text.strip()}", self.kubectl.typed(*words))
+                raise AwayError(f"{self.kubectl.typed(*words)}: {text.strip()}")
             time.sleep(0.1)
         self.local_port = int(match[1])
 

@@ -9,7 +9,7 @@ import yaml
 from tests.e2e.cluster import registered
 from tests.e2e.cluster.failure import CheckError, check
 from tests.e2e.cluster.options import MANIFESTS, STAGE, SUGGESTION, manifest_image, split_image
-from tests.e2e.cluster.session import Session
+from tests.e2e.cluster.session import SECRET, Session
 
 OURS = "app.kubernetes.io/part-of=kondense"
 KINDS = (
@@ -18,6 +18,8 @@ KINDS = (
 )
 INPUTS = "kondense-inputs"
 IMAGES = "kondense-images"
+GONE_S = 60.0
+LEFT = {f"Secret/{SECRET}"}  # README, Uninstall: of what carries our label
 GPU, GPUS = "nvidia.com/gpu", "4"
 
 
@@ -107,6 +109,7 @@ def ensure(session: Session) -> None:
     if found is None:
         apply(session)
         wait_for_jobs(session)
+        wait_for_pipelines(session)
         return
     stage = found["data"]["stage"]
     problem = (
@@ -142,6 +145,15 @@ def wait_for_jobs(session: Session, *names: str) -> list[str]:
     return wanted
 
 
+def wait_for_pipelines(session: Session) -> None:
+    """Wait until Kubeflow Pipelines answers: the credentials Job may have restarted it, under our port-forward too."""
+    for forward in session.forwards.values():
+        forward.stop()
+    session.connected = None
+    look = session.kubectl.typed("get", "deployments,pods", "--selector=app=ml-pipeline")
+    session.wait("Kubeflow Pipelines to answer", session.kfp, look, timeout_s=session.options.setup_timeout_s)
+
+
 def job_condition(job: dict[str, Any], kind: str) -> str:
     """Return the message of a Job's condition, or its name; empty when it does not hold."""
     for condition in job.get("status", {}).get("conditions", ()):
@@ -170,9 +182,18 @@ def take_away(session: Session) -> None:
     """Delete the overlay, its volume and its credentials."""
     if not session.overlay_made:
         return
-    session.kubectl("delete", f"--kustomize={directory(session)}", "--ignore-not-found")
-    session.kubectl.delete("persistentvolumeclaim", "data-minio-0")
-    session.kubectl.delete("secret", "minio-root")
+    session.kubectl("delete", f"--kustomize={directory(session)}", "--ignore-not-found", "--wait=false")
+    session.kubectl("delete", "persistentvolumeclaim/data-minio-0", "secret/minio-root", "--ignore-not-found")
+    wait_until_gone(session)
+
+
+def wait_until_gone(session: Session) -> None:
+    """Wait until nothing of ours is left but what stays; Kubernetes collects what owners leave a moment later."""
+    limit_s = min(GONE_S, session.options.run_timeout_s)
+    look = session.kubectl.typed("get", KINDS, f"--selector={OURS}")
+    if others := set(objects(session)) - LEFT:
+        what = f"our objects to go ({', '.join(sorted(others))})"
+        session.wait(what, lambda: not set(objects(session)) - LEFT, look, timeout_s=limit_s)
 
 
 def pretend_gpus(session: Session) -> None:

@@ -10,6 +10,7 @@ from pipelines.cluster import read_parameters, schedule
 from pipelines.register import Schedule
 from tests.e2e.cluster import packages, registered, runs, searches
 from tests.e2e.cluster.failure import check
+from tests.e2e.cluster.kubectl import WORKFLOW_KIND
 from tests.e2e.cluster.session import BUCKET, Session
 
 EVERY_MINUTE = "0 * * * * *"
@@ -151,12 +152,12 @@ def argo(session: Session) -> None:
     name, uid = made["metadata"]["name"], made["metadata"]["uid"]
     uri = f"minio://{BUCKET}/{PREFIX}/{uid}"
     session.undo(f"artifacts of workflow {name}", lambda: session.clear(uri))
-    session.undo(f"workflow {name}", lambda: session.kubectl.delete("workflows.argoproj.io", name))
+    session.delete_at_end(WORKFLOW_KIND, name)
     look = (session.kubectl.typed("describe", f"workflow/{name}"),)
     pods = (f"workflows.argoproj.io/workflow={name}",)
 
     def phase() -> str:
-        found = session.kubectl.get("workflows.argoproj.io", name) or {}
+        found = session.kubectl.get(WORKFLOW_KIND, name) or {}
         return str(found.get("status", {}).get("phase", "")).replace("Pending", "").replace("Running", "")
 
     ended = session.wait(f"workflow {name} to end", phase, *look, pods=pods)

@@ -15,6 +15,7 @@ from components.tune.trials import TrialView, ended, read_trial
 from tests.e2e.cluster import inputs
 from tests.e2e.cluster.diagnosis import termination_message
 from tests.e2e.cluster.failure import CheckError, check
+from tests.e2e.cluster.kubectl import EXPERIMENT_KIND, TRIAL_KIND
 from tests.e2e.cluster.options import MANIFESTS
 from tests.e2e.cluster.session import Session
 
@@ -100,7 +101,7 @@ def start(session: Session, plan: Plan) -> None:
         _create_script(session)
     else:
         session.undo("what trials keep", lambda: session.clear(store_uri(session)))
-    session.undo(f"experiment {plan.name}", lambda: session.kubectl.delete("experiments.kubeflow.org", plan.name))
+    session.delete_at_end(EXPERIMENT_KIND, plan.name)
     session.kubectl.create(dict(plan.body))
 
 
@@ -109,12 +110,12 @@ def _create_script(session: Session) -> None:
     documents = yaml.safe_load_all(session.kubectl("kustomize", str(EXPERIMENTS)))
     (script,) = [each for each in documents if each["kind"] == "ConfigMap"]
     session.kubectl("apply", "--filename=-", content=yaml.safe_dump(script))
-    session.undo("the decision tree's script", lambda: session.kubectl.delete("configmap", script["metadata"]["name"]))
+    session.delete_at_end("configmaps", script["metadata"]["name"])
 
 
 def trials(session: Session, plan: Plan) -> list[TrialView]:
     """Return the trials, the first created first."""
-    found = session.kubectl.objects("trials.kubeflow.org", f"{LABEL}={plan.name}")
+    found = session.kubectl.objects(TRIAL_KIND, f"{LABEL}={plan.name}")
     return sorted((read_trial(each, plan) for each in found), key=lambda trial: (trial.created, trial.name))
 
 
@@ -137,7 +138,7 @@ def finish(session: Session, plan: Plan) -> list[TrialView]:
     look, pods = commands(session, plan.name), (f"{LABEL}={plan.name}",)
 
     def outcome() -> tuple[str, str] | None:
-        found = session.kubectl.get("experiments.kubeflow.org", plan.name)
+        found = session.kubectl.get(EXPERIMENT_KIND, plan.name)
         check(found, f"experiment {plan.name} must be there until it ends, but went away", *look, pods=pods)
         return ended(found or {})
 
@@ -214,7 +215,7 @@ def failure_reason(session: Session, trial: str) -> str:
 
 def of_run(session: Session, run_id: str) -> dict[str, Any] | None:
     """Return the Experiment that a search run has made."""
-    for found in session.kubectl.objects("experiments.kubeflow.org"):
+    for found in session.kubectl.objects(EXPERIMENT_KIND):
         if found["metadata"].get("annotations", {}).get(RUN) == run_id:
             return found
     return None
@@ -225,6 +226,6 @@ def remove_of_run(session: Session, run_id: str) -> None:
 
     def remove() -> None:
         if found := of_run(session, run_id):
-            session.kubectl.delete("experiments.kubeflow.org", found["metadata"]["name"])
+            session.kubectl.delete(EXPERIMENT_KIND, found["metadata"]["name"])
 
     session.undo(f"experiment of run {run_id}", remove)

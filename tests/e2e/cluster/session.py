@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from components.artifacts.store import Store, StoreError, open_store
 from pipelines.cluster import Access, AccessError, Connected, connect
-from tests.e2e.cluster.failure import CheckError, T, wait_for
+from tests.e2e.cluster.failure import AwayError, CheckError, T, wait_for
 from tests.e2e.cluster.kubectl import Forward, Kubectl, stopped_at_end
 from tests.e2e.cluster.options import STAGE, Options, manifest_image
 
@@ -29,6 +29,7 @@ class Session:
 
     Attributes:
         stamp: is in the name of all that is made.
+        objects: names, by kind, of objects that are deleted before anything else is taken away.
         made: what takes away what was made, with a line each; the last is done first.
         seen: what the scenario that runs has seen, for the table.
         overlay_made: the overlay was applied by this session, where none was.
@@ -41,6 +42,7 @@ class Session:
         self.stamp = time.strftime("%H%M%S") + secrets.token_hex(2)
         self.kubectl = Kubectl(options.namespace, scratch / "kubectl")
         self.made: list[tuple[str, Callable[[], object]]] = []
+        self.objects: dict[str, list[str]] = {}
         self.seen: list[str] = []
         self.overlay_made = False
         self.overlay_applied = False
@@ -77,7 +79,7 @@ class Session:
             nonlocal away
             try:
                 return look()
-            except (AccessError, StoreError, HTTPError) as error:
+            except (AccessError, AwayError, StoreError, HTTPError) as error:
                 if str(error) != away:
                     self.say(f"away: {error}")
                 away = str(error)
@@ -120,9 +122,16 @@ class Session:
         for key in store.list():
             store.delete(key)
 
+    def delete_at_end(self, kind: str, name: str) -> None:
+        """Have an object deleted at the end, all of a kind by one command."""
+        self.objects.setdefault(kind, []).append(name)
+
     def clean_up(self) -> list[str]:
         """Take away what was made; return what did not go, a line each."""
         left = []
+        for kind, names in self.objects.items():
+            self.undo(f"{kind}: {', '.join(names)}", lambda kind=kind, names=names: self.kubectl.delete(kind, *names))
+        self.objects = {}
         while self.made:
             text, action = self.made.pop()
             self.say(f"cleaning up: {text}")

@@ -18,12 +18,12 @@ from components.search.suggesters import SUGGESTERS
 from components.tune.cluster import LABEL
 from components.tune.job import COMMAND, trial_config, variable
 from tests.e2e.cluster_api.objects import Object
-from tests.e2e.cluster_api.pods import TICKS, End, play_job, play_pod, start_pod
+from tests.e2e.cluster_api.pods import End, play_job, play_pod, start_pod
 from tests.e2e.cluster_api.world import Player, World, owner
 from tests.fake_kubernetes import make_trial
 
 LONG = 100  # epochs: such a trial runs until its first pod is taken away
-TICKS_IN_RUN = 40  # of a trial's pod: a search step can be evicted before its search ends
+KILLED = "suggestion-killed"
 SUGGESTION = "katib.kubeflow.org/suggestion"
 REASONS = {"Succeeded": "ExperimentMaxTrialsReached", "Failed": "ExperimentFailed"}
 
@@ -41,6 +41,9 @@ class Search:
         self.trials: dict[str, Trial] = {}
         self.running = 0
         self.suggestion: Object | None = None
+        self.suggestions = 0
+        if KILLED in self.name:  # there must be a search left when its suggestion is killed
+            world.held[self.name] = lambda: self.suggestions > 1
 
     def play(self) -> Player:
         """Run the Experiment to its end."""
@@ -69,6 +72,7 @@ class Search:
             labels = {SUGGESTION: self.name, LABEL: self.name}
             template = {"spec": {"containers": [{"name": "suggestion", "image": "suggestion"}]}}
             prefix = f"{self.name}-{self.spec['algorithm']['algorithmName']}"
+            self.suggestions += 1
             self.suggestion = start_pod(self.world, template, prefix=prefix, owned_by=self.experiment, labels=labels)
 
     def fill(self) -> None:
@@ -125,8 +129,13 @@ class Search:
         world.logs[uid] = f"resumed at epoch 1/{config.epochs} step 0 from a checkpoint\n" if resumed else ""
         store.write(f"{key}/{number + 1:06d}-00000000", b"a checkpoint")
         lasting = config.epochs >= LONG and number == 0
-        ticks = TICKS if self.experiment["metadata"].get("name", "").startswith("e2e-") else TICKS_IN_RUN
-        ended = yield from play_pod(world, pod, lambda: None if lasting else End.SUCCEEDED, ticks=ticks)
+        first = next(iter(self.trials)) == name
+
+        def end() -> End | None:
+            held = not first and not world.held.get(self.name, lambda: True)()
+            return None if lasting or held else End.SUCCEEDED
+
+        ended = yield from play_pod(world, pod, end)
         return ended, ""
 
     def value(self, name: str, assignments: dict[str, str]) -> float:

@@ -124,6 +124,7 @@ class Run:
         self.parameters = {key: value.get("defaultValue") for key, value in inputs.items()}
         self.parameters |= (run.get("runtime_config") or {}).get("parameters") or {}
         self.id = str(run["run_id"])
+        self.disturbed = False
         text = json.dumps(spec)
         self.title = (
             match[1] if (match := re.search(r'"title": \{"runtimeValue": \{"constant": "([^"]+)"', text)) else ""
@@ -194,6 +195,8 @@ class Run:
     def tune(self, pod: Object) -> Any:
         """Follow the run's Experiment, made by the first attempt."""
         plan = build_plan(self.tune_config(), dataset_uri="minio://mlpipeline/data", environment={})
+        if int(self.parameters["train_epochs"]) >= LONG:  # the search must not be over when its step is evicted
+            self.world.held[plan.name] = lambda: self.disturbed
         if self.world.find("experiments", plan.name) is None:
             self.world.create("experiments", dict(plan.body))
 
@@ -207,6 +210,7 @@ class Run:
             return outcome and (End.SUCCEEDED if outcome[0] == "Succeeded" else End.FAILED)
 
         found = yield from play_pod(self.world, pod, look)
+        self.disturbed = True
         if found is End.EVICTED and "evicted-step-deletes" in self.world.faults:
             self.world.delete("experiments", plan.name)
         return found

@@ -30,6 +30,7 @@ class World:
         controllers: what is called with a new object of a plural; it returns its player.
         logs: a pod's log, by the pod's uid.
         evicted: uids of pods that were evicted.
+        held: by an Experiment's name: all its trials but the first run until this tells that they may end.
         errors: what players died of.
     """
 
@@ -39,6 +40,7 @@ class World:
     controllers: dict[str, Callable[[Object], Player | None]] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
     evicted: set[str] = field(default_factory=set)
+    held: dict[str, Callable[[], bool]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
