@@ -1,23 +1,32 @@
 """The compiled pipelines, with settings so small that a run takes minutes on CPUs, and what the runs are given."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from components.publish.versions import model_prefix
+from pipelines.compile import EXPERIMENT
 from tests.e2e.cluster.failure import CheckError
 from tests.e2e.cluster.options import ROOT
-from tests.e2e.cluster.session import PUBLISHED, Session
+from tests.e2e.cluster.session import BUCKET, Session
 
 SECONDS = 900
-EPOCHS = 12  # of the teacher: enough that its pod can be deleted between two checkpoints
+EPOCHS = 12  # of the teacher
 TITLE = "Kondense on a cluster"
+# Not of one session alone: compiled packages may be taken again. What a run leaves there has the session's names.
+PUBLISHED = "minio://kondense/e2e"
+CHECKPOINTS = f"minio://{BUCKET}/kondense-e2e/checkpoints"
+TRIALS = f"minio://{BUCKET}/kondense-e2e/search-trials"
 SETTINGS = (
     *("train.batch_size=64", "prune.epochs=1", "prune.steps=1", "sparsify.epochs=1", "sparsify.steps=1"),
     *("distill.epochs=1", "evaluate.latency_seconds=0.05", "report.max_accuracy_drop=0.9"),
     *("publish.max_accuracy_drop=0.9", f"train.epochs={EPOCHS}", f"report.title={TITLE}"),
+    f"publish.store_uri={PUBLISHED}",
 )
+STORE_URI = re.compile(r"(?<=name: STORE_URI, value: \")[^\"]+(?=\")")
 CANDIDATES = "quantized,pruned,sparse-packed"
 
 
@@ -30,19 +39,21 @@ def package(session: Session, file: str) -> Path:
     path = directory / file
     if not path.exists():
         absent = path.parent.name == "absent"
-        resources = ["secret=absent-kondense-e2e", "retries=0"] if absent else []
+        resources = [f"checkpoints={CHECKPOINTS}", *(["secret=absent-kondense-e2e", "retries=0"] if absent else [])]
         _compile(session, path.parent, resources, argo=not absent)
     return path
 
 
 def _compile(session: Session, directory: Path, resources: list[str], *, argo: bool) -> None:
+    experiment = session.scratch / "search.yaml"
+    experiment.write_text(STORE_URI.sub(TRIALS, EXPERIMENT.read_text()))
     settings = [
         *SETTINGS,
         *([f"data_prep.image_size={session.options.image_size}"] if session.options.image_size else []),
     ]
     command = [shutil.which("kondense", path=str(Path(sys.executable).parent)) or "kondense", "compile"]
     command += [f"--output={directory}", f"--dataset={session.options.dataset}", f"--network={session.options.network}"]
-    command += [f"--candidates={CANDIDATES}", *(["--argo"] if argo else [])]
+    command += [f"--experiment={experiment}", f"--candidates={CANDIDATES}", *(["--argo"] if argo else [])]
     command += [f"--set={each}" for each in settings] + [f"--resource={each}" for each in resources]
     environment = os.environ | {
         "KONDENSE_STAGE_IMAGE": session.stage_image,
@@ -57,12 +68,21 @@ def _compile(session: Session, directory: Path, resources: list[str], *, argo: b
         raise CheckError(f"the pipelines do not compile: {' '.join(result.stderr.split())[-800:]}", " ".join(command))
 
 
-def publish_uri(session: Session) -> str:
-    """Return where this session's runs publish."""
-    return f"minio://{PUBLISHED}/e2e-{session.stamp}"
+def parameters(session: Session, name: str, **more: str) -> list[str]:
+    """Return the parameters of a run, ``name=value``.
+
+    Args:
+        session: its seed keeps the run from the checkpoints of other sessions.
+        name: under which the run publishes.
+        more: further parameters.
+    """
+    published = published_name(session, name)
+    session.undo(f"published model {published}", lambda: session.clear(f"{PUBLISHED}/{model_prefix(published)}"))
+    given = {"publish_name": published, "seed": str(session.seed), **more}
+    session.undo("the runs' checkpoints", lambda: session.clear(CHECKPOINTS))
+    return [f"{key}={value}" for key, value in given.items()]
 
 
-def parameters(session: Session, **more: str) -> list[str]:
-    """Return the parameters of a run, ``name=value``: it publishes where no other session does."""
-    given = {"publish_store_uri": publish_uri(session), "device": "cpu", **more}
-    return [f"{name}={value}" for name, value in given.items()]
+def published_name(session: Session, name: str) -> str:
+    """Return under which name a run of this session publishes."""
+    return f"e2e-{session.stamp}-{name}"

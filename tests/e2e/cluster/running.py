@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from components.publish.versions import model_names, read_champion, version_ids
+from components.publish.versions import read_champion, version_ids
 from pipelines.argo import PREFIX
 from pipelines.cluster import read_parameters, schedule
 from pipelines.register import Schedule
@@ -23,7 +23,9 @@ SEARCH = {"search_max_epochs": "3", "search_max_trials": "6", "search_parallel_t
 
 def secrets_absent(session: Session) -> None:
     """A compress run whose Secret is absent fails, and its first failing step names the remedy."""
-    run_id = runs.start(session, packages.package(session, "absent/compress.yaml"), packages.parameters(session))
+    run_id = runs.start(
+        session, packages.package(session, "absent/compress.yaml"), packages.parameters(session, "absent")
+    )
     runs.finish(session, run_id, wanted=("FAILED", "CANCELED"))
     failed = [
         pod
@@ -41,9 +43,10 @@ def secrets_absent(session: Session) -> None:
 
 def compress(session: Session) -> None:
     """A compress run succeeds; its report can be read, the chosen model is whole, a champion is published."""
-    run_id = runs.start(session, packages.package(session, "compress.yaml"), packages.parameters(session))
+    parameters = packages.parameters(session, "compress")
+    run_id = runs.start(session, packages.package(session, "compress.yaml"), parameters)
     check_results(session, "compress", run_id)
-    check(published(session), f"the run must publish to {packages.publish_uri(session)}, but there is nothing")
+    check(published(session, "compress"), f"the run must publish below {packages.PUBLISHED}, but there is nothing")
 
 
 def search(session: Session) -> None:
@@ -56,23 +59,22 @@ def search(session: Session) -> None:
 
 
 def search_parameters(session: Session, name: str, **more: str) -> list[str]:
-    """Return the parameters of a search run, whose Experiment goes at the end with what its trials keep."""
-    trials = session.place(f"trials-{name}")
-    session.undo(f"what trials of {name} keep", lambda: session.clear(trials))
-    return packages.parameters(session, **SEARCH, search_store_uri=trials, trial_gpus="0", **more)
+    """Return the parameters of a search run; what its trials keep goes at the end."""
+    session.undo("what the trials of runs keep", lambda: session.clear(packages.TRIALS))
+    return packages.parameters(session, name, **SEARCH, **more)
 
 
 def refresh(session: Session) -> None:
     """A refresh run publishes a champion; a second one with the same data publishes nothing new."""
-    parameters = packages.parameters(session, publish_name="e2e-refresh")
-    first = runs.start(session, packages.package(session, "refresh.yaml"), parameters)
+    package, parameters = packages.package(session, "refresh.yaml"), packages.parameters(session, "refresh")
+    first = runs.start(session, package, parameters)
     check_results(session, "refresh", first)
-    before = published(session).get("e2e-refresh")
+    before = published(session, "refresh")
     look = runs.commands(session, first)
-    check(before, f"the first run must publish to {packages.publish_uri(session)}, but there is nothing", *look)
-    second = runs.start(session, packages.package(session, "refresh.yaml"), parameters)
+    check(before, f"the first run must publish below {packages.PUBLISHED}, but there is nothing", *look)
+    second = runs.start(session, package, parameters)
     runs.finish(session, second)
-    after = published(session).get("e2e-refresh")
+    after = published(session, "refresh")
     look = runs.commands(session, second)
     check(after == before, f"the second run must publish nothing, but {before} became {after}", *look)
     pods = runs.step_pods(session, second, "train")
@@ -87,18 +89,17 @@ def check_results(session: Session, pipeline: str, run_id: str) -> None:
     runs.check_chosen(session, uri)
 
 
-def published(session: Session) -> dict[str, Any]:
-    """Return the versions and the champion of every model that this session's runs have published."""
-    uri = packages.publish_uri(session)
-    session.undo(f"published models at {uri}", lambda: session.clear(uri))
-    store = session.store(uri)
-    return {name: (version_ids(store, name), read_champion(store, name)) for name in model_names(store)}
+def published(session: Session, run: str) -> Any:
+    """Return the versions and the champion that a run of this session has published; None without a version."""
+    name, store = packages.published_name(session, run), session.store(packages.PUBLISHED)
+    found = version_ids(store, name)
+    return (found, read_champion(store, name)) if found else None
 
 
 def recurring(session: Session) -> None:
     """A recurring run with a cron of every minute fires; then it is paused and deleted."""
     package = packages.package(session, "refresh.yaml")
-    parameters = read_parameters(package, packages.parameters(session, publish_name="e2e-recurring"))
+    parameters = read_parameters(package, packages.parameters(session, "recurring"))
     name = f"e2e-{session.stamp}"
     wanted = Schedule(name, "refresh", EVERY_MINUTE, True, parameters=parameters)
     session.undo(f"recurring run {name}", lambda: stop_recurring(session, name))
@@ -143,7 +144,7 @@ def stop_recurring(session: Session, name: str) -> None:
 def argo(session: Session) -> None:
     """The Argo Workflow of compress is created and succeeds, with its report and the chosen model in the store."""
     body = yaml.safe_load(packages.package(session, "compress.argo.yaml").read_text())
-    given = dict(each.split("=", 1) for each in packages.parameters(session, publish_name="e2e-argo"))
+    given = dict(each.split("=", 1) for each in packages.parameters(session, "argo"))
     for parameter in body["spec"]["arguments"]["parameters"]:
         parameter["value"] = given.get(parameter["name"], parameter["value"])
     body["spec"]["serviceAccountName"] = ACCOUNT
@@ -164,4 +165,4 @@ def argo(session: Session) -> None:
     check(ended == "Succeeded", f"workflow {name} must succeed, but ended as {ended}", *look, pods=pods)
     runs.check_report(session, uri, artifact_name="report", file="report.html")
     runs.check_chosen(session, uri)
-    published(session)
+    check(published(session, "argo"), f"the workflow must publish below {packages.PUBLISHED}, but there is nothing")

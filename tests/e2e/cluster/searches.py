@@ -174,9 +174,8 @@ def pod_label(trial: str) -> str:
 
 
 def log(session: Session, trial: str) -> str:
-    """Return the log of a trial's last pod; empty when it has gone."""
-    pods = pods_of(session, trial)
-    return session.kubectl.logs(pods[-1]["metadata"]["name"], CONTAINER) if pods else ""
+    """Return the logs of a trial's pods, whose order a second's resolution may hide; empty when they have gone."""
+    return "".join(session.kubectl.logs(pod["metadata"]["name"], CONTAINER) for pod in pods_of(session, trial))
 
 
 def check_promotions(session: Session, found: list[TrialView]) -> int:

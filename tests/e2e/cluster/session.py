@@ -19,8 +19,7 @@ from tests.e2e.cluster.kubectl import Forward, Kubectl, stopped_at_end
 from tests.e2e.cluster.options import STAGE, Options, manifest_image
 
 SECRET = "mlpipeline-minio-artifact"
-BUCKET = "mlpipeline"  # KFP's; ours is `kondense`
-PUBLISHED = "kondense"
+BUCKET = "mlpipeline"
 VARIABLES = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE")
 
 
@@ -29,6 +28,7 @@ class Session:
 
     Attributes:
         stamp: is in the name of all that is made.
+        seed: of the runs.
         objects: names, by kind, of objects that are deleted before anything else is taken away.
         made: what takes away what was made, with a line each; the last is done first.
         seen: what the scenario that runs has seen, for the table.
@@ -40,6 +40,7 @@ class Session:
         self.options = options
         self.scratch = scratch
         self.stamp = time.strftime("%H%M%S") + secrets.token_hex(2)
+        self.seed = secrets.randbelow(2**31 - 1)
         self.kubectl = Kubectl(options.namespace, scratch / "kubectl")
         self.made: list[tuple[str, Callable[[], object]]] = []
         self.objects: dict[str, list[str]] = {}

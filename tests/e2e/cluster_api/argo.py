@@ -49,6 +49,9 @@ def _play(world: World, workflow: Object, model_dir: Path) -> Any:
     key = place["key"].replace("{{workflow.uid}}", uid).partition("/report/")[0]
     results.leave_report(f"minio://{place['bucket']}/{key}", TITLE, model_dir, kfp=False, missing=False)
     parameters = {each["name"]: each["value"] for each in workflow["spec"]["arguments"]["parameters"]}
-    results.publish(parameters["publish_store_uri"], parameters["publish_name"])
+    (publishing,) = [each for each in workflow["spec"]["templates"] if each["name"] == "publish"]
+    (store_uri,) = [each for each in publishing["container"]["args"] if each.startswith("--store-uri=")]
+    given = "{{workflow.parameters.publish_store_uri}}", parameters.get("publish_store_uri", "")
+    results.publish(store_uri.partition("=")[2].replace(*given), parameters["publish_name"])
     end_pod(world, pod, End.SUCCEEDED)
     world.set_status("workflows", name, {"phase": "Succeeded"})

@@ -54,7 +54,15 @@ class Objects:
             _encode(made)
             self._keep(key, made, "ADDED")
         self.created(kind, copy.deepcopy(made))
+        self._collect(kind, namespace, made)
         return copy.deepcopy(made)
+
+    def _collect(self, kind: Kind, namespace: str, made: Object) -> None:
+        """Delete an object whose owners have all gone before it was created, as the garbage collector does."""
+        owners = {owner["uid"] for owner in made["metadata"].get("ownerReferences", ())}
+        with self.changed:
+            if owners and not owners & {each["metadata"]["uid"] for each in self.items.values()}:
+                self.delete(kind, namespace, made["metadata"]["name"])
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """Return an object."""

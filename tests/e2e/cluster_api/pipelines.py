@@ -217,24 +217,27 @@ class Run:
 
     def tune_config(self) -> TuneConfig:
         """Return the parameters of the search step, as the pipeline hands them on."""
-        tune = next(
-            each
-            for each in self.spec["root"]["dag"]["tasks"].values()
-            if each["taskInfo"]["name"] == "search with Katib"
-        )
-        constants = tune["inputs"]["parameters"]
-        values = {
-            key.removeprefix("search_").replace("trial_", ""): value
-            for key, value in self.parameters.items()
-            if key.startswith(("search_", "trial_"))
+        experiment = self.argument("search with Katib", "experiment")
+        numbers = {
+            name: int(self.parameters[f"search_{name}"]) for name in ("max_epochs", "max_trials", "parallel_trials")
         }
-        experiment = constants["experiment"]["runtimeValue"]["constant"]
-        network = str(self.parameters["network"])
-        names = ("max_epochs", "max_trials", "parallel_trials", "max_failed_trials", "gpus")
-        numbers = {name: int(values[name]) for name in names}
         return TuneConfig(
-            experiment=experiment, run_id=self.id, network=network, store_uri=values["store_uri"], **numbers
+            experiment=experiment if isinstance(experiment, str) else json.dumps(experiment),
+            run_id=self.id,
+            network=str(self.parameters["network"]),
+            gpus=0,
+            **numbers,
         )
+
+    def argument(self, task: str, name: str) -> Any:
+        """Return what a task of the pipeline is given: a constant, or a parameter of the run."""
+        dags = [self.spec["root"], *self.spec["components"].values()]
+        tasks = [each for dag in dags for each in dag.get("dag", {}).get("tasks", {}).values()]
+        (found,) = [each for each in tasks if each["taskInfo"]["name"] == task]
+        value = found["inputs"]["parameters"][name]
+        if "runtimeValue" in value:
+            return value["runtimeValue"]["constant"]
+        return self.parameters[value["componentInputParameter"].removeprefix("pipelinechannel--")]
 
     def leave(self, stage: str) -> None:
         """Put what a step leaves into the object store."""
@@ -243,7 +246,7 @@ class Run:
             missing = f"{self.name}-report-missing" in self.world.faults
             results.leave_report(uri, self.title, self.api.model_dir, kfp=True, missing=missing)
         if stage == "publish":
-            results.publish(str(self.parameters["publish_store_uri"]), self.model_name())
+            results.publish(str(self.argument("publish", "store_uri")), self.model_name())
 
     def model_name(self) -> str:
         """Return the name under which the run publishes."""
@@ -252,11 +255,11 @@ class Run:
 
     def up_to_date(self) -> bool:
         """Tell whether the published champion was made from these data."""
-        store = open_store(str(self.parameters["publish_store_uri"]))
+        store = open_store(str(self.argument("publish", "store_uri")))
         if not results.champion_of(store, self.model_name()):
             return False
         if "refresh-publishes-again" in self.world.faults:
-            results.publish(str(self.parameters["publish_store_uri"]), self.model_name(), uuid.uuid4().hex[:12])
+            results.publish(str(self.argument("publish", "store_uri")), self.model_name(), uuid.uuid4().hex[:12])
         return True
 
     def stopped(self) -> End | None:
