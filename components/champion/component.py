@@ -25,11 +25,13 @@ def champion(
     """
     from pathlib import Path
 
+    from components import failure
     from components.champion.config import ChampionConfig
     from components.champion.stage import run
 
-    config = ChampionConfig(model_name=model_name, network=network, store_uri=store_uri, always=always)
-    values = run(config, dataset_dir=Path(dataset.path), champion_dir=Path(champion.path))
-    for name, value in values.items():
-        metrics.log_metric(name, value)
-    return bool(values["challenge"])
+    with failure.told():
+        config = ChampionConfig(model_name=model_name, network=network, store_uri=store_uri, always=always)
+        values = run(config, dataset_dir=Path(dataset.path), champion_dir=Path(champion.path))
+        for name, value in values.items():
+            metrics.log_metric(name, value)
+        return bool(values["challenge"])

@@ -32,18 +32,20 @@ def data_prep(
     """
     from pathlib import Path
 
+    from components import failure
     from components.data_prep import stage
     from components.data_prep.config import DataPrepConfig
 
-    config = DataPrepConfig(
-        dataset_name=dataset_name,
-        source=source,
-        validation_size=validation_size,
-        test_fraction=test_fraction,
-        limit=limit,
-        image_size=image_size,
-        channels=channels,
-        seed=seed,
-    )
-    for name, value in stage.run(config, dataset_dir=Path(dataset.path)).items():
-        metrics.log_metric(name, value)
+    with failure.told():
+        config = DataPrepConfig(
+            dataset_name=dataset_name,
+            source=source,
+            validation_size=validation_size,
+            test_fraction=test_fraction,
+            limit=limit,
+            image_size=image_size,
+            channels=channels,
+            seed=seed,
+        )
+        for name, value in stage.run(config, dataset_dir=Path(dataset.path)).items():
+            metrics.log_metric(name, value)

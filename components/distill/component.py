@@ -45,6 +45,8 @@ def distill(
     teacher_weights: str = "uniform",
     labels: bool = True,
     cache_teacher: bool = False,
+    profile: str = "quick",
+    step: str = "",
 ) -> None:
     """Train a small network, the student, on the labels and on what one to three teachers see in the images.
 
@@ -83,53 +85,59 @@ def distill(
         teacher_weights: weights of several teachers: equal, or by validation accuracy above chance.
         labels: false leaves the training labels unused: images and teacher alone teach.
         cache_teacher: compute the teacher's outputs once and keep them; needs augment none.
+        profile: quick or full: what takes the place of numbers that are -1.
+        step: whose numbers of the profile these are; empty looks nothing up.
     """
     from pathlib import Path
 
+    from components import failure
     from components.distill import stage
     from components.distill.config import DistillConfig
+    from components.profiles import settled
 
-    config = DistillConfig(
-        epochs=epochs,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warmup_epochs=warmup_epochs,
-        label_smoothing=label_smoothing,
-        augment=augment,
-        averaging=averaging,
-        device=device,
-        precision=precision,
-        compile=compile,
-        seed=seed,
-        method=method,
-        student_network=student_network,
-        width=width,
-        start=start,
-        temperature=temperature,
-        temperature_schedule=temperature_schedule,
-        temperature_end=temperature_end,
-        alpha=alpha,
-        alpha_schedule=alpha_schedule,
-        alpha_end=alpha_end,
-        hint_weight=hint_weight,
-        hint_layers=hint_layers,
-        teacher_weights=teacher_weights,
-        labels=labels,
-        cache_teacher=cache_teacher,
-    )
-    found = stage.run(
-        config,
-        dataset_dir=Path(dataset.path),
-        teacher_dir=Path(teacher.path),
-        student_dir=Path(student.path),
-        model_dir=Path(model.path) if model else None,
-        teacher_2_dir=Path(teacher_2.path) if teacher_2 else None,
-        teacher_3_dir=Path(teacher_3.path) if teacher_3 else None,
-    )
-    for name, value in found.items():
-        metrics.log_metric(name, value)
+    with failure.told():
+        values = {
+            "epochs": epochs,
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "schedule": schedule,
+            "warmup_epochs": warmup_epochs,
+            "label_smoothing": label_smoothing,
+            "augment": augment,
+            "averaging": averaging,
+            "device": device,
+            "precision": precision,
+            "compile": compile,
+            "seed": seed,
+            "method": method,
+            "student_network": student_network,
+            "width": width,
+            "start": start,
+            "temperature": temperature,
+            "temperature_schedule": temperature_schedule,
+            "temperature_end": temperature_end,
+            "alpha": alpha,
+            "alpha_schedule": alpha_schedule,
+            "alpha_end": alpha_end,
+            "hint_weight": hint_weight,
+            "hint_layers": hint_layers,
+            "teacher_weights": teacher_weights,
+            "labels": labels,
+            "cache_teacher": cache_teacher,
+        }
+        config = DistillConfig(**settled(values, profile, step))
+        found = stage.run(
+            config,
+            dataset_dir=Path(dataset.path),
+            teacher_dir=Path(teacher.path),
+            student_dir=Path(student.path),
+            model_dir=Path(model.path) if model else None,
+            teacher_2_dir=Path(teacher_2.path) if teacher_2 else None,
+            teacher_3_dir=Path(teacher_3.path) if teacher_3 else None,
+        )
+        for name, value in found.items():
+            metrics.log_metric(name, value)

@@ -27,30 +27,32 @@ def evaluate(
     """Measure one candidate: accuracy in torch and in onnxruntime, on spoiled images too, size, latency, memory."""
     from pathlib import Path
 
+    from components import failure
     from components.artifacts.report import read_evaluation
     from components.evaluate.config import EvaluateConfig
     from components.evaluate.stage import run
 
-    config = EvaluateConfig(
-        name=name,
-        batch_size=batch_size,
-        latency_seconds=latency_seconds,
-        further_latency_seconds=further_latency_seconds,
-        min_agreement=min_agreement,
-        arithmetic=arithmetic,
-        uint8_input=uint8_input,
-        program=program,
-        robustness_images=robustness_images,
-        seed=seed,
-    )
-    values = run(
-        config,
-        dataset_dir=Path(dataset.path),
-        model_dir=Path(model.path),
-        candidate_dir=Path(candidate.path),
-        teacher_dir=Path(teacher.path) if teacher else None,
-    )
-    for metric, value in values.items():
-        metrics.log_metric(metric, value)
-    evaluation = read_evaluation(Path(candidate.path))
-    classification.log_confusion_matrix(evaluation["dataset"]["classes"], evaluation["confusion"])
+    with failure.told():
+        config = EvaluateConfig(
+            name=name,
+            batch_size=batch_size,
+            latency_seconds=latency_seconds,
+            further_latency_seconds=further_latency_seconds,
+            min_agreement=min_agreement,
+            arithmetic=arithmetic,
+            uint8_input=uint8_input,
+            program=program,
+            robustness_images=robustness_images,
+            seed=seed,
+        )
+        values = run(
+            config,
+            dataset_dir=Path(dataset.path),
+            model_dir=Path(model.path),
+            candidate_dir=Path(candidate.path),
+            teacher_dir=Path(teacher.path) if teacher else None,
+        )
+        for metric, value in values.items():
+            metrics.log_metric(metric, value)
+        evaluation = read_evaluation(Path(candidate.path))
+        classification.log_confusion_matrix(evaluation["dataset"]["classes"], evaluation["confusion"])

@@ -54,6 +54,8 @@ def prune(
     sensitivity: bool = False,
     temperature: float = 4.0,
     alpha: float = 0.9,
+    profile: str = "quick",
+    step: str = "",
 ) -> None:
     """Remove weights or whole channels in steps and fine-tune; a teacher, when given, joins the fine-tuning loss.
 
@@ -104,62 +106,68 @@ def prune(
         temperature: softens the logits of teacher and student in the loss.
         alpha: weight of the teacher's logits in the loss; without a teacher the unpruned network teaches; 0: labels
             only.
+        profile: quick or full: what takes the place of numbers that are -1.
+        step: whose numbers of the profile these are; empty looks nothing up.
     """
     from pathlib import Path
 
+    from components import failure
+    from components.profiles import settled
     from components.prune import stage
     from components.prune.config import PruneConfig
 
-    config = PruneConfig(
-        epochs=epochs,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warmup_epochs=warmup_epochs,
-        label_smoothing=label_smoothing,
-        augment=augment,
-        averaging=averaging,
-        device=device,
-        precision=precision,
-        compile=compile,
-        seed=seed,
-        method=method,
-        sparsity=sparsity,
-        target=target,
-        scope=scope,
-        pruning_schedule=pruning_schedule,
-        steps=steps,
-        pruning_end=pruning_end,
-        granularity=granularity,
-        pattern=pattern,
-        rewind_epochs=rewind_epochs,
-        penalty=penalty,
-        penalty_growth=penalty_growth,
-        round_to=round_to,
-        layers=layers,
-        exclude=exclude,
-        reconstruct=reconstruct,
-        max_accuracy_drop=max_accuracy_drop,
-        trial_epochs=trial_epochs,
-        criterion=criterion,
-        slice=slice,
-        sparse_epochs=sparse_epochs,
-        sparse_penalty=sparse_penalty,
-        latency_batch_size=latency_batch_size,
-        sensitivity=sensitivity,
-        temperature=temperature,
-        alpha=alpha,
-    )
-    found = stage.run(
-        config,
-        dataset_dir=Path(dataset.path),
-        model_dir=Path(model.path),
-        pruned_dir=Path(pruned.path),
-        teacher_dir=Path(teacher.path) if teacher else None,
-    )
-    for name, value in found.items():
-        metrics.log_metric(name, value)
+    with failure.told():
+        values = {
+            "epochs": epochs,
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "schedule": schedule,
+            "warmup_epochs": warmup_epochs,
+            "label_smoothing": label_smoothing,
+            "augment": augment,
+            "averaging": averaging,
+            "device": device,
+            "precision": precision,
+            "compile": compile,
+            "seed": seed,
+            "method": method,
+            "sparsity": sparsity,
+            "target": target,
+            "scope": scope,
+            "pruning_schedule": pruning_schedule,
+            "steps": steps,
+            "pruning_end": pruning_end,
+            "granularity": granularity,
+            "pattern": pattern,
+            "rewind_epochs": rewind_epochs,
+            "penalty": penalty,
+            "penalty_growth": penalty_growth,
+            "round_to": round_to,
+            "layers": layers,
+            "exclude": exclude,
+            "reconstruct": reconstruct,
+            "max_accuracy_drop": max_accuracy_drop,
+            "trial_epochs": trial_epochs,
+            "criterion": criterion,
+            "slice": slice,
+            "sparse_epochs": sparse_epochs,
+            "sparse_penalty": sparse_penalty,
+            "latency_batch_size": latency_batch_size,
+            "sensitivity": sensitivity,
+            "temperature": temperature,
+            "alpha": alpha,
+        }
+        config = PruneConfig(**settled(values, profile, step))
+        found = stage.run(
+            config,
+            dataset_dir=Path(dataset.path),
+            model_dir=Path(model.path),
+            pruned_dir=Path(pruned.path),
+            teacher_dir=Path(teacher.path) if teacher else None,
+        )
+        for name, value in found.items():
+            metrics.log_metric(name, value)

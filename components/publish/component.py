@@ -31,22 +31,24 @@ def publish(
     """
     from pathlib import Path
 
+    from components import failure
     from components.publish import stage
     from components.publish.config import PublishConfig
 
-    config = PublishConfig(
-        model_name=model_name,
-        store_uri=store_uri,
-        max_accuracy_drop=max_accuracy_drop,
-        champion_tolerance=champion_tolerance,
-        objective=objective,
-        objective_tolerance=objective_tolerance,
-    )
-    paths = {
-        "dataset_dir": Path(dataset.path),
-        "chosen_dir": Path(chosen.path),
-        "report_dir": Path(report.path),
-        "receipt_dir": Path(receipt.path),
-    }
-    for name, value in stage.run(config, **paths).items():
-        metrics.log_metric(name, value)
+    with failure.told():
+        config = PublishConfig(
+            model_name=model_name,
+            store_uri=store_uri,
+            max_accuracy_drop=max_accuracy_drop,
+            champion_tolerance=champion_tolerance,
+            objective=objective,
+            objective_tolerance=objective_tolerance,
+        )
+        paths = {
+            "dataset_dir": Path(dataset.path),
+            "chosen_dir": Path(chosen.path),
+            "report_dir": Path(report.path),
+            "receipt_dir": Path(receipt.path),
+        }
+        for name, value in stage.run(config, **paths).items():
+            metrics.log_metric(name, value)

@@ -99,54 +99,56 @@ def quantize(
     """
     from pathlib import Path
 
+    from components import failure
     from components.quantize import stage
     from components.quantize.config import QuantizeConfig
 
-    config = QuantizeConfig(
-        epochs=epochs,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warmup_epochs=warmup_epochs,
-        label_smoothing=label_smoothing,
-        augment=augment,
-        averaging=averaging,
-        device=device,
-        precision=precision,
-        compile=compile,
-        seed=seed,
-        method=method,
-        bits=bits,
-        granularity=granularity,
-        calibration=calibration,
-        percentile=percentile,
-        calibration_images=calibration_images,
-        activations=activations,
-        exclude=exclude,
-        equalize=equalize,
-        bias_correction=bias_correction,
-        rounding=rounding,
-        rounding_steps=rounding_steps,
-        freeze=freeze,
-        arithmetic=arithmetic,
-        budget_bytes=budget_bytes,
-        max_accuracy_drop=max_accuracy_drop,
-        rounds=rounds,
-        sensitivity=sensitivity,
-        fine_tune=fine_tune,
-        temperature=temperature,
-        alpha=alpha,
-    )
-    found = stage.run(
-        config,
-        dataset_dir=Path(dataset.path),
-        model_dir=Path(model.path),
-        quantized_dir=Path(quantized.path),
-        teacher_dir=Path(teacher.path) if teacher else None,
-    )
-    for name, value in found.items():
-        metrics.log_metric(name, value)
+    with failure.told():
+        config = QuantizeConfig(
+            epochs=epochs,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+            warmup_epochs=warmup_epochs,
+            label_smoothing=label_smoothing,
+            augment=augment,
+            averaging=averaging,
+            device=device,
+            precision=precision,
+            compile=compile,
+            seed=seed,
+            method=method,
+            bits=bits,
+            granularity=granularity,
+            calibration=calibration,
+            percentile=percentile,
+            calibration_images=calibration_images,
+            activations=activations,
+            exclude=exclude,
+            equalize=equalize,
+            bias_correction=bias_correction,
+            rounding=rounding,
+            rounding_steps=rounding_steps,
+            freeze=freeze,
+            arithmetic=arithmetic,
+            budget_bytes=budget_bytes,
+            max_accuracy_drop=max_accuracy_drop,
+            rounds=rounds,
+            sensitivity=sensitivity,
+            fine_tune=fine_tune,
+            temperature=temperature,
+            alpha=alpha,
+        )
+        found = stage.run(
+            config,
+            dataset_dir=Path(dataset.path),
+            model_dir=Path(model.path),
+            quantized_dir=Path(quantized.path),
+            teacher_dir=Path(teacher.path) if teacher else None,
+        )
+        for name, value in found.items():
+            metrics.log_metric(name, value)

@@ -37,19 +37,21 @@ def report(
     from pathlib import Path
     from shutil import copyfile
 
+    from components import failure
     from components.artifacts.report import PAGE
     from components.report.config import ReportConfig
     from components.report.stage import run
 
-    standard = [quantized, pruned, pruned_quantized, distilled, distilled_quantized, pruned_distilled_quantized]
-    compressed = [*standard, sparse_packed, recipe_1, recipe_2, recipe_3, recipe_4]
-    config = ReportConfig(title=title, objective=objective, max_accuracy_drop=max_accuracy_drop)
-    values = run(
-        config,
-        candidate_dirs=[Path(model.path) for model in (teacher, *compressed) if model],
-        report_dir=Path(report.path),
-        chosen_dir=Path(chosen.path),
-    )
-    copyfile(Path(report.path) / PAGE, html.path)
-    for name, value in values.items():
-        metrics.log_metric(name, value)
+    with failure.told():
+        standard = [quantized, pruned, pruned_quantized, distilled, distilled_quantized, pruned_distilled_quantized]
+        compressed = [*standard, sparse_packed, recipe_1, recipe_2, recipe_3, recipe_4]
+        config = ReportConfig(title=title, objective=objective, max_accuracy_drop=max_accuracy_drop)
+        values = run(
+            config,
+            candidate_dirs=[Path(model.path) for model in (teacher, *compressed) if model],
+            report_dir=Path(report.path),
+            chosen_dir=Path(chosen.path),
+        )
+        copyfile(Path(report.path) / PAGE, html.path)
+        for name, value in values.items():
+            metrics.log_metric(name, value)

@@ -29,33 +29,44 @@ def train(
     network: str = "lenet5",
     width: float = 1.0,
     import_uri: str = "",
+    profile: str = "quick",
+    step: str = "",
 ):
-    """Train a network, the teacher of all that follows, or import a trained one."""
+    """Train a network, the teacher of all that follows, or import a trained one.
+
+    Args:
+        profile: quick or full: what takes the place of numbers that are -1.
+        step: whose numbers of the profile these are; empty looks nothing up.
+    """
     from pathlib import Path
 
+    from components import failure
+    from components.profiles import settled
     from components.train.config import TrainConfig
     from components.train.stage import run
 
-    config = TrainConfig(
-        epochs=epochs,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warmup_epochs=warmup_epochs,
-        label_smoothing=label_smoothing,
-        augment=augment,
-        averaging=averaging,
-        device=device,
-        precision=precision,
-        compile=compile,
-        seed=seed,
-        network=network,
-        width=width,
-        import_uri=import_uri,
-    )
-    for name, value in run(config, dataset_dir=Path(dataset.path), model_dir=Path(model.path)).items():
-        metrics.log_metric(name, value)
+    with failure.told():
+        values = {
+            "epochs": epochs,
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "schedule": schedule,
+            "warmup_epochs": warmup_epochs,
+            "label_smoothing": label_smoothing,
+            "augment": augment,
+            "averaging": averaging,
+            "device": device,
+            "precision": precision,
+            "compile": compile,
+            "seed": seed,
+            "network": network,
+            "width": width,
+            "import_uri": import_uri,
+        }
+        config = TrainConfig(**settled(values, profile, step))
+        for name, value in run(config, dataset_dir=Path(dataset.path), model_dir=Path(model.path)).items():
+            metrics.log_metric(name, value)

@@ -61,50 +61,52 @@ def tune(
     from pathlib import Path
     from shutil import copyfile
 
+    from components import failure
     from components.tune.config import TuneConfig
     from components.tune.stage import BEST, PAGE, run
 
-    config = TuneConfig(
-        experiment=experiment,
-        run_id=run_id,
-        namespace=namespace,
-        dataset_uri=dataset_uri or dataset.uri,
-        store_uri=store_uri,
-        image=image,
-        network=network,
-        width=width,
-        algorithm=algorithm,
-        settings=settings,
-        space=space,
-        max_epochs=max_epochs,
-        max_trials=max_trials,
-        parallel_trials=parallel_trials,
-        max_failed_trials=max_failed_trials,
-        gpus=gpus,
-        accelerator=accelerator,
-        node_selector=node_selector,
-        tolerations=tolerations,
-        cpu=cpu,
-        memory=memory,
-        shared_memory=shared_memory,
-        patience_minutes=patience_minutes,
-        poll_seconds=poll_seconds,
-    )
-    paths = {"dataset_dir": Path(dataset.path), "model_dir": Path(model.path), "search_dir": Path(search.path)}
-    for name, value in run(config, **paths).items():
-        metrics.log_metric(name, value)
-    copyfile(Path(search.path) / PAGE, html.path)
-    best = json.loads((Path(search.path) / BEST).read_text())
-    used = best["config"]
-    return (
-        best["trial"],
-        used["batch_size"],
-        used["lr"],
-        used["momentum"],
-        used["weight_decay"],
-        used["schedule"],
-        used["warmup_epochs"],
-        used["label_smoothing"],
-        used["augment"],
-        used["averaging"],
-    )
+    with failure.told():
+        config = TuneConfig(
+            experiment=experiment,
+            run_id=run_id,
+            namespace=namespace,
+            dataset_uri=dataset_uri or dataset.uri,
+            store_uri=store_uri,
+            image=image,
+            network=network,
+            width=width,
+            algorithm=algorithm,
+            settings=settings,
+            space=space,
+            max_epochs=max_epochs,
+            max_trials=max_trials,
+            parallel_trials=parallel_trials,
+            max_failed_trials=max_failed_trials,
+            gpus=gpus,
+            accelerator=accelerator,
+            node_selector=node_selector,
+            tolerations=tolerations,
+            cpu=cpu,
+            memory=memory,
+            shared_memory=shared_memory,
+            patience_minutes=patience_minutes,
+            poll_seconds=poll_seconds,
+        )
+        paths = {"dataset_dir": Path(dataset.path), "model_dir": Path(model.path), "search_dir": Path(search.path)}
+        for name, value in run(config, **paths).items():
+            metrics.log_metric(name, value)
+        copyfile(Path(search.path) / PAGE, html.path)
+        best = json.loads((Path(search.path) / BEST).read_text())
+        used = best["config"]
+        return (
+            best["trial"],
+            used["batch_size"],
+            used["lr"],
+            used["momentum"],
+            used["weight_decay"],
+            used["schedule"],
+            used["warmup_epochs"],
+            used["label_smoothing"],
+            used["augment"],
+            used["averaging"],
+        )

@@ -12,9 +12,12 @@ import pytest
 from components.cli import STAGES, stage_config
 from components.networks.build import NETWORKS
 from components.networks.names import BUILT_IN
+from components.profiles import DEFAULT_PROFILE
 
 SCALARS = (int, float, str, bool)
 COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
+PROFILED = ("distill", "prune", "train")  # whose numbers a run's profile may give
+PROFILE = {"profile": (str, DEFAULT_PROFILE), "step": (str, "")}
 
 
 def component_of(stage: str) -> typing.Callable[..., None]:
@@ -31,7 +34,8 @@ def test_parameters_are_the_config_fields_with_types_and_defaults(stage: str) ->
     parameters = inspect.signature(component_of(stage)).parameters.values()
     found = {each.name: (each.annotation, each.default) for each in parameters if each.annotation in SCALARS}
     hints = typing.get_type_hints(stage_config(stage))
-    assert found == {each.name: (hints[each.name], each.default) for each in dataclasses.fields(stage_config(stage))}
+    expected = {each.name: (hints[each.name], each.default) for each in dataclasses.fields(stage_config(stage))}
+    assert found == expected | (PROFILE if stage in PROFILED else {})
 
 
 @pytest.mark.parametrize("stage", sorted(set(COMPONENTS) - {"report"}))
