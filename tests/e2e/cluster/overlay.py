@@ -85,20 +85,24 @@ def apply(session: Session) -> str:
     if not session.overlay_applied:
         session.overlay_applied = True
         session.overlay_made = not stands(session)
-        known = registered_before(session)
-        session.undo("what kondense-register has made", lambda: registered.forget(session, known))
+        if session.overlay_made:
+            forget_registered(session)
         # A Job cannot be changed while it is there (README, Upgrade).
         session.kubectl("delete", "jobs", f"--selector={OURS}", "--ignore-not-found")
     session.keys.clear()  # the credentials Job replaces those that Kubeflow Pipelines publishes
     return session.kubectl("apply", f"--kustomize={directory(session)}")
 
 
-def registered_before(session: Session) -> dict[str, set[str]]:
-    """Return the versions of our pipelines; none while Kubeflow Pipelines waits for the overlay's object store."""
+def forget_registered(session: Session) -> None:
+    """Have what kondense-register makes deleted at the end, if nothing of ours is registered now."""
     try:
-        return registered.versions(session)
-    except (CheckError, OSError):
-        return {}
+        known = registered.versions(session)
+    except (CheckError, OSError) as error:
+        # It may wait for the overlay's object store; nothing of it may be deleted unseen.
+        session.say(f"the pipelines that are registered now will stay, for they cannot be read yet: {error}")
+        return
+    if not any(known.values()):
+        session.undo("what kondense-register has made", lambda: registered.forget(session))
 
 
 def ensure(session: Session) -> None:

@@ -63,11 +63,11 @@ def remove_versions(session: Session, pipeline: str, *, keep: set[str]) -> None:
         client.delete_pipeline(identifier)
 
 
-def forget(session: Session, known: dict[str, set[str]]) -> None:
-    """Delete what the registering Job has made: the recurring run, and the versions that are not among the known."""
+def forget(session: Session) -> None:
+    """Delete what the registering Job has made: the recurring run, the pipelines and their versions."""
     name = read_schedule(SCHEDULE).name
-    for each in recurring_runs(session) if not any(known.values()) else ():
+    for each in recurring_runs(session):
         if each.display_name == name:
             session.kfp().client.delete_recurring_run(each.recurring_run_id)
     for pipeline in PIPELINES:
-        remove_versions(session, pipeline, keep=known.get(pipeline, set()))
+        remove_versions(session, pipeline, keep=set())
