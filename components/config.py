@@ -23,7 +23,7 @@ def option(
     description: str,
     *,
     interval: str = "",
-    choices: Sequence[str] = (),
+    choices: Sequence[str] | Sequence[int] = (),
 ) -> Any:
     """Declare one field of a Config.
 
@@ -31,7 +31,7 @@ def option(
         default: the value when none is given; it fixes nothing about the type, the annotation does.
         description: one line for ``--help`` and the KFP run form.
         interval: the allowed range in interval notation, such as ``[0, 1)`` or ``[1, inf)``.
-        choices: the allowed strings.
+        choices: the allowed values.
     """
     metadata = {"description": description, "interval": interval, "choices": tuple(choices)}
     return dataclasses.field(default=default, metadata=metadata)
@@ -47,10 +47,10 @@ def outside(value: float, interval: str) -> bool:
     return not (above and below)
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: str | int, choices: Sequence[str] | Sequence[int]) -> None:
     """Raise ValueError, listing the right ones, unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(sorted(choices))}, but got {value!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, sorted(choices)))}, but got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type[Config]) -> None:
     """Add one ``--flag`` per field of ``config`` to ``parser``; underscores become dashes."""
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        allowed = field.metadata["interval"] or "|".join(field.metadata["choices"]) or hints[field.name].__name__
+        choices = "|".join(map(str, field.metadata["choices"]))
+        allowed = field.metadata["interval"] or choices or hints[field.name].__name__
         help_text = f"{field.metadata['description']} [{allowed}; default {field.default}]"
         parser.add_argument(flag(field.name), metavar=hints[field.name].__name__, help=help_text.replace("%", "%%"))
 

@@ -34,7 +34,7 @@ def tell(reason: object, *, termination_log: Path = TERMINATION_LOG) -> str:
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """End the process with status 1 and one line where the block raises what a stage may raise; a bug keeps its trace."""
+    """Exit with status 1 and one line where the block raises what a stage may raise; a bug keeps its traceback."""
     try:
         yield
     except EXPECTED as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from components.cli import STAGES
+from components.cli import STAGES, stage_config
 from components.config import flag
 from components.report.component import report
 from pipelines.resources import Resources
@@ -37,7 +37,7 @@ DISPLAY_NAME = 63  # characters
 
 # What is read of a task and of its executor; anything else would be lost without a word.
 TASK_KEYS = {"taskInfo", "componentRef", "inputs", "dependentTasks", "cachingOptions", "retryPolicy"}
-EXECUTOR_KEYS = {"secretAsEnv", "emptyDirMounts", "nodeSelector", "tolerations"}
+EXECUTOR_KEYS = {"secretAsEnv", "emptyDirMounts", "nodeSelector", "tolerations", "securityContext"}  # the last is ours
 REASONS = {"triggerPolicy": "a condition", "parameterIterator": "a loop", "artifactIterator": "a loop"}
 
 
@@ -175,7 +175,7 @@ def stage_template(
             {
                 "image": container["image"],
                 "command": ["python3", "-m", "components.cli", stage],
-                "args": [*directory_flags(stage, inputs | outputs), *parameter_flags(task, component)],
+                "args": [*directory_flags(stage, inputs | outputs), *parameter_flags(task, component, stage)],
                 "securityContext": SECURITY,
             },
             container,
@@ -200,10 +200,13 @@ def directory_flags(stage: str, paths: Mapping[str, str]) -> list[str]:
     return flags
 
 
-def parameter_flags(task: Mapping[str, Any], component: Mapping[str, Any]) -> list[str]:
+def parameter_flags(task: Mapping[str, Any], component: Mapping[str, Any], stage: str) -> list[str]:
     """Return the flags of a task's parameters: its constants, and references to the Workflow's arguments."""
     flags = []
+    known = stage_config(stage).__dataclass_fields__
     for key, value in task["inputs"].get("parameters", {}).items():
+        if key not in known:
+            continue  # the profile and the step's name: in a Workflow the profile is settled
         if "componentInputParameter" in value:
             given = f"{{{{workflow.parameters.{value['componentInputParameter']}}}}}"
         else:

@@ -12,6 +12,7 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from components.artifacts.files import write_file
 from components.config import Config
+from components.profiles import DEFAULT_PROFILE
 from pipelines import compress, refresh, search
 from pipelines.argo import workflow_text
 from pipelines.parameters import split
@@ -34,6 +35,7 @@ def compile_all(
     namespace: str = "kubeflow",
     argo_bucket: str = "",
     plan: Plan | None = None,
+    profile: str = DEFAULT_PROFILE,
 ) -> list[Path]:
     """Compile the pipelines and return the files that were written.
 
@@ -49,25 +51,36 @@ def compile_all(
         namespace: of those objects.
         argo_bucket: write ``compress.argo.yaml`` too, an Argo Workflow that keeps its artifacts in this bucket.
         plan: the candidates; None for the standard ones.
+        profile: the run form's default; what the Configs took from it is left to the profile that a run chooses.
 
     Raises:
         ValueError: there is no such Experiment, or it breaks rules of Katib's; a value that a Workflow cannot have.
     """
-    arguments, bound = split(configs)
+    arguments, bound = split(configs, profile)
     given = resources or Resources()
     make = {
-        compress.NAME: lambda: compress.make_compress(bound, given, plan),
+        compress.NAME: lambda: compress.make_compress(arguments, bound, given, plan),
         search.NAME: lambda: search.make_search(search.read_template(experiment), arguments, bound, given, plan),
-        refresh.NAME: lambda: refresh.make_refresh(bound, given, plan),
+        refresh.NAME: lambda: refresh.make_refresh(arguments, bound, given, plan),
     }
     made = {name: make[name]() for name in NAMES if name in only}  # errors come before the first file
     written = []
     for name, pipeline in made.items():
-        written += _compile(name, pipeline, arguments, output_dir, namespace if kubernetes else "")
+        written += _compile(name, pipeline, output_dir, namespace if kubernetes else "")
         if argo_bucket and name == compress.NAME:  # the others have conditions or parameters that a step returns
             written.append(output_dir / f"{name}.argo.yaml")
-            write_file(written[-1], workflow_text(output_dir / f"{name}.yaml", given, argo_bucket).encode())
+            write_file(written[-1], _workflow(configs, given, plan, argo_bucket).encode())
     return written
+
+
+def _workflow(configs: Mapping[str, Config], resources: Resources, plan: Plan | None, bucket: str) -> str:
+    """Return compress as an Argo Workflow: from a flat graph in which the profile is settled."""
+    arguments, bound = split(configs)
+    flat = compress.make_compress(arguments, bound, resources, plan, nested=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        package = Path(scratch) / f"{compress.NAME}.yaml"
+        compiler.Compiler().compile(flat, str(package))
+        return workflow_text(package, resources, bucket)
 
 
 def compile_compress(configs: Mapping[str, Config], output_dir: Path, **options: Any) -> list[Path]:
@@ -75,13 +88,11 @@ def compile_compress(configs: Mapping[str, Config], output_dir: Path, **options:
     return compile_all(configs, output_dir, only=(compress.NAME,), **options)
 
 
-def _compile(name: str, pipeline: Any, arguments: Mapping[str, Any], output_dir: Path, namespace: str) -> list[Path]:
+def _compile(name: str, pipeline: Any, output_dir: Path, namespace: str) -> list[Path]:
     """Compile one pipeline; ``namespace`` is that of its Kubernetes objects, empty for none."""
-    declared = pipeline.component_spec.inputs
-    values = {key: value for key, value in arguments.items() if key in declared}
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch) / f"{name}.yaml"
-        compiler.Compiler().compile(pipeline, str(package), pipeline_parameters=values)
+        compiler.Compiler().compile(pipeline, str(package))
         content = package.read_bytes()
         written = [output_dir / package.name]
         write_file(written[0], content)
@@ -99,7 +110,6 @@ def _compile(name: str, pipeline: Any, arguments: Mapping[str, Any], output_dir:
             compiler.Compiler().compile(
                 pipeline,
                 str(manifest),
-                pipeline_parameters=values,
                 kubernetes_manifest_format=True,
                 kubernetes_manifest_options=options,
             )

@@ -1,7 +1,11 @@
-"""The compress pipeline: one teacher, every way of making it small side by side, a report, a choice, a gate."""
+"""The compress pipeline: one teacher, every way of making it small side by side, a report, a choice, a gate.
+
+What makes, measures and compares the candidates is a graph of its own within the pipeline: KFP's page then shows the
+pipeline at one look, and the candidates behind one box.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
@@ -10,6 +14,7 @@ from components.data_prep.component import data_prep
 from components.distill.component import distill
 from components.distill.config import DistillConfig
 from components.evaluate.component import evaluate
+from components.profiles import DEFAULT_PROFILE
 from components.prune.component import prune
 from components.prune.config import PruneConfig
 from components.publish.component import publish
@@ -17,12 +22,17 @@ from components.quantize.component import quantize
 from components.quantize.config import QuantizeConfig
 from components.report.component import report
 from components.train.component import train
-from pipelines.parameters import STEPS, Values, apply
+from pipelines.forms import Parameter, parameter_table, pipeline_function, set_literals
+from pipelines.parameters import CURATED, PROFILE, STEPS, Values, form, step_arguments
 from pipelines.plan import Plan, Task
 from pipelines.resources import Resources, equip
 
 NAME = "compress"
+DISPLAY_NAME = "Compress a network"
 DESCRIPTION = "Train a network or import one, make it small in every way, compare, choose and publish behind a gate."
+CANDIDATES = "candidates"  # the graph within
+PARAMETERS = (*CURATED, PROFILE)
+CANDIDATE_STEPS = {"prune", "sparsify", "distill", "quantize", "pack", "evaluate", "report"}
 
 COMPRESSING: Mapping[
     type[Config], tuple[Any, str]
@@ -31,6 +41,19 @@ COMPRESSING: Mapping[
     DistillConfig: (distill, "student"),
     QuantizeConfig: (quantize, "quantized"),
 }
+# The form's parameters that the graph within uses.
+HANDED_ON = (
+    *(name for name, targets in CURATED.items() if {step for step, _ in targets} & CANDIDATE_STEPS),
+    PROFILE,
+)
+
+
+class Compared(NamedTuple):
+    """What the graph of the candidates puts out."""
+
+    report: dsl.Artifact
+    chosen: dsl.Model
+    html: dsl.HTML
 
 
 def task_names(plan: Plan) -> tuple[str, ...]:
@@ -38,128 +61,180 @@ def task_names(plan: Plan) -> tuple[str, ...]:
     return ("data prep", "train teacher", *plan.task_names(), "report", "publish")
 
 
-def make_compress(bound: Values | None = None, resources: Resources | None = None, plan: Plan | None = None) -> Any:
+def make_compress(
+    arguments: Mapping[str, Any],
+    bound: Values | None = None,
+    resources: Resources | None = None,
+    plan: Plan | None = None,
+    *,
+    nested: bool = True,
+) -> Any:
     """Return the pipeline function, for compilation or a local run.
 
     Args:
+        arguments: the run form's defaults by parameter (``parameters.split``).
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
         resources: what the steps get of a cluster; None for a local run.
         plan: the candidates; None for the standard ones.
+        nested: False puts the candidates' tasks beside the others, and no profile into the form: Argo's Workflow.
     """
-    fixed, planned = bound or {}, plan or Plan()
+    planned = plan or Plan()
+    parameters = form(PARAMETERS if nested else CURATED, arguments)
+    graph = CandidateGraph(bound or {}, parameters, resources, planned, nested=nested)
 
-    @dsl.pipeline(name=NAME, display_name="Compress a network", description=DESCRIPTION)
-    def compress(  # noqa: PLR0917 -- KFP wants a literal signature and passes it by position
-        dataset: str = "fashion_mnist",
-        source: str = "",
-        validation_size: int = 0,
-        image_limit: int = 0,
-        network: str = "lenet5",
-        network_width: float = 1.0,
-        import_uri: str = "",
-        seed: int = 0,
-        device: str = "auto",
-        train_epochs: int = 8,
-        train_batch_size: int = 128,
-        train_learning_rate: float = 0.05,
-        train_augment: str = "none",
-        prune_method: str = "l1",
-        prune_sparsity: float = 0.75,
-        prune_epochs: int = 4,
-        prune_learning_rate: float = 0.05,
-        sparsify_sparsity: float = 0.95,
-        sparsify_epochs: int = 5,
-        pack_bits: int = 5,
-        distill_network: str = "",
-        distill_width: float = 0.5,
-        distill_epochs: int = 6,
-        distill_temperature: float = 2.0,
-        distill_alpha: float = 0.9,
-        report_objective: str = "balanced",
-        max_accuracy_drop: float = 0.01,
-        publish_name: str = "",
-        publish_store_uri: str = "minio://kondense",
-        publish_objective: str = "bytes",
-    ) -> None:
-        """Compress a network.
-
-        Args:
-            dataset: fashion_mnist, cifar10, cifar100, digits, or folder (one folder of images per class).
-            source: where the data set's files are: a directory or s3://bucket/prefix; empty tries the usual places.
-            validation_size: training images kept for validation; 0 takes one in twelve.
-            image_limit: most images to take of the training and of the test images each; 0 takes all.
-            network: the teacher: a built-in name, torchvision:NAME, or package.module:factory.
-            network_width: multiplier of the teacher's channels.
-            import_uri: take a trained teacher from here instead of training one.
-            seed: seed of all randomness.
-            device: auto takes a GPU when there is one; cpu or cuda to insist.
-            train_epochs: epochs to train the teacher.
-            train_batch_size: images per step of the teacher's training.
-            train_learning_rate: peak learning rate of the teacher's training.
-            train_augment: none, crop or crop_flip.
-            prune_method: l1 removes channels, magnitude zeroes single weights.
-            prune_sparsity: fraction that pruning removes, of MACs for l1.
-            prune_epochs: epochs of fine-tuning after pruning.
-            prune_learning_rate: peak learning rate of that fine-tuning.
-            sparsify_sparsity: fraction of the weights that become zero in the sparse candidate.
-            sparsify_epochs: epochs of fine-tuning while it becomes sparse.
-            pack_bits: bits per weight that is left in the sparse candidate, 2 to 8.
-            distill_network: the student; empty for the teacher's kind of network.
-            distill_width: multiplier of the student's channels.
-            distill_epochs: epochs to train the student.
-            distill_temperature: softens the logits of teacher and student.
-            distill_alpha: weight of the teacher's part of the student's loss, 0 to 1.
-            report_objective: what the chosen candidate has the most of: balanced, bytes or latency.
-            max_accuracy_drop: how far below the teacher the chosen and published model may be, as a fraction.
-            publish_name: name to publish under; empty for network and data set.
-            publish_store_uri: where to publish: minio://bucket/prefix, s3://bucket/prefix or a path.
-            publish_objective: what may not be worse than the published champion's: bytes, latency or none.
-        """
-        build_graph(step_arguments(fixed, dict(locals())), planned)
+    def build(given: dict[str, Any]) -> None:
+        given = {PROFILE: DEFAULT_PROFILE, **given}
+        values = step_arguments(bound or {}, given)
+        prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
+        data = prepared.outputs["dataset"]
+        trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
+        finish(values, data, graph.add(data, trained.outputs["model"], given))
         if resources:
             equip(resources)
 
-    return compress
+    return make_pipeline(
+        NAME,
+        display_name=DISPLAY_NAME,
+        summary=DESCRIPTION,
+        parameters=parameters,
+        build=build,
+        resources=resources,
+        plan=planned,
+    )
 
 
-def build_graph(values: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:
-    """Make the pipeline's tasks from the arguments of every step."""
-    prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
-    data = prepared.outputs["dataset"]
-    trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
-    build_candidates(values, data, trained.outputs["model"], plan)
+def make_pipeline(
+    name: str,
+    *,
+    display_name: str,
+    summary: str,
+    parameters: Mapping[str, Parameter],
+    build: Any,
+    resources: Resources | None,
+    plan: Plan,
+) -> Any:
+    """Return a KFP pipeline whose description tells its parameters and what this package makes.
+
+    Args:
+        name: of the pipeline.
+        display_name: what the UI shows.
+        summary: one line.
+        parameters: of its run form.
+        build: makes its tasks from the parameters' values.
+        resources: what its steps get of a cluster; None for a local run.
+        plan: its candidates.
+    """
+    given = resources or Resources()
+    gpus = f"{given.gpus} x {given.accelerator} for each step that trains" if given.gpus else "no GPU"
+    description = "\n".join(
+        [
+            summary,
+            "",
+            f"This package makes {', '.join(plan.candidates)}, and asks for {gpus}. Any other field of any step, other "
+            "candidates and recipes, GPUs and memory: kondense compile --set, --candidates, --recipe, --resource.",
+            "",
+            "Parameters (default):",
+            parameter_table(parameters),
+        ]
+    )
+    function = pipeline_function(name, summary, parameters, build)
+    pipeline = dsl.pipeline(name=name, display_name=display_name, description=description)(function)
+    if given.knows_literals:
+        set_literals(pipeline, parameters)
+    return pipeline
 
 
-def build_candidates(values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any, plan: Plan) -> None:
-    """Make the tasks that follow a trained teacher: compress, measure, compare, choose, publish."""
-    reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
-    candidates = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
-    for name, model in compress_teacher(values, data, teacher, plan).items():
-        # The measured teacher, because its ONNX form is there already.
-        measured = evaluate(dataset=data, model=model, teacher=candidates["teacher"], name=name, **values["evaluate"])
-        candidates[name] = measured.set_display_name(f"evaluate {name}").outputs["candidate"]
-
-    inputs = {_report_input(name, plan): candidate for name, candidate in candidates.items()}
-    reported = report(**inputs, **values["report"]).set_display_name("report").outputs
-    published = publish(dataset=data, chosen=reported["chosen"], report=reported["report"], **values["publish"])
+def finish(values: Mapping[str, Mapping[str, Any]], data: Any, compared: Mapping[str, Any]) -> None:
+    """Make the task that publishes what was chosen."""
+    published = publish(dataset=data, chosen=compared["chosen"], report=compared["report"], **values["publish"])
     # It writes to the object store and compares with what others have published meanwhile.
     published.set_display_name("publish").set_caching_options(False)
 
 
-def compress_teacher(values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any, plan: Plan) -> dict[str, Any]:
-    """Make the tasks that compress the teacher and return the models they give, by the candidate's name."""
-    made: dict[str, Any] = {}
-    models = {}
-    for name, tasks in plan.candidates.items():
-        model = teacher
-        for task in tasks:
-            if task.name not in made:
-                component, output = COMPRESSING[STEPS[task.step].config]
-                arguments = {**values[task.step], **task.overrides, **_inputs(task, model, teacher)}
-                made[task.name] = component(dataset=data, **arguments).set_display_name(task.name).outputs[output]
-            model = made[task.name]
-        models[name] = model
-    return models
+class CandidateGraph:
+    """The tasks that follow a trained teacher: compress, measure, compare, choose."""
+
+    def __init__(
+        self,
+        bound: Values,
+        parameters: Mapping[str, Parameter],
+        resources: Resources | None,
+        plan: Plan,
+        *,
+        nested: bool = True,
+    ) -> None:
+        """Make the graph, before the pipeline that it is put into.
+
+        Args:
+            bound: values fixed at compile time, by step and field.
+            parameters: of the pipeline's run form.
+            resources: what the tasks get of a cluster; None for a local run.
+            plan: the candidates.
+            nested: False puts the tasks beside those of the pipeline.
+        """
+        self.bound, self.resources, self.plan = bound, resources, plan
+        self.names = [name for name in HANDED_ON if name in parameters]
+        self.graph = self._graph({name: parameters[name] for name in self.names}) if nested else None
+
+    def add(self, data: Any, teacher: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Put the tasks into the pipeline that is being built; return the artifacts ``report``, ``chosen``, ``html``.
+
+        Args:
+            data: the Dataset artifact.
+            teacher: its Model artifact.
+            given: the pipeline's parameters by name.
+        """
+        if self.graph is None:
+            return self._build(given, data, teacher)
+        passed = {name: given[name] for name in self.names}
+        return dict(self.graph(dataset=data, teacher=teacher, **passed).set_display_name(CANDIDATES).outputs)
+
+    def _graph(self, parameters: Mapping[str, Parameter]) -> Any:
+        inputs = {"dataset": Parameter(dsl.Input[dsl.Dataset]), "teacher": Parameter(dsl.Input[dsl.Model])}
+        inputs |= {name: Parameter(each.kind) for name, each in parameters.items()}
+
+        def build(given: dict[str, Any]) -> Compared:
+            artifacts = given.pop("dataset"), given.pop("teacher")
+            made = self._build(given, *artifacts)
+            if self.resources:
+                equip(self.resources)
+            return Compared(*(made[name] for name in Compared._fields))
+
+        summary = "Make, measure and compare the candidates."
+        return dsl.pipeline(name=CANDIDATES, description=summary)(
+            pipeline_function(CANDIDATES, summary, inputs, build, returns=Compared)
+        )
+
+    def _build(self, parameters: Mapping[str, Any], data: Any, teacher: Any) -> dict[str, Any]:
+        others = dict.fromkeys(CURATED)  # of steps that are none of these
+        values = step_arguments(self.bound, {**others, **parameters})
+        reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
+        measured = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
+        for name, model in self._compress(values, data, teacher).items():
+            # The measured teacher, because its ONNX form is there already.
+            task = evaluate(dataset=data, model=model, teacher=measured["teacher"], name=name, **values["evaluate"])
+            measured[name] = task.set_display_name(f"evaluate {name}").outputs["candidate"]
+        inputs = {self._report_input(name): candidate for name, candidate in measured.items()}
+        return dict(report(**inputs, **values["report"]).set_display_name("report").outputs)
+
+    def _compress(self, values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any) -> dict[str, Any]:
+        """Make the tasks that compress the teacher and return the models they give, by the candidate's name."""
+        made: dict[str, Any] = {}
+        models = {}
+        for name, tasks in self.plan.candidates.items():
+            model = teacher
+            for task in tasks:
+                if task.name not in made:
+                    component, output = COMPRESSING[STEPS[task.step].config]
+                    arguments = {**values[task.step], **task.overrides, **_inputs(task, model, teacher)}
+                    made[task.name] = component(dataset=data, **arguments).set_display_name(task.name).outputs[output]
+                model = made[task.name]
+            models[name] = model
+        return models
+
+    def _report_input(self, name: str) -> str:
+        recipes = self.plan.recipes
+        return f"recipe_{recipes.index(name) + 1}" if name in recipes else name.replace("-", "_")
 
 
 def _inputs(task: Task, model: Any, teacher: Any) -> dict[str, Any]:
@@ -171,20 +246,3 @@ def _inputs(task: Task, model: Any, teacher: Any) -> dict[str, Any]:
     if STEPS[task.step].config is DistillConfig:
         return {"teacher": teacher} if model is teacher else {"teacher": teacher, "model": model}
     return {"model": model, "teacher": teacher} if task.taught and model is not teacher else {"model": model}
-
-
-def _report_input(name: str, plan: Plan) -> str:
-    return f"recipe_{plan.recipes.index(name) + 1}" if name in plan.recipes else name.replace("-", "_")
-
-
-def step_arguments(bound: Values, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the arguments of every step's component.
-
-    Args:
-        bound: values fixed at compile time.
-        parameters: the pipeline's parameters by name; names that are none are left out.
-    """
-    values = apply(parameters)
-    for step, fields in bound.items():
-        values[step].update(fields)
-    return values

@@ -1,42 +1,88 @@
-"""A pipeline whose run form holds its own parameters and those of another one.
+"""A pipeline function made from a table of parameters, each of which is told once, in a Config.
 
 KFP reads a pipeline's parameters from a function's signature and their descriptions from its docstring, and passes
-values by position; ``inspect.signature`` and ``inspect.getdoc`` let both be put together instead of written twice.
+values by position; ``inspect.signature`` and ``inspect.getdoc`` let both be made from the table.
 """
 
+import dataclasses
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
-ARGS = "Args:\n"
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter of a pipeline.
+
+    Attributes:
+        kind: its type: int, float, str, bool, list or dict.
+        default: the value that the run form shows; ``inspect.Parameter.empty`` for one that must be given.
+        description: one line.
+        literals: the values that it may have; empty for any.
+    """
+
+    kind: Any
+    default: Any = inspect.Parameter.empty
+    description: str = ""
+    literals: tuple[Any, ...] = ()
 
 
-def with_form_of(
-    base: Callable[..., Any], function: Callable[..., None], *, without: Collection[str] = ()
-) -> Callable[..., None]:
-    """Return ``function`` with the parameters of ``base`` added to its own.
+def pipeline_function(
+    name: str,
+    summary: str,
+    parameters: Mapping[str, Parameter],
+    build: Callable[[dict[str, Any]], Any],
+    *,
+    returns: Any = None,
+) -> Callable[..., Any]:
+    """Return a function for ``dsl.pipeline``.
 
     Args:
-        base: a function whose docstring tells of its parameters under ``Args:``.
-        function: takes the values of ``base`` as one mapping, and after it its own parameters.
-        without: parameters of ``base`` that are left out.
+        name: of the function.
+        summary: the first line of its docstring.
+        parameters: by name, in order; artifacts among them have ``dsl.Input[...]`` as their kind.
+        build: makes the tasks, given a value by parameter, and returns the pipeline's outputs.
+        returns: their annotation; None without outputs.
     """
-    _, *own = inspect.signature(function).parameters.values()
-    added = [each for each in inspect.signature(base).parameters.values() if each.name not in without]
 
-    def combined(*arguments: Any) -> None:
-        values = dict(zip((each.name for each in added), arguments[len(own) :], strict=True))
-        function(values, *arguments[: len(own)])
+    def function(*arguments: Any, **named: Any) -> Any:
+        return build({**dict(zip(parameters, arguments, strict=False)), **named})
 
-    kept = {each.name for each in (*own, *added)}
-    described = [line for each in (function, base) for line in _described(each) if line.split(":")[0].strip() in kept]
-    combined.__name__ = function.__name__
-    combined.__doc__ = "\n".join([(inspect.getdoc(function) or "").partition(ARGS)[0] + ARGS.rstrip(), *described])
-    combined.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # what inspect reads
-    return combined
+    described = [f"    {key}: {each.description}" for key, each in parameters.items() if each.description]
+    function.__name__ = name
+    function.__doc__ = "\n".join([summary, "", "Args:", *described]) if described else summary
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what inspect reads
+        [
+            inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=each.default, annotation=each.kind)
+            for key, each in parameters.items()
+        ],
+        return_annotation=returns,
+    )
+    return function
 
 
-def _described(function: Callable[..., Any]) -> list[str]:
-    """Return the lines of a docstring that tell of its parameters, one each."""
-    text = (inspect.getdoc(function) or "").partition(ARGS)[2]
-    return [line for line in text.splitlines() if line.strip()]
+def set_literals(pipeline: Any, parameters: Mapping[str, Parameter]) -> None:
+    """Write the values that parameters may have into a pipeline's IR, which the DSL cannot say.
+
+    KFP 2.17 then shows a list to choose from and refuses any other value; 2.16 knows the field and shows nothing.
+    """
+    from google.protobuf import struct_pb2
+
+    declared = pipeline.pipeline_spec.root.input_definitions.parameters
+    for name, each in parameters.items():
+        for literal in each.literals:
+            number = isinstance(literal, int | float) and not isinstance(literal, bool)
+            value = struct_pb2.Value(number_value=literal) if number else struct_pb2.Value(string_value=literal)
+            declared[name].literals.append(value)
+
+
+def parameter_table(parameters: Mapping[str, Parameter]) -> str:
+    """Return the parameters as a table for a pipeline's description, which the UI shows; the form shows names only."""
+    rows = [f"- {name} ({_shown(each)}): {each.description}" for name, each in sorted(parameters.items())]
+    return "\n".join(rows)
+
+
+def _shown(parameter: Parameter) -> str:
+    if isinstance(parameter.default, dict | list):
+        return "as the package says" if parameter.default else "empty"
+    return repr(parameter.default) if isinstance(parameter.default, str) else str(parameter.default)

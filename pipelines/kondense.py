@@ -60,9 +60,11 @@ def run(
     A second run reuses what has not changed. Killed at any moment, the same command goes on.
     """
     with reported():
-        from pipelines.parameters import resolve
+        from pipelines.parameters import SEARCH_STEP, resolve
         from pipelines.plan import read_plan
 
+        if wrong := next((text for text in settings or () if text.startswith(f"{SEARCH_STEP}.")), ""):
+            raise ValueError(f"--set {wrong} is for `kondense compile`: a run on this machine has no search step.")
         configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
         plan = read_plan(configs, candidates, recipe or ())
 
@@ -133,6 +135,7 @@ def compile_pipelines(
             kubernetes=kubernetes,
             argo_bucket=argo_bucket if argo else "",
             plan=plan,
+            profile=profile,
         ):
             print(path)
 

@@ -1,8 +1,8 @@
-"""The parameters of the compress pipeline: its steps' Configs, and the few that its run form shows.
+"""The parameters of the pipelines: their steps' Configs, and the few that the run form shows.
 
 A *step* is a stage with the pipeline's own defaults: ``prune`` and ``sparsify`` are both the prune
-stage. Every field of every step can be set; those that ``CURATED`` names are parameters of the compiled
-pipeline, the others are bound when it is compiled.
+stage. Every field of every step can be set when a pipeline is compiled (``--set``); those that ``CURATED`` names are
+parameters of the compiled pipeline, named so that the form, which sorts them, shows what belongs together side by side.
 """
 
 import dataclasses
@@ -15,12 +15,17 @@ from components.data_prep.config import DataPrepConfig
 from components.distill.config import DistillConfig
 from components.evaluate.config import EvaluateConfig
 from components.networks.names import check_form
-from components.profiles import PROFILES, Value
+from components.profiles import AS_PROFILE, DEFAULT_PROFILE, PROFILES, Value
 from components.prune.config import PruneConfig
 from components.publish.config import PublishConfig
 from components.quantize.config import QuantizeConfig
 from components.report.config import ReportConfig
 from components.train.config import TrainConfig
+from components.tune.config import TuneConfig
+from pipelines.forms import Parameter
+
+SEARCH_STEP = "search"
+SEARCH_FIELDS = {"max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds"}
 
 Values = Mapping[str, Mapping[str, Value]]  # by step and field
 
@@ -45,41 +50,50 @@ STEPS: Mapping[str, Step] = {
     "evaluate": Step(EvaluateConfig, owned=("name",)),
     "report": Step(ReportConfig),
     "publish": Step(PublishConfig),
+    # Of the search pipeline alone; the form and the graph set the rest of it.
+    SEARCH_STEP: Step(TuneConfig, owned=tuple(set(TuneConfig.__dataclass_fields__) - SEARCH_FIELDS)),
 }
 
-# The pipeline's parameters -> the fields they set. A name without a step sets that field wherever it stands.
+# The run form's parameters -> the fields they set. The first one says type, default, range and description.
 CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "dataset": (("data_prep", "dataset_name"),),
-    "source": (("data_prep", "source"),),
-    "validation_size": (("data_prep", "validation_size"),),
-    "image_limit": (("data_prep", "limit"),),
+    "dataset_channels": (("data_prep", "channels"),),
+    "dataset_image_size": (("data_prep", "image_size"),),
+    "dataset_source": (("data_prep", "source"),),
     "network": (("train", "network"),),
-    "network_width": (("train", "width"),),
-    "import_uri": (("train", "import_uri"),),
-    "seed": tuple((step, "seed") for step in STEPS if "seed" in STEPS[step].config.__dataclass_fields__),
-    "device": tuple((step, "device") for step in STEPS if "device" in STEPS[step].config.__dataclass_fields__),
-    "train_epochs": (("train", "epochs"),),
-    "train_batch_size": (("train", "batch_size"),),
-    "train_learning_rate": (("train", "learning_rate"),),
-    "train_augment": (("train", "augment"),),
-    "prune_method": (("prune", "method"),),
-    "prune_sparsity": (("prune", "sparsity"),),
-    "prune_epochs": (("prune", "epochs"),),
-    "prune_learning_rate": (("prune", "learning_rate"),),
-    "sparsify_sparsity": (("sparsify", "sparsity"),),
-    "sparsify_epochs": (("sparsify", "epochs"),),
-    "pack_bits": (("pack", "bits"),),
-    "distill_network": (("distill", "student_network"),),
-    "distill_width": (("distill", "width"),),
-    "distill_epochs": (("distill", "epochs"),),
-    "distill_temperature": (("distill", "temperature"),),
-    "distill_alpha": (("distill", "alpha"),),
-    "report_objective": (("report", "objective"),),
-    "max_accuracy_drop": (("report", "max_accuracy_drop"), ("publish", "max_accuracy_drop")),
+    "network_import_uri": (("train", "import_uri"),),
     "publish_name": (("publish", "model_name"),),
-    "publish_store_uri": (("publish", "store_uri"),),
-    "publish_objective": (("publish", "objective"),),
+    "quantize_method": (("quantize", "method"),),
+    "report_max_accuracy_drop": (("report", "max_accuracy_drop"), ("publish", "max_accuracy_drop")),
+    "report_objective": (("report", "objective"),),
+    "seed": tuple((step, "seed") for step in STEPS if "seed" in STEPS[step].config.__dataclass_fields__),
+    "train_epochs": (("train", "epochs"),),
 }
+PROFILE = "profile"  # one more parameter: it sets the fields that are AS_PROFILE
+
+
+def form(names: Iterable[str], arguments: Mapping[str, Any]) -> dict[str, Parameter]:
+    """Return parameters of the run form, made from the Configs' fields.
+
+    Args:
+        names: of ``CURATED``, and ``PROFILE``.
+        arguments: their defaults.
+    """
+    found = {}
+    for name in names:
+        if name == PROFILE:
+            text = "how much work: quick is a look at everything, full the best that the methods give; it sets epochs"
+            found[name] = Parameter(str, arguments.get(name, DEFAULT_PROFILE), text, tuple(PROFILES))
+            continue
+        step, field = CURATED[name][0]
+        config = STEPS[step].config
+        metadata = config.__dataclass_fields__[field].metadata
+        text = metadata["description"]
+        if arguments[name] == AS_PROFILE:
+            text += f"; {AS_PROFILE}: as the profile says"
+        literals = tuple(metadata["choices"])
+        found[name] = Parameter(typing.get_type_hints(config)[field], arguments[name], text, literals)
+    return found
 
 
 def step_defaults(step: str) -> dict[str, Value]:
@@ -154,9 +168,20 @@ def check_networks(configs: Mapping[str, Config]) -> None:
         check_form(student)
 
 
-def split(configs: Mapping[str, Config]) -> tuple[dict[str, Value], dict[str, dict[str, Value]]]:
-    """Split the steps' Configs into the pipeline's arguments and what must be bound when it is compiled."""
+def split(
+    configs: Mapping[str, Config], profile: str | None = None
+) -> tuple[dict[str, Value], dict[str, dict[str, Value]]]:
+    """Split the steps' Configs into the run form's defaults and what is bound when a pipeline is compiled.
+
+    Args:
+        configs: of every step.
+        profile: what these Configs took from this profile is left to the profile that a run chooses; None: all of it
+            is stated, as for a run on this machine.
+    """
     values = {step: config.to_dict() for step, config in configs.items()}
+    for step, fields in PROFILES[profile].items() if profile else ():
+        kinds = {name: type(value) for name, value in values[step].items()}  # KFP tells int from float
+        values[step] |= {name: kinds[name](AS_PROFILE) for name in fields if values[step][name] == fields[name]}
     arguments = {name: values[targets[0][0]][targets[0][1]] for name, targets in CURATED.items()}
     effective = apply(arguments)
     bound: dict[str, dict[str, Value]] = {}
@@ -164,7 +189,7 @@ def split(configs: Mapping[str, Config]) -> tuple[dict[str, Value], dict[str, di
         for field, value in fields.items():
             if values[step][field] != value:
                 bound.setdefault(step, {})[field] = values[step][field]
-    return arguments, bound
+    return arguments | {PROFILE: profile or DEFAULT_PROFILE}, bound
 
 
 def apply(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -173,4 +198,19 @@ def apply(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name, targets in CURATED.items():
         for step, field in targets:
             values[step][field] = arguments[name]
+    return values
+
+
+def step_arguments(bound: Values, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of every step's component.
+
+    Args:
+        bound: values fixed at compile time, by step and field.
+        parameters: the run form's parameters by name; names that are none are left out.
+    """
+    values = apply(parameters)
+    for step, fields in bound.items():
+        values[step].update(fields)
+    for step in PROFILES[DEFAULT_PROFILE]:
+        values[step] |= {PROFILE: parameters[PROFILE], "step": step}
     return values

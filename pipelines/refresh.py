@@ -11,18 +11,20 @@ from typing import Any
 from kfp import dsl
 
 from components.champion.component import champion
+from components.champion.config import ChampionConfig
 from components.data_prep.component import data_prep
 from components.train.component import train
-from pipelines.compress import build_candidates, make_compress, step_arguments, task_names
-from pipelines.forms import with_form_of
-from pipelines.parameters import Values
+from pipelines.compress import PARAMETERS, CandidateGraph, finish, make_pipeline, task_names
+from pipelines.forms import Parameter
+from pipelines.parameters import Values, form, step_arguments
 from pipelines.plan import Plan
 from pipelines.resources import Resources, equip
 
 NAME = "refresh"
 DISPLAY_NAME = "Refresh the champion"
 DESCRIPTION = "Retrain and compress on the newest data; publish the challenger only if it holds against the champion."
-WITHOUT = ("import_uri",)  # a challenger is trained
+WITHOUT = ("network_import_uri",)  # a challenger is trained
+ALWAYS = "refresh_always"
 
 
 def refresh_task_names(plan: Plan) -> tuple[str, ...]:
@@ -31,24 +33,29 @@ def refresh_task_names(plan: Plan) -> tuple[str, ...]:
     return (first, "champion", *others)
 
 
-def make_refresh(bound: Values | None = None, resources: Resources | None = None, plan: Plan | None = None) -> Any:
+def make_refresh(
+    arguments: Mapping[str, Any],
+    bound: Values | None = None,
+    resources: Resources | None = None,
+    plan: Plan | None = None,
+) -> Any:
     """Return the pipeline function, for compilation or a local run.
 
     Args:
+        arguments: the run form's defaults by parameter (``parameters.split``).
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
         resources: what the steps get of a cluster; None for a local run.
         plan: the candidates; None for the standard ones.
     """
     planned = plan or Plan()
+    always = ChampionConfig.__dataclass_fields__["always"]
+    parameters = form([name for name in PARAMETERS if name not in WITHOUT], arguments)
+    graph = CandidateGraph(bound or {}, parameters, resources, planned)
+    parameters[ALWAYS] = Parameter(bool, always.default, always.metadata["description"])
 
-    def refresh(given: Mapping[str, Any], always: bool = False) -> None:
-        """Hold a challenger against the champion.
-
-        Args:
-            given: the parameters of compress.
-            always: make a challenger even when the champion was made from these very data.
-        """
-        values = step_arguments(bound or {}, {"import_uri": "", **given})
+    def build(given: dict[str, Any]) -> None:
+        given |= {"network_import_uri": ""}
+        values = step_arguments(bound or {}, given)
         prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
         prepared.set_caching_options(False)  # the files at the same source may be others now
         data = prepared.outputs["dataset"]
@@ -58,14 +65,21 @@ def make_refresh(bound: Values | None = None, resources: Resources | None = None
             model_name=publishing["model_name"],
             store_uri=publishing["store_uri"],
             network=training["network"],
-            always=always,
+            always=given[ALWAYS],
         ).set_display_name("champion")
         verdict.set_caching_options(False)  # the champion may be another one now
         with dsl.If(verdict.outputs["Output"] == True, name="challenge"):  # noqa: E712 -- kfp builds a condition of it
             trained = train(dataset=data, **training).set_display_name("train teacher")
-            build_candidates(values, data, trained.outputs["model"], planned)
+            finish(values, data, graph.add(data, trained.outputs["model"], given))
         if resources:
             equip(resources)
 
-    form = with_form_of(make_compress().pipeline_func, refresh, without=WITHOUT)
-    return dsl.pipeline(name=NAME, display_name=DISPLAY_NAME, description=DESCRIPTION)(form)
+    return make_pipeline(
+        NAME,
+        display_name=DISPLAY_NAME,
+        summary=DESCRIPTION,
+        parameters=parameters,
+        build=build,
+        resources=resources,
+        plan=planned,
+    )

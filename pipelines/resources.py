@@ -6,6 +6,7 @@ made while the pipeline runs, so the run form asks for their GPUs.
 """
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from components.tune.config import QUANTITY, read_pairs, read_tolerations
 
 TRAINING = ("train", "prune", "distill")  # the components that use a GPU
 SHARED_MEMORY = "/dev/shm"
+KFP_VERSION = re.compile(r"(\d+)\.(\d+)")
+USER = 10001  # of the stage image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Resources:
         endpoint: of the object store.
         secure: whether it speaks TLS.
         checkpoints: where steps keep their checkpoints.
+        kfp_version: of the server that takes the package; below 2.16 it is left out what such a server refuses.
     """
 
     gpus: int = 0
@@ -52,14 +56,26 @@ class Resources:
     endpoint: str = "minio.kubeflow:9000"
     secure: bool = False
     checkpoints: str = "minio://mlpipeline/kondense/checkpoints"
+    kfp_version: str = "2.17"
 
     def __post_init__(self) -> None:
         for name, low, high in (("gpus", 0, 64), ("retries", 0, 100)):
             if not low <= (value := getattr(self, name)) <= high:
                 raise ValueError(f"{name} must be in [{low}, {high}], but got {value}.")
+        if not KFP_VERSION.match(self.kfp_version):
+            raise ValueError(f"kfp_version must be a version such as 2.17, but got {self.kfp_version!r}.")
         for name in ("shared_memory", "cpu_request", "cpu_limit", "memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not QUANTITY.fullmatch(text):
                 raise ValueError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
+
+    @property
+    def knows_literals(self) -> bool:
+        """Whether the server knows a parameter's literals and a step's security context: since 2.16.
+
+        Before, its strict reader refuses a package that holds either.
+        """
+        match = KFP_VERSION.match(self.kfp_version)
+        return match is not None and (int(match[1]), int(match[2])) >= (2, 16)
 
 
 def read_resources(texts: Iterable[str]) -> Resources:
@@ -91,15 +107,22 @@ def equip(resources: Resources) -> None:
     pipeline = pipeline_context.Pipeline.get_default_pipeline()
     assert pipeline, "called within a pipeline function"
     for task in pipeline.tasks.values():
+        if task.component_spec.implementation.graph:
+            continue  # a graph of its own, whose tasks have been given it
         _equip_task(task, resources)
         if _trains(task):
             _equip_training(task, resources)
 
 
 def _trains(task: Any) -> bool:
-    """Tell whether a task trains; quantize does so with some methods, which are fixed when a pipeline is compiled."""
+    """Tell whether a task trains, or may: quantize does so with some methods, and the run form may choose one."""
+    from kfp.dsl.pipeline_channel import PipelineChannel
+
     name, given = task.component_spec.name, task.inputs
-    return name in TRAINING or (name == "quantize" and (given.get("method") == "qat" or given.get("fine_tune") is True))
+    if name != "quantize":
+        return name in TRAINING
+    method = given.get("method")
+    return isinstance(method, PipelineChannel) or method == "qat" or given.get("fine_tune") is True
 
 
 def _equip_task(task: Any, resources: Resources) -> None:
@@ -111,6 +134,9 @@ def _equip_task(task: Any, resources: Resources) -> None:
     task.set_env_variable("MINIO_ENDPOINT", resources.endpoint)
     task.set_env_variable("MINIO_SECURE", str(resources.secure).lower())
     task.set_env_variable("KONDENSE_CHECKPOINTS", resources.checkpoints)
+    if resources.knows_literals:
+        # The rest of the standard `restricted` is the server's: no privilege escalation, no capabilities, seccomp.
+        kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     if resources.retries:
         task.set_retry(resources.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
 

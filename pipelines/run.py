@@ -17,7 +17,7 @@ from components.config import Config
 from components.images import STAGE_IMAGE
 from components.profiles import Value
 from pipelines.compress import make_compress, task_names
-from pipelines.local.cache import OUTSIDE, sources_version
+from pipelines.local.cache import sources_version
 from pipelines.local.docker import image_id
 from pipelines.local.outcome import StepResult
 from pipelines.local.progress import RunProgress
@@ -29,6 +29,7 @@ from pipelines.places import cache_dir, store_dir
 from pipelines.plan import Plan
 
 TIMINGS = "timings.json"
+PATHS = ("dataset_source", "network_import_uri")  # parameters that may name data of this machine
 CHECKPOINTS = "minio://kondense/checkpoints"
 SYSTEM_DATA = Path("/usr/share/datasets")  # Debian's data packages, such as dataset-fashion-mnist
 
@@ -100,12 +101,12 @@ def _prepare(
         environment={**store, "KONDENSE_CHECKPOINTS": checkpoints},
         mounts=[path for path in (SYSTEM_DATA, *outside.values()) if path.exists()],
     )
-    return settings, arguments, make_compress(bound, plan=plan)
+    return settings, arguments, make_compress(arguments, bound, plan=plan)
 
 
 def local_paths(arguments: Mapping[str, Value]) -> dict[str, Path]:
     """Return the parameters that name data of this machine, absolute: a container has another working directory."""
-    paths = {name: Path(str(arguments[name])) for name in OUTSIDE if arguments[name]}
+    paths = {name: Path(str(arguments[name])) for name in PATHS if arguments[name]}
     return {name: path.absolute() for name, path in paths.items() if path.exists()}
 
 

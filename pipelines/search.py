@@ -7,7 +7,6 @@ The trial template, the objective and the space come from an Experiment's file (
 pipeline is compiled. The run form can replace the algorithm, its settings, the space, the counts and the resources.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ from kfp import dsl
 
 from components.data_prep.component import data_prep
 from components.images import STAGE_IMAGE
+from components.search.suggesters import SUGGESTERS
 from components.train.component import train
 from components.tune.component import tune
-from pipelines.compress import build_candidates, make_compress, step_arguments
+from components.tune.config import TuneConfig
+from pipelines.compress import PARAMETERS, CandidateGraph, finish, make_pipeline
 from pipelines.experiment.spec import load
-from pipelines.forms import with_form_of
-from pipelines.parameters import Values
+from pipelines.forms import Parameter
+from pipelines.parameters import Values, form, step_arguments
 from pipelines.plan import Plan
 from pipelines.resources import Resources, equip
 
@@ -43,11 +44,11 @@ TUNED = (
     "averaging",
 )
 # Parameters of compress that the search decides, or that would make it idle.
-DECIDED = ("import_uri", "train_batch_size", "train_learning_rate", "train_augment")
+DECIDED = ("network_import_uri", "train_epochs")
 
 
-def read_template(file: Path) -> str:
-    """Return an Experiment as one line of JSON.
+def read_template(file: Path) -> dict[str, Any]:
+    """Return an Experiment.
 
     Raises:
         ValueError: there is no such file, or it breaks rules of Katib's; all of them are listed.
@@ -55,7 +56,8 @@ def read_template(file: Path) -> str:
     if not file.is_file():
         raise ValueError(f"the Experiment must be a file such as those in manifests/experiments, but got {file}.")
     load(file)
-    return json.dumps(yaml.safe_load(file.read_text(encoding="utf-8")), separators=(",", ":"))
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content
 
 
 def toleration_text(toleration: Mapping[str, str]) -> str:
@@ -64,8 +66,47 @@ def toleration_text(toleration: Mapping[str, str]) -> str:
     return f"{toleration['key']}{value}" + (f":{toleration['effect']}" if toleration.get("effect") else "")
 
 
+def search_parameters(spec: Mapping[str, Any], resources: Resources) -> dict[str, Parameter]:
+    """Return the run form's own parameters of the search.
+
+    Args:
+        spec: of the Experiment that is compiled in.
+        resources: their GPUs and nodes are also the default of the trials.
+    """
+
+    def told(field: str) -> str:
+        return str(TuneConfig.__dataclass_fields__[field].metadata["description"])
+
+    trial = {
+        "gpus": resources.gpus,
+        "accelerator": resources.accelerator,
+        "node_selector": dict(resources.node_selector),
+        "tolerations": [toleration_text(each) for each in resources.tolerations],
+    }
+    return {
+        "search_algorithm": Parameter(
+            str, spec["algorithm"]["algorithmName"], "how trials are chosen; Katib must know it", tuple(SUGGESTERS)
+        ),
+        "search_max_epochs": Parameter(int, 0, told("max_epochs")),
+        "search_max_trials": Parameter(int, 0, told("max_trials")),
+        "search_parallel_trials": Parameter(int, spec.get("parallelTrialCount", 1), told("parallel_trials")),
+        "search_settings": Parameter(
+            dict, {}, 'settings of the algorithm by name, such as {"eta": "4"}; the others stay the Experiment\'s'
+        ),
+        "search_space": Parameter(
+            list, spec["parameters"], "the parameters to search, in the form of spec.parameters of an Experiment"
+        ),
+        "trial_resources": Parameter(
+            dict,
+            trial,
+            "what each trial gets: gpus, accelerator, cpu, memory, shared_memory, node_selector, tolerations; what is"
+            " not named is the Experiment's",
+        ),
+    }
+
+
 def make_search(
-    experiment: str,
+    experiment: Mapping[str, Any],
     arguments: Mapping[str, Any],
     bound: Values | None = None,
     resources: Resources | None = None,
@@ -74,89 +115,52 @@ def make_search(
     """Return the pipeline function, for compilation.
 
     Args:
-        experiment: an Experiment as text (``read_template``).
+        experiment: an Experiment (``read_template``).
         arguments: values of compress's parameters; those that the form leaves out are taken from here.
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
         resources: what the steps get of a cluster; its GPUs are also the default of the trials'.
         plan: the candidates; None for the standard ones.
     """
     given, planned = resources or Resources(), plan or Plan()
-    spec = json.loads(experiment)["spec"]
-    decided = {name: arguments[name] for name in DECIDED} | {"import_uri": ""}
+    decided = {name: arguments[name] for name in DECIDED} | {"network_import_uri": ""}
+    parameters = form([name for name in PARAMETERS if name not in DECIDED], arguments)
+    graph = CandidateGraph(bound or {}, parameters, given, planned)
+    parameters |= search_parameters(experiment["spec"], given)
 
-    def search(  # noqa: PLR0917 -- KFP passes parameters by position
-        further: Mapping[str, Any],
-        search_algorithm: str = spec["algorithm"]["algorithmName"],
-        search_settings: str = "",
-        search_space: str = json.dumps(spec["parameters"]),
-        search_max_epochs: int = 0,
-        search_max_trials: int = 0,
-        search_parallel_trials: int = spec.get("parallelTrialCount", 1),
-        search_max_failed_trials: int = -1,
-        search_namespace: str = "",
-        search_store_uri: str = "",
-        trial_gpus: int = given.gpus,
-        trial_accelerator: str = given.accelerator,
-        trial_node_selector: str = ",".join(f"{key}={value}" for key, value in given.node_selector.items()),
-        trial_tolerations: str = ",".join(map(toleration_text, given.tolerations)),
-        trial_cpu: str = "",
-        trial_memory: str = "",
-        trial_shared_memory: str = "",
-    ) -> None:
-        """Search, train, compress.
-
-        Args:
-            further: the parameters of compress.
-            search_algorithm: random, grid, tpe, hyperband or bohb.
-            search_settings: settings of the algorithm, name=value joined by commas; the others stay the Experiment's.
-            search_space: the parameters to search, in the form of spec.parameters of an Experiment.
-            search_max_epochs: the most epochs that a trial gets, the maximum resource; 0 for the Experiment's.
-            search_max_trials: trials in all; 0 for the Experiment's.
-            search_parallel_trials: trials at a time; 1 runs them one after another on one GPU.
-            search_max_failed_trials: failed trials that end the search; -1 for the Experiment's.
-            search_namespace: where the trials run; empty for the namespace of the run.
-            search_store_uri: where trials keep checkpoints and models; empty for the Experiment's.
-            trial_gpus: accelerators per trial, 0 for none.
-            trial_accelerator: the resource's name of an accelerator.
-            trial_node_selector: labels of the trials' nodes, key=value joined by commas.
-            trial_tolerations: taints that trials tolerate, key=value:effect or key:effect joined by commas.
-            trial_cpu: CPU limit of a trial, such as 4; empty for the Experiment's.
-            trial_memory: memory limit of a trial, such as 8Gi; empty for the Experiment's.
-            trial_shared_memory: size of a trial's /dev/shm; empty for the Experiment's.
-        """
-        values = step_arguments(bound or {}, {**decided, **further})
+    def build(values_of: dict[str, Any]) -> None:
+        values_of = {**decided, **values_of}
+        values = step_arguments(bound or {}, values_of)
         prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
         data = prepared.outputs["dataset"]
         tuned = tune(
             dataset=data,
-            experiment=experiment,
+            experiment=dict(experiment),
             run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            pipeline=NAME,
             image=STAGE_IMAGE,
             network=values["train"]["network"],
             width=values["train"]["width"],
-            algorithm=search_algorithm,
-            settings=search_settings,
-            space=search_space,
-            max_epochs=search_max_epochs,
-            max_trials=search_max_trials,
-            parallel_trials=search_parallel_trials,
-            max_failed_trials=search_max_failed_trials,
-            namespace=search_namespace,
-            store_uri=search_store_uri,
-            gpus=trial_gpus,
-            accelerator=trial_accelerator,
-            node_selector=trial_node_selector,
-            tolerations=trial_tolerations,
-            cpu=trial_cpu,
-            memory=trial_memory,
-            shared_memory=trial_shared_memory,
+            algorithm=values_of["search_algorithm"],
+            settings=values_of["search_settings"],
+            space=values_of["search_space"],
+            max_epochs=values_of["search_max_epochs"],
+            max_trials=values_of["search_max_trials"],
+            parallel_trials=values_of["search_parallel_trials"],
+            resources=values_of["trial_resources"],
+            **values["search"],
         ).set_display_name("search with Katib")
         tuned.set_caching_options(False)  # it makes an Experiment
         best = {name: tuned.outputs[name] for name in TUNED}
         trained = train(dataset=data, **{**values["train"], **best}).set_display_name("train teacher")
-        build_candidates(values, data, trained.outputs["model"], planned)
+        finish(values, data, graph.add(data, trained.outputs["model"], values_of))
         equip(given)
 
-    compress = make_compress().pipeline_func
-    form = with_form_of(compress, search, without=DECIDED)
-    return dsl.pipeline(name=NAME, display_name=DISPLAY_NAME, description=DESCRIPTION)(form)
+    return make_pipeline(
+        NAME,
+        display_name=DISPLAY_NAME,
+        summary=DESCRIPTION,
+        parameters=parameters,
+        build=build,
+        resources=given,
+        plan=planned,
+    )

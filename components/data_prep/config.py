@@ -13,7 +13,10 @@ class DataPrepConfig(Config):
     """Which images, and how they are split."""
 
     dataset_name: str = option(
-        "fashion_mnist", "which data set; folder is a folder of images per class", choices=DATASETS
+        "fashion_mnist",
+        "which data set: folder is a folder of images per class; digits needs nothing, the others need the internet"
+        " unless the source holds their files",
+        choices=DATASETS,
     )
     source: str = option(
         "",
@@ -29,13 +32,11 @@ class DataPrepConfig(Config):
         0, "most images to take of the training and of the test images each; 0 takes all", interval="[0, inf)"
     )
     image_size: int = option(0, "side in pixels that images are resized to; 0 keeps theirs", interval="[0, 4096]")
-    channels: int = option(0, "1 makes images grey, 3 makes them colour; 0 keeps theirs", interval="[0, 3]")
+    channels: int = option(0, "1 makes images grey, 3 makes them colour; 0 keeps theirs", choices=CHANNELS)
     seed: int = option(0, "seed of the permutation that splits", interval="[0, 2147483647]")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels not in CHANNELS:
-            raise ValueError(f"channels must be 0, 1 or 3, but got {self.channels}.")
         if self.dataset_name == "folder" and not self.source:
             raise ValueError("source must name the folder of images when dataset_name is folder, but it is empty.")
         if self.dataset_name == "digits" and self.source:

@@ -1,4 +1,4 @@
-"""The pod that a step runs in, and the Argo Workflow of its run: why the step is being ended, and who owns what it made.
+"""The pod that a step runs in, and the Argo Workflow of its run: why the step is ended, and who owns what it made.
 
 An eviction, a drain and a terminated run all come as SIGTERM. What tells them apart stands in objects of the cluster:
 Kubernetes puts the condition DisruptionTarget on a pod before it takes it away, and Kubeflow Pipelines terminates a run

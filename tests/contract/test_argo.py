@@ -8,14 +8,16 @@ import kubernetes_validate
 import pytest
 import yaml
 from hera.workflows.models import Workflow
+from kfp import compiler
 from typer.testing import CliRunner
 
 from components.cli import STAGES, make_parser, stage_config
 from components.config import from_flags
 from pipelines.argo import make_workflow
 from pipelines.compile import compile_all
+from pipelines.compress import make_compress
 from pipelines.kondense import app
-from pipelines.parameters import resolve
+from pipelines.parameters import resolve, split
 from pipelines.resources import Resources
 
 STORE = ("endpoint=s3.example:443", "secure=true", "secret=own-keys", "memory_limit=4Gi", "node_selector=pool=a")
@@ -34,8 +36,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spec(packages: Path) -> dict[str, Any]:
-    return next(yaml.safe_load_all((packages / "compress.yaml").read_text()))
+def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The pipeline that KFP would get, without the graph of the candidates: the Workflow has none."""
+    arguments, bound = split(resolve("quick", {"seed": 7}))
+    path = tmp_path_factory.mktemp("flat") / "compress.yaml"
+    compiler.Compiler().compile(make_compress(arguments, bound, Resources(), nested=False), str(path))
+    return next(yaml.safe_load_all(path.read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +103,9 @@ def test_arguments_are_the_pipeline_s_parameters(workflow: dict[str, Any], spec:
     assert {name: each["description"] for name, each in arguments.items()} == {
         name: each["description"] for name, each in definitions.items()
     }
-    assert (arguments["seed"]["value"], arguments["network_width"]["value"], arguments["source"]["value"]) == (
-        *("7", "1.0"),
-        "",
-    )
+    values = {name: each["value"] for name, each in arguments.items()}
+    assert (values["seed"], values["report_max_accuracy_drop"], values["dataset_source"]) == ("7", "0.01", "")
+    assert arguments["train_epochs"]["value"] == "8"  # the profile is settled
 
 
 def test_every_stage_takes_its_flags_and_gets_the_step_s_config(
@@ -176,7 +181,7 @@ def test_training_gets_the_resources_and_keys_come_from_the_secret(templates: di
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("search", "task 'train' of 'search' has a parameter, augment, that another task returns."),
+        ("search", "task 'candidates' of 'search' has a pipeline of its own."),
         ("refresh", "task 'condition-1' of 'refresh' has a condition."),
     ],
 )

@@ -9,15 +9,18 @@ import pytest
 import yaml
 
 from components.images import STAGE_IMAGE
+from components.profiles import AS_PROFILE, PROFILES
+from components.search.suggesters import SUGGESTERS
 from components.tune.config import read_tolerations
 from pipelines import search
 from pipelines.compile import EXPERIMENT, NAMES, compile_all, task_names
+from pipelines.compress import CANDIDATES
 from pipelines.compress import task_names as compress_tasks
 from pipelines.experiment.spec import ExperimentError
-from pipelines.parameters import CURATED, resolve
-from pipelines.plan import Plan
+from pipelines.parameters import CURATED, PROFILE, STEPS, resolve
+from pipelines.plan import Plan, read_plan
 from pipelines.refresh import refresh_task_names
-from pipelines.resources import TRAINING, Resources, read_resources
+from pipelines.resources import Resources, read_resources
 
 ROOT = Path(__file__).parents[2]
 GPU = Resources(
@@ -43,7 +46,14 @@ class Package:
         self.kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         dags = [self.spec["root"]["dag"], *(each["dag"] for each in self.spec["components"].values() if "dag" in each)]
         every = {task["taskInfo"]["name"]: task for dag in dags for task in dag["tasks"].values()}
-        self.tasks = {name: task for name, task in every.items() if name != "challenge"}  # a condition, no step
+        self.tasks = {name: task for name, task in every.items() if name not in ("challenge", CANDIDATES)}  # no steps
+
+    @property
+    def graphs(self) -> set[str]:
+        """The keys of the tasks that are graphs."""
+        dags = [self.spec["root"]["dag"], *(each["dag"] for each in self.spec["components"].values() if "dag" in each)]
+        tasks = [task for dag in dags for task in dag["tasks"].values()]
+        return {key for task in tasks if task["taskInfo"]["name"] in ("challenge", CANDIDATES) for key in task}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -62,8 +72,14 @@ def gpu_packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Package]
     return {path.stem: Package(path) for path in paths}
 
 
-def trains(executor: str) -> bool:
-    return executor.removeprefix("exec-").rstrip("-0123456789") in TRAINING
+def trains(package: Package) -> set[str]:
+    """Return the executors of tasks that train, or may: the run form chooses how candidates are quantized."""
+    stages = {key: each for key, each in package.spec["components"].items() if "executorLabel" in each}
+    components = {each["executorLabel"]: key for key, each in stages.items()}
+    by_component = {task["componentRef"]["name"]: name for name, task in package.tasks.items()}
+    names = {label: by_component[component] for label, component in components.items()}
+    training = ("train teacher", "prune", "sparsify", "distill", "quantize")
+    return {label for label, name in names.items() if name.startswith(training)}
 
 
 def test_all_three_are_compiled(packages: dict[str, Package]) -> None:
@@ -81,9 +97,9 @@ def test_the_forms_are_compresss_and_their_own(packages: dict[str, Package]) -> 
     shared = {name: {*each.parameters} & {*CURATED} for name, each in packages.items()}
     assert shared["compress"] == {*CURATED}
     assert shared["search"] == {*CURATED} - {*search.DECIDED}
-    assert shared["refresh"] == {*CURATED} - {"import_uri"}
-    own = {name: {*each.parameters} - {*CURATED} for name, each in packages.items()}
-    assert own["refresh"] == {"always"}
+    assert shared["refresh"] == {*CURATED} - {"network_import_uri"}
+    own = {name: {*each.parameters} - {*CURATED, PROFILE} for name, each in packages.items()}
+    assert own["refresh"] == {"refresh_always"}
     assert all(name.startswith(("search_", "trial_")) for name in own["search"])
     compress = packages["compress"].parameters
     for package in packages.values():
@@ -98,7 +114,7 @@ def test_the_search_hands_its_best_to_the_teachers_training(packages: dict[str, 
     given = tasks["train teacher"]["inputs"]["parameters"]
     for name in search.TUNED:
         assert given[name] == {"taskOutputParameter": {"outputParameterKey": name, "producerTask": "tune"}}
-    assert given["epochs"] == {"componentInputParameter": "train_epochs"}
+    assert given["epochs"] == {"runtimeValue": {"constant": AS_PROFILE}}
     tune = tasks["search with Katib"]["inputs"]["parameters"]
     assert tune["network"] == {"componentInputParameter": "network"}
     assert tune["run_id"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
@@ -112,12 +128,13 @@ def test_the_packaged_experiment_is_the_manifest() -> None:
 
 def test_the_experiment_is_whole_and_no_template_of_argo(packages: dict[str, Package]) -> None:
     constant = packages["search"].tasks["search with Katib"]["inputs"]["parameters"]["experiment"]
-    text = constant["runtimeValue"]["constant"]
-    assert json.loads(text) == yaml.safe_load(EXPERIMENT.read_text())
-    space = packages["search"].parameters["search_space"]["defaultValue"]
-    assert json.loads(space) == json.loads(text)["spec"]["parameters"]
-    for each in (text, space):  # {{ begins a placeholder; a form's line keeps no line breaks
-        assert "{{" not in each and "\n" not in each
+    experiment = constant["runtimeValue"]["constant"]  # a structure, not a string in a string
+    assert experiment == yaml.safe_load(EXPERIMENT.read_text())
+    space = packages["search"].parameters["search_space"]
+    assert (space["parameterType"], space["defaultValue"]) == ("LIST", experiment["spec"]["parameters"])
+    for each in ("search_settings", "trial_resources"):  # for which the form has an editor
+        assert packages["search"].parameters[each]["parameterType"] == "STRUCT"
+    assert "{{" not in json.dumps(experiment)  # begins a placeholder
 
 
 def test_another_experiment_can_be_compiled_in(tmp_path: Path) -> None:
@@ -146,13 +163,13 @@ def test_a_package_without_gpus_asks_for_none(packages: dict[str, Package]) -> N
         for name, container in package.executors.items():
             assert "accelerator" not in container.get("resources", {}), name
             assert not {"tolerations", "nodeSelector"} & {*package.kubernetes[name]}
-    assert packages["search"].parameters["trial_gpus"]["defaultValue"] == 0
+    assert packages["search"].parameters["trial_resources"]["defaultValue"]["gpus"] == 0
 
 
 def test_a_package_with_gpus_gives_them_to_the_steps_that_train(gpu_packages: dict[str, Package]) -> None:
     for package in gpu_packages.values():
         with_gpu = {name for name, each in package.executors.items() if "accelerator" in each.get("resources", {})}
-        assert with_gpu == set(filter(trains, package.executors))
+        assert with_gpu == trains(package)
         assert with_gpu
         for name in with_gpu:
             resources, kubernetes = package.executors[name]["resources"], package.kubernetes[name]
@@ -163,15 +180,16 @@ def test_a_package_with_gpus_gives_them_to_the_steps_that_train(gpu_packages: di
             assert [each["key"] for each in kubernetes["tolerations"]] == ["team", "nvidia.com/gpu"]
             (memory,) = kubernetes["emptyDirMounts"]
             assert (memory["mountPath"], memory["medium"], memory["sizeLimit"]) == ("/dev/shm", "Memory", "4Gi")
-    form = gpu_packages["search"].parameters
-    assert (form["trial_gpus"]["defaultValue"], form["trial_node_selector"]["defaultValue"]) == (2, "pool=gpu")
-    assert read_tolerations(form["trial_tolerations"]["defaultValue"]) == list(GPU.tolerations)
+    trial = gpu_packages["search"].parameters["trial_resources"]["defaultValue"]
+    assert (trial["gpus"], trial["node_selector"]) == (2, {"pool": "gpu"})
+    assert read_tolerations(",".join(trial["tolerations"])) == list(GPU.tolerations)
 
 
 def test_every_step_reaches_the_store_without_a_credential_in_the_package(gpu_packages: dict[str, Package]) -> None:
     for package in gpu_packages.values():
         assert set(package.kubernetes) == set(package.executors)
         assert {task["retryPolicy"]["maxRetryCount"] for task in package.tasks.values()} == {5}
+        assert {"retryPolicy"}.isdisjoint(package.graphs)  # a graph that is tried again would repeat all its steps
         for name, container in package.executors.items():
             variables = {each["name"]: each["value"] for each in container["env"]}
             assert (variables["MINIO_ENDPOINT"], variables["MINIO_SECURE"]) == ("s3.example:443", "true")
@@ -218,10 +236,100 @@ def test_resources_from_the_command_line() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "trains"),
-    [("quantize.method=qat", True), ("quantize.method=static", False), ("pack.fine_tune=true", True)],
+    [("pack.method=qat", True), ("pack.method=weight_only", False), ("pack.fine_tune=true", True)],
 )
 def test_quantization_gets_a_gpu_where_it_trains(setting: str, trains: bool, tmp_path: Path) -> None:
-    (path,) = compile_all(resolve("quick", None, [setting]), tmp_path, only=("compress",), resources=GPU)
-    executors = yaml.safe_load(path.read_text().split("---")[0])["deploymentSpec"]["executors"]
-    found = [name for name, each in executors.items() if "accelerator" in each["container"].get("resources", {})]
-    assert any(name.startswith("exec-quantize") for name in found) == trains
+    configs = resolve("quick", None, [setting])
+    plan = read_plan(configs, "sparse-packed")
+    (path,) = compile_all(configs, tmp_path, only=("compress",), resources=GPU, plan=plan)
+    package = Package(path)
+    (label,) = (each for each in package.executors if each.startswith("exec-quantize"))
+    assert ("accelerator" in package.executors[label].get("resources", {})) == trains
+
+
+MOST_NODES = 20  # of a graph that one reads without scrolling: tasks and their artifacts, as KFP's page draws them
+MOST_FIELDS = {"compress": 14, "search": 18, "refresh": 14}
+
+
+def nodes(spec: dict[str, Any]) -> int:
+    """Count what the UI draws of the root: each task, and each artifact that its component puts out."""
+    components = [spec["components"][task["componentRef"]["name"]] for task in spec["root"]["dag"]["tasks"].values()]
+    return len(components) + sum(len(each.get("outputDefinitions", {}).get("artifacts", {})) for each in components)
+
+
+def test_a_graph_is_read_at_one_look_and_a_form_filled_in(packages: dict[str, Package]) -> None:
+    for name, package in packages.items():
+        assert nodes(package.spec) <= MOST_NODES, name
+        assert len(package.parameters) <= MOST_FIELDS[name], name
+
+
+def test_recipes_do_not_widen_the_root(tmp_path: Path) -> None:
+    configs = resolve("quick")
+    plan = read_plan(configs, None, ["prune:l1:0.5 > distill", "quantize:qat", "distill:logits:0.3", "prune:nm"])
+    (path,) = compile_all(configs, tmp_path, only=("compress",), plan=plan)
+    assert nodes(Package(path).spec) <= MOST_NODES
+
+
+def test_the_candidates_hand_on_report_and_choice(packages: dict[str, Package]) -> None:
+    for package in packages.values():
+        graph = package.spec["components"]["comp-candidates"]
+        assert set(graph["outputDefinitions"]["artifacts"]) == {"report", "chosen", "html"}
+        outputs = graph["dag"]["outputs"]["artifacts"].values()
+        assert {each["artifactSelectors"][0]["producerSubtask"] for each in outputs} == {"report"}
+        assert package.tasks["publish"]["inputs"]["artifacts"]["chosen"] == {
+            "taskOutputArtifact": {"producerTask": "candidates", "outputArtifactKey": "chosen"}
+        }
+
+
+def test_a_form_offers_what_the_configs_take(packages: dict[str, Package]) -> None:
+    for package in packages.values():
+        for name, parameter in package.parameters.items():
+            if name in CURATED:
+                step, field = CURATED[name][0]
+                expected = list(STEPS[step].config.__dataclass_fields__[field].metadata["choices"])
+            else:
+                expected = {PROFILE: [*PROFILES], "search_algorithm": [*SUGGESTERS]}.get(name, [])
+            assert parameter.get("literals", []) == expected, name
+            if expected:
+                assert parameter["defaultValue"] in expected
+
+
+@pytest.mark.parametrize(("version", "known"), [("2.14", False), ("2.15.2", False), ("2.16.0", True), ("3.0", True)])
+def test_an_older_server_gets_what_it_knows(version: str, known: bool, tmp_path: Path) -> None:
+    resources = Resources(kfp_version=version)
+    (path,) = compile_all(resolve("quick"), tmp_path, only=("compress",), resources=resources)
+    assert ("literals" in path.read_text()) == known
+    assert ("securityContext" in path.read_text()) == known
+    with pytest.raises(ValueError, match="kfp_version must be a version such as 2.17, but got 'new'"):
+        Resources(kfp_version="new")
+
+
+def test_every_step_runs_as_the_user_of_its_image(packages: dict[str, Package]) -> None:
+    for package in packages.values():
+        for name in package.executors:
+            context = package.kubernetes[name]["securityContext"]
+            assert (context["runAsUser"], context["runAsGroup"], context["runAsNonRoot"]) == ("10001", "10001", True)
+
+
+def test_the_description_tells_the_parameters_and_what_the_package_makes(
+    packages: dict[str, Package], gpu_packages: dict[str, Package]
+) -> None:
+    for name, package in packages.items():
+        text = package.spec["pipelineInfo"]["description"]
+        rows = [line for line in text.splitlines() if line.startswith("- ")]
+        assert [row.split()[1] for row in rows] == sorted(package.parameters)
+        assert all(package.parameters[row.split()[1]]["description"] in row for row in rows)
+        assert "sparse-packed" in text and "asks for no GPU" in text and "kondense compile --set" in text
+        assert "asks for 2 x nvidia.com/gpu" in gpu_packages[name].spec["pipelineInfo"]["description"]
+        assert len(text) < 8000
+
+
+def test_what_the_form_leaves_out_can_be_compiled_in(tmp_path: Path) -> None:
+    settings = ["search.max_failed_trials=5", "search.namespace=team", "publish.store_uri=minio://team/models"]
+    (path,) = compile_all(resolve("quick", {}, settings), tmp_path, only=("search",))
+    tasks = Package(path).tasks
+    tune = tasks["search with Katib"]["inputs"]["parameters"]
+    assert (tune["max_failed_trials"]["runtimeValue"], tune["namespace"]["runtimeValue"]) == (
+        *({"constant": 5}, {"constant": "team"}),
+    )
+    assert tasks["publish"]["inputs"]["parameters"]["store_uri"]["runtimeValue"]["constant"] == "minio://team/models"

@@ -25,7 +25,8 @@ def test_pipelines_import_no_torch() -> None:
 
 
 def test_compiling_imports_no_torch() -> None:
-    assert loaded("from pipelines.compress import make_compress; make_compress()", HEAVY) == []
+    imports = "from pipelines.compress import make_compress; from pipelines.parameters import resolve, split"
+    assert loaded(f"{imports}; make_compress(split(resolve('quick'))[0])", HEAVY) == []
 
 
 @pytest.mark.parametrize(

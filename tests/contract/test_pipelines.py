@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from components.profiles import PROFILES
+from components.profiles import AS_PROFILE, PROFILES, settled
 from pipelines.compile import compile_compress, task_names
-from pipelines.compress import make_compress
+from pipelines.compress import CANDIDATES, make_compress
 from pipelines.compress import task_names as compress_tasks
-from pipelines.parameters import CURATED, STEPS, apply, resolve, split, step_defaults
+from pipelines.parameters import CURATED, PROFILE, STEPS, apply, resolve, split, step_defaults
 from pipelines.plan import Plan, read_plan
 
 # The step whose Config a task runs with.
@@ -31,6 +31,13 @@ STEP_OF_TASK = {
 
 def spec_of(package: Path) -> dict[str, Any]:
     return next(yaml.safe_load_all(package.read_text()))
+
+
+def tasks_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the tasks by display name, those of the graph within included and that graph itself left out."""
+    dags = [spec["root"]["dag"], *(each["dag"] for each in spec["components"].values() if "dag" in each)]
+    tasks = {task["taskInfo"]["name"]: task for dag in dags for task in dag["tasks"].values()}
+    return {name: task for name, task in tasks.items() if name != CANDIDATES}
 
 
 def step_of(task: str) -> str:
@@ -53,57 +60,81 @@ def test_nothing_is_installed_at_run_time_and_one_image_runs_all(compiled: Path)
 
 
 def test_every_field_of_every_step_reaches_its_tasks(compiled: Path) -> None:
-    for task in spec_of(compiled)["root"]["dag"]["tasks"].values():
-        step = STEPS[step_of(task["taskInfo"]["name"])]
-        fields = {field.name for field in dataclasses.fields(step.config)}
-        assert set(task["inputs"]["parameters"]) == fields, task["taskInfo"]["name"]
+    for name, task in tasks_of(spec_of(compiled)).items():
+        step = step_of(name)
+        fields = {field.name for field in dataclasses.fields(STEPS[step].config)}
+        profiled = {PROFILE, "step"} if step in PROFILES["quick"] else set()
+        assert set(task["inputs"]["parameters"]) == fields | profiled, name
+        if profiled:
+            assert task["inputs"]["parameters"]["step"]["runtimeValue"]["constant"] == step
+            assert task["inputs"]["parameters"][PROFILE]["componentInputParameter"] == PROFILE
 
 
 def test_a_bound_field_is_a_constant_of_its_tasks(tmp_path: Path) -> None:
-    settings = ["prune.momentum=0.5", "train.epochs=2", "pack.seed=3"] if "seed" in step_defaults("pack") else []
-    settings = settings or ["prune.momentum=0.5", "train.epochs=2"]
+    settings = ["prune.momentum=0.5", "train.epochs=2", "pack.seed=3", "distill.epochs=9"]
     spec = spec_of(compile_compress(resolve("quick", {}, settings), tmp_path)[0])
-    tasks = {task["taskInfo"]["name"]: task["inputs"]["parameters"] for task in spec["root"]["dag"]["tasks"].values()}
+    tasks = {name: task["inputs"]["parameters"] for name, task in tasks_of(spec).items()}
     assert tasks["prune"]["momentum"]["runtimeValue"]["constant"] == 0.5
     assert tasks["sparsify"]["momentum"]["runtimeValue"]["constant"] == 0.9
     assert tasks["train teacher"]["epochs"] == {"componentInputParameter": "train_epochs"}
     assert spec["root"]["inputDefinitions"]["parameters"]["train_epochs"]["defaultValue"] == 2
+    assert tasks["pack"]["seed"]["runtimeValue"]["constant"] == 3
+    # What was asked for is not the profile's any more; the rest is.
+    assert tasks["distill"]["epochs"]["runtimeValue"]["constant"] == 9
+    assert tasks["prune"]["epochs"]["runtimeValue"]["constant"] == AS_PROFILE
 
 
 def test_the_run_form_has_a_default_and_a_description_for_everything(compiled: Path) -> None:
     parameters = spec_of(compiled)["root"]["inputDefinitions"]["parameters"]
-    assert set(parameters) == set(CURATED)
+    assert set(parameters) == {*CURATED, PROFILE}
     for name, parameter in parameters.items():
         assert parameter["description"], name
         assert "defaultValue" in parameter, name
 
 
 def test_curated_names_types_and_defaults_are_those_of_the_configs() -> None:
-    signature = inspect.signature(make_compress().pipeline_func).parameters
-    assert list(signature) == list(CURATED)
-    for name, parameter in signature.items():
-        for step, field in CURATED[name]:
-            assert parameter.annotation is typing.get_type_hints(STEPS[step].config)[field], name
-            assert parameter.default == step_defaults(step)[field], name
+    arguments, _ = split(resolve("quick"))
+    signature = inspect.signature(make_compress(arguments).pipeline_func).parameters
+    assert list(signature) == [*CURATED, PROFILE]
+    for name, targets in CURATED.items():
+        for step, field in targets:
+            assert signature[name].annotation is typing.get_type_hints(STEPS[step].config)[field], name
+            assert signature[name].default == step_defaults(step)[field], name
 
 
 def test_splitting_and_applying_gives_the_configs_back() -> None:
     settings = ["prune.seed=3", "sparsify.momentum=0.8", "train.learning_rate=0.1", "publish.max_accuracy_drop=0.5"]
     for profile in PROFILES:
         configs = resolve(profile, {"dataset": "digits", "seed": 7}, settings)
-        arguments, bound = split(configs)
-        values = apply(arguments)
-        for step, fields in bound.items():
-            values[step].update(fields)
-        for step, config in configs.items():
-            expected = {name: value for name, value in config.to_dict().items() if name not in STEPS[step].owned}
-            assert values[step] == expected
+        for left_to in (None, profile):
+            arguments, bound = split(configs, left_to)
+            values = apply(arguments)
+            for step, fields in bound.items():
+                values[step].update(fields)
+            for step, config in configs.items():
+                expected = {name: value for name, value in config.to_dict().items() if name not in STEPS[step].owned}
+                assert settled(values[step], arguments[PROFILE], step) == expected
+            assert (AS_PROFILE in values["prune"].values()) == bool(left_to)
+
+
+def test_a_run_that_chooses_another_profile_gets_its_values(tmp_path: Path) -> None:
+    arguments, bound = split(resolve("quick", {}, ["distill.epochs=9"]), "quick")
+    values = apply(arguments)
+    for step, fields in bound.items():
+        values[step].update(fields)
+    for step in PROFILES["full"]:
+        chosen, expected = settled(values[step], "full", step), resolve("full")[step].to_dict()
+        assert chosen["epochs"] == (9 if step == "distill" else expected["epochs"])
+        assert chosen.get("steps") == expected.get("steps")
 
 
 def test_profiles_override_fields_that_exist() -> None:
     for profile, steps in PROFILES.items():
         for step, fields in steps.items():
             assert set(fields) <= set(step_defaults(step)), profile
+            # A run's form may choose any profile, so all of them set the same fields, and numbers above -1.
+            assert set(fields) == set(PROFILES["quick"][step]), profile
+            assert all(value > AS_PROFILE for value in fields.values())
 
 
 def test_kubernetes_objects_name_pipeline_and_version(tmp_path: Path) -> None:
@@ -126,19 +157,16 @@ def test_a_recipe_is_compiled_into_tasks_with_its_values_and_its_own_place_in_th
     plan = read_plan(configs, "quantized", ["own=prune:l1:0.5:steps=2 > distill > quantize:static:7"])
     package = compile_compress(configs, tmp_path, plan=plan)[0]
     assert task_names(package) == sorted(compress_tasks(plan))
-    tasks = {task["taskInfo"]["name"]: task for task in spec_of(package)["root"]["dag"]["tasks"].values()}
-    inputs = {name: task["inputs"] for name, task in tasks.items() if "inputs" in task}
+    inputs = {name: task["inputs"] for name, task in tasks_of(spec_of(package)).items() if "inputs" in task}
     first, second, third = (inputs[name] for name in ("prune 1 of own", "distill 2 of own", "quantize 3 of own"))
     constants = {
-        key: value["runtimeValue"]["constant"]
-        for key, value in first["parameters"].items()
-        if key != "seed" and "runtimeValue" in value
+        key: value["runtimeValue"]["constant"] for key, value in first["parameters"].items() if "runtimeValue" in value
     }
     assert (constants["method"], constants["sparsity"], constants["steps"]) == ("l1", 0.5, 2)
     assert third["parameters"]["bits"]["runtimeValue"]["constant"] == 7
-    trained = {"producerTask": "train", "outputArtifactKey": "model"}
-    assert first["artifacts"]["model"]["taskOutputArtifact"] == trained and "teacher" not in first["artifacts"]
-    assert second["artifacts"]["teacher"]["taskOutputArtifact"] == trained
+    trained = {"componentInputArtifact": "teacher"}
+    assert first["artifacts"]["model"] == trained and "teacher" not in first["artifacts"]
+    assert second["artifacts"]["teacher"] == trained
     assert second["artifacts"]["model"]["taskOutputArtifact"]["outputArtifactKey"] == "pruned"
     assert third["artifacts"]["model"]["taskOutputArtifact"]["outputArtifactKey"] == "student"
     assert set(inputs["report"]["artifacts"]) == {"teacher", "quantized", "recipe_1"}

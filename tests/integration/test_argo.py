@@ -23,22 +23,22 @@ SECRETS = {"mlpipeline-minio-artifact": {"accesskey": "a", "secretkey": "b"}}
 PLAIN = {
     "dataset": "digits",
     "seed": 1,
-    "image_limit": 400,
     "network": "lenet300",
     "train_epochs": 3,
-    "prune_epochs": 1,
-    "sparsify_epochs": 1,
-    "distill_epochs": 1,
+    "dataset_image_size": 16,
     # With these the choice depends on no time, and the smallest candidate is it.
     "report_objective": "bytes",
-    "max_accuracy_drop": 0.9,
+    "report_max_accuracy_drop": 0.9,
 }
-SETTINGS = ("data_prep.image_size=16", "sparsify.steps=1", "prune.steps=1", "evaluate.latency_seconds=0.05")
+SETTINGS = (
+    *("data_prep.limit=400", "prune.epochs=1", "prune.steps=1", "sparsify.epochs=1", "sparsify.steps=1"),
+    *("distill.epochs=1", "evaluate.latency_seconds=0.05"),
+)
 
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Config]:
-    return resolve("quick", PLAIN | {"publish_store_uri": str(tmp_path_factory.mktemp("published"))}, SETTINGS)
+    return resolve("quick", PLAIN, (*SETTINGS, f"publish.store_uri={tmp_path_factory.mktemp('published')}"))
 
 
 @pytest.fixture(scope="module")

@@ -45,12 +45,13 @@ class Refresh:
         self.store = open_store(str(directory / "store"))
 
     def __call__(self, *, always: bool = False) -> dict[str, StepResult]:
-        plain = {"dataset": "digits", "network": "lenet300", "device": "cpu"}
+        plain = {"dataset": "digits", "network": "lenet300"}
         arguments, bound = split(resolve("quick", plain, (*SETTINGS, f"publish.store_uri={self.directory / 'store'}")))
-        arguments = {name: value for name, value in arguments.items() if name not in WITHOUT}
         settings = LocalSettings(self.directory / "out", self.directory / "cache", "v", TASKS)
         with RunProgress(Console(file=io.StringIO()), len(TASKS)) as progress:
-            return run_pipeline(make_refresh(bound), {**arguments, "always": always}, settings, progress, self.server)
+            pipeline = make_refresh(arguments, bound)
+            given = {name: value for name, value in arguments.items() if name not in WITHOUT}
+            return run_pipeline(pipeline, {**given, "refresh_always": always}, settings, progress, self.server)
 
     @property
     def versions(self) -> list[str]:

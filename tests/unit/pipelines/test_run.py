@@ -10,8 +10,9 @@ from pipelines.run import collect, local_paths, slug, timings
 def test_only_data_of_this_machine_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
-    assert local_paths({"source": "images", "import_uri": ""}) == {"source": tmp_path / "images"}
-    assert local_paths({"source": "s3://bucket/images", "import_uri": "nowhere"}) == {}
+    given = {"dataset_source": "images", "network_import_uri": ""}
+    assert local_paths(given) == {"dataset_source": tmp_path / "images"}
+    assert local_paths({"dataset_source": "s3://bucket/images", "network_import_uri": "nowhere"}) == {}
 
 
 def test_other_code_has_other_checkpoints() -> None:
