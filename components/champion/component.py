@@ -9,7 +9,6 @@ from components.images import STAGE_IMAGE
 def champion(
     dataset: dsl.Input[dsl.Dataset],
     champion: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
     model_name: str = "",
     network: str = "lenet5",
     store_uri: str = "minio://kondense",
@@ -26,12 +25,12 @@ def champion(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.metadata import champion_metadata
     from components.champion.config import ChampionConfig
     from components.champion.stage import run
 
     with failure.told():
         config = ChampionConfig(model_name=model_name, network=network, store_uri=store_uri, always=always)
         values = run(config, dataset_dir=Path(dataset.path), champion_dir=Path(champion.path))
-        for name, value in values.items():
-            metrics.log_metric(name, value)
+        champion.metadata.update(champion_metadata(Path(champion.path)))
         return bool(values["challenge"])

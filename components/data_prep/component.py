@@ -8,7 +8,6 @@ from components.images import STAGE_IMAGE
 @dsl.component(base_image=STAGE_IMAGE, install_kfp_package=False, packages_to_install=[])
 def data_prep(
     dataset: dsl.Output[dsl.Dataset],
-    metrics: dsl.Output[dsl.Metrics],
     dataset_name: str = "fashion_mnist",
     source: str = "",
     validation_size: int = 0,
@@ -33,6 +32,7 @@ def data_prep(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.metadata import dataset_metadata
     from components.data_prep import stage
     from components.data_prep.config import DataPrepConfig
 
@@ -47,5 +47,5 @@ def data_prep(
             channels=channels,
             seed=seed,
         )
-        for name, value in stage.run(config, dataset_dir=Path(dataset.path)).items():
-            metrics.log_metric(name, value)
+        stage.run(config, dataset_dir=Path(dataset.path))
+        dataset.metadata.update(dataset_metadata(Path(dataset.path)))

@@ -10,7 +10,6 @@ def distill(
     dataset: dsl.Input[dsl.Dataset],
     teacher: dsl.Input[dsl.Model],
     student: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
     model: dsl.Input[dsl.Model] = None,
     teacher_2: dsl.Input[dsl.Model] = None,
     teacher_3: dsl.Input[dsl.Model] = None,
@@ -91,6 +90,7 @@ def distill(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.metadata import model_metadata
     from components.distill import stage
     from components.distill.config import DistillConfig
     from components.profiles import settled
@@ -130,7 +130,7 @@ def distill(
             "cache_teacher": cache_teacher,
         }
         config = DistillConfig(**settled(values, profile, step))
-        found = stage.run(
+        stage.run(
             config,
             dataset_dir=Path(dataset.path),
             teacher_dir=Path(teacher.path),
@@ -139,5 +139,5 @@ def distill(
             teacher_2_dir=Path(teacher_2.path) if teacher_2 else None,
             teacher_3_dir=Path(teacher_3.path) if teacher_3 else None,
         )
-        for name, value in found.items():
-            metrics.log_metric(name, value)
+        made = model_metadata(Path(student.path), title="student {network}", dataset_dir=Path(dataset.path))
+        student.metadata.update(made)

@@ -28,7 +28,9 @@ def evaluate(
     from pathlib import Path
 
     from components import failure
-    from components.artifacts.report import read_evaluation
+    from components.artifacts.comparison import compared
+    from components.artifacts.metadata import model_metadata
+    from components.artifacts.report import EVALUATION, read_evaluation
     from components.evaluate.config import EvaluateConfig
     from components.evaluate.stage import run
 
@@ -45,14 +47,22 @@ def evaluate(
             robustness_images=robustness_images,
             seed=seed,
         )
-        values = run(
+        run(
             config,
             dataset_dir=Path(dataset.path),
             model_dir=Path(model.path),
             candidate_dir=Path(candidate.path),
             teacher_dir=Path(teacher.path) if teacher else None,
         )
-        for metric, value in values.items():
-            metrics.log_metric(metric, value)
         evaluation = read_evaluation(Path(candidate.path))
+        is_teacher = name == "teacher"
+        reference = evaluation if is_teacher else None
+        if teacher and (Path(teacher.path) / EVALUATION).is_file():
+            reference = read_evaluation(Path(teacher.path))
+        title = "teacher {network} (measured)" if is_teacher else "{candidate} (candidate)"
+        candidate.metadata.update(model_metadata(Path(candidate.path), title=title))
+        for metric, value in compared(evaluation, reference).items():
+            metrics.log_metric(metric, value)
+        metrics.metadata["display_name"] = f"figures of {name}"
         classification.log_confusion_matrix(evaluation["dataset"]["classes"], evaluation["confusion"])
+        classification.metadata["display_name"] = f"confusion of {name}"

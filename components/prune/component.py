@@ -10,7 +10,6 @@ def prune(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     pruned: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
     teacher: dsl.Input[dsl.Model] = None,
     epochs: int = 4,
     max_epochs: int = 0,
@@ -112,6 +111,7 @@ def prune(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.metadata import model_metadata
     from components.profiles import settled
     from components.prune import stage
     from components.prune.config import PruneConfig
@@ -162,12 +162,12 @@ def prune(
             "alpha": alpha,
         }
         config = PruneConfig(**settled(values, profile, step))
-        found = stage.run(
+        stage.run(
             config,
             dataset_dir=Path(dataset.path),
             model_dir=Path(model.path),
             pruned_dir=Path(pruned.path),
             teacher_dir=Path(teacher.path) if teacher else None,
         )
-        for name, value in found.items():
-            metrics.log_metric(name, value)
+        made = model_metadata(Path(pruned.path), title="{method}", dataset_dir=Path(dataset.path))
+        pruned.metadata.update(made)

@@ -11,7 +11,6 @@ def publish(
     chosen: dsl.Input[dsl.Model],
     report: dsl.Input[dsl.Artifact],
     receipt: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
     model_name: str = "",
     store_uri: str = "minio://kondense",
     max_accuracy_drop: float = 0.01,
@@ -32,6 +31,7 @@ def publish(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.metadata import receipt_metadata
     from components.publish import stage
     from components.publish.config import PublishConfig
 
@@ -50,5 +50,5 @@ def publish(
             "report_dir": Path(report.path),
             "receipt_dir": Path(receipt.path),
         }
-        for name, value in stage.run(config, **paths).items():
-            metrics.log_metric(name, value)
+        stage.run(config, **paths)
+        receipt.metadata.update(receipt_metadata(paths["receipt_dir"]))

@@ -10,7 +10,6 @@ def quantize(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     quantized: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
     teacher: dsl.Input[dsl.Model] = None,
     epochs: int = 3,
     max_epochs: int = 0,
@@ -100,6 +99,7 @@ def quantize(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.metadata import model_metadata
     from components.quantize import stage
     from components.quantize.config import QuantizeConfig
 
@@ -143,12 +143,12 @@ def quantize(
             temperature=temperature,
             alpha=alpha,
         )
-        found = stage.run(
+        stage.run(
             config,
             dataset_dir=Path(dataset.path),
             model_dir=Path(model.path),
             quantized_dir=Path(quantized.path),
             teacher_dir=Path(teacher.path) if teacher else None,
         )
-        for name, value in found.items():
-            metrics.log_metric(name, value)
+        made = model_metadata(Path(quantized.path), title="{method}", dataset_dir=Path(dataset.path))
+        quantized.metadata.update(made)

@@ -38,6 +38,7 @@ def report(
     from shutil import copyfile
 
     from components import failure
+    from components.artifacts.metadata import model_metadata, report_metadata
     from components.artifacts.report import PAGE
     from components.report.config import ReportConfig
     from components.report.stage import run
@@ -55,3 +56,7 @@ def report(
         copyfile(Path(report.path) / PAGE, html.path)
         for name, value in values.items():
             metrics.log_metric(name, value)
+        metrics.metadata["display_name"] = "figures of the chosen"
+        report.metadata.update(report_metadata(Path(report.path)))
+        html.metadata["display_name"] = report.metadata["display_name"]
+        chosen.metadata.update(model_metadata(Path(chosen.path), title="chosen: {candidate}"))

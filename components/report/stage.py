@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.artifacts.comparison import compared
 from components.artifacts.files import new_directory, verify_files
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import model_digest, read_description
@@ -25,7 +26,7 @@ def run(
         chosen_dir: gets the chosen candidate's artifact, file by file the same.
 
     Returns:
-        The chosen candidate's figures and how many candidates held the bound.
+        The chosen candidate's figures by the names of ``components.artifacts.comparison``.
 
     Raises:
         ValueError: no candidate at all.
@@ -56,16 +57,6 @@ def run(
 
 
 def summarise(report: Report) -> dict[str, float]:
-    """Return the metrics that a run is compared by, finite numbers under the same names in every run."""
+    """Return the figures that a run is compared by: the chosen model's."""
     chosen = next(model for model in models(report) if model["name"] == report["chosen"])
-    return {
-        "teacher_test_accuracy": report["teacher"]["test_accuracy"],
-        "chosen_test_accuracy": chosen["test_accuracy"],
-        "chosen_test_accuracy_difference": chosen["difference"]["test_accuracy"],
-        "chosen_bytes_kz": float(chosen["bytes"]["kz"]),
-        "chosen_bytes_ratio": chosen["difference"]["bytes_ratio"],
-        "chosen_latency_ms_batch_1": chosen["latency_ms"]["batch_1"]["median"],
-        "chosen_latency_ratio": chosen["difference"]["latency_ratio"],
-        "candidates": float(len(report["candidates"])),
-        "candidates_within_bound": float(sum(model["within_bound"] for model in report["candidates"])),
-    }
+    return compared(chosen, report["teacher"])

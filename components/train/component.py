@@ -9,7 +9,6 @@ from components.images import STAGE_IMAGE
 def train(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
     epochs: int = 8,
     max_epochs: int = 0,
     batch_size: int = 128,
@@ -41,6 +40,7 @@ def train(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.metadata import model_metadata
     from components.profiles import settled
     from components.train.config import TrainConfig
     from components.train.stage import run
@@ -68,5 +68,7 @@ def train(
             "import_uri": import_uri,
         }
         config = TrainConfig(**settled(values, profile, step))
-        for name, value in run(config, dataset_dir=Path(dataset.path), model_dir=Path(model.path)).items():
-            metrics.log_metric(name, value)
+        paths = {"dataset_dir": Path(dataset.path), "model_dir": Path(model.path)}
+        run(config, **paths)
+        made = model_metadata(paths["model_dir"], title="teacher {network}", dataset_dir=paths["dataset_dir"])
+        model.metadata.update(made)

@@ -13,7 +13,6 @@ def tune(
     model: dsl.Output[dsl.Model],
     search: dsl.Output[dsl.Artifact],
     html: dsl.Output[dsl.HTML],
-    metrics: dsl.Output[dsl.Metrics],
     experiment: str = "",
     run_id: str = "",
     namespace: str = "",
@@ -62,6 +61,7 @@ def tune(
     from shutil import copyfile
 
     from components import failure
+    from components.artifacts.metadata import model_metadata, search_metadata
     from components.tune.config import TuneConfig
     from components.tune.stage import BEST, PAGE, run
 
@@ -93,8 +93,11 @@ def tune(
             poll_seconds=poll_seconds,
         )
         paths = {"dataset_dir": Path(dataset.path), "model_dir": Path(model.path), "search_dir": Path(search.path)}
-        for name, value in run(config, **paths).items():
-            metrics.log_metric(name, value)
+        run(config, **paths)
+        search.metadata.update(search_metadata(paths["search_dir"]))
+        html.metadata["display_name"] = search.metadata["display_name"]
+        made = model_metadata(paths["model_dir"], title="best trial {network}", dataset_dir=paths["dataset_dir"])
+        model.metadata.update(made)
         copyfile(Path(search.path) / PAGE, html.path)
         best = json.loads((Path(search.path) / BEST).read_text())
         used = best["config"]

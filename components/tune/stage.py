@@ -56,7 +56,7 @@ def run(config: TuneConfig, *, dataset_dir: Path, model_dir: Path, search_dir: P
             every parameter that it ran with.
 
     Returns:
-        ``trials`` and ``failed_trials``, and the best trial's metrics.
+        ``trials`` and ``trials_without_result``, and the best trial's metrics.
 
     Raises:
         ValueError: the Experiment breaks a rule.
@@ -238,7 +238,7 @@ def metrics(trials: list[TrialView], best: TrialView) -> dict[str, float]:
     """Return the step's metrics, finite numbers all."""
     found = {
         "trials": float(sum(trial.finished for trial in trials)),
-        "failed_trials": float(sum(trial.status in FAILURES for trial in trials)),
+        "trials_without_result": float(sum(trial.status in FAILURES for trial in trials)),
     }
     for name, text in best.metrics.items():
         value = finite(text)

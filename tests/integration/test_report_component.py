@@ -8,6 +8,7 @@ import pytest
 import yaml
 from kfp import compiler, dsl, local
 
+from components.artifacts.comparison import COMPARED
 from components.report.component import report
 from tests.report_makers import RECIPES, make_evaluations, write_candidates
 
@@ -59,4 +60,5 @@ def test_runs_under_kfp_local_and_the_page_is_the_html_artifact(directories, tmp
     assert json.loads((written / "report.json").read_text())["title"] == "A run of the component"
     assert (page.parent / "chosen" / "model.json").read_bytes() == (directories[-1] / "model.json").read_bytes()
     logged = json.loads((page.parent / "executor_output.json").read_text())["artifacts"]["metrics"]["artifacts"][0]
-    assert logged["metadata"]["chosen_bytes_kz"] == 22_411
+    assert logged["metadata"]["bytes"] == 22_411
+    assert {*logged["metadata"]} == {*COMPARED, "display_name"}

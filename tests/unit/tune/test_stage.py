@@ -81,7 +81,7 @@ def test_the_best_trial_at_the_maximum_is_handed_on(step: Step, cluster: Server,
     step.trial("lost", 9, None, "Failed", message="no GPU memory")
     finish_after(cluster, 3)
     found = step()
-    assert found == {"trials": 4.0, "failed_trials": 1.0, "validation_accuracy": 0.95, "size_bytes": 100.0}
+    assert found == {"trials": 4.0, "trials_without_result": 1.0, "validation_accuracy": 0.95, "size_bytes": 100.0}
     assert (step.directory / "model_dir" / "model.json").read_text() == "better"
     best = json.loads((step.directory / "search_dir" / "best.json").read_text())
     assert (best["trial"], best["config"]["lr"], best["config"]["batch_size"]) == ("better", 0.1, 64)
