@@ -25,11 +25,12 @@ def champion(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import champion_metadata
     from components.champion.config import ChampionConfig
     from components.champion.stage import run
 
-    with failure.told():
+    with failure.told(), fetched(dataset=dataset):
         config = ChampionConfig(model_name=model_name, network=network, store_uri=store_uri, always=always)
         values = run(config, dataset_dir=Path(dataset.path), champion_dir=Path(champion.path))
         champion.metadata.update(champion_metadata(Path(champion.path)))

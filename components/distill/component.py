@@ -90,12 +90,14 @@ def distill(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import model_metadata
     from components.distill import stage
     from components.distill.config import DistillConfig
     from components.profiles import settled
 
-    with failure.told():
+    given = {"dataset": dataset, "teacher": teacher, "model": model, "teacher_2": teacher_2, "teacher_3": teacher_3}
+    with failure.told(), fetched(**given):
         values = {
             "epochs": epochs,
             "max_epochs": max_epochs,

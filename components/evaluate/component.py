@@ -29,12 +29,13 @@ def evaluate(
 
     from components import failure
     from components.artifacts.comparison import compared
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import model_metadata
     from components.artifacts.report import EVALUATION, read_evaluation
     from components.evaluate.config import EvaluateConfig
     from components.evaluate.stage import run
 
-    with failure.told():
+    with failure.told(), fetched(dataset=dataset, model=model, teacher=teacher):
         config = EvaluateConfig(
             name=name,
             batch_size=batch_size,

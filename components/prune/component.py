@@ -111,12 +111,13 @@ def prune(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import model_metadata
     from components.profiles import settled
     from components.prune import stage
     from components.prune.config import PruneConfig
 
-    with failure.told():
+    with failure.told(), fetched(dataset=dataset, model=model, teacher=teacher):
         values = {
             "epochs": epochs,
             "max_epochs": max_epochs,

@@ -31,11 +31,12 @@ def publish(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import receipt_metadata
     from components.publish import stage
     from components.publish.config import PublishConfig
 
-    with failure.told():
+    with failure.told(), fetched(dataset=dataset, chosen=chosen, report=report):
         config = PublishConfig(
             model_name=model_name,
             store_uri=store_uri,

@@ -99,11 +99,12 @@ def quantize(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import model_metadata
     from components.quantize import stage
     from components.quantize.config import QuantizeConfig
 
-    with failure.told():
+    with failure.told(), fetched(dataset=dataset, model=model, teacher=teacher):
         config = QuantizeConfig(
             epochs=epochs,
             max_epochs=max_epochs,

@@ -38,18 +38,31 @@ def report(
     from shutil import copyfile
 
     from components import failure
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import model_metadata, report_metadata
     from components.artifacts.report import PAGE
     from components.report.config import ReportConfig
     from components.report.stage import run
 
-    with failure.told():
-        standard = [quantized, pruned, pruned_quantized, distilled, distilled_quantized, pruned_distilled_quantized]
-        compressed = [*standard, sparse_packed, recipe_1, recipe_2, recipe_3, recipe_4]
+    candidates = {
+        "teacher": teacher,
+        "quantized": quantized,
+        "pruned": pruned,
+        "pruned_quantized": pruned_quantized,
+        "distilled": distilled,
+        "distilled_quantized": distilled_quantized,
+        "pruned_distilled_quantized": pruned_distilled_quantized,
+        "sparse_packed": sparse_packed,
+        "recipe_1": recipe_1,
+        "recipe_2": recipe_2,
+        "recipe_3": recipe_3,
+        "recipe_4": recipe_4,
+    }
+    with failure.told(), fetched(**candidates):
         config = ReportConfig(title=title, objective=objective, max_accuracy_drop=max_accuracy_drop)
         values = run(
             config,
-            candidate_dirs=[Path(model.path) for model in (teacher, *compressed) if model],
+            candidate_dirs=[Path(each.path) for each in candidates.values() if each],
             report_dir=Path(report.path),
             chosen_dir=Path(chosen.path),
         )

@@ -40,12 +40,13 @@ def train(
     from pathlib import Path
 
     from components import failure
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import model_metadata
     from components.profiles import settled
     from components.train.config import TrainConfig
     from components.train.stage import run
 
-    with failure.told():
+    with failure.told(), fetched(dataset=dataset):
         values = {
             "epochs": epochs,
             "max_epochs": max_epochs,

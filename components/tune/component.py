@@ -13,8 +13,12 @@ def tune(
     model: dsl.Output[dsl.Model],
     search: dsl.Output[dsl.Artifact],
     html: dsl.Output[dsl.HTML],
-    experiment: str = "",
+    experiment: dict = {},  # noqa: B006 -- KFP reads the default, nothing changes it
+    space: list = [],  # noqa: B006
+    settings: dict = {},  # noqa: B006
+    resources: dict = {},  # noqa: B006
     run_id: str = "",
+    pipeline: str = "",
     namespace: str = "",
     dataset_uri: str = "",
     store_uri: str = "",
@@ -22,21 +26,13 @@ def tune(
     network: str = "",
     width: float = 0.0,
     algorithm: str = "",
-    settings: str = "",
-    space: str = "",
     max_epochs: int = 0,
     max_trials: int = 0,
     parallel_trials: int = 0,
     max_failed_trials: int = -1,
-    gpus: int = -1,
-    accelerator: str = "nvidia.com/gpu",
-    node_selector: str = "",
-    tolerations: str = "",
-    cpu: str = "",
-    memory: str = "",
-    shared_memory: str = "",
     patience_minutes: float = 15.0,
     poll_seconds: float = 10.0,
+    ui: str = "",
 ) -> NamedTuple(
     "Best",
     [
@@ -54,21 +50,48 @@ def tune(
 ):
     """Search hyperparameters with a Katib Experiment; return the best trial's, and its model.
 
-    It needs a cluster with Katib. On one machine, kondense search FILE runs the same Experiment.
+    It needs a cluster with Katib. On one machine, kondense search FILE runs the same Experiment. What is empty, 0 or
+    -1 stays as the Experiment says.
+
+    Args:
+        experiment: a Katib Experiment (kubeflow.org/v1beta1).
+        space: the parameters to search, in the form of spec.parameters of an Experiment.
+        settings: settings of the algorithm by name; the others stay the Experiment's.
+        resources: what each trial gets, a map of gpus, accelerator, cpu, memory, shared_memory, node_selector (a map of
+            labels) and tolerations (a list of key=value:effect or key:effect).
+        run_id: the pipeline run's id, from which the Experiment's name is made.
+        pipeline: the pipeline's name, which the Experiment is labelled with.
+        namespace: where the trials run; empty: where this step runs.
+        dataset_uri: where trials find the data set; empty: the place of this step's own.
+        store_uri: where trials keep checkpoints and models.
+        image: the trials' image.
+        network: the trials' network.
+        width: multiplier of its channels.
+        algorithm: random, grid, tpe, hyperband or bohb.
+        max_epochs: the most epochs that a trial gets, the maximum resource.
+        max_trials: trials in all.
+        parallel_trials: trials at a time; 1 runs them one after another.
+        max_failed_trials: failed trials that end the search.
+        patience_minutes: minutes without a first trial after which the search ends; 0 waits for ever.
+        poll_seconds: seconds between two looks at the Experiment.
+        ui: address of Kubeflow's dashboard or of Katib's pages, for links; empty names a port-forward.
     """
     import json
     from pathlib import Path
     from shutil import copyfile
 
     from components import failure
+    from components.artifacts.inputs import fetched
     from components.artifacts.metadata import model_metadata, search_metadata
     from components.tune.config import TuneConfig
     from components.tune.stage import BEST, PAGE, run
+    from components.tune.structures import config_texts
 
-    with failure.told():
+    with failure.told(), fetched(dataset=dataset):
         config = TuneConfig(
-            experiment=experiment,
+            **config_texts(experiment, space, settings, resources),
             run_id=run_id,
+            pipeline=pipeline,
             namespace=namespace,
             dataset_uri=dataset_uri or dataset.uri,
             store_uri=store_uri,
@@ -76,21 +99,13 @@ def tune(
             network=network,
             width=width,
             algorithm=algorithm,
-            settings=settings,
-            space=space,
             max_epochs=max_epochs,
             max_trials=max_trials,
             parallel_trials=parallel_trials,
             max_failed_trials=max_failed_trials,
-            gpus=gpus,
-            accelerator=accelerator,
-            node_selector=node_selector,
-            tolerations=tolerations,
-            cpu=cpu,
-            memory=memory,
-            shared_memory=shared_memory,
             patience_minutes=patience_minutes,
             poll_seconds=poll_seconds,
+            ui=ui,
         )
         paths = {"dataset_dir": Path(dataset.path), "model_dir": Path(model.path), "search_dir": Path(search.path)}
         run(config, **paths)

@@ -1,6 +1,7 @@
 """The parameters of the tune stage: which Experiment, what of it is replaced, where it runs."""
 
 import dataclasses
+import json
 import re
 
 from components.config import Config, option
@@ -15,6 +16,7 @@ class TuneConfig(Config):
 
     experiment: str = option("", "the Katib Experiment (kubeflow.org/v1beta1) as YAML or JSON text")
     run_id: str = option("", "the pipeline run's id, from which the Experiment's name is made")
+    pipeline: str = option("", "the pipeline's name, which the Experiment is labelled with")
     namespace: str = option("", "where the trials run; empty: where this step runs")
     dataset_uri: str = option("", "where trials find the data set; empty: the place of this step's own")
     store_uri: str = option("", "where trials keep checkpoints and models; empty: as the Experiment says")
@@ -22,7 +24,7 @@ class TuneConfig(Config):
     network: str = option("", "the trials' network; empty: as the Experiment says")
     width: float = option(0.0, "multiplier of its channels; 0: as the Experiment says", interval="[0, 16]")
     algorithm: str = option("", "random, grid, tpe, hyperband or bohb; empty: as the Experiment says")
-    settings: str = option("", "settings of the algorithm, name=value joined by commas")
+    settings: str = option("", "settings of the algorithm, name=value joined by commas, or a map as JSON")
     space: str = option("", "the space in the form of spec.parameters, as JSON; empty: as the Experiment says")
     max_epochs: int = option(
         0, "the most epochs that a trial gets, the maximum resource; 0: as the Experiment says", interval="[0, 100000]"
@@ -36,7 +38,7 @@ class TuneConfig(Config):
     )
     gpus: int = option(-1, "accelerators per trial, 0 for none; -1: as the Experiment says", interval="[-1, 64]")
     accelerator: str = option("nvidia.com/gpu", "the resource's name of an accelerator")
-    node_selector: str = option("", "labels of the trials' nodes, key=value joined by commas")
+    node_selector: str = option("", "labels of the trials' nodes, key=value joined by commas, or a map as JSON")
     tolerations: str = option("", "taints that trials tolerate, key=value:effect or key:effect joined by commas")
     cpu: str = option("", "CPU limit of a trial, such as 4; empty: as the Experiment says")
     memory: str = option("", "memory limit of a trial, such as 8Gi; empty: as the Experiment says")
@@ -45,6 +47,7 @@ class TuneConfig(Config):
         15.0, "minutes without a first trial after which the search fails; 0 waits for ever", interval="[0, inf)"
     )
     poll_seconds: float = option(10.0, "seconds between two looks at the Experiment", interval="[0.01, 3600]")
+    ui: str = option("", "address of Kubeflow's dashboard or of Katib's pages, for links; empty: a port-forward's")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,11 +61,13 @@ class TuneConfig(Config):
 
 
 def read_pairs(name: str, text: str) -> dict[str, str]:
-    """Read ``key=value`` pairs joined by commas.
+    """Read ``key=value`` pairs joined by commas, or a JSON map of texts, whose values may hold commas.
 
     Raises:
-        ValueError: a part is no such pair.
+        ValueError: a part is no such pair, or the text is no such map.
     """
+    if text.strip().startswith("{"):
+        return _read_map(name, text)
     pairs = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = part.partition("=")
@@ -70,6 +75,17 @@ def read_pairs(name: str, text: str) -> dict[str, str]:
             raise ValueError(f"{name} must be key=value joined by commas, but got {part!r}.")
         pairs[key.strip()] = value.strip()
     return pairs
+
+
+def _read_map(name: str, text: str) -> dict[str, str]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a map as JSON, but: {error}.") from None
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must map names to texts, but {key} is {value!r}.")
+    return dict(found)
 
 
 def read_tolerations(text: str) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ Everything here maps one parsed YAML to another, so that what is sent to Katib c
 
 import copy
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -24,7 +25,9 @@ from components.tune.job import adapt_job, set_flag, trial_config, trial_contain
 API_VERSION = "kubeflow.org/v1beta1"
 NAME_LENGTH = 40  # characters; Katib's limit
 ID_LENGTH = 16  # characters of the run's id that a name keeps
-RUN = "kondense/run"  # the annotation that tells whose an Experiment is
+RUN = "kondense/run"  # the annotation that tells whose an Experiment is, and the label to find it by
+PIPELINE = "kondense/pipeline"  # the annotation and the label of the run's pipeline
+LABEL_LENGTH = 63  # characters of a label's value; Kubernetes' limit
 WITH_RUNGS = ("hyperband", "bohb")
 RUNG_SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta")
 
@@ -81,8 +84,12 @@ def build_plan(config: TuneConfig, *, dataset_uri: str, environment: Mapping[str
     spec = body["spec"]
     body["metadata"] = {
         "name": experiment_name(str(body.get("metadata", {}).get("name", "")), config.run_id),
-        "labels": {"app.kubernetes.io/part-of": "kondense"},
-        "annotations": {RUN: config.run_id},
+        "labels": {
+            "app.kubernetes.io/part-of": "kondense",
+            RUN: label_value(config.run_id),
+            **({PIPELINE: label_value(config.pipeline)} if label_value(config.pipeline) else {}),
+        },
+        "annotations": {RUN: config.run_id, **({PIPELINE: config.pipeline} if config.pipeline else {})},
     }
     if config.space and (space := _read_space(config.space)) != spec["parameters"]:
         spec["parameters"] = space
@@ -105,10 +112,7 @@ def read_experiment(text: str) -> dict[str, Any]:
     """
     if not text.strip():
         raise ValueError("experiment must hold a Katib Experiment, but got ''.")
-    try:
-        body = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"experiment must be YAML or JSON, but: {error}") from None
+    body = _parse("experiment", text)
     if not isinstance(body, dict) or (body.get("apiVersion"), body.get("kind")) != (API_VERSION, "Experiment"):
         raise ValueError(f"experiment must be an Experiment of {API_VERSION}, but got {str(text)[:60]!r}.")
     try:
@@ -138,11 +142,25 @@ def experiment_name(base: str, run_id: str) -> str:
     return f"{prefix}-{identity}"
 
 
-def _read_space(text: str) -> list[dict[str, Any]]:
+def label_value(text: str) -> str:
+    """Return a text as the value of a label: letters, digits, dashes, dots and underscores between two of the first."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-_.")[:LABEL_LENGTH].rstrip("-_.")
+
+
+def _parse(name: str, text: str) -> Any:
+    """Parse JSON, else YAML, which reads a number such as 1e-05 of JSON as text."""
     try:
-        space = yaml.safe_load(text)
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"space must be JSON or YAML, but: {error}") from None
+        raise ValueError(f"{name} must be JSON or YAML, but: {error}") from None
+
+
+def _read_space(text: str) -> list[dict[str, Any]]:
+    space = _parse("space", text)
     if not isinstance(space, list) or not all(isinstance(each, dict) for each in space):
         raise ValueError(f"space must be a list like spec.parameters of an Experiment, but got {text[:60]!r}.")
     return space

@@ -12,6 +12,7 @@ from typing import Any
 from components.artifacts.files import write_file
 
 TEMPLATE = "page.html"
+UI_NAMESPACE = "kubeflow"  # where Katib's pages are served, unless somebody has moved them
 TITLE, DATA, TABLE = "{{title}}", "{{data}}", "{{table}}"
 
 
@@ -23,6 +24,23 @@ def write(path: Path, summary: dict[str, Any]) -> None:
         summary: the content of ``results.json``.
     """
     write_file(path, render(summary).encode())
+
+
+def address(ui: str, namespace: str, experiment: str) -> str:
+    """Return where Katib's pages show an Experiment.
+
+    Args:
+        ui: address of Kubeflow's dashboard, with or without its ``/_``, or of Katib's pages; empty where neither is
+            known: then a port-forward is named that leads to them.
+        namespace: of the Experiment.
+        experiment: its name.
+
+    Source: app-routing.module.ts of Katib's pages, which are built for the base ``/katib/``.
+    """
+    path = f"/katib/experiment/{namespace}/{experiment}"
+    if ui:
+        return ui.rstrip("/").removesuffix("/katib") + path
+    return f"http://localhost:8081{path} after kubectl -n {UI_NAMESPACE} port-forward service/katib-ui 8081:80"
 
 
 def render(summary: dict[str, Any]) -> str:

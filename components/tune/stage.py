@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from components.artifacts.files import json_bytes, new_directory, write_json
+from components.artifacts.files import json_bytes, new_directory, read_json, write_json
 from components.artifacts.store import NotFoundError, Store, StoreError, open_store
 from components.search.history import Status
 from components.trial.config import failure_key
@@ -36,6 +36,7 @@ from components.tune.trials import (
 
 RESULTS, PAGE, BEST = "results.json", "report.html", "best.json"
 FORMAT_VERSION = 1
+DATASET_FORMAT = 1  # of components.artifacts.dataset, which needs torch
 WARNINGS_S = 60.0  # between two looks at the events of the trials
 
 
@@ -60,11 +61,13 @@ def run(config: TuneConfig, *, dataset_dir: Path, model_dir: Path, search_dir: P
 
     Raises:
         ValueError: the Experiment breaks a rule.
+        ArtifactError: the data set is not there.
         ClusterError: the cluster refused, or cannot be reached.
         StoreError: the object store cannot be reached.
         SearchError: no trial at the maximum resource has a value.
     """
     plan = build_plan(config, dataset_uri=config.dataset_uri or str(dataset_dir), environment=os.environ)
+    read_json(dataset_dir / "dataset.json", format_version=DATASET_FORMAT)  # trials look for it only hours later
     store = open_trial_store(plan)
     katib = Katib(connect_to_cluster, config.namespace or own_namespace(), say=say)
     katib.check_namespace()
@@ -74,9 +77,8 @@ def run(config: TuneConfig, *, dataset_dir: Path, model_dir: Path, search_dir: P
         owner = pod.owner() if katib.namespace == pod.namespace else None  # an owner must be of the same namespace
         if owner:
             katib.set_owner(plan.name, owner)
-        say(
-            f"experiment {plan.name} in {katib.namespace}: kubectl -n {katib.namespace} describe experiment {plan.name}"
-        )
+        say(f"experiment {plan.name} in {katib.namespace}: {page.address(config.ui, katib.namespace, plan.name)}")
+        say(f"or kubectl -n {katib.namespace} describe experiments.kubeflow.org {plan.name}")
         trials, outcome, reason = Follower(katib, plan, config, store).follow()
         if owner:
             katib.set_owner(plan.name, None)
@@ -84,6 +86,7 @@ def run(config: TuneConfig, *, dataset_dir: Path, model_dir: Path, search_dir: P
     best = best_trial(trials, plan)
     with new_directory(search_dir) as scratch:
         results = summary(trials, plan, outcome, reason)
+        results |= {"run": config.run_id, "page": page.address(config.ui, katib.namespace, plan.name)}
         write_json(scratch / RESULTS, results)
         page.write(scratch / PAGE, results)
         if best:

@@ -8,15 +8,18 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from kfp import dsl
 
 from components.cli import STAGES, stage_config
 from components.networks.build import NETWORKS
 from components.networks.names import BUILT_IN
 from components.profiles import DEFAULT_PROFILE
+from components.tune.structures import RESOURCES
 
 SCALARS = (int, float, str, bool)
 COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
 PROFILED = ("distill", "prune", "train")  # whose numbers a run's profile may give
+STRUCTURES = ("experiment", "space", "settings", "resources")  # lists and maps of tune, which its Config has as texts
 PROFILE = {"profile": (str, DEFAULT_PROFILE), "step": (str, "")}
 
 
@@ -35,13 +38,23 @@ def test_parameters_are_the_config_fields_with_types_and_defaults(stage: str) ->
     found = {each.name: (each.annotation, each.default) for each in parameters if each.annotation in SCALARS}
     hints = typing.get_type_hints(stage_config(stage))
     expected = {each.name: (hints[each.name], each.default) for each in dataclasses.fields(stage_config(stage))}
+    if stage == "tune":
+        expected = {name: each for name, each in expected.items() if name not in (*STRUCTURES, *RESOURCES)}
     assert found == expected | (PROFILE if stage in PROFILED else {})
+
+
+def test_tunes_structures_are_maps_and_lists_and_stand_for_fields_of_its_config() -> None:
+    parameters = inspect.signature(component_of("tune")).parameters
+    found = {name: (parameters[name].annotation, parameters[name].default) for name in STRUCTURES}
+    assert found == {"experiment": (dict, {}), "space": (list, []), "settings": (dict, {}), "resources": (dict, {})}
+    fields = {each.name for each in dataclasses.fields(stage_config("tune"))}
+    assert {*STRUCTURES, *RESOURCES} - fields == {"resources"}
 
 
 @pytest.mark.parametrize("stage", sorted(set(COMPONENTS) - {"report"}))
 def test_artifacts_are_the_directories_of_run(stage: str) -> None:
     parameters = inspect.signature(component_of(stage)).parameters.values()
-    artifacts = {each.name for each in parameters if each.annotation not in SCALARS}
+    artifacts = {each.name for each in parameters if each.annotation not in (*SCALARS, dict, list)}
     directories = {name.removesuffix("_dir") for name in (*STAGES[stage].directories, *STAGES[stage].optional)}
     assert artifacts - {"metrics", "classification", "html"} == directories
 
@@ -63,6 +76,14 @@ def test_every_parameter_is_described(stage: str) -> None:
     for field in dataclasses.fields(stage_config(stage)):
         assert field.metadata["description"]
     assert getattr(module, stage).description
+
+
+def test_metrics_are_logged_where_runs_are_compared_and_nowhere_else() -> None:
+    def logs(stage: str) -> bool:
+        parameters = inspect.signature(component_of(stage)).parameters.values()
+        return any(each.annotation == dsl.Output[dsl.Metrics] for each in parameters)
+
+    assert [stage for stage in COMPONENTS if logs(stage)] == ["evaluate", "report"]
 
 
 def test_every_component_is_a_stage() -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.cli import STAGES
 from pipelines.local.outcome import failure_line
 from tests.strict_kfp.fork_server import ForkServer
 
 COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
+EXPERIMENT = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "experiments" / "bohb.yaml").read_text())
 # A parameter that the Config refuses, and what the line says of it.
 REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     "champion": ({"model_name": "a name"}, "model_name must be"),
@@ -24,20 +26,20 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     "quantize": ({"bits": 1}, "bits must be in [2, 8]"),
     "report": ({"max_accuracy_drop": 2.0}, "max_accuracy_drop must be in "),
     "train": ({"optimizer": "adam"}, "optimizer must be one of "),
-    "tune": ({"parallel_trials": -2}, "parallel_trials must be in "),
+    "tune": ({"resources": {"gpu": 1.0}}, "resources must be of gpus, accelerator, cpu, memory, shared_memory, "),
 }
-# Parameters that the Config takes, and what the stage then finds out: artifacts or files that are not there.
+# Parameters that the Config takes, and what the stage then finds out: inputs or files that are not there.
 WITHOUT_FILES: Mapping[str, tuple[dict[str, Any], str]] = {
-    "champion": ({}, "must hold a file dataset.json, but it is missing"),
+    "champion": ({}, "input dataset is gone: run it again without the cache"),
     "data_prep": ({"dataset_name": "folder", "source": "/nowhere"}, "/nowhere"),
-    "distill": ({}, "must hold a file dataset.json, but it is missing"),
-    "evaluate": ({}, "must hold a file dataset.json, but it is missing"),
-    "prune": ({}, "must hold a file dataset.json, but it is missing"),
-    "publish": ({"store_uri": "store"}, "must hold a file report.json, but it is missing"),
-    "quantize": ({}, "must hold a file dataset.json, but it is missing"),
-    "report": ({}, "must hold a file model.json, but it is missing"),
-    "train": ({}, "must hold a file dataset.json, but it is missing"),
-    "tune": ({}, "experiment must "),
+    "distill": ({}, "input dataset is gone: run it again without the cache"),
+    "evaluate": ({}, "input dataset is gone: run it again without the cache"),
+    "prune": ({}, "input dataset is gone: run it again without the cache"),
+    "publish": ({"store_uri": "store"}, "input report is gone: run it again without the cache"),
+    "quantize": ({}, "input dataset is gone: run it again without the cache"),
+    "report": ({}, "input teacher is gone: run it again without the cache"),
+    "train": ({}, "input dataset is gone: run it again without the cache"),
+    "tune": ({"experiment": EXPERIMENT, "run_id": "1"}, "input dataset is gone: run it again without the cache"),
 }
 
 
@@ -113,7 +115,7 @@ def test_a_profile_stands_for_minus_one_only_where_the_step_is_told(name: str, s
     assert code == 1 and lines[-1].startswith("error: epochs must be in ")
     (steps.directory / "log").unlink()
     code, lines = steps(name, {"epochs": -1, "profile": "full", "step": step})
-    assert code == 1 and "dataset.json" in lines[-1]  # the numbers are taken
+    assert code == 1 and "input dataset is gone" in lines[-1]  # the numbers are taken
     (steps.directory / "log").unlink()
     code, lines = steps(name, {"epochs": -1, "profile": "fastest", "step": step})
     assert code == 1 and lines[-1] == "error: profile must be one of full, quick, but got 'fastest'."

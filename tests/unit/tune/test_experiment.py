@@ -1,12 +1,13 @@
 """The Experiment that is sent: the given one, with a step's values where it is told to put them."""
 
 import json
+import re
 
 import pytest
 import yaml
 
-from components.tune.config import TuneConfig, read_tolerations
-from components.tune.experiment import build_plan, experiment_name
+from components.tune.config import TuneConfig, read_pairs, read_tolerations
+from components.tune.experiment import build_plan, experiment_name, label_value
 from components.tune.job import trial_config, trial_container, variable
 from pipelines.experiment.spec import parse
 
@@ -75,6 +76,39 @@ def test_the_name_is_the_runs_and_fits() -> None:
     assert name != experiment_name("kondense-compression-of-everything", RUN.replace("3", "4"))
 
 
+def test_labels_and_annotations_lead_to_the_run(bohb: str) -> None:
+    found = plan(bohb, pipeline="search, and more").body["metadata"]
+    assert found["labels"] == {
+        "app.kubernetes.io/part-of": "kondense",
+        "kondense/run": RUN,
+        "kondense/pipeline": "search-and-more",
+    }
+    assert found["annotations"] == {"kondense/run": RUN, "kondense/pipeline": "search, and more"}
+    assert {*plan(bohb).body["metadata"]["labels"]} == {"app.kubernetes.io/part-of", "kondense/run"}
+
+
+@pytest.mark.parametrize("text", [RUN, "a run of Ümläut & co.", "-x-", "a" * 62 + "._b", "x" * 100, "1"])
+def test_any_text_becomes_a_labels_value(text: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?", label_value(text))
+
+
+def test_settings_may_hold_commas(bohb: str) -> None:
+    settings = {each["name"]: each["value"] for each in plan(bohb).spec["algorithm"]["algorithmSettings"]}
+    given = '{"eta": "3", "note": "a=1, b=2"}'
+    assert read_pairs("settings", given) == {"eta": "3", "note": "a=1, b=2"}
+    changed = plan(bohb, settings='{"eta": "3"}').spec["algorithm"]["algorithmSettings"]
+    assert {each["name"]: each["value"] for each in changed} == settings | {"eta": "3"}
+    for text, said in (('{"eta": 3}', "must map names to texts, but eta is 3"), ("{eta", "must be a map as JSON")):
+        with pytest.raises(ValueError, match=said):
+            read_pairs("settings", text)
+
+
+def test_a_small_number_of_json_stays_a_number(bohb: str) -> None:
+    body = yaml.safe_load(bohb)
+    body["spec"]["objective"]["goal"] = 1e-05
+    assert plan(json.dumps(body)).spec["objective"]["goal"] == 1e-05
+
+
 def test_gpus_nodes_and_memory(bohb: str) -> None:
     made = plan(
         bohb,
@@ -141,7 +175,7 @@ def test_what_the_best_trial_ran_with_is_read_from_its_command(bohb: str) -> Non
         ({"tolerations": "a b"}, "tolerations must be key=value:effect"),
         ({"node_selector": "gpu"}, "node_selector must be key=value"),
         ({"experiment": "kind: Job"}, "experiment must be an Experiment of kubeflow.org/v1beta1"),
-        ({"experiment": "a: ["}, "experiment must be YAML or JSON"),
+        ({"experiment": "a: ["}, "experiment must be JSON or YAML"),
         ({"experiment": " "}, "experiment must hold a Katib Experiment"),
         ({"experiment": "{apiVersion: kubeflow.org/v1beta1, kind: Experiment}"}, "must have a spec with 'spec'"),
     ],

@@ -53,3 +53,11 @@ def test_every_trial_is_in_the_table_best_first():
 def test_a_run_without_trials_is_a_page_too(tmp_path):
     page.write(tmp_path / "report.html", summary(trials=[], finished=[], best=None))
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_address_of_katibs_page():
+    path = "/katib/experiment/team/search-1"
+    for base in ("https://kf.example", "https://kf.example/", "https://kf.example/katib/", "https://kf.example/katib"):
+        assert page.address(base, "team", "search-1") == f"https://kf.example{path}"
+    assert page.address("https://kf.example/_/katib", "team", "search-1") == f"https://kf.example/_{path}"
+    assert path in page.address("", "team", "search-1")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from components.artifacts.file_store import LocalStore
+from components.artifacts.files import ArtifactError
 from components.artifacts.store import StoreError
 from components.tune.cluster import Katib
 from components.tune.config import TuneConfig
@@ -27,6 +28,12 @@ ROOT = Path(__file__).parents[3]
 VALUES = {"lr": "0.1", "momentum": "0.8", "weight_decay": "0.001", "batch_size": "64", "schedule": "constant"}
 
 
+def keep_dataset(directory: Path) -> None:
+    """Put what the step looks for of its data set; the trials read the rest."""
+    directory.mkdir(exist_ok=True)
+    (directory / "dataset.json").write_text('{"format_version": 1}')
+
+
 class Step:
     """The step's surroundings and its call."""
 
@@ -35,6 +42,7 @@ class Step:
         self.directory = directory
         self.text = text
         self.store = LocalStore(directory / "store")
+        keep_dataset(directory / "dataset_dir")
 
     def config(self, **changes) -> TuneConfig:
         given = {"store_uri": str(self.store.root), "run_id": RUN, "poll_seconds": 0.01, "namespace": "kubeflow"}
@@ -93,6 +101,25 @@ def test_the_best_trial_at_the_maximum_is_handed_on(step: Step, cluster: Server,
     assert "lost failed in 30 s (no GPU memory)" in log
     assert log.count("low succeeded") == 1
     assert cluster.experiments  # it stays for Katib's UI
+    address = f"http://localhost:8081/katib/experiment/kubeflow/{NAME} after kubectl -n kubeflow port-forward"
+    assert address in log and results["page"].startswith(address)
+    assert results["run"] == RUN
+
+
+def test_the_step_gives_the_address_of_katibs_page(step: Step, cluster: Server, capsys: pytest.CaptureFixture) -> None:
+    step.trial("a", 9, "0.9")
+    finish_after(cluster, 1)
+    step(ui="https://kubeflow.example/_/")
+    address = f"https://kubeflow.example/_/katib/experiment/kubeflow/{NAME}"
+    assert f"experiment {NAME} in kubeflow: {address}\n" in capsys.readouterr().out
+    assert address in (step.directory / "search_dir" / "report.html").read_text()
+
+
+def test_a_data_set_that_is_gone_is_told_before_anything_starts(step: Step, cluster: Server) -> None:
+    (step.directory / "dataset_dir" / "dataset.json").unlink()
+    with pytest.raises(ArtifactError, match="dataset_dir must hold a file dataset.json"):
+        step()
+    assert not cluster.experiments
 
 
 def test_an_attempt_after_a_kill_goes_on_with_the_experiment(step: Step, cluster: Server) -> None:
@@ -267,6 +294,7 @@ def test_without_a_cluster_the_local_way_is_named(tmp_path: Path, bohb: str, mon
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     config = TuneConfig(experiment=bohb, run_id=RUN, store_uri=str(tmp_path / "store"))
+    keep_dataset(tmp_path)
     with pytest.raises(ClusterError, match="kondense search FILE runs the same Experiment"):
         run(config, dataset_dir=tmp_path, model_dir=tmp_path / "model", search_dir=tmp_path / "search")
 
@@ -275,7 +303,7 @@ def test_without_a_cluster_the_local_way_is_named(tmp_path: Path, bohb: str, mon
 def test_sigterm_deletes_the_experiment_and_ends_with_143(
     cluster: Server, tmp_path: Path, bohb: str, owner: str
 ) -> None:
-    (tmp_path / "experiment.yaml").write_text(bohb)
+    keep_dataset(tmp_path / "dataset-dir")
     flags = {"run-id": RUN, "store-uri": str(tmp_path / "store"), "poll-seconds": "0.2", "namespace": "kubeflow"}
     flags |= {name: str(tmp_path / name) for name in ("dataset-dir", "model-dir", "search-dir")}
     command = [sys.executable, "-m", "components.cli", "tune", f"--experiment={bohb}"]
