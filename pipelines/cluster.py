@@ -1,133 +1,37 @@
-"""Kubeflow Pipelines from here: start a run, keep a recurring run; errors say what to do next."""
+"""Kubeflow Pipelines from here: start a run, keep a recurring run."""
 
-import contextlib
-import dataclasses
-import io
+import datetime
 import json
-import re
-import ssl
-import urllib.error
-import urllib.request
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-import yaml
 
 from components.config import check_choice, parse
-from components.kubernetes_api import limit_time
-from pipelines.register import EXPERIMENT, Schedule, register, schedule_run
+from pipelines.access import (
+    TELLS_MORE,
+    Access,
+    AccessError,
+    Connected,
+    VersionNumber,
+    check_package,
+    check_version,
+    connect,
+    refusals_explained,
+    run_page,
+    written,
+)
+from pipelines.checks import check_parameters
+from pipelines.naming import run_description, run_title, source_revision
+from pipelines.package import Package, read_package
+from pipelines.register import Schedule, experiment_id, register, schedule_run
 
-ENDPOINT = "http://localhost:8080"
-HINT = "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, then --endpoint http://localhost:8080"
-OLDEST = (2, 14)
-HEALTH = "/apis/v2beta1/healthz"
-TIMEOUT_S = 15.0
+__all__ = ["Access", "AccessError", "Connected", "check_version", "connect", "read_parameters", "schedule", "submit"]
+
 # KFP's parameter types -> ours; the others are JSON.
 KINDS: Mapping[str, type] = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool}
 
-
-class AccessError(OSError):
-    """Kubeflow Pipelines cannot be reached, or refuses; the text says what to do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Access:
-    """How Kubeflow Pipelines is reached.
-
-    Attributes:
-        endpoint: the address of its API or UI.
-        namespace: of a profile, on a platform with profiles.
-        token: a bearer token, where the platform asks for one.
-        service_account: of the runs; empty for the installation's.
-    """
-
-    endpoint: str = ENDPOINT
-    namespace: str = ""
-    token: str = dataclasses.field(default="", repr=False)
-    service_account: str = ""
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(f"endpoint must be http://host:port or https://..., but got {self.endpoint!r}.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Connected:
-    """A ``kfp.Client``, and the namespace that its calls name: none on a platform without profiles."""
-
-    client: Any
-    namespace: str | None
-
-
-def connect(access: Access) -> Connected:
-    """Return a client of Kubeflow Pipelines, found to be there and new enough.
-
-    Raises:
-        AccessError: it is not, or wants a token or a namespace.
-    """
-    health = read_health(access)
-    check_version(health, access.endpoint)
-    several = bool(health.get("multi_user"))
-    if several and not access.namespace:
-        raise AccessError("this platform has profiles: give --namespace, the namespace of yours.")
-    import kfp
-
-    with warnings.catch_warnings(), refusals_explained(access):
-        warnings.simplefilter("ignore", FutureWarning)  # kfp greets every user with one
-        client = kfp.Client(
-            host=access.endpoint.rstrip("/"),
-            namespace=access.namespace or "kubeflow",
-            existing_token=access.token or None,
-        )
-    limit_time(client.pipelines.api_client)  # all of its services share it
-    return Connected(client, access.namespace if several else None)
-
-
-def read_health(access: Access) -> dict[str, Any]:
-    """Return what the API tells of itself: ``tag_name`` or, asked through the UI, ``apiServerTagName``; ``multi_user``.
-
-    Raises:
-        AccessError: nothing answers there, something else does, or it wants a token.
-    """
-    url = access.endpoint.rstrip("/") + HEALTH
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {access.token}"} if access.token else {})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-            content = response.read(1_000_000)
-            moved = response.url != url
-        health = json.loads(content)
-    except urllib.error.HTTPError as error:
-        raise AccessError(_refusal(error.code, error.reason, access)) from None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ssl.SSLError):
-            raise AccessError(
-                f"{access.endpoint} must have a certificate that this machine trusts (SSL_CERT_FILE names more), but: "
-                f"{error.reason}"
-            ) from None
-        raise AccessError(f"nothing answers at {access.endpoint} ({error.reason}): {HINT}") from None
-    except (ValueError, OSError) as error:
-        if isinstance(error, ValueError) and moved:
-            raise AccessError(_refusal(401, "it leads to a login page", access)) from None
-        raise AccessError(f"{access.endpoint} is not Kubeflow Pipelines ({error}): {HINT}") from None
-    if not isinstance(health, dict):
-        raise AccessError(f"{access.endpoint} is not Kubeflow Pipelines (its health is {content[:40]!r}): {HINT}")
-    return health
-
-
-def check_version(health: Mapping[str, Any], endpoint: str) -> None:
-    """Raise AccessError if the API says that it is older than what the pipelines need."""
-    told = str(health.get("tag_name") or health.get("apiServerTagName") or "")
-    match = re.match(r"v?(\d+)\.(\d+)", told)
-    if match and (int(match[1]), int(match[2])) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        raise AccessError(
-            f"Kubeflow Pipelines must be {oldest} or newer, but {endpoint} is {told}: upgrade it "
-            "(the README's chapter Deploy says how)."
-        )
+Recompile = Callable[[str], Path]  # makes a package for the server's version
 
 
 def read_parameters(package: Path, texts: Iterable[str]) -> dict[str, Any]:
@@ -157,42 +61,86 @@ def declared_parameters(package: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is no compiled pipeline.
     """
-    try:
-        spec = next(yaml.load_all(package.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-        parameters: dict[str, Any] = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    except (yaml.YAMLError, UnicodeDecodeError, StopIteration, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{package} must be a compiled pipeline (kondense compile makes them), but is none.") from None
-    return parameters
+    return read_package(package).parameters
 
 
-def submit(access: Access, package: Path, texts: Iterable[str] = (), *, name: str = "") -> Iterator[str]:
+def submit(
+    access: Access,
+    package: Path,
+    texts: Iterable[str] = (),
+    *,
+    name: str = "",
+    revision: str = "",
+    caching: bool = True,
+    recompile: Recompile | None = None,
+) -> Iterator[str]:
     """Start a run of a compiled pipeline and say where it is.
+
+    It is a run of the package's version, which is uploaded where it is not there.
 
     Args:
         access: how the platform is reached.
         package: the compiled pipeline.
         texts: parameters, ``name=value``.
-        name: of the run; the pipeline's by default.
+        name: of the run; data set, network and time by default.
+        revision: of the source that the package was compiled from; this source's by default.
+        caching: False: no task takes the results of an earlier run. Such a run has no version: the API cannot start
+            one of a version without its cache, and a version without cache would be what the UI offers first.
+        recompile: makes the package for a server that is too old for it; without it, that is an error.
 
     Raises:
-        ValueError: a parameter is wrong.
+        ValueError: a parameter is wrong, or the package is not for this server.
         AccessError: the platform cannot be reached, or refuses.
     """
+    import kfp_server_api
+
     parameters = read_parameters(package, texts)
+    check_parameters(read_package(package), parameters)
     connected = connect(access)
-    with refusals_explained(access), contextlib.redirect_stdout(io.StringIO()):  # kfp prints links of its own
-        experiment = connected.client.create_experiment(EXPERIMENT, namespace=connected.namespace)
-        run = connected.client.run_pipeline(
-            experiment.experiment_id,
-            name or package.stem,
-            pipeline_package_path=str(package),
-            params=parameters,
-            service_account=access.service_account or None,
-        )
-    yield f"run {run.display_name} ({run.run_id}) is started: {access.endpoint.rstrip('/')}/#/runs/details/{run.run_id}"
+    fitting = fit(package, connected.version, recompile)
+    revision = revision or source_revision()
+    body = kfp_server_api.V2beta1Run(
+        display_name=name or run_title(fitting, parameters, datetime.datetime.now()),
+        description=run_description(fitting, parameters, revision, caching=caching),
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=parameters),
+        service_account=access.service_account or None,
+    )
+    with refusals_explained(access):
+        if caching:
+            registered = register(connected.client, fitting, revision, connected.namespace)
+            body.pipeline_version_reference = kfp_server_api.V2beta1PipelineVersionReference(
+                pipeline_id=registered.pipeline_id, pipeline_version_id=registered.version_id
+            )
+        else:
+            body.pipeline_spec = fitting.without_cache().for_a_run()
+        body.experiment_id = experiment_id(connected.client, connected.namespace)
+        run = connected.client.runs.run_service_create_run(run=body)
+    of = f" of version {registered.title}" if caching else " without the cache"
+    yield f"run {run.display_name} ({run.run_id}) is started{of}: {run_page(access, connected, run.run_id)}"
 
 
-def schedule(access: Access, package: Path, wanted: Schedule, revision: str) -> Iterator[str]:
+def fit(package: Path, version: VersionNumber, recompile: Recompile | None = None) -> Package:
+    """Return a package that a server of that version takes.
+
+    Raises:
+        ValueError: it does not, and there is no way to make another.
+    """
+    found = read_package(package)
+    if recompile and version < TELLS_MORE:
+        found = read_package(recompile(written(version)))
+    check_package(found, version)
+    return found
+
+
+def schedule(
+    access: Access,
+    package: Path,
+    wanted: Schedule,
+    revision: str,
+    *,
+    caching: bool = True,
+    recompile: Recompile | None = None,
+) -> Iterator[str]:
     """Upload a compiled pipeline and make its recurring run, or replace the one that differs; say what was done.
 
     Called again with the same arguments, it changes nothing.
@@ -202,47 +150,31 @@ def schedule(access: Access, package: Path, wanted: Schedule, revision: str) -> 
         package: the compiled pipeline.
         wanted: the recurring run that should be there.
         revision: of the source that the package was compiled from.
+        caching: False: no task of its runs takes the results of an earlier run; see ``submit``.
+        recompile: makes the package for a server that is too old for it; without it, that is an error.
 
     Raises:
+        ValueError: a parameter is wrong, or the package is not for this server.
         AccessError: the platform cannot be reached, or refuses.
     """
+    check_parameters(read_package(package), wanted.parameters)
     connected = connect(access)
-    with refusals_explained(access):
-        registered = register(connected.client, package, revision, connected.namespace)
-        yield f"version {registered.version}: {'uploaded' if registered.new else 'it is there'}"
-        account = access.service_account or None
+    fitting = fit(package, connected.version, recompile)
+    description = run_description(fitting, wanted.parameters, revision, caching=caching)
+    with refusals_explained(access), tempfile.TemporaryDirectory() as scratch:
+        if caching:
+            registered = register(connected.client, fitting, revision, connected.namespace)
+            yield str(registered)
+            source = {"pipeline_id": registered.pipeline_id, "version_id": registered.version_id}
+        else:
+            file = Path(scratch) / "pipeline.yaml"
+            file.write_text(fitting.without_cache().as_text(), encoding="utf-8")
+            source = {"pipeline_package_path": str(file)}
         yield from schedule_run(
-            connected.client, wanted, registered, namespace=connected.namespace, service_account=account
+            connected.client,
+            wanted,
+            source,
+            description,
+            namespace=connected.namespace,
+            service_account=access.service_account or None,
         )
-
-
-@contextlib.contextmanager
-def refusals_explained(access: Access) -> Iterator[None]:
-    """Turn what kfp's client raises into an AccessError of one line."""
-    import kfp_server_api
-    import urllib3
-
-    try:
-        yield
-    except kfp_server_api.ApiException as error:
-        try:
-            told = str(json.loads(error.body)["message"])
-        except (TypeError, ValueError, KeyError):
-            told = str(error.reason)
-        raise AccessError(_refusal(error.status, told, access)) from None
-    except urllib3.exceptions.HTTPError as error:
-        raise AccessError(f"{access.endpoint} does not answer any more ({error}): {HINT}") from None
-
-
-def _refusal(code: int | None, told: str, access: Access) -> str:
-    if code in (401, 403):
-        given = "refuses the token" if access.token else "wants a token"
-        return (
-            f"{access.endpoint} {given} ({code} {told}): give --token or KONDENSE_TOKEN, such as $(kubectl "
-            f"-n {access.namespace or 'kubeflow'} create token default-editor --audience pipelines.kubeflow.org)."
-        )
-    if code == 404:
-        return f"{access.endpoint} is not Kubeflow Pipelines ({code} {told}): {HINT}"
-    if "exceeded quota" in told:
-        return f"the namespace's quota is exceeded: {told}; raise its ResourceQuota or end other runs."
-    return f"Kubeflow Pipelines at {access.endpoint} answered {code}: {' '.join(told.split())}"

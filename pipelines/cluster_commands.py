@@ -1,11 +1,10 @@
 """``kondense submit`` and ``kondense schedule``: the pipelines on a cluster."""
 
 import contextlib
-import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -21,7 +20,7 @@ ResourceSettings = Annotated[
         "--resource",
         metavar="NAME=VALUE",
         help="What the steps get of a cluster: gpus, accelerator, node_selector, tolerations, shared_memory, "
-        "cpu_limit, memory_limit, retries, secret, endpoint, ...",
+        "cpu_limit, memory_limit, retries, secret, endpoint, ...; kfp_version: of the server that takes the files.",
     ),
 ]
 Endpoint = Annotated[
@@ -29,6 +28,14 @@ Endpoint = Annotated[
 ]
 Namespace = Annotated[str, typer.Option(envvar="KONDENSE_NAMESPACE", help="Your profile's, where there are profiles.")]
 Token = Annotated[str, typer.Option(envvar="KONDENSE_TOKEN", help="Bearer token, where the platform asks for one.")]
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        help="Do every step again: no task, of graphs within too, takes the results of an earlier run. KFP cannot "
+        "do so with a registered version, so such a run shows its package instead of one.",
+    ),
+]
 Account = Annotated[str, typer.Option(help="Service account of the runs; the platform's by default.")]
 
 
@@ -36,24 +43,28 @@ def submit(
     pipeline: Pipeline,
     *,
     param: Parameters = None,
-    name: Annotated[str, typer.Option(help="Name of the run.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run; data set, network and time by default.")] = "",
+    no_cache: NoCache = False,
     endpoint: Endpoint = "http://localhost:8080",
     namespace: Namespace = "",
     token: Token = "",
     service_account: Account = "",
 ) -> None:
-    """Start a run of a pipeline on a cluster.
+    """Start a run of a pipeline on a cluster; its version is uploaded where it is not there.
 
-    A pipeline given by its name is compiled with its defaults: other GPUs, nodes or settings are for
-    ``kondense compile``, whose files this takes too.
+    A pipeline given by its name is compiled with its defaults, for the version of the server: other GPUs, nodes or
+    settings are for ``kondense compile``, whose files this takes too. Parameters are checked before anything starts.
     """
     from pipelines.kondense import reported
 
-    with reported(), package_of(pipeline) as package:
-        from pipelines import cluster
+    with reported(), source_of(pipeline) as source:
+        from pipelines.access import Access
+        from pipelines.cluster import submit as start
 
-        access = cluster.Access(endpoint, namespace, token, service_account)
-        for line in cluster.submit(access, package, param or (), name=name):
+        access = Access(endpoint, namespace, token, service_account)
+        for line in start(
+            access, source.package, param or (), name=name, caching=not no_cache, recompile=source.recompile
+        ):
             print(line)
 
 
@@ -64,6 +75,7 @@ def schedule(
     param: Parameters = None,
     name: Annotated[str, typer.Option(help="Name of the recurring run; kondense-PIPELINE by default.")] = "",
     paused: Annotated[bool, typer.Option("--paused", help="It stands in the UI, but does not run.")] = False,
+    no_cache: NoCache = False,
     endpoint: Endpoint = "http://localhost:8080",
     namespace: Namespace = "",
     token: Token = "",
@@ -72,19 +84,32 @@ def schedule(
     """Keep a recurring run of a pipeline on a cluster: made, replaced where it differs, else left alone."""
     from pipelines.kondense import reported
 
-    with reported(), package_of(pipeline) as package:
+    with reported(), source_of(pipeline) as source:
         from pipelines import cluster
+        from pipelines.access import Access
+        from pipelines.naming import source_revision
+        from pipelines.package import read_package
         from pipelines.register import Schedule
 
-        parameters = cluster.read_parameters(package, param or ())
-        wanted = Schedule(name or f"kondense-{package.stem}", package.stem, cron, not paused, parameters=parameters)
-        access = cluster.Access(endpoint, namespace, token, service_account)
-        for line in cluster.schedule(access, package, wanted, source_revision()):
+        parameters = cluster.read_parameters(source.package, param or ())
+        runs = read_package(source.package).name
+        wanted = Schedule(name or f"kondense-{runs}", runs, cron, not paused, parameters=parameters)
+        access = Access(endpoint, namespace, token, service_account)
+        for line in cluster.schedule(
+            access, source.package, wanted, source_revision(), caching=not no_cache, recompile=source.recompile
+        ):
             print(line)
 
 
+class Source(NamedTuple):
+    """A compiled pipeline, and how it is made for another version of the server; None where it is a given file."""
+
+    package: Path
+    recompile: Callable[[str], Path] | None = None
+
+
 @contextlib.contextmanager
-def package_of(pipeline: str) -> Iterator[Path]:
+def source_of(pipeline: str) -> Iterator[Source]:
     """Yield the compiled pipeline of that name, or the file itself.
 
     Raises:
@@ -95,19 +120,17 @@ def package_of(pipeline: str) -> Iterator[Path]:
             raise ValueError(
                 f"PIPELINE must be {', '.join(PIPELINES)} or a file that kondense compile made, but got {pipeline!r}."
             )
-        yield Path(pipeline)
+        yield Source(Path(pipeline))
         return
     from components.profiles import DEFAULT_PROFILE
     from pipelines.compile import compile_all
     from pipelines.parameters import resolve
+    from pipelines.resources import Resources
 
     with tempfile.TemporaryDirectory() as scratch:
-        compile_all(resolve(DEFAULT_PROFILE), Path(scratch), only=(pipeline,))
-        yield Path(scratch) / f"{pipeline}.yaml"
 
+        def compiled(resources: Resources) -> Path:
+            configs = resolve(DEFAULT_PROFILE)
+            return compile_all(configs, Path(scratch), only=(pipeline,), resources=resources)[0]
 
-def source_revision() -> str:
-    """Return what names this source in a pipeline's version: the image's revision, else the sources' digest."""
-    from pipelines.local.cache import sources_version
-
-    return os.environ.get("KONDENSE_REVISION") or sources_version()
+        yield Source(compiled(Resources()), lambda version: compiled(Resources(kfp_version=version)))

@@ -11,11 +11,9 @@ profiles, and KONDENSE_SERVICE_ACCOUNT the account of its runs.
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +23,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from components.kubernetes_api import limit_time
+from pipelines import access
+from pipelines.checks import check_parameters
 from pipelines.deploy import job
+from pipelines.naming import run_description, version_name, version_title
+from pipelines.package import Package, read_package
 
-EXPERIMENT = "kondense"  # the KFP experiment of the recurring runs
-DIGITS = 10  # of a package's digest in a version's name
-REVISION_DIGITS = 12
+EXPERIMENT = "kondense"  # the KFP experiment of the runs
+ABOUT_EXPERIMENT = "Runs of Kondense: networks made small in every way, compared, chosen, published."
 PAGE = 100
 CRON_FIELDS = 6
 
@@ -64,13 +65,18 @@ class Schedule:
 
 
 class Registered(NamedTuple):
-    """A pipeline's version in Kubeflow Pipelines; ``new`` when it was uploaded just now."""
+    """A pipeline's version in Kubeflow Pipelines: ``title`` is what pages show, ``new`` that it was uploaded now."""
 
     pipeline: str
     version: str
+    title: str
     pipeline_id: str
     version_id: str
     new: bool
+
+    def __str__(self) -> str:
+        """Tell what was done."""
+        return f"version {self.title} of {self.pipeline}: {'uploaded' if self.new else 'it is there'}"
 
 
 def read_schedule(path: Path) -> Schedule:
@@ -110,18 +116,12 @@ def compile_all(directory: Path, settings: Sequence[str] = (), resources: Sequen
     return compiling.compile_all(configs, directory, resources=read_resources(resources))
 
 
-def version_name(pipeline: str, revision: str, package: bytes) -> str:
-    """Return the name of a pipeline's version, which is a DNS name: KFP may keep versions as Kubernetes objects."""
-    source = re.sub(r"[^a-z0-9-]+", "-", revision.lower())[:REVISION_DIGITS].strip("-") or "unknown"
-    return f"{pipeline}-{source}-{hashlib.sha256(package).hexdigest()[:DIGITS]}"
-
-
-def connect(environment: Mapping[str, str]) -> Any:
-    """Return a ``kfp.Client`` for the address and token that the environment gives.
+def connect(environment: Mapping[str, str]) -> tuple[Any, access.VersionNumber]:
+    """Return a ``kfp.Client`` for the address and token that the environment gives, and the server's version.
 
     Raises:
         ValueError: no address.
-        OSError: the API does not answer there, or is older than KFP 2.
+        OSError: the API does not answer there, or is older than what the pipelines need.
     """
     import warnings
 
@@ -139,54 +139,82 @@ def connect(environment: Mapping[str, str]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # kfp greets every user with one
         try:
+            # First, because kfp's client asks for the same without a time limit when it is made.
+            content, _ = access.fetch_health(host, Path(token).read_text().strip() if token else "")
+            health = json.loads(content)
             client = kfp.Client(
                 host=host,
                 namespace=environment.get("KONDENSE_NAMESPACE") or "kubeflow",
                 credentials=ServiceAccountTokenVolumeCredentials(token) if token else None,
             )
-            limit_time(client.pipelines.api_client)  # all of its services share it
-            return client
-        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
+        except (OSError, ValueError, kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
             raise OSError(f"Kubeflow Pipelines (2.14 or newer) must answer at {host}, but: {_reason(error)}") from None
+    limit_time(client.pipelines.api_client)  # all of its services share it
+    access.check_version(health, host)
+    return client, access.told_version(health) or access.NEWEST
 
 
-def register(client: Any, package: Path, revision: str, namespace: str | None = None) -> Registered:
+def register(client: Any, package: Package, revision: str, namespace: str | None = None) -> Registered:
     """Upload a compiled pipeline, unless this very version of it is there.
 
     Args:
         client: a ``kfp.Client``.
-        package: the compiled pipeline, in a file called by its name.
+        package: the compiled pipeline.
         revision: of the source it was compiled from.
         namespace: of a profile; None where there are no profiles.
     """
+    pipeline_id = _pipeline_id(client, package, namespace)
+    name = version_name(package, revision)
+    present = _list_all(client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline_id)
+    found = _named(present, name)
+    if found:
+        title = str(found[0].display_name or name)
+        return Registered(package.name, name, title, pipeline_id, found[0].pipeline_version_id, new=False)
+    title = version_title(package, revision, {each.display_name for each in present})
+    # kfp's own upload_pipeline_version knows no display name.
+    made = client.pipeline_uploads.upload_pipeline_version(
+        str(package.file),
+        name=name,
+        display_name=title,
+        pipelineid=pipeline_id,
+        description=f"source revision {revision}, package {package.digest}",
+    )
+    return Registered(package.name, name, title, pipeline_id, made.pipeline_version_id, new=True)
+
+
+def _pipeline_id(client: Any, package: Package, namespace: str | None) -> str:
+    """Return the id of the package's pipeline, which is made where it is not there.
+
+    One that is there keeps its description: the API changes display names and tags only.
+    """
     import kfp_server_api
 
-    name, version = package.stem, version_name(package.stem, revision, package.read_bytes())
     scope = {"namespace": namespace} if namespace else {}
-    found = _find(client.list_pipelines, "pipelines", name, **scope)
+    found = _named(_list_all(client.list_pipelines, "pipelines", **scope), package.name)
     if not found:
-        info = next(yaml.safe_load_all(package.read_text()))["pipelineInfo"]
+        info = package.spec["pipelineInfo"]
         body = kfp_server_api.V2beta1Pipeline(
-            name=name,
-            display_name=info.get("displayName") or name,
+            name=package.name,
+            display_name=info.get("displayName") or package.name,
             description=info.get("description"),
             **scope,
         )
         found = [client.pipelines.pipeline_service_create_pipeline(pipeline=body)]
-    pipeline_id = found[0].pipeline_id
-    versions = _find(client.list_pipeline_versions, "pipeline_versions", version, pipeline_id=pipeline_id)
-    new = not versions
-    if new:
-        description = f"source revision {revision}"
-        with contextlib.redirect_stdout(io.StringIO()):  # kfp prints a link to the API's address
-            versions = [client.upload_pipeline_version(str(package), version, pipeline_id, description=description)]
-    return Registered(name, version, pipeline_id, versions[0].pipeline_version_id, new)
+    return str(found[0].pipeline_id)
+
+
+def experiment_id(client: Any, namespace: str | None) -> str:
+    """Return the id of the KFP experiment, which is made where it is not there."""
+    with contextlib.redirect_stdout(io.StringIO()):  # kfp prints a link to the API's address
+        made = client.create_experiment(EXPERIMENT, description=ABOUT_EXPERIMENT, namespace=namespace)
+    return str(made.experiment_id)
 
 
 def schedule_run(
     client: Any,
     schedule: Schedule,
-    registered: Registered,
+    source: Mapping[str, str],
+    description: str,
     *,
     namespace: str | None = None,
     service_account: str | None = None,
@@ -198,24 +226,25 @@ def schedule_run(
     Args:
         client: a ``kfp.Client``.
         schedule: what should be there.
-        registered: the version that runs.
+        source: what runs, as ``create_recurring_run`` takes it: pipeline_id and version_id, or pipeline_package_path.
+        description: of the recurring run; it names the package where no version does.
         namespace: of a profile.
         service_account: of the runs; None takes the installation's.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # kfp prints a link to the API's address
-        experiment = client.create_experiment(EXPERIMENT, namespace=namespace)
+    experiment = experiment_id(client, namespace)
     arguments = {
-        "experiment_id": experiment.experiment_id,
+        "experiment_id": experiment,
+        "description": description,
         "cron_expression": schedule.cron,
         "max_concurrency": schedule.max_concurrency,
         "no_catchup": True,
         "params": dict(schedule.parameters),
-        "pipeline_id": registered.pipeline_id,
-        "version_id": registered.version_id,
         "enabled": schedule.enabled,
         "service_account": service_account,
+        **source,
     }
-    present = _find(client.list_recurring_runs, "recurring_runs", schedule.name, experiment_id=experiment.experiment_id)
+    listed = _list_all(client.list_recurring_runs, "recurring_runs", experiment_id=experiment)
+    present = _named(listed, schedule.name)
     same = [each for each in present if _matches(each, arguments)]
     if same:
         yield f"recurring run {schedule.name}: it is there, {'on' if schedule.enabled else 'paused'}"
@@ -232,6 +261,7 @@ def _matches(found: Any, wanted: Mapping[str, Any]) -> bool:
     cron = found.trigger.cron_schedule if found.trigger else None
     reference = found.pipeline_version_reference
     state = {
+        "description": found.description,
         "cron_expression": cron.cron if cron else None,
         "max_concurrency": int(found.max_concurrency or 0),
         "no_catchup": bool(found.no_catchup),
@@ -243,20 +273,24 @@ def _matches(found: Any, wanted: Mapping[str, Any]) -> bool:
     # The API fills in the account of runs that were made without one.
     if wanted["service_account"]:
         state["service_account"] = found.service_account
-    return all(wanted[key] == value for key, value in state.items())
+    return all(wanted.get(key) == value for key, value in state.items())
 
 
-def _find(list_page: Callable[..., Any], field: str, name: str, **scope: Any) -> list[Any]:
-    """Return all objects of that name: KFP's lists come in pages, and filters compare what the UI shows."""
-    found, token = [], ""
+def _list_all(list_page: Callable[..., Any], field: str, **scope: Any) -> list[Any]:
+    """Return everything that a list holds: KFP's lists come in pages, and filters compare what the UI shows."""
+    found: list[Any] = []
+    token = ""
     while True:
         page = list_page(page_token=token, page_size=PAGE, **scope)
-        found += [
-            each for each in getattr(page, field) or () if name in (getattr(each, "name", None), each.display_name)
-        ]
+        found += getattr(page, field) or ()
         token = page.next_page_token or ""
         if not token:
             return found
+
+
+def _named(present: Sequence[Any], name: str) -> list[Any]:
+    """Return the objects of that name; servers before 2.15 know only the name that is shown."""
+    return [each for each in present if name in (getattr(each, "name", None), each.display_name)]
 
 
 def _reason(error: Any) -> str:
@@ -278,22 +312,41 @@ def run(
 
     wanted = read_schedule(schedule) if schedule else None
     namespace = environment.get("KONDENSE_NAMESPACE") or None
+    account = environment.get("KONDENSE_SERVICE_ACCOUNT") or None
+    revision = environment.get("KONDENSE_REVISION") or "unknown"
     with tempfile.TemporaryDirectory() as scratch:
-        packages = compile_all(Path(scratch), settings, resources)
-        names = [package.stem for package in packages]
-        if wanted and wanted.pipeline not in names:
-            raise ValueError(f"pipeline must be one of {', '.join(names)}, but the schedule names {wanted.pipeline!r}.")
-        client = connect(environment)
+        packages = _packages(Path(scratch), settings, resources)
+        if wanted:
+            if wanted.pipeline not in packages:
+                raise ValueError(
+                    f"pipeline must be one of {', '.join(packages)}, but the schedule names {wanted.pipeline!r}."
+                )
+            check_parameters(packages[wanted.pipeline], wanted.parameters)
+        client, version = connect(environment)
+        if version < access.TELLS_MORE:
+            packages = _packages(Path(scratch), settings, [f"kfp_version={access.written(version)}", *resources])
         try:
-            revision = environment.get("KONDENSE_REVISION") or "unknown"
-            for package in packages:
+            for package in packages.values():
+                access.check_package(package, version)
                 registered = register(client, package, revision, namespace)
-                yield f"version {registered.version}: {'uploaded' if registered.new else 'it is there'}"
+                yield str(registered)
                 if wanted and wanted.pipeline == registered.pipeline:
-                    account = environment.get("KONDENSE_SERVICE_ACCOUNT") or None
-                    yield from schedule_run(client, wanted, registered, namespace=namespace, service_account=account)
+                    yield from schedule_run(
+                        client,
+                        wanted,
+                        {"pipeline_id": registered.pipeline_id, "version_id": registered.version_id},
+                        run_description(package, wanted.parameters, revision),
+                        namespace=namespace,
+                        service_account=account,
+                    )
         except kfp_server_api.ApiException as error:
             raise OSError(f"Kubeflow Pipelines refused: {_reason(error)}") from None
+
+
+def _packages(directory: Path, settings: Sequence[str], resources: Sequence[str]) -> dict[str, Package]:
+    """Compile the pipelines; see ``compile_all``."""
+    compiled = [read_package(file) for file in compile_all(directory, settings, resources)]
+    return {package.name: package for package in compiled}
 
 
 def main() -> int:

@@ -4,7 +4,6 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,16 +13,12 @@ from tests.unit.deploy import fake_kfp
 
 
 class Platform(fake_kfp.FakePipelines):
-    """The API with runs."""
+    """The API with runs, asked through the UI."""
 
     def __init__(self) -> None:
         super().__init__()
         self.objects["runs"] = []
-
-    def answer(self, method: str, url: str, body: bytes, headers: Any) -> tuple[int, dict[str, Any]]:
-        if (method, url.partition("?")[0]) == ("POST", f"{fake_kfp.API}/runs"):
-            return 200, self.create("runs", json.loads(body), "run_id")
-        return super().answer(method, url, body, headers)
+        self.health = {"apiServerTagName": "2.17.0"}
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +52,32 @@ def test_a_pipeline_is_submitted_by_name_and_by_file(platform: Platform, address
     (run,) = platform.objects["runs"]
     assert run["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "search"
     assert run["runtime_config"]["parameters"] == {"search_max_trials": 6, "seed": 3}
+    assert run["display_name"].startswith("fashion_mnist lenet5 20")
+    assert run["description"].endswith("; search_max_trials=6, seed=3")
     assert f"{address}/#/runs/details/{run['run_id']}" in printed
     invoke("compile", "--output", str(tmp_path), "--resource", "gpus=1")
     invoke("submit", str(tmp_path / "refresh.yaml"), "--name", "tonight", "--endpoint", address)
     assert platform.objects["runs"][1]["display_name"] == "tonight"
+
+
+def test_a_pipeline_given_by_name_is_compiled_for_the_server(platform: Platform, address: str, tmp_path: Path) -> None:
+    platform.health = {"tag_name": "2.15.0"}
+    printed = invoke("submit", "compress", "--endpoint", address)
+    assert "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, then http://localhost:8080/#/runs/" in printed
+    assert all(word not in str(platform.objects["runs"]) for word in ("literals", "securityContext"))
+    invoke("compile", "--output", str(tmp_path))
+    file = str(tmp_path / "compress.yaml")
+    told = invoke("submit", file, "--endpoint", address, code=2)
+    assert "Kubeflow Pipelines 2.15 refuses: make it with kondense compile --resource kfp_version=2.15" in told
+    invoke("compile", "--output", str(tmp_path), "--resource", "kfp_version=2.15")
+    invoke("submit", file, "--endpoint", address)
+
+
+def test_a_run_without_the_cache(platform: Platform, address: str) -> None:
+    assert "without the cache" in invoke("submit", "compress", "--no-cache", "--endpoint", address)
+    (run,) = platform.objects["runs"]
+    assert "enableCache" not in json.dumps(run["pipeline_spec"])
+    assert {"pipeline_spec", "platform_spec"} == set(run["pipeline_spec"])
 
 
 def test_a_schedule_is_made_once(platform: Platform, address: str) -> None:
@@ -78,8 +95,16 @@ def test_a_schedule_is_made_once(platform: Platform, address: str) -> None:
     ("arguments", "code", "message"),
     [
         (["submit", "prune"], 2, "PIPELINE must be compress, search, refresh or a file"),
-        (["submit", "refresh", "--param", "allways=true"], 2, "the name in --param must be one of always, "),
-        (["submit", "refresh", "--param", "always=yes"], 2, "always must be one of false, true"),
+        (["submit", "refresh", "--param", "allways=true"], 2, "the name in --param must be one of dataset, "),
+        (["submit", "refresh", "--param", "refresh_always=yes"], 2, "refresh_always must be one of false, true"),
+        (["submit", "compress", "--param", "dataset=folder"], 2, "data prep: source must name the folder"),
+        (["submit", "compress", "--param", "quantize_method=l3"], 2, "quantize_method must be one of codebook, "),
+        (["submit", "compress", "--param", "seed=-1"], 2, "distill: seed must be in [0, 2147483647], but got -1."),
+        (
+            ["schedule", "refresh", "--cron", "0 0 3 * * *", "--param", "network=lenet6"],
+            2,
+            "champion: network must be one of lenet300, ",
+        ),
         (["submit", "refresh", "--endpoint", "localhost"], 2, "endpoint must be http://host:port"),
         (["submit", "refresh", "--endpoint", "http://127.0.0.1:1"], 1, "nothing answers at http://127.0.0.1:1"),
         (["schedule", "refresh", "--cron", "0 3 * * *"], 2, "cron must have six fields"),

@@ -12,6 +12,8 @@ import yaml
 
 from pipelines import register
 from pipelines.deploy import job
+from pipelines.naming import project_version
+from pipelines.package import Package, read_package
 from tests.unit.deploy.fake_kfp import FakePipelines, serve
 
 SCHEDULE = """
@@ -63,6 +65,11 @@ def test_pipelines_are_uploaded_in_a_version_named_by_the_source(
     assert {each["name"] for each in fake.objects["pipelines"]} == {package.stem for package in packages}
     names = {each["name"] for each in fake.objects["versions"]}
     assert all(re.fullmatch(r"[a-z]+-0123456789ab-[0-9a-f]{10}", name) for name in names)
+    assert {each["display_name"] for each in fake.objects["versions"]} == {f"{project_version()} (0123456)"}
+    described = {each["name"]: each["description"] for each in fake.objects["pipelines"]}
+    for package in packages:
+        info = next(yaml.safe_load_all(package.read_text()))["pipelineInfo"]
+        assert described[package.stem] == info["description"]
     assert not fake.objects["recurringruns"]
     uploaded = {
         each["pipeline_spec"]["pipelineInfo"]["name"]: each["pipeline_spec"] for each in fake.objects["versions"]
@@ -107,6 +114,7 @@ def test_the_recurring_run_is_what_the_schedule_says(fake: FakePipelines, addres
     assert made["no_catchup"] is True
     assert made["max_concurrency"] == 1
     assert made["runtime_config"]["parameters"] == {"seed": 3, "dataset": "digits"}
+    assert made["description"] == "source revision 0123456; dataset=digits, seed=3"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +166,10 @@ def test_a_platform_with_profiles_gets_token_namespace_and_account(tmp_path: Pat
         ("enabled: false", "enabled: perhaps", "enabled must be true or false, but got 'perhaps'"),
         ("enabled: false", "when: never", "must hold name, pipeline and cron"),
         ("pipeline: compress", "pipeline: compres", "pipeline must be one of compress, search, refresh"),
+        ("seed: 3", "seeds: 3", "the name of a parameter must be one of dataset, "),
+        ("seed: 3", "seed: -1", "seed must be in [0, 2147483647], but got -1"),
+        ("dataset: digits", "dataset: folder", "source must name the folder of images when dataset_name is folder"),
+        ("dataset: digits", "quantize_method: l3", "quantize_method must be one of "),
     ],
 )
 def test_a_wrong_schedule_is_refused_before_anything_is_done(
@@ -182,12 +194,40 @@ def test_an_api_that_refuses_or_is_away_is_told_in_one_line(
     assert "KF_PIPELINES_ENDPOINT must be" in capsys.readouterr().err
 
 
+def unknown_before(whole: dict[str, Any]) -> list[str]:
+    return Package(Path("uploaded"), whole["pipeline_spec"], whole["platform_spec"]).unknown_before()
+
+
+def test_an_old_server_gets_packages_that_it_takes(
+    fake: FakePipelines, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    fake.health = {"tag_name": "2.15.0"}
+    run(address, tmp_path)
+    assert all(unknown_before(each) == [] for each in fake.packages.values())
+    assert all("it is there" in line for line in run(address, tmp_path))
+    fake.health = {"tag_name": "2.17.0"}
+    assert sum("uploaded" in line for line in run(address, tmp_path)) == 3
+    assert sum(bool(unknown_before(each)) for each in fake.packages.values()) == 3
+    path = tmp_path / "schedule.yaml"
+    environment = {"KF_PIPELINES_ENDPOINT": address}
+    fake.health = {"tag_name": "2.15.0"}
+    with pytest.raises(ValueError, match=r"compress.yaml must have no choices of parameters.*kfp_version=2\.15"):
+        list(register.run(path, environment, resources=["kfp_version=2.17"]))
+
+
+def test_a_server_that_is_too_old(fake: FakePipelines, address: str, tmp_path: Path) -> None:
+    fake.health = {"tag_name": "2.13.0"}
+    with pytest.raises(OSError, match=r"must be 2\.14 or newer, but .* is 2\.13\.0"):
+        run(address, tmp_path)
+    assert fake.changes == []
+
+
 def test_settings_and_resources_reach_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     made = register.compile_all(tmp_path, ["publish.store_uri=minio://mlpipeline/team"], ["gpus=2"])
-    spec = yaml.safe_load_all((tmp_path / "compress.yaml").read_text())
-    defaults = next(spec)["root"]["inputDefinitions"]["parameters"]
-    assert defaults["publish_store_uri"]["defaultValue"] == "minio://mlpipeline/team"
+    (publish,) = [each for each in read_package(tmp_path / "compress.yaml").tasks({}) if each.function == "publish"]
+    assert publish.known["store_uri"].value == "minio://mlpipeline/team"
     assert {path.stem for path in made} == {"compress", "search", "refresh"}
     assert "nvidia.com/gpu" in (tmp_path / "compress.yaml").read_text()
     with pytest.raises(ValueError, match="--resource"):

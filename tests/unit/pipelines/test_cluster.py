@@ -1,5 +1,7 @@
 """Runs and recurring runs through kfp's own client, against Kubeflow Pipelines' API over HTTP."""
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,21 +10,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from kfp import compiler, dsl
 
-from pipelines import cluster
+from pipelines import access, cluster, naming
 from pipelines.cluster import Access, AccessError
+from pipelines.package import read_package
 from pipelines.register import Schedule
 from tests.unit.deploy import fake_kfp
 
 
 class FakePlatform(fake_kfp.FakePipelines):
-    """The API with runs, and with a health that says its version as KFP 2.17 does."""
+    """The API with runs, and with a health that says its version as the UI of KFP 2.17 does."""
 
     def __init__(self, token: str = "", tag: str = "2.17.0", multi_user: bool = False) -> None:
         super().__init__(token)
         self.objects["runs"] = []
-        self.health: Any = {"tag_name": tag, "multi_user": multi_user, "pipeline_store": "database"}
+        self.health = {"apiServerTagName": tag, "apiServerReady": True, "multi_user": multi_user}
 
     def answer(self, method: str, url: str, body: bytes, headers: Any) -> tuple[int, dict[str, Any]]:
         path = urlsplit(url).path
@@ -37,18 +41,7 @@ def fake() -> FakePlatform:
 
 
 @pytest.fixture
-def address(fake: FakePlatform, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setitem(fake_kfp.KINDS, "runs", "runs")
-    create = fake_kfp.FakePipelines.collection
-
-    def collection(self: Any, method: str, path: str, query: Any, body: bytes) -> tuple[int, dict[str, Any]]:
-        if (method, path) == ("POST", "/runs"):
-            import json
-
-            return 200, self.create("runs", json.loads(body), "run_id")
-        return create(self, method, path, query, body)
-
-    monkeypatch.setattr(fake_kfp.FakePipelines, "collection", collection)
+def address(fake: FakePlatform) -> Iterator[str]:
     with fake_kfp.serve(fake) as served:
         yield served
 
@@ -68,6 +61,39 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def choosing(tmp_path_factory: pytest.TempPathFactory, package: Path) -> Path:
+    """The same with choices, which the DSL cannot say."""
+    spec = yaml.safe_load(package.read_text())
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    declared["text"]["literals"], declared["count"]["literals"] = ["a", "b"], [1.0, 3.0]
+    path = tmp_path_factory.mktemp("choosing") / "toy.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+@pytest.fixture(scope="module")
+def nested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph within a graph."""
+
+    @dsl.component(base_image="python", install_kfp_package=False, packages_to_install=[])
+    def step():
+        """Do nothing."""
+
+    @dsl.pipeline(name="inner")
+    def inner():
+        step()
+
+    @dsl.pipeline(name="outer")
+    def outer():
+        step()
+        inner()
+
+    path = tmp_path_factory.mktemp("nested") / "outer.yaml"
+    compiler.Compiler().compile(outer, str(path))
+    return path
+
+
 def test_a_run_is_started_with_typed_parameters(fake: FakePlatform, address: str, package: Path) -> None:
     texts = ["text=b=c", "count=3", "rate=2", "flag=true", "items=[1, 2]"]
     (line,) = cluster.submit(Access(address + "/"), package, texts, name="mine")
@@ -81,8 +107,136 @@ def test_a_run_is_started_with_typed_parameters(fake: FakePlatform, address: str
         "items": [1, 2],
     }
     assert run["pipeline_spec"]["pipelineInfo"]["name"] == "toy"
-    assert line == f"run mine ({run['run_id']}) is started: {address}/#/runs/details/{run['run_id']}"
-    assert [each["display_name"] for each in fake.objects["experiments"]] == ["kondense"]
+    page = f"{address}/#/runs/details/{run['run_id']}"
+    title = fake.objects["versions"][0]["display_name"]
+    assert line == f"run mine ({run['run_id']}) is started of version {title}: {page}"
+    (experiment,) = fake.objects["experiments"]
+    assert experiment["display_name"] == "kondense"
+    assert "compared" in experiment["description"]
+
+
+def test_a_run_is_one_of_a_registered_version(fake: FakePlatform, address: str, package: Path) -> None:
+    for _ in range(2):
+        list(cluster.submit(Access(address), package, ["count=3"], revision="0506b60c7a12"))
+    (pipeline,), (version,) = fake.objects["pipelines"], fake.objects["versions"]
+    assert version["display_name"] == f"{naming.project_version()} (0506b60)"
+    assert version["name"] == f"toy-0506b60c7a12-{read_package(package).digest}"
+    assert version["description"].startswith("source revision 0506b60c7a12, package ")
+    for run in fake.objects["runs"]:
+        reference = {"pipeline_id": pipeline["pipeline_id"], "pipeline_version_id": version["pipeline_version_id"]}
+        assert run["pipeline_version_reference"] == reference
+        assert run["description"] == "source revision 0506b60; count=3"
+        assert re.fullmatch(r"toy \d{4}-\d\d-\d\d \d\d:\d\d", run["display_name"])
+
+
+def test_two_packages_of_one_revision_are_told_apart(
+    fake: FakePlatform, address: str, package: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(package.read_text().replace("defaultValue: 0.5", "defaultValue: 0.75"))
+    for file in (package, other, package, other):
+        list(cluster.submit(Access(address), file, revision="0506b60c7a12"))
+    told = f"{naming.project_version()} (0506b60"
+    digest = read_package(other).digest[:7]
+    assert [each["display_name"] for each in fake.objects["versions"]] == [f"{told})", f"{told}, package {digest})"]
+    assert len(fake.objects["pipelines"]) == 1
+
+
+def test_a_long_description_is_cut(fake: FakePlatform, address: str, package: Path) -> None:
+    list(cluster.submit(Access(address), package, ["text=" + "x" * 300]))
+    assert len(fake.objects["runs"][0]["description"]) == fake_kfp.LONGEST
+
+
+def test_without_the_cache_every_task_runs_again(fake: FakePlatform, address: str, nested: Path) -> None:
+    assert "enableCache: true" in nested.read_text()
+    (line,) = cluster.submit(Access(address), nested, caching=False)
+    assert "without the cache" in line
+    (run,) = fake.objects["runs"]
+    assert "pipeline_version_reference" not in run
+    assert fake.objects["versions"] == []
+    assert "enableCache" not in json.dumps(run["pipeline_spec"])
+    assert "without the cache" in run["description"]
+    assert "components" in run["pipeline_spec"]
+
+
+def test_a_recurring_run_without_the_cache_is_made_once(fake: FakePlatform, address: str, nested: Path) -> None:
+    wanted = Schedule("nightly", "outer", "0 0 3 * * *", True)
+
+    def keep(*, caching: bool) -> list[str]:
+        return list(cluster.schedule(Access(address), nested, wanted, "0123", caching=caching))
+
+    assert "made, on" in keep(caching=False)[0]
+    assert "it is there, on" in keep(caching=False)[0]
+    (found,) = fake.objects["recurringruns"]
+    assert "enableCache" not in json.dumps(found["pipeline_spec"])
+    assert "replaced, on" in keep(caching=True)[1]
+    assert "it is there, on" in keep(caching=True)[1]
+    assert "replaced, on" in keep(caching=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("health", "path", "namespace", "page"),
+    [
+        ({"tag_name": "2.17.0"}, "", "", f"{access.FORWARD}, then http://localhost:8080/#/runs/details/7"),
+        ({"apiServerTagName": "2.17.0"}, "", "", "https://host/#/runs/details/7"),
+        ({"apiServerReady": True}, "/pipeline/", "", "https://host/pipeline/#/runs/details/7"),
+        (
+            {"apiServerTagName": "2.17.0", "multi_user": True},
+            "/pipeline/",
+            "team",
+            "https://host/_/pipeline/?ns=team#/runs/details/7",
+        ),
+    ],
+    ids=["API", "UI", "UI under a path", "central dashboard"],
+)
+def test_the_page_of_a_run(health: dict[str, Any], path: str, namespace: str, page: str) -> None:
+    connected = access.Connected(None, namespace or None, has_pages=access.has_pages(health))
+    assert access.run_page(Access(f"https://host{path}", namespace), connected, "7") == page
+
+
+def test_at_the_api_the_line_says_how_to_open_the_pages(fake: FakePlatform, address: str, package: Path) -> None:
+    fake.health = {"tag_name": "2.17.0", "multi_user": False}
+    (line,) = cluster.submit(Access(address), package)
+    (run,) = fake.objects["runs"]
+    assert address not in line
+    assert line.endswith(f"{access.FORWARD}, then http://localhost:8080/#/runs/details/{run['run_id']}")
+
+
+def test_an_old_server_gets_a_package_of_its_own(
+    fake: FakePlatform, address: str, package: Path, choosing: Path
+) -> None:
+    asked: list[str] = []
+
+    def recompile(version: str) -> Path:
+        asked.append(version)
+        return package
+
+    for tag in ("master", "2.16.1"):
+        fake.health["apiServerTagName"] = tag
+        list(cluster.submit(Access(address), choosing, recompile=recompile))
+    assert asked == []
+    fake.health["apiServerTagName"] = "2.15.2"
+    list(cluster.submit(Access(address), choosing, recompile=recompile))
+    assert asked == ["2.15"]
+    assert "literals" not in json.dumps(fake.objects["runs"][-1]["pipeline_spec"])
+    changes = len(fake.changes)
+    with pytest.raises(ValueError, match=r"no choices of parameters, .*2\.15 refuses: .*--resource kfp_version=2\.15"):
+        list(cluster.submit(Access(address), choosing))
+    with pytest.raises(ValueError, match=r"--resource kfp_version=2\.15"):
+        list(cluster.schedule(Access(address), choosing, Schedule("n", "toy", "0 0 3 * * *"), "0123"))
+    assert len(fake.changes) == changes
+
+
+def test_a_schedule_with_a_wrong_parameter_is_refused_before_anything_is_asked(choosing: Path) -> None:
+    for parameters, message in (
+        ({"text": "c"}, "text must be one of a, b, but got 'c'"),
+        ({"count": 7}, "count must be one of 1, 3, but got 7"),
+        ({"count": "3"}, "count must be int, but got '3'"),
+        ({"flags": True}, "the name of a parameter must be one of count, flag, items, rate, text"),
+    ):
+        wanted = Schedule("nightly", "toy", "0 0 3 * * *", True, parameters=parameters)
+        with pytest.raises(ValueError, match=message):
+            list(cluster.schedule(Access("http://127.0.0.1:1"), choosing, wanted, "0123"))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +247,7 @@ def test_a_run_is_started_with_typed_parameters(fake: FakePlatform, address: str
         ("count=one", "count must be int, but got 'one'"),
         ("flag=1", "flag must be one of false, true"),
         ("items=[1", "items must be JSON"),
+        ('items={"a": 1}', "items must be list, but got {'a': 1}"),
     ],
 )
 def test_a_wrong_parameter_is_told_before_anything_is_asked(package: Path, text: str, message: str) -> None:
