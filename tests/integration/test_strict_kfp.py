@@ -4,13 +4,16 @@ kfp.local takes what a cluster refuses: here artifacts come without a type, meta
 whole float as an int, and no task may get one artifact under two names.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.artifacts.comparison import COMPARED
 from components.artifacts.file_store import LocalStore
+from components.artifacts.metadata import KEYS, REQUIRED
 from components.artifacts.model import load_model
 from components.artifacts.report import read_report
 from components.artifacts.store import open_store
@@ -23,25 +26,32 @@ from pipelines.refresh import refresh_task_names
 from pipelines.resources import Resources
 from tests.fake_kubernetes import fake_kubernetes, make_trial
 from tests.strict_kfp.backend import Backend, Step
+from tests.strict_kfp.driver import LOGS
 from tests.strict_kfp.fork_server import ForkServer
+from tests.trial_makers import trial_of, write_trial_model
 
 NAME = "lenet300-digits"
 PLAIN = {
     "dataset": "digits",
     "seed": 1,
-    "image_limit": 200,
+    "dataset_image_size": 16,
     "network": "lenet300",
     "train_epochs": 2,
-    "prune_epochs": 1,
-    "sparsify_epochs": 1,
-    "distill_epochs": 1,
     "report_objective": "bytes",
-    "max_accuracy_drop": 0.9,
+    "report_max_accuracy_drop": 0.9,
 }
 SETTINGS = (
-    *("data_prep.image_size=16", "train.batch_size=32", "prune.steps=1", "sparsify.steps=1"),
+    *("data_prep.limit=200", "train.batch_size=32", "prune.epochs=1", "prune.steps=1"),
+    *("sparsify.epochs=1", "sparsify.steps=1", "distill.epochs=1"),
     *("evaluate.latency_seconds=0.02", "evaluate.further_latency_seconds=0.01", "evaluate.robustness_images=20"),
 )
+# Outputs of the components -> what they say of themselves.
+KINDS = {
+    **dict.fromkeys(("model", "pruned", "quantized", "student"), "model"),
+    **dict.fromkeys(("candidate", "chosen"), "measured model"),
+    **{name: name for name in ("dataset", "report", "receipt", "champion", "search")},
+}
+NOT_OURS = ("store_session_info", "confusionMatrix")  # the store's own, and what kfp makes of a matrix
 RECIPE = "own=distill:epochs=1 > prune:magnitude:0.5:epochs=1 > quantize:weight_only:4"
 BEST = {"momentum": "0.7", "weight_decay": "0.002", "batch_size": "64", "schedule": "constant", "augment": "none"}
 
@@ -60,8 +70,8 @@ class Cluster:
         self.store = directory / "published"
         self.backend = Backend(directory / "backend", server, environment=environment)
 
-    def compile(self, name: str, candidates: str | None, *recipes: str) -> Path:
-        configs = resolve("quick", PLAIN | {"publish_store_uri": str(self.store)}, SETTINGS)
+    def compile(self, name: str, candidates: str | None, *recipes: str, more: Sequence[str] = ()) -> Path:
+        configs = resolve("quick", PLAIN, (*SETTINGS, f"publish.store_uri={self.store}", *more))
         resources = Resources(checkpoints=str(self.directory / "checkpoints"))
         plan = read_plan(configs, candidates, recipes)
         (path,) = compile_all(configs, self.directory, only=(name,), resources=resources, plan=plan)
@@ -79,6 +89,24 @@ class Cluster:
         return version_ids(open_store(str(self.store)), NAME)
 
 
+def check_metadata(steps: Mapping[str, Step]) -> None:
+    """Every artifact says what it is, in finite numbers and texts; runs are compared by one set of figures."""
+    for title, step in steps.items():
+        for name, metadata in step.metadata.items():
+            if name == LOGS:
+                continue
+            where, found = f"{title}: {name}", {key: metadata[key] for key in metadata if key not in NOT_OURS}
+            assert metadata["display_name"] not in ("", name), where
+            for key, value in found.items():
+                assert isinstance(value, str) or (type(value) in (int, float) and math.isfinite(value)), (where, key)
+            if name == "metrics":
+                assert {*found} == {*COMPARED, "display_name"}, where
+            elif name in KINDS:
+                assert {*REQUIRED[KINDS[name]]} <= {*found} <= {*KEYS}, where
+            else:
+                assert {*found} == {"display_name"}, where
+
+
 def test_compress_runs_to_its_end_and_a_second_time_from_the_cache(server: ForkServer, tmp_path: Path) -> None:
     cluster = Cluster(server, tmp_path)
     package = cluster.compile("compress", None, RECIPE)
@@ -89,7 +117,11 @@ def test_compress_runs_to_its_end_and_a_second_time_from_the_cache(server: ForkS
     assert [each["name"] for each in report["candidates"]] == [*plan.candidates]
     assert steps["report"].outputs["html"].read_text().startswith("<!DOCTYPE html>")
     load_model(steps["report"].outputs["chosen"])
-    assert steps["publish"].metadata["metrics"]["published"] == 1
+    assert steps["publish"].metadata["receipt"]["published"] == 1
+    check_metadata(steps)
+    chosen = steps["report"].metadata["chosen"]
+    assert chosen["display_name"] == f"chosen: {report['chosen']}"
+    assert steps["report"].metadata["metrics"]["bytes"] == chosen["bytes"]
     assert len(cluster.versions) == 1
 
     again = cluster.run(package)
@@ -103,6 +135,7 @@ def test_refresh_stops_after_the_champion_when_the_data_are_the_same(server: For
     names = refresh_task_names(read_plan(resolve("quick"), "quantized", ["own=quantize:qat:epochs=1"]))
     assert {*first} == {*names}
     assert first["champion"].parameters == {"Output": True}
+    check_metadata(first)
     assert len(cluster.versions) == 1
 
     second = cluster.run(package)
@@ -127,20 +160,27 @@ def test_search_hands_katibs_best_to_the_teachers_training(
                 metrics = {"validation_accuracy": accuracy, "size_bytes": "1000"}
                 assignments = {**BEST, "epochs": "9", "lr": f"0.0{index + 1}"}
                 katib.trials.append(make_trial(name, trial, assignments, "Succeeded", metrics))
-                (tmp_path / trial).mkdir()
-                (tmp_path / trial / "model.json").write_text(trial)
+                write_trial_model(tmp_path / trial, trial)
                 store.upload_directory(f"trials/{trial}", tmp_path / trial)
             katib.finish()
 
         katib.on_look = play
         cluster = Cluster(server, tmp_path, KUBECONFIG=str(katib.write_kubeconfig(tmp_path / "kubeconfig")))
-        package = cluster.compile("search", "pruned")
-        steps = cluster.run(package, search_namespace="kubeflow", search_store_uri=str(store.root))
-        found = katib.only_experiment()["metadata"]["name"]
+        where = ("search.namespace=kubeflow", f"search.store_uri={store.root}")
+        package = cluster.compile("search", "pruned", more=where)
+        trial = {"gpus": 0, "tolerations": ["team=vision:NoSchedule"]}
+        steps = cluster.run(package, trial_resources=trial, search_settings={"eta": 3})
+        sent = katib.only_experiment()
+        found = sent["metadata"]["name"]
 
+    pod = sent["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
+    assert [each["key"] for each in pod["tolerations"]] == ["team"]
+    assert not [name for name in pod["containers"][0]["resources"]["limits"] if "/" in name]
     searched = steps["search with Katib"]
     assert searched.parameters["trial"] == f"{found}-b0r2c1-abcdef"
-    assert (searched.outputs["model"] / "model.json").read_text() == searched.parameters["trial"]
+    assert trial_of(searched.outputs["model"]) == searched.parameters["trial"]
+    check_metadata(steps)
+    assert searched.metadata["search"]["best_value"] == 0.9
     (record,) = load_model(steps["train teacher"].outputs["model"]).lineage
     used = record["config"]
     assert (used["learning_rate"], used["batch_size"], used["schedule"]) == (0.02, 64, "constant")

@@ -21,19 +21,24 @@ from pipelines.local.progress import RunProgress
 from pipelines.local.run import LocalSettings, run_pipeline
 from pipelines.search import TUNED, read_template
 from tests.fake_kubernetes import Server, fake_kubernetes, make_trial
+from tests.trial_makers import trial_of, write_trial_model
 
 TASKS = ("data prep", "search", "train")
 BEST = {"momentum": "0.7", "weight_decay": "0.002", "batch_size": "64", "schedule": "constant", "augment": "none"}
 
 
 @dsl.pipeline(name="tuning")
-def tuning(experiment: str, store: str):
+def tuning(experiment: dict, store: str, ui: str):
     """The beginning of the search pipeline, with a small network."""
     data = data_prep(dataset_name="digits", image_size=16).set_display_name("data prep").outputs["dataset"]
     tuned = tune(
         dataset=data,
         experiment=experiment,
+        settings={"eta": 3},
+        resources={"gpus": 1, "node_selector": {"pool": "gpu"}, "tolerations": ["gpu:NoSchedule"]},
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        pipeline="tuning",
+        ui=ui,
         store_uri=store,
         network="lenet300",
         namespace="kubeflow",
@@ -54,7 +59,8 @@ class Tuning:
     def __call__(self, kubeconfig: Path) -> dict[str, StepResult]:
         environment = {"KUBECONFIG": str(kubeconfig)}
         settings = LocalSettings(self.directory / "out", self.directory / "cache", "v", TASKS, environment=environment)
-        arguments = {"experiment": read_template(EXPERIMENT), "store": str(self.store.root)}
+        experiment = dict(read_template(EXPERIMENT))
+        arguments = {"experiment": experiment, "store": str(self.store.root), "ui": "https://kf.example"}
         with RunProgress(Console(file=io.StringIO()), len(TASKS)) as progress:
             return run_pipeline(tuning, arguments, settings, progress)
 
@@ -65,8 +71,7 @@ class Tuning:
     def keep_model(self, trial: str) -> None:
         """Put a model where a trial leaves it."""
         made = self.directory / "made"
-        made.mkdir(exist_ok=True)
-        (made / "model.json").write_text(trial)
+        write_trial_model(made, trial)
         self.store.upload_directory(f"trials/{trial}", made)
 
 
@@ -101,8 +106,14 @@ def test_the_best_trials_hyperparameters_train_the_teacher(tuning_run: Tuning, c
     sent = cluster.only_experiment()
     args = sent["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["args"]
     assert "--network=lenet300" in args
+    assert type(sent["spec"]["maxTrialCount"]) is type(sent["spec"]["parallelTrialCount"]) is int
+    pod = sent["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+    assert sent["metadata"]["labels"]["kondense/pipeline"] == "tuning"
     searched = results["search"].outputs
-    assert (searched["model"] / "model.json").read_text() == f"{sent['metadata']['name']}-b0r2c1-abcdef"
+    assert trial_of(searched["model"]) == f"{sent['metadata']['name']}-b0r2c1-abcdef"
+    assert f"https://kf.example/katib/experiment/kubeflow/{sent['metadata']['name']}" in tuning_run.log
     assert "<!doctype html>" in searched["html"].read_text()
     assert json.loads((searched["search"] / "best.json").read_text())["value"] == 0.9
     (record,) = load_model(results["train"].outputs["model"]).lineage
