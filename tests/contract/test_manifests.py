@@ -160,6 +160,16 @@ def test_memory_is_limited_and_jobs_go_away(overlay: list[Resource]) -> None:
         assert job["spec"]["ttlSecondsAfterFinished"] <= 3600
 
 
+def test_a_job_whose_pod_is_taken_away_goes_on_and_says_why_it_failed(overlay: list[Resource]) -> None:
+    """Of a podFailurePolicy the first rule that matches counts; without one an eviction costs an attempt."""
+    for job in (each for each in overlay if each["kind"] == "Job"):
+        first = job["spec"]["podFailurePolicy"]["rules"][0]
+        assert first == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+        assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+        for container in containers(job["spec"]["template"]["spec"]):
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
 def test_what_pods_refer_to_is_there(overlay: list[Resource]) -> None:
     made = {(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in overlay}
     for resource in overlay:

@@ -13,7 +13,7 @@ from tests.e2e.cluster.registered import SCHEDULE, recurring_runs, versions
 from tests.e2e.cluster.session import Session
 
 REGISTER = "kondense-register"
-HARMLESS = ("Warning:", "NotFound")
+HARMLESS = ("Warning:",)
 
 
 def apply_overlay(session: Session) -> None:
