@@ -82,9 +82,11 @@ def build_plan(config: TuneConfig, *, dataset_uri: str, environment: Mapping[str
     """
     body = read_experiment(config.experiment)
     spec = body["spec"]
+    given = body.get("metadata") or {}
     body["metadata"] = {
-        "name": experiment_name(str(body.get("metadata", {}).get("name", "")), config.run_id),
+        "name": experiment_name(str(given.get("name", "")), config.run_id),
         "labels": {
+            **(given.get("labels") or {}),  # Katib hands them on to the suggestion, which a network policy selects
             "app.kubernetes.io/part-of": "kondense",
             RUN: label_value(config.run_id),
             **({PIPELINE: label_value(config.pipeline)} if label_value(config.pipeline) else {}),

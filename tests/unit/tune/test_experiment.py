@@ -211,3 +211,10 @@ def test_trials_report_the_objectives_metrics_whatever_the_template_said(bohb: s
         args = trial_container(plan(yaml.safe_dump(document)).spec["trialTemplate"]["trialSpec"])["args"]
         assert [each for each in args if each.startswith("--metrics=")] == ["--metrics=score,validation_accuracy"]
         assert f"--report-epochs={epochs}" in args  # elsewhere a value in the middle could decide the trial's
+
+
+def test_the_given_labels_stay(bohb: str) -> None:
+    """A network policy selects the suggestion by them, and README's uninstall the Experiment."""
+    made = plan(bohb)
+    assert made.body["metadata"]["labels"]["app.kubernetes.io/name"] == "kondense"
+    assert made.body["metadata"]["labels"]["app.kubernetes.io/part-of"] == "kondense"
