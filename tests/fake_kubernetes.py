@@ -41,6 +41,12 @@ def status(code: int, reason: str, message: str) -> dict[str, Any]:
     }
 
 
+def one_of(objects: Mapping[Any, dict[str, Any]], key: Any) -> tuple[int, Any]:
+    """Return the API's answer about one object of those that it holds."""
+    found = objects.get(key)
+    return (200, found) if found else (404, status(404, "NotFound", f"{key} not found"))
+
+
 def stamp(seconds: float) -> str:
     """Return a time of the API: whole seconds, UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
@@ -226,8 +232,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.core(match[1], match[2])
         for pattern, held in ((POD, self.server.pods), (WORKFLOW, self.server.workflows)):
             if match := pattern.fullmatch(path):
-                found = held.get((match[1], match[2]))
-                return (200, found) if found else (404, status(404, "NotFound", f'"{match[2]}" not found'))
+                return one_of(held, (match[1], match[2]))
         match = KATIB.fullmatch(path)
         if not match or not self.server.katib:
             return 404, "404 page not found\n"
@@ -237,8 +242,7 @@ class Handler(BaseHTTPRequestHandler):
         if plural == "trials":
             return self.trial_page(query)
         if plural == "suggestions":
-            found = self.server.suggestions.get(name)
-            return (200, found) if found else (404, status(404, "NotFound", f'suggestions "{name}" not found'))
+            return one_of(self.server.suggestions, name)
         return self.experiment(method, namespace, name, body)
 
     def core(self, namespace: str, events: str | None) -> tuple[int, Any]:
@@ -271,8 +275,8 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
         if method == "PATCH":
             found["metadata"] |= body["metadata"]
-            return 200, found
-        self.server.on_look(found)
+        else:
+            self.server.on_look(found)
         return 200, found
 
     def trial_page(self, query: dict[str, list[str]]) -> tuple[int, Any]:

@@ -1,7 +1,7 @@
 """Runs an Argo Workflow's graph on this machine: a small stand-in for Argo's controller and executor.
 
 Parameters and artifacts are resolved as Argo does it, each template's own command runs as a process. Its volumes are
-directories, and the artifacts' bucket is one more. What Argo 4.0.5 was seen to refuse, or to make unreadable, is refused.
+directories, and the artifacts' bucket is one more. What Argo 4.0.5 was seen to refuse or to make unreadable is refused.
 """
 
 import os
