@@ -232,18 +232,16 @@ class Handler(BaseHTTPRequestHandler):
             return self.core(match[1], match[2])
         for pattern, held in ((POD, self.server.pods), (WORKFLOW, self.server.workflows)):
             if match := pattern.fullmatch(path):
-                return one_of(held, (match[1], match[2]))
+                return one_of(held, match.groups())
         match = KATIB.fullmatch(path)
         if not match or not self.server.katib:
             return 404, "404 page not found\n"
         namespace, plural, name = match.groups()
         if namespace not in self.server.namespaces:
             return 404, status(404, "NotFound", f'namespaces "{namespace}" not found')
-        if plural == "trials":
-            return self.trial_page(query)
         if plural == "suggestions":
             return one_of(self.server.suggestions, name)
-        return self.experiment(method, namespace, name, body)
+        return self.trial_page(query) if plural == "trials" else self.experiment(method, namespace, name, body)
 
     def core(self, namespace: str, events: str | None) -> tuple[int, Any]:
         """Answer about a namespace or its events."""
