@@ -25,7 +25,7 @@ from components.tune.config import TuneConfig
 from pipelines.forms import Parameter
 
 SEARCH_STEP = "search"
-SEARCH_FIELDS = {"max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds"}
+SEARCH_FIELDS = {"max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds", "ui"}
 
 Values = Mapping[str, Mapping[str, Value]]  # by step and field
 
