@@ -13,6 +13,8 @@ from components.champion.config import ChampionConfig
 from components.config import Config, check_choice
 from components.networks.names import check_form
 from components.profiles import settled
+from components.tune.config import TuneConfig
+from components.tune.structures import config_texts
 from pipelines.package import ContainerTask, Known, Package
 from pipelines.parameters import STEPS
 
@@ -20,6 +22,8 @@ from pipelines.parameters import STEPS
 CONFIGS: Mapping[str, type[Config]] = {
     each.__module__.split(".")[-2]: each for each in (*(step.config for step in STEPS.values()), ChampionConfig)
 }
+STRUCTURES = ("experiment", "space", "settings", "resources")  # inputs of tune that become several fields
+ANYWHERE = "minio://bucket/dataset"  # stands for a data set that is not there yet
 NETWORKS = ("network", "student_network")  # fields that hold a network's name
 KINDS: Mapping[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -61,27 +65,36 @@ def _plain(literal: Any) -> Any:
 
 
 def _check_task(task: ContainerTask, config: type[Config]) -> None:
-    fields = {field.name: field for field in dataclasses.fields(config)}
-    known = {name: each for name, each in task.known.items() if name in fields and _flat(each.value)}
+    fields = {field.name for field in dataclasses.fields(config)}
+    flat = {name: each.value for name, each in task.known.items() if name in fields and _flat(each.value)}
     try:
-        values = _settled({name: each.value for name, each in known.items()}, task.known)
-        undecided = {name for name in task.declared if name in fields and name not in values}
-        if undecided:
-            _check_fields(config, values)
+        values = _settled(flat, task.known)
+        if config is TuneConfig:
+            values |= config_texts(**{name: task.known[name].value for name in STRUCTURES if name in task.known})
+        if fields & set(task.declared) <= set(task.known):
+            _check_search(config(**values))
         else:
-            config(**values)
+            _check_fields(config, values)
         for name in NETWORKS:
             if values.get(name):
                 check_form(str(values[name]))
     except ValueError as error:
-        raise ValueError(f"{task.title}: {error}{_givers(str(error), known)}") from None
+        raise ValueError(f"{task.title}: {error}{_givers(str(error), task.known)}") from None
+
+
+def _check_search(config: Config) -> None:
+    """Check the rules of the Experiment that a search would make; other steps have no more rules than their Config."""
+    if isinstance(config, TuneConfig):
+        from components.tune.experiment import build_plan
+
+        build_plan(config, dataset_uri=config.dataset_uri or ANYWHERE, environment={})
 
 
 def _flat(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _settled(values: Mapping[str, Any], known: Mapping[str, Known]) -> Mapping[str, Any]:
+def _settled(values: dict[str, Any], known: Mapping[str, Known]) -> dict[str, Any]:
     """Return the values with those that are the profile's taken from it, as the component does it."""
     if "profile" not in known or "step" not in known:
         return values

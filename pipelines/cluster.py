@@ -24,7 +24,7 @@ from pipelines.access import (
 from pipelines.checks import check_parameters
 from pipelines.naming import run_description, run_title, source_revision
 from pipelines.package import Package, read_package
-from pipelines.register import Schedule, experiment_id, register, schedule_run
+from pipelines.register import Registered, Schedule, experiment_id, register, schedule_run
 
 __all__ = ["Access", "AccessError", "Connected", "check_version", "connect", "read_parameters", "schedule", "submit"]
 
@@ -107,7 +107,7 @@ def submit(
     )
     with refusals_explained(access):
         if caching:
-            registered = register(connected.client, fitting, revision, connected.namespace)
+            registered = register(connected.client, fitting.file, revision, connected.namespace)
             body.pipeline_version_reference = kfp_server_api.V2beta1PipelineVersionReference(
                 pipeline_id=registered.pipeline_id, pipeline_version_id=registered.version_id
             )
@@ -163,18 +163,16 @@ def schedule(
     description = run_description(fitting, wanted.parameters, revision, caching=caching)
     with refusals_explained(access), tempfile.TemporaryDirectory() as scratch:
         if caching:
-            registered = register(connected.client, fitting, revision, connected.namespace)
-            yield str(registered)
-            source = {"pipeline_id": registered.pipeline_id, "version_id": registered.version_id}
+            source: Registered | Path = register(connected.client, fitting.file, revision, connected.namespace)
+            yield str(source)
         else:
-            file = Path(scratch) / "pipeline.yaml"
-            file.write_text(fitting.without_cache().as_text(), encoding="utf-8")
-            source = {"pipeline_package_path": str(file)}
+            source = Path(scratch) / "pipeline.yaml"
+            source.write_text(fitting.without_cache().as_text(), encoding="utf-8")
         yield from schedule_run(
             connected.client,
             wanted,
             source,
-            description,
+            description=description,
             namespace=connected.namespace,
             service_account=access.service_account or None,
         )

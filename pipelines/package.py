@@ -12,7 +12,7 @@ import yaml
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DIGITS = 10  # of a package's digest in names
-PLACEHOLDER = "{{$"  # KFP fills it in when a task starts
+PLACEHOLDER = "{{$.inputs"  # KFP puts another input there when a task starts
 
 Spec = Mapping[str, Any]
 
@@ -82,7 +82,7 @@ class Package:
         yield from self._tasks(self.spec["root"], values)
 
     def _tasks(self, graph: Spec, outer: Mapping[str, Known]) -> Iterator[ContainerTask]:
-        for key, task in graph["dag"]["tasks"].items():
+        for key, task in graph.get("dag", {}).get("tasks", {}).items():
             component = self.spec["components"][task["componentRef"]["name"]]
             references = task.get("inputs", {}).get("parameters", {})
             declared = component.get("inputDefinitions", {}).get("parameters", {})
@@ -119,7 +119,7 @@ class Package:
         kfp's own ``enable_caching=False`` reaches the outermost tasks only, and none of a registered version.
         """
         spec = copy.deepcopy(dict(self.spec))
-        for component in (spec["root"], *spec["components"].values()):
+        for component in (spec["root"], *spec.get("components", {}).values()):
             for task in component.get("dag", {}).get("tasks", {}).values():
                 task["cachingOptions"] = {}
         return dataclasses.replace(self, spec=spec)
@@ -143,8 +143,7 @@ def read_package(file: Path) -> Package:
     try:
         spec, *platforms = yaml.load_all(file.read_text(encoding="utf-8"), Loader=LOADER)
         package = Package(file, spec, platforms[0] if platforms else {})
-        valid = all(isinstance(each, dict) for each in (spec["root"]["dag"]["tasks"], spec["components"]))
-        if not package.name or not valid:
+        if not package.name or not isinstance(spec["root"], dict):
             raise KeyError("pipelineInfo")
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{file} must be a compiled pipeline (kondense compile makes them), but is none.") from None

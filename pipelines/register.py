@@ -116,8 +116,8 @@ def compile_all(directory: Path, settings: Sequence[str] = (), resources: Sequen
     return compiling.compile_all(configs, directory, resources=read_resources(resources))
 
 
-def connect(environment: Mapping[str, str]) -> tuple[Any, access.VersionNumber]:
-    """Return a ``kfp.Client`` for the address and token that the environment gives, and the server's version.
+def connect(environment: Mapping[str, str]) -> Any:
+    """Return a ``kfp.Client`` for the address and token that the environment gives.
 
     Raises:
         ValueError: no address.
@@ -151,18 +151,25 @@ def connect(environment: Mapping[str, str]) -> tuple[Any, access.VersionNumber]:
             raise OSError(f"Kubeflow Pipelines (2.14 or newer) must answer at {host}, but: {_reason(error)}") from None
     limit_time(client.pipelines.api_client)  # all of its services share it
     access.check_version(health, host)
-    return client, access.told_version(health) or access.NEWEST
+    return client
 
 
-def register(client: Any, package: Package, revision: str, namespace: str | None = None) -> Registered:
+def server_version(client: Any) -> access.VersionNumber:
+    """Return the version of the server; kfp's own answer to this leaves it out."""
+    answer = client.healthzs.healthz_service_get_healthz(_preload_content=False)
+    return access.told_version(json.loads(answer.data)) or access.NEWEST
+
+
+def register(client: Any, file: Path, revision: str, namespace: str | None = None) -> Registered:
     """Upload a compiled pipeline, unless this very version of it is there.
 
     Args:
         client: a ``kfp.Client``.
-        package: the compiled pipeline.
+        file: the compiled pipeline.
         revision: of the source it was compiled from.
         namespace: of a profile; None where there are no profiles.
     """
+    package = read_package(file)
     pipeline_id = _pipeline_id(client, package, namespace)
     name = version_name(package, revision)
     present = _list_all(client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline_id)
@@ -173,7 +180,7 @@ def register(client: Any, package: Package, revision: str, namespace: str | None
     title = version_title(package, revision, {each.display_name for each in present})
     # kfp's own upload_pipeline_version knows no display name.
     made = client.pipeline_uploads.upload_pipeline_version(
-        str(package.file),
+        str(file),
         name=name,
         display_name=title,
         pipelineid=pipeline_id,
@@ -213,9 +220,9 @@ def experiment_id(client: Any, namespace: str | None) -> str:
 def schedule_run(
     client: Any,
     schedule: Schedule,
-    source: Mapping[str, str],
-    description: str,
+    source: Registered | Path,
     *,
+    description: str = "",
     namespace: str | None = None,
     service_account: str | None = None,
 ) -> Iterator[str]:
@@ -226,12 +233,16 @@ def schedule_run(
     Args:
         client: a ``kfp.Client``.
         schedule: what should be there.
-        source: what runs, as ``create_recurring_run`` takes it: pipeline_id and version_id, or pipeline_package_path.
+        source: the version that runs, or the file of a package without one.
         description: of the recurring run; it names the package where no version does.
         namespace: of a profile.
         service_account: of the runs; None takes the installation's.
     """
     experiment = experiment_id(client, namespace)
+    if isinstance(source, Registered):
+        runs = {"pipeline_id": source.pipeline_id, "version_id": source.version_id}
+    else:
+        runs = {"pipeline_package_path": str(source)}
     arguments = {
         "experiment_id": experiment,
         "description": description,
@@ -241,7 +252,7 @@ def schedule_run(
         "params": dict(schedule.parameters),
         "enabled": schedule.enabled,
         "service_account": service_account,
-        **source,
+        **runs,
     }
     listed = _list_all(client.list_recurring_runs, "recurring_runs", experiment_id=experiment)
     present = _named(listed, schedule.name)
@@ -261,7 +272,7 @@ def _matches(found: Any, wanted: Mapping[str, Any]) -> bool:
     cron = found.trigger.cron_schedule if found.trigger else None
     reference = found.pipeline_version_reference
     state = {
-        "description": found.description,
+        "description": found.description or "",
         "cron_expression": cron.cron if cron else None,
         "max_concurrency": int(found.max_concurrency or 0),
         "no_catchup": bool(found.no_catchup),
@@ -322,20 +333,21 @@ def run(
                     f"pipeline must be one of {', '.join(packages)}, but the schedule names {wanted.pipeline!r}."
                 )
             check_parameters(packages[wanted.pipeline], wanted.parameters)
-        client, version = connect(environment)
+        client = connect(environment)
+        version = server_version(client)
         if version < access.TELLS_MORE:
             packages = _packages(Path(scratch), settings, [f"kfp_version={access.written(version)}", *resources])
         try:
             for package in packages.values():
                 access.check_package(package, version)
-                registered = register(client, package, revision, namespace)
+                registered = register(client, package.file, revision, namespace)
                 yield str(registered)
                 if wanted and wanted.pipeline == registered.pipeline:
                     yield from schedule_run(
                         client,
                         wanted,
-                        {"pipeline_id": registered.pipeline_id, "version_id": registered.version_id},
-                        run_description(package, wanted.parameters, revision),
+                        registered,
+                        description=run_description(package, wanted.parameters, revision),
                         namespace=namespace,
                         service_account=account,
                     )

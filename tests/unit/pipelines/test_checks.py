@@ -47,6 +47,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     return read_package(path)
 
 
+@pytest.fixture(scope="module")
+def searching(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    (file,) = compile_all(resolve("quick"), tmp_path_factory.mktemp("searching"), only=("search",))
+    return read_package(file)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -122,3 +128,19 @@ def test_every_step_of_the_pipelines_is_checked(tmp_path: Path) -> None:
             check_parameters(package, {"profile": profile})
     assert found == set(CONFIGS)
     assert len(NAMES) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"trial_resources": {"gpu": 1}}, r"resources must be of gpus, .* but got 'gpu'\. \(trial_resources gives"),
+        ({"trial_resources": {"cpu": "4x"}}, "cpu must be a Kubernetes quantity"),
+        ({"search_settings": {"eta": "x"}}, "setting eta must be a whole number, but got 'x'"),
+        ({"search_space": [{"name": "lr"}]}, r"feasibleSpace, but 'lr' has none"),
+        ({"search_algorithm": "best"}, "search_algorithm must be one of bohb, "),
+        ({"search_max_trials": -1}, r"max_trials must be in .* \(search_max_trials gives max_trials\)"),
+    ],
+)
+def test_what_a_search_would_refuse(searching: Package, given: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_parameters(searching, given)
