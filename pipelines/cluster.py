@@ -40,7 +40,11 @@ def read_parameters(package: Path, texts: Iterable[str]) -> dict[str, Any]:
     Raises:
         ValueError: another form, an unknown name (the right ones are listed), or a text that is no such value.
     """
-    declared = declared_parameters(package)
+    return _parsed(read_package(package), texts)
+
+
+def _parsed(package: Package, texts: Iterable[str]) -> dict[str, Any]:
+    declared = package.parameters
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -94,10 +98,11 @@ def submit(
     """
     import kfp_server_api
 
-    parameters = read_parameters(package, texts)
-    check_parameters(read_package(package), parameters)
+    given = read_package(package)
+    parameters = _parsed(given, texts)
+    check_parameters(given, parameters)
     connected = connect(access)
-    fitting = fit(package, connected.version, recompile)
+    fitting = fit(given, connected.version, recompile)
     revision = revision or source_revision()
     body = kfp_server_api.V2beta1Run(
         display_name=name or run_title(fitting, parameters, datetime.datetime.now()),
@@ -107,7 +112,7 @@ def submit(
     )
     with refusals_explained(access):
         if caching:
-            registered = register(connected.client, fitting.file, revision, connected.namespace)
+            registered = register(connected.client, fitting, revision, connected.namespace)
             body.pipeline_version_reference = kfp_server_api.V2beta1PipelineVersionReference(
                 pipeline_id=registered.pipeline_id, pipeline_version_id=registered.version_id
             )
@@ -119,15 +124,13 @@ def submit(
     yield f"run {run.display_name} ({run.run_id}) is started{of}: {run_page(access, connected, run.run_id)}"
 
 
-def fit(package: Path, version: VersionNumber, recompile: Recompile | None = None) -> Package:
+def fit(package: Package, version: VersionNumber, recompile: Recompile | None = None) -> Package:
     """Return a package that a server of that version takes.
 
     Raises:
         ValueError: it does not, and there is no way to make another.
     """
-    found = read_package(package)
-    if recompile and version < TELLS_MORE:
-        found = read_package(recompile(written(version)))
+    found = read_package(recompile(written(version))) if recompile and version < TELLS_MORE else package
     check_package(found, version)
     return found
 
@@ -157,13 +160,14 @@ def schedule(
         ValueError: a parameter is wrong, or the package is not for this server.
         AccessError: the platform cannot be reached, or refuses.
     """
-    check_parameters(read_package(package), wanted.parameters)
+    given = read_package(package)
+    check_parameters(given, wanted.parameters)
     connected = connect(access)
-    fitting = fit(package, connected.version, recompile)
+    fitting = fit(given, connected.version, recompile)
     description = run_description(fitting, wanted.parameters, revision, caching=caching)
     with refusals_explained(access), tempfile.TemporaryDirectory() as scratch:
         if caching:
-            source: Registered | Path = register(connected.client, fitting.file, revision, connected.namespace)
+            source: Registered | Path = register(connected.client, fitting, revision, connected.namespace)
             yield str(source)
         else:
             source = Path(scratch) / "pipeline.yaml"

@@ -160,16 +160,16 @@ def server_version(client: Any) -> access.VersionNumber:
     return access.told_version(json.loads(answer.data)) or access.NEWEST
 
 
-def register(client: Any, file: Path, revision: str, namespace: str | None = None) -> Registered:
+def register(client: Any, given: Path | Package, revision: str, namespace: str | None = None) -> Registered:
     """Upload a compiled pipeline, unless this very version of it is there.
 
     Args:
         client: a ``kfp.Client``.
-        file: the compiled pipeline.
+        given: the compiled pipeline, or its file.
         revision: of the source it was compiled from.
         namespace: of a profile; None where there are no profiles.
     """
-    package = read_package(file)
+    package = given if isinstance(given, Package) else read_package(given)
     pipeline_id = _pipeline_id(client, package, namespace)
     name = version_name(package, revision)
     present = _list_all(client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline_id)
@@ -180,7 +180,7 @@ def register(client: Any, file: Path, revision: str, namespace: str | None = Non
     title = version_title(package, revision, {each.display_name for each in present})
     # kfp's own upload_pipeline_version knows no display name.
     made = client.pipeline_uploads.upload_pipeline_version(
-        str(file),
+        str(package.file),
         name=name,
         display_name=title,
         pipelineid=pipeline_id,
@@ -340,7 +340,7 @@ def run(
         try:
             for package in packages.values():
                 access.check_package(package, version)
-                registered = register(client, package.file, revision, namespace)
+                registered = register(client, package, revision, namespace)
                 yield str(registered)
                 if wanted and wanted.pipeline == registered.pipeline:
                     yield from schedule_run(
