@@ -41,9 +41,14 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return register.compile_all(tmp_path_factory.mktemp("packages"))
 
 
+@pytest.fixture(scope="module")
+def read(packages: list[Path]) -> dict[str, Package]:
+    return {package.stem: read_package(package) for package in packages}
+
+
 @pytest.fixture(autouse=True)
-def _compile_once(monkeypatch: pytest.MonkeyPatch, packages: list[Path]) -> None:
-    monkeypatch.setattr(register, "compile_all", lambda *arguments: packages)
+def _compile_once(monkeypatch: pytest.MonkeyPatch, read: dict[str, Package]) -> None:
+    monkeypatch.setattr(register, "_packages", lambda *arguments: read)
 
 
 def run(address: str, tmp_path: Path, text: str | None = SCHEDULE, **environment: str) -> list[str]:
