@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from components import failure
 from components.config import Config, add_flags, flag, from_flags
+from components.networks.allowed import allowing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Stage:
     optional: tuple[str, ...] = ()
 
 
+ALLOW = "--allow-network"
 STAGES = {
     "data_prep": Stage("DataPrepConfig", ("dataset_dir",), "read, split and write a data set"),
     "train": Stage("TrainConfig", ("dataset_dir", "model_dir"), "train a network, or import a trained one"),
@@ -96,6 +98,13 @@ def make_parser(name: str) -> Parser:
             metavar="DIR",
             help="directories of artifacts" if several else "directory of an artifact",
         )
+    parser.add_argument(
+        ALLOW,
+        action="append",
+        default=[],
+        metavar="PACKAGE.MODULE",
+        help="import networks of this module, or package, that artifacts name (as KONDENSE_ALLOW_NETWORK)",
+    )
     add_flags(parser, stage_config(name))
     return parser
 
@@ -115,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return fail(str(error), 2)
     directories = {key: getattr(namespace, key) for key in (*STAGES[name].directories, *STAGES[name].optional)}
-    return run_stage(name, config, {key: value for key, value in directories.items() if value is not None})
+    with allowing(modules=namespace.allow_network):
+        return run_stage(name, config, {key: value for key, value in directories.items() if value is not None})
 
 
 def run_stage(name: str, config: Config, directories: dict[str, Any]) -> int:

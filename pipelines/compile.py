@@ -15,7 +15,7 @@ from components.config import Config
 from components.profiles import DEFAULT_PROFILE
 from pipelines import compress, refresh, search
 from pipelines.argo import workflow_text
-from pipelines.parameters import split
+from pipelines.parameters import NETWORK_FIELDS, split
 from pipelines.plan import Plan
 from pipelines.resources import Resources
 
@@ -57,7 +57,8 @@ def compile_all(
         ValueError: there is no such Experiment, or it breaks rules of Katib's; a value that a Workflow cannot have.
     """
     arguments, bound = split(configs, profile)
-    given = resources or Resources()
+    networks = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
+    given = (resources or Resources()).allowing(networks)
     make = {
         compress.NAME: lambda: compress.make_compress(arguments, bound, given, plan),
         search.NAME: lambda: search.make_search(search.read_template(experiment), arguments, bound, given, plan),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from components.networks.allowed import allowing
 from components.profiles import DEFAULT_PROFILE, PROFILES
 from pipelines import cluster_commands
 
@@ -38,6 +39,10 @@ Recipes = Annotated[
         "--recipe", metavar="[NAME=]STEPS", help="A candidate of your own: prune:l1:0.5 > distill > quantize."
     ),
 ]
+AllowNetwork = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PACKAGE.MODULE", help="Import networks of this module, or package, that artifacts name."),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STEP.FIELD=VALUE", help="Any field of any step.")]
 
 
@@ -54,12 +59,13 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Results go here instead of runs/TIME.")] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Run the steps as containers.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse nothing of earlier runs.")] = False,
+    allow_network: AllowNetwork = None,
 ) -> None:
     """Compress a network on this machine: train, prune, quantize, distill, measure, choose, publish.
 
     A second run reuses what has not changed. Killed at any moment, the same command goes on.
     """
-    with reported():
+    with reported(), allowing(modules=allow_network or ()):
         from pipelines.parameters import SEARCH_STEP, resolve
         from pipelines.plan import read_plan
 

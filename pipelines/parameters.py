@@ -69,6 +69,7 @@ CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "seed": tuple((step, "seed") for step in STEPS if "seed" in STEPS[step].config.__dataclass_fields__),
     "train_epochs": (("train", "epochs"),),
 }
+NETWORK_FIELDS = (("train", "network"), ("distill", "student_network"))  # by step and field
 PROFILE = "profile"  # one more parameter: it sets the fields that are AS_PROFILE
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from components.config import check_choice, parse
+from components.networks.allowed import VARIABLE, is_imported
 from components.tune.config import QUANTITY, read_pairs, read_tolerations
 
 TRAINING = ("train", "prune", "distill")  # the components that use a GPU
@@ -39,6 +40,8 @@ class Resources:
         endpoint: of the object store.
         secure: whether it speaks TLS.
         checkpoints: where steps keep their checkpoints.
+        allow_network: modules or factories of networks, joined by commas, that artifacts of the runs may name besides
+            the package's own network (components.networks.allowed).
         kfp_version: of the server that takes the package; below 2.16 it is left out what such a server refuses.
     """
 
@@ -56,6 +59,7 @@ class Resources:
     endpoint: str = "minio.kubeflow:9000"
     secure: bool = False
     checkpoints: str = "minio://mlpipeline/kondense/checkpoints"
+    allow_network: str = ""
     kfp_version: str = "2.17"
 
     def __post_init__(self) -> None:
@@ -76,6 +80,11 @@ class Resources:
         """
         match = KFP_VERSION.match(self.kfp_version)
         return match is not None and (int(match[1]), int(match[2])) >= (2, 16)
+
+    def allowing(self, networks: Iterable[str]) -> "Resources":
+        """Return these with leave for the networks of a package, which its artifacts then name."""
+        names = [*filter(None, self.allow_network.split(",")), *filter(is_imported, networks)]
+        return dataclasses.replace(self, allow_network=",".join(dict.fromkeys(names)))
 
 
 def read_resources(texts: Iterable[str]) -> Resources:
@@ -134,6 +143,8 @@ def _equip_task(task: Any, resources: Resources) -> None:
     task.set_env_variable("MINIO_ENDPOINT", resources.endpoint)
     task.set_env_variable("MINIO_SECURE", str(resources.secure).lower())
     task.set_env_variable("KONDENSE_CHECKPOINTS", resources.checkpoints)
+    if resources.allow_network:
+        task.set_env_variable(VARIABLE, resources.allow_network)
     if resources.knows_literals:
         # The rest of the standard `restricted` is the server's: no privilege escalation, no capabilities, seccomp.
         kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)

@@ -15,6 +15,7 @@ from components.artifacts.report import PAGE, REPORT
 from components.artifacts.store import open_store
 from components.config import Config
 from components.images import STAGE_IMAGE
+from components.networks.allowed import VARIABLE, allowed_names, is_imported
 from components.profiles import Value
 from pipelines.compress import make_compress, task_names
 from pipelines.local.cache import sources_version
@@ -24,7 +25,7 @@ from pipelines.local.progress import RunProgress
 from pipelines.local.run import LocalSettings, run_pipeline
 from pipelines.local.warm import WarmServer
 from pipelines.local_store import local_store
-from pipelines.parameters import split
+from pipelines.parameters import NETWORK_FIELDS, split
 from pipelines.places import cache_dir, store_dir
 from pipelines.plan import Plan
 
@@ -98,10 +99,17 @@ def _prepare(
         order=task_names(plan),
         caching=caching,
         docker=docker,
-        environment={**store, "KONDENSE_CHECKPOINTS": checkpoints},
+        environment={**store, "KONDENSE_CHECKPOINTS": checkpoints, **allowance(configs)},
         mounts=[path for path in (SYSTEM_DATA, *outside.values()) if path.exists()],
     )
     return settings, arguments, make_compress(arguments, bound, plan=plan)
+
+
+def allowance(configs: Mapping[str, Config]) -> dict[str, str]:
+    """Return the variable that lets every step import the run's own networks, which artifacts of the run then name."""
+    named = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
+    wanted = [*allowed_names(), *filter(is_imported, named)]
+    return {VARIABLE: ",".join(dict.fromkeys(wanted))} if wanted else {}
 
 
 def local_paths(arguments: Mapping[str, Value]) -> dict[str, Path]:

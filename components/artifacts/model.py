@@ -29,6 +29,7 @@ from components.artifacts.quantized import (
 from components.artifacts.schema import check_fields
 from components.artifacts.structure import apply_edits, find_edits
 from components.artifacts.tensors import read_tensors, write_tensors
+from components.networks.allowed import check_allowed
 from components.networks.build import NetworkSpec, build
 
 FORMAT_VERSION = 1
@@ -207,6 +208,7 @@ def encode_state(model: Model) -> dict[str, Tensor]:
 def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
     """Rebuild a model from model.json's content and its stored tensors (the inverse of ``encode_state``)."""
     network = NetworkSpec(**description["network"])
+    check_allowed(network.name)
     module = build(network)
     apply_edits(module, description["edits"])
     weights = description["quantization"]["weights"]

@@ -1,7 +1,7 @@
 """Build any network from its name: built in, ``torchvision:<name>``, or ``package.module:factory``.
 
-A factory is a class of torch modules or a function annotated to return one. Nothing else is called, because
-the name and its arguments may come from an artifact that somebody else wrote.
+A factory is a class of torch modules or a function annotated to return one. A name that only an artifact gives is not
+imported at all unless the user allows it (``allowed``).
 """
 
 import dataclasses
@@ -101,7 +101,6 @@ def _imported_factory(module: str, attribute: str) -> Callable[..., nn.Module]:
     except (ImportError, AttributeError) as error:
         name = f"{module}:{attribute}"
         raise ValueError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
-    # The name may come from somebody's artifact: without this it could call os.system with its own arguments.
     if not _makes_modules(made):
         raise ValueError(
             f"network '{module}:{attribute}' must be a class of torch modules, or a function annotated to return one."
@@ -127,8 +126,8 @@ def _torchvision_factory(name: str) -> Callable[..., nn.Module]:
         raise ValueError(f"torchvision's network must be one of {', '.join(names)}, but got {name!r}.")
     builder = models.get_model_builder(name)
 
-    def make(classes: int, channels: int, image_size: int, width: float = 1.0, **arguments: Any) -> nn.Module:
-        accepted = inspect.signature(builder).parameters
+    def make(classes: int, channels: int, image_size: int, width: float = 1.0) -> nn.Module:
+        accepted, arguments = inspect.signature(builder).parameters, {}
         if width != 1.0 and name.startswith("mobilenet"):
             arguments["width_mult"] = width
         elif width != 1.0:

@@ -9,6 +9,7 @@ from components.artifacts.dataset import Dataset, dataset_digest, load_dataset
 from components.artifacts.lineage import stage_record
 from components.artifacts.model import Model, save_model
 from components.measuring.accuracy import accuracy, predict
+from components.networks.allowed import allowing
 from components.networks.build import NetworkSpec, build, check_images
 from components.train.config import TrainConfig
 from components.train.imported import import_model
@@ -36,7 +37,8 @@ def run(config: TrainConfig, *, dataset_dir: Path, model_dir: Path) -> dict[str,
     spec = network_spec(config, dataset)
     curves: list[Mapping[str, float]] = []
     if config.import_uri:
-        model = import_model(config.import_uri, spec)
+        with allowing(networks=[config.network]):
+            model = import_model(config.import_uri, spec)
         spec = model.network
         check_images(model.module, spec)
         _check_fits(spec, dataset)

@@ -22,6 +22,7 @@ from components.distill.config import DistillConfig
 from components.distill.stage import run as distill
 from components.measuring.accuracy import accuracy, predict
 from components.measuring.latency import measure_latency, open_session
+from components.networks.allowed import allowing
 from components.prune.config import PruneConfig
 from components.prune.stage import run as prune
 from components.quantize.config import QuantizeConfig
@@ -65,6 +66,7 @@ def _run(config: TrialConfig) -> dict[str, float]:
         _scratch() as scratch,
         checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""),
         _epochs_reported(config),
+        allowing(networks=[config.network]),
     ):
         dataset_dir = fetch(config.dataset_uri, scratch / "dataset", "dataset.json")
         model_dir = scratch / "train"

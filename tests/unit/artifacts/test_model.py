@@ -263,7 +263,7 @@ def _set(*keys, value):
         (_set("files", "/etc/hostname", value="0"), "names a file outside itself"),
         (_set("network", value="lenet5"), "network must be dict"),
         (_set("network", "name", value="lenet6"), "network must be one of"),
-        (_set("network", "name", value="os:system"), "must be a class of torch modules"),
+        (_set("network", "name", value="os:system"), "is named by the artifact alone"),
         (_set("network", "arguments", value={"command": "true"}), "must take"),
         (_set("network", "arguments", "classes", value=5), "fc"),
         (_set("network", "arguments", "classes", value=-5), "negative"),

@@ -101,8 +101,10 @@ def test_torchvisions_mobilenets_have_a_width():
         build(spec("torchvision:resnet18", width=0.5))
 
 
-def test_no_weights_are_downloaded():
-    build(spec("torchvision:resnet18", channels=3, weights="DEFAULT"))
+@pytest.mark.parametrize("argument", [{"weights": "DEFAULT"}, {"progress": False}, {"norm_layer": "x"}])
+def test_torchvisions_networks_take_what_ours_take_and_download_nothing(argument):
+    with pytest.raises(ValueError, match="network 'torchvision:resnet18' must take"):
+        build(spec("torchvision:resnet18", channels=3, **argument))
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator():
