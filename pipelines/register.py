@@ -300,8 +300,8 @@ def _list_all(list_page: Callable[..., Any], field: str, **scope: Any) -> list[A
 
 
 def _named(present: Sequence[Any], name: str) -> list[Any]:
-    """Return the objects of that name; servers before 2.15 know only the name that is shown."""
-    return [each for each in present if name in (getattr(each, "name", None), each.display_name)]
+    """Return the objects of that name; recurring runs have none but the one that is shown."""
+    return [each for each in present if name == (getattr(each, "name", None) or each.display_name)]
 
 
 def _reason(error: Any) -> str:

@@ -210,7 +210,6 @@ def test_an_old_server_gets_packages_that_it_takes(
     fake.health = {"tag_name": "2.15.0"}
     run(address, tmp_path)
     assert all(unknown_before(each) == [] for each in fake.packages.values())
-    assert all("it is there" in line for line in run(address, tmp_path))
     fake.health = {"tag_name": "2.17.0"}
     assert sum("uploaded" in line for line in run(address, tmp_path)) == 3
     assert sum(bool(unknown_before(each)) for each in fake.packages.values()) == 3
