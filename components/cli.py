@@ -122,6 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = from_flags(namespace, stage_config(name))
     except ValueError as error:
+        if name == "trial":  # a space may reach beyond what a trial takes, and where else would one read that
+            from components.trial.reason import keep_reason
+
+            keep_reason(namespace.store_uri or "", namespace.trial_name or "", error)
         return fail(str(error), 2)
     directories = {key: getattr(namespace, key) for key in (*STAGES[name].directories, *STAGES[name].optional)}
     with allowing(modules=namespace.allow_network):

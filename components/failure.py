@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes' default; a pod has the file, other machines have none
-SHORT = 80  # characters; the width of a box's line in the pages
+SHORT = 80  # characters of a line that a page's box shows, "error: " included
+LONGEST = 4000  # bytes of a termination log; Kubernetes keeps 4,096
+PREFIX = "error: "
 # What stages raise for bad input, a store that cannot be reached, a training that diverged; anything else is a bug.
 EXPECTED = (ValueError, OSError, ArithmeticError)
 
@@ -20,16 +22,29 @@ def tell(reason: object, *, termination_log: Path = TERMINATION_LOG) -> str:
 
     In a pod a long reason has a line that fits a page's box before it, in the log and in the termination log.
     """
-    line = " ".join(str(reason).split())
+    line = reason_of(reason)
     lines = [line]
     if termination_log.exists():
-        if len(line) > SHORT:
-            lines = [f"{line[: SHORT - 3].rsplit(' ', 1)[0]}...", line]
+        if len(PREFIX + line) > SHORT:
+            lines = [shortened(line), line]
         with contextlib.suppress(OSError):  # the log tells it in any case
-            termination_log.write_text("\n".join(lines) + "\n")
+            termination_log.write_bytes("\n".join(lines).encode()[:LONGEST] + b"\n")
     for each in lines:
-        print(f"error: {each}", file=sys.stderr, flush=True)
+        print(PREFIX + each, file=sys.stderr, flush=True)
     return line
+
+
+def reason_of(reason: object) -> str:
+    """Return a reason as one line; an error without words is told by its type."""
+    return " ".join(str(reason).split()) or type(reason).__name__
+
+
+def shortened(line: str) -> str:
+    """Return the beginning of a line that fits a page's box, cut after a word where that keeps half of it."""
+    room = SHORT - len(PREFIX) - len("...")
+    begin = line[:room]
+    words = begin.rpartition(" ")[0]
+    return f"{words if 2 * len(words) > room else begin}..."
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -57,7 +57,7 @@ def submit(
     """
     from pipelines.kondense import reported
 
-    with reported(), source_of(pipeline) as source:
+    with reported(), source_of(pipeline, param or ()) as source:
         from pipelines.access import Access
         from pipelines.cluster import submit as start
 
@@ -84,7 +84,7 @@ def schedule(
     """Keep a recurring run of a pipeline on a cluster: made, replaced where it differs, else left alone."""
     from pipelines.kondense import reported
 
-    with reported(), source_of(pipeline) as source:
+    with reported(), source_of(pipeline, param or ()) as source:
         from pipelines import cluster
         from pipelines.access import Access
         from pipelines.naming import source_revision
@@ -109,8 +109,12 @@ class Source(NamedTuple):
 
 
 @contextlib.contextmanager
-def source_of(pipeline: str) -> Iterator[Source]:
+def source_of(pipeline: str, parameters: Iterable[str]) -> Iterator[Source]:
     """Yield the compiled pipeline of that name, or the file itself.
+
+    Args:
+        pipeline: a name or a file.
+        parameters: ``name=value`` texts: the steps may import the network that they name.
 
     Raises:
         ValueError: neither.
@@ -127,9 +131,11 @@ def source_of(pipeline: str) -> Iterator[Source]:
     from pipelines.parameters import resolve
     from pipelines.resources import Resources
 
+    networks = [text.removeprefix("network=") for text in parameters if text.startswith("network=")]
     with tempfile.TemporaryDirectory() as scratch:
 
         def compiled(resources: Resources) -> Path:
+            resources = resources.allowing(networks)
             configs = resolve(DEFAULT_PROFILE)
             return compile_all(configs, Path(scratch), only=(pipeline,), resources=resources)[0]
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def compile_all(
     argo_bucket: str = "",
     plan: Plan | None = None,
     profile: str = DEFAULT_PROFILE,
+    settings: Sequence[str] = (),
 ) -> list[Path]:
     """Compile the pipelines and return the files that were written.
 
@@ -52,11 +53,12 @@ def compile_all(
         argo_bucket: write ``compress.argo.yaml`` too, an Argo Workflow that keeps its artifacts in this bucket.
         plan: the candidates; None for the standard ones.
         profile: the run form's default; what the Configs took from it is left to the profile that a run chooses.
+        settings: ``step.field=value`` texts that are in the Configs: no profile changes what they give.
 
     Raises:
         ValueError: there is no such Experiment, or it breaks rules of Katib's; a value that a Workflow cannot have.
     """
-    arguments, bound = split(configs, profile)
+    arguments, bound = split(configs, profile, settings)
     networks = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
     given = (resources or Resources()).allowing(networks)
     make = {

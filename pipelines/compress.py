@@ -125,12 +125,13 @@ def make_pipeline(
         plan: its candidates.
     """
     given = resources or Resources()
+    made = ", ".join(plan.candidates) or "no candidate beside the teacher"
     gpus = f"{given.gpus} x {given.accelerator} for each step that trains" if given.gpus else "no GPU"
     description = "\n".join(
         [
             summary,
             "",
-            f"This package makes {', '.join(plan.candidates)}, and asks for {gpus}. Any other field of any step, other "
+            f"This package makes {made}, and asks for {gpus}. Any other field of any step, other "
             "candidates and recipes, GPUs and memory: kondense compile --set, --candidates, --recipe, --resource.",
             "",
             "Parameters (default):",

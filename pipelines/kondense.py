@@ -142,6 +142,7 @@ def compile_pipelines(
             argo_bucket=argo_bucket if argo else "",
             plan=plan,
             profile=profile,
+            settings=settings or (),
         ):
             print(path)
 

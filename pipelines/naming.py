@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 NAMING = ("dataset", "network")  # the parameters that tell runs apart
 SHORT = 7  # digits of a revision or digest that people read
 REVISION_DIGITS = 12
-LONGEST = 255  # KFP's database holds no longer description of a run, and refuses it
+LONGEST = 255  # KFP's database holds no longer name or description of a run, and refuses it
 GIT_S = 10.0
 
 
@@ -66,7 +66,8 @@ def run_title(package: Package, parameters: Mapping[str, Any], now: datetime.dat
     """Return a run's name: ``fashion_mnist lenet5 2026-11-28 18:20``, or the pipeline's where there are no such."""
     values = {name: each.get("defaultValue") for name, each in package.parameters.items()} | dict(parameters)
     told = [str(values[name]) for name in NAMING if values.get(name)]
-    return f"{' '.join(told) or package.name} {now:%Y-%m-%d %H:%M}"
+    when = f" {now:%Y-%m-%d %H:%M}"
+    return (" ".join(told) or package.name)[: LONGEST - len(when)] + when
 
 
 def run_description(package: Package, parameters: Mapping[str, Any], revision: str, *, caching: bool = True) -> str:

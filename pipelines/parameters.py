@@ -70,6 +70,7 @@ CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "train_epochs": (("train", "epochs"),),
 }
 NETWORK_FIELDS = (("train", "network"), ("distill", "student_network"))  # by step and field
+OWN_WORDS = {"seed": "seed of all randomness, in every step"}  # of parameters that set more than the first field
 PROFILE = "profile"  # one more parameter: it sets the fields that are AS_PROFILE
 
 
@@ -89,7 +90,7 @@ def form(names: Iterable[str], arguments: Mapping[str, Any]) -> dict[str, Parame
         step, field = CURATED[name][0]
         config = STEPS[step].config
         metadata = config.__dataclass_fields__[field].metadata
-        text = metadata["description"]
+        text = OWN_WORDS.get(name, metadata["description"])
         if arguments[name] == AS_PROFILE:
             text += f"; {AS_PROFILE}: as the profile says"
         literals = tuple(metadata["choices"])
@@ -170,7 +171,7 @@ def check_networks(configs: Mapping[str, Config]) -> None:
 
 
 def split(
-    configs: Mapping[str, Config], profile: str | None = None
+    configs: Mapping[str, Config], profile: str | None = None, settings: Iterable[str] = ()
 ) -> tuple[dict[str, Value], dict[str, dict[str, Value]]]:
     """Split the steps' Configs into the run form's defaults and what is bound when a pipeline is compiled.
 
@@ -178,11 +179,17 @@ def split(
         configs: of every step.
         profile: what these Configs took from this profile is left to the profile that a run chooses; None: all of it
             is stated, as for a run on this machine.
+        settings: ``step.field=value`` texts; what they give is the user's word, whatever the profile says.
     """
+    stated = read_settings(settings)
     values = {step: config.to_dict() for step, config in configs.items()}
+
+    def left(step: str, name: str) -> bool:
+        return name not in stated.get(step, {}) and values[step][name] == PROFILES[profile or ""][step][name]
+
     for step, fields in PROFILES[profile].items() if profile else ():
         kinds = {name: type(value) for name, value in values[step].items()}  # KFP tells int from float
-        values[step] |= {name: kinds[name](AS_PROFILE) for name in fields if values[step][name] == fields[name]}
+        values[step] |= {name: kinds[name](AS_PROFILE) for name in fields if left(step, name)}
     arguments = {name: values[targets[0][0]][targets[0][1]] for name, targets in CURATED.items()}
     effective = apply(arguments)
     bound: dict[str, dict[str, Value]] = {}

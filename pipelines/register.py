@@ -113,7 +113,7 @@ def compile_all(directory: Path, settings: Sequence[str] = (), resources: Sequen
     from pipelines.resources import read_resources
 
     configs = resolve(DEFAULT_PROFILE, {}, settings)
-    return compiling.compile_all(configs, directory, resources=read_resources(resources))
+    return compiling.compile_all(configs, directory, resources=read_resources(resources), settings=settings)
 
 
 def connect(environment: Mapping[str, str]) -> Any:
@@ -184,9 +184,14 @@ def register(client: Any, given: Path | Package, revision: str, namespace: str |
         name=name,
         display_name=title,
         pipelineid=pipeline_id,
-        description=f"source revision {revision}, package {package.digest}",
+        description="\n\n".join([about(package), f"source revision {revision}, package {package.digest}"]),
     )
     return Registered(package.name, name, title, pipeline_id, made.pipeline_version_id, new=True)
+
+
+def about(package: Package) -> str:
+    """Return a package's own description: what it makes, and its parameters."""
+    return str(package.spec["pipelineInfo"].get("description", "")).strip()
 
 
 def _pipeline_id(client: Any, package: Package, namespace: str | None) -> str:
@@ -203,7 +208,7 @@ def _pipeline_id(client: Any, package: Package, namespace: str | None) -> str:
         body = kfp_server_api.V2beta1Pipeline(
             name=package.name,
             display_name=info.get("displayName") or package.name,
-            description=info.get("description"),
+            description=about(package).partition("\n")[0],  # the rest is a version's: another one makes other things
             **scope,
         )
         found = [client.pipelines.pipeline_service_create_pipeline(pipeline=body)]

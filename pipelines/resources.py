@@ -17,7 +17,8 @@ from components.tune.config import QUANTITY, read_pairs, read_tolerations
 
 TRAINING = ("train", "prune", "distill")  # the components that use a GPU
 SHARED_MEMORY = "/dev/shm"
-KFP_VERSION = re.compile(r"(\d+)\.(\d+)")
+KFP_VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?")
+OLDEST = (2, 14)  # the version that our packages need
 USER = 10001  # of the stage image
 
 
@@ -66,8 +67,10 @@ class Resources:
         for name, low, high in (("gpus", 0, 64), ("retries", 0, 100)):
             if not low <= (value := getattr(self, name)) <= high:
                 raise ValueError(f"{name} must be in [{low}, {high}], but got {value}.")
-        if not KFP_VERSION.match(self.kfp_version):
-            raise ValueError(f"kfp_version must be a version such as 2.17, but got {self.kfp_version!r}.")
+        match = KFP_VERSION.fullmatch(self.kfp_version)
+        if not match or (int(match[1]), int(match[2])) < OLDEST:
+            rule = f"a version such as 2.17, {'.'.join(map(str, OLDEST))} or newer"
+            raise ValueError(f"kfp_version must be {rule}, but got {self.kfp_version!r}.")
         for name in ("shared_memory", "cpu_request", "cpu_limit", "memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not QUANTITY.fullmatch(text):
                 raise ValueError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")

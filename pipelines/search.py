@@ -20,6 +20,7 @@ from components.search.suggesters import SUGGESTERS
 from components.train.component import train
 from components.tune.component import tune
 from components.tune.config import TuneConfig
+from components.tune.experiment import read_experiment
 from pipelines.compress import PARAMETERS, CandidateGraph, finish, make_pipeline
 from pipelines.experiment.spec import load
 from pipelines.forms import Parameter
@@ -51,12 +52,15 @@ def read_template(file: Path) -> dict[str, Any]:
     """Return an Experiment.
 
     Raises:
-        ValueError: there is no such file, or it breaks rules of Katib's; all of them are listed.
+        ValueError: there is no such file, it breaks rules of Katib's (all of them are listed), or its trials are not
+            ours.
     """
     if not file.is_file():
         raise ValueError(f"the Experiment must be a file such as those in manifests/experiments, but got {file}.")
     load(file)
-    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    read_experiment(text)
+    content: dict[str, Any] = yaml.safe_load(text)
     return content
 
 

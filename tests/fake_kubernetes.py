@@ -239,8 +239,17 @@ class Handler(BaseHTTPRequestHandler):
         namespace, plural, name = match.groups()
         if namespace not in self.server.namespaces:
             return 404, status(404, "NotFound", f'namespaces "{namespace}" not found')
+        return self.of_katib(method, query, body, place=(namespace, plural, name))
+
+    def of_katib(
+        self, method: str, query: dict[str, list[str]], body: Any, *, place: tuple[str, str, str | None]
+    ) -> tuple[int, Any]:
+        """Answer about Katib's objects."""
+        namespace, plural, name = place
         if plural == "suggestions":
             return one_of(self.server.suggestions, name)
+        if method == "PATCH" and self.headers["Content-Type"] != "application/merge-patch+json":
+            return 415, status(415, "UnsupportedMediaType", "custom objects take merge patches")
         return self.trial_page(query) if plural == "trials" else self.experiment(method, namespace, name, body)
 
     def core(self, namespace: str, events: str | None) -> tuple[int, Any]:

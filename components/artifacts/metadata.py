@@ -283,5 +283,7 @@ def _kept(values: Mapping[str, Any]) -> dict[str, Value]:
     return {
         name: value
         for name, value in values.items()
-        if name in KEYS and (isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)))
+        if name in KEYS
+        and not isinstance(value, bool)
+        and (isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)))
     }

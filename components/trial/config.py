@@ -9,11 +9,6 @@ from components.trial.recipe import parse_recipe
 METRICS = ("score", "validation_accuracy", "validation_loss", "size_bytes", "latency_ms", "seconds")
 
 
-def failure_key(trial: str) -> str:
-    """Return where below ``store_uri`` the reason of a failed trial is kept."""
-    return f"failures/{trial}.txt"
-
-
 @dataclasses.dataclass(frozen=True)
 class TrialConfig(Config):
     """Which stages a trial goes through, with which hyperparameters, and what its score counts.

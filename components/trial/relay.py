@@ -38,16 +38,20 @@ def relay(command: Sequence[str], names: Sequence[str]) -> int:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         previous = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
         try:
-            last = ""
+            last, told = "", False
             for line in _passed_on(process.stdout or ()):
                 last = line.strip() or last
                 if metrics := metrics_in(line, names):
                     report(metrics)
+                    told = True
             code = process.wait()
         finally:
             signal.signal(signal.SIGTERM, previous)
     if code:
         failure.tell(last or f"{command[0]} ended with exit code {code}")
+    elif not told:
+        failure.tell(f"the command must print a finite value of one of {', '.join(names)} as name=value, but did not.")
+        return 1
     return code if code >= 0 else 128 - code  # a signal ended it
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch.nn.functional as F
 
-from components import failure
 from components.artifacts.dataset import Dataset, load_dataset
 from components.artifacts.model import Model, load_model
 from components.artifacts.onnx_form import export_onnx
@@ -31,8 +30,9 @@ from components.train.config import TrainConfig
 from components.train.stage import run as train
 from components.training.checkpoint import checkpoints_at
 from components.training.loop import epochs_told_to
-from components.trial.config import TrialConfig, failure_key
+from components.trial.config import TrialConfig
 from components.trial.push import report
+from components.trial.reason import failure_key, keep_reason
 from components.trial.recipe import parse_recipe
 from components.trial.score import score
 
@@ -53,7 +53,7 @@ def run(config: TrialConfig) -> dict[str, float]:
         metrics = _run(config)
         report({name: metrics[name] for name in config.reported})
     except Exception as error:
-        keep_reason(config, error)
+        keep_reason(config.store_uri, config.trial_name, error)
         raise
     return metrics
 
@@ -83,17 +83,6 @@ def _run(config: TrialConfig) -> dict[str, float]:
             store.upload_directory(f"trials/{config.trial_name}", model_dir, replace=True)
             store.delete(failure_key(config.trial_name))
     return metrics
-
-
-def keep_reason(config: TrialConfig, error: BaseException) -> None:
-    """Write why the trial fails to its store, as one line: Katib's own condition says only that it did."""
-    if not config.store_uri:
-        return
-    line = " ".join(f"{error}".split()) or type(error).__name__
-    if not isinstance(error, failure.EXPECTED):
-        line = f"{type(error).__name__}: {line}"
-    with contextlib.suppress(OSError):  # the store may be the very reason
-        open_store(config.store_uri).write(failure_key(config.trial_name), f"{line}\n".encode())
 
 
 @contextlib.contextmanager

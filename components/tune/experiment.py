@@ -233,7 +233,10 @@ def _set_counts(spec: dict[str, Any], config: TuneConfig) -> None:
         most = whole if spec["algorithm"]["algorithmName"] in WITH_RUNGS else min(most or planned, planned)
     if not most:
         raise ValueError("max_trials must be given: the Experiment has no maxTrialCount.")
-    failed = spec.get("maxFailedTrialCount") if config.max_failed_trials < 0 else config.max_failed_trials
+    failed = config.max_failed_trials
+    if failed < 0:  # as large a share of the trials as the Experiment says
+        stated, trials = spec.get("maxFailedTrialCount"), int(spec.get("maxTrialCount") or most)
+        failed = None if stated is None else max(1, round(int(stated) * most / trials)) if stated else 0
     spec["maxTrialCount"] = most
     spec["maxFailedTrialCount"] = min(most, int(most // 2 if failed is None else failed))
     spec["parallelTrialCount"] = min(most, config.parallel_trials or int(spec.get("parallelTrialCount") or 1))

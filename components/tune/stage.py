@@ -14,7 +14,7 @@ from typing import Any
 from components.artifacts.files import json_bytes, new_directory, read_json, write_json
 from components.artifacts.store import NotFoundError, Store, StoreError, open_store
 from components.search.history import Status
-from components.trial.config import failure_key
+from components.trial.reason import failure_key
 from components.tune import page
 from components.tune.cluster import Katib, connect_to_cluster, own_namespace
 from components.tune.config import TuneConfig

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from components.cli import STAGES, make_parser, stage_config
 from components.config import from_flags
-from pipelines.argo import make_workflow
+from pipelines.argo import display_name, make_workflow
 from pipelines.compile import compile_all
 from pipelines.compress import make_compress
 from pipelines.kondense import app
@@ -159,6 +159,11 @@ def test_pods_are_valid_and_restricted(workflow: dict[str, Any], templates: dict
             assert (artifact["mode"], artifact["recurseMode"]) == (0o755, True)
         shown = template["annotations"]["workflows.argoproj.io/display-name"]
         assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9-.]{0,61}[a-zA-Z0-9]", shown)  # Argo 4.0.5 refuses any other
+
+
+@pytest.mark.parametrize("text", ["data prep", "evaluate own", "-a b-", "x. y.", "a" * 62 + " b", "é x"])
+def test_any_name_becomes_one_that_argo_takes(text: str) -> None:
+    assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9-.]{0,61}[a-zA-Z0-9]", display_name(text))
 
 
 def test_training_gets_the_resources_and_keys_come_from_the_secret(templates: dict[str, Any]) -> None:

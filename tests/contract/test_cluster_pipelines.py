@@ -145,6 +145,9 @@ def test_another_experiment_can_be_compiled_in(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="objective"):
         compile_all(resolve("quick"), tmp_path / "out", only=("search",), experiment=tmp_path / "bad.yaml")
     assert not (tmp_path / "out").exists()
+    tree = ROOT / "manifests" / "experiments" / "decision-tree.yaml"
+    with pytest.raises(ValueError, match="trials of the Experiment must run python3 -m components.cli trial"):
+        compile_all(resolve("quick"), tmp_path / "out", only=("search",), experiment=tree)
 
 
 def test_steps_with_effects_are_never_taken_from_the_cache(packages: dict[str, Package]) -> None:
@@ -300,8 +303,12 @@ def test_an_older_server_gets_what_it_knows(version: str, known: bool, tmp_path:
     (path,) = compile_all(resolve("quick"), tmp_path, only=("compress",), resources=resources)
     assert ("literals" in path.read_text()) == known
     assert ("securityContext" in path.read_text()) == known
-    with pytest.raises(ValueError, match="kfp_version must be a version such as 2.17, but got 'new'"):
-        Resources(kfp_version="new")
+
+
+@pytest.mark.parametrize("version", ["new", "1.8", "2.13.9", "2.17x", "2", ""])
+def test_a_server_that_is_none_of_ours_is_refused(version: str) -> None:
+    with pytest.raises(ValueError, match=f"such as 2.17, 2.14 or newer, but got '{version}'"):
+        Resources(kfp_version=version)
 
 
 def test_every_step_runs_as_the_user_of_its_image(packages: dict[str, Package]) -> None:

@@ -84,6 +84,15 @@ def test_a_bound_field_is_a_constant_of_its_tasks(tmp_path: Path) -> None:
     assert tasks["prune"]["epochs"]["runtimeValue"]["constant"] == AS_PROFILE
 
 
+def test_what_is_set_is_no_profiles_even_where_it_is_the_same(tmp_path: Path) -> None:
+    settings = ["prune.epochs=4", "train.epochs=8"]  # the quick profile's own numbers
+    package = compile_compress(resolve("quick", {}, settings), tmp_path, settings=settings)[0]
+    given = tasks_of(spec_of(package))["prune"]["inputs"]["parameters"]
+    assert given["epochs"]["runtimeValue"]["constant"] == 4
+    assert given["steps"]["runtimeValue"]["constant"] == AS_PROFILE
+    assert spec_of(package)["root"]["inputDefinitions"]["parameters"]["train_epochs"]["defaultValue"] == 8
+
+
 def test_the_run_form_has_a_default_and_a_description_for_everything(compiled: Path) -> None:
     parameters = spec_of(compiled)["root"]["inputDefinitions"]["parameters"]
     assert set(parameters) == {*CURATED, PROFILE}

@@ -22,7 +22,7 @@ def test_a_long_reason_begins_with_what_fits_a_page(tmp_path: Path, capsys: pyte
     log.touch()
     failure.tell(LONG, termination_log=log)
     first, whole = log.read_text().splitlines()
-    assert len(first) <= failure.SHORT
+    assert 40 < len(f"error: {first}") <= 80
     assert LONG.startswith(first.removesuffix("..."))
     assert whole == LONG
     assert capsys.readouterr().err.splitlines() == [f"error: {first}", f"error: {LONG}"]
@@ -43,3 +43,20 @@ def test_what_a_stage_may_raise_ends_in_one_line_and_a_bug_keeps_its_traceback(
     assert "Traceback" not in capsys.readouterr().err
     with pytest.raises(KeyError), failure.told():
         raise KeyError("a bug")
+
+
+@pytest.mark.parametrize("error", [ValueError(), TimeoutError(""), OSError(" ")])
+def test_an_error_without_words_is_told_by_its_type(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    failure.tell(error)
+    assert capsys.readouterr().err == f"error: {type(error).__name__}\n"
+
+
+def test_one_long_word_does_not_leave_nothing() -> None:
+    assert len(f"error: {failure.shortened('a ' + 'y' * 200)}") == 80
+
+
+def test_a_termination_log_keeps_what_kubernetes_keeps(tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    log.touch()
+    failure.tell("word " * 3000, termination_log=log)
+    assert log.stat().st_size <= 4096

@@ -9,14 +9,13 @@ from tests.e2e.cluster.kubectl import EXPERIMENT_KIND, TRIAL_KIND
 from tests.e2e.cluster.running import search_parameters
 from tests.e2e.cluster.session import Session
 
-LONG = "1000"  # epochs of the teacher: its training lasts long enough to be cut off
 DELETED_S = 300.0
 
 
 def step_evicted(session: Session) -> None:
     """The search step is evicted: its Experiment stays and the next attempt follows it; a deleted training resumes."""
-    parameters = search_parameters(session, "step-evicted", train_epochs=LONG)
-    run_id = runs.start(session, packages.package(session, "search.yaml"), parameters)
+    parameters = search_parameters(session, "step-evicted")
+    run_id = runs.start(session, packages.package(session, "long/search.yaml"), parameters)
     found = wait_for_trial(session, run_id)
     name, uid = found["metadata"]["name"], found["metadata"]["uid"]
     look, pods = (*runs.commands(session, run_id), *searches.commands(session, name)), (runs.selector(run_id),)
@@ -76,7 +75,7 @@ def cut_off_training(session: Session, run_id: str) -> None:
 def terminated(session: Session) -> None:
     """A search run that is terminated through the API deletes its Experiment."""
     parameters = search_parameters(session, "terminated")
-    run_id = runs.start(session, packages.package(session, "search.yaml"), parameters)
+    run_id = runs.start(session, packages.package(session, "long/search.yaml"), parameters)
     name = wait_for_trial(session, run_id)["metadata"]["name"]
     session.kfp().client.terminate_run(run_id)
     look = searches.commands(session, name)

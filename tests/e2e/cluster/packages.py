@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.publish.versions import model_prefix
@@ -27,29 +28,40 @@ SETTINGS = (
     f"publish.store_uri={PUBLISHED}",
 )
 STORE_URI = re.compile(r"(?<=name: STORE_URI, value: \")[^\"]+(?=\")")
+LONG = 1000  # epochs
+# Folders of packages that differ: what they get of a cluster, and settings.
+VARIANTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
+    "": ((), ()),
+    "absent": (("secret=absent-kondense-e2e", "retries=0"), ()),
+    "long": ((), (f"train.epochs={LONG}",)),
+}
 CANDIDATES = "quantized,pruned,sparse-packed"
 
 
 def package(session: Session, file: str) -> Path:
     """Return a compiled package, such as compress.yaml, compress.argo.yaml or absent/compress.yaml.
 
-    Those below ``absent`` name a Secret that is not there, and no step of theirs is tried again.
+    Those below ``absent`` name a Secret that is not there, and no step of theirs is tried again; those below ``long``
+    train the teacher for long enough to be cut off.
     """
     directory = session.options.packages or session.scratch / "packages"
     path = directory / file
     if not path.exists():
-        absent = path.parent.name == "absent"
-        resources = [f"checkpoints={CHECKPOINTS}", *(["secret=absent-kondense-e2e", "retries=0"] if absent else [])]
-        _compile(session, path.parent, resources, argo=not absent)
+        variant = path.parent.name if path.parent != directory else ""
+        resources, settings = VARIANTS[variant]
+        _compile(session, path.parent, [f"checkpoints={CHECKPOINTS}", *resources], settings, argo=not variant)
     return path
 
 
-def _compile(session: Session, directory: Path, resources: list[str], *, argo: bool) -> None:
+def _compile(
+    session: Session, directory: Path, resources: Sequence[str], further: Sequence[str], *, argo: bool
+) -> None:
     experiment = session.scratch / "search.yaml"
     experiment.write_text(STORE_URI.sub(TRIALS, EXPERIMENT.read_text()))
     settings = [
         *SETTINGS,
         *([f"data_prep.image_size={session.options.image_size}"] if session.options.image_size else []),
+        *further,
     ]
     command = [shutil.which("kondense", path=str(Path(sys.executable).parent)) or "kondense", "compile"]
     command += [f"--output={directory}", f"--dataset={session.options.dataset}", f"--network={session.options.network}"]

@@ -21,7 +21,7 @@ def versions(session: Session) -> dict[str, set[str]]:
         pages = (
             all_pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=identifier) if identifier else []
         )
-        found[name] = {each.display_name for each in pages}
+        found[name] = {each.name for each in pages}
     return found
 
 
@@ -57,7 +57,7 @@ def remove_versions(session: Session, pipeline: str, *, keep: set[str]) -> None:
     identifier = pipeline_id(client, pipeline)
     pages = all_pages(client.list_pipeline_versions, "pipeline_versions", pipeline_id=identifier) if identifier else []
     for version in pages:
-        if version.display_name not in keep:
+        if version.name not in keep:
             client.delete_pipeline_version(identifier, version.pipeline_version_id)
     if identifier and not keep:
         client.delete_pipeline(identifier)

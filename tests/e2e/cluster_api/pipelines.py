@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from components.artifacts.connection import connection_from_environment
 from components.artifacts.store import StoreError, open_store
+from components.profiles import AS_PROFILE, PROFILES
 from components.publish.config import derived_model_name
 from components.tune.config import TuneConfig
 from components.tune.experiment import build_plan
@@ -181,7 +182,7 @@ class Run:
             found = yield from self.tune(pod)
             return found
         if stage == "train":
-            epochs = int(self.parameters.get("train_epochs") or 1)
+            epochs = self.epochs()
             resumed = f"resumed at epoch 1/{epochs} step 0 from a checkpoint\n" if number else ""
             self.log(pod, f"{resumed}epoch 1/{epochs}")
             lasting = epochs >= LONG and not number
@@ -195,7 +196,7 @@ class Run:
     def tune(self, pod: Object) -> Any:
         """Follow the run's Experiment, made by the first attempt."""
         plan = build_plan(self.tune_config(), dataset_uri="minio://mlpipeline/data", environment={})
-        if int(self.parameters["train_epochs"]) >= LONG:  # the search must not be over when its step is evicted
+        if self.epochs() >= LONG:  # the search must not be over when its step is evicted
             self.world.held[plan.name] = lambda: self.disturbed
         if self.world.find("experiments", plan.name) is None:
             self.world.create("experiments", dict(plan.body))
@@ -238,6 +239,11 @@ class Run:
         if "runtimeValue" in value:
             return value["runtimeValue"]["constant"]
         return self.parameters[value["componentInputParameter"].removeprefix("pipelinechannel--")]
+
+    def epochs(self) -> int:
+        """Return the epochs of the teacher's training; those of the quick profile where they are the profile's."""
+        given = int(self.argument("train teacher", "epochs"))
+        return int(PROFILES["quick"]["train"]["epochs"]) if given == AS_PROFILE else given
 
     def leave(self, stage: str) -> None:
         """Put what a step leaves into the object store."""

@@ -132,6 +132,59 @@ def test_what_is_left_of_a_cycle_still_reaches_the_whole_resource() -> None:
     assert seats_taken(experiment("hyperband", 4, 30))[3, 2] == 1
 
 
+def failing(share: float) -> Fate:
+    def fate(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
+        return (Status.FAILED, None) if rng.random() < share else fine(proposal, rng)
+
+    return fate
+
+
+@pytest.mark.parametrize("case", ["hyperband", "bohb"])
+@pytest.mark.parametrize("parallel", [1, 4, 9, 22])
+@pytest.mark.parametrize("share", [0.4, 0.9])
+@pytest.mark.parametrize("total", [20, 22, 44])
+def test_an_owed_seat_never_goes_to_a_configuration_that_failed(
+    case: str, parallel: int, share: float, total: int
+) -> None:
+    trials = experiment(case, parallel, total, failing(share))
+    ended: dict[tuple[int, int], int] = {}  # configuration -> the rung that it failed in
+    for trial in trials:
+        named = identity(trial.name)
+        if trial.status is Status.FAILED:
+            ended[named.bracket, named.config] = named.rung
+    order = {trial.name: number for number, trial in enumerate(trials)}
+    for trial in trials:  # one that went up before its own failure was known could not have been held back
+        named = identity(trial.name)
+        failed_in = ended.get((named.bracket, named.config))
+        if failed_in is not None and named.rung > failed_in:
+            below = next(
+                each.name
+                for each in trials
+                if (found := identity(each.name)).bracket == named.bracket
+                and (found.config, found.rung) == (named.config, failed_in)
+            )
+            assert parallel > 1 and abs(order[trial.name] - order[below]) < parallel
+
+
+def test_a_running_configuration_goes_up_only_where_no_rung_has_a_result() -> None:
+    _, space, settings = CASES["hyperband"]
+    first = SUGGESTERS["hyperband"].suggest(space, settings, 1, History((), "", "minimize", "e", 22), 17)
+
+    def next_of(losses: dict[int, float]) -> tuple[int, int]:
+        trials = [
+            Trial(p.name, p.assignments, *((Status.SUCCEEDED, losses[i]) if i in losses else (Status.RUNNING, None)))
+            for i, p in enumerate(first.proposals)
+        ]
+        history = History(tuple(trials), first.settings["issued"], "minimize", "e", 22)
+        (proposal,) = SUGGESTERS["hyperband"].suggest(space, settings, 1, history, 1).proposals
+        named = identity(proposal.name)
+        return named.bracket, named.config
+
+    assert next_of({3: 0.5}) == (0, 3)  # one of nine is known in the first bracket, none of five in the second
+    assert next_of({9 + 2: 0.5}) == (1, 2)
+    assert next_of({}) in {(0, 0), (1, 0)}
+
+
 def test_an_owed_seat_goes_to_the_rung_of_which_most_is_known() -> None:
     _, space, settings = CASES["hyperband"]
     first = SUGGESTERS["hyperband"].suggest(space, settings, 1, History((), "", "minimize", "e", 22), 17)

@@ -9,7 +9,7 @@ import grpc
 import pytest
 import torch
 
-from components import failure
+from components import cli, failure
 from components.artifacts.dataset import save_dataset
 from components.artifacts.model import load_model
 from components.artifacts.store import open_store
@@ -176,6 +176,16 @@ def test_a_trial_that_ends_well_leaves_no_reason_of_an_earlier_failure(config):
     assert not store.exists("failures/t.txt")
 
 
+@pytest.mark.parametrize("flag", ["--momentum=1.0", "--epochs=0", "--lr=abc", "--metrics=accuracy"])
+def test_a_refused_hyperparameter_leaves_its_reason_too(config, flag, capsys):
+    """A space that reaches beyond what a trial takes: the commonest trial that fails."""
+    where = [f"--dataset-uri={config.dataset_uri}", f"--store-uri={config.store_uri}", "--trial-name=outside"]
+    assert cli.main(["trial", *where, flag]) == 2
+    reason = open_store(config.store_uri).read("failures/outside.txt").decode().strip()
+    assert f"error: {reason}" in capsys.readouterr().err
+    assert flag[2:].partition("=")[0] in reason
+
+
 @pytest.fixture
 def manager(monkeypatch) -> Iterator["DatabaseManager"]:
     found = DatabaseManager(0)
@@ -220,6 +230,8 @@ def test_a_command_s_output_is_relayed(manager, capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().out.splitlines() == ["start", "accuracy = 0.75, leaves=12", "loss=nan"]
     assert relay.main(["--metrics=accuracy", "--", *command, "3"]) == 3
     assert "error: loss=nan" in capsys.readouterr().err  # its last line says why, as far as anything does
+    assert relay.main(["--metrics=loss,f1", "--", *command, "0"]) == 1  # Katib would wait for it, and say nothing
+    assert "must print a finite value of one of loss, f1" in capsys.readouterr().err
     assert relay.main(["--metrics=accuracy", "--", str(tmp_path / "no-such-program")]) == 1
 
 

@@ -66,7 +66,7 @@ def test_whole_cycles_of_the_brackets(bohb: str) -> None:
         assert plan(bohb, max_trials=count).spec["maxTrialCount"] == count
         assert plan(bohb, max_trials=count, algorithm="hyperband", max_epochs=27).spec["maxTrialCount"] == count
     assert plan(bohb, max_trials=2).spec["parallelTrialCount"] == 2
-    assert plan(bohb, max_trials=2).spec["maxFailedTrialCount"] == 2
+    assert plan(bohb, max_trials=2).spec["maxFailedTrialCount"] == 1
 
 
 def test_the_name_is_the_runs_and_fits() -> None:
@@ -212,6 +212,11 @@ def test_trials_report_the_objectives_metrics_whatever_the_template_said(bohb: s
         args = trial_container(plan(yaml.safe_dump(document)).spec["trialTemplate"]["trialSpec"])["args"]
         assert [each for each in args if each.startswith("--metrics=")] == ["--metrics=score,validation_accuracy"]
         assert f"--report-epochs={epochs}" in args  # elsewhere a value in the middle could decide the trial's
+
+
+def test_a_smaller_search_ends_after_as_large_a_share_of_failures(bohb: str) -> None:
+    assert [plan(bohb, max_trials=count).spec["maxFailedTrialCount"] for count in (80, 20, 10, 1)] == [32, 8, 4, 1]
+    assert plan(bohb, max_trials=20, max_failed_trials=15).spec["maxFailedTrialCount"] == 15
 
 
 def test_the_given_labels_stay(bohb: str) -> None:

@@ -14,10 +14,10 @@ from tests.fake_kubernetes import Server
 OWNER = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "search-x1", "uid": "uid-of-the-run"}
 
 
-def put_pod(cluster: Server, *conditions: str, owner: dict[str, Any] | None = OWNER) -> Pod:
+def put_pod(cluster: Server, *conditions: str, owner: dict[str, Any] | None = OWNER, status: str = "True") -> Pod:
     cluster.pods["kubeflow", "step"] = {
         "metadata": {"name": "step", "ownerReferences": [owner] if owner else []},
-        "status": {"conditions": [{"type": each, "status": "True"} for each in ("Ready", *conditions)]},
+        "status": {"conditions": [{"type": each, "status": status} for each in ("Ready", *conditions)]},
     }
     return Pod(cluster.api(), "kubeflow", "step")
 
@@ -38,6 +38,11 @@ def stopped_by_argo(cluster: Server) -> Pod:
 
 def deleted_run(cluster: Server) -> Pod:
     return put_pod(cluster)
+
+
+def evicted_no_more(cluster: Server) -> Pod:
+    put_run(cluster, activeDeadlineSeconds=0)
+    return put_pod(cluster, "DisruptionTarget", status="False")
 
 
 def outside(cluster: Server) -> Pod:
@@ -67,7 +72,7 @@ def unreadable(cluster: Server) -> Pod:
     return Pod(cluster.api(), "kubeflow", "gone")
 
 
-ENDED = (terminated, stopped_by_argo, deleted_run, outside)
+ENDED = (terminated, stopped_by_argo, deleted_run, evicted_no_more, outside)
 KEPT = (evicted, evicted_as_the_run_ends, deleted_pod, without_a_run, unreadable)
 
 
