@@ -184,7 +184,7 @@ def register(client: Any, given: Path | Package, revision: str, namespace: str |
         name=name,
         display_name=title,
         pipelineid=pipeline_id,
-        description="\n\n".join([about(package), f"source revision {revision}, package {package.digest}"]),
+        description=f"{about(package)}\n\nsource revision {revision}, package {package.digest}".strip(),
     )
     return Registered(package.name, name, title, pipeline_id, made.pipeline_version_id, new=True)
 

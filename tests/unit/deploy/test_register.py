@@ -72,9 +72,13 @@ def test_pipelines_are_uploaded_in_a_version_named_by_the_source(
     assert all(re.fullmatch(r"[a-z]+-0123456789ab-[0-9a-f]{10}", name) for name in names)
     assert {each["display_name"] for each in fake.objects["versions"]} == {f"{project_version()} (0123456)"}
     described = {each["name"]: each["description"] for each in fake.objects["pipelines"]}
+    versions = {each["name"].partition("-")[0]: each["description"] for each in fake.objects["versions"]}
     for package in packages:
         info = next(yaml.safe_load_all(package.read_text()))["pipelineInfo"]
-        assert described[package.stem] == info["description"]
+        # A pipeline's text stays as it is first made, so what one package makes is told by its version.
+        assert described[package.stem] == info["description"].splitlines()[0]
+        assert versions[package.stem].startswith(info["description"])
+        assert "source revision 0123456789abcdef, package " in versions[package.stem]
     assert not fake.objects["recurringruns"]
     uploaded = {
         each["pipeline_spec"]["pipelineInfo"]["name"]: each["pipeline_spec"] for each in fake.objects["versions"]
