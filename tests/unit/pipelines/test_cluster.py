@@ -121,7 +121,7 @@ def test_a_run_is_one_of_a_registered_version(fake: FakePlatform, address: str, 
     (pipeline,), (version,) = fake.objects["pipelines"], fake.objects["versions"]
     assert version["display_name"] == f"{naming.project_version()} (0506b60)"
     assert version["name"] == f"toy-0506b60c7a12-{read_package(package).digest}"
-    assert version["description"].startswith("source revision 0506b60c7a12, package ")  # the toy has no words of its own
+    assert version["description"].startswith("source revision 0506b60c7a12, package ")
     for run in fake.objects["runs"]:
         reference = {"pipeline_id": pipeline["pipeline_id"], "pipeline_version_id": version["pipeline_version_id"]}
         assert run["pipeline_version_reference"] == reference
