@@ -24,7 +24,8 @@ from pipelines.access import (
 from pipelines.checks import check_parameters
 from pipelines.naming import run_description, run_title, source_revision
 from pipelines.package import Package, read_package
-from pipelines.register import Registered, Schedule, experiment_id, register, schedule_run
+from pipelines.recurring import Schedule, schedule_run
+from pipelines.versions import Registered, experiment_id, register
 
 __all__ = ["Access", "AccessError", "Connected", "check_version", "connect", "read_parameters", "schedule", "submit"]
 

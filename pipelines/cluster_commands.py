@@ -89,7 +89,7 @@ def schedule(
         from pipelines.access import Access
         from pipelines.naming import source_revision
         from pipelines.package import read_package
-        from pipelines.register import Schedule
+        from pipelines.recurring import Schedule
 
         parameters = cluster.read_parameters(source.package, param or ())
         runs = read_package(source.package).name

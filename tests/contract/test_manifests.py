@@ -20,7 +20,7 @@ from components.search.suggesters import SUGGESTERS
 from components.suggestion.server import PORT
 from pipelines.deploy import algorithms, credentials
 from pipelines.deploy.algorithms import read_algorithms
-from pipelines.register import read_schedule
+from pipelines.recurring import read_schedule
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"

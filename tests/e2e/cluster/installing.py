@@ -5,7 +5,7 @@ import re
 import yaml
 
 from pipelines.deploy.algorithms import CONFIG_MAP, KEY, REPLACED
-from pipelines.register import read_schedule
+from pipelines.recurring import read_schedule
 from tests.e2e.cluster import overlay
 from tests.e2e.cluster.failure import CheckError, check
 from tests.e2e.cluster.options import MANIFESTS, ROOT, SUGGESTION, manifest_image

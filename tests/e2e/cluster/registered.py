@@ -4,7 +4,8 @@ import contextlib
 import io
 from typing import Any
 
-from pipelines.register import EXPERIMENT, PAGE, read_schedule
+from pipelines.recurring import read_schedule
+from pipelines.versions import EXPERIMENT, PAGE
 from tests.e2e.cluster.options import MANIFESTS
 from tests.e2e.cluster.session import Session
 

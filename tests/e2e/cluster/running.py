@@ -7,7 +7,7 @@ import yaml
 from components.publish.versions import read_champion, version_ids
 from pipelines.argo import PREFIX
 from pipelines.cluster import read_parameters, schedule
-from pipelines.register import Schedule
+from pipelines.recurring import Schedule
 from tests.e2e.cluster import packages, registered, runs, searches
 from tests.e2e.cluster.failure import check
 from tests.e2e.cluster.kubectl import WORKFLOW_KIND

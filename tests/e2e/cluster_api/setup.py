@@ -13,7 +13,9 @@ from typing import Any
 import yaml
 
 from pipelines.deploy import algorithms, credentials
-from pipelines.register import connect, read_schedule, register, schedule_run
+from pipelines.recurring import read_schedule, schedule_run
+from pipelines.register import connect
+from pipelines.versions import register
 from tests.e2e.cluster_api.objects import Object
 from tests.e2e.cluster_api.pods import End, play_job, play_pod
 from tests.e2e.cluster_api.world import NAMESPACE, Player, World

@@ -16,7 +16,7 @@ from kfp import compiler, dsl
 from pipelines import access, cluster, naming
 from pipelines.cluster import Access, AccessError
 from pipelines.package import read_package
-from pipelines.register import Schedule
+from pipelines.recurring import Schedule
 from tests.unit.deploy import fake_kfp
 
 
