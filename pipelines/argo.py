@@ -185,8 +185,9 @@ def stage_template(
 
 
 def display_name(text: str) -> str:
-    """Return a task's name as Argo's pages show it: letters, digits, dashes and dots, at most 63 of them."""
-    return re.sub(r"[^a-zA-Z0-9.-]+", "-", text)[:DISPLAY_NAME].strip("-.")
+    """Return a task's name as Argo's pages show it: letters, digits, dashes and dots, 2 to 63 of them."""
+    name = re.sub(r"[^a-zA-Z0-9.-]+", "-", text).strip("-.")[:DISPLAY_NAME].rstrip("-.")
+    return name if len(name) > 1 else f"step-{name or 0}"
 
 
 def directory_flags(stage: str, paths: Mapping[str, str]) -> list[str]:
