@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from urllib.parse import urlsplit
 
 from components.config import Config, option
 
@@ -55,6 +56,9 @@ class TuneConfig(Config):
             text = getattr(self, name)
             if text and not QUANTITY.fullmatch(text):
                 raise ValueError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
+        parts = urlsplit(self.ui)
+        if self.ui and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
+            raise ValueError(f"ui must be an address such as https://host or https://host/katib, but got {self.ui!r}.")
         read_pairs("settings", self.settings)
         read_pairs("node_selector", self.node_selector)
         read_tolerations(self.tolerations)

@@ -224,3 +224,10 @@ def test_the_given_labels_stay(bohb: str) -> None:
     made = plan(bohb)
     assert made.body["metadata"]["labels"]["app.kubernetes.io/name"] == "kondense"
     assert made.body["metadata"]["labels"]["app.kubernetes.io/part-of"] == "kondense"
+
+
+@pytest.mark.parametrize("ui", ["kf.example", "ftp://kf.example", "https://kf.example/katib/?ns=a", "https://"])
+def test_the_pages_address_is_an_address(bohb: str, ui: str) -> None:
+    with pytest.raises(ValueError, match="ui must be an address such as https://host or https://host/katib"):
+        plan(bohb, ui=ui)
+    assert plan(bohb, ui="https://kf.example/katib").body
