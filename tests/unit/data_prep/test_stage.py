@@ -110,7 +110,7 @@ def test_too_few_images_are_an_error(fashion_mnist_dir, tmp_path, options, text)
             {"dataset_name": "mnist"},
             "dataset_name must be one of cifar10, cifar100, digits, fashion_mnist, folder, but got",
         ),
-        ({"channels": 2}, "channels must be 0, 1 or 3, but got 2"),
+        ({"channels": 2}, "channels must be one of 0, 1, 3, but got 2"),
         ({"test_fraction": 1.0}, r"test_fraction must be in \(0, 1\), but got 1.0"),
         ({"validation_size": -1}, "validation_size must be in"),
         ({"dataset_name": "folder"}, "source must name the folder of images"),
