@@ -13,6 +13,7 @@ from components.artifacts.onnx_form import export_onnx
 from components.artifacts.packed import pack_model, unpack_model
 from components.measuring.accuracy import predict
 from components.measuring.latency import open_session, predict_onnx
+from components.networks.allowed import VARIABLE
 from components.prune import stage as prune_stage
 from components.prune.config import PruneConfig
 from components.quantize import stage
@@ -97,8 +98,9 @@ class WithTransposed(nn.Module):
 
 @pytest.mark.parametrize("method", ["dynamic", "fixed_point", "mixed", "qat", "static", "weight_only"])
 def test_a_layer_without_integer_kernel_stays_in_float_and_is_named(
-    method: str, places: Path, dataset: Dataset, tmp_path: Path
+    method: str, places: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(VARIABLE, __name__)
     from components.networks.build import NetworkSpec
 
     spec = NetworkSpec(
