@@ -25,7 +25,7 @@ from pipelines.local.progress import RunProgress
 from pipelines.local.run import LocalSettings, run_pipeline
 from pipelines.local.warm import WarmServer
 from pipelines.local_store import local_store
-from pipelines.parameters import NETWORK_FIELDS, split
+from pipelines.parameters import NETWORK_FIELDS, PROFILE, split
 from pipelines.places import cache_dir, store_dir
 from pipelines.plan import Plan
 
@@ -88,6 +88,7 @@ def _prepare(
     caching: bool,
 ) -> tuple[LocalSettings, dict[str, Any], Any]:
     arguments, bound = split(configs)
+    del arguments[PROFILE]  # it is settled
     outside = local_paths(arguments)
     arguments |= {name: str(path) for name, path in outside.items()}
     version = f"docker {image_id(STAGE_IMAGE)}" if docker else f"sources {sources_version()}"
@@ -102,7 +103,8 @@ def _prepare(
         environment={**store, "KONDENSE_CHECKPOINTS": checkpoints, **allowance(configs)},
         mounts=[path for path in (SYSTEM_DATA, *outside.values()) if path.exists()],
     )
-    return settings, arguments, make_compress(arguments, bound, plan=plan)
+    # Flat: kfp.local goes on with the other tasks of a graph within when one fails, and a run should say so at once.
+    return settings, arguments, make_compress(arguments, bound, plan=plan, nested=False)
 
 
 def allowance(configs: Mapping[str, Config]) -> dict[str, str]:

@@ -133,7 +133,8 @@ def test_the_same_command_finishes_and_reuses_what_was_done(workplace: Workplace
     assert workplace.finished.code == 0, workplace.finished.stderr
     steps = workplace.steps("out")
     assert tuple(steps) == TASKS
-    assert all(steps[name] for name in ("data prep", "train teacher", "evaluate teacher", "prune", "evaluate pruned"))
+    before = ("data prep", "train teacher", "evaluate teacher", "prune", "evaluate pruned")
+    assert [name for name in before if not steps[name]] == []
     assert not steps["distill"]
 
 
