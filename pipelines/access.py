@@ -14,13 +14,12 @@ from urllib.parse import quote, urlsplit
 
 from components.kubernetes_api import limit_time
 from pipelines.package import Package
+from pipelines.resources import OLDEST, TELLS_MORE
 
 FORWARD = "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80"
 ENDPOINT = "http://localhost:8080"  # where FORWARD leads
 HINT = f"{FORWARD}, then --endpoint {ENDPOINT}"
-OLDEST = (2, 14)
 NEWEST = (2, 17)  # what a server counts as that does not tell: TAG_NAME is a word where it was built by hand
-TELLS_MORE = (2, 16)  # what is older refuses packages with choices of parameters and security contexts
 HEALTH = "/apis/v2beta1/healthz"
 TIMEOUT_S = 15.0
 UI_KEYS = {"apiServerTagName", "apiServerReady"}  # the UI's server adds them to what it asks of the API

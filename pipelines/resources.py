@@ -18,7 +18,8 @@ from components.tune.config import QUANTITY, read_pairs, read_tolerations
 TRAINING = ("train", "prune", "distill")  # the components that use a GPU
 SHARED_MEMORY = "/dev/shm"
 KFP_VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?")
-OLDEST = (2, 14)  # the version that our packages need
+OLDEST = (2, 14)  # the version of Kubeflow Pipelines that our packages need
+TELLS_MORE = (2, 16)  # what is older refuses packages with choices of parameters and security contexts
 USER = 10001  # of the stage image
 
 
@@ -82,7 +83,7 @@ class Resources:
         Before, its strict reader refuses a package that holds either.
         """
         match = KFP_VERSION.match(self.kfp_version)
-        return match is not None and (int(match[1]), int(match[2])) >= (2, 16)
+        return match is not None and (int(match[1]), int(match[2])) >= TELLS_MORE
 
     def allowing(self, networks: Iterable[str]) -> "Resources":
         """Return these with leave for the networks of a package, which its artifacts then name."""

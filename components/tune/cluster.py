@@ -120,11 +120,13 @@ class Katib:
     def set_owner(self, name: str, owner: Mapping[str, Any] | None) -> None:
         """Let the Experiment go when ``owner`` goes, or stand on its own without one.
 
-        Where the account may not change it, it stays as it is.
+        Where the account may not change it, it stays as it is, and the log says so.
         """
         body = {"metadata": {"ownerReferences": [dict(owner)] if owner else None}}
-        with contextlib.suppress(_api_error()):
+        try:
             self._call("patch experiments", "patch_namespaced_custom_object", "experiments", name=name, body=body)
+        except _api_error() as error:
+            self.say(f"experiment {name} keeps its owner: {explain(error, self.namespace, 'patch experiments')}")
 
     def delete(self, name: str, run: str) -> bool:
         """Delete the run's Experiment with its trials; return whether it was there. Another's is left alone."""
