@@ -24,6 +24,7 @@ from pipelines.deploy import job
 from pipelines.naming import run_description
 from pipelines.package import Package, read_package
 from pipelines.recurring import read_schedule, schedule_run
+from pipelines.resources import TELLS_MORE
 from pipelines.versions import register
 
 
@@ -122,7 +123,7 @@ def run(
             check_parameters(packages[wanted.pipeline], wanted.parameters)
         client = connect(environment)
         version = server_version(client)
-        if version < access.TELLS_MORE:
+        if version < TELLS_MORE:
             packages = _packages(Path(scratch), settings, [f"kfp_version={access.written(version)}", *resources])
         try:
             for package in packages.values():
