@@ -9,7 +9,6 @@ from typing import Any
 
 from components.config import check_choice, parse
 from pipelines.access import (
-    TELLS_MORE,
     Access,
     AccessError,
     Connected,
@@ -25,6 +24,7 @@ from pipelines.checks import check_parameters
 from pipelines.naming import run_description, run_title, source_revision
 from pipelines.package import Package, read_package
 from pipelines.recurring import Schedule, schedule_run
+from pipelines.resources import TELLS_MORE
 from pipelines.versions import Registered, experiment_id, register
 
 __all__ = ["Access", "AccessError", "Connected", "check_version", "connect", "read_parameters", "schedule", "submit"]
