@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.local.warm import PATIENT
+from kondense_pipelines.local.warm import PATIENT
 
 SAMPLE_S = 0.5
 
@@ -70,15 +70,15 @@ def timed(command: list[str], environment: dict[str, str]) -> tuple[float, int]:
 
 def compute(profile: str, dataset: str, directory: Path) -> float:
     """Return the seconds that the stages of one run take in this process, one after the other."""
-    from components.data_prep import stage as data_prep
-    from components.distill import stage as distill
-    from components.evaluate import stage as evaluate
-    from components.evaluate.config import EvaluateConfig
-    from components.prune import stage as prune
-    from components.quantize import stage as quantize
-    from components.report import stage as report
-    from components.train import stage as train
-    from pipelines.parameters import resolve
+    from kondense.data_prep import stage as data_prep
+    from kondense.distill import stage as distill
+    from kondense.evaluate import stage as evaluate
+    from kondense.evaluate.config import EvaluateConfig
+    from kondense.prune import stage as prune
+    from kondense.quantize import stage as quantize
+    from kondense.report import stage as report
+    from kondense.train import stage as train
+    from kondense_pipelines.graphs.parameters import resolve
 
     configs: dict[str, Any] = resolve(profile, {"dataset": dataset})
     data, teacher = directory / "dataset", directory / "teacher"
@@ -134,7 +134,7 @@ def main() -> None:
     flags = ["--profile", arguments.profile, "--dataset", arguments.dataset]
     with tempfile.TemporaryDirectory(prefix="kondense-benchmark-") as scratch:
         environment = PATIENT | os.environ | {"KONDENSE_CACHE": f"{scratch}/cache"}
-        run = [sys.executable, "-m", "pipelines.kondense", "run", *flags, "--output"]
+        run = [sys.executable, "-m", "kondense_pipelines.cli.app", "run", *flags, "--output"]
         first_s, peak = timed([*run, f"{scratch}/first"], environment)
         second_s, _ = timed([*run, f"{scratch}/second"], environment)
         direct = [sys.executable, "-m", "benchmarks.pipeline", *flags, "--compute-only", f"{scratch}/direct"]

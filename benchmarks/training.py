@@ -15,14 +15,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from kondense.data.dataset import Dataset, Split
+from kondense.networks.build import NetworkSpec, build
+from kondense.training.device import choose_memory_format
+from kondense.training.fit import cross_entropy
+from kondense.training.settings import TrainingConfig
+from kondense.training.trainer import Run
 from torch import nn
-
-from components.artifacts.dataset import Dataset, Split
-from components.networks.build import NetworkSpec, build
-from components.training.device import choose_memory_format
-from components.training.loop import cross_entropy
-from components.training.run import Run
-from components.training.settings import TrainingConfig
 
 
 def random_dataset(images: int) -> Dataset:

@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines.local.stage_process import run_stage
-from pipelines.local.warm import WarmServer
+from kondense_pipelines.local.stage_process import run_stage
+from kondense_pipelines.local.warm import WarmServer
 
 SCRIPT = 'python3 -m kfp.dsl.executor_main "$@"'
 PROGRAM = "def step():\n    import torch, torchvision, torch_pruning, onnx, safetensors.torch\n"

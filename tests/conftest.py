@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data_makers import make_cifar10, make_cifar100, make_digits, make_fashion_mnist, make_image_folder
+from tests.support.data_makers import make_cifar10, make_cifar100, make_digits, make_fashion_mnist, make_image_folder
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kondense.measuring.environment import describe_environment
+
 from benchmarks.compression.parts import PARTS
 from benchmarks.compression.picture import draw
 from benchmarks.compression.setting import PROFILES, Entry, prepare
 from benchmarks.compression.table import tables
-from components.measuring.environment import describe_environment
 
 
 def main() -> None:

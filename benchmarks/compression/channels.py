@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 import torch
 import torch_pruning
+from kondense.artifacts.model import load_model
+from kondense.measuring.size import count_macs
+from kondense.prune.config import PruneConfig
+from kondense.prune.stage import run
+from kondense.training.fit import fit
+from kondense.training.settings import TrainingConfig
 from torch import nn
 
 from benchmarks.compression.setting import Entry, Setting
-from components.artifacts.model import load_model
-from components.measuring.size import count_macs
-from components.prune.config import PruneConfig
-from components.prune.stage import run
-from components.training.loop import fit
-from components.training.settings import TrainingConfig
 
 NETWORK = "resnet8"
 CASES = ((0.5, 3), (0.7, 1))  # fraction of the MACs removed, epochs

@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kondense.artifacts.model import Model
+from kondense.codec.tensors import decode_tensor, encode_tensor
+from kondense.quantize import codebook, weight_only
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.layers import quantizable_layers
+from kondense.quantize.rate_distortion import search as rate_distortion
+from kondense.quantize.request import Request
 from numpy.typing import NDArray
 
 from benchmarks.compression import nncodec_peer
 from benchmarks.compression.relative_index import container_bytes
 from benchmarks.compression.setting import Entry, Setting
-from components.artifacts.codec_tensors import decode_tensor, encode_tensor
-from components.artifacts.model import Model
-from components.quantize import codebook, rate_distortion, weight_only
-from components.quantize.config import QuantizeConfig
-from components.quantize.layers import quantizable_layers
-from components.quantize.request import Request
 
 Weights = Mapping[str, NDArray[np.int8]]
 MODELS: dict[tuple[str, str], Weights] = {}  # by case and teacher; all coders get the same integers

@@ -10,18 +10,18 @@ import functools
 from pathlib import Path
 
 import numpy as np
+from kondense.artifacts.model import Model, load_model
+from kondense.errors import ShortfallError
+from kondense.export.onnx import export_onnx
+from kondense.measuring.latency import measure_latency, open_session, predict_onnx
+from kondense.prune.config import PruneConfig
+from kondense.prune.stage import run as prune
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.stage import run as quantize
 from numpy.typing import NDArray
 
 from benchmarks.compression.channels import L1, NETWORK, peer_pruned, tune
 from benchmarks.compression.setting import Entry, Setting, test_accuracy
-from components.artifacts.model import Model, load_model
-from components.artifacts.onnx_form import export_onnx
-from components.measuring.latency import measure_latency, open_session, predict_onnx
-from components.measuring.shortfall import ShortfallError
-from components.prune.config import PruneConfig
-from components.prune.stage import run as prune
-from components.quantize.config import QuantizeConfig
-from components.quantize.stage import run as quantize
 
 EPOCHS = 8
 TIME = 0.7  # of the unpruned network's in fp32, asked for; integers then take it further

@@ -7,13 +7,13 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")  # before pyplot: no display is needed
+from kondense.artifacts.model import load_model
+from kondense.prune.config import PruneConfig
+from kondense.prune.stage import run
 from matplotlib import pyplot as plt
 
 from benchmarks.compression.setting import Entry, Setting
 from benchmarks.compression.table import Row
-from components.artifacts.model import load_model
-from components.prune.config import PruneConfig
-from components.prune.stage import run
 
 EPOCHS, TICKETS, SPARSITY = 3, 4, 0.98
 

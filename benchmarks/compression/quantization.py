@@ -10,19 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from kondense.artifacts.model import load_model
+from kondense.export.onnx import export_onnx
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.measuring.classification import agreement
+from kondense.measuring.latency import open_session, predict_onnx
+from kondense.measuring.size import fp32_bytes
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.request import Request
+from kondense.quantize.stage import run
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks.compression.setting import Entry, Setting
-from components.artifacts.model import load_model
-from components.artifacts.onnx_form import export_onnx
-from components.measuring.accuracy import accuracy, predict
-from components.measuring.classification import agreement
-from components.measuring.latency import open_session, predict_onnx
-from components.measuring.size import fp32_bytes
-from components.quantize.config import QuantizeConfig
-from components.quantize.request import Request
-from components.quantize.stage import run
 
 NETWORKS = ("lenet5", "resnet8")
 AFTER_TRAINING = "int8 after training"

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-
-from components.artifacts.dataset import Dataset, Split, load_dataset
-from components.artifacts.model import Model, load_model
-from components.data_prep.config import DataPrepConfig
-from components.data_prep.stage import run as data_prep
-from components.measuring.accuracy import accuracy, predict
-from components.train.config import TrainConfig
-from components.train.stage import run as train
+from kondense.artifacts.model import Model, load_model
+from kondense.data.dataset import Dataset, Split, load_dataset
+from kondense.data_prep.config import DataPrepConfig
+from kondense.data_prep.stage import run as data_prep
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.train.config import TrainConfig
+from kondense.train.stage import run as train
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,17 +14,17 @@ import functools
 
 import torch
 import torch.nn.functional as F
+from kondense.artifacts.model import Model, load_model
+from kondense.codec.model_file import pack_model
+from kondense.quantize import codebook
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.stage import run as quantize
 from torch import nn
 from torch.nn.utils import prune
 
 from benchmarks.compression import nncodec_peer
 from benchmarks.compression.relative_index import container_bytes
 from benchmarks.compression.setting import Entry, Setting
-from components.artifacts.model import Model, load_model
-from components.artifacts.packed import pack_model
-from components.quantize import codebook
-from components.quantize.config import QuantizeConfig
-from components.quantize.stage import run as quantize
 
 BOUNDS = {"lenet5": 0.003, "lenet300": 0.003, "resnet8": 0.005}  # fractions that may be lost
 MARGIN = 0.5

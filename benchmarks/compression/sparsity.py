@@ -7,15 +7,15 @@ a step before every epoch but the last two; fine-tuned with plain cross-entropy 
 import functools
 
 import torch
+from kondense.artifacts.model import load_model
+from kondense.prune.config import PruneConfig
+from kondense.prune.stage import run
+from kondense.training.fit import fit
+from kondense.training.settings import TrainingConfig
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from benchmarks.compression.setting import Entry, Setting
-from components.artifacts.model import load_model
-from components.prune.config import PruneConfig
-from components.prune.stage import run
-from components.training.loop import fit
-from components.training.settings import TrainingConfig
 
 CASES = (("lenet5", 0.95), ("lenet5", 0.98), ("lenet5", 0.99), ("lenet300", 0.95), ("lenet300", 0.98))
 EPOCHS = 5

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
+from kondense.artifacts.model import load_model
+from kondense.distill.config import DistillConfig
+from kondense.distill.stage import run as distill
+from kondense.networks.build import NetworkSpec, build
 from torch import Tensor, nn
 
 from benchmarks.compression.setting import Entry, Setting
-from components.artifacts.model import load_model
-from components.distill.config import DistillConfig
-from components.distill.stage import run as distill
-from components.networks.build import NetworkSpec, build
 
 WIDTH = 0.5
 BATCH = 128

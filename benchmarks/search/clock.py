@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from kondense.search.history import History, Status, Trial
+from kondense.search.hyperband import read_plan
+from kondense.search.proposal import Proposal
+from kondense.search.space import Parameter, SearchSpace
+from kondense.search.suggesters import SUGGESTERS
 
 from benchmarks.search.problems import PROBLEMS, RESOURCE, Problem
-from components.search.history import History, Status, Trial
-from components.search.hyperband import read_plan
-from components.search.proposal import Proposal
-from components.search.space import Parameter, SearchSpace
-from components.search.suggesters import SUGGESTERS
 
 WORKERS = 16
 SPREAD = 10.0

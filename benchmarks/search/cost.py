@@ -5,12 +5,11 @@ import time
 from typing import Any
 
 import numpy as np
-
-from components.search.history import History, Status, Trial
-from components.search.ledger import identity
-from components.search.proposal import Proposal
-from components.search.space import Parameter, SearchSpace
-from components.search.suggesters import SUGGESTERS
+from kondense.search.history import History, Status, Trial
+from kondense.search.ledger import identity
+from kondense.search.proposal import Proposal
+from kondense.search.space import Parameter, SearchSpace
+from kondense.search.suggesters import SUGGESTERS
 
 DIMENSIONS = 16
 OBSERVATIONS = (100, 1_000, 10_000)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from kondense.search.history import History, Status, Trial
+from kondense.search.space import Parameter, SearchSpace
+from kondense.search.suggesters import SUGGESTERS
+
 from benchmarks.search.problems import RESOURCE, Problem
-from components.search.history import History, Status, Trial
-from components.search.space import Parameter, SearchSpace
-from components.search.suggesters import SUGGESTERS
 
 
 class Ours:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-
-from components.search.space import Parameter, SearchSpace
+from kondense.search.space import Parameter, SearchSpace
 
 RESOURCE = "resource"
 

@@ -14,15 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.data_prep.config import DataPrepConfig
-from components.data_prep.stage import run as data_prep
-from components.search.history import History, Status, Trial
-from components.search.ledger import identity
-from components.search.space import Parameter, SearchSpace
-from components.search.suggesters import SUGGESTERS
-from components.training.run import NonFiniteLossError
-from components.trial.config import TrialConfig
-from components.trial.stage import run as trial
+from kondense.data_prep.config import DataPrepConfig
+from kondense.data_prep.stage import run as data_prep
+from kondense.search.history import History, Status, Trial
+from kondense.search.ledger import identity
+from kondense.search.space import Parameter, SearchSpace
+from kondense.search.suggesters import SUGGESTERS
+from kondense.training.trainer import NonFiniteLossError
+from kondense.trial.config import TrialConfig
+from kondense.trial.stage import run as trial
 
 MAX_EPOCHS = 27
 IMAGES = 2_500  # per split at most, of Fashion-MNIST

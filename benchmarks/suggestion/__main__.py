@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-
-from components.katib_api import messages, services
+from kondense.katib.api import messages, services
 
 LIMIT_S = 0.2  # one GetSuggestions with 10,000 trials
 LIMIT_MIB = {1_000: 100, 10_000: 256}  # of the process, by trials in the request
@@ -78,7 +77,7 @@ def _value(entry: Any) -> float:
 
 
 def measure(algorithm: str, trials: int, repeats: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "components.suggestion.server", "--port", "0", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "kondense.suggestion.server", "--port", "0", "--host", "127.0.0.1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         port = json.loads(server.stderr.readline())["port"]

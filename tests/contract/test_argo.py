@@ -9,16 +9,15 @@ import pytest
 import yaml
 from hera.workflows.models import Workflow
 from kfp import compiler
+from kondense.cli import STAGES, make_parser, stage_config
+from kondense.config import from_flags
+from kondense_pipelines.cli.app import app
+from kondense_pipelines.graphs.argo import display_name, make_workflow
+from kondense_pipelines.graphs.compile import compile_all
+from kondense_pipelines.graphs.compress import make_compress
+from kondense_pipelines.graphs.parameters import resolve, split
+from kondense_pipelines.graphs.resources import Resources
 from typer.testing import CliRunner
-
-from components.cli import STAGES, make_parser, stage_config
-from components.config import from_flags
-from pipelines.argo import display_name, make_workflow
-from pipelines.compile import compile_all
-from pipelines.compress import make_compress
-from pipelines.kondense import app
-from pipelines.parameters import resolve, split
-from pipelines.resources import Resources
 
 STORE = ("endpoint=s3.example:443", "secure=true", "secret=own-keys", "memory_limit=4Gi", "node_selector=pool=a")
 KFP_ONLY = {"metrics", "classification", "html"}  # what KFP's UI shows
@@ -118,7 +117,7 @@ def test_every_stage_takes_its_flags_and_gets_the_step_s_config(
     steps = {"prune-2": "sparsify", "quantize-5": "pack"}
     for name, template in templates.items():
         *command, stage = template["container"]["command"]
-        assert command == ["python3", "-m", "components.cli"]
+        assert command == ["python3", "-m", "kondense.cli"]
         flags = [
             re.sub(r"\{\{(.+?)\}\}", lambda match: values[match[1]], each) for each in template["container"]["args"]
         ]

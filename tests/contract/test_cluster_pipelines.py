@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 import yaml
-
-from components.images import STAGE_IMAGE
-from components.profiles import AS_PROFILE, PROFILES
-from components.search.suggesters import SUGGESTERS
-from components.tune.config import read_tolerations
-from pipelines import search
-from pipelines.compile import EXPERIMENT, NAMES, compile_all, task_names
-from pipelines.compress import CANDIDATES
-from pipelines.compress import task_names as compress_tasks
-from pipelines.experiment.spec import ExperimentError
-from pipelines.parameters import CURATED, PROFILE, STEPS, resolve
-from pipelines.plan import Plan, read_plan
-from pipelines.refresh import refresh_task_names
-from pipelines.resources import Resources, read_resources
+from kondense.images import STAGE_IMAGE
+from kondense.katib.spec import ExperimentError
+from kondense.katib_search.config import read_tolerations
+from kondense.profiles import AS_PROFILE, PROFILES
+from kondense.search.suggesters import SUGGESTERS
+from kondense_pipelines.graphs import search
+from kondense_pipelines.graphs.candidates import Plan, read_plan
+from kondense_pipelines.graphs.compile import EXPERIMENT, NAMES, compile_all, task_names
+from kondense_pipelines.graphs.compress import CANDIDATES
+from kondense_pipelines.graphs.compress import task_names as compress_tasks
+from kondense_pipelines.graphs.parameters import CURATED, PROFILE, STEPS, resolve
+from kondense_pipelines.graphs.refresh import refresh_task_names
+from kondense_pipelines.graphs.resources import Resources, read_resources
 
 ROOT = Path(__file__).parents[2]
 GPU = Resources(
@@ -113,7 +112,7 @@ def test_the_search_hands_its_best_to_the_teachers_training(packages: dict[str, 
     tasks = packages["search"].tasks
     given = tasks["train teacher"]["inputs"]["parameters"]
     for name in search.TUNED:
-        assert given[name] == {"taskOutputParameter": {"outputParameterKey": name, "producerTask": "tune"}}
+        assert given[name] == {"taskOutputParameter": {"outputParameterKey": name, "producerTask": "katib_search"}}
     assert given["epochs"] == {"runtimeValue": {"constant": AS_PROFILE}}
     tune = tasks["search with Katib"]["inputs"]["parameters"]
     assert tune["network"] == {"componentInputParameter": "network"}
@@ -146,7 +145,7 @@ def test_another_experiment_can_be_compiled_in(tmp_path: Path) -> None:
         compile_all(resolve("quick"), tmp_path / "out", only=("search",), experiment=tmp_path / "bad.yaml")
     assert not (tmp_path / "out").exists()
     tree = ROOT / "manifests" / "experiments" / "decision-tree.yaml"
-    with pytest.raises(ValueError, match="trials of the Experiment must run python3 -m components.cli trial"):
+    with pytest.raises(ValueError, match="trials of the Experiment must run python3 -m kondense.cli trial"):
         compile_all(resolve("quick"), tmp_path / "out", only=("search",), experiment=tree)
 
 

@@ -9,12 +9,11 @@ from types import ModuleType
 
 import pytest
 from kfp import dsl
-
-from components.cli import STAGES, stage_config
-from components.networks.build import NETWORKS
-from components.networks.names import BUILT_IN
-from components.profiles import DEFAULT_PROFILE
-from components.tune.structures import RESOURCES
+from kondense.cli import STAGES, stage_config
+from kondense.katib_search.structures import RESOURCES
+from kondense.networks.build import NETWORKS
+from kondense.networks.names import BUILT_IN
+from kondense.profiles import DEFAULT_PROFILE
 
 SCALARS = (int, float, str, bool)
 COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
@@ -24,12 +23,12 @@ PROFILE = {"profile": (str, DEFAULT_PROFILE), "step": (str, "")}
 
 
 def component_of(stage: str) -> typing.Callable[..., None]:
-    module = importlib.import_module(f"components.{stage}.component")
+    module = importlib.import_module(f"kondense.{stage}.component")
     return getattr(module, stage).python_func
 
 
 def stage_of(stage: str) -> ModuleType:
-    return importlib.import_module(f"components.{stage}.stage")
+    return importlib.import_module(f"kondense.{stage}.stage")
 
 
 @pytest.mark.parametrize("stage", COMPONENTS)
@@ -38,16 +37,16 @@ def test_parameters_are_the_config_fields_with_types_and_defaults(stage: str) ->
     found = {each.name: (each.annotation, each.default) for each in parameters if each.annotation in SCALARS}
     hints = typing.get_type_hints(stage_config(stage))
     expected = {each.name: (hints[each.name], each.default) for each in dataclasses.fields(stage_config(stage))}
-    if stage == "tune":
+    if stage == "katib_search":
         expected = {name: each for name, each in expected.items() if name not in (*STRUCTURES, *RESOURCES)}
     assert found == expected | (PROFILE if stage in PROFILED else {})
 
 
 def test_tunes_structures_are_maps_and_lists_and_stand_for_fields_of_its_config() -> None:
-    parameters = inspect.signature(component_of("tune")).parameters
+    parameters = inspect.signature(component_of("katib_search")).parameters
     found = {name: (parameters[name].annotation, parameters[name].default) for name in STRUCTURES}
     assert found == {"experiment": (dict, {}), "space": (list, []), "settings": (dict, {}), "resources": (dict, {})}
-    fields = {each.name for each in dataclasses.fields(stage_config("tune"))}
+    fields = {each.name for each in dataclasses.fields(stage_config("katib_search"))}
     assert {*STRUCTURES, *RESOURCES} - fields == {"resources"}
 
 
@@ -72,7 +71,7 @@ def test_the_command_knows_the_directories_of_run(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", COMPONENTS)
 def test_every_parameter_is_described(stage: str) -> None:
-    module = importlib.import_module(f"components.{stage}.component")
+    module = importlib.import_module(f"kondense.{stage}.component")
     for field in dataclasses.fields(stage_config(stage)):
         assert field.metadata["description"]
     assert getattr(module, stage).description
@@ -87,7 +86,7 @@ def test_metrics_are_logged_where_runs_are_compared_and_nowhere_else() -> None:
 
 
 def test_every_component_is_a_stage() -> None:
-    root = Path(importlib.import_module("components").__path__[0])
+    root = Path(importlib.import_module("kondense").__path__[0])
     assert {path.parent.name for path in root.glob("*/component.py")} == set(COMPONENTS)
 
 

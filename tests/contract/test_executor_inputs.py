@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from kfp.dsl import executor, utils
 from kfp.dsl.types import artifact_types
+from kondense.cli import STAGES, stage_config
+from kondense_pipelines.graphs.candidates import read_plan
+from kondense_pipelines.graphs.compile import compile_all
+from kondense_pipelines.graphs.parameters import resolve
 
-from components.cli import STAGES, stage_config
-from pipelines.compile import compile_all
-from pipelines.parameters import resolve
-from pipelines.plan import read_plan
-from tests.strict_kfp.driver import Driver, Job
-from tests.strict_kfp.graph import Node, Package
-from tests.strict_kfp.lineage import Lineage
-from tests.strict_kfp.values import check_input, wire
+from tests.support.strict_kfp.driver import Driver, Job
+from tests.support.strict_kfp.graph import Node, Package
+from tests.support.strict_kfp.lineage import Lineage
+from tests.support.strict_kfp.values import check_input, wire
 
 COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
 METADATA = {"display_name": "x", "store_session_info": "{}", "accuracy": 1, "sizes": {"list": [1, 2.5]}}
@@ -127,10 +127,10 @@ class Execute:
         def run(config: Any, **directories: Any) -> None:
             raise Reached(config, directories)
 
-        stage = ModuleType(f"components.{name}.stage")
+        stage = ModuleType(f"kondense.{name}.stage")
         stage.__dict__.update(run=run, BEST="best.json", PAGE="page.html")
         self.monkeypatch.setitem(sys.modules, stage.__name__, stage)
-        self.monkeypatch.setattr(importlib.import_module(f"components.{name}"), "stage", stage, raising=False)
+        self.monkeypatch.setattr(importlib.import_module(f"kondense.{name}"), "stage", stage, raising=False)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_parameters_left_out_get_the_configs_defaults(
     assert {*component.defaults} == {*component.node.declared("inputs", "parameters")}
     configs = [execute(component, component.required, given, {}).config for given in ({}, component.defaults)]
     default = stage_config(name)()
-    if name == "tune":  # it takes where the data set lies from its input
+    if name == "katib_search":  # it takes where the data set lies from its input
         default = dataclasses.replace(default, dataset_uri="minio://mlpipeline/v2/artifacts/p/r/t/dataset")
     assert configs == [default, default]
     for config in configs:

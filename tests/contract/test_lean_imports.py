@@ -4,11 +4,11 @@ import pkgutil
 import subprocess
 import sys
 
+import kondense_pipelines
 import pytest
 
-import pipelines
-
-MODULES = sorted(each.name for each in pkgutil.walk_packages(pipelines.__path__, "pipelines.") if not each.ispkg)
+FOUND = pkgutil.walk_packages(kondense_pipelines.__path__, "kondense_pipelines.")
+MODULES = sorted(each.name for each in FOUND if not each.ispkg)
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors", "sklearn", "matplotlib")
 
 
@@ -25,12 +25,14 @@ def test_pipelines_import_no_torch() -> None:
 
 
 def test_compiling_imports_no_torch() -> None:
-    imports = "from pipelines.compress import make_compress; from pipelines.parameters import resolve, split"
+    imports = "from kondense_pipelines.graphs.compress import make_compress\n"
+    imports += "from kondense_pipelines.graphs.parameters import resolve, split"
     assert loaded(f"{imports}; make_compress(split(resolve('quick'))[0])", HEAVY) == []
 
 
 @pytest.mark.parametrize(
-    "code", ["import pipelines.kondense", "from pipelines.parameters import resolve; resolve('quick')"]
+    "code",
+    ["import kondense_pipelines.cli.app", "from kondense_pipelines.graphs.parameters import resolve; resolve('quick')"],
 )
 def test_the_command_and_its_checks_import_no_kfp(code: str) -> None:
     assert loaded(code, (*HEAVY, "kfp", "grpc", "numpy")) == []
@@ -38,5 +40,5 @@ def test_the_command_and_its_checks_import_no_kfp(code: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"]])
 def test_the_help_of_the_stages_command_imports_no_torch(arguments: list[str]) -> None:
-    code = f"from components.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
+    code = f"from kondense.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
     assert loaded(code, (*HEAVY, "kfp", "numpy")) == []

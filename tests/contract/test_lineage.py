@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kondense.prune.config import METHODS as PRUNING
+from kondense.quantize.config import METHODS as QUANTIZING
+from kondense.quantize.config import TUNABLE
+from kondense_pipelines.graphs.candidates import MOST_RECIPES, STANDARD, Plan, read_plan
+from kondense_pipelines.graphs.compile import NAMES, compile_all
+from kondense_pipelines.graphs.parameters import resolve
 
-from components.prune.config import METHODS as PRUNING
-from components.quantize.config import METHODS as QUANTIZING
-from components.quantize.config import TUNABLE
-from pipelines.compile import NAMES, compile_all
-from pipelines.parameters import resolve
-from pipelines.plan import MOST_RECIPES, STANDARD, Plan, read_plan
-from tests.strict_kfp import toys
-from tests.strict_kfp.graph import Package, shared_inputs
+from tests.support.strict_kfp import toys
+from tests.support.strict_kfp.graph import Package, shared_inputs
 
 RECIPES = (
     ("prune", "quantize", "distill"),

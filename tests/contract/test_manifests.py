@@ -15,12 +15,11 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-
-from components.search.suggesters import SUGGESTERS
-from components.suggestion.server import PORT
-from pipelines.deploy import algorithms, credentials
-from pipelines.deploy.algorithms import read_algorithms
-from pipelines.recurring import read_schedule
+from kondense.search.suggesters import SUGGESTERS
+from kondense.suggestion.server import PORT
+from kondense_pipelines.cluster.recurring import read_schedule
+from kondense_pipelines.deploy import algorithms, credentials
+from kondense_pipelines.deploy.algorithms import read_algorithms
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -372,7 +371,7 @@ def test_dockerfiles_pin_drop_root_and_have_no_entrypoint() -> None:
 
 def test_the_suggestion_image_copies_all_that_the_server_imports(tmp_path: Path) -> None:
     text = (ROOT / "images" / "suggestion" / "Dockerfile").read_text()
-    for line in re.findall(r"^COPY (components.*) /opt/code/(.*)$", text, re.MULTILINE):
+    for line in re.findall(r"^COPY (components/.*) /opt/code/(.*)$", text, re.MULTILINE):
         *sources, target = *line[0].split(), tmp_path / line[1]
         for source in sources:
             if (ROOT / source).is_dir():
@@ -380,7 +379,7 @@ def test_the_suggestion_image_copies_all_that_the_server_imports(tmp_path: Path)
             else:
                 target.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / source, target)
-    command = [sys.executable, "-m", "components.suggestion.server", "--help"]
+    command = [sys.executable, "-m", "kondense.suggestion.server", "--help"]
     result = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"PYTHONSAFEPATH": ""}
     )

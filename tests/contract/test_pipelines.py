@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-
-from components.profiles import AS_PROFILE, PROFILES, settled
-from pipelines.compile import compile_compress, task_names
-from pipelines.compress import CANDIDATES, make_compress
-from pipelines.compress import task_names as compress_tasks
-from pipelines.parameters import CURATED, PROFILE, STEPS, apply, resolve, split, step_defaults
-from pipelines.plan import Plan, read_plan
+from kondense.profiles import AS_PROFILE, PROFILES, settled
+from kondense_pipelines.graphs.candidates import Plan, read_plan
+from kondense_pipelines.graphs.compile import compile_compress, task_names
+from kondense_pipelines.graphs.compress import CANDIDATES, make_compress
+from kondense_pipelines.graphs.compress import task_names as compress_tasks
+from kondense_pipelines.graphs.parameters import CURATED, PROFILE, STEPS, apply, resolve, split, step_defaults
 
 # The step whose Config a task runs with.
 STEP_OF_TASK = {

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kondense import cli
+from kondense.store.store import open_store
+from kondense_pipelines.local.store import local_store
 
-from components import cli
-from components.artifacts.store import open_store
-from pipelines.local_store import local_store
 from tests.contract.test_manifests import kustomize
 from tests.docker.conftest import RESTRICTED, ROOT
 from tests.docker.inspection import check_metadata
-from tests.unit.deploy.fake_kfp import FakePipelines, serve
+from tests.support.fake_kfp import FakePipelines, serve
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3000)]
 
 SCHEDULE = ROOT / "manifests" / "pipelines" / "schedule.yaml"
-STAGES = sorted(path.parent.name for path in (ROOT / "components").glob("*/stage.py"))
+STAGES = sorted(path.parent.name for path in (ROOT / "components" / "kondense").glob("*/stage.py"))
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +50,23 @@ def test_metadata_and_size(engine: Any, base_image: str, stage_image: str) -> No
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_starts_without_a_network(engine: Any, stage_image: str, stage: str) -> None:
-    code = f"import importlib; importlib.import_module('components.{stage}.stage')"
+    code = f"import importlib; importlib.import_module('kondense.{stage}.stage')"
     run(engine, stage_image, "-c", code)
 
 
 @pytest.mark.parametrize("stage", cli.STAGES)
 def test_help_of_every_stage(engine: Any, stage_image: str, stage: str) -> None:
-    assert stage in run(engine, stage_image, "-m", "components.cli", stage, "--help")
+    assert stage in run(engine, stage_image, "-m", "kondense.cli", stage, "--help")
 
 
 def test_kfp_and_what_registers_pipelines_are_there(engine: Any, stage_image: str) -> None:
     run(
-        engine, stage_image, "-c", "import kfp.dsl.executor_main, kfp.kubernetes, pipelines.register, kubernetes, minio"
+        engine,
+        stage_image,
+        "-c",
+        "import kfp.dsl.executor_main, kfp.kubernetes, kondense_pipelines.deploy.register, kubernetes, minio",
     )
-    code = "import pathlib, pipelines.register as r; print(*r.compile_all(pathlib.Path('/tmp')))"
+    code = "import pathlib, kondense_pipelines.deploy.register as r; print(*r.compile_all(pathlib.Path('/tmp')))"
     image = "registry.test/stage-python:1"
     assert "compress.yaml" in run(engine, stage_image, "-c", code, environment={"KONDENSE_STAGE_IMAGE": image})
 
@@ -90,10 +93,10 @@ def test_the_registering_job_registers(engine: Any, stage_image: str, tmp_path: 
             "KONDENSE_NAMESPACE": "team",
             "KONDENSE_STAGE_IMAGE": "registry.test/stage-python:1",
         }
-        arguments = job_arguments("pipelines.register", KONDENSE_NAMESPACE="team")
+        arguments = job_arguments("kondense_pipelines.deploy.register", KONDENSE_NAMESPACE="team")
         options = {"network_mode": "host", "environment": environment, "volumes": mounts, "mem_limit": "1g"}
         tmp_path.chmod(0o755)
-        output = run(engine, stage_image, "-m", "pipelines.register", *arguments, **options)
+        output = run(engine, stage_image, "-m", "kondense_pipelines.deploy.register", *arguments, **options)
     assert output.count("uploaded") == 3
     assert {each["name"] for each in fake.objects["pipelines"]} == {"compress", "search", "refresh"}
     assert all("-0123456789ab-" in each["name"] for each in fake.objects["versions"])  # the image's revision
@@ -110,12 +113,12 @@ def test_the_bucket_job_makes_buckets(engine: Any, stage_image: str, store: dict
     account = {"MINIO_ACCESS_KEY": "artifacts", "MINIO_SECRET_KEY": "made for this test"}
     root = {"MINIO_ROOT_USER": store["MINIO_ACCESS_KEY"], "MINIO_ROOT_PASSWORD": store["MINIO_SECRET_KEY"]}
     options = {"network_mode": "host", "environment": {**store, **root, **account}}
-    output = run(engine, stage_image, "-m", "pipelines.deploy.buckets", "first-one", "second-one", **options)
+    output = run(engine, stage_image, "-m", "kondense_pipelines.deploy.buckets", "first-one", "second-one", **options)
     assert output.count(": made\n") == 2
 
 
 def test_bad_input_is_one_line_and_exit_code_2(engine: Any, stage_image: str) -> None:
-    arguments = ["python3", "-m", "components.cli", "train", "--epochs=0"]
+    arguments = ["python3", "-m", "kondense.cli", "train", "--epochs=0"]
     container = engine.containers.run(stage_image, command=arguments, detach=True, network_mode="none", **RESTRICTED)
     try:
         assert container.wait()["StatusCode"] == 2
@@ -133,7 +136,7 @@ def test_a_trial_reads_and_writes_the_object_store(
     options = {"network_mode": "host", "environment": store, "mem_limit": "4g"}
     arguments = ["--dataset-uri=minio://mlpipeline/datasets/digits", "--store-uri=minio://mlpipeline/trials"]
     arguments += ["--trial-name=exp-b0r0c0-abcdef", "--epochs=1", "--max-epochs=3", "--network=lenet5"]
-    output = run(engine, stage_image, "-m", "components.cli", "trial", *arguments, **options)
+    output = run(engine, stage_image, "-m", "kondense.cli", "trial", *arguments, **options)
     assert "validation_accuracy=" in output
     assert open_store("minio://mlpipeline/trials").list("")
 
@@ -163,7 +166,7 @@ def kondense(
     arguments += ["--set", "sparsify.steps=1", "--set", "publish.max_accuracy_drop=0.9"]
     variables = {**os.environ, **environment, "KONDENSE_STAGE_IMAGE": image, "KONDENSE_CACHE": str(tmp_path / "cache")}
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.kondense", *arguments, *options],
+        [sys.executable, "-m", "kondense_pipelines.cli.app", *arguments, *options],
         capture_output=True,
         text=True,
         check=False,

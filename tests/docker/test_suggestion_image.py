@@ -11,8 +11,8 @@ import grpc
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from kondense.suggestion.server import HEALTH_SERVICE
 
-from components.suggestion.server import HEALTH_SERVICE
 from tests.contract.katib.controllers import ExperimentSpec, Katib
 from tests.docker.conftest import RESTRICTED, build
 from tests.docker.inspection import check_metadata, tree
@@ -51,7 +51,7 @@ def container(engine: Any, suggestion_image: str) -> Iterator[tuple[Any, str]]:
         port = probe.getsockname()[1]
     started = engine.containers.run(
         suggestion_image,
-        command=["python3", "-m", "components.suggestion.server", "--host", "127.0.0.1", "--port", str(port)],
+        command=["python3", "-m", "kondense.suggestion.server", "--host", "127.0.0.1", "--port", str(port)],
         detach=True,
         network_mode="host",
         mem_limit=bytes_limit,

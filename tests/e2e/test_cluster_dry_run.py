@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kondense.store.store import open_store
+from kondense_pipelines.local.store import local_store
 
-from components.artifacts.store import open_store
-from pipelines.local_store import local_store
 from tests.e2e.cluster import searches
 from tests.e2e.cluster.__main__ import main
 from tests.e2e.cluster.catalogue import SCENARIOS, Scenario
 from tests.e2e.cluster.kubectl import Forward, Kubectl, stopped_at_end
 from tests.e2e.cluster.session import Session
 from tests.e2e.cluster_api.cluster import Cluster, run_cluster
-from tests.publish_makers import make_publishable
+from tests.support.publish_makers import make_publishable
 
 IMAGES = ("--stage-image=registry.example.org/stage:9", "--suggestion-image=registry.example.org/suggestion:9")
 QUICK = ("--poll=0.1", "--setup-timeout=20", "--run-timeout=20")

@@ -3,11 +3,11 @@
 import re
 
 import pytest
+from kondense.report.config import ReportConfig
+from kondense.report.stage import run
 
-from components.report.config import ReportConfig
-from components.report.stage import run
-from tests.browser import ask
-from tests.report_makers import make_evaluation, make_evaluations, write_candidates
+from tests.support.browser import ask
+from tests.support.report_makers import make_evaluation, make_evaluations, write_candidates
 
 LAYOUT = """
 const root = document.documentElement;

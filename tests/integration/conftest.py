@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from pipelines.local_store import local_store
+from kondense_pipelines.local.store import local_store
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kondense.artifacts.report import read_evaluation, read_report
+from kondense.config import Config
+from kondense.data_prep.stage import run as data_prep
+from kondense.evaluate.config import EvaluateConfig
+from kondense.evaluate.stage import run as evaluate
+from kondense.prune.stage import run as prune
+from kondense.quantize.stage import run as quantize
+from kondense.train.stage import run as train
+from kondense_pipelines.graphs.compile import compile_compress
+from kondense_pipelines.graphs.parameters import resolve
+from kondense_pipelines.graphs.resources import Resources
 
-from components.artifacts.report import read_evaluation, read_report
-from components.config import Config
-from components.data_prep.stage import run as data_prep
-from components.evaluate.config import EvaluateConfig
-from components.evaluate.stage import run as evaluate
-from components.prune.stage import run as prune
-from components.quantize.stage import run as quantize
-from components.train.stage import run as train
-from pipelines.compile import compile_compress
-from pipelines.parameters import resolve
-from pipelines.resources import Resources
-from tests.local_argo import UID, LocalArgo
+from tests.support.local_argo import UID, LocalArgo
 
 SECRETS = {"mlpipeline-minio-artifact": {"accesskey": "a", "secretkey": "b"}}
 PLAIN = {

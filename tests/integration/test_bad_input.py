@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense.cli import STAGES
+from kondense_pipelines.local.steps import failure_line
 
-from components.cli import STAGES
-from pipelines.local.outcome import failure_line
-from tests.strict_kfp.fork_server import ForkServer
+from tests.support.strict_kfp.fork_server import ForkServer
 
 COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
 EXPERIMENT = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "experiments" / "bohb.yaml").read_text())
@@ -26,7 +26,10 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     "quantize": ({"bits": 1}, "bits must be in [2, 8]"),
     "report": ({"max_accuracy_drop": 2.0}, "max_accuracy_drop must be in "),
     "train": ({"optimizer": "adam"}, "optimizer must be one of "),
-    "tune": ({"resources": {"gpu": 1.0}}, "resources must be of gpus, accelerator, cpu, memory, shared_memory, "),
+    "katib_search": (
+        {"resources": {"gpu": 1.0}},
+        "resources must be of gpus, accelerator, cpu, memory, shared_memory, ",
+    ),
 }
 # Parameters that the Config takes, and what the stage then finds out: inputs or files that are not there.
 WITHOUT_FILES: Mapping[str, tuple[dict[str, Any], str]] = {
@@ -39,7 +42,10 @@ WITHOUT_FILES: Mapping[str, tuple[dict[str, Any], str]] = {
     "quantize": ({}, "input dataset is gone: run it again without the cache"),
     "report": ({}, "input teacher is gone: run it again without the cache"),
     "train": ({}, "input dataset is gone: run it again without the cache"),
-    "tune": ({"experiment": EXPERIMENT, "run_id": "1"}, "input dataset is gone: run it again without the cache"),
+    "katib_search": (
+        {"experiment": EXPERIMENT, "run_id": "1"},
+        "input dataset is gone: run it again without the cache",
+    ),
 }
 
 
@@ -51,7 +57,7 @@ class Steps:
 
     def __call__(self, name: str, parameters: Mapping[str, Any]) -> tuple[int, list[str]]:
         """Return the exit code and the log's lines; the artifacts that it needs are not there."""
-        component = getattr(importlib.import_module(f"components.{name}.component"), name)
+        component = getattr(importlib.import_module(f"kondense.{name}.component"), name)
         specification = component.component_spec
         inputs, outputs = specification.inputs or {}, specification.outputs or {}
         message = {

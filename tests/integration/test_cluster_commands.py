@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kondense_pipelines.cli.app import app
 from typer.testing import CliRunner
 
-from pipelines.kondense import app
-from tests.unit.deploy import fake_kfp
+from tests.support import fake_kfp
 
 
 class Platform(fake_kfp.FakePipelines):

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-from components.artifacts.model import load_model
-from components.artifacts.report import read_report
-from pipelines.compress import task_names
-from pipelines.parameters import resolve
-from pipelines.plan import read_plan
+from kondense.artifacts.model import load_model
+from kondense.artifacts.report import read_report
+from kondense_pipelines.graphs.candidates import read_plan
+from kondense_pipelines.graphs.compress import task_names
+from kondense_pipelines.graphs.parameters import resolve
 
 SETTINGS = (
     *("--dataset", "digits", "--seed", "1"),
@@ -63,7 +62,7 @@ class Workplace:
         command = [
             sys.executable,
             "-c",
-            "from pipelines.kondense import main; main()",
+            "from kondense_pipelines.cli.app import main; main()",
             "run",
             *SETTINGS,
             "--recipe",

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from components.artifacts.dataset import load_dataset
-from components.artifacts.store import StoreError, open_store
-from components.data_prep.config import DataPrepConfig
-from components.data_prep.stage import run
+from kondense.data.dataset import load_dataset
+from kondense.data_prep.config import DataPrepConfig
+from kondense.data_prep.stage import run
+from kondense.store.store import StoreError, open_store
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from kondense_pipelines.deploy import buckets, job
+from kondense_pipelines.local.store import local_store
 from minio import Minio
 from minio.error import S3Error
-
-from pipelines.deploy import buckets, job
-from pipelines.local_store import local_store
 
 ACCOUNT = {"MINIO_ACCESS_KEY": "pipelines", "MINIO_SECRET_KEY": "made for this test"}
 

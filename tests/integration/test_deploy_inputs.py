@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from components.artifacts.dataset import load_dataset
-from components.artifacts.model import load_model
-from components.artifacts.store import open_store
-from components.trial.config import TrialConfig
-from components.trial.stage import run as run_trial
-from pipelines.deploy import inputs
+from kondense.artifacts.model import load_model
+from kondense.data.dataset import load_dataset
+from kondense.store.store import open_store
+from kondense.trial.config import TrialConfig
+from kondense.trial.stage import run as run_trial
+from kondense_pipelines.deploy import inputs
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kondense_pipelines.cli.app import app
 from typer.testing import CliRunner
-
-from pipelines.kondense import app
 
 
 @pytest.fixture(autouse=True)

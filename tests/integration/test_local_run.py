@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kondense_pipelines.local.progress import RunProgress
+from kondense_pipelines.local.run import LocalSettings, run_pipeline
+from kondense_pipelines.local.steps import StepError, StepResult
+from kondense_pipelines.local.warm import WarmServer
 from rich.console import Console
 
-from pipelines.local.outcome import StepError, StepResult
-from pipelines.local.progress import RunProgress
-from pipelines.local.run import LocalSettings, run_pipeline
-from pipelines.local.warm import WarmServer
-from tests.integration.toy_pipeline import toy
+from tests.support.toy_pipeline import toy
 
 ORDER = ("write data", "fit first", "fit last")
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from components.artifacts.model import load_model
-from components.train.component import train
+from kondense.artifacts.model import load_model
+from kondense.train.component import train
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = {"epochs": 6, "batch_size": 8, "network": "lenet300", "width": 0.2, "device": "cpu", "seed": 1}

@@ -5,13 +5,13 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from kondense.publish.config import PublishConfig
+from kondense.publish.stage import run
+from kondense.publish.versions import read_champion, version_ids
+from kondense.store.store import StoreError, open_store
+from kondense_pipelines.cli.models import list_models, verify_models
 
-from components.artifacts.store import StoreError, open_store
-from components.publish.config import PublishConfig
-from components.publish.stage import run
-from components.publish.versions import read_champion, version_ids
-from pipelines.models import list_models, verify_models
-from tests.publish_makers import Made, make_publishable
+from tests.support.publish_makers import Made, make_publishable
 
 NAME = "raced"
 

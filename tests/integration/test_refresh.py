@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kondense.publish.versions import version_ids
+from kondense.store.store import open_store
+from kondense_pipelines.graphs.candidates import Plan
+from kondense_pipelines.graphs.parameters import resolve, split
+from kondense_pipelines.graphs.refresh import WITHOUT, make_refresh, refresh_task_names
+from kondense_pipelines.local.progress import RunProgress
+from kondense_pipelines.local.run import LocalSettings, run_pipeline
+from kondense_pipelines.local.steps import StepResult
+from kondense_pipelines.local.warm import WarmServer
 from rich.console import Console
-
-from components.artifacts.store import open_store
-from components.publish.versions import version_ids
-from pipelines.local.outcome import StepResult
-from pipelines.local.progress import RunProgress
-from pipelines.local.run import LocalSettings, run_pipeline
-from pipelines.local.warm import WarmServer
-from pipelines.parameters import resolve, split
-from pipelines.plan import Plan
-from pipelines.refresh import WITHOUT, make_refresh, refresh_task_names
 
 NAME = "lenet300-digits"
 TASKS = refresh_task_names(Plan())

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 from kfp import compiler, dsl, local
+from kondense.artifacts.comparison import COMPARED
+from kondense.report.component import report
 
-from components.artifacts.comparison import COMPARED
-from components.report.component import report
-from tests.report_makers import RECIPES, make_evaluations, write_candidates
+from tests.support.report_makers import RECIPES, make_evaluations, write_candidates
 
 ROOT = Path(__file__).parents[2]
 

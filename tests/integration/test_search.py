@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense_pipelines.local import store as embedded
+from kondense_pipelines.local.store import local_store
+from kondense_pipelines.local_search.live import Display
+from kondense_pipelines.local_search.runner import Result, run
+from kondense_pipelines.local_search.state import Outcome
 from rich.console import Console
-
-from pipelines import local_store as embedded
-from pipelines.experiment.live import Display
-from pipelines.experiment.runner import Result, run
-from pipelines.experiment.state import Outcome
-from pipelines.local_store import local_store
 
 MANIFESTS = Path(__file__).parents[2] / "manifests" / "experiments"
 TRIALS = 3

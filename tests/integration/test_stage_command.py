@@ -1,4 +1,4 @@
-"""``python -m components.cli`` as a container starts it."""
+"""``python -m kondense.cli`` as a container starts it."""
 
 import os
 import signal
@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from kondense.cli import STAGES, main
+from kondense.data.dataset import load_dataset
 
-from components.artifacts.dataset import load_dataset
-from components.cli import STAGES, main
-
-COMMAND = (sys.executable, "-m", "components.cli")
+COMMAND = (sys.executable, "-m", "kondense.cli")
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

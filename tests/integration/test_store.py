@@ -12,21 +12,21 @@ import time
 from pathlib import Path
 
 import pytest
+from kondense.files import file_digests
+from kondense.store.bucket import ObjectStore
+from kondense.store.connection import connection_from_environment
+from kondense.store.store import DamagedError, Store, StoreError, open_store
+from kondense_pipelines.local import store as embedded
+from kondense_pipelines.local.store import local_store
 from minio import Minio
 
-from components.artifacts.connection import connection_from_environment
-from components.artifacts.files import file_digests
-from components.artifacts.object_store import ObjectStore
-from components.artifacts.store import DamagedError, Store, StoreError, open_store
-from pipelines import local_store as embedded
-from pipelines.local_store import local_store
-from tests.store_suite import StoreSuite, make_directory
+from tests.support.store_suite import StoreSuite, make_directory
 
 FULL_DISK = """
 import os, sys
 from pathlib import Path
-from pipelines.local_store import local_store
-from components.artifacts.store import StoreError
+from kondense_pipelines.local.store import local_store
+from kondense.store.store import StoreError
 from tests.integration.test_store import reach
 with local_store(Path(sys.argv[1]), {}) as variables:
     store = reach(variables, "minio://faults/p", delays_s=(0.1,))
@@ -161,7 +161,7 @@ def test_the_embedded_store_is_shared_and_stopped_by_the_last(own_gateway_dir: P
 
 def test_a_gateway_left_by_a_killed_run_is_used_again(own_gateway_dir: Path) -> None:
     code = (
-        "import os, pathlib, sys; from pipelines.local_store import local_store;"
+        "import os, pathlib, sys; from kondense_pipelines.local.store import local_store;"
         "context = local_store(pathlib.Path(sys.argv[1]), {}); context.__enter__(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(own_gateway_dir)], check=False)

@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kondense.artifacts.comparison import COMPARED
+from kondense.artifacts.metadata import KEYS, REQUIRED
+from kondense.artifacts.model import load_model
+from kondense.artifacts.report import read_report
+from kondense.publish.versions import version_ids
+from kondense.store.local import LocalStore
+from kondense.store.store import open_store
+from kondense_pipelines.graphs.candidates import read_plan
+from kondense_pipelines.graphs.compile import compile_all
+from kondense_pipelines.graphs.compress import task_names
+from kondense_pipelines.graphs.parameters import resolve
+from kondense_pipelines.graphs.refresh import refresh_task_names
+from kondense_pipelines.graphs.resources import Resources
 
-from components.artifacts.comparison import COMPARED
-from components.artifacts.file_store import LocalStore
-from components.artifacts.metadata import KEYS, REQUIRED
-from components.artifacts.model import load_model
-from components.artifacts.report import read_report
-from components.artifacts.store import open_store
-from components.publish.versions import version_ids
-from pipelines.compile import compile_all
-from pipelines.compress import task_names
-from pipelines.parameters import resolve
-from pipelines.plan import read_plan
-from pipelines.refresh import refresh_task_names
-from pipelines.resources import Resources
-from tests.fake_kubernetes import fake_kubernetes, make_trial
-from tests.strict_kfp.backend import Backend, Step
-from tests.strict_kfp.driver import LOGS
-from tests.strict_kfp.fork_server import ForkServer
-from tests.trial_makers import trial_of, write_trial_model
+from tests.support.fake_kubernetes import fake_kubernetes, make_trial
+from tests.support.strict_kfp.backend import Backend, Step
+from tests.support.strict_kfp.driver import LOGS
+from tests.support.strict_kfp.fork_server import ForkServer
+from tests.support.trial_makers import trial_of, write_trial_model
 
 NAME = "lenet300-digits"
 PLAIN = {

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.strict_kfp import toys
-from tests.strict_kfp.backend import Backend, Step, StepError
-from tests.strict_kfp.conditions import holds
-from tests.strict_kfp.driver import DriverError
-from tests.strict_kfp.fork_server import ForkServer
-from tests.strict_kfp.lineage import LineageError
-from tests.strict_kfp.values import as_text, as_type, read_output, stored, wire
+from tests.support.strict_kfp import toys
+from tests.support.strict_kfp.backend import Backend, Step, StepError
+from tests.support.strict_kfp.conditions import holds
+from tests.support.strict_kfp.driver import DriverError
+from tests.support.strict_kfp.fork_server import ForkServer
+from tests.support.strict_kfp.lineage import LineageError
+from tests.support.strict_kfp.values import as_text, as_type, read_output, stored, wire
 
 
 @pytest.fixture(scope="module")

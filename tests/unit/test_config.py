@@ -8,9 +8,8 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from components.cli import STAGES, stage_config
-from components.config import Config, add_flags, flag, from_flags, option, outside, parse
+from kondense.cli import STAGES, stage_config
+from kondense.config import Config, add_flags, flag, from_flags, option, outside, parse
 
 CHOICES = ("red", "green")
 
@@ -154,7 +153,7 @@ def test_every_stages_defaults_survive_texts(stage):
 
 
 def test_the_digest_is_the_same_in_every_process():
-    code = "from components.data_prep.config import DataPrepConfig as C; print(C(seed=3).digest())"
+    code = "from kondense.data_prep.config import DataPrepConfig as C; print(C(seed=3).digest())"
     digests = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True

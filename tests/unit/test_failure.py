@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-
-from components import failure
+from kondense import failure
 
 LONG = "import_uri must be a model artifact (a directory with model.json) or a .safetensors file, but got x."
 

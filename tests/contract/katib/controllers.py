@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import grpc
-
-from components.katib_api import messages, services
+from kondense.katib.api import messages, services
 
 DEADLINE_S = 60.0  # of both calls, as in Katib's client
 CONDITIONS = messages.TrialStatus.TrialConditionType.Value

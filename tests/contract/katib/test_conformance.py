@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import grpc
 import pytest
+from kondense.katib.api import messages, services
+from kondense.search.ledger import identity
+from kondense.suggestion import server
 
-from components.katib_api import messages, services
-from components.search.ledger import identity
-from components.suggestion import server
 from tests.contract.katib.controllers import Assignment, ExperimentSpec, Katib, Trial
 
 SPACE = (

@@ -12,14 +12,14 @@ import kubernetes_validate
 import numpy as np
 import pytest
 import yaml
+from kondense.config import add_flags, from_flags
+from kondense.katib import fields, metrics, template
+from kondense.katib.spec import load, parse
+from kondense.search.space import SearchSpace
+from kondense.search.suggesters import SUGGESTERS
+from kondense.trial.config import TrialConfig
+from kondense_pipelines.local_search import local_rules
 from kubeflow.katib import models as katib_models
-
-from components.config import add_flags, from_flags
-from components.search.space import SearchSpace
-from components.search.suggesters import SUGGESTERS
-from components.trial.config import TrialConfig
-from pipelines.experiment import fields, local_rules, metrics, template
-from pipelines.experiment.spec import load, parse
 
 FOLDER = Path(__file__).parents[3] / "manifests" / "experiments"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "kustomization")
@@ -196,7 +196,7 @@ def test_the_trial_takes_every_configuration_of_the_space(name):
     corners = np.array([[0.0], [1.0]]) * np.ones(len(space.names))
     for assignments in space.from_unit(np.concatenate([corners, space.sample(rng, 60)])):
         argv = template.render(experiment, f"{experiment.name}-b0r0c0-abcdef", assignments, environment={}).argv
-        assert argv[1:4] == ("-m", "components.cli", "trial")
+        assert argv[1:4] == ("-m", "kondense.cli", "trial")
         config = from_flags(parser.parse_args(argv[4:]), TrialConfig)
         assert config.max_epochs == 9
         assert config.lr == float(assignments["lr"])

@@ -6,13 +6,13 @@ import json
 import grpc
 import pytest
 import yaml
+from kondense.suggestion import server
+from kondense_pipelines.local_search.live import Display
+from kondense_pipelines.local_search.runner import run
 from rich.console import Console
 
-from components.suggestion import server
-from pipelines.experiment.live import Display
-from pipelines.experiment.runner import run
 from tests.contract.katib.controllers import ExperimentSpec, Katib
-from tests.unit.experiment.example import scripted
+from tests.support.experiment_example import scripted
 
 # Configuration 3 of a bracket fails, configuration 4 reports nothing.
 SCRIPT = 'case "$NAME" in *c3-*) exit 1;; *c4-*) ;; *) echo "loss=$LR";; esac'

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from components.tune.cluster import LABEL
+from kondense.katib_search.cluster import LABEL
+
 from tests.e2e.cluster import packages, runs, searches
 from tests.e2e.cluster.failure import check
 from tests.e2e.cluster.kubectl import EXPERIMENT_KIND, TRIAL_KIND
@@ -19,7 +20,7 @@ def step_evicted(session: Session) -> None:
     found = wait_for_trial(session, run_id)
     name, uid = found["metadata"]["name"], found["metadata"]["uid"]
     look, pods = (*runs.commands(session, run_id), *searches.commands(session, name)), (runs.selector(run_id),)
-    (step,) = runs.step_pods(session, run_id, "tune")[-1:]
+    (step,) = runs.step_pods(session, run_id, "katib_search")[-1:]
     session.kubectl.evict(step["metadata"]["name"])
 
     def attempted_again() -> bool:
@@ -29,7 +30,7 @@ def step_evicted(session: Session) -> None:
         check(kept, problem, *look, pods=pods)
         others = [
             each
-            for each in runs.step_pods(session, run_id, "tune")
+            for each in runs.step_pods(session, run_id, "katib_search")
             if each["metadata"]["uid"] != step["metadata"]["uid"]
         ]
         return bool(others)

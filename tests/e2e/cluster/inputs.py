@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from components.artifacts.store import open_store
+from kondense.store.store import open_store
+
 from tests.e2e.cluster.session import Session
 
 DATASET, TEACHER = "inputs/dataset", "inputs/teacher"
@@ -10,10 +11,10 @@ DATASET, TEACHER = "inputs/dataset", "inputs/teacher"
 
 def ensure(session: Session) -> tuple[str, str]:
     """Return the URIs of the data set and the teacher in the object store."""
-    from components.data_prep.config import DataPrepConfig
-    from components.data_prep.stage import run as prepare
-    from components.train.config import TrainConfig
-    from components.train.stage import run as train
+    from kondense.data_prep.config import DataPrepConfig
+    from kondense.data_prep.stage import run as prepare
+    from kondense.train.config import TrainConfig
+    from kondense.train.stage import run as train
 
     places = session.place(DATASET), session.place(TEACHER)
     if session.store(places[1]).exists("model.json"):

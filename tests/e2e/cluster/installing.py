@@ -3,9 +3,9 @@
 import re
 
 import yaml
+from kondense_pipelines.cluster.recurring import read_schedule
+from kondense_pipelines.deploy.algorithms import CONFIG_MAP, KEY, REPLACED
 
-from pipelines.deploy.algorithms import CONFIG_MAP, KEY, REPLACED
-from pipelines.recurring import read_schedule
 from tests.e2e.cluster import overlay
 from tests.e2e.cluster.failure import CheckError, check
 from tests.e2e.cluster.options import MANIFESTS, ROOT, SUGGESTION, manifest_image

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.publish.versions import model_prefix
-from pipelines.compile import EXPERIMENT
+from kondense.publish.versions import model_prefix
+from kondense_pipelines.graphs.compile import EXPERIMENT
+
 from tests.e2e.cluster.failure import CheckError
 from tests.e2e.cluster.options import ROOT
 from tests.e2e.cluster.session import BUCKET, Session

@@ -4,8 +4,9 @@ import contextlib
 import io
 from typing import Any
 
-from pipelines.recurring import read_schedule
-from pipelines.versions import EXPERIMENT, PAGE
+from kondense_pipelines.cluster.recurring import read_schedule
+from kondense_pipelines.cluster.versions import EXPERIMENT, PAGE
+
 from tests.e2e.cluster.options import MANIFESTS
 from tests.e2e.cluster.session import Session
 

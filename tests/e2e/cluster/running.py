@@ -3,11 +3,11 @@
 from typing import Any
 
 import yaml
+from kondense.publish.versions import read_champion, version_ids
+from kondense_pipelines.cluster.client import read_parameters, schedule
+from kondense_pipelines.cluster.recurring import Schedule
+from kondense_pipelines.graphs.argo import PREFIX
 
-from components.publish.versions import read_champion, version_ids
-from pipelines.argo import PREFIX
-from pipelines.cluster import read_parameters, schedule
-from pipelines.recurring import Schedule
 from tests.e2e.cluster import packages, registered, runs, searches
 from tests.e2e.cluster.failure import check
 from tests.e2e.cluster.kubectl import WORKFLOW_KIND

@@ -5,9 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.files import verify_files
-from components.artifacts.model import read_description
-from pipelines.cluster import submit
+from kondense.artifacts.model import read_description
+from kondense.files import verify_files
+from kondense_pipelines.cluster.client import submit
+
 from tests.e2e.cluster.failure import CheckError, check
 from tests.e2e.cluster.packages import TITLE
 from tests.e2e.cluster.session import Session

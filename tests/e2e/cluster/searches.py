@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kondense.katib_search.cluster import LABEL
+from kondense.katib_search.config import KatibSearchConfig
+from kondense.katib_search.experiment import RUN, Plan, build_plan
+from kondense.katib_search.job import COMMAND, set_variable, trial_container
+from kondense.katib_search.trials import TrialView, ended, read_trial
+from kondense.search.ledger import identity
 
-from components.search.ledger import identity
-from components.tune.cluster import LABEL
-from components.tune.config import TuneConfig
-from components.tune.experiment import RUN, Plan, build_plan
-from components.tune.job import COMMAND, set_variable, trial_container
-from components.tune.trials import TrialView, ended, read_trial
 from tests.e2e.cluster import inputs
 from tests.e2e.cluster.diagnosis import termination_message
 from tests.e2e.cluster.failure import CheckError, check
@@ -36,13 +36,14 @@ def files() -> list[Path]:
 def small(session: Session, file: Path, label: str, **changes: Any) -> Plan:
     """Return an Experiment of the repository with few trials on the small data set.
 
-    The project's own code changes it (``components.tune.experiment``). Jobs are kept, so that their logs can be read.
+    The project's own code changes it (``kondense.katib_search.experiment``).
+    Jobs are kept, so that their logs can be read.
 
     Args:
         session: names it.
         file: in manifests/experiments.
         label: a short word in its name.
-        changes: fields of TuneConfig that outweigh the usual ones.
+        changes: fields of KatibSearchConfig that outweigh the usual ones.
     """
     body = yaml.safe_load(file.read_text())
     given = body["metadata"]
@@ -82,7 +83,7 @@ def _small_training(session: Session, body: dict[str, Any], **changes: Any) -> P
         "gpus": -1 if session.options.pretend_gpus else 0,
         **changes,
     }
-    plan = build_plan(TuneConfig(**fields), dataset_uri=dataset_uri, environment={})
+    plan = build_plan(KatibSearchConfig(**fields), dataset_uri=dataset_uri, environment={})
     container = trial_container(plan.spec["trialTemplate"]["trialSpec"])
     if any(each["name"] == "TEACHER_URI" for each in container["env"]):
         set_variable(container, "TEACHER_URI", teacher_uri)

@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
-from components.search.history import Status
-from components.tune.cluster import LABEL
-from components.tune.experiment import Plan
+from kondense.katib_search.cluster import LABEL
+from kondense.katib_search.experiment import Plan
+from kondense.search.history import Status
+
 from tests.e2e.cluster import searches
 from tests.e2e.cluster.failure import check
 from tests.e2e.cluster.session import Session

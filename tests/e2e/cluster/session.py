@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kondense.store.store import Store, StoreError, open_store
+from kondense_pipelines.cluster.client import Access, AccessError, Connected, connect
 from urllib3.exceptions import HTTPError
 
-from components.artifacts.store import Store, StoreError, open_store
-from pipelines.cluster import Access, AccessError, Connected, connect
 from tests.e2e.cluster.failure import AwayError, CheckError, T, wait_for
 from tests.e2e.cluster.kubectl import Forward, Kubectl, stopped_at_end
 from tests.e2e.cluster.options import STAGE, Options, manifest_image

@@ -1,7 +1,7 @@
 """Argo Workflows: a Workflow that a user has created is played as one step, its report.
 
 Honest in: the phase, the rule for display names, where the artifacts lie (the report's own S3 key of the template),
-published models. Played: all else; tests/local_argo.py runs the commands of such a Workflow for real.
+published models. Played: all else; tests/support/local_argo.py runs the commands of such a Workflow for real.
 """
 
 import re

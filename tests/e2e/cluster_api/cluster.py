@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from kondense_pipelines.deploy.algorithms import CONFIG_MAP, KEY
 
-from pipelines.deploy.algorithms import CONFIG_MAP, KEY
 from tests.e2e.cluster_api import argo, katib, setup
 from tests.e2e.cluster_api.objects import Object
 from tests.e2e.cluster_api.pipelines import FakeRuns
 from tests.e2e.cluster_api.world import Player, World, run_world
-from tests.unit.deploy.fake_kfp import serve as serve_kfp
+from tests.support.fake_kfp import serve as serve_kfp
 
 KATIB = {
     "kind": "KatibConfig",

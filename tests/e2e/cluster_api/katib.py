@@ -10,17 +10,18 @@ import hashlib
 import zlib
 from typing import Any
 
-from components.artifacts.store import open_store
-from components.search.history import History, Status, Trial
-from components.search.ledger import SETTING, digest
-from components.search.space import SearchSpace
-from components.search.suggesters import SUGGESTERS
-from components.tune.cluster import LABEL
-from components.tune.job import COMMAND, trial_config, variable
+from kondense.katib_search.cluster import LABEL
+from kondense.katib_search.job import COMMAND, trial_config, variable
+from kondense.search.history import History, Status, Trial
+from kondense.search.ledger import SETTING, digest
+from kondense.search.space import SearchSpace
+from kondense.search.suggesters import SUGGESTERS
+from kondense.store.store import open_store
+
 from tests.e2e.cluster_api.objects import Object
 from tests.e2e.cluster_api.pods import End, play_job, play_pod, start_pod
 from tests.e2e.cluster_api.world import Player, World, owner
-from tests.fake_kubernetes import make_trial
+from tests.support.fake_kubernetes import make_trial
 
 LONG = 100  # epochs: such a trial runs until its first pod is taken away
 KILLED = "suggestion-killed"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.e2e.cluster_api.kinds import BY_PLURAL, Kind
-from tests.fake_kubernetes import stamp
+from tests.support.fake_kubernetes import stamp
 
 Object = dict[str, Any]
 SPECS = ("metadata", "status")  # all but these count as what was asked for

@@ -1,9 +1,9 @@
 """Kubeflow Pipelines: its API with runs, which are played step by step.
 
-Honest in: pipelines, versions and recurring runs (tests.unit.deploy.fake_kfp), states, labels of the pods, attempts
+Honest in: pipelines, versions and recurring runs (tests.support.fake_kfp), states, labels of the pods, attempts
 after a pod that failed or went away, the Secret's absence (the text is that of the project's own code), the search
-step's Experiment (built by components.tune), a terminated run ending as FAILED. Played: the steps themselves; of a
-pipeline only those that the scenarios look at have pods.
+step's Experiment (built by kondense.katib_search), a terminated run ending as FAILED. Played: the steps themselves;
+of a pipeline only those that the scenarios look at have pods.
 """
 
 import json
@@ -14,23 +14,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.artifacts.connection import connection_from_environment
-from components.artifacts.store import StoreError, open_store
-from components.profiles import AS_PROFILE, PROFILES
-from components.publish.config import derived_model_name
-from components.tune.config import TuneConfig
-from components.tune.experiment import build_plan
-from components.tune.trials import ended
+from kondense.katib_search.config import KatibSearchConfig
+from kondense.katib_search.experiment import build_plan
+from kondense.katib_search.trials import ended
+from kondense.profiles import AS_PROFILE, PROFILES
+from kondense.publish.config import derived_model_name
+from kondense.store.connection import connection_from_environment
+from kondense.store.store import StoreError, open_store
+
 from tests.e2e.cluster_api import results
 from tests.e2e.cluster_api.objects import Object
 from tests.e2e.cluster_api.pods import End, end_pod, play_pod, start_pod
 from tests.e2e.cluster_api.world import Player, World
-from tests.unit.deploy.fake_kfp import API, KINDS, FakePipelines
+from tests.support.fake_kfp import API, KINDS, FakePipelines
 
 KINDS.setdefault("runs", "runs")
 STEPS = {
     "compress": ("data_prep", "train", "report", "publish"),
-    "search": ("data_prep", "tune", "train", "report", "publish"),
+    "search": ("data_prep", "katib_search", "train", "report", "publish"),
     "refresh": ("data_prep", "champion", "train", "report", "publish"),
 }
 ROOT = "minio://mlpipeline/v2/artifacts"
@@ -178,7 +179,7 @@ class Run:
             except StoreError as error:
                 self.log(pod, f"error: {error}")
             return End.FAILED
-        if stage == "tune":
+        if stage == "katib_search":
             found = yield from self.tune(pod)
             return found
         if stage == "train":
@@ -216,13 +217,13 @@ class Run:
             self.world.delete("experiments", plan.name)
         return found
 
-    def tune_config(self) -> TuneConfig:
+    def tune_config(self) -> KatibSearchConfig:
         """Return the parameters of the search step, as the pipeline hands them on."""
         experiment = self.argument("search with Katib", "experiment")
         numbers = {
             name: int(self.parameters[f"search_{name}"]) for name in ("max_epochs", "max_trials", "parallel_trials")
         }
-        return TuneConfig(
+        return KatibSearchConfig(
             experiment=experiment if isinstance(experiment, str) else json.dumps(experiment),
             run_id=self.id,
             network=str(self.parameters["network"]),

@@ -3,8 +3,8 @@
 import uuid
 from pathlib import Path
 
-from components.artifacts.store import Store, open_store
-from components.publish.versions import FORMAT_VERSION, model_prefix, version_prefix, write_champion
+from kondense.publish.versions import FORMAT_VERSION, model_prefix, version_prefix, write_champion
+from kondense.store.store import Store, open_store
 
 VERSION = "0123456789ab"  # of every publication: the same data give the same model
 

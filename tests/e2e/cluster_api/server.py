@@ -21,7 +21,7 @@ import yaml
 from tests.e2e.cluster_api.kinds import KINDS, Kind, discovery
 from tests.e2e.cluster_api.objects import ApiError, Object, Objects
 from tests.e2e.cluster_api.patches import apply_patch
-from tests.fake_kubernetes import status
+from tests.support.fake_kubernetes import status
 
 PLACE = re.compile(r"(?:/namespaces/([^/]+))?/([a-z]+)(?:/([^/]+))?(?:/([a-z]+))?")
 ROOTS = sorted({kind.root for kind in KINDS}, key=len, reverse=True)

@@ -1,8 +1,8 @@
 """The set-up Jobs: their own code against this API server where it needs no compiling, played otherwise.
 
-Real: credentials and algorithms (pipelines.deploy), and what the registering Job does with Kubeflow Pipelines, with
-packages that hold a name and a number. Played: buckets, and every Job that is not known here. The fault ``NAME-fails``
-lets the Job kondense-NAME fail.
+Real: credentials and algorithms (kondense_pipelines.deploy), and what the registering Job does with Kubeflow Pipelines,
+with packages that hold a name and a number. Played: buckets, and every Job that is not known here. The fault
+``NAME-fails`` lets the Job kondense-NAME fail.
 """
 
 import tempfile
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kondense_pipelines.cluster.recurring import read_schedule, schedule_run
+from kondense_pipelines.cluster.versions import register
+from kondense_pipelines.deploy import algorithms, credentials
+from kondense_pipelines.deploy.register import connect
 
-from pipelines.deploy import algorithms, credentials
-from pipelines.recurring import read_schedule, schedule_run
-from pipelines.register import connect
-from pipelines.versions import register
 from tests.e2e.cluster_api.objects import Object
 from tests.e2e.cluster_api.pods import End, play_job, play_pod
 from tests.e2e.cluster_api.world import NAMESPACE, Player, World

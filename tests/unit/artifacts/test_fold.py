@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from kondense.artifacts.fold import fold_batch_norms
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.networks.build import NetworkSpec, build
 from torch import Tensor, nn
-
-from components.artifacts.fold import fold_batch_norms
-from components.artifacts.model import Model, load_model, save_model
-from components.networks.build import NetworkSpec, build
 
 
 def trained_like(module: nn.Module) -> nn.Module:

@@ -4,9 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from components.artifacts.files import ArtifactError, read_json
-from components.artifacts.inputs import fetched
+from kondense.artifacts.inputs import fetched
+from kondense.files import ArtifactError, read_json
 
 
 def artifact(path: Path) -> SimpleNamespace:

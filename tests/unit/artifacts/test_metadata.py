@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from components.artifacts.comparison import COMPARED, compared
-from components.artifacts.metadata import (
+from kondense.artifacts.comparison import COMPARED, compared
+from kondense.artifacts.metadata import (
     KEYS,
     REQUIRED,
     champion_metadata,
@@ -19,10 +18,11 @@ from components.artifacts.metadata import (
     report_metadata,
     search_metadata,
 )
-from components.artifacts.report import models, read_report
-from components.report.config import ReportConfig
-from components.report.stage import run
-from tests.report_makers import make_evaluations, write_candidates
+from kondense.artifacts.report import models, read_report
+from kondense.report.config import ReportConfig
+from kondense.report.stage import run
+
+from tests.support.report_makers import make_evaluations, write_candidates
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,20 @@ import sys
 import pytest
 import torch
 import torch_pruning
+from kondense.artifacts.lineage import stage_record
+from kondense.artifacts.model import Model, load_model, model_digest, read_description, save_model
+from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from kondense.data_prep.config import DataPrepConfig
+from kondense.files import ArtifactError, sha256
+from kondense.networks.build import NETWORKS, NetworkSpec, build
 from safetensors.torch import load_file, save_file
 from torch import nn
-
-from components.artifacts.files import ArtifactError, sha256
-from components.artifacts.lineage import stage_record
-from components.artifacts.model import Model, load_model, model_digest, read_description, save_model
-from components.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
-from components.data_prep.config import DataPrepConfig
-from components.networks.build import NETWORKS, NetworkSpec, build
 
 # A fresh process that knows nothing but the directories.
 LOADER = """
 import sys, torch
 from pathlib import Path
-from components.artifacts.model import load_model
+from kondense.artifacts.model import load_model
 from safetensors.torch import load_file, save_file
 images = load_file(sys.argv[1])["images"]
 outputs = {}
@@ -34,7 +33,7 @@ save_file(outputs, sys.argv[2])
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from components.artifacts.model import load_model, save_model
+from kondense.artifacts.model import load_model, save_model
 model = load_model(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
 try:

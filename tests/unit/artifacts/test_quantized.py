@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from kondense.artifacts.quantized import ActivationQuantizer, CodebookTensor, QuantizedTensor, install_quantizers
 from torch import nn
-
-from components.artifacts.quantized import ActivationQuantizer, CodebookTensor, QuantizedTensor, install_quantizers
 
 
 def integers(*shape, low=-7, high=7):

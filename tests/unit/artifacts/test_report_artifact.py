@@ -2,9 +2,7 @@ import copy
 import math
 
 import pytest
-
-from components.artifacts.files import ArtifactError, write_json
-from components.artifacts.report import (
+from kondense.artifacts.report import (
     Evaluation,
     evaluation_bytes,
     read_evaluation,
@@ -13,7 +11,9 @@ from components.artifacts.report import (
     validate_evaluation,
     validate_report,
 )
-from tests.report_makers import make_evaluation, make_evaluations
+from kondense.files import ArtifactError, write_json
+
+from tests.support.report_makers import make_evaluation, make_evaluations
 from tests.unit.report.test_report_choice import compare
 
 

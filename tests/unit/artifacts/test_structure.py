@@ -3,10 +3,9 @@ import copy
 import pytest
 import torch
 import torch_pruning
+from kondense.artifacts.structure import apply_edits, find_edits
+from kondense.networks.build import NETWORKS, NetworkSpec, build
 from torch import nn
-
-from components.artifacts.structure import apply_edits, find_edits
-from components.networks.build import NETWORKS, NetworkSpec, build
 
 
 def spec(name):

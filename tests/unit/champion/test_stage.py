@@ -4,18 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from kondense.artifacts.model import load_model
+from kondense.champion.config import ChampionConfig
+from kondense.champion.stage import run
+from kondense.data.dataset import load_dataset, save_dataset
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.publish.config import PublishConfig
+from kondense.publish.stage import run as publish
+from kondense.publish.versions import read_champion
+from kondense.store.store import StoreError, open_store
 
-from components.artifacts.dataset import load_dataset, save_dataset
-from components.artifacts.model import load_model
-from components.artifacts.store import StoreError, open_store
-from components.champion.config import ChampionConfig
-from components.champion.stage import run
-from components.measuring.accuracy import accuracy, predict
-from components.publish.config import PublishConfig
-from components.publish.stage import run as publish
-from components.publish.versions import read_champion
-from tests.data_makers import make_digits
-from tests.publish_makers import make_publishable
+from tests.support.data_makers import make_digits
+from tests.support.publish_makers import make_publishable
 
 NAME = "lenet300-digits"
 

@@ -3,12 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from kondense.channels.dead import dead_channels, fold_constants
+from kondense.channels.dependencies import find_groups
+from kondense.channels.surgery import remove
+from kondense.networks.build import NetworkSpec, build
 from torch import Tensor, nn
-
-from components.channels.dead import dead_channels, fold_constants
-from components.channels.dependencies import find_groups
-from components.channels.surgery import remove
-from components.networks.build import NetworkSpec, build
 
 SHAPE = (1, 16, 16)
 IMAGES = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(0))

@@ -2,10 +2,9 @@ import copy
 
 import pytest
 import torch
+from kondense.channels.dependencies import find_groups
+from kondense.channels.surgery import remove
 from torch import nn
-
-from components.channels.dependencies import find_groups
-from components.channels.surgery import remove
 
 SHAPE = (1, 8, 8)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
+from kondense.data.dataset import dataset_digest, load_dataset
+from kondense.data_prep.config import DataPrepConfig
+from kondense.data_prep.stage import SOURCES, run
+from kondense.files import file_digests
 
-from components.artifacts.dataset import dataset_digest, load_dataset
-from components.artifacts.files import file_digests
-from components.data_prep.config import DataPrepConfig
-from components.data_prep.stage import SOURCES, run
-from tests.data_makers import make_digits
+from tests.support.data_makers import make_digits
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -38,7 +38,7 @@ def test_mean_and_std_are_of_the_training_images(cifar10_dir, tmp_path):
 
 
 def test_a_constant_channel_normalises_to_zero(tmp_path):
-    from components.data_prep.pixels import mean_and_std
+    from kondense.data.pixels import mean_and_std
 
     images = np.full((5, 2, 3, 3), 51, np.uint8)
     images[0, 1] = 0
@@ -171,14 +171,14 @@ def test_every_data_set_has_a_source():
 
 
 def test_the_config_needs_no_torch():
-    code = "import sys, components.data_prep.config; sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
+    code = "import sys, kondense.data_prep.config; sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_torchvision_is_not_imported_to_read_files(digits_dir):
     code = (
-        "import sys; from pathlib import Path; from components.data_prep import stage;"
-        "from components.data_prep.config import DataPrepConfig as C;"
+        "import sys; from pathlib import Path; from kondense.data_prep import stage;"
+        "from kondense.data_prep.config import DataPrepConfig as C;"
         "stage.run(C(dataset_name='digits'), dataset_dir=Path(sys.argv[1]));"
         "sys.exit('torchvision' in sys.modules)"
     )

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense_pipelines.deploy import algorithms
 
-from pipelines.deploy import algorithms
-from tests.unit.deploy.fake_api import FakeApi, serve
+from tests.support.fake_api import FakeApi, serve
 
 PATH = "/api/v1/namespaces/kubeflow/configmaps/katib-config"
 FILE = Path(__file__).parents[3] / "manifests" / "katib" / "algorithms.yaml"

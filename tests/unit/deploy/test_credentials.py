@@ -4,10 +4,10 @@ import base64
 from typing import Any
 
 import pytest
+from kondense_pipelines.deploy import credentials, job
 from kubernetes.client import ApiException
 
-from pipelines.deploy import credentials, job
-from tests.unit.deploy.fake_api import FakeApi, serve
+from tests.support.fake_api import FakeApi, serve
 
 NAMESPACE = "/api/v1/namespaces/kubeflow"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/kubeflow/deployments"

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense_pipelines.cluster.naming import project_version
+from kondense_pipelines.cluster.package import Package, read_package
+from kondense_pipelines.deploy import job, register
 
-from pipelines import register
-from pipelines.deploy import job
-from pipelines.naming import project_version
-from pipelines.package import Package, read_package
-from tests.unit.deploy.fake_kfp import FakePipelines, serve
+from tests.support.fake_kfp import FakePipelines, serve
 
 SCHEDULE = """
 name: nightly
@@ -243,6 +242,7 @@ def test_settings_and_resources_reach_the_packages(tmp_path: Path, monkeypatch: 
 
 
 def test_the_job_loads_no_torch() -> None:
-    code = "import sys, pipelines.register as r, pathlib, tempfile\nr.compile_all(pathlib.Path(tempfile.mkdtemp()))\n"
+    code = "import sys, kondense_pipelines.deploy.register as r, pathlib, tempfile\n"
+    code += "r.compile_all(pathlib.Path(tempfile.mkdtemp()))\n"
     code += "assert not {'torch', 'torchvision', 'onnx'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from kondense.distill import attention, features, relational
+from kondense.distill.feature_hooks import Layer, watch
+from kondense.distill.feature_loss import Request
+from kondense.distill.features import FeatureHint
+from kondense.distill.layer_pairs import Pair
+from kondense.distill.relational import RelationalHint
+from kondense.networks.build import NetworkSpec, build
 from scipy.spatial.distance import cdist
 from torch import nn
-
-from components.distill import attention, features, relational
-from components.distill.features import FeatureHint
-from components.distill.hint import Request
-from components.distill.observed import Layer, watch
-from components.distill.pairs import Pair
-from components.distill.relational import RelationalHint
-from components.networks.build import NetworkSpec, build
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -1,9 +1,8 @@
 import pytest
 import torch
+from kondense.distill.inheritance import inherit, is_narrower
+from kondense.networks.build import NetworkSpec, build
 from torch import nn
-
-from components.distill.inheritance import inherit, is_narrower
-from components.networks.build import NetworkSpec, build
 
 
 def network(name, **arguments):

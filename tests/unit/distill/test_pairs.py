@@ -1,10 +1,9 @@
 import pytest
 import torch
+from kondense.distill.feature_hooks import list_layers, watch
+from kondense.distill.layer_pairs import named_pairs, pair_by_maps, pair_last
+from kondense.networks.build import NetworkSpec, build
 from torch import nn
-
-from components.distill.observed import list_layers, watch
-from components.distill.pairs import named_pairs, pair_by_maps, pair_last
-from components.networks.build import NetworkSpec, build
 
 SHAPE = (1, 28, 28)
 

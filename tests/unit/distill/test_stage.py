@@ -6,18 +6,18 @@ import sys
 
 import pytest
 import torch
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.data.dataset import Split, load_dataset, save_dataset
+from kondense.distill import stage
+from kondense.distill.config import METHODS, DistillConfig
+from kondense.distill.stage import run
+from kondense.distill.student import student_spec
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.networks.build import NetworkSpec, build
+from kondense.train.config import TrainConfig
+from kondense.train.stage import run as train
 
-from components.artifacts.dataset import Split, load_dataset, save_dataset
-from components.artifacts.model import Model, load_model, save_model
-from components.distill import stage
-from components.distill.config import METHODS, DistillConfig
-from components.distill.stage import run
-from components.distill.student import student_spec
-from components.measuring.accuracy import accuracy, predict
-from components.networks.build import NetworkSpec, build
-from components.train.config import TrainConfig
-from components.train.stage import run as train
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 CONFIG = DistillConfig(epochs=3, batch_size=32, width=0.5, device="cpu")
 ARGUMENTS = {"classes": 3, "channels": 1, "image_size": 16}
@@ -184,7 +184,7 @@ def test_killed_and_started_again_it_ends_with_the_same_student(made, tmp_path, 
     flags = [part for name, value in config.to_dict().items() for part in (f"--{name.replace('_', '-')}", str(value))]
     directories = {"dataset": made / "dataset", "teacher": made / "teacher", "student": tmp_path / "resumed"}
     flags += [part for name, path in directories.items() for part in (f"--{name}-dir", str(path))]
-    command = [sys.executable, "-m", "components.cli", "distill", *flags]
+    command = [sys.executable, "-m", "kondense.cli", "distill", *flags]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/"):

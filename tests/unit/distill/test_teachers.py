@@ -3,21 +3,21 @@ import math
 import numpy as np
 import pytest
 import torch
+from kondense.distill import cache
+from kondense.distill.attention import AttentionHint
+from kondense.distill.config import DistillConfig
+from kondense.distill.courses import value_at
+from kondense.distill.feature_hooks import watch
+from kondense.distill.layer_pairs import pair_by_maps
+from kondense.distill.loss import Lesson
+from kondense.distill.teachers import Teachers, weigh
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.networks.build import NetworkSpec, build
+from kondense.training.distillation import distillation_loss
 from scipy.special import rel_entr, softmax
 from torch import nn
 
-from components.distill import cache
-from components.distill.attention import AttentionHint
-from components.distill.config import DistillConfig
-from components.distill.courses import value_at
-from components.distill.lesson import Lesson
-from components.distill.observed import watch
-from components.distill.pairs import pair_by_maps
-from components.distill.teachers import Teachers, weigh
-from components.measuring.accuracy import accuracy, predict
-from components.networks.build import NetworkSpec, build
-from components.training.distillation import distillation_loss
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 CPU = torch.device("cpu")
 LOGITS = [torch.randn(4, 3, generator=torch.Generator().manual_seed(seed)) * 3 for seed in range(4)]

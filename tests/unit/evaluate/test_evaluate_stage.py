@@ -9,22 +9,22 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from kondense.artifacts.model import load_model, save_model
+from kondense.artifacts.report import read_evaluation
+from kondense.codec.model_file import unpack_model
+from kondense.data.dataset import load_dataset, save_dataset
+from kondense.evaluate import exports, program, stage, timings
+from kondense.evaluate.config import EvaluateConfig
+from kondense.export.onnx import read_metadata
+from kondense.measuring.accuracy import predict
+from kondense.measuring.intervals import Interval
+from kondense.measuring.kernels import INTEGER_LAYERS
+from kondense.measuring.robustness import measure_robustness
+from kondense.quantize import stage as quantize_stage
+from kondense.quantize.config import QuantizeConfig
 from sklearn.metrics import confusion_matrix
 
-from components.artifacts.dataset import load_dataset, save_dataset
-from components.artifacts.model import load_model, save_model
-from components.artifacts.onnx_form import read_metadata
-from components.artifacts.packed import unpack_model
-from components.artifacts.report import read_evaluation
-from components.evaluate import forms, program, stage, timings
-from components.evaluate.config import EvaluateConfig
-from components.measuring.accuracy import predict
-from components.measuring.intervals import Interval
-from components.measuring.kernels import INTEGER_LAYERS
-from components.measuring.robustness import measure_robustness
-from components.quantize import stage as quantize_stage
-from components.quantize.config import QuantizeConfig
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 # Which arithmetic is faster is noise in so little time.
 QUICK = {"latency_seconds": 0.02, "further_latency_seconds": 0.0, "arithmetic": "integer", "robustness_images": 60}
@@ -141,9 +141,9 @@ def test_an_evaluated_teacher_is_not_exported_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exported = []
-    export = forms.export_onnx
+    export = exports.export_onnx
     monkeypatch.setattr(
-        forms, "export_onnx", lambda model, dataset, **rest: exported.append(model) or export(model, dataset, **rest)
+        exports, "export_onnx", lambda model, dataset, **rest: exported.append(model) or export(model, dataset, **rest)
     )
     metrics = run(folder, "model", str(tmp_path / "candidate"), teacher="teacher-measured")
     assert len(exported) == 1
@@ -168,14 +168,14 @@ def test_float_arithmetic_keeps_the_integers_and_agrees_with_torch(folder: Path)
 def test_the_arithmetic_is_chosen_by_what_was_measured(factor: float, chosen: str) -> None:
     """``factor``: how many times slower integers are."""
     interval = Interval(1 / factor, 0.99 / factor, 1.01 / factor)
-    found = forms.choose_arithmetic({}, {"batch_1": interval, "batch_64": interval}, asked="auto")
+    found = exports.choose_arithmetic({}, {"batch_1": interval, "batch_64": interval}, asked="auto")
     assert found["chosen"] == chosen
     assert f"{1 / factor:.2f}× ({0.99 / factor:.2f} to {1.01 / factor:.2f}) the speed" in found["reason"]
 
 
 def test_noise_does_not_turn_integers_down() -> None:
     noisy = Interval(0.7, 0.4, 1.4)
-    assert forms.choose_arithmetic({}, {"batch_1": noisy, "batch_64": noisy}, asked="auto")["chosen"] == "integer"
+    assert exports.choose_arithmetic({}, {"batch_1": noisy, "batch_64": noisy}, asked="auto")["chosen"] == "integer"
 
 
 def test_every_way_to_run_is_timed_against_the_teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,8 +268,8 @@ def test_an_exported_model_that_disagrees_is_refused(
 ) -> None:
     # The export of another model stands in for a faulty exporter.
     other = make_model("lenet5", load_dataset(folder / "dataset"), width=0.5, steps=0)
-    export = forms.export_onnx
-    monkeypatch.setattr(forms, "export_onnx", lambda _model, dataset, **rest: export(other, dataset, **rest))
+    export = exports.export_onnx
+    monkeypatch.setattr(exports, "export_onnx", lambda _model, dataset, **rest: export(other, dataset, **rest))
     with pytest.raises(ValueError, match="must agree with torch on at least 0.99 of the test images, but agrees on"):
         run(folder, "model", str(tmp_path / "candidate"))
     assert not (tmp_path / "candidate").exists()

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kondense.data.folder import ImageFiles
+from kondense.inference.pictures import read_picture
 from PIL import Image
-
-from components.data_prep.folder import ImageFiles
-from components.inference.pictures import read_picture
 
 
 def gradient(width: int, height: int) -> Image.Image:

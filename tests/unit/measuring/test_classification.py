@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from kondense.measuring.classification import agreement, confusion, per_class_accuracy
 from sklearn.metrics import confusion_matrix, recall_score
-
-from components.measuring.classification import agreement, confusion, per_class_accuracy
 
 
 def test_against_scikit_learn() -> None:

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
+from kondense.measuring.intervals import median_interval, ratio_interval
 from scipy.stats import bootstrap
-
-from components.measuring.intervals import median_interval, ratio_interval
 
 
 def correlated(rng: np.random.Generator, turns: int, memory: float) -> np.ndarray:

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from kondense.measuring import latency
+from kondense.measuring.environment import describe_environment
+from kondense.measuring.latency import Latency, measure_latency, open_session, predict_onnx, takes_pixels
+from kondense.measuring.memory import peak_memory_bytes
+from kondense.measuring.processor import read_cpu
 from onnx import TensorProto, helper, numpy_helper
-
-from components.measuring import latency
-from components.measuring.environment import describe_environment
-from components.measuring.latency import Latency, measure_latency, open_session, predict_onnx, takes_pixels
-from components.measuring.memory import peak_memory_bytes
-from components.measuring.processor import read_cpu
 
 
 def linear(columns: int, *, pixels: bool = False) -> bytes:
@@ -95,6 +94,6 @@ def test_processor_flags_that_matter(tmp_path: Path) -> None:
 
 
 def test_measuring_memory_loads_no_torch() -> None:
-    code = "import sys, components.measuring.memory; print('torch' in sys.modules)"
+    code = "import sys, kondense.measuring.memory; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from kondense.data.dataset import Split
+from kondense.measuring.robustness import CORRUPTIONS, contrast, corrupt, measure_robustness, noise
+from kondense.measuring.robustness import blur as blurred
 from scipy.ndimage import gaussian_filter
-
-from components.artifacts.dataset import Split
-from components.measuring.robustness import CORRUPTIONS, contrast, corrupt, measure_robustness, noise
-from components.measuring.robustness import blur as blurred
 
 
 def images(count: int = 4, size: int = 20) -> torch.Tensor:

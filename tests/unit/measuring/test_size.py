@@ -2,13 +2,12 @@
 
 import pytest
 import torch
+from kondense.artifacts.model import Model
+from kondense.artifacts.quantized import QuantizedTensor
+from kondense.measuring.size import count_macs, count_nonzero, count_parameters, fp32_bytes, layer_table
+from kondense.networks.build import NetworkSpec, build
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from components.artifacts.model import Model
-from components.artifacts.quantized import QuantizedTensor
-from components.measuring.size import count_macs, count_nonzero, count_parameters, fp32_bytes, layer_table
-from components.networks.build import NetworkSpec, build
 
 
 def network(name: str, size: int = 28, channels: int = 1) -> nn.Module:

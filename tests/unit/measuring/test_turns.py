@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-
-from components.measuring.turns import WINDOW_RUNS, Turns, time_in_turns
+from kondense.measuring.turns import WINDOW_RUNS, Turns, time_in_turns
 
 
 class Clock:

@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.codec.model_file import pack_model, unpack_model
+from kondense.files import ArtifactError
+from kondense.networks.allowed import VARIABLE, allowing, check_allowed, is_imported
+from kondense.networks.build import NetworkSpec, build
 
-from components.artifacts.files import ArtifactError
-from components.artifacts.model import Model, load_model, save_model
-from components.artifacts.packed import pack_model, unpack_model
-from components.networks.allowed import VARIABLE, allowing, check_allowed, is_imported
-from components.networks.build import NetworkSpec, build
-from tests.unit.networks.factories import Linear
+from tests.support.factories import Linear
 
 ARGUMENTS = {"classes": 10, "channels": 1, "image_size": 8}
 NAME = f"{Linear.__module__}:Linear"

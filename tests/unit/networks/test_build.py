@@ -1,14 +1,14 @@
 import pytest
 import torch
+from kondense.networks import names
+from kondense.networks.build import NETWORKS, NetworkSpec, build, check_images, check_network
+from kondense.networks.lenet import scaled
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.networks import names
-from components.networks.build import NETWORKS, NetworkSpec, build, check_images, check_network
-from components.networks.lenet import scaled
-from tests.unit.networks import factories
+from tests.support import factories
 
-FACTORIES = "tests.unit.networks.factories"
+FACTORIES = "tests.support.factories"
 
 
 def spec(name, *, channels=1, image_size=28, classes=10, **more):

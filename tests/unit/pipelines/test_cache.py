@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 from kfp import dsl
-
-from pipelines.local import cache
-from pipelines.local.cache import ContentCache, drop_unused
+from kondense_pipelines.local import cache
+from kondense_pipelines.local.cache import ContentCache, drop_unused
 
 
 def key(content_cache: ContentCache, **changes: object) -> str:
@@ -127,7 +126,7 @@ def test_editing_a_component_changes_the_version(tmp_path: Path, monkeypatch: py
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "a.py").write_text("A = 1\n")
-    monkeypatch.setattr(cache.components, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(cache.kondense, "__file__", str(package / "__init__.py"))
     before = cache.sources_version()
     assert before == cache.sources_version()
     (package / "a.py").write_text("A = 2\n")

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 from kfp import compiler, dsl
-
-from components.data_prep.config import DataPrepConfig
-from pipelines.checks import CONFIGS, check_parameters
-from pipelines.compile import NAMES, compile_all
-from pipelines.package import Package, read_package
-from pipelines.parameters import STEPS, resolve
+from kondense.data_prep.config import DataPrepConfig
+from kondense_pipelines.cluster.checks import CONFIGS, check_parameters
+from kondense_pipelines.cluster.package import Package, read_package
+from kondense_pipelines.graphs.compile import NAMES, compile_all
+from kondense_pipelines.graphs.parameters import STEPS, resolve
 
 
 @dsl.component(base_image="python", install_kfp_package=False, packages_to_install=[])

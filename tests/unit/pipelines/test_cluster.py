@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from kfp import compiler, dsl
+from kondense_pipelines.cluster import access, naming
+from kondense_pipelines.cluster import client as cluster
+from kondense_pipelines.cluster.client import Access, AccessError
+from kondense_pipelines.cluster.package import read_package
+from kondense_pipelines.cluster.recurring import Schedule
 
-from pipelines import access, cluster, naming
-from pipelines.cluster import Access, AccessError
-from pipelines.package import read_package
-from pipelines.recurring import Schedule
-from tests.unit.deploy import fake_kfp
+from tests.support import fake_kfp
 
 
 class FakePlatform(fake_kfp.FakePipelines):

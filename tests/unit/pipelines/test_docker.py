@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.local.docker import container_function, lines
+from kondense_pipelines.local.docker import container_function, lines
 
 
 class Container:

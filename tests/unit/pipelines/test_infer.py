@@ -9,17 +9,17 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from kondense.artifacts.model import Model, save_model
+from kondense.data.dataset import Dataset
+from kondense.export.onnx import export_onnx
+from kondense.files import ArtifactError, sha256
+from kondense.measuring.accuracy import predict
+from kondense_pipelines.cli.app import app
+from kondense_pipelines.cli.infer import exported_model, infer
 from PIL import Image
 from typer.testing import CliRunner
 
-from components.artifacts.dataset import Dataset
-from components.artifacts.files import ArtifactError, sha256
-from components.artifacts.model import Model, save_model
-from components.artifacts.onnx_form import export_onnx
-from components.measuring.accuracy import predict
-from pipelines.infer import exported_model, infer
-from pipelines.kondense import app
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 IMAGES = 8
 
@@ -66,7 +66,7 @@ def test_labels_and_probabilities_are_those_of_torch(name: str, place: Path, dat
 
 def test_neither_torch_nor_onnx_is_loaded(place: Path) -> None:
     code = (
-        "import sys; from pipelines.kondense import app\n"
+        "import sys; from kondense_pipelines.cli.app import app\n"
         f"try:\n    app(['infer', {str(place / 'model')!r}, {str(place / '0.png')!r}])\nexcept SystemExit:\n    pass\n"
         "print(*[name for name in ('torch', 'onnx', 'safetensors', 'kfp') if name in sys.modules], file=sys.stderr)"
     )

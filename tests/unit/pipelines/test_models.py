@@ -3,15 +3,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from kondense.files import file_digests
+from kondense.publish.config import PublishConfig
+from kondense.publish.stage import run
+from kondense.publish.versions import version_id
+from kondense.store.local import LocalStore
+from kondense.store.store import DamagedError
+from kondense_pipelines.cli.models import find_version, list_models, pull_model, show_model, verify_models
 
-from components.artifacts.file_store import LocalStore
-from components.artifacts.files import file_digests
-from components.artifacts.store import DamagedError
-from components.publish.config import PublishConfig
-from components.publish.stage import run
-from components.publish.versions import version_id
-from pipelines.models import find_version, list_models, pull_model, show_model, verify_models
-from tests.publish_makers import make_publishable
+from tests.support.publish_makers import make_publishable
 
 
 @pytest.fixture
@@ -117,5 +117,6 @@ def test_what_is_not_there(store: LocalStore, tmp_path: Path, name: str, version
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys; import pipelines.models; assert not {'torch', 'kfp', 'minio', 'numpy'} & set(sys.modules)"
+    code = "import sys; import kondense_pipelines.cli.models\n"
+    code += "assert not {'torch', 'kfp', 'minio', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from pipelines import naming
-from pipelines.package import Package
+from kondense_pipelines.cluster import naming
+from kondense_pipelines.cluster.package import Package
 
 NOW = datetime(2026, 11, 28, 18, 20)
 

@@ -3,16 +3,15 @@ import re
 from pathlib import Path
 
 import pytest
+from kondense_pipelines.local.progress import RunProgress, read_epoch
+from kondense_pipelines.local.steps import StepResult, error_in, failure_line
 from rich.console import Console
-
-from pipelines.local.outcome import StepResult, error_in, failure_line
-from pipelines.local.progress import RunProgress, read_epoch
 
 LOG = Path("runs/x/logs/train.log")
 TRACEBACK = [
     "Traceback (most recent call last):",
     '  File "a.py", line 1, in run',
-    "components.training.loop.NonFiniteLossError: the loss must be finite, but is nan in epoch 1, step 3.",
+    "kondense.training.fit.NonFiniteLossError: the loss must be finite, but is nan in epoch 1, step 3.",
 ]
 
 

@@ -1,6 +1,5 @@
 import pytest
-
-from pipelines.parameters import CURATED, STEPS, read_settings, resolve
+from kondense_pipelines.graphs.parameters import CURATED, STEPS, read_settings, resolve
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """Plans: which candidates a run makes, and what is refused."""
 
 import pytest
-
-from pipelines.parameters import resolve
-from pipelines.plan import STANDARD, Plan, read_plan
+from kondense_pipelines.graphs.candidates import STANDARD, Plan, read_plan
+from kondense_pipelines.graphs.parameters import resolve
 
 
 def test_the_standard_plan_shares_tasks_and_measures_a_candidate_once_it_is_made() -> None:

@@ -1,10 +1,9 @@
 from pathlib import Path
 
 import pytest
-
-from pipelines.local.outcome import StepResult
-from pipelines.places import new_run_dir, point_latest
-from pipelines.run import collect, local_paths, slug, timings
+from kondense_pipelines.local.compress import collect, local_paths, slug, timings
+from kondense_pipelines.local.steps import StepResult
+from kondense_pipelines.paths import new_run_dir, point_latest
 
 
 def test_only_data_of_this_machine_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

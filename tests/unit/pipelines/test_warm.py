@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from pipelines.local.stage_process import run_stage, split_command
-from pipelines.local.warm import ServerLostError, WarmServer, warm_server
+from kondense_pipelines.local.stage_process import run_stage, split_command
+from kondense_pipelines.local.warm import ServerLostError, WarmServer, warm_server
 
 SCRIPT = 'program_path=$(mktemp -d)\nprintf "%s" "$0" > "$program_path/x.py"\npython3 -m kfp.dsl.executor_main "$@"\n'
 
@@ -81,7 +80,7 @@ def test_a_server_that_has_exported_still_forks_and_its_steps_have_all_threads(t
         print('threads', torch.get_num_threads())
     """
     lines: list[str] = []
-    modules = ("kfp.dsl.executor_main", "components.artifacts.onnx_form:warm_up")
+    modules = ("kfp.dsl.executor_main", "kondense.export.onnx:warm_up")
     with (tmp_path / "server.log").open("w") as log, WarmServer(log, modules) as started:
         deadline = time.monotonic() + 120
         while not any(line.startswith("threads") for line in lines) and time.monotonic() < deadline:

@@ -2,8 +2,7 @@ import itertools
 
 import pytest
 import torch
-
-from components.prune.allocation import Group, Layer, Part, allowed, choose_counts, smallest_counts, total_cost
+from kondense.prune.allocation import Group, Layer, Part, allowed, choose_counts, smallest_counts, total_cost
 
 
 def chain(channels=(16, 32, 24)):

@@ -1,9 +1,9 @@
 import torch
+from kondense.networks.build import NetworkSpec, build
+from kondense.prune.batch_norm import reestimate
 from torch import nn
 
-from components.networks.build import NetworkSpec, build
-from components.prune.batch_norm import reestimate
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 
 def test_statistics_are_those_of_the_training_images():

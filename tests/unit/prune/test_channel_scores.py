@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torch_pruning
+from kondense.channels.dependencies import find_groups
+from kondense.prune.scores import fpgm, l1, l2
 from torch import nn
 from torch_pruning.dependency import DependencyGraph
 
-from components.channels.dependencies import find_groups
-from components.prune import fpgm, l1, l2
 from tests.unit.prune.test_channels import NETWORKS, SHAPE, network
 
 

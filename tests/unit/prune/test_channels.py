@@ -2,15 +2,16 @@ import copy
 
 import pytest
 import torch
+from kondense.channels.dependencies import WEIGHTED, find_groups
+from kondense.measuring.size import count_macs, count_parameters
+from kondense.networks.build import NetworkSpec, build
+from kondense.prune import channels
+from kondense.prune.config import PruneConfig
+from kondense.prune.request import Request
+from kondense.prune.scores import l1
 from torch import nn
 
-from components.channels.dependencies import WEIGHTED, find_groups
-from components.measuring.size import count_macs, count_parameters
-from components.networks.build import NetworkSpec, build
-from components.prune import channels, l1
-from components.prune.config import PruneConfig
-from components.prune.request import Request
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 NETWORKS = ["lenet5", "lenet_cifar", "lenet300", "resnet8", "mobilenet_small"]
 SHAPE = (1, 16, 16)

@@ -2,15 +2,15 @@ import itertools
 
 import pytest
 import torch
+from kondense.prune.config import PruneConfig
+from kondense.prune.masks import constrained
+from kondense.prune.masks.constrained import Lagrangian, project
+from kondense.prune.request import Request
+from kondense.training.fit import fit
+from kondense.training.settings import TrainingConfig
 from torch import nn
 
-from components.prune import constrained
-from components.prune.config import PruneConfig
-from components.prune.constrained import Lagrangian, project
-from components.prune.request import Request
-from components.training.loop import fit
-from components.training.settings import TrainingConfig
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 SHAPE = (2, 2, 1, 2)  # 8 weights: 4 kernels of 2, 2 neurons of 4
 

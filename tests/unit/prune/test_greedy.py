@@ -4,13 +4,13 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from kondense.measuring.size import count_parameters
+from kondense.prune import greedy
+from kondense.prune.config import PruneConfig
+from kondense.prune.request import Request
 from torch import nn
 
-from components.measuring.size import count_parameters
-from components.prune import greedy
-from components.prune.config import PruneConfig
-from components.prune.request import Request
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 DATASET = toy_dataset(size=6)
 SETTINGS = {

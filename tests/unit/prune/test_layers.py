@@ -1,9 +1,8 @@
 import pytest
-
-from components.networks.build import NetworkSpec, build
-from components.networks.layers import matching, parse_names
-from components.prune.fractions import parse_fractions
-from components.prune.layers import resolve_fractions
+from kondense.networks.build import NetworkSpec, build
+from kondense.networks.layers import matching, parse_names
+from kondense.prune.fractions import parse_fractions
+from kondense.prune.layers import resolve_fractions
 
 
 def network(name):

@@ -2,17 +2,17 @@ import dataclasses
 
 import pytest
 import torch
+from kondense.artifacts.model import load_model
+from kondense.data.dataset import dataset_digest, load_dataset, save_dataset
+from kondense.networks.build import build
+from kondense.prune.config import PruneConfig
+from kondense.prune.masks import lottery
+from kondense.prune.request import resolve
+from kondense.prune.stage import run
+from kondense.train.config import TrainConfig
+from kondense.train.stage import run as train
 
-from components.artifacts.dataset import dataset_digest, load_dataset, save_dataset
-from components.artifacts.model import load_model
-from components.networks.build import build
-from components.prune import lottery
-from components.prune.config import PruneConfig
-from components.prune.request import resolve
-from components.prune.stage import run
-from components.train.config import TrainConfig
-from components.train.stage import run as train
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 CONFIG = PruneConfig(
     method="lottery", sparsity=0.8, epochs=1, steps=2, batch_size=32, learning_rate=0.01, alpha=0.0, device="cpu"

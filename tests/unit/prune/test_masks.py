@@ -2,16 +2,16 @@ import copy
 
 import pytest
 import torch
+from kondense.networks.build import NetworkSpec, build
+from kondense.prune.config import PruneConfig
+from kondense.prune.masks import magnitude
+from kondense.prune.masks.masks import choose_masks, layer_adaptive
+from kondense.prune.request import Request
+from kondense.prune.schedule import Ramp
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from components.networks.build import NetworkSpec, build
-from components.prune import magnitude
-from components.prune.config import PruneConfig
-from components.prune.masks import choose_masks, layer_adaptive
-from components.prune.request import Request
-from components.prune.schedule import Ramp
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 
 def network(name="resnet8"):

@@ -7,19 +7,19 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.data.dataset import save_dataset
+from kondense.export.onnx import export_onnx
+from kondense.measuring.latency import open_session, predict_onnx
+from kondense.measuring.size import count_macs
+from kondense.networks.build import NetworkSpec, build
+from kondense.prune.config import PruneConfig
+from kondense.prune.stage import run as prune
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.stage import run as quantize
 from safetensors.torch import load_file, save_file
 
-from components.artifacts.dataset import save_dataset
-from components.artifacts.model import Model, load_model, save_model
-from components.artifacts.onnx_form import export_onnx
-from components.measuring.latency import open_session, predict_onnx
-from components.measuring.size import count_macs
-from components.networks.build import NetworkSpec, build
-from components.prune.config import PruneConfig
-from components.prune.stage import run as prune
-from components.quantize.config import QuantizeConfig
-from components.quantize.stage import run as quantize
-from tests.quantize_makers import make_dataset, make_split
+from tests.support.quantize_makers import make_dataset, make_split
 
 SIZES = {
     "lenet5": 28,
@@ -87,7 +87,7 @@ def check_fresh_process(directories):
         from pathlib import Path
         import torch
         from safetensors.torch import load_file, save_file
-        from components.artifacts.model import load_model
+        from kondense.artifacts.model import load_model
         torch.set_num_threads(int(sys.argv[1]))
         for here in map(Path, sys.argv[2:]):
             with torch.no_grad():

@@ -2,17 +2,17 @@ import copy
 
 import pytest
 import torch
+from kondense.prune.config import PruneConfig
+from kondense.prune.masks import nm
+from kondense.prune.request import Request
+from kondense.prune.schedule import Ramp
 from torch import nn
 from torch.sparse._semi_structured_conversions import (
     sparse_semi_structured_from_dense_cutlass,
     sparse_semi_structured_to_dense_cutlass,
 )
 
-from components.prune import nm
-from components.prune.config import PruneConfig
-from components.prune.request import Request
-from components.prune.schedule import Ramp
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 
 def network(seed=3):

@@ -3,15 +3,15 @@ import copy
 import numpy as np
 import torch
 import torch.nn.functional as F
+from kondense.channels.dependencies import find_groups
+from kondense.channels.surgery import remove
+from kondense.prune import reconstruction
+from kondense.prune.config import PruneConfig
+from kondense.prune.reconstruction import reconstruct
+from kondense.prune.request import Request
 from torch import nn
 
-from components.channels.dependencies import find_groups
-from components.channels.surgery import remove
-from components.prune import reconstruction
-from components.prune.config import PruneConfig
-from components.prune.reconstruction import reconstruct
-from components.prune.request import Request
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 DATASET = toy_dataset(size=8)
 

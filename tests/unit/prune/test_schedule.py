@@ -1,6 +1,5 @@
 import pytest
-
-from components.prune.schedule import Ramp, epochs_by_step, shares
+from kondense.prune.schedule import Ramp, epochs_by_step, shares
 
 
 def test_shares_by_hand():

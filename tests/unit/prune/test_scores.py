@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from kondense.prune.config import PruneConfig
+from kondense.prune.masks import random, taylor
+from kondense.prune.request import Request
 from torch import nn
 
-from components.prune import random, taylor
-from components.prune.config import PruneConfig
-from components.prune.request import Request
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 
 def network():

@@ -7,22 +7,22 @@ import textwrap
 
 import pytest
 import torch
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.artifacts.quantized import QuantizedTensor
+from kondense.config import Config
+from kondense.data.dataset import save_dataset
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.networks.build import NetworkSpec, build
+from kondense.prune import stage
+from kondense.prune.config import MASKING, METHODS, PruneConfig
+from kondense.prune.masks.masks import GradualMasking
+from kondense.prune.stage import run
+from kondense.train.config import TrainConfig
+from kondense.train.stage import run as train
+from kondense.training import fit as fit_module
 from safetensors.torch import load_file, save_file
 
-from components.artifacts.dataset import save_dataset
-from components.artifacts.model import Model, load_model, save_model
-from components.artifacts.quantized import QuantizedTensor
-from components.config import Config
-from components.measuring.accuracy import accuracy, predict
-from components.networks.build import NetworkSpec, build
-from components.prune import stage
-from components.prune.config import MASKING, METHODS, PruneConfig
-from components.prune.masks import GradualMasking
-from components.prune.stage import run
-from components.train.config import TrainConfig
-from components.train.stage import run as train
-from components.training import loop
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 FAST = {"epochs": 3, "steps": 2, "batch_size": 32, "learning_rate": 0.01, "device": "cpu"}
 MAGNITUDE = PruneConfig(method="magnitude", sparsity=0.9, **FAST)
@@ -104,7 +104,7 @@ def test_a_pruned_network_computes_the_same_in_a_fresh_process(name, made, tmp_p
         from pathlib import Path
         import torch
         from safetensors.torch import load_file, save_file
-        from components.artifacts.model import load_model
+        from kondense.artifacts.model import load_model
         here = Path(sys.argv[1])
         torch.set_num_threads(int(sys.argv[2]))
         logits = load_model(here / "pruned").module(load_file(here / "images.safetensors")["images"])
@@ -157,7 +157,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(config, made, tm
     flags = [part for name, value in config.to_dict().items() for part in (f"--{name.replace('_', '-')}", str(value))]
     directories = {"dataset": made / "dataset", "model": made / "trained", "pruned": tmp_path / "resumed"}
     flags += [part for name, path in directories.items() for part in (f"--{name}-dir", str(path))]
-    command = [sys.executable, "-m", "components.cli", "prune", *flags]
+    command = [sys.executable, "-m", "kondense.cli", "prune", *flags]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         seen = 0
         for line in process.stdout:
@@ -177,7 +177,7 @@ def test_killed_within_an_epoch_between_two_masks_it_ends_with_the_same_weights(
     config = dataclasses.replace(MAGNITUDE, epochs=4, averaging=0.9)
     prune(made, config, tmp_path / "straight")
     monkeypatch.setenv("KONDENSE_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # a state after every step
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", -1.0)  # a state after every step
     updates = []
 
     def die_at_the_ninth(self, *arguments):

@@ -1,13 +1,13 @@
 import torch
 import torch.nn.functional as F
+from kondense.channels.dependencies import find_groups
+from kondense.networks.build import NetworkSpec, build
+from kondense.prune.config import PruneConfig
+from kondense.prune.request import Request
+from kondense.prune.scores import taylor_channel
 from torch import nn
 
-from components.channels.dependencies import find_groups
-from components.networks.build import NetworkSpec, build
-from components.prune import taylor_channel
-from components.prune.config import PruneConfig
-from components.prune.request import Request
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 DATASET = toy_dataset()
 

@@ -3,17 +3,18 @@ import json
 
 import pytest
 import torch
+from kondense.channels.dependencies import find_groups
+from kondense.networks.build import NetworkSpec, build
+from kondense.prune import greedy
+from kondense.prune import timing as timing_module
+from kondense.prune.config import PruneConfig
+from kondense.prune.request import Request
+from kondense.prune.scores import l1
+from kondense.prune.timing import Timing
+from kondense.store.store import open_store
+from kondense.training.checkpoint import Checkpoint
 
-from components.artifacts.store import open_store
-from components.channels.dependencies import find_groups
-from components.networks.build import NetworkSpec, build
-from components.prune import greedy, l1
-from components.prune import timing as timing_module
-from components.prune.config import PruneConfig
-from components.prune.request import Request
-from components.prune.timing import Timing
-from components.training.checkpoint import Checkpoint
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 DATASET = toy_dataset()
 FEWER = {"conv1": 8, "blocks.0.conv1": 8, "blocks.1.conv1": 8, "blocks.2.conv1": 8}

@@ -1,6 +1,5 @@
 import pytest
-
-from components.publish.config import PublishConfig, derived_model_name
+from kondense.publish.config import PublishConfig, derived_model_name
 
 
 @pytest.mark.parametrize("name", ["Lenet", "a b", "../up", ".", "-a", "a/b", "a" * 64, "a.b", "ü"])

@@ -1,9 +1,8 @@
 from typing import Any
 
 import pytest
-
-from components.publish.config import PublishConfig
-from components.publish.gate import Reference, champion_checks, teacher_checks
+from kondense.publish.config import PublishConfig
+from kondense.publish.gate import Reference, champion_checks, teacher_checks
 
 
 def make_record(**changes: Any) -> dict[str, Any]:

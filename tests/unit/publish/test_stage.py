@@ -6,17 +6,17 @@ import signal
 from pathlib import Path
 
 import pytest
+from kondense.artifacts.model import load_model
+from kondense.data.dataset import load_dataset
+from kondense.files import ArtifactError, file_digests
+from kondense.publish import versions
+from kondense.publish.config import PublishConfig
+from kondense.publish.stage import run
+from kondense.store.local import LocalStore
+from kondense_pipelines.cli.models import verify_models
 
-from components.artifacts.dataset import load_dataset
-from components.artifacts.file_store import LocalStore
-from components.artifacts.files import ArtifactError, file_digests
-from components.artifacts.model import load_model
-from components.publish import versions
-from components.publish.config import PublishConfig
-from components.publish.stage import run
-from pipelines.models import verify_models
-from tests.data_makers import make_digits
-from tests.publish_makers import Made, make_publishable
+from tests.support.data_makers import make_digits
+from tests.support.publish_makers import Made, make_publishable
 
 NAME = "lenet5-digits"
 

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.codec.model_file import pack_model, unpack_model
+from kondense.data.dataset import Dataset, save_dataset
+from kondense.export.onnx import export_onnx
+from kondense.measuring.accuracy import predict
+from kondense.measuring.latency import open_session, predict_onnx
+from kondense.networks.allowed import VARIABLE
+from kondense.prune import stage as prune_stage
+from kondense.prune.config import PruneConfig
+from kondense.quantize import stage
+from kondense.quantize.config import QuantizeConfig
 from torch import nn
 
-from components.artifacts.dataset import Dataset, save_dataset
-from components.artifacts.model import Model, load_model, save_model
-from components.artifacts.onnx_form import export_onnx
-from components.artifacts.packed import pack_model, unpack_model
-from components.measuring.accuracy import predict
-from components.measuring.latency import open_session, predict_onnx
-from components.networks.allowed import VARIABLE
-from components.prune import stage as prune_stage
-from components.prune.config import PruneConfig
-from components.quantize import stage
-from components.quantize.config import QuantizeConfig
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 METHODS = {
     "dynamic": {},
@@ -101,7 +101,7 @@ def test_a_layer_without_integer_kernel_stays_in_float_and_is_named(
     method: str, places: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, __name__)
-    from components.networks.build import NetworkSpec
+    from kondense.networks.build import NetworkSpec
 
     spec = NetworkSpec(
         f"{__name__}:WithTransposed", {"classes": 10, "channels": dataset.shape[0], "image_size": dataset.shape[1]}

@@ -4,9 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-
-from components.quantize import bit_allocation
-from components.quantize.bit_allocation import allocate
+from kondense.quantize import bit_allocation
+from kondense.quantize.bit_allocation import allocate
 
 
 def brute_force(costs: list[list[float]], sizes: list[list[int]], budget: int) -> float:

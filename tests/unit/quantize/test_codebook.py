@@ -1,15 +1,15 @@
 import pytest
 import torch
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.artifacts.quantized import CodebookTensor
+from kondense.codec.model_file import pack_model, unpack_model
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.quantize.codebook import Gather, apply, quantize, tidy
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.request import Request
 from torch import nn
 
-from components.artifacts.model import Model, load_model, save_model
-from components.artifacts.packed import pack_model, unpack_model
-from components.artifacts.quantized import CodebookTensor
-from components.measuring.accuracy import accuracy, predict
-from components.quantize.codebook import Gather, apply, quantize, tidy
-from components.quantize.config import QuantizeConfig
-from components.quantize.request import Request
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 
 @pytest.fixture(scope="module")

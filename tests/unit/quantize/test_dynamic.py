@@ -6,16 +6,16 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.artifacts.quantized import DynamicQuantizer, read_quantizer
+from kondense.codec.model_file import pack_model, unpack_model
+from kondense.data.dataset import Dataset
+from kondense.export.onnx import export_onnx
+from kondense.measuring.accuracy import predict
+from kondense.measuring.latency import open_session
+from kondense.quantize import dynamic
 
-from components.artifacts.dataset import Dataset
-from components.artifacts.model import Model, load_model, save_model
-from components.artifacts.onnx_form import export_onnx
-from components.artifacts.packed import pack_model, unpack_model
-from components.artifacts.quantized import DynamicQuantizer, read_quantizer
-from components.measuring.accuracy import predict
-from components.measuring.latency import open_session
-from components.quantize import dynamic
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
+from kondense.artifacts.fold import fold_batch_norms
+from kondense.quantize.static.equalize import equalize
+from kondense.quantize.successors import meets_relu, next_layer, trace_flow
 from torch import Tensor, nn
 
-from components.artifacts.fold import fold_batch_norms
-from components.quantize.equalize import equalize
-from components.quantize.successors import meets_relu, next_layer, trace_flow
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 
 def spread(module: nn.Module, seed: int = 0) -> nn.Module:

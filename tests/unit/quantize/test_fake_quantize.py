@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+from kondense.artifacts.fold import fold_batch_norms
+from kondense.artifacts.quantized import ActivationQuantizer
+from kondense.quantize.fake_quantize import FakeQuantizedLayer, FakeQuantizedNetwork, InputGrid, WeightGrid
+from kondense.quantize.grid import largest_scale, round_to_grid
 from torch import nn
 
-from components.artifacts.fold import fold_batch_norms
-from components.artifacts.quantized import ActivationQuantizer
-from components.quantize.fake_quantize import FakeQuantizedLayer, FakeQuantizedNetwork, InputGrid, WeightGrid
-from components.quantize.grid import largest_scale, round_to_grid
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 
 @pytest.mark.parametrize("granularity", ["channel", "tensor"])

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from kondense.artifacts.model import load_model, save_model
+from kondense.data.dataset import save_dataset
+from kondense.quantize import stage
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.fixed_point import quantize
 
-from components.artifacts.dataset import save_dataset
-from components.artifacts.model import load_model, save_model
-from components.quantize import stage
-from components.quantize.config import QuantizeConfig
-from components.quantize.fixed_point import quantize
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 
 def test_values_are_multiples_of_the_step_in_the_open_interval() -> None:

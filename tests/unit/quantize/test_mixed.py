@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.data.dataset import Dataset, save_dataset
+from kondense.measuring.accuracy import predict
+from kondense.quantize import stage
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.sensitivity import ALL_BITS, REPORTED_BITS, accuracy_by_bits, divergence_by_bits
+from kondense.quantize.weight_only import quantize, quantize_weight
 
-from components.artifacts.dataset import Dataset, save_dataset
-from components.artifacts.model import Model, load_model, save_model
-from components.measuring.accuracy import predict
-from components.quantize import stage
-from components.quantize.config import QuantizeConfig
-from components.quantize.sensitivity import ALL_BITS, REPORTED_BITS, accuracy_by_bits, divergence_by_bits
-from components.quantize.weight_only import quantize, quantize_weight
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 UNIFORM = 7296  # bytes of the small LeNet's weights at 4 bits, with their scales
 
@@ -50,7 +50,7 @@ def test_the_choice_is_the_best_of_all(dataset: Dataset, lenet: Model, places: d
     stage.run(config, **places, quantized_dir=tmp_path / "mixed")
     quantized = load_model(tmp_path / "mixed")
     details = quantized.lineage[-1]["details"]
-    from components.quantize.request import Request
+    from kondense.quantize.request import Request
 
     costs = divergence_by_bits(lenet.module, Request(config, dataset).calibration_batches(), "channel")
     counts = {name: lenet.module.get_submodule(name).weight for name in costs}

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from kondense.artifacts.fold import foldable_norms
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.data.dataset import Dataset, load_dataset, save_dataset
+from kondense.export.onnx import export_onnx
+from kondense.measuring.accuracy import predict
+from kondense.quantize import qat, stage
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
+from kondense.quantize.request import Request
+from kondense.quantize.static import static
+from kondense.training.trainer import NonFiniteLossError
 
-from components.artifacts.dataset import Dataset, load_dataset, save_dataset
-from components.artifacts.fold import foldable_norms
-from components.artifacts.model import Model, load_model, save_model
-from components.artifacts.onnx_form import export_onnx
-from components.measuring.accuracy import predict
-from components.quantize import qat, stage, static
-from components.quantize.config import QuantizeConfig
-from components.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
-from components.quantize.request import Request
-from components.training.run import NonFiniteLossError
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 QAT = QuantizeConfig(method="qat", epochs=2, batch_size=50, learning_rate=0.02)
 TUNED = QuantizeConfig(method="weight_only", fine_tune=True, bits=2, epochs=2, batch_size=50, learning_rate=0.02)
@@ -82,7 +83,7 @@ def test_training_makes_few_bits_better(dataset: Dataset, resnet: Model) -> None
 
 
 def test_onnxruntime_runs_it_on_integers_alone(dataset: Dataset, resnet: Model, tmp_path: Path) -> None:
-    from tests.unit.artifacts.test_onnx_form import kernels, onnx_logits
+    from tests.unit.export.test_onnx_export import kernels, onnx_logits
 
     quantized = qat.apply(resnet, Request(QAT, dataset))
     content = export_onnx(quantized, dataset)
@@ -98,7 +99,7 @@ def test_onnxruntime_runs_it_on_integers_alone(dataset: Dataset, resnet: Model, 
 def test_onnxruntime_keeps_to_integers_behind_an_excluded_layer(
     dataset: Dataset, resnet: Model, tmp_path: Path
 ) -> None:
-    from tests.unit.artifacts.test_onnx_form import kernels, onnx_logits
+    from tests.unit.export.test_onnx_export import kernels, onnx_logits
 
     whole, partly = (
         static.quantize(resnet, [dataset.normalise(dataset.train.images)], exclude=excluded)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from kondense.artifacts.fold import fold_batch_norms
+from kondense.artifacts.model import load_model, save_model
+from kondense.data.dataset import Split, load_dataset, save_dataset
+from kondense.measuring.accuracy import predict
+from kondense.quantize import stage, summary
+from kondense.quantize.config import CALIBRATIONS, METHODS, QuantizeConfig
+from kondense.quantize.layers import quantizable_layers
+from kondense.quantize.static import ranges
 
-from components.artifacts.dataset import Split, load_dataset, save_dataset
-from components.artifacts.fold import fold_batch_norms
-from components.artifacts.model import load_model, save_model
-from components.measuring.accuracy import predict
-from components.quantize import ranges, stage, summary
-from components.quantize.config import CALIBRATIONS, METHODS, QuantizeConfig
-from components.quantize.layers import quantizable_layers
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 
 @pytest.fixture(scope="module")

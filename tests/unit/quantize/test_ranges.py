@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from kondense.artifacts.quantized import ActivationQuantizer
+from kondense.quantize.grid import symmetric_quantizer
+from kondense.quantize.static.observers import Observation, observe
+from kondense.quantize.static.ranges import CALIBRATIONS, calibrate, divergence
 from torch import Tensor, nn
 from torch.ao.quantization import MinMaxObserver
-
-from components.artifacts.quantized import ActivationQuantizer
-from components.quantize.grid import symmetric_quantizer
-from components.quantize.observers import Observation, observe
-from components.quantize.ranges import CALIBRATIONS, calibrate, divergence
 
 
 def observed(values: Tensor) -> Observation:

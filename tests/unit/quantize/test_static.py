@@ -5,19 +5,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from kondense.artifacts.model import Model
+from kondense.artifacts.quantized import ActivationQuantizer
+from kondense.data.dataset import Dataset
+from kondense.networks.build import NetworkSpec
+from kondense.quantize import weight_only
+from kondense.quantize.grid import activation_quantizer, largest_scale, round_to_grid
+from kondense.quantize.points import quantization_points
+from kondense.quantize.static import static
+from kondense.quantize.static.observers import BINS, Observation, observe
+from kondense.quantize.static.ranges import minmax_range, percentile_range
 from torch import Tensor, nn
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver
 
-from components.artifacts.dataset import Dataset
-from components.artifacts.model import Model
-from components.artifacts.quantized import ActivationQuantizer
-from components.networks.build import NetworkSpec
-from components.quantize import static, weight_only
-from components.quantize.grid import activation_quantizer, largest_scale, round_to_grid
-from components.quantize.observers import BINS, Observation, observe
-from components.quantize.points import quantization_points
-from components.quantize.ranges import minmax_range, percentile_range
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,15 @@ import copy
 
 import pytest
 import torch
+from kondense.artifacts.model import Model
+from kondense.data.dataset import Dataset
+from kondense.quantize.grid import largest_scale, round_to_grid
+from kondense.quantize.static import static
+from kondense.quantize.static.bias_correction import correct_bias, output_means
+from kondense.quantize.static.learned_rounding import learn_rounding
 from torch import Tensor, nn
 
-from components.artifacts.dataset import Dataset
-from components.artifacts.model import Model
-from components.quantize import static
-from components.quantize.bias_correction import correct_bias, output_means
-from components.quantize.grid import largest_scale, round_to_grid
-from components.quantize.learned_rounding import learn_rounding
-from tests.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_dataset, make_model
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_corrected_biases_bring_every_layers_mean_closer(model: Model, images: T
     )
     names = list(plain.activations)[:9]
     names = [name for name in names if f"{name}.weight" in plain.quantized]
-    from components.artifacts.fold import fold_batch_norms
+    from kondense.artifacts.fold import fold_batch_norms
 
     expected = output_means(fold_batch_norms(model.module), names, [images])
 

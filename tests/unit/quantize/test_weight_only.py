@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from kondense.artifacts.model import Model
+from kondense.networks.build import NetworkSpec, build
+from kondense.quantize.grid import largest_scale, rows, weight_limit
+from kondense.quantize.weight_only import quantize, quantize_weight, squared_error
 from torch import Tensor
-
-from components.artifacts.model import Model
-from components.networks.build import NetworkSpec, build
-from components.quantize.grid import largest_scale, rows, weight_limit
-from components.quantize.weight_only import quantize, quantize_weight, squared_error
 
 
 def brute_force(values_M: Tensor, bits: int) -> float:

@@ -3,11 +3,11 @@ import math
 
 import numpy as np
 import pytest
+from kondense.files import ArtifactError
+from kondense.report.choice import OBJECTIVES, pareto_front
+from kondense.report.document import build_report
 
-from components.artifacts.files import ArtifactError
-from components.report.choice import OBJECTIVES, pareto_front
-from components.report.document import build_report
-from tests.report_makers import make_evaluation, make_evaluations, make_record
+from tests.support.report_makers import make_evaluation, make_evaluations, make_record
 
 RECORD = make_record("report", "report balanced", [])
 

@@ -5,14 +5,14 @@ import html
 import re
 
 import pytest
+from kondense.artifacts.report import models
+from kondense.report.line_chart import BOTTOM, LEFT, RIGHT, TOP, Line, accuracy_axis, across, line_chart
+from kondense.report.method_pictures import method_pictures
+from kondense.report.page import render
+from kondense.report.robustness_view import robustness_view
+from kondense.report.timing_table import timing_table
 
-from components.artifacts.report import models
-from components.report.line_chart import BOTTOM, LEFT, RIGHT, TOP, Line, accuracy_axis, across, line_chart
-from components.report.method_pictures import method_pictures
-from components.report.page import render
-from components.report.robustness_view import robustness_view
-from components.report.timing_table import timing_table
-from tests.report_makers import make_evaluation, make_evaluations
+from tests.support.report_makers import make_evaluation, make_evaluations
 from tests.unit.report.test_report_choice import compare
 
 

@@ -5,12 +5,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from kondense.report import confusion, page
+from kondense.report.document import build_report
+from kondense.report.markup import Markup, element
+from kondense.report.page import render
 
-from components.report import confusion, page
-from components.report.document import build_report
-from components.report.markup import Markup, element
-from components.report.page import render
-from tests.report_makers import CLASSES, make_evaluations, make_record
+from tests.support.report_makers import CLASSES, make_evaluations, make_record
 
 HOSTILE = "<script>alert('x')</script>\"&"
 VOID = {"meta", "img", "br", "hr", "wbr"}

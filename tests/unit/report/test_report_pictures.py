@@ -2,12 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+from kondense.report import figures
+from kondense.report.axes import Axis, cost_axis
+from kondense.report.label_layout import Point, overlap, place_labels
+from kondense.report.training_curves import trainings
 
-from components.report import figures
-from components.report.axes import Axis, cost_axis
-from components.report.label_layout import Point, overlap, place_labels
-from components.report.training_curves import trainings
-from tests.report_makers import make_evaluations
+from tests.support.report_makers import make_evaluations
 from tests.unit.report.test_report_choice import compare
 
 FRAME = (0.0, 0.0, 480.0, 320.0)

@@ -1,12 +1,12 @@
 import json
 
 import pytest
+from kondense.artifacts.report import read_report
+from kondense.files import ArtifactError, file_digests
+from kondense.report.config import ReportConfig
+from kondense.report.stage import run
 
-from components.artifacts.files import ArtifactError, file_digests
-from components.artifacts.report import read_report
-from components.report.config import ReportConfig
-from components.report.stage import run
-from tests.report_makers import make_evaluations, write_candidates
+from tests.support.report_makers import make_evaluations, write_candidates
 
 
 @pytest.fixture

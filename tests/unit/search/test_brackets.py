@@ -1,6 +1,5 @@
 import pytest
-
-from components.search.brackets import BracketPlan
+from kondense.search.brackets import BracketPlan
 
 
 def shape(plan: BracketPlan) -> list[list[tuple[int, int]]]:

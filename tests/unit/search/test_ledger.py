@@ -1,8 +1,7 @@
 import re
 
 import pytest
-
-from components.search.ledger import Identity, Ledger, digest, identity
+from kondense.search.ledger import Identity, Ledger, digest, identity
 
 
 def test_a_name_gives_its_identity_back() -> None:

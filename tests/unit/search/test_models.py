@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from kondense.search.density import Density
+from kondense.search.gaussian_process import OFFSET, Data, Process, encode
+from kondense.search.observations import normal_scores
+from kondense.search.space import Parameter, SearchSpace
 from scipy import integrate, stats
-
-from components.search.density import Density
-from components.search.observations import normal_scores
-from components.search.process import OFFSET, Data, Process, encode
-from components.search.space import Parameter, SearchSpace
 
 LINE = SearchSpace((Parameter("x", "double", 0.0, 1.0),))
 MIXED = SearchSpace((*LINE.parameters, Parameter("c", "categorical", values=("a", "b", "c"))))

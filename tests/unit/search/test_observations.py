@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
-
-from components.search import parzen
-from components.search.board import Board
-from components.search.candidates import minimize, vary
-from components.search.history import History, Status, Trial
-from components.search.observations import Observations, collect, select
-from components.search.parzen import ParzenConfig
-from components.search.space import Parameter, SearchSpace
-from components.search.suggesters import SUGGESTERS
+from kondense.search import parzen
+from kondense.search.acquisition import minimize, vary
+from kondense.search.history import History, Status, Trial
+from kondense.search.observations import Observations, collect, select
+from kondense.search.parzen import ParzenConfig
+from kondense.search.space import Parameter, SearchSpace
+from kondense.search.state import Board
+from kondense.search.suggesters import SUGGESTERS
 
 SPACE = SearchSpace((Parameter("x", "double", 0.0, 1.0), Parameter("epochs", "int", 1, 9)))
 SETTINGS = {"resource_name": "epochs"}

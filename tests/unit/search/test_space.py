@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from components.search.parameter import Parameter
-from components.search.space import SearchSpace
+from kondense.search.parameter import Parameter
+from kondense.search.space import SearchSpace
 
 SPACE = [
     {

@@ -1,11 +1,10 @@
 """Configurations to start from."""
 
 import pytest
-
-from components.search.history import History, Status, Trial
-from components.search.ledger import SETTING
-from components.search.space import Parameter, SearchSpace
-from components.search.suggesters import SUGGESTERS
+from kondense.search.history import History, Status, Trial
+from kondense.search.ledger import SETTING
+from kondense.search.space import Parameter, SearchSpace
+from kondense.search.suggesters import SUGGESTERS
 
 SPACE = SearchSpace(
     (

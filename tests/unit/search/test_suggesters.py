@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
-from components.search.history import History, Status, Trial
-from components.search.ledger import identity
-from components.search.space import Parameter, SearchSpace
-from components.search.suggesters import SUGGESTERS, Proposal
+from kondense.search.history import History, Status, Trial
+from kondense.search.ledger import identity
+from kondense.search.space import Parameter, SearchSpace
+from kondense.search.suggesters import SUGGESTERS, Proposal
 
 SPACE = SearchSpace(
     (
@@ -418,7 +417,7 @@ def test_a_grid_walks_the_whole_space_in_any_order() -> None:
 
 def test_importing_the_suggesters_needs_numpy_alone() -> None:
     code = (
-        "import sys, components.search.suggesters\n"
+        "import sys, kondense.search.suggesters\n"
         "print([name for name in ('torch', 'scipy', 'grpc', 'kfp') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

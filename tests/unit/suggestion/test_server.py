@@ -8,12 +8,12 @@ import sys
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from kondense.katib.api import messages, services
+from kondense.suggestion import server
 
-from components.katib_api import messages, services
-from components.suggestion import server
 from tests.unit.suggestion.test_service import GOOD
 
-COMMAND = [sys.executable, "-m", "components.suggestion.server", "--port", "0", "--host", "127.0.0.1"]
+COMMAND = [sys.executable, "-m", "kondense.suggestion.server", "--port", "0", "--host", "127.0.0.1"]
 
 
 def probe(channel, service):

@@ -5,13 +5,12 @@ import json
 import grpc
 import grpc_testing
 import pytest
-
-from components.katib_api import messages
-from components.search.ledger import identity
-from components.search.space import SearchSpace
-from components.search.suggesters import SUGGESTERS
-from components.suggestion import conversion
-from components.suggestion.service import SuggestionService
+from kondense.katib.api import messages
+from kondense.search.ledger import identity
+from kondense.search.space import SearchSpace
+from kondense.search.suggesters import SUGGESTERS
+from kondense.suggestion import conversion
+from kondense.suggestion.service import SuggestionService
 
 SERVICE = messages.DESCRIPTOR.services_by_name["Suggestion"]
 LR = {"name": "lr", "parameter_type": messages.DOUBLE, "min": "0.01", "max": "1"}
@@ -206,7 +205,7 @@ def test_a_parameter_reads_as_from_yaml():
 
 
 def test_a_log_line_holds_names_and_counts_only(caplog):
-    from components.suggestion.logs import JsonFormatter
+    from kondense.suggestion.logs import JsonFormatter
 
     caplog.set_level("INFO", logger="suggestion")
     sent = experiment(settings={"random_state": "424242"})

@@ -2,15 +2,15 @@ import dataclasses
 
 import pytest
 import torch
+from kondense.artifacts.model import load_model
+from kondense.data.dataset import save_dataset
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.networks.build import NetworkSpec, build
+from kondense.train.config import TrainConfig
+from kondense.train.stage import run
 from safetensors.torch import save_file
 
-from components.artifacts.dataset import save_dataset
-from components.artifacts.model import load_model
-from components.measuring.accuracy import accuracy, predict
-from components.networks.build import NetworkSpec, build
-from components.train.config import TrainConfig
-from components.train.stage import run
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 CONFIG = TrainConfig(epochs=2, batch_size=32, learning_rate=0.02, network="lenet300", device="cpu")
 

@@ -1,7 +1,6 @@
 import pytest
 import torch
-
-from components.training.augment import PADDING, augment
+from kondense.training.augment import PADDING, augment
 
 
 def images(batch=64):

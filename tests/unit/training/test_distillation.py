@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from kondense.training import distillation
+from kondense.training.distillation import distillation_loss, soft_cross_entropy
 from scipy.special import softmax
 from torch import nn
 
-from components.training import distillation
-from components.training.distillation import distillation_loss, soft_cross_entropy
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 LOGITS = torch.tensor([[1.0, 2.0, -1.0], [0.5, -0.5, 3.0]])
 TEACHER = torch.tensor([[0.0, 4.0, 1.0], [2.0, 0.0, 2.5]])

@@ -1,8 +1,7 @@
 import pytest
 import torch
+from kondense.training.muon import Muon, orthogonalise
 from torch import nn
-
-from components.training.muon import Muon, orthogonalise
 
 RATE, MOMENTUM, DECAY = 0.05, 0.9, 0.01
 

@@ -1,15 +1,16 @@
 import pytest
 import torch
+from kondense.store.store import open_store
+from kondense.training import fit as fit_module
+from kondense.training import trainer
+from kondense.training.checkpoint import Checkpoint
+from kondense.training.fit import fit
+from kondense.training.objective import Objective
+from kondense.training.settings import TrainingConfig
 from torch import Tensor, nn
 
-from components.artifacts.store import open_store
-from components.training import loop, run
-from components.training.checkpoint import Checkpoint
-from components.training.loop import fit
-from components.training.objective import Objective
-from components.training.settings import TrainingConfig
-from tests.unit.training.test_loop import StopError, network, same_weights
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
+from tests.unit.training.test_fit import StopError, network, same_weights
 
 CONFIG = TrainingConfig(epochs=3, batch_size=32, learning_rate=0.02, device="cpu")
 
@@ -55,8 +56,8 @@ def test_its_weights_momenta_and_buffers_resume_bit_for_bit_within_an_epoch(tmp_
     straight, first = network(), Scaled()
     curve = fit(straight, toy_dataset(), CONFIG, loss=first)
     checkpoint = Checkpoint(open_store(str(tmp_path)), "train/key")
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    train_step, steps = run.Run._train_step, 0
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    train_step, steps = trainer.Run._train_step, 0
 
     def stop_at_ninth(self, index):
         nonlocal steps
@@ -65,7 +66,7 @@ def test_its_weights_momenta_and_buffers_resume_bit_for_bit_within_an_epoch(tmp_
             raise StopError
         return train_step(self, index)
 
-    monkeypatch.setattr(run.Run, "_train_step", stop_at_ninth)
+    monkeypatch.setattr(trainer.Run, "_train_step", stop_at_ninth)
     with pytest.raises(StopError):
         fit(network(), toy_dataset(), CONFIG, loss=Scaled(), checkpoint=checkpoint)
     tensors = checkpoint.load(epochs=3).tensors

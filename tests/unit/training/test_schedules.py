@@ -1,11 +1,10 @@
 import pytest
 import torch
+from kondense.training.schedules import SCHEDULES, learning_rate
+from kondense.training.settings import SCHEDULES as NAMES
+from kondense.training.settings import TrainingConfig
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
-
-from components.training.schedules import SCHEDULES, learning_rate
-from components.training.settings import SCHEDULES as NAMES
-from components.training.settings import TrainingConfig
 
 
 def rates(scheduler_class, **arguments):

@@ -8,20 +8,20 @@ from collections.abc import Iterator
 import grpc
 import pytest
 import torch
+from kondense import cli, failure
+from kondense.artifacts.model import load_model
+from kondense.data.dataset import save_dataset
+from kondense.katib.api import messages, services
+from kondense.store.store import open_store
+from kondense.training.trainer import NonFiniteLossError
+from kondense.trial import relay
+from kondense.trial.config import TrialConfig
+from kondense.trial.push import report
+from kondense.trial.recipe import parse_recipe
+from kondense.trial.score import score
+from kondense.trial.stage import run
 
-from components import cli, failure
-from components.artifacts.dataset import save_dataset
-from components.artifacts.model import load_model
-from components.artifacts.store import open_store
-from components.katib_api import messages, services
-from components.training.run import NonFiniteLossError
-from components.trial import relay
-from components.trial.config import TrialConfig
-from components.trial.push import report
-from components.trial.recipe import parse_recipe
-from components.trial.score import score
-from components.trial.stage import run
-from tests.unit.training.toy import toy_dataset
+from tests.support.toy_training import toy_dataset
 
 
 @pytest.fixture

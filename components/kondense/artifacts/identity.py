@@ -1,0 +1,33 @@
+"""What a model computes, as a digest: the same for every artifact and exported file of one model. Stdlib only."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kondense.files import read_json, sha256
+
+MODEL_FORMAT = 1  # of kondense.artifacts.model, which needs torch
+PARTS = ("network", "edits", "quantization", "masked")
+
+
+def identity(description: Mapping[str, Any], weights_sha256: str) -> str:
+    """Return the digest of structure, quantization and weights; how a model came about and was measured is left out.
+
+    Args:
+        description: model.json's content.
+        weights_sha256: of weights.safetensors.
+    """
+    parts = {key: description[key] for key in PARTS} | {"weights": weights_sha256}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def directory_identity(model_dir: Path) -> str:
+    """Return the identity of the Model artifact in ``model_dir``.
+
+    Raises:
+        ArtifactError: model.json is missing or of another format version.
+    """
+    description = read_json(model_dir / "model.json", format_version=MODEL_FORMAT)
+    return identity(description, sha256(model_dir / "weights.safetensors"))

@@ -1,0 +1,242 @@
+"""The Model artifact: a network whose architecture and weights may have been changed, as data.
+
+Loading builds the base network from its factory, applies the structural edits, loads the weights
+strictly and installs the activation quantizers. Nothing in the directory is ever executed.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from kondense.artifacts.identity import identity
+from kondense.artifacts.quantized import (
+    CodebookTensor,
+    InputQuantizer,
+    QuantizedTensor,
+    describe_quantizer,
+    install_quantizers,
+    read_quantizer,
+)
+from kondense.artifacts.schema import check_fields
+from kondense.artifacts.structure import apply_edits, find_edits
+from kondense.artifacts.tensors import read_tensors, write_tensors
+from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
+from kondense.networks.allowed import check_allowed
+from kondense.networks.build import NetworkSpec, build
+
+FORMAT_VERSION = 1
+SCALE = "::scale"  # suffix of a quantized weight's scale in weights.safetensors
+CODEBOOK = "::codebook"  # and of a codebook
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "model.json"
+
+
+class Network(TypedDict):
+    """How the base network is built."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class Quantization(TypedDict):
+    """The quantization by tensor and by module."""
+
+    weights: dict[str, dict[str, Any]]
+    activations: dict[str, dict[str, Any]]
+
+
+class Description(TypedDict):
+    """What model.json says, beside its format version."""
+
+    network: Network
+    edits: dict[str, dict[str, Any]]
+    quantization: Quantization
+    masked: list[str]
+    lineage: list[dict[str, Any]]
+    files: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network in memory, with what its artifact needs beside the weights.
+
+    Attributes:
+        module: the network. Its parameters are float; where ``quantized`` names one, its value is the
+            dequantized one. Where ``activations`` names a module, the quantizer is hooked in.
+        network: how to build the base network.
+        quantized: integer form of weights, by state-dict name.
+        activations: input quantizers, by module name.
+        masked: state-dict names of the weights whose zeros are pruned and must stay zero.
+        lineage: one record per stage that made this model, oldest first (see ``stage_record``).
+    """
+
+    module: nn.Module
+    network: NetworkSpec
+    quantized: Mapping[str, QuantizedTensor | CodebookTensor] = dataclasses.field(default_factory=dict)
+    activations: Mapping[str, InputQuantizer] = dataclasses.field(default_factory=dict)
+    masked: tuple[str, ...] = ()
+    lineage: tuple[Mapping[str, Any], ...] = ()
+
+    def masks(self) -> dict[str, Tensor]:
+        """Return the boolean masks of the pruned weights by name: True where a weight is kept."""
+        state = self.module.state_dict()
+        return {name: state[name] != 0 for name in self.masked}
+
+
+def save_model(directory: Path, model: Model, files: Mapping[str, bytes] | None = None) -> None:
+    """Write ``model`` to ``directory``, whole or not at all.
+
+    Args:
+        directory: where; replaced if it is there.
+        model: what.
+        files: further files by name, such as ``model.onnx``; their digests are kept too.
+
+    Raises:
+        ValueError: the module differs from its base in a way that edits cannot say, a parameter is
+            not finite, or a quantized weight is not what its integers say.
+        OSError: the disk is full or not writable.
+    """
+    for name in files or {}:
+        if name in ("", "..", WEIGHTS, DESCRIPTION) or name != Path(name).name:
+            raise ValueError(f"a further file must have a plain name of its own, but got {name!r}.")
+    edits = find_edits(build(model.network), model.module)
+    tensors = encode_state(model)
+    with new_directory(directory) as scratch:
+        write_tensors(scratch / WEIGHTS, tensors)
+        for name, content in (files or {}).items():
+            (scratch / name).write_bytes(content)
+        description = describe(model, edits)
+        description["files"] = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
+        (scratch / DESCRIPTION).write_bytes(json_bytes(description))
+
+
+def load_model(directory: Path) -> Model:
+    """Read and verify the model in ``directory``; it is in evaluation mode and on the CPU.
+
+    Raises:
+        ArtifactError: a missing or damaged file, an unknown format version, weights that do not fit.
+    """
+    description = read_description(directory)
+    verify_files(directory, description["files"], required=[WEIGHTS])
+    tensors = read_tensors(directory / WEIGHTS)
+    try:
+        return decode(description, tensors)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{directory} does not describe a model: {error}") from error
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """Return model.json of the model in ``directory``; its format version, keys and types are checked.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or has another format version.
+    """
+    description = read_json(directory / DESCRIPTION, format_version=FORMAT_VERSION)
+    check_fields(str(directory / DESCRIPTION), description, Description)
+    return description
+
+
+def model_digest(directory: Path) -> str:
+    """Return the digest that names this model: that of model.json, which holds all the others."""
+    return sha256(directory / DESCRIPTION)
+
+
+def model_identity(model: Model) -> str:
+    """Return the digest of what ``model`` computes, the one that its artifact has (``kondense.artifacts.identity``).
+
+    Raises:
+        ValueError: as ``save_model``.
+    """
+    content = json.loads(json_bytes(describe(model, find_edits(build(model.network), model.module))))
+    return identity(content, hashlib.sha256(save(encode_state(model))).hexdigest())
+
+
+def without_input_quantizers(model: Model) -> Model:
+    """Return a copy of ``model`` whose layers take their inputs as they are; its weights stay quantized."""
+    module = copy.deepcopy(model.module)
+    for name in model.activations:
+        hooks = module.get_submodule(name)._forward_pre_hooks  # torch has no public way without the hook's handle
+        for key in [key for key, hook in hooks.items() if isinstance(hook, InputQuantizer)]:
+            del hooks[key]
+    return dataclasses.replace(model, module=module, activations={})
+
+
+def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return model.json's content, except the digests of the files."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},
+        "edits": edits,
+        "quantization": {
+            "weights": {name: tensor.describe() for name, tensor in model.quantized.items()},
+            "activations": {name: describe_quantizer(each) for name, each in model.activations.items()},
+        },
+        "masked": list(model.masked),
+        "lineage": [dict(record) for record in model.lineage],
+    }
+
+
+def encode_state(model: Model) -> dict[str, Tensor]:
+    """Return the tensors that the artifact stores: integers and scales for quantized weights, else as they are."""
+    tensors = {}
+    for name, value in model.module.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"every weight must be finite, but {name} holds NaN or infinity.")
+        quantized = model.quantized.get(name)
+        if quantized is None:
+            tensors[name] = tensor.clone()
+            continue
+        if not torch.equal(quantized.dequantize(), tensor):
+            raise ValueError(f"weight {name} was changed after it was quantized; quantize it again.")
+        tensors[name] = quantized.integers.contiguous()
+        if isinstance(quantized, CodebookTensor):
+            tensors[name + CODEBOOK] = quantized.codebook.contiguous()
+        else:
+            tensors[name + SCALE] = quantized.scale.contiguous()
+    return tensors
+
+
+def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
+    """Rebuild a model from model.json's content and its stored tensors (the inverse of ``encode_state``)."""
+    network = NetworkSpec(**description["network"])
+    check_allowed(network.name)
+    module = build(network)
+    apply_edits(module, description["edits"])
+    weights = description["quantization"]["weights"]
+    quantized = {name: _decode_tensor(name, spec, tensors) for name, spec in weights.items()}
+    state = {name: tensor for name, tensor in tensors.items() if not name.endswith((SCALE, CODEBOOK))}
+    state.update({name: tensor.dequantize() for name, tensor in quantized.items()})
+    module.load_state_dict(state, strict=True)
+    activations = {name: read_quantizer(spec) for name, spec in description["quantization"]["activations"].items()}
+    install_quantizers(module, activations)
+    for name in description["masked"]:
+        if name not in state:
+            raise ValueError(f"masked names {name!r}, which the network does not have.")
+    return Model(
+        module=module.eval(),
+        network=network,
+        quantized=quantized,
+        activations=activations,
+        masked=tuple(description["masked"]),
+        lineage=tuple(description["lineage"]),
+    )
+
+
+def _decode_tensor(
+    name: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> QuantizedTensor | CodebookTensor:
+    integers, bits = tensors[name], int(spec["bits"])
+    if spec["scheme"] == "codebook":
+        return CodebookTensor(integers, tensors[name + CODEBOOK], bits)
+    if spec["scheme"] != "uniform":
+        raise ValueError(f"the scheme of {name} must be codebook or uniform, but got {spec['scheme']!r}.")
+    return QuantizedTensor(integers, tensors[name + SCALE], bits)

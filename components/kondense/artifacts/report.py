@@ -1,0 +1,303 @@
+"""The measurements of one candidate (evaluation.json) and of a run (report.json), typed and checked. Stdlib only.
+
+Legend: K classes. Accuracies, agreements and sparsities are fractions; bytes are bytes, times milliseconds.
+A further key beside the named ones is allowed: readers of one format version ignore what they do not know.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+from kondense.artifacts.measurements import (
+    Arithmetic,
+    Count,
+    Fraction,
+    Latency,
+    Positive,
+    PositiveCount,
+    Program,
+    Ratios,
+    Robustness,
+    Timing,
+)
+from kondense.artifacts.schema import check_fields
+from kondense.files import ArtifactError, json_bytes, read_json
+
+FORMAT_VERSION = 1
+EVALUATION = "evaluation.json"
+REPORT = "report.json"
+PAGE = "report.html"
+
+
+class Bytes(TypedDict):
+    """Sizes of one model: every weight as fp32, weights.safetensors, weights.kz and model.onnx."""
+
+    fp32: PositiveCount
+    stored: PositiveCount
+    kz: PositiveCount
+    onnx: PositiveCount
+
+
+class Layer(TypedDict):
+    """One layer that has weights. ``bits`` is 32 where the weight is float; ``float_reason`` says why it stayed so."""
+
+    name: str
+    type: str
+    shape: list[Count]
+    parameters: Count
+    nonzero: Count
+    sparsity: Fraction
+    bits: Positive
+    macs: Count
+    float_reason: NotRequired[str]
+
+
+class CurvePoint(TypedDict):
+    """One epoch of training."""
+
+    epoch: float
+    train_loss: float
+    validation_accuracy: Fraction
+    learning_rate: float
+    seconds: NotRequired[float]
+
+
+class Curve(TypedDict):
+    """The epochs of one stage that trained the model."""
+
+    stage: str
+    points: list[CurvePoint]
+
+
+class LineageRecord(TypedDict):
+    """One stage that made the model, as ``kondense.artifacts.lineage.stage_record`` writes it."""
+
+    stage: str
+    summary: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    metrics: dict[str, float]
+    details: NotRequired[dict[str, Any]]
+    versions: dict[str, str]
+
+
+class DatasetSummary(TypedDict):
+    """The data that the candidate was evaluated on; ``shape`` is that of one image, [C, H, W]."""
+
+    name: str
+    classes: list[str]
+    shape: list[Count]
+    splits: dict[str, Count]
+    seed: int
+    source: str
+
+
+class Environment(TypedDict):
+    """The machine that the candidate was measured on; ``cpu_flags`` are those that matter to kernels."""
+
+    cpu: str
+    cpu_flags: list[str]
+    cores: Count
+    memory_bytes: Count
+    gpu: str | None
+    providers: NotRequired[list[str]]
+    platform: str
+    versions: dict[str, str]
+
+
+class Evaluation(TypedDict):
+    """evaluation.json: what one candidate is and does.
+
+    ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` is the teacher's, timed in turns with
+    the candidate on the same machine, ``latency_ratio`` teacher / candidate of these. ``timings`` holds every
+    way that was timed: threads, batch, runtime. ``kernels`` counts the operators that onnxruntime runs.
+    """
+
+    format_version: int
+    name: str
+    steps: list[str]
+    network: str
+    validation_accuracy: Fraction
+    test_accuracy: Fraction
+    onnx_test_accuracy: Fraction
+    onnx_agreement: Fraction
+    teacher_agreement: Fraction | None
+    per_class_accuracy: list[Fraction]
+    confusion: list[list[Count]]
+    parameters: PositiveCount
+    nonzero_parameters: Count
+    macs: Count
+    bytes: Bytes
+    latency_ms: Latency
+    bits_per_weight: NotRequired[Positive]
+    teacher_latency_ms: NotRequired[Latency]
+    latency_ratio: NotRequired[Ratios | None]
+    timings: NotRequired[list[Timing]]
+    arithmetic: NotRequired[Arithmetic]
+    kernels: NotRequired[dict[str, PositiveCount]]
+    robustness: NotRequired[Robustness | None]
+    program: NotRequired[Program | None]
+    throughput_images_per_s: Positive
+    peak_memory_bytes: Count
+    layers: list[Layer]
+    curves: list[Curve]
+    lineage: list[LineageRecord]
+    dataset: DatasetSummary
+    environment: Environment
+
+
+class WorstClass(TypedDict):
+    """The class whose test accuracy fell most against the teacher.
+
+    ``flagged``: it lost at least 3 points more than the test accuracy did, and more than chance explains.
+    """
+
+    name: str
+    change: float
+    flagged: bool
+
+
+class Difference(TypedDict):
+    """A candidate against the teacher: accuracies as candidate - teacher, ratios as teacher / candidate.
+
+    A ratio above 1 is a gain: that many times smaller, faster or less. ``bytes_ratio`` is the teacher as
+    dense fp32 over the candidate's weights.kz, ``onnx_ratio`` model.onnx over model.onnx. ``latency_ratio``
+    is of the medians at batch 1, the teacher's timed in turns with the candidate where evaluate did so.
+    ``macs_ratio`` is null for a network that multiplies nothing.
+    """
+
+    validation_accuracy: float
+    test_accuracy: float
+    per_class_accuracy: list[float]
+    worst_class: NotRequired[WorstClass]
+    bytes_ratio: Positive
+    onnx_ratio: Positive
+    latency_ratio: Positive
+    latency_ratio_batch_64: Positive
+    parameters_ratio: Positive
+    macs_ratio: Positive | None
+
+
+class Candidate(Evaluation):
+    """A model in report.json: its evaluation, its artifact's digest, and how it stands against the others.
+
+    ``within_bound``: its validation accuracy holds the bound. ``score``: the objective's ratio, by which
+    the choice ranks. ``pareto``: the fronts of test accuracy that it lies on, of ``bytes`` and ``latency``.
+    """
+
+    digest: str
+    difference: Difference
+    within_bound: bool
+    score: Positive
+    pareto: list[str]
+
+
+class Report(TypedDict):
+    """report.json. ``candidates`` are those beside the teacher; ``chosen`` names one of them or the teacher.
+
+    ``lineage`` is that of the chosen model and then the report's own record.
+    """
+
+    format_version: int
+    title: str
+    dataset: DatasetSummary
+    network: str
+    objective: str
+    max_accuracy_drop: Fraction
+    teacher: Candidate
+    candidates: list[Candidate]
+    chosen: str
+    reason: str
+    notes: list[str]
+    lineage: list[LineageRecord]
+    environment: Environment
+
+
+def validate_evaluation(content: Mapping[str, Any], *, place: str = EVALUATION) -> Evaluation:
+    """Check the content of an evaluation.json and return it typed.
+
+    Raises:
+        ArtifactError: a key is missing, or a value is of the wrong type or out of range; the text
+            gives the key's path, the rule and the value.
+    """
+    _check_version(place, content)
+    check_fields(place, content, Evaluation)
+    evaluation = cast(Evaluation, content)
+    _check_classes(place, evaluation)
+    return evaluation
+
+
+def validate_report(content: Mapping[str, Any], *, place: str = REPORT) -> Report:
+    """Check the content of a report.json and return it typed.
+
+    Raises:
+        ArtifactError: as ``validate_evaluation``; or two models share a name, or ``chosen`` names none.
+    """
+    _check_version(place, content)
+    check_fields(place, content, Report)
+    report = cast(Report, content)
+    names = [model["name"] for model in models(report)]
+    for index, model in enumerate(models(report)):
+        _check_classes(f"{place}: {model['name']}", model)
+        if model["name"] in names[:index]:
+            raise ArtifactError(
+                f"{place}: every candidate must have its own name, but two are called {names[index]!r}."
+            )
+    if report["chosen"] not in names:
+        raise ArtifactError(f"{place}: chosen must be one of {', '.join(names)}, but got {report['chosen']!r}.")
+    return report
+
+
+def evaluation_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return evaluation.json's bytes for a checked ``content``, as a further file of ``save_model``."""
+    return json_bytes(validate_evaluation(content))
+
+
+def report_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return report.json's bytes for a checked ``content``."""
+    return json_bytes(validate_report(content))
+
+
+def read_evaluation(directory: Path) -> Evaluation:
+    """Read and check the evaluation.json in ``directory``.
+
+    Raises:
+        ArtifactError: the file is missing, of an unknown format version, or breaks a rule.
+    """
+    path = directory / EVALUATION
+    return validate_evaluation(read_json(path, format_version=FORMAT_VERSION), place=str(path))
+
+
+def read_report(directory: Path) -> Report:
+    """Read and check the report.json in ``directory``.
+
+    Raises:
+        ArtifactError: the file is missing, of an unknown format version, or breaks a rule.
+    """
+    path = directory / REPORT
+    return validate_report(read_json(path, format_version=FORMAT_VERSION), place=str(path))
+
+
+def models(report: Report) -> list[Candidate]:
+    """Return the teacher and then the other candidates."""
+    return [report["teacher"], *report["candidates"]]
+
+
+def _check_version(place: str, content: Mapping[str, Any]) -> None:
+    if content.get("format_version") != FORMAT_VERSION:
+        found = content.get("format_version")
+        raise ArtifactError(f"{place} must have format_version {FORMAT_VERSION}, but got {found}.")
+
+
+def _check_classes(place: str, evaluation: Evaluation) -> None:
+    classes = len(evaluation["dataset"]["classes"])
+    if len(evaluation["per_class_accuracy"]) != classes:
+        found = len(evaluation["per_class_accuracy"])
+        raise ArtifactError(f"{place}: per_class_accuracy must have one value per class, {classes}, but got {found}.")
+    if [len(row) for row in evaluation["confusion"]] != [classes] * classes:
+        raise ArtifactError(f"{place}: confusion must be {classes} rows of {classes} counts.")
+    if evaluation["nonzero_parameters"] > evaluation["parameters"]:
+        raise ArtifactError(
+            f"{place}: nonzero_parameters must be at most parameters ({evaluation['parameters']}),"
+            f" but got {evaluation['nonzero_parameters']}."
+        )

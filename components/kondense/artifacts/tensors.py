@@ -1,0 +1,32 @@
+"""Files of named tensors in the safetensors format: data that never runs code."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from kondense.files import ArtifactError
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write ``tensors`` to ``path``; the same tensors give the same bytes.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    # Not save_file: on a full disk it raises a SafetensorError that has no errno.
+    path.write_bytes(save(dict(tensors)))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in ``path``.
+
+    Raises:
+        ArtifactError: the file is missing, truncated or of another format, such as a pickle.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ArtifactError(f"{path} must be in the safetensors format, but: {error}.") from None

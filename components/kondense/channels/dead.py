@@ -1,0 +1,132 @@
+"""Channels that can leave without changing what a network computes."""
+
+import copy
+import functools
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kondense.channels.dependencies import WEIGHTED, ChannelGroup, Member, input_slices
+
+Range = tuple[Tensor, Tensor]
+
+
+@torch.no_grad()
+def dead_channels(module: nn.Module, groups: Mapping[str, ChannelGroup], images_NCHW: Tensor) -> dict[str, Tensor]:
+    """Return the dead channels of each group that has some, by its name; each group keeps one at least.
+
+    A channel is dead where all layers that read it have zeros for weights, or where it is zero itself: the weights that
+    make it are, and so what the layers that read it get is the same for all images, and found to be zero.
+
+    Args:
+        module: the network, in evaluation mode.
+        groups: as found in it. Those of convolutions in several groups, which must lose as many of each, are left out.
+        images_NCHW: a few images, normalised.
+    """
+    ranges = _input_ranges(module, groups, images_NCHW)
+    found = {}
+    for name, group in _separable(groups).items():
+        silent_K = _all(
+            ((ranges[reader.name][0] == 0) & (ranges[reader.name][1] == 0))[reader.entries].all(1)
+            for reader in _readers(group)
+        )
+        unread_K = _all(_zero_inputs(module, reader) for reader in _readers(group))
+        dead_K = unread_K | (_unmade(module, group) & silent_K)
+        if dead_K.all():
+            dead_K[0] = False
+        if dead_K.any():
+            found[name] = dead_K.nonzero().flatten()
+    return found
+
+
+@torch.no_grad()
+def fold_constants(module: nn.Module, groups: Mapping[str, ChannelGroup], images_NCHW: Tensor) -> set[str]:
+    """Move what channels always are into the biases of the layers that read them, in place.
+
+    The weights that read such a channel become zero, so that it is dead. It stays where a layer that reads it pads with
+    zeros, so that it is not the same everywhere, or has no bias.
+
+    Args:
+        module: the network, in evaluation mode.
+        groups: as found in it.
+        images_NCHW: a few images, normalised.
+
+    Returns:
+        The layers whose biases have changed.
+    """
+    changed: set[str] = set()
+    ranges = _input_ranges(module, groups, images_NCHW)
+    for group in _separable(groups).values():
+        readers = _readers(group)
+        if not all(_folds(module.get_submodule(reader.name)) for reader in readers):
+            continue
+        low_high = [(ranges[reader.name], reader.entries) for reader in readers]
+        constant_K = _unmade(module, group) & _all((low == high)[entries].all(1) for (low, high), entries in low_high)
+        for reader in readers:
+            layer = module.get_submodule(reader.name)
+            assert isinstance(layer, WEIGHTED) and layer.bias is not None
+            entries_E = reader.entries[constant_K].flatten()
+            read_OE = layer.weight[:, entries_E].double()
+            if not read_OE.any():
+                continue
+            summed_OE = read_OE.flatten(2).sum(2) if read_OE.ndim > 2 else read_OE
+            layer.bias += (summed_OE @ ranges[reader.name][0][entries_E].double()).to(layer.bias.dtype)
+            layer.weight[:, entries_E] = 0.0
+            changed.add(reader.name)
+    return changed
+
+
+def _separable(groups: Mapping[str, ChannelGroup]) -> dict[str, ChannelGroup]:
+    return {name: group for name, group in groups.items() if group.blocks == 1 and _readers(group)}
+
+
+def _readers(group: ChannelGroup) -> list[Member]:
+    return [member for member in group.members if not member.output]
+
+
+def _folds(layer: nn.Module) -> bool:
+    """Tell whether a constant input is a constant output of this layer, which can be part of its bias."""
+    unpadded = isinstance(layer, nn.Linear) or (
+        isinstance(layer, nn.Conv2d) and layer.groups == 1 and not any(layer.padding)
+    )
+    return unpadded and layer.bias is not None
+
+
+def _all(found: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(found)).all(0)
+
+
+def _unmade(module: nn.Module, group: ChannelGroup) -> Tensor:
+    """Return for each channel whether the weights that make it are all zero, [channels]."""
+    makers = [member for member in group.members if member.output and isinstance(member.layer, WEIGHTED)]
+    weights = [(module.get_parameter(f"{maker.name}.weight"), maker.entries) for maker in makers]
+    return _all((weight.flatten(1) == 0).all(1)[entries].all(1) for weight, entries in weights)
+
+
+def _zero_inputs(module: nn.Module, member: Member) -> Tensor:
+    """Return for each channel whether the weights that read it in this layer are all zero, [channels]."""
+    layer = module.get_submodule(member.name)
+    assert isinstance(layer, WEIGHTED)
+    slices = input_slices(layer.weight, layer.groups if isinstance(layer, nn.Conv2d) else 1)
+    return (slices.flatten(1) == 0).all(1)[member.entries].all(1)
+
+
+def _input_ranges(module: nn.Module, groups: Mapping[str, ChannelGroup], images_NCHW: Tensor) -> dict[str, Range]:
+    """Return the smallest and the largest value of each input of the layers that read channels, by layer."""
+    names = {reader.name for group in groups.values() for reader in _readers(group)}
+    ranges: dict[str, Range] = {}
+    watched = copy.deepcopy(module).eval()
+
+    def watch(name: str, dimension: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values_IN = inputs[0].movedim(dimension, 0).flatten(1)
+        low, high = values_IN.amin(1), values_IN.amax(1)
+        if name in ranges:  # a layer that is called twice
+            low, high = torch.minimum(low, ranges[name][0]), torch.maximum(high, ranges[name][1])
+        ranges[name] = low, high
+
+    for name in names:
+        layer = watched.get_submodule(name)
+        layer.register_forward_pre_hook(functools.partial(watch, name, 1 if isinstance(layer, nn.Conv2d) else -1))
+    watched(images_NCHW)
+    return ranges

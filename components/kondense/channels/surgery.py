@@ -1,0 +1,84 @@
+"""Take channels out of a network: every tensor of every layer that holds entries of theirs becomes smaller.
+
+Shapes: weight [O, I / G, ...] of O outputs, I inputs and G groups; a norm's tensors [O].
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kondense.channels.dependencies import ChannelGroup, input_slices, is_depthwise, weight_from_inputs
+
+
+@torch.no_grad()
+def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove channels from the layers of ``groups``, in place.
+
+    Args:
+        module: the network.
+        groups: as found in the network, or in one of the same shapes; afterwards their tables no longer fit it.
+        removed: the channels [n] to remove from each group, by name.
+
+    Returns:
+        The outputs kept of every layer that lost some, by module name, in order.
+    """
+    leaving: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
+    for name, channels in removed.items():
+        for member in groups[name].members if len(channels) else ():
+            leaving[member.name, member.output].append(member.entries[channels].flatten())
+    kept_outputs = {}
+    for (name, output), parts in leaving.items():
+        layer = module.get_submodule(name)
+        kept = torch.ones(side_length(layer, output=output), dtype=torch.bool)
+        kept[torch.cat(parts)] = False
+        index = kept.nonzero().flatten()
+        if output:
+            kept_outputs[name] = index
+            _keep_outputs(layer, index)
+        else:
+            _keep_inputs(layer, index)
+    return kept_outputs
+
+
+def side_length(layer: nn.Module, *, output: bool) -> int:
+    """Return how many outputs or inputs a layer has."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.out_channels if output else layer.in_channels
+    if isinstance(layer, nn.Linear):
+        return layer.out_features if output else layer.in_features
+    assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+    return layer.num_features
+
+
+def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, _parameter(parameter.index_select(0, index), parameter))
+    for name, buffer in list(layer.named_buffers(recurse=False)):
+        if buffer.ndim:  # not the count of batches
+            setattr(layer, name, buffer.index_select(0, index).clone())
+    if isinstance(layer, nn.Conv2d):
+        if is_depthwise(layer):
+            layer.groups = layer.in_channels = len(index)
+        layer.out_channels = len(index)
+    elif isinstance(layer, nn.Linear):
+        layer.out_features = len(index)
+    else:
+        assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+        layer.num_features = len(index)
+
+
+def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    slices = input_slices(layer.weight, groups).index_select(0, index)
+    layer.weight = _parameter(weight_from_inputs(slices, groups), layer.weight)
+    if isinstance(layer, nn.Conv2d):
+        layer.in_channels = len(index)
+    else:
+        layer.in_features = len(index)
+
+
+def _parameter(tensor: Tensor, before: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), requires_grad=before.requires_grad)

@@ -1,0 +1,184 @@
+"""Code the bytes of numbers plane by plane: all first bytes, all second bytes, and so on.
+
+Signs and exponents of floats gather in one plane and compress; low mantissa bytes do not, and are stored.
+Shapes: N elements of B bytes each.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kondense.codec.models import Frequencies, flat
+from kondense.codec.streams import Reader, Writer
+from kondense.files import ArtifactError
+
+Bytes = NDArray[np.uint8]
+SAMPLE = 2**15
+MOST_OF_BYTE = 127
+
+
+def encode_planes(elements_NB: Bytes) -> bytes:
+    """Encode N elements of B bytes, each plane by the cheapest of CODERS."""
+    parts = []
+    for index in range(elements_NB.shape[1]):
+        plane_N = np.ascontiguousarray(elements_NB[:, index])
+        promising = (number for number, coder in enumerate(CODERS) if coder.promises(plane_N))
+        number, content = min(((number, CODERS[number].encode(plane_N)) for number in promising), key=_length)
+        parts += [encode_numbers([number, len(content)]), content]
+    return b"".join(parts)
+
+
+def _length(pair: tuple[int, bytes]) -> int:
+    return len(pair[1])
+
+
+def decode_planes(content: bytes, count: int, width: int) -> Bytes:
+    """Decode ``count`` elements of ``width`` bytes; the caller has bounded their product.
+
+    Raises:
+        ArtifactError: ``content`` is no such planes.
+    """
+    elements_NB = np.empty((count, width), np.uint8)
+    start = 0
+    for index in range(width):
+        (coder, length), start = decode_numbers(content, 2, start)
+        if coder >= len(CODERS) or length > len(content) - start:
+            raise ArtifactError(
+                f"a byte plane must have a known coder and a length in range, but got {coder}, {length}."
+            )
+        plane_N = CODERS[coder].decode(content[start : start + length], count)
+        elements_NB[:, index] = plane_N
+        start += length
+    if start != len(content):
+        raise ArtifactError(f"a tensor's byte planes must end it, but {len(content) - start} bytes follow.")
+    return elements_NB
+
+
+def _store(plane_N: Bytes) -> bytes:
+    return bytes(plane_N.tobytes())
+
+
+def _stored(content: bytes, count: int) -> Bytes:
+    if len(content) != count:
+        raise ArtifactError(f"a stored byte plane must have {count} bytes, but got {len(content)}.")
+    return np.frombuffer(content, np.uint8)
+
+
+def _deflate(plane_N: Bytes) -> bytes:
+    return zlib.compress(plane_N.tobytes(), 6)
+
+
+def _inflated(content: bytes, count: int) -> Bytes:
+    return np.frombuffer(inflate(content, count), np.uint8)
+
+
+def inflate(content: bytes, size: int, dictionary: bytes = b"") -> bytes:
+    """Decompress zlib data that must come to exactly ``size`` bytes; never more than that is produced.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    inflater = zlib.decompressobj(zdict=dictionary) if dictionary else zlib.decompressobj()
+    try:
+        data = inflater.decompress(content, size + 1)
+    except zlib.error as error:
+        raise ArtifactError(f"deflated data must be whole, but: {error}.") from None
+    if len(data) != size or not inflater.eof or inflater.unused_data:
+        raise ArtifactError(f"deflated data must come to {size} bytes, but do not.")
+    return data
+
+
+def _constant(plane_N: Bytes) -> bytes:
+    return bytes(plane_N[:1].tobytes())
+
+
+def _repeated(content: bytes, count: int) -> Bytes:
+    if len(content) != min(count, 1):
+        raise ArtifactError(f"a constant byte plane must have {min(count, 1)} bytes, but got {len(content)}.")
+    return np.full(count, content[0] if content else 0, np.uint8)
+
+
+def _code(plane_N: Bytes) -> bytes:
+    writer = Writer()
+    Frequencies(flat(256)).code(writer, len(plane_N), plane_N.astype(np.int32))
+    return writer.finish()
+
+
+def _coded(content: bytes, count: int) -> Bytes:
+    return Frequencies(flat(256)).code(Reader(content), count, None).astype(np.uint8)
+
+
+def _always(plane_N: Bytes) -> bool:
+    return True
+
+
+def _is_constant(plane_N: Bytes) -> bool:
+    return not len(plane_N) or bool((plane_N == plane_N[0]).all())
+
+
+def _sample_deflates(plane_N: Bytes) -> bool:
+    """Deflate a sample from the middle; random mantissas are then not deflated whole, which is slow."""
+    middle = max(0, (len(plane_N) - SAMPLE) // 2)
+    sample = plane_N[middle : middle + SAMPLE].tobytes()
+    return len(zlib.compress(sample, 1)) < 0.97 * len(sample) + 8
+
+
+def _is_uneven(plane_N: Bytes) -> bool:
+    """Tell whether the order-0 entropy is below that of random bytes."""
+    share_K = np.bincount(plane_N, minlength=256) / max(1, len(plane_N))
+    return float(-(share_K * np.log2(np.maximum(share_K, 1e-300))).sum()) < 7.95
+
+
+def encode_numbers(numbers: Sequence[int]) -> bytes:
+    """Return non-negative integers in 7 bits per byte, the lowest first; all but a number's last have the high bit."""
+    content = bytearray()
+    for number in numbers:
+        rest = number
+        while rest > MOST_OF_BYTE:
+            content.append(rest & MOST_OF_BYTE | (MOST_OF_BYTE + 1))
+            rest >>= 7
+        content.append(rest)
+    return bytes(content)
+
+
+def decode_numbers(content: bytes, count: int, start: int = 0) -> tuple[list[int], int]:
+    """Return ``count`` numbers of ``content`` from ``start`` on, each below 2^63, and where they end.
+
+    Raises:
+        ArtifactError: they are cut off or too large.
+    """
+    numbers = []
+    for _ in range(count):
+        number = 0
+        for shift in range(0, 63, 7):
+            if start == len(content):
+                raise ArtifactError(f"a stream must begin with {count} numbers, but they are cut off.")
+            byte = content[start]
+            start += 1
+            number |= (byte & MOST_OF_BYTE) << shift
+            if byte <= MOST_OF_BYTE:
+                break
+        else:
+            raise ArtifactError("a number of a stream must be below 2^63, but goes on.")
+        numbers.append(number)
+    return numbers, start
+
+
+class Coder(NamedTuple):
+    """How to encode and decode a plane, and whether encoding one is worth a try."""
+
+    encode: Callable[[Bytes], bytes]
+    decode: Callable[[bytes, int], Bytes]
+    promises: Callable[[Bytes], bool]
+
+
+# The number that a plane's header holds is the place in this table: only ever add at the end.
+CODERS = (
+    Coder(_store, _stored, _always),
+    Coder(_deflate, _inflated, _sample_deflates),
+    Coder(_code, _coded, _is_uneven),
+    Coder(_constant, _repeated, _is_constant),
+)

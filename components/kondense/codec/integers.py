@@ -1,0 +1,204 @@
+"""Code a matrix of integers: where it is not zero, then the values, row by row of like magnitude.
+
+Shapes: R rows (output channels), C columns; N values in the order of the matrix.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kondense.codec.layout import (
+    COLUMN_PRIORS,
+    DENSITY_STEPS,
+    MAGNITUDE_STEPS,
+    MOST_ROOTS,
+    Layout,
+    encode_header,
+    octaves,
+    read_header,
+)
+from kondense.codec.models import Frequencies, code_places, flat
+from kondense.codec.neighbours import passes
+from kondense.codec.streams import Integers, Meter, Reader, Stream, Writer
+from kondense.codec.values import code_values, likeliest_line
+
+MOSTLY = 0.7  # share of non-zeros up to which their places are sure to be coded apart
+# The encoder tries all priors of columns on a matrix of up to so many elements; a larger one has rows enough to learn.
+PRIORS_UP_TO = 2**21
+LEAST_GAIN = 0.01  # what neighbours must save to be worth the time they take
+SAMPLE = 2**17  # elements by which that is judged, about
+Matrix = NDArray[np.int16]
+
+
+def encode_integers(matrix_RC: Matrix) -> bytes:
+    """Encode a matrix that has an element and whose values span at most WIDEST integers, -32768 not among them."""
+    return min((_encode(matrix_RC, sparse) for sparse in _worth_trying(matrix_RC)), key=len)
+
+
+def decode_integers(content: bytes, rows: int, columns: int) -> Matrix:
+    """Decode a matrix of ``rows`` by ``columns``; the caller has bounded their product.
+
+    Raises:
+        ArtifactError: ``content`` is no such matrix.
+    """
+    layout, start = read_header(content, rows, columns)
+    return _code(Reader(content[start:]), layout, None)
+
+
+def _worth_trying(matrix_RC: Matrix) -> tuple[bool, ...]:
+    density = np.count_nonzero(matrix_RC) / matrix_RC.size
+    return (False,) if density > 0.97 else (True,) if density < MOSTLY else (True, False)
+
+
+def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
+    low, high = int(matrix_RC.min()), int(matrix_RC.max())
+    steps = _cheapest_steps(matrix_RC, sparse)
+    if steps:
+        levels = int(_magnitude_levels(matrix_RC, sparse, steps).max())
+    else:
+        count = np.count_nonzero(matrix_RC) if sparse else matrix_RC.size
+        levels = min(255, round(float(np.abs(matrix_RC).sum(dtype=np.int64)) / max(1, count)))
+    rows, columns = matrix_RC.shape
+    density_steps = _cheapest_density_steps(matrix_RC) if sparse else 0
+    nonzeros = min(int(np.count_nonzero(matrix_RC)), 2**32 - 1) if sparse and not density_steps else 0
+    layout = Layout(rows, columns, low, high, sparse, density_steps, nonzeros, steps, levels, 0)
+    if sparse and np.count_nonzero(matrix_RC) < MOSTLY * matrix_RC.size and matrix_RC.size <= PRIORS_UP_TO:
+        layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
+        layout = min(layouts, key=lambda tried: _places_bits(tried, matrix_RC))
+    layout = _with_neighbours(layout, matrix_RC)
+    writer = Writer()
+    _code(writer, layout, matrix_RC)
+    return encode_header(layout) + writer.finish()
+
+
+def _with_neighbours(layout: Layout, matrix_RC: Matrix) -> Layout:
+    """Return ``layout`` with lines where neighbours tell enough; judged by some rows of a large matrix."""
+    line = likeliest_line(matrix_RC)
+    if not line:
+        return layout
+    sample_RC = matrix_RC[:: -(-matrix_RC.size // SAMPLE)]
+    plain = dataclasses.replace(layout, rows=len(sample_RC))
+    if layout.nonzeros:
+        plain = dataclasses.replace(plain, nonzeros=int(np.count_nonzero(sample_RC)))
+    powers = range(MOST_ROOTS + 1) if layout.sparse else (0,)
+    tried = min(
+        (dataclasses.replace(plain, line=line, roots=roots) for roots in powers),
+        key=lambda each: _places_bits(each, sample_RC) if layout.sparse else 0,
+    )
+    if _bits(tried, sample_RC) >= (1 - LEAST_GAIN) * _bits(plain, sample_RC):
+        return layout
+    return dataclasses.replace(layout, line=line, roots=tried.roots)
+
+
+def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
+    """Code the whole matrix; ``matrix_RC`` is None when reading."""
+    if layout.sparse:
+        places_RC = _code_places(stream, layout, matrix_RC)
+    else:
+        stream.expect(layout.rows * layout.columns * (layout.high > layout.low))
+        places_RC = np.ones((layout.rows, layout.columns), np.bool_)
+    known_R = None if matrix_RC is None else _magnitude_levels(matrix_RC, layout.sparse, layout.steps)
+    prior_K = flat(layout.levels + 1 if layout.steps else 1)
+    magnitude_R = Frequencies(prior_K).code(stream, layout.rows, known_R)
+    return code_values(stream, layout, places_RC, magnitude_R, matrix_RC)
+
+
+def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> NDArray[np.bool_]:
+    """Code each row's density and then where the matrix is not zero."""
+    columns = max(layout.columns, 1)
+    if layout.density_steps:
+        known_R = None if matrix_RC is None else _density_levels(matrix_RC, layout.density_steps)
+        highest = 1 + layout.density_steps * columns.bit_length()
+        levels_R = Frequencies(flat(highest + 1)).code(stream, layout.rows, known_R)
+        density_R = np.minimum(octaves(levels_R, layout.density_steps), columns) / columns
+    elif not layout.nonzeros:
+        return np.zeros((layout.rows, layout.columns), np.bool_)
+    else:
+        stream.expect(layout.rows * layout.columns)
+        density_R = np.full(layout.rows, min(1.0, layout.nonzeros / (columns * max(layout.rows, 1))))
+    known_RC = None if matrix_RC is None else matrix_RC != 0
+    return code_places(
+        stream,
+        density_R,
+        layout.columns,
+        passes(layout.columns, layout.line),
+        column_prior=COLUMN_PRIORS[layout.prior],
+        roots=layout.roots,
+        places_RC=known_RC,
+    )
+
+
+def _places_bits(layout: Layout, matrix_RC: Matrix) -> float:
+    meter = Meter()
+    _code_places(meter, layout, matrix_RC)
+    return meter.bits_spent
+
+
+def _bits(layout: Layout, matrix_RC: Matrix) -> float:
+    meter = Meter()
+    _code(meter, layout, matrix_RC)
+    return meter.bits_spent
+
+
+def _density_levels(matrix_RC: Matrix, steps: int) -> Integers:
+    """Return 0 for an empty row and else 1 + its non-zeros in octaves, ``steps`` to one."""
+    count_R = np.count_nonzero(matrix_RC, axis=1)
+    return np.where(count_R == 0, 0, 1 + np.rint(steps * np.log2(np.maximum(count_R, 1)))).astype(np.int32)
+
+
+def _cheapest_density_steps(matrix_RC: Matrix) -> int:
+    """Estimate for which of DENSITY_STEPS the places of non-zeros cost least, the rows' levels included."""
+    rows, columns = matrix_RC.shape
+    count_R = np.count_nonzero(matrix_RC, axis=1)
+
+    def cost(steps: int) -> float:
+        level_R = _density_levels(matrix_RC, steps) if steps else np.zeros(rows, np.int32)
+        rows_L = np.bincount(level_R).astype(np.float64)
+        ones_L = np.bincount(level_R, weights=count_R)
+        cells_L = rows_L * columns
+        places = float((_logs(cells_L) - _logs(ones_L) - _logs(cells_L - ones_L)).sum())
+        levels = float(rows * np.log2(rows) - _logs(rows_L).sum()) + np.count_nonzero(rows_L) * np.log2(rows + 1)
+        return places + levels * (steps > 0)
+
+    return min(DENSITY_STEPS, key=cost)
+
+
+def _logs(count: NDArray[Any]) -> NDArray[Any]:
+    """Return count * log2(count), 0 for 0: the terms that an entropy is made of."""
+    return np.multiply(count, np.log2(np.maximum(count, 1)))
+
+
+def _magnitude_levels(matrix_RC: Matrix, sparse: bool, steps: int) -> Integers:
+    """Return each row's mean magnitude in octaves, ``steps`` to one; 0 for below 1 and where steps is 0."""
+    total_R = np.abs(matrix_RC).sum(1, dtype=np.int64)
+    count_R = np.count_nonzero(matrix_RC, axis=1) if sparse else np.full(len(matrix_RC), matrix_RC.shape[1])
+    mean_R = total_R / np.maximum(count_R, 1)
+    return np.where(mean_R < 1, 0, 1 + np.rint(steps * np.log2(np.maximum(mean_R, 1)))).astype(np.int32) * (steps > 0)
+
+
+def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
+    """Estimate for which of MAGNITUDE_STEPS the values cost least, their learning included."""
+    kept_RC = matrix_RC != 0 if sparse else np.ones_like(matrix_RC, np.bool_)
+    count_R = np.count_nonzero(kept_RC, axis=1)
+    values_N = matrix_RC[kept_RC].astype(np.int32) - int(matrix_RC.min())
+    if not len(values_N):
+        return 0
+    width = int(values_N.max()) + 1
+
+    def cost(steps: int) -> float:
+        level_R = _magnitude_levels(matrix_RC, sparse, steps)
+        pair_N = np.repeat(level_R.astype(np.intp) * width, count_R)
+        pair_N += values_N  # in place: here the encoder takes most memory
+        counts = np.bincount(pair_N).astype(np.float64)
+        counts = np.append(counts, np.zeros(-len(counts) % width)).reshape(-1, width)
+        total_L = counts.sum(1)
+        bits = float(
+            (total_L * np.log2(np.maximum(total_L, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum()
+        )
+        used_L = np.count_nonzero(counts, axis=1)
+        # Half of Rissanen's price per parameter: the prior's shape is nearly right.
+        return bits + float((0.25 * used_L * np.log2(np.maximum(total_L, 1))).sum()) + 2.5 * len(level_R) * (steps > 0)
+
+    return min(MAGNITUDE_STEPS, key=cost)

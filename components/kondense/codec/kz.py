@@ -1,0 +1,194 @@
+"""weights.kz: a model's tensors, each in its cheapest lossless form, in one file.
+
+Layout: MAGIC, format version (u16), bytes of the index deflated (u32) and plain (u32), SHA-256 of all
+that follows and of these numbers, the index, the tensors' contents one after the other. The index is
+JSON: ``description`` (any JSON object) and ``tensors``, a list of [name, dtype, shape, form, bytes].
+All numbers are little-endian.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from kondense.codec.bytes import inflate
+from kondense.codec.tensors import DTYPES, decode_tensor, encode_tensor
+from kondense.files import ArtifactError
+
+MAGIC = b"\x93kz\n"  # the high bit and the newline give away a transfer as text
+FORMAT_VERSION = 3
+LIMIT_BYTES = 2**30
+LARGEST_INDEX = 2**24
+CHUNK_BYTES = 2**20
+NUMBERS = struct.Struct("<4sHII")
+DIGEST_BYTES = 32
+
+Entry = tuple[str, str, list[int], str, int]  # of the index: name, dtype, shape, form, bytes
+
+# What indexes usually hold, the likeliest last: deflate then finds it without it being in the file.
+DICTIONARY = (
+    b"running_mean running_var num_batches_tracked int64 uint8 bool float16 bfloat16 resnet8 mobilenet_small lenet300"
+    b' {"in_channels":,"out_channels":,"groups":,"in_features":,"out_features":,"num_features":,"type":"Identity"}'
+    b'{"bias":true},".shortcut.0","downsample","features.classifier.layer1.0.blocks.0.conv1.bn2.'
+    b'"activations":{"conv1":{"scale":0.0,"zero_point":128,"bits":8},"conv2":{"scale":0.0,"zero_point":0,"bits":8},'
+    b'"tensor","symmetric":true},"fc.weight":{"scheme":"uniform","bits":4,"granularity":"channel","symmetric":true},'
+    b'"masked":["conv1.weight","conv2.weight","fc1.weight","fc2.weight","fc3.weight"],"lineage":[]},"tensors":['
+    b'["conv1.bias","float32",[20],"planes",80],["conv1.weight","int8",[20,1,5,5],"integers",'
+    b'"fc1.weight":{"scheme":"codebook","bits":5},"fc1.weight::codebook","float32",[32],"planes",['
+    b'["fc1.weight::scale","float32",[500],"planes",["fc1.weight","float32",[500,800],"sparse",'
+    b'["fc1.bias","float32",[500],"grid",["fc1.weight","int8",[500,800],"integers",'
+    b'["fc1.weight::scale","float32",[1],"raw",4],["fc2.bias","float32",[10],"raw",40],["'
+    b'{"description":{"format_version":1,"network":{"name":"lenet5","arguments":{"classes":10,"channels":1,'
+    b'"image_size":28,"width":1.0}},"edits":{},"quantization":{"weights":{},"activations":{}},"masked":[],"lineage":[]}'
+)
+
+
+def encode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """Return ``description`` and ``tensors`` as a kz file; equal input, equal bytes.
+
+    Args:
+        description: a JSON object, such as model.json's content.
+        tensors: by name, of any dtype that DTYPES lists.
+
+    Raises:
+        ValueError: another dtype, or a description that is no JSON or holds non-finite numbers.
+    """
+    table, contents = [], []
+    for name, tensor in tensors.items():
+        form, content = encode_tensor(tensor)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        table.append([name, dtype, list(tensor.shape), form, len(content)])
+        contents.append(content)
+    index = json.dumps(
+        {"description": description, "tensors": table}, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    ).encode()
+    deflater = zlib.compressobj(9, zdict=DICTIONARY)
+    deflated = deflater.compress(index) + deflater.flush()
+    numbers = NUMBERS.pack(MAGIC, FORMAT_VERSION, len(deflated), len(index))
+    body = deflated + b"".join(contents)
+    return numbers + hashlib.sha256(numbers + body).digest() + body
+
+
+def decode(content: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the description and the tensors of a kz file, whose digest is checked before anything is decoded.
+
+    Whatever ``content`` is, this ends, with memory for at most ``limit_bytes`` of tensors and a small
+    multiple of the largest one.
+
+    Raises:
+        ArtifactError: the file is damaged, of another version, or asks for more than ``limit_bytes``.
+    """
+    file = io.BytesIO(content)
+    head = _read_head(file)
+    head.digest.update(memoryview(content)[file.tell() :])
+    head.check()
+    file.seek(0)
+    description, tensors = read(file, limit_bytes=limit_bytes)
+    return description, dict(tensors)
+
+
+def read(file: BinaryIO, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, Any], Iterator[tuple[str, Tensor]]]:
+    """Return the description of a kz file and its tensors by name, each decoded when it is asked for.
+
+    Nothing is read ahead, so ``file`` may be a pipe or a socket, and no more than one tensor's content is in memory.
+    The digest covers the whole file: only an iteration that comes to its end tells that all of it is what was written.
+
+    Raises:
+        ArtifactError: as ``decode``; from the iteration too, at the end at the latest.
+    """
+    head = _read_head(file)
+    if head.index_bytes > LARGEST_INDEX or head.deflated_bytes > LARGEST_INDEX:
+        raise ArtifactError(f"a kz file's index must be within {LARGEST_INDEX} bytes, but got {head.index_bytes}.")
+    deflated = _take(file, head.deflated_bytes)
+    head.digest.update(deflated)
+    description, table = _read_index(inflate(deflated, head.index_bytes, DICTIONARY), limit_bytes)
+    return description, _read_tensors(file, head, table)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Head:
+    """What a kz file begins with; ``digest`` has seen the numbers and waits for all that follows."""
+
+    deflated_bytes: int
+    index_bytes: int
+    expected: bytes
+    digest: Any
+
+    def check(self) -> None:
+        if self.digest.digest() != self.expected:
+            raise ArtifactError("a kz file must match its sha256, but was damaged or cut off.")
+
+
+def _read_head(file: BinaryIO) -> _Head:
+    size = NUMBERS.size + DIGEST_BYTES
+    content = _take(file, size, whole=False)
+    if len(content) < size or content[:4] != MAGIC:
+        raise ArtifactError(f"a kz file must start with {MAGIC!r} and {size} bytes, but got {content[:4]!r}.")
+    _, version, deflated_bytes, index_bytes = NUMBERS.unpack_from(content)
+    if version != FORMAT_VERSION:
+        raise ArtifactError(f"a kz file must have format version {FORMAT_VERSION}, but got {version}.")
+    return _Head(deflated_bytes, index_bytes, content[NUMBERS.size :], hashlib.sha256(content[: NUMBERS.size]))
+
+
+def _take(file: BinaryIO, size: int, *, whole: bool = True) -> bytes:
+    """Read ``size`` bytes; memory grows with what is there, not with what is asked for."""
+    parts, left = [], size
+    while left and (part := file.read(min(left, CHUNK_BYTES))):
+        parts.append(part)
+        left -= len(part)
+    if left and whole:
+        raise ArtifactError(f"a kz file must go on for {left} more bytes, but is cut off.")
+    return b"".join(parts)
+
+
+def _read_tensors(file: BinaryIO, head: _Head, table: Sequence[Entry]) -> Iterator[tuple[str, Tensor]]:
+    for name, dtype, shape, form, length in table:
+        content = _take(file, length)
+        head.digest.update(content)
+        try:
+            tensor = decode_tensor(form, content, dtype, tuple(shape))
+        except ArtifactError as error:
+            raise ArtifactError(f"tensor {name!r} of a kz file does not decode: {error}") from None
+        yield name, tensor
+    if file.read(1):
+        raise ArtifactError("a kz file must end with its last tensor, but does not.")
+    head.check()
+
+
+def _read_index(index: bytes, limit_bytes: int) -> tuple[dict[str, Any], list[Entry]]:
+    """Parse and check the index before anything is allocated for a tensor."""
+    try:
+        parsed = json.loads(index)
+        description, table = parsed["description"], parsed["tensors"]
+        entries: list[Entry] = [(name, dtype, shape, form, length) for name, dtype, shape, form, length in table]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"a kz file's index must be JSON of a description and tensors, but: {error}.") from None
+    if not isinstance(description, dict):
+        raise ArtifactError(f"a kz file's description must be an object, but got {type(description).__name__}.")
+    total = 0
+    for name, dtype, shape, form, length in entries:
+        if not (isinstance(name, str) and isinstance(dtype, str) and dtype in DTYPES and isinstance(form, str)):
+            raise ArtifactError(f"a kz tensor must have a name, a known dtype and a form, but got {name!r}, {dtype!r}.")
+        if not (isinstance(shape, list) and len(shape) <= 16 and all(map(_is_size, shape)) and _is_size(length)):
+            raise ArtifactError(f"tensor {name!r} of a kz file must have a shape and a length, but got {shape!r}.")
+        # A zero among the sizes makes any other one free, so they are counted as at least 1.
+        elements_bytes = math.prod(max(size, 1) for size in shape) * DTYPES[dtype].itemsize
+        total += elements_bytes
+        if length > elements_bytes:  # the form `raw` takes no more
+            raise ArtifactError(f"tensor {name!r} of a kz file must take {elements_bytes} bytes at most, not {length}.")
+    if total > limit_bytes:
+        raise ArtifactError(f"a kz file's tensors must come to at most {limit_bytes} bytes, but come to {total}.")
+    if len({entry[0] for entry in entries}) != len(entries):
+        raise ArtifactError("a kz file's tensors must have different names, but some share one.")
+    return description, entries
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62

@@ -1,0 +1,49 @@
+"""A whole model as weights.kz: the codec's tensors and what model.json says of the structure."""
+
+import dataclasses
+from pathlib import Path
+
+from kondense.artifacts.model import WEIGHTS, Model, decode, describe, encode_state
+from kondense.artifacts.structure import find_edits
+from kondense.artifacts.tensors import write_tensors
+from kondense.codec import kz
+from kondense.files import ArtifactError
+from kondense.networks.build import build
+
+KZ = "weights.kz"
+
+
+def pack_model(model: Model) -> bytes:
+    """Return ``model`` as a kz file, without its lineage, which model.json keeps.
+
+    Raises:
+        ValueError: as ``save_model``.
+    """
+    bare = dataclasses.replace(model, lineage=())
+    return kz.encode(describe(bare, find_edits(build(model.network), model.module)), encode_state(model))
+
+
+def unpack_model(content: bytes, *, limit_bytes: int = kz.LIMIT_BYTES) -> Model:
+    """Return the model of a kz file, in evaluation mode; its weights are those packed, to the bit.
+
+    Raises:
+        ArtifactError: the file is damaged, of another version, or describes no model.
+    """
+    description, tensors = kz.decode(content, limit_bytes=limit_bytes)
+    try:
+        return decode(description, tensors)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ArtifactError(f"the kz file does not describe a model: {error}") from error
+
+
+def rebuild_weights(directory: Path) -> None:
+    """Write the weights of the Model artifact in ``directory`` as its kz file has them.
+
+    Raises:
+        ArtifactError: the kz file is missing, damaged or of another version.
+    """
+    try:
+        with (directory / KZ).open("rb") as file:
+            write_tensors(directory / WEIGHTS, dict(kz.read(file)[1]))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{directory} must hold {KZ}, but does not.") from error

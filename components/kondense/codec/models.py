@@ -1,0 +1,163 @@
+"""Adaptive models of symbols and of the places of non-zeros, the same for both directions of a stream.
+
+Both learn from what was coded before, in blocks that grow with it, so that they need no tables in the
+file and run vectorised. Shapes: R rows, C columns of a weight seen as a matrix; K symbols.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kondense.codec.neighbours import DIRECTIONS, Pass
+from kondense.codec.streams import Floats, Integers, Stream
+
+FIRST_BLOCK = 24  # symbols coded before the model first learns
+SYMBOL_GROWTH = 4  # a block of symbols is a quarter of what came before,
+ROW_GROWTH = 16  # a block of rows a sixteenth
+FLAT_WEIGHT = 24.0  # symbols' worth of counts that a model of which nothing is known starts with
+NEIGHBOUR_PRIOR = 4.0  # non-zeros' worth of neighbours that are taken to tell nothing
+
+
+class Frequencies:
+    """How often symbols in [0, K) come, learnt on the way."""
+
+    def __init__(self, prior_K: Floats) -> None:
+        """Take each symbol to have come ``prior_K`` times, positive, before the first."""
+        self._weight_K = prior_K
+        self._coded = 0
+
+    def code(self, stream: Stream, count: int, symbols_N: Integers | None) -> Integers:
+        """Code ``count`` symbols.
+
+        Args:
+            stream: a Writer, a Meter or a Reader.
+            count: N.
+            symbols_N: the symbols when writing, None when reading.
+        """
+        if len(self._weight_K) == 1:
+            return stream.symbols(self._weight_K, count, symbols_N)
+        stream.expect(count)
+        coded = np.empty(count, np.int32)
+        start = 0
+        while start < count:
+            stop = min(count, start + max(FIRST_BLOCK, self._coded // SYMBOL_GROWTH))
+            block = stream.symbols(self._weight_K, stop - start, None if symbols_N is None else symbols_N[start:stop])
+            coded[start:stop] = block
+            self._weight_K = self._weight_K + np.bincount(block, minlength=len(self._weight_K))
+            self._coded += stop - start
+            start = stop
+        return coded
+
+
+def flat(count: int) -> Floats:
+    """Return the prior of ``count`` symbols of which nothing is known."""
+    return np.full(count, FLAT_WEIGHT / count)
+
+
+def peaked(low: int, high: int, mean: float) -> Floats:
+    """Return a prior over the integers low..high that falls off geometrically to both sides of zero.
+
+    Args:
+        low: smallest integer.
+        high: largest integer.
+        mean: expected mean magnitude, positive.
+    """
+    ratio = mean / (1.0 + mean)
+    falling = np.cumprod(np.full(max(abs(low), abs(high)) + 1, ratio))
+    shape = falling[np.abs(np.arange(low, high + 1))] + 1e-3 * falling[0] / (high - low + 1)
+    # The more symbols, the longer it takes to learn them, and the more the shape is worth.
+    weight: Floats = shape * ((12.0 + 0.5 * len(shape)) / shape.sum())
+    return weight
+
+
+def code_places(
+    stream: Stream,
+    density_R: Floats,
+    columns: int,
+    passes: Sequence[Pass],
+    *,
+    column_prior: float,
+    roots: int,
+    places_RC: NDArray[np.bool_] | None,
+) -> NDArray[np.bool_]:
+    """Code where a matrix is not zero.
+
+    A place's odds are those of the whole, times what its row (known) and its column (learnt from the rows before) make
+    of them, as if they acted independently, times what as many non-zeros next to it made of the odds before. Rows of
+    density 0 are left out.
+
+    Args:
+        stream: a Writer, a Meter or a Reader.
+        density_R: expected share of non-zeros in each row, [0, 1].
+        columns: C.
+        passes: in which the columns of each block of rows are coded.
+        column_prior: rows' worth of average density that a column starts with.
+        roots: which power of what row and column make of the odds is taken where neighbours are known: 0 all of it,
+            1 the power .75, 2 the root.
+        places_RC: the places when writing, None when reading.
+    """
+    coded_RC = np.zeros((len(density_R), columns), np.bool_)
+    live = np.flatnonzero(density_R > 0)
+    if not len(live) or not columns:
+        return coded_RC
+    stream.expect(len(live) * columns)
+    density_L = np.clip(density_R[live], 2.0**-12, 1 - 2.0**-12)
+    overall = float(density_L.sum() / len(live))
+    prior = overall / (1 - overall)
+    row_odds_L = density_L / (1 - density_L)
+    ones_C = np.zeros(columns)
+    effects = [_NeighbourEffect() for _ in passes]
+    start = 0
+    while start < len(live):
+        stop = min(len(live), start + max(1, start // ROW_GROWTH))
+        rows = live[start:stop]
+        share_C = (ones_C + column_prior * overall) / (start + column_prior)
+        effect_BC = row_odds_L[start:stop, None] * (share_C / ((1 - share_C) * (prior * prior)))
+        block_BC = np.zeros((len(rows), columns + 1), np.int8)  # the last column stands for neighbours that are none
+        for each, effect in zip(passes, effects, strict=True):
+            known_BP = None if places_RC is None else places_RC[rows][:, each.columns]
+            odds_BP = prior * _power(effect_BC[:, each.columns], roots if each.neighbours is not None else 0)
+            block_BC[:, each.columns] = effect.code(stream, odds_BP, each, block_BC, known_BP)
+        coded_RC[rows] = block_BC[:, :columns]
+        ones_C += block_BC[:, :columns].sum(0)
+        start = stop
+    return coded_RC
+
+
+def _power(effect_BP: Floats, roots: int) -> Floats:
+    """Return ``effect_BP`` to the power 1, .75 or .5; every machine rounds square roots alike."""
+    if not roots:
+        return effect_BP
+    root_BP: Floats = np.sqrt(effect_BP)
+    return root_BP * np.sqrt(root_BP) if roots == 1 else root_BP
+
+
+class _NeighbourEffect:
+    """What non-zeros next to a place make of its odds, learnt on the way."""
+
+    def __init__(self) -> None:
+        # By number of non-zero neighbours: non-zeros that came, and that were expected without looking at neighbours.
+        self._came_K = np.zeros(DIRECTIONS + 1)
+        self._expected_K = np.zeros(DIRECTIONS + 1)
+
+    def code(
+        self,
+        stream: Stream,
+        odds_BP: Floats,
+        part: Pass,
+        block_BC: NDArray[np.int8],
+        known_BP: NDArray[np.bool_] | None,
+    ) -> Integers:
+        """Code the places of one pass in a block of rows; ``block_BC`` holds those of the passes before."""
+        known = None if known_BP is None else known_BP.astype(np.int32).ravel()
+        if part.neighbours is None:
+            return stream.bits((odds_BP / (1 + odds_BP)).ravel(), known).reshape(odds_BP.shape)
+        count_N = part.sums(block_BC).ravel()
+        effect_K = (self._came_K + NEIGHBOUR_PRIOR) / (self._expected_K + NEIGHBOUR_PRIOR)
+        odds_N = odds_BP.ravel()
+        likely_N = odds_N * effect_K[count_N]
+        bits_N = stream.bits(likely_N / (1 + likely_N), known)
+        self._came_K += np.bincount(count_N, bits_N, DIRECTIONS + 1)
+        self._expected_K += np.bincount(count_N, odds_N / (1 + odds_N), DIRECTIONS + 1)
+        return bits_N.reshape(odds_BP.shape)

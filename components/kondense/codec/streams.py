@@ -1,0 +1,149 @@
+"""The entropy coder of weights.kz, seen the same from both sides.
+
+A model of the data is written once, as a function that asks a stream to code symbols of given
+probabilities: a Writer is told the symbols, a Reader finds them. So both sides cannot disagree.
+Probabilities come from integer counts by +, -, * and / in float64 alone, which every machine
+rounds alike.
+
+Shapes: N symbols, K possible ones.
+"""
+
+from typing import Any, Protocol
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from kondense.files import ArtifactError
+
+Integers = NDArray[np.int32]
+Floats = NDArray[np.float64]
+
+# No symbol gets a probability closer to 0 or 1 than this. So each costs at least 1/2839 of a bit,
+# and a stream of so many bytes cannot stand for more symbols than MOST_SYMBOLS_PER_BYTE times that.
+LEAST_PROBABILITY = 2.0**-12
+MOST_SYMBOLS_PER_BYTE = 2**15
+
+
+class Stream(Protocol):
+    """One direction of the coder; symbols are given when writing and None when reading."""
+
+    def expect(self, count: int) -> None:
+        """Announce ``count`` symbols of a model with more than one, before memory is taken for them."""
+
+    def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
+        """Code N bits, each 1 with its own probability."""
+
+    def symbols(self, weight_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
+        """Code ``count`` symbols in [0, K) whose probabilities are proportional to ``weight_K``."""
+
+
+class Writer:
+    """Encodes symbols."""
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def expect(self, count: int) -> None:
+        """Do nothing: what is written is there already."""
+
+    def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
+        """Encode ``bits_N`` and return them."""
+        assert bits_N is not None
+        self._encoder.encode(bits_N, _bernoulli(), _bounded(probability_N))
+        return bits_N
+
+    def symbols(self, weight_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
+        """Encode ``symbols_N`` and return them."""
+        assert symbols_N is not None and len(symbols_N) == count
+        if len(weight_K) > 1:
+            self._encoder.encode(symbols_N, _categorical(weight_K))
+        return symbols_N
+
+    def finish(self) -> bytes:
+        """Return everything encoded, as little-endian 32-bit words."""
+        return bytes(self._encoder.get_compressed().astype("<u4").tobytes())
+
+
+class Meter:
+    """Adds up what symbols would cost, without encoding them."""
+
+    def __init__(self) -> None:
+        self.bits_spent = 0.0
+
+    def expect(self, count: int) -> None:
+        """Do nothing, as a Writer."""
+
+    def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
+        """Price ``bits_N`` and return them."""
+        assert bits_N is not None
+        bounded_N = _bounded(probability_N)
+        self.bits_spent -= float(np.log2(np.where(bits_N, bounded_N, 1 - bounded_N)).sum())
+        return bits_N
+
+    def symbols(self, weight_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
+        """Price ``symbols_N`` and return them."""
+        assert symbols_N is not None and len(symbols_N) == count
+        counts_K = np.bincount(symbols_N, minlength=len(weight_K))
+        self.bits_spent -= float((counts_K * np.log2(_spread(weight_K))).sum())
+        return symbols_N
+
+
+class Reader:
+    """Decodes symbols from what a Writer made."""
+
+    def __init__(self, content: bytes) -> None:
+        if len(content) % 4:
+            raise ArtifactError(
+                f"an entropy-coded stream must be whole words of 4 bytes, but got {len(content)} bytes."
+            )
+        self._left = MOST_SYMBOLS_PER_BYTE * (len(content) + 8)
+        self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(content, "<u4").astype(np.uint32))
+
+    def expect(self, count: int) -> None:
+        """Raise ArtifactError unless what is left of the stream can hold ``count`` symbols."""
+        if count > self._left:
+            raise ArtifactError("an entropy-coded stream must be long enough for its tensor, but it is too short.")
+
+    def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
+        """Decode as many bits as there are probabilities."""
+        self._spend(len(probability_N))
+        return self._decode(_bernoulli(), _bounded(probability_N))
+
+    def symbols(self, weight_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
+        """Decode ``count`` symbols."""
+        if len(weight_K) < 2:
+            return np.zeros(count, np.int32)
+        self._spend(count)
+        return self._decode(_categorical(weight_K), count)
+
+    def _spend(self, count: int) -> None:
+        self.expect(count)
+        self._left -= count
+
+    def _decode(self, model: Any, amount: Any) -> Integers:
+        try:
+            decoded: Integers = self._decoder.decode(model, amount)
+        except AssertionError as error:  # constriction's way to say that no symbols encode to this
+            raise ArtifactError(f"an entropy-coded stream must decode, but: {error}") from None
+        return decoded
+
+
+def _bernoulli() -> Any:
+    return constriction.stream.model.Bernoulli(perfect=False)
+
+
+def _bounded(probability_N: Floats) -> Floats:
+    bounded: Floats = np.clip(probability_N, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    return bounded
+
+
+def _categorical(weight_K: Floats) -> Any:
+    return constriction.stream.model.Categorical(_spread(weight_K), perfect=False)
+
+
+def _spread(weight_K: Floats) -> Floats:
+    """Return the probabilities that ``weight_K`` are proportional to, none of them too small."""
+    probability_K = weight_K / weight_K.sum()
+    spread_K: Floats = probability_K * (1 - 2 * LEAST_PROBABILITY) + 2 * LEAST_PROBABILITY / len(weight_K)
+    return spread_K

@@ -1,0 +1,20 @@
+"""The 1,797 handwritten digits of 8x8 pixels that ship with scikit-learn."""
+
+import numpy as np
+
+from kondense.data.collection import Collection, Labelled
+
+LEVELS = 16  # scikit-learn's pixels are 0 to 16
+
+
+def collect() -> Collection:
+    """Return the digits, [N, 1, 8, 8] with pixels scaled to 0 to 255; they have no test images of their own."""
+    from sklearn.datasets import load_digits  # costs a second, and only this source needs it
+
+    digits = load_digits()
+    images_NHW = np.rint(digits.images * (255 / LEVELS)).astype(np.uint8)
+    return Collection(
+        classes=tuple(str(name) for name in digits.target_names),
+        train=Labelled(images_NHW[:, None], digits.target.astype(np.int64)),
+        origin="scikit-learn",
+    )

@@ -1,0 +1,56 @@
+"""Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 pixels, in the idx files that torchvision reads too.
+
+Source: Xiao et al. 2017, table 1 (class names).
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kondense.data import download
+from kondense.data.collection import Collection, Labelled
+from kondense.data.idx import read_idx
+from kondense.data.locate import existing, locate, obtain
+
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+LAYOUTS = (".", "FashionMNIST/raw", "fashion-mnist")
+ROUTES = {
+    "torchvision's download": partial(download.from_torchvision, "FashionMNIST", "FashionMNIST/raw"),
+    "the Debian package dataset-fashion-mnist": partial(
+        download.from_debian, "dataset-fashion-mnist", "usr/share/datasets/fashion-mnist"
+    ),
+}
+
+
+def wanted(name: str) -> bool:
+    """Tell whether a file of this name belongs to the data."""
+    return name.removesuffix(".gz") in FILES
+
+
+def collect(source: Path | None) -> Collection:
+    """Read Fashion-MNIST, [N, 1, 28, 28].
+
+    Args:
+        source: a directory that holds the files; None searches the usual places, then downloads.
+
+    Raises:
+        FileNotFoundError: the files are nowhere; the text says how to provide them.
+        ValueError: a file is damaged, or a label names no class.
+    """
+    if source is None:
+        directory, origin = obtain(LAYOUTS, FILES, ROUTES)
+    else:
+        directory, origin = locate(source, LAYOUTS, FILES), str(source)
+    return Collection(
+        classes=CLASSES, train=_labelled(directory, "train"), test=_labelled(directory, "t10k"), origin=origin
+    )
+
+
+def _labelled(directory: Path, part: str) -> Labelled:
+    images, labels = (existing(directory, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+    assert images and labels
+    return Labelled(read_idx(images, 3)[:, None], read_idx(labels, 1).astype(np.int64))

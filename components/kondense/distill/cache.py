@@ -1,0 +1,65 @@
+"""The teachers' outputs for every training image, computed once.
+
+Small caches lie in memory, large ones in a temporary file that is mapped into it and vanishes with the process.
+
+Shapes: N images of the training split, B images in a batch.
+"""
+
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kondense.data.dataset import Dataset
+from kondense.distill.teachers import Teachers
+
+MEMORY_BYTES = 512 * 2**20  # above this the cache goes to a file
+BATCH = 500
+
+
+def fill(
+    teachers: Teachers, dataset: Dataset, device: torch.device, *, memory_bytes: int = MEMORY_BYTES
+) -> list[Tensor]:
+    """Return the teachers' outputs for the training split, [N, ...] each, float32 on the CPU.
+
+    Args:
+        teachers: asked once for every image.
+        dataset: gives the images.
+        device: where the outputs are computed.
+        memory_bytes: how much may lie in memory.
+
+    Raises:
+        OSError: the cache needs a file, and the temporary directory has no room for it.
+    """
+    images_u8 = dataset.train.images
+    cached: list[Tensor] = []
+    for start in range(0, len(images_u8), BATCH):
+        outputs = teachers.outputs(dataset.normalise(images_u8[start : start + BATCH].to(device)))
+        if not cached:
+            cached = _allocate([(len(images_u8), *output.shape[1:]) for output in outputs], memory_bytes)
+        for whole, output in zip(cached, outputs, strict=True):
+            whole[start : start + BATCH] = output.float().cpu()
+    return cached
+
+
+def _allocate(shapes: list[tuple[int, ...]], memory_bytes: int) -> list[Tensor]:
+    needed = sum(4 * math.prod(shape) for shape in shapes)
+    if needed <= memory_bytes:
+        return [torch.empty(shape) for shape in shapes]
+    directory = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise OSError(
+            f"cache_teacher needs {needed / 2**20:.0f} MiB in {directory}, but {free / 2**20:.0f} MiB are free;"
+            " leave it off, or let TMPDIR name a larger directory."
+        )
+    return [_mapped(shape, directory) for shape in shapes]
+
+
+def _mapped(shape: tuple[int, ...], directory: Path) -> Tensor:
+    # The mapping outlives the file's name, so nothing is left behind however the process ends.
+    with tempfile.NamedTemporaryFile(prefix="kondense-teacher-", dir=directory) as file:
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.float32).view(shape)

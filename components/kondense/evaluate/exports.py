@@ -1,0 +1,101 @@
+"""The exported forms of one model: with integer arithmetic where it has quantized inputs, and in float."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from onnxruntime import InferenceSession
+
+from kondense.artifacts.model import Model, read_description, without_input_quantizers
+from kondense.artifacts.quantized import DynamicQuantizer
+from kondense.data.dataset import Dataset
+from kondense.export.metadata import FLOAT, UINT8
+from kondense.export.onnx import compute_in_float, export_onnx, read_metadata
+from kondense.measuring.intervals import Interval
+from kondense.measuring.latency import open_session
+from kondense.measuring.processor import CPUINFO, read_cpu
+
+INTEGER, IN_FLOAT, AUTO = "integer", "float", "auto"
+ONNX = "model.onnx"
+MARGIN = 1.05  # float must be faster by this much, noise deducted, before integers are given up
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """An ONNX file, the model that it is of, and the session that runs it on one thread."""
+
+    model: Model
+    onnx: bytes
+    session: InferenceSession
+
+
+def export_forms(model: Model, dataset: Dataset, *, arithmetic: str, uint8_input: bool) -> dict[str, Form]:
+    """Return the forms that may become the candidate's, by arithmetic: one, or both where they are to be compared."""
+    onnx = export_onnx(model, dataset, uint8_input=uint8_input)
+    if not model.activations:
+        return {IN_FLOAT: _form(model, onnx)}
+    forms = {}
+    if arithmetic != IN_FLOAT:
+        forms[INTEGER] = _form(model, onnx)
+    if arithmetic != INTEGER:
+        plain = without_input_quantizers(model)
+        dynamic = any(isinstance(each, DynamicQuantizer) for each in model.activations.values())
+        content = export_onnx(plain, dataset, uint8_input=uint8_input) if dynamic else compute_in_float(onnx, plain)
+        forms[IN_FLOAT] = _form(plain, content)
+    return forms
+
+
+def teacher_form(directory: Path, teacher: Model, dataset: Dataset, *, uint8_input: bool) -> Form:
+    """Return the teacher's form: its model.onnx where it was evaluated before with the same input, else exported.
+
+    The digest of that file was checked when the teacher was loaded.
+    """
+    if ONNX in read_description(directory)["files"]:
+        onnx = (directory / ONNX).read_bytes()
+        if read_metadata(onnx, str(directory / ONNX))["input"] == (UINT8 if uint8_input else FLOAT):
+            return _form(teacher, onnx)
+    return _form(teacher, export_onnx(teacher, dataset, uint8_input=uint8_input))
+
+
+def choose_arithmetic(
+    forms: Mapping[str, Form], speedup: Mapping[str, Interval] | None, *, asked: str
+) -> dict[str, Any]:
+    """Return what evaluation.json says of the arithmetic: ``chosen``, ``reason``, ``integer_speedup``.
+
+    Args:
+        forms: as ``export_forms``.
+        speedup: time in float / time in integers, by ``batch_1`` and ``batch_64``; None unless both were timed.
+        asked: the option: ``auto``, ``integer`` or ``float``.
+    """
+    if speedup is None:
+        (chosen,) = forms
+        reason = "as was asked" if asked == chosen and forms[chosen].model.quantized else _only(forms[chosen].model)
+        return {"chosen": chosen, "reason": reason, "integer_speedup": None}
+    surely = math.prod(each.high for each in speedup.values()) ** (1 / len(speedup))
+    chosen = IN_FLOAT if surely * MARGIN < 1 else INTEGER
+    first, last = speedup["batch_1"], speedup["batch_64"]
+    reason = (
+        f"int8 runs at {_times(first)} the speed of the same weights in float at batch 1 and at {_times(last)} at"
+        f" batch 64, timed in turns on {_processor()}"
+    )
+    ratios = {name: dataclasses.asdict(each) for name, each in speedup.items()}
+    return {"chosen": chosen, "reason": reason, "integer_speedup": ratios}
+
+
+def _form(model: Model, onnx: bytes) -> Form:
+    return Form(model, onnx, open_session(onnx))
+
+
+def _only(model: Model) -> str:
+    return "its weights alone are quantized" if model.quantized else "it is not quantized"
+
+
+def _times(speedup: Interval) -> str:
+    return f"{speedup.value:.2f}× ({speedup.low:.2f} to {speedup.high:.2f})"
+
+
+def _processor() -> str:
+    flags = read_cpu(CPUINFO)[1]
+    return f"a processor with {', '.join(flags)}" if flags else "a processor without AVX2"

@@ -1,0 +1,77 @@
+"""Check a ``torch.export`` program in a process that knows nothing of the model.
+
+Run as a program, this module reads normalised images and writes the logits that the file gives:
+``python -m kondense.evaluate.program PROGRAM IMAGES LOGITS``, the latter two in the safetensors format.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kondense.artifacts.model import Model
+from kondense.artifacts.tensors import read_tensors, write_tensors
+from kondense.data.dataset import Dataset
+from kondense.export.torch_program import export_program
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = 64
+TIMEOUT_S = 300
+
+
+def checked_program(model: Model, dataset: Dataset) -> tuple[bytes | None, dict[str, Any]]:
+    """Return the program of ``model``, or None where it is not lossless, and what evaluation.json says of it.
+
+    Raises:
+        ArtifactError: the network cannot be captured.
+        ChildProcessError: the file does not load or run in a fresh process.
+    """
+    content = export_program(model, dataset)
+    images_NCHW = dataset.normalise(dataset.test.images[:IMAGES])
+    with torch.inference_mode():
+        expected_NK = model.module(images_NCHW)
+    found_NK = run_elsewhere(content, images_NCHW)
+    lossless = torch.equal(found_NK, expected_NK)
+    difference = float((found_NK - expected_NK).abs().max())
+    described = {"bytes": len(content), "lossless": lossless, "largest_difference": difference}
+    return (content if lossless else None), described
+
+
+def run_elsewhere(program: bytes, images_NCHW: Tensor) -> Tensor:
+    """Return the logits [N, K] that ``program`` gives in a fresh process, with as many threads as here."""
+    with tempfile.TemporaryDirectory(prefix="kondense-program-") as scratch:
+        place = Path(scratch)
+        (place / "program.pt2").write_bytes(program)
+        write_tensors(place / "images", {"images": images_NCHW.contiguous()})
+        files = [str(place / name) for name in ("program.pt2", "images", "logits")]
+        search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        threads = str(torch.get_num_threads())
+        done = subprocess.run(
+            [sys.executable, "-m", "kondense.evaluate.program", *files],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            env={**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": threads},
+            check=False,
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [""]
+            raise ChildProcessError(f"the torch.export program failed in a fresh process: {lines[-1]}")
+        return read_tensors(place / "logits")["logits"]
+
+
+def main(program: str, images: str, logits: str) -> None:
+    """Load the program, run it on the images, write the logits."""
+    module = torch.export.load(program).module()
+    with torch.inference_mode():
+        logits_NK = module(read_tensors(Path(images))["images"])
+    write_tensors(Path(logits), {"logits": logits_NK.contiguous()})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

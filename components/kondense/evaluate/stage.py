@@ -1,0 +1,211 @@
+"""Measure one candidate: on its torch model and on the exported one, in onnxruntime.
+
+Shapes: N images, K classes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kondense.artifacts.model import WEIGHTS, Model, load_model, save_model
+from kondense.artifacts.report import EVALUATION, FORMAT_VERSION, evaluation_bytes
+from kondense.codec.model_file import KZ, pack_model
+from kondense.data.dataset import SPLITS, Dataset, load_dataset
+from kondense.evaluate.config import EvaluateConfig
+from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, teacher_form
+from kondense.evaluate.program import checked_program
+from kondense.evaluate.timings import BATCHES, describe_primary, integer_speedup, time_forms, time_further
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.measuring.classification import agreement, confusion, per_class_accuracy
+from kondense.measuring.environment import describe_environment
+from kondense.measuring.kernels import count_kernels
+from kondense.measuring.latency import predict_onnx, takes_pixels
+from kondense.measuring.memory import peak_memory_bytes
+from kondense.measuring.robustness import measure_robustness
+from kondense.measuring.size import count_nonzero, count_parameters, fp32_bytes, layer_table
+
+PROGRAM = "program.pt2"
+
+
+def run(
+    config: EvaluateConfig, *, dataset_dir: Path, model_dir: Path, candidate_dir: Path, teacher_dir: Path | None = None
+) -> dict[str, float]:
+    """Measure the model and write it again with model.onnx, weights.kz and evaluation.json beside it.
+
+    Where layers with quantized inputs run faster in float, the candidate is the model without the quantizers of
+    its inputs; its weights stay integers.
+
+    Args:
+        config: the parameters.
+        dataset_dir: a Dataset artifact.
+        model_dir: the Model artifact to measure.
+        candidate_dir: where the Model artifact with its measurements goes.
+        teacher_dir: the Model artifact that latency is measured against, in turns. If it holds model.onnx,
+            as a candidate does, that is taken, else the teacher is exported.
+
+    Returns:
+        The figures of evaluation.json that are one number, the same names for every candidate.
+
+    Raises:
+        ValueError: the model does not fit the dataset, or the exported model disagrees with it.
+        ArtifactError: ONNX cannot express the network.
+    """
+    dataset, model = load_dataset(dataset_dir), load_model(model_dir)
+    teacher = load_model(teacher_dir) if teacher_dir else None
+    for role, each in (("model", model), ("teacher", teacher)):
+        if each is not None:
+            _check_fits(role, each, dataset)
+    forms = export_forms(model, dataset, arithmetic=config.arithmetic, uint8_input=config.uint8_input)
+    reference = (
+        teacher_form(teacher_dir, teacher, dataset, uint8_input=config.uint8_input) if teacher_dir and teacher else None
+    )
+    rng = np.random.default_rng(config.seed)
+    timed = time_forms(forms, reference, dataset, seconds=config.latency_seconds)
+    arithmetic = choose_arithmetic(forms, integer_speedup(timed, rng), asked=config.arithmetic)
+    candidate = forms[arithmetic["chosen"]]
+    times = describe_primary(timed, arithmetic["chosen"], rng)
+    if config.further_latency_seconds:
+        times["timings"] += time_further(candidate, reference, dataset, seconds=config.further_latency_seconds, rng=rng)
+    kz = pack_model(candidate.model)
+    files = {ONNX: candidate.onnx, KZ: kz}
+    evaluation = {
+        "format_version": FORMAT_VERSION,
+        "name": config.name,
+        **_origin(candidate.model, dataset, rounded=bool(model.activations)),
+        **_accuracies(config, dataset, candidate, reference),
+        **_sizes(candidate.model, dataset),
+        "bytes": {
+            "fp32": fp32_bytes(model.module),
+            "stored": (model_dir / WEIGHTS).stat().st_size,
+            "kz": len(kz),
+            "onnx": len(candidate.onnx),
+        },
+        "bits_per_weight": 8 * len(kz) / count_parameters(model.module),
+        **times,
+        "arithmetic": arithmetic,
+        "kernels": count_kernels(candidate.onnx),
+        "robustness": _robustness(config, dataset, candidate),
+        "program": _program(config, dataset, candidate.model, files),
+        "peak_memory_bytes": peak_memory_bytes(candidate.onnx, batch=max(BATCHES)),
+        "environment": describe_environment(),
+    }
+    save_model(candidate_dir, candidate.model, files=files | {EVALUATION: evaluation_bytes(evaluation)})
+    return _metrics(evaluation)
+
+
+def _check_fits(role: str, model: Model, dataset: Dataset) -> None:
+    channels, size, _ = dataset.shape
+    wanted = {"classes": len(dataset.classes), "channels": channels, "image_size": size}
+    for name, value in wanted.items():
+        found = model.network.arguments.get(name)
+        if found != value:
+            raise ValueError(f"the {role}'s {name} must be the dataset's, {value}, but got {found}.")
+
+
+def _origin(model: Model, dataset: Dataset, *, rounded: bool) -> dict[str, Any]:
+    """Return what made the candidate; ``rounded``: its inputs were, before float arithmetic was chosen."""
+    steps = [record["summary"] for record in model.lineage if record["stage"] != "train"]
+    return {
+        "network": model.network.name,
+        "steps": [*steps, "compute in float"] if rounded and not model.activations else steps,
+        "curves": [
+            {"stage": record["stage"], "points": record["curves"]} for record in model.lineage if record["curves"]
+        ],
+        "lineage": list(model.lineage),
+        "dataset": {
+            "name": dataset.name,
+            "classes": list(dataset.classes),
+            "shape": list(dataset.shape),
+            "splits": {name: len(dataset.split(name)) for name in SPLITS},
+            "seed": dataset.seed,
+            "source": dataset.source,
+        },
+    }
+
+
+def _accuracies(config: EvaluateConfig, dataset: Dataset, candidate: Form, teacher: Form | None) -> dict[str, Any]:
+    """Measure on the validation and test splits.
+
+    Raises:
+        ValueError: torch and onnxruntime agree on too few test images.
+    """
+    labels_N, module = dataset.test.labels, candidate.model.module
+    validation_NK = predict(module, dataset.validation, dataset, batch_size=config.batch_size)
+    test_NK = predict(module, dataset.test, dataset, batch_size=config.batch_size)
+    onnx_NK = _predict_onnx(candidate, dataset, dataset.test.images, config.batch_size)
+    same = agreement(test_NK.argmax(1), onnx_NK.argmax(1))
+    if same < config.min_agreement:
+        raise ValueError(
+            f"the exported model must agree with torch on at least {config.min_agreement} of the test images,"
+            f" but agrees on {same:.4f}."
+        )
+    confusion_KK = confusion(test_NK.argmax(1), labels_N, len(dataset.classes))
+    result = {
+        "validation_accuracy": accuracy(validation_NK, dataset.validation.labels),
+        "test_accuracy": accuracy(test_NK, labels_N),
+        "onnx_test_accuracy": accuracy(onnx_NK, labels_N),
+        "onnx_agreement": same,
+        "per_class_accuracy": per_class_accuracy(confusion_KK),
+        "confusion": confusion_KK.tolist(),
+        "teacher_agreement": None,
+    }
+    if teacher is not None:
+        teacher_NK = _predict_onnx(teacher, dataset, dataset.test.images, config.batch_size)
+        result["teacher_agreement"] = agreement(test_NK.argmax(1), teacher_NK.argmax(1))
+    return result
+
+
+def _predict_onnx(form: Form, dataset: Dataset, images_u8: Tensor, batch_size: int) -> Tensor:
+    """Return the logits [N, K] that onnxruntime computes for uint8 images [N, C, H, W]."""
+    pixels = takes_pixels(form.session)
+    parts = [
+        predict_onnx(form.session, (part_u8 if pixels else dataset.normalise(part_u8)).numpy(), batch_size=batch_size)
+        for part_u8 in images_u8.split(batch_size)
+    ]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _robustness(config: EvaluateConfig, dataset: Dataset, candidate: Form) -> dict[str, Any] | None:
+    if not config.robustness_images:
+        return None
+    return measure_robustness(
+        lambda images_u8: _predict_onnx(candidate, dataset, images_u8, config.batch_size),
+        dataset.test,
+        images=config.robustness_images,
+        seed=config.seed,
+    )
+
+
+def _program(config: EvaluateConfig, dataset: Dataset, model: Model, files: dict[str, bytes]) -> dict[str, Any] | None:
+    """Add the torch.export program to ``files`` where it is wanted and lossless; return what there is to say of it."""
+    if not config.program:
+        return None
+    content, described = checked_program(model, dataset)
+    if content is not None:
+        files[PROGRAM] = content
+    return described
+
+
+def _sizes(model: Model, dataset: Dataset) -> dict[str, Any]:
+    layers = layer_table(model, dataset.shape)
+    return {
+        "parameters": count_parameters(model.module),
+        "nonzero_parameters": count_nonzero(model.module),
+        "macs": sum(layer["macs"] for layer in layers),
+        "layers": layers,
+    }
+
+
+def _metrics(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Return the figures that are one number; the teacher agrees with itself."""
+    names = ("validation_accuracy", "test_accuracy", "onnx_test_accuracy", "onnx_agreement", "teacher_agreement")
+    counts = ("parameters", "nonzero_parameters", "macs", "throughput_images_per_s", "peak_memory_bytes")
+    metrics = {name: 1.0 if evaluation[name] is None else float(evaluation[name]) for name in (*names, *counts)}
+    metrics["bits_per_weight"] = evaluation["bits_per_weight"]
+    if evaluation["robustness"]:
+        metrics["robust_accuracy"] = evaluation["robustness"]["mean"]
+    metrics |= {f"bytes_{name}": float(value) for name, value in evaluation["bytes"].items()}
+    return metrics | {f"latency_{name}_ms": times["median"] for name, times in evaluation["latency_ms"].items()}

@@ -1,0 +1,70 @@
+"""Stand-ins that the exporter turns into onnxruntime's dynamic integer operators.
+
+They exist while a model is exported and compute nothing of use in torch.
+Shapes: weight [O, I, ...], scale [O] or [1], bias [O].
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kondense.artifacts.quantized import DynamicQuantizer, QuantizedTensor
+
+Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
+ZERO = 128  # unsigned weights: the kernels for signed ones add pairs of products in 16 bits where there is no VNNI
+
+
+class DynamicLayer(nn.Module):
+    """A layer that is exported as DynamicQuantizeLinear and ConvInteger or MatMulInteger; its bias stays float."""
+
+    integers: Tensor
+    zero_point: Tensor
+    scale: Tensor
+
+    def __init__(self, layer: nn.Module, weight: QuantizedTensor) -> None:
+        super().__init__()
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        self.layer = copy.deepcopy(layer)
+        hooks = self.layer._forward_pre_hooks  # torch has no public way without the hook's handle
+        for key in [key for key, hook in hooks.items() if isinstance(hook, DynamicQuantizer)]:
+            del hooks[key]
+        integers = (weight.integers.short() + ZERO).to(torch.uint8)
+        self.places = [1] * (weight.integers.ndim - 2)  # of the axes behind the channels
+        self.register_buffer("integers", integers.t().contiguous() if isinstance(layer, nn.Linear) else integers)
+        self.register_buffer("zero_point", torch.tensor(ZERO, dtype=torch.uint8))
+        scale = weight.scale
+        self.register_buffer("scale", scale.reshape(-1, *self.places) if len(scale) > 1 else scale[0])
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Call the operators as the exporter should see them."""
+        quantized, scale, zero_point = torch.onnx.ops.symbolic_multi_out(
+            "DynamicQuantizeLinear",
+            (values,),
+            dtypes=(torch.uint8, torch.float32, torch.uint8),
+            shapes=(values.shape, (), ()),
+            version=21,
+        )
+        operands = (quantized, self.integers, zero_point, self.zero_point)
+        # The shape is the float layer's; the exporter drops what only gives it.
+        shape = self.layer(values).shape
+        name, attributes = "MatMulInteger", None
+        if isinstance(self.layer, nn.Conv2d):
+            name, attributes = "ConvInteger", _attributes(self.layer)
+        sums = torch.onnx.ops.symbolic(name, operands, attributes, dtype=torch.int32, shape=shape, version=21)
+        output: Tensor = sums.float() * (scale * self.scale)
+        if self.layer.bias is not None:
+            output = output + self.layer.bias.reshape(-1, *self.places)
+        return output
+
+
+def _attributes(layer: nn.Conv2d) -> Attributes:
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    return {
+        "kernel_shape": list(layer.kernel_size),
+        "strides": list(layer.stride),
+        "dilations": list(layer.dilation),
+        "group": layer.groups,
+        "pads": [top, left, bottom, right],
+    }

@@ -1,0 +1,113 @@
+"""Stand-ins that the exporter turns into QuantizeLinear and DequantizeLinear with an artifact's own integers.
+
+They exist while a model is exported and compute nothing of use in torch.
+Shapes: weight [O, I, ...], scale [O] or [1], bias [O].
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kondense.artifacts.quantized import (
+    ActivationQuantizer,
+    CodebookTensor,
+    DynamicQuantizer,
+    InputQuantizer,
+    QuantizedTensor,
+)
+from kondense.export.dynamic_layers import DynamicLayer
+
+
+def replace_quantizers(module: nn.Module, activations: Mapping[str, InputQuantizer]) -> None:
+    """Let every static input quantizer of ``module`` be exported as a pair of ONNX nodes, in place."""
+    for name, quantizer in activations.items():
+        if isinstance(quantizer, DynamicQuantizer):
+            continue  # part of its layer, see ``DynamicLayer``
+        target = module.get_submodule(name)
+        hooks = target._forward_pre_hooks  # torch has no public way to remove a hook without its handle
+        for key in [key for key, hook in hooks.items() if isinstance(hook, ActivationQuantizer)]:
+            del hooks[key]
+        target.register_forward_pre_hook(QuantizeDequantize(quantizer))
+
+
+def replace_layers(
+    module: nn.Module,
+    quantized: Mapping[str, QuantizedTensor | CodebookTensor],
+    activations: Mapping[str, InputQuantizer],
+) -> None:
+    """Let every quantized layer of ``module`` be exported with integers for weight and bias, in place.
+
+    A codebook has no integer kernel: its weights stay the floats that they stand for.
+    """
+    for weight_name, tensor in quantized.items():
+        if isinstance(tensor, CodebookTensor):
+            continue
+        name = weight_name.removesuffix(".weight")
+        layer = module.get_submodule(name)
+        parent, _, leaf = name.rpartition(".")
+        quantizer = activations.get(name)
+        if isinstance(quantizer, DynamicQuantizer):
+            replacement: nn.Module = DynamicLayer(layer, tensor)
+        else:
+            replacement = IntegerLayer(layer, tensor, quantizer)
+        setattr(module.get_submodule(parent), leaf, replacement)
+
+
+class QuantizeDequantize:
+    """A forward pre-hook that is exported as QuantizeLinear and DequantizeLinear."""
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        self.scale = torch.tensor(quantizer.scale)
+        self.zero_point = torch.tensor(quantizer.zero_point, dtype=torch.uint8)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the inputs of ``module`` with the first one quantized and dequantized."""
+        first = inputs[0]
+        grid = (self.scale, self.zero_point)
+        integers = torch.onnx.ops.symbolic(
+            "QuantizeLinear", (first, *grid), dtype=torch.uint8, shape=first.shape, version=21
+        )
+        values = torch.onnx.ops.symbolic(
+            "DequantizeLinear", (integers, *grid), dtype=torch.float32, shape=first.shape, version=21
+        )
+        return (values, *inputs[1:])
+
+
+class IntegerLayer(nn.Module):
+    """A layer whose weight, and with a quantized input also its bias, is exported as integers."""
+
+    integers: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    bias_integers: Tensor
+    bias_scale: Tensor
+
+    def __init__(self, layer: nn.Module, weight: QuantizedTensor, activation: ActivationQuantizer | None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("integers", weight.integers)
+        self.register_buffer("scale", weight.scale if len(weight.scale) > 1 else weight.scale[0])
+        # It may be left out by the standard, but onnxruntime 1.32 then fails on Gemm with one scale per channel.
+        self.register_buffer("zero_point", torch.zeros_like(self.scale, dtype=torch.int8))
+        bias = getattr(layer, "bias", None)
+        self.integer_bias = activation is not None and bias is not None
+        if activation is not None and bias is not None:
+            # The scale of the accumulator, which onnxruntime takes the bias to have.
+            scale_O = weight.scale.double() * activation.scale
+            self.register_buffer("bias_integers", torch.round(bias.detach().double() / scale_O).int())
+            self.register_buffer("bias_scale", scale_O.float() if len(scale_O) > 1 else scale_O.float()[0])
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Call the layer with its weight and bias as the exporter should see them."""
+        parameters = {"weight": _dequantize(self.integers, self.scale, self.zero_point)}
+        if self.integer_bias:
+            parameters["bias"] = _dequantize(self.bias_integers, self.bias_scale)
+        output: Tensor = torch.func.functional_call(self.layer, parameters, (values,))
+        return output
+
+
+def _dequantize(integers: Tensor, *grid: Tensor) -> Tensor:
+    return torch.onnx.ops.symbolic(
+        "DequantizeLinear", (integers, *grid), {"axis": 0}, dtype=torch.float32, shape=integers.shape, version=21
+    )

@@ -1,0 +1,79 @@
+"""What an exported ONNX file says of itself, in its ``metadata_props``: JSON values by key. Stdlib only.
+
+Whoever runs the file needs no more than this: the labels, how images become its input, and which model it is.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypedDict, cast
+
+from kondense.artifacts.schema import check_fields
+from kondense.files import ArtifactError
+
+FORMAT_VERSION = 1
+FLOAT, UINT8 = "float32", "uint8"
+INPUTS = (FLOAT, UINT8)
+Input = Literal["float32", "uint8"]
+
+
+class Metadata(TypedDict):
+    """The metadata of one file.
+
+    ``shape`` is that of one image, [C, H, W]. A ``uint8`` input takes pixels as they are; a ``float32`` one
+    takes (pixel / 255 - mean) / std per channel. ``arithmetic`` is that of the layers: ``integer``, or ``float``
+    where weights are floats once the file is loaded. ``digest`` is the model's identity
+    (``kondense.artifacts.identity``): the same in the artifact that the file was exported from.
+    """
+
+    format_version: int
+    classes: list[str]
+    shape: list[Annotated[int, "[1, inf)"]]
+    mean: list[float]
+    std: list[Annotated[float, "(0, inf)"]]
+    network: str
+    input: str
+    arithmetic: str
+    opset: Annotated[int, "[1, inf)"]
+    digest: str
+
+
+def parse_metadata(entries: Mapping[str, str], place: str = "the ONNX file") -> Metadata:
+    """Return the checked metadata of an ONNX file.
+
+    Args:
+        entries: ``metadata_props`` by key.
+        place: the file, as an error names it.
+
+    Raises:
+        ArtifactError: Kondense did not write it, or it breaks a rule; the text gives key, rule and value.
+    """
+    content = {key: _value(place, key, text) for key, text in entries.items() if key in Metadata.__annotations__}
+    if content.get("format_version") != FORMAT_VERSION:
+        found = content.get("format_version")
+        raise ArtifactError(f"{place} must have metadata of format_version {FORMAT_VERSION}, but got {found}.")
+    check_fields(f"{place}: metadata", content, Metadata)
+    metadata = cast(Metadata, content)
+    shape, channels = metadata["shape"], metadata["shape"][:1]
+    if len(shape) != 3 or [len(metadata["mean"])] != channels or [len(metadata["std"])] != channels:
+        raise ArtifactError(
+            f"{place}: metadata must have a shape [C, H, W] with mean and std [C], but got {shape},"
+            f" {metadata['mean']} and {metadata['std']}."
+        )
+    if not metadata["classes"]:
+        raise ArtifactError(f"{place}: metadata must name at least one class, but got none.")
+    if metadata["input"] not in INPUTS:
+        raise ArtifactError(f"{place}: metadata input must be {' or '.join(INPUTS)}, but got {metadata['input']!r}.")
+    return metadata
+
+
+def metadata_entries(metadata: Metadata) -> dict[str, str]:
+    """Return ``metadata`` as texts by key, the inverse of ``parse_metadata``."""
+    return {key: json.dumps(value) for key, value in metadata.items()}
+
+
+def _value(place: str, key: str, text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ArtifactError(f"{place}: metadata {key} must be JSON, but got {text[:40]!r}.") from None
+    return value

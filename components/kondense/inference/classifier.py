@@ -1,0 +1,68 @@
+"""Label images by an exported model: its ONNX file is all there is. onnxruntime and NumPy only, no torch.
+
+Shapes: images uint8 [N, C, H, W]; probabilities [N, K] of N images and K classes.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession
+
+from kondense.export.metadata import Metadata, parse_metadata
+from kondense.files import ArtifactError
+from kondense.measuring.latency import open_session, predict_onnx, takes_pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """An ONNX file that runs, and what it says of itself."""
+
+    session: InferenceSession
+    metadata: Metadata
+
+    def classify(self, images_NCHW: NDArray[np.uint8], *, batch_size: int = 64) -> NDArray[np.float64]:
+        """Return the probability of every class for every image."""
+        given = images_NCHW if takes_pixels(self.session) else self._normalised(images_NCHW)
+        logits_NK = predict_onnx(self.session, given, batch_size=batch_size).astype(np.float64)
+        exponentials_NK = np.exp(logits_NK - logits_NK.max(1, keepdims=True))
+        return exponentials_NK / exponentials_NK.sum(1, keepdims=True)
+
+    def _normalised(self, images_NCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
+        mean_C11 = np.array(self.metadata["mean"]).reshape(-1, 1, 1)
+        std_C11 = np.array(self.metadata["std"]).reshape(-1, 1, 1)
+        return ((images_NCHW / 255.0 - mean_C11) / std_C11).astype(np.float32)
+
+
+def open_classifier(path: Path, *, threads: int = 1) -> Classifier:
+    """Load the exported model in ``path``.
+
+    Raises:
+        ArtifactError: the file is missing, is no ONNX model, was not written by Kondense, or its metadata does not
+            fit what it computes.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path} must be an ONNX file, but it is missing.")
+    try:
+        session = open_session(path.read_bytes(), threads=threads)
+        entries = session.get_modelmeta().custom_metadata_map
+    except Exception as error:  # onnxruntime's errors share no public base but Exception
+        raise ArtifactError(f"{path} must be an ONNX model, but: {' '.join(str(error).split())[:200]}") from None
+    classifier = Classifier(session, parse_metadata(entries, str(path)))
+    _check_fits(path, classifier)
+    return classifier
+
+
+def _check_fits(path: Path, classifier: Classifier) -> None:
+    """Raise ArtifactError unless the metadata is about this very graph: input, shape, number of classes."""
+    metadata, session = classifier.metadata, classifier.session
+    (graph_input,), (graph_output,) = session.get_inputs(), session.get_outputs()
+    facts = {
+        "input": (metadata["input"], "uint8" if takes_pixels(session) else "float32"),
+        "shape": (metadata["shape"], list(graph_input.shape[1:])),
+        "number of classes": (len(metadata["classes"]), graph_output.shape[-1]),
+    }
+    for name, (said, found) in facts.items():
+        if said != found:
+            raise ArtifactError(f"{path}: the metadata's {name} must be the graph's, {found}, but got {said}.")

@@ -1,0 +1,129 @@
+"""What a trial reported: metric lines read from its output, and one value picked per metric.
+
+Source: file-metricscollector.go and getMetrics in trial_controller_util.go of Katib 0.19.
+"""
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from kondense.katib.spec import Collector, Objective
+
+UNAVAILABLE = "unavailable"  # Katib's word for a metric that was never reported
+EPOCH = datetime.datetime.min.replace(tzinfo=datetime.UTC)  # the time of a line that bears none
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+# Go's ParseFloat knows no surrounding blanks and no hexadecimal without an exponent.
+NUMBER = re.compile(r"[+-]?(\d+(_?\d)*(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf(inity)?|nan)", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True)
+class MetricLine:
+    """One report of one metric; the value is the text that was reported."""
+
+    name: str
+    value: str
+    time: datetime.datetime = EPOCH
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The smallest, the largest and the latest report of one metric, as text or ``unavailable``."""
+
+    min: str = UNAVAILABLE
+    max: str = UNAVAILABLE
+    latest: str = UNAVAILABLE
+
+    def picked(self, strategy: str) -> str:
+        """Return the value that a strategy (min, max or latest) picks; the latest if no number was seen."""
+        value: str = getattr(self, strategy)
+        return self.latest if value == UNAVAILABLE else value
+
+
+def collect(lines: Iterable[str], collector: Collector, objective: Objective) -> dict[str, Observation]:
+    """Return the observation of every metric of the objective.
+
+    A trial under the Push collector prints ``name=value`` when it runs locally, so its output is read with
+    Katib's default filter, as for StdOut.
+
+    Args:
+        lines: the trial's output (StdOut, Push) or its metrics file (File), without line ends.
+        collector: filters, or JSON lines if its format says so.
+        objective: the metrics to look for. If the objective metric is missing, all are unavailable.
+    """
+    metrics = (objective.metric, *objective.additional)
+    if collector.kind == "File" and collector.format == "JSON":
+        reports = list(_json_reports(lines, metrics))
+    else:
+        reports = list(_text_reports(lines, metrics, collector.filters))
+    if not any(report.name == objective.metric for report in reports):
+        reports = []
+    return {name: _observe(report for report in reports if report.name == name) for name in metrics}
+
+
+def number(text: str) -> float | None:
+    """Return the finite number that a reported text stands for, or None."""
+    if not NUMBER.fullmatch(text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _text_reports(lines: Iterable[str], metrics: tuple[str, ...], filters: tuple[str, ...]) -> Iterator[MetricLine]:
+    expressions = [re.compile(expression, re.ASCII) for expression in filters]
+    for line in lines:
+        if not any(metric in line for metric in metrics):
+            continue
+        time = _time(line.split(" ", 1)[0]) if " " in line else EPOCH
+        for expression in expressions:
+            for match in expression.finditer(line):
+                name = (match[1] or "").strip()
+                if name in metrics:
+                    yield MetricLine(name, (match[2] or "").strip(), time)
+
+
+def _json_reports(lines: Iterable[str], metrics: tuple[str, ...]) -> Iterator[MetricLine]:
+    reports: list[MetricLine] = []
+    for line in lines:
+        if not line:
+            continue
+        try:
+            content = json.loads(line)
+        except ValueError:
+            return  # one line that is no JSON fails the whole file
+        if not isinstance(content, Mapping):
+            return
+        # Katib reads strings only: a number here is not a report.
+        time = _json_time(content.get("timestamp"))
+        reports += [MetricLine(name, content[name], time) for name in metrics if isinstance(content.get(name), str)]
+    yield from reports
+
+
+def _observe(reports: Iterable[MetricLine]) -> Observation:
+    low, high, latest, latest_time = UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, None
+    for report in reports:
+        if NUMBER.fullmatch(report.value):
+            value = float(report.value)
+            if low == UNAVAILABLE:
+                low = high = report.value
+            elif value < float(low):
+                low = report.value
+            elif value > float(high):
+                high = report.value
+        if latest_time is None or latest_time <= report.time:
+            latest_time, latest = report.time, report.value
+    return Observation(low, high, latest)
+
+
+def _time(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text) if TIME.fullmatch(text) else EPOCH
+
+
+def _json_time(value: object) -> datetime.datetime:
+    if isinstance(value, str):
+        return _time(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return datetime.datetime.fromtimestamp(value, datetime.UTC)
+    return EPOCH

@@ -1,0 +1,74 @@
+"""One self-contained HTML page of a search: the template beside this file with the results put into it.
+
+It holds its data, styles and drawing code inline and fetches nothing, so it also shows in a sandboxed frame.
+"""
+
+import html
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from kondense.files import write_file
+
+TEMPLATE = "page.html"
+UI_NAMESPACE = "kubeflow"  # where Katib's pages are served, unless somebody has moved them
+TITLE, DATA, TABLE = "{{title}}", "{{data}}", "{{table}}"
+
+
+def write(path: Path, summary: dict[str, Any]) -> None:
+    """Write the page of a search, whole or not at all.
+
+    Args:
+        path: the file.
+        summary: the content of ``results.json``.
+    """
+    write_file(path, render(summary).encode())
+
+
+def address(ui: str, namespace: str, experiment: str) -> str:
+    """Return where Katib's pages show an Experiment.
+
+    Args:
+        ui: address of Kubeflow's dashboard, with or without its ``/_``, or of Katib's pages; empty where neither is
+            known: then a port-forward is named that leads to them.
+        namespace: of the Experiment.
+        experiment: its name.
+
+    Source: app-routing.module.ts of Katib's pages, which are built for the base ``/katib/``.
+    """
+    path = f"/katib/experiment/{namespace}/{experiment}"
+    if ui:
+        return ui.rstrip("/").removesuffix("/katib") + path
+    return f"http://localhost:8081{path} after kubectl -n {UI_NAMESPACE} port-forward service/katib-ui 8081:80"
+
+
+def render(summary: dict[str, Any]) -> str:
+    """Return the page's text."""
+    template = resources.files("kondense.katib_search").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    # Inside a script element only "<" could end the data; JSON may write it as an escape.
+    data = json.dumps(summary, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    filled = template.replace(TITLE, html.escape(f"{summary['experiment']}: {summary['algorithm']}"))
+    return filled.replace(TABLE, _table(summary)).replace(DATA, data)
+
+
+def _table(summary: dict[str, Any]) -> str:
+    """Return the trials as a table, best first: readable without scripts."""
+    sign = -1.0 if summary["objective"]["type"] == "maximize" else 1.0
+    names = [parameter["name"] for parameter in summary["parameters"]]
+    metrics = [summary["objective"]["metric"], *summary["objective"]["additional"]]
+    trials = sorted(
+        summary["trials"],
+        key=lambda t: (-(t["resource"] or 0.0), t["value"] is None, sign * (t["value"] or 0.0)),
+    )
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in ["trial", "status", *metrics, *names, "seconds"])
+    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(t, metrics, names) for t in trials)}</tbody>"
+
+
+def _row(trial: dict[str, Any], metrics: list[str], names: list[str]) -> str:
+    status = trial["status"].replace("_", " ") + (f": {trial['reason']}" if trial["reason"] else "")
+    seconds = "" if trial["seconds"] is None else f"{trial['seconds']:.1f}"
+    cells = [trial["name"], status]
+    cells += [trial["metrics"].get(metric, "") for metric in metrics]
+    cells += [trial["assignments"].get(name, "") for name in names]
+    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in [*cells, seconds]) + "</tr>"

@@ -1,0 +1,200 @@
+"""A Katib Experiment: read from YAML, completed with Katib's defaults, checked, and typed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kondense.katib import fields, rules
+from kondense.katib.fields import Violation
+
+DEFAULT_PARALLEL = 3  # Katib's default for parallelTrialCount
+DEFAULT_METRICS_FILE = "/var/log/katib/metrics.log"
+DEFAULT_EVENTS_DIRECTORY = "/var/log/katib/tfevent/"
+# Katib's filter: name = number. `loss=nan` matches with an EMPTY value.
+DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
+JOB_SUCCEEDED = 'status.conditions.#(type=="Complete")#|#(status=="True")#'
+JOB_FAILED = 'status.conditions.#(type=="Failed")#|#(status=="True")#'
+
+
+class ExperimentError(ValueError):
+    """An Experiment breaks rules; ``violations`` holds all of them and the text lists them."""
+
+    def __init__(self, source: str, violations: list[Violation]) -> None:
+        self.violations = violations
+        lines = "\n".join(f"  - {violation}" for violation in violations)
+        super().__init__(f"{source} breaks {len(violations)} rule(s) of a Katib Experiment:\n{lines}")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is optimised: one metric, its direction, an optional goal, and how a value is picked."""
+
+    metric: str
+    maximize: bool
+    goal: float | None
+    additional: tuple[str, ...]
+    strategies: Mapping[str, str]  # metric name -> min, max or latest
+
+
+@dataclass(frozen=True)
+class Collector:
+    """How metrics leave a trial."""
+
+    kind: str  # StdOut, Push, File, ...
+    filters: tuple[str, ...]  # regular expressions of two groups: name and value
+    path: str  # of the metrics file, for File
+    format: str  # TEXT or JSON
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked Experiment.
+
+    ``document`` is the whole typed YAML with the defaults filled in; ``parameters`` is its search
+    space in Katib's own form.
+    """
+
+    name: str
+    namespace: str
+    objective: Objective
+    algorithm: str
+    settings: Mapping[str, str]
+    parallel: int
+    max_trials: int | None
+    max_failed: int | None
+    parameters: tuple[Mapping[str, Any], ...]
+    collector: Collector
+    document: Mapping[str, Any]
+
+    @property
+    def template(self) -> Mapping[str, Any]:
+        """The trial template, ``spec.trialTemplate``."""
+        template: Mapping[str, Any] = self.document["spec"]["trialTemplate"]
+        return template
+
+    @property
+    def trial_spec(self) -> Mapping[str, Any]:
+        """The Job that the template holds, with its placeholders."""
+        spec: Mapping[str, Any] = self.template["trialSpec"]
+        return spec
+
+
+def load(path: Path) -> Experiment:
+    """Read, complete and check one Experiment.
+
+    Args:
+        path: a YAML file with exactly one document.
+
+    Raises:
+        ExperimentError: the file breaks rules; all of them are listed.
+        FileNotFoundError: there is no such file.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        raise ExperimentError(str(path), [Violation("", f"must be YAML: {error}", path.name)]) from None
+    if len(documents) != 1:
+        raise ExperimentError(str(path), [Violation("", "must hold exactly one YAML document", len(documents))])
+    return parse(documents[0], source=str(path))
+
+
+def parse(document: Any, *, source: str = "the Experiment") -> Experiment:
+    """Complete and check one Experiment that is parsed already; errors as in ``load``."""
+    violations: list[Violation] = []
+    typed: dict[str, Any] = fields.typed(document, fields.EXPERIMENT, "", violations)
+    _fill_defaults(typed)
+    told = {violation.path for violation in violations}  # a field of a wrong type is not also a missing one
+    violations += [violation for violation in rules.broken(typed) if violation.path not in told]
+    if violations:
+        raise ExperimentError(source, violations)
+    return _experiment(typed)
+
+
+def _fill_defaults(document: dict[str, Any]) -> None:
+    """Fill in what Katib's mutating webhook fills in, in place.
+
+    Source: experiment_defaults.go of Katib 0.19.
+    """
+    spec = document.setdefault("spec", {})
+    spec.setdefault("parallelTrialCount", DEFAULT_PARALLEL)
+    spec.setdefault("resumePolicy", "Never")
+    if objective := spec.get("objective"):
+        _fill_strategies(objective)
+    template = spec.get("trialTemplate")
+    if template and template.get("trialSpec", {}).get("kind") == "Job":
+        template.setdefault("successCondition", JOB_SUCCEEDED)
+        template.setdefault("failureCondition", JOB_FAILED)
+    _fill_collector(spec.setdefault("metricsCollectorSpec", {}))
+    for parameter in spec.get("parameters", []):
+        if "feasibleSpace" in parameter:
+            parameter["feasibleSpace"].setdefault("distribution", "uniform")
+
+
+def _fill_strategies(objective: dict[str, Any]) -> None:
+    extreme = {"minimize": "min", "maximize": "max"}.get(objective.get("type", ""), "latest")
+    strategies = objective.setdefault("metricStrategies", [])
+    named = {strategy.get("name") for strategy in strategies}
+    for metric in [objective.get("objectiveMetricName", ""), *objective.get("additionalMetricNames", [])]:
+        if metric not in named:
+            strategies.append({"name": metric, "value": extreme})
+
+
+def _fill_collector(collector_spec: dict[str, Any]) -> None:
+    kind = collector_spec.setdefault("collector", {"kind": "StdOut"}).get("kind")
+    if kind == "File":
+        file = collector_spec.setdefault("source", {}).setdefault("fileSystemPath", {})
+        for key, value in {"kind": "File", "path": DEFAULT_METRICS_FILE, "format": "TEXT"}.items():
+            file.setdefault(key, value)
+    elif kind == "TensorFlowEvent":
+        file = collector_spec.setdefault("source", {}).setdefault("fileSystemPath", {})
+        file.setdefault("kind", "Directory")
+        file.setdefault("path", DEFAULT_EVENTS_DIRECTORY)
+    elif kind == "PrometheusMetric":
+        get = collector_spec.setdefault("source", {}).setdefault("httpGet", {})
+        get.setdefault("path", "/metrics")
+        get.setdefault("port", 8080)
+
+
+def _experiment(document: dict[str, Any]) -> Experiment:
+    spec = document["spec"]
+    return Experiment(
+        name=document["metadata"]["name"],
+        namespace=document["metadata"].get("namespace", "default"),
+        objective=_objective(spec["objective"]),
+        algorithm=spec["algorithm"]["algorithmName"],
+        settings={item["name"]: item["value"] for item in spec["algorithm"].get("algorithmSettings", [])},
+        parallel=spec["parallelTrialCount"],
+        max_trials=spec.get("maxTrialCount"),
+        max_failed=spec.get("maxFailedTrialCount"),
+        parameters=tuple(spec.get("parameters", [])),
+        collector=_collector(spec["metricsCollectorSpec"]),
+        document=document,
+    )
+
+
+def _objective(objective: Mapping[str, Any]) -> Objective:
+    goal = objective.get("goal")
+    return Objective(
+        metric=objective["objectiveMetricName"],
+        maximize=objective["type"] == "maximize",
+        goal=None if goal is None or not math.isfinite(goal) else float(goal),
+        additional=tuple(objective.get("additionalMetricNames", [])),
+        strategies={item["name"]: item["value"] for item in objective["metricStrategies"]},
+    )
+
+
+def _collector(collector_spec: Mapping[str, Any]) -> Collector:
+    source = collector_spec.get("source", {})
+    file = source.get("fileSystemPath", {})
+    filters = tuple(source.get("filter", {}).get("metricsFormat", [])) or (DEFAULT_FILTER,)
+    return Collector(
+        kind=collector_spec["collector"]["kind"],
+        filters=filters,
+        path=file.get("path", ""),
+        format=file.get("format", "TEXT"),
+    )

@@ -1,0 +1,136 @@
+"""The trials' Job: its command's flags, its addresses, its resources."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kondense.katib_search.config import KatibSearchConfig, read_pairs, read_tolerations
+from kondense.trial.config import TrialConfig
+
+COMMAND = ["-m", "kondense.cli", "trial"]
+HANDED_ON = ("MINIO_ENDPOINT", "MINIO_SECURE", "MINIO_REGION")
+SHARED_MEMORY = "/dev/shm"
+
+
+def trial_container(job: Any) -> dict[str, Any]:
+    """Return the container that runs the trial.
+
+    Raises:
+        ValueError: none runs ``kondense.cli trial``, so there would be neither a model nor its hyperparameters.
+    """
+    try:
+        containers = job["spec"]["template"]["spec"]["containers"]
+        found = [each for each in containers if list(each["command"])[1:] == COMMAND]
+    except (KeyError, TypeError):
+        found = []
+    if not found or not isinstance(found[0].get("args"), list):
+        raise ValueError("the trials of the Experiment must run python3 -m kondense.cli trial with args, but do not.")
+    container: dict[str, Any] = found[0]
+    return container
+
+
+def adapt_job(
+    job: dict[str, Any], config: KatibSearchConfig, *, dataset_uri: str, environment: Mapping[str, str]
+) -> None:
+    """Put the step's values into the trials' Job, in place."""
+    container = trial_container(job)
+    if config.image:
+        container["image"] = config.image
+    if config.network:
+        set_flag(container["args"], "network", config.network)
+    if config.width:
+        set_flag(container["args"], "width", f"{config.width:g}")
+    variables = {"DATASET_URI": dataset_uri, "STORE_URI": config.store_uri}
+    variables |= {name: environment.get(name, "") for name in HANDED_ON}
+    for name, value in variables.items():
+        if value:
+            set_variable(container, name, value)
+    for flag, variable in (("dataset-uri", "DATASET_URI"), ("store-uri", "STORE_URI")):
+        set_flag(container["args"], flag, f"$({variable})")
+    _set_resources(container, config)
+    _set_placement(job["spec"]["template"]["spec"], container, config)
+
+
+def trial_config(template: Mapping[str, Any], name: str, assignments: Mapping[str, str]) -> TrialConfig:
+    """Return every parameter that a trial runs with: the flags of its command, and the defaults of the rest.
+
+    Raises:
+        ValueError: a flag is not the trial's, or a value out of its range.
+    """
+    container = trial_container(template["trialSpec"])
+    texts = {f"$({each['name']})": str(each.get("value", "")) for each in container.get("env") or []}
+    for each in template.get("trialParameters") or []:
+        texts[f"${{trialParameters.{each['name']}}}"] = assignments.get(each["reference"], name)
+    flags = {}
+    for word in container["args"]:
+        flag, _, text = word.partition("=")
+        for placeholder, value in texts.items():
+            text = text.replace(placeholder, value)
+        flags[flag.removeprefix("--").replace("-", "_")] = text
+    return TrialConfig.from_strings(flags)
+
+
+def store_uri(container: Mapping[str, Any]) -> str:
+    """Return where trials keep their models; empty when the template does not say.
+
+    Raises:
+        ValueError: the template does not say.
+    """
+    value = variable(container, "STORE_URI")
+    if not value:
+        raise ValueError("store_uri must say where trials keep their models, but neither it nor the Experiment does.")
+    return value
+
+
+def variable(container: Mapping[str, Any], name: str) -> str:
+    """Return the literal value of a container's variable; empty when it has none."""
+    return next((str(each.get("value", "")) for each in container.get("env") or [] if each.get("name") == name), "")
+
+
+def set_variable(container: dict[str, Any], name: str, value: str) -> None:
+    """Set a container's variable to a literal value, before those that may refer to it."""
+    others = [each for each in container.get("env") or [] if each.get("name") != name]
+    container["env"] = [{"name": name, "value": value}, *others]
+
+
+def set_flag(args: list[str], name: str, value: str) -> None:
+    """Set ``--name=value`` in place; a flag that is not there is appended."""
+    prefix = f"--{name}="
+    for index, word in enumerate(args):
+        if word.startswith(prefix):
+            args[index] = prefix + value
+            return
+    args.append(prefix + value)
+
+
+def _set_resources(container: dict[str, Any], config: KatibSearchConfig) -> None:
+    resources = container.setdefault("resources", {})
+    limits, requests = resources.setdefault("limits", {}), resources.setdefault("requests", {})
+    for name, value in (("cpu", config.cpu), ("memory", config.memory)):
+        if value:
+            # A request above the limit is refused, and what is asked for should be there.
+            limits[name] = requests[name] = value
+    if config.gpus >= 0:
+        for name in [each for each in limits if "/" in each]:
+            del limits[name]
+            requests.pop(name, None)
+    if config.gpus > 0:
+        limits[config.accelerator] = str(config.gpus)
+
+
+def _set_placement(pod: dict[str, Any], container: Mapping[str, Any], config: KatibSearchConfig) -> None:
+    if selector := read_pairs("node_selector", config.node_selector):
+        pod["nodeSelector"] = {**pod.get("nodeSelector", {}), **selector}
+    tolerations = read_tolerations(config.tolerations)
+    if config.gpus > 0:
+        # What GPU nodes are usually tainted with; without such a taint it means nothing.
+        tolerations.append({"key": config.accelerator, "operator": "Exists", "effect": "NoSchedule"})
+    if tolerations:
+        pod["tolerations"] = [*pod.get("tolerations", []), *tolerations]
+    if config.shared_memory:
+        mounts = [each for each in container.get("volumeMounts") or [] if each.get("mountPath") == SHARED_MEMORY]
+        volumes = {each.get("name"): each for each in pod.get("volumes") or []}
+        if not mounts or mounts[0]["name"] not in volumes:
+            raise ValueError(
+                f"shared_memory needs a volume at {SHARED_MEMORY} in the trials' template, but it has none."
+            )
+        volumes[mounts[0]["name"]]["emptyDir"] = {"medium": "Memory", "sizeLimit": config.shared_memory}

@@ -1,0 +1,50 @@
+"""Predictions and accuracy of a network on a split.
+
+Shapes: N images, K classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from kondense.data.dataset import Dataset, Split
+
+
+def predict(
+    module: nn.Module, split: Split, dataset: Dataset, *, batch_size: int = 500, device: str | torch.device = "cpu"
+) -> Tensor:
+    """Return the network's logits on a split, float32 [N, K] on the CPU.
+
+    The network is run in evaluation mode, in the memory format of its weights, and is left in the mode it was in.
+
+    Args:
+        module: the network, on ``device``.
+        split: the images.
+        dataset: gives the normalisation.
+        batch_size: images at a time.
+        device: where the network lies.
+    """
+    was_training = module.training
+    module.eval()
+    memory_format = memory_format_of(module)
+    logits = []
+    try:
+        with torch.inference_mode():
+            for images_u8 in split.images.split(batch_size):
+                images_NCHW = dataset.normalise(images_u8.to(device)).contiguous(memory_format=memory_format)
+                logits.append(module(images_NCHW).float().cpu())
+    finally:
+        module.train(was_training)
+    return torch.cat(logits)
+
+
+def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:
+    """Return the fraction of images whose largest logit is that of their label."""
+    return float((logits_NK.argmax(1) == labels_N).double().mean())
+
+
+def memory_format_of(module: nn.Module) -> torch.memory_format:
+    """Return channels_last when some convolution's weight lies that way, else contiguous_format."""
+    for weight in module.parameters():
+        if weight.ndim == 4 and not weight.is_contiguous():
+            return torch.channels_last
+    return torch.contiguous_format

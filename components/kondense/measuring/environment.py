@@ -1,0 +1,30 @@
+"""The machine that a figure was measured on."""
+
+import os
+import platform
+from typing import Any
+
+import onnxruntime
+import torch
+
+from kondense.artifacts.lineage import library_versions
+from kondense.measuring.processor import CPUINFO, read_cpu, usable_cores
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return what sets the speed of a model here.
+
+    ``cpu``, ``cpu_flags``, ``cores`` (that this process may use), ``memory_bytes``, ``gpu`` (or None), ``providers``
+    (of onnxruntime), ``platform`` and ``versions``.
+    """
+    cpu, flags = read_cpu(CPUINFO)
+    return {
+        "cpu": cpu,
+        "cpu_flags": flags,
+        "cores": usable_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "providers": onnxruntime.get_available_providers(),
+        "platform": platform.platform(),
+        "versions": library_versions(),
+    }

@@ -1,0 +1,78 @@
+"""The memory that onnxruntime needs to load and run a model, measured in a process of its own.
+
+In the process that trains, the peak would be torch's. Run as a program, this module prints one number:
+``python -m kondense.measuring.memory MODEL.onnx BATCH``. Neither it nor what it imports loads torch.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from kondense.measuring.latency import open_session, takes_pixels
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def peak_memory_bytes(onnx: bytes, *, batch: int = 64, timeout_s: float = 120.0) -> int:
+    """Return by how much the resident memory of a fresh process grows at most while it loads and runs a model.
+
+    Args:
+        onnx: the model.
+        batch: images in the batch that it runs, three times.
+        timeout_s: after this the measurement fails.
+
+    Raises:
+        ChildProcessError: the process failed or took too long; the text holds the last line it wrote.
+    """
+    with tempfile.TemporaryDirectory(prefix="kondense-memory-") as directory:
+        path = Path(directory) / "model.onnx"
+        path.write_bytes(onnx)
+        search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        command = [sys.executable, "-m", "kondense.measuring.memory", str(path), str(batch)]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                env={**os.environ, "PYTHONPATH": search},
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ChildProcessError(f"measuring peak memory must end within {timeout_s} s, but did not.") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [""]
+        raise ChildProcessError(f"measuring peak memory failed with exit code {done.returncode}: {lines[-1]}")
+    return int(done.stdout)
+
+
+def resident_peak_bytes() -> int:
+    """Return the largest resident memory that this process ever had."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # ru_maxrss starts at the parent's size there, VmHWM at this program's
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main(path: str, batch: str) -> None:
+    """Print by how many bytes this process grows while it loads the model and runs it three times."""
+    before = resident_peak_bytes()
+    session = open_session(Path(path).read_bytes())
+    model_input = session.get_inputs()[0]
+    kind = np.uint8 if takes_pixels(session) else np.float32
+    images_NCHW = np.zeros((int(batch), *model_input.shape[1:]), kind)
+    for _ in range(3):
+        session.run(None, {model_input.name: images_NCHW})
+    print(resident_peak_bytes() - before)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,116 @@
+"""Parameters, non-zeros, multiply-accumulates and bits, per layer and in all.
+
+Shapes: one image is (C, H, W); a weight is [O, I, ...].
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kondense.artifacts.model import Model
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many parameters ``module`` has; buffers such as running statistics are none."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_nonzero(module: nn.Module) -> int:
+    """Return how many parameters of ``module`` are not zero."""
+    return sum(int(torch.count_nonzero(parameter)) for parameter in module.parameters())
+
+
+def fp32_bytes(module: nn.Module) -> int:
+    """Return the bytes that the parameters of this architecture take as dense float32."""
+    return 4 * count_parameters(module)
+
+
+def count_macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    """Count the multiply-accumulates of one image in every convolution and linear layer, by module name.
+
+    A layer that runs twice counts twice; one that does not run counts 0. Additions of a bias,
+    normalisations, activations and pooling are not counted, as is usual.
+
+    Args:
+        module: the network; its mode and its weights are left as they were.
+        shape: of one image, (C, H, W).
+    """
+    macs: dict[str, int] = {}
+    handles = []
+
+    def count(name: str) -> Any:
+        def hook(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            macs[name] += _layer_macs(layer, output)
+
+        return hook
+
+    for name, layer in module.named_modules():
+        if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+            macs[name] = 0
+            handles.append(layer.register_forward_hook(count(name)))
+    was_training = module.training
+    module.eval()
+    try:
+        device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+        with torch.no_grad():
+            module(torch.zeros(1, *shape, device=device))
+    finally:
+        module.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return macs
+
+
+def _layer_macs(layer: nn.Module, output: Tensor) -> int:
+    if isinstance(layer, nn.Linear):
+        return output.numel() * layer.in_features
+    assert isinstance(layer, CONVOLUTIONS)
+    return output.numel() * (layer.in_channels // layer.groups) * math.prod(layer.kernel_size)
+
+
+def layer_table(model: Model, shape: tuple[int, int, int]) -> list[dict[str, Any]]:
+    """Return one row per module that has parameters of its own, in the order of the network.
+
+    A row holds ``name``, ``type``, ``shape`` (of the weight), ``parameters``, ``nonzero``, ``sparsity``
+    (fraction of the parameters that is zero), ``bits`` (of one weight; 32 where it is not quantized)
+    and ``macs`` (of one image). In a quantized model a layer whose weight is not has a ``float_reason``.
+    """
+    macs = count_macs(model.module, shape)
+    rows = []
+    for name, layer in model.module.named_modules():
+        parameters = dict(layer.named_parameters(recurse=False))
+        if not parameters:
+            continue
+        weight = parameters.get("weight", next(iter(parameters.values())))
+        quantized = model.quantized.get(f"{name}.weight" if name else "weight")
+        total = sum(parameter.numel() for parameter in parameters.values())
+        nonzero = sum(int(torch.count_nonzero(parameter)) for parameter in parameters.values())
+        rows.append(
+            {
+                "name": name,
+                "type": type(layer).__name__,
+                "shape": list(weight.shape),
+                "parameters": total,
+                "nonzero": nonzero,
+                "sparsity": 1 - nonzero / total if total else 0.0,
+                "bits": quantized.bits if quantized else 8 * weight.element_size(),
+                "macs": macs.get(name, 0),
+            }
+        )
+        if model.quantized and quantized is None and weight.ndim > 1:
+            rows[-1]["float_reason"] = _float_reason(layer)
+    return rows
+
+
+def _float_reason(layer: nn.Module) -> str:
+    """Return why a layer's weight is not quantized in a quantized model."""
+    kind = type(layer).__name__
+    if not isinstance(layer, nn.Conv2d | nn.Linear) or kind not in ("Conv2d", "Linear"):
+        return f"{kind} has no integer kernel"
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+        return f"padding mode {layer.padding_mode} has no integer kernel"
+    return "the quantize step left it so"

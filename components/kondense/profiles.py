@@ -1,0 +1,42 @@
+"""Profiles: how much work a run does. Each is a set of overrides of the steps' defaults, by step and field."""
+
+from collections.abc import Mapping
+
+from kondense.config import check_choice
+
+Value = int | float | str | bool
+AS_PROFILE = -1  # of a number in a compiled pipeline: as the run's profile says
+
+PROFILES: Mapping[str, Mapping[str, Mapping[str, Value]]] = {
+    # A look at everything: minutes on two CPU cores.
+    "quick": {
+        "train": {"epochs": 8, "warmup_epochs": 0.5},
+        "prune": {"epochs": 4, "steps": 0},
+        "sparsify": {"epochs": 5, "steps": 0},
+        "distill": {"epochs": 5, "warmup_epochs": 0.5},
+    },
+    # The best that the methods give on small images; half an hour and more on two CPU cores.
+    "full": {
+        "train": {"epochs": 30, "warmup_epochs": 1.0},
+        "prune": {"epochs": 12, "steps": 4},
+        "sparsify": {"epochs": 20, "steps": 10},
+        "distill": {"epochs": 30, "warmup_epochs": 1.0},
+    },
+}
+DEFAULT_PROFILE = "quick"
+
+
+def settled(values: Mapping[str, Value], profile: str, step: str) -> dict[str, Value]:
+    """Return a step's values with those that are ``AS_PROFILE`` taken from a profile.
+
+    Args:
+        values: of the stage's parameters.
+        profile: its name; it is chosen in the run form, after the pipeline was compiled.
+        step: the pipeline's step, whose stage's parameters these are.
+
+    Raises:
+        ValueError: an unknown profile.
+    """
+    check_choice("profile", profile, tuple(PROFILES))
+    stated = PROFILES[profile].get(step, {})
+    return {name: stated[name] if value == AS_PROFILE and name in stated else value for name, value in values.items()}

@@ -1,0 +1,226 @@
+"""Unstructured pruning: single weights, kernels or neurons of convolutions and fully connected layers become zero.
+
+A method is a score per weight; this module turns scores into masks. Biases and norms are never touched,
+and every layer keeps at least its best unit. A unit is what goes as one:
+
+    weights: a weight
+    kernels: weight [O, I, kH, kW] -> [kH, kW], one of O * I; of a fully connected layer, a weight
+    neurons: weight [O, ...] -> [...], one of O: all that an output sees
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kondense.networks.layers import weighted_layers
+from kondense.prune.method import Masks, Method
+from kondense.prune.request import Request
+from kondense.prune.schedule import Ramp
+from kondense.training.masking import Masking
+
+# The score of every weight in its weight's shape, by name; the lowest go first.
+Score = Callable[[nn.Module, Mapping[str, nn.Parameter]], dict[str, Tensor]]
+
+
+def prepare(module: nn.Module, request: Request, score: Score) -> "MaskPruner":
+    """Return the method that zeroes the weights of ``module`` with the lowest scores.
+
+    Args:
+        module: pruned in place.
+        request: how far.
+        score: the method.
+
+    Raises:
+        ValueError: every layer is excluded.
+    """
+    return MaskPruner(module, request, score, maskable_layers(module, request))
+
+
+def maskable_layers(module: nn.Module, request: Request) -> list[str]:
+    """Return the names of the layers that masks may reach.
+
+    Raises:
+        ValueError: there is none.
+    """
+    layers = [name for name in weighted_layers(module) if name not in request.excluded]
+    if request.config.granularity == "neurons":  # the outputs of the last layer are the classes
+        layers = [name for name in layers if name != list(weighted_layers(module))[-1]]
+    if not layers:
+        raise ValueError("exclude must leave a layer to prune, but got all of them.")
+    return layers
+
+
+class MaskPruner(Method):
+    """Prunes one network, at once or little by little within one run of training."""
+
+    def __init__(self, module: nn.Module, request: Request, score: Score, layers: list[str]) -> None:
+        self.module, self.request, self.score, self.layers = module, request, score, layers
+        self.kept: Masks = request.masks(module)
+        check_reachable(self._sizes(), request)
+
+    def step(self, share: float) -> Masks:
+        """Prune a share of what is asked for; once pruned, a weight stays so."""
+        self.kept = self.masks(self.module, self.kept, share)
+        with torch.no_grad():
+            for name, mask in self.kept.items():
+                self.module.get_parameter(name).masked_fill_(~mask, 0.0)
+        return dict(self.kept)
+
+    def masks(self, module: nn.Module, kept: Mapping[str, Tensor], share: float) -> Masks:
+        """Return the masks of a share of what is asked for, within those of the weights ``kept`` so far."""
+        config = self.request.config
+        scores = self.score(module, self.weights(module))
+        for name in kept.keys() & scores.keys():
+            scores[name] = scores[name].masked_fill(~kept[name], -math.inf)
+        own = {f"{name}.weight": share * fraction for name, fraction in self.request.fractions.items()}
+        chosen = choose_masks(scores, share * config.sparsity, config.comparison, own, config.granularity)
+        return dict(kept) | {name: mask & kept.get(name, mask) for name, mask in chosen.items()}
+
+    def weights(self, module: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the weights that masks may reach, by name."""
+        return {f"{name}.weight": module.get_parameter(f"{name}.weight") for name in self.layers}
+
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        sizes = {}
+        for name in self.layers:
+            weight = self.module.get_parameter(f"{name}.weight")
+            sizes[name] = weight.numel(), weight.numel() // unit_means(weight, self.request.config.granularity).numel()
+        return sizes
+
+    def masking(self, ramp: Ramp) -> Masking | None:
+        """Return what prunes within a run of training."""
+        return GradualMasking(self, ramp)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradualMasking:
+    """Prunes a little after every few steps of training, as far as the ramp says."""
+
+    pruner: MaskPruner
+    ramp: Ramp
+
+    def update(
+        self, module: nn.Module, masks: Mapping[str, Tensor], step: int, epoch: float
+    ) -> Mapping[str, Tensor] | None:
+        """Prune further whenever the ramp has risen (see ``kondense.training.masking``)."""
+        share = self.ramp.rise(step, epoch)
+        return None if share is None else self.pruner.masks(module, masks, share)
+
+
+def choose_masks(
+    scores: Mapping[str, Tensor], sparsity: float, scope: str, own: Mapping[str, float], granularity: str = "weights"
+) -> Masks:
+    """Return boolean masks, True where a weight is kept.
+
+    Args:
+        scores: by weight name; the lowest are pruned, units by the mean of theirs.
+        sparsity: fraction pruned, [0, 1), of all weights together (``global``, ``lamp``) or of each layer's
+            (``layer``).
+        scope: ``global``, ``lamp`` (by ``layer_adaptive`` scores) or ``layer``.
+        own: fractions of single weights, which take no part in the others' total.
+        granularity: ``weights``, ``kernels`` or ``neurons``.
+    """
+    units = {name: unit_means(tensor.detach().float(), granularity) for name, tensor in scores.items()}
+    weights = {name: tensor.numel() for name, tensor in scores.items()}
+    rest = {name: unit for name, unit in units.items() if name not in own}
+    alone = {name: own[name] for name in units if name in own}
+    if scope == "layer":
+        alone |= dict.fromkeys(rest, sparsity)
+    masks = {name: _lowest_pruned({name: units[name]}, weights, part)[name] for name, part in alone.items()}
+    if scope == "lamp":
+        rest = {name: layer_adaptive(unit) for name, unit in rest.items()}
+    if scope != "layer":
+        masks |= _lowest_pruned(rest, weights, sparsity)
+    return {name: mask.expand_as(scores[name]).clone() for name, mask in masks.items()}
+
+
+def layer_adaptive(scores: Tensor) -> Tensor:
+    """Return each score's square over the sum of the squares of those of its layer that are not below it.
+
+    So a layer's best always has 1, and none is emptied for being small throughout. Pruned ones (-inf) stay last.
+
+    Source: Lee et al. 2021 (LAMP), equation 4.
+    """
+    flat = scores.flatten()
+    order = flat.argsort(stable=True)
+    squares = flat[order].clamp_min(0.0).square().double()
+    remaining = squares.flip(0).cumsum(0).flip(0).clamp_min(torch.finfo(torch.double).tiny)
+    adapted = torch.empty_like(flat)
+    adapted[order] = (squares / remaining).to(flat.dtype)
+    return adapted.masked_fill(torch.isneginf(flat), -math.inf).view_as(scores)
+
+
+def unit_means(values: Tensor, granularity: str) -> Tensor:
+    """Return the mean of every unit's values, in a shape that broadcasts to that of ``values``."""
+    within = tuple(range({"weights": values.ndim, "kernels": 2, "neurons": 1}[granularity], values.ndim))
+    return values.mean(within, keepdim=True) if within else values
+
+
+def kept_units(mask: Tensor, granularity: str) -> Tensor:
+    """Return a mask's units: True where any of a unit is kept."""
+    within = {"weights": mask.ndim, "kernels": 2, "neurons": 1}[granularity]
+    return mask.flatten(within).any(-1) if within < mask.ndim else mask
+
+
+def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> None:
+    """Raise ValueError unless what is asked for leaves a unit in every layer.
+
+    Args:
+        sizes: by layer, how many weights it has and how many a unit of it has.
+        request: how far.
+    """
+    config, own = request.config, request.fractions
+    rest = {name: size for name, size in sizes.items() if name not in own}
+    asked = {name: own[name] for name in sizes if name in own}
+    if config.comparison == "layer":
+        asked |= dict.fromkeys(rest, config.sparsity)
+    for name, fraction in asked.items():
+        weights, unit = sizes[name]
+        if round(fraction * weights) > weights - unit:
+            raise ValueError(
+                f"every layer must keep one of its {config.granularity}: {name!r} can lose at most"
+                f" {(weights - unit) / weights:.6g} of its {weights} weights, but got {fraction}."
+            )
+    weights, least = sum(size for size, _ in rest.values()), sum(unit for _, unit in rest.values())
+    if config.comparison != "layer" and round(config.sparsity * weights) > weights - least:
+        raise ValueError(
+            f"sparsity must be at most {(weights - least) / weights:.6g}, since each of {', '.join(rest)} keeps one of"
+            f" its {config.granularity}, but got {config.sparsity}."
+        )
+
+
+def _lowest_pruned(units: Mapping[str, Tensor], weights: Mapping[str, int], sparsity: float) -> Masks:
+    """Return masks of units; a unit of a layer stands for an equal part of the layer's ``weights``."""
+    if not units:
+        return {}
+    flat = {name: tensor.flatten().clone() for name, tensor in units.items()}
+    for tensor in flat.values():
+        tensor[tensor.argmax()] = math.inf  # a layer without any weight would pass nothing on
+    scores = torch.cat(list(flat.values()))
+    sizes = torch.cat([tensor.new_full((len(tensor),), weights[name] // len(tensor)) for name, tensor in flat.items()])
+    budget = round(sparsity * sum(weights[name] for name in units))
+    lowest = lowest_within(scores, budget, sizes.long())
+    parts = (~lowest).split([len(tensor) for tensor in flat.values()])
+    return {name: part.view_as(units[name]) for name, part in zip(flat, parts, strict=True)}
+
+
+def lowest_within(scores: Tensor, budget: int, sizes: Tensor | None = None) -> Tensor:
+    """Mark the lowest ``scores`` [n] whose ``sizes`` [n], 1 unless given, sum to at most ``budget``.
+
+    Of equal scores the first go first; those that are infinite never go.
+    """
+    protected = torch.isposinf(scores)
+    if sizes is None or bool((sizes == 1).all()):  # as sorting would, but several times faster on millions of weights
+        count = min(budget, len(scores) - int(protected.sum()))
+        if count <= 0:
+            return torch.zeros_like(protected)
+        threshold = scores.kthvalue(count).values
+        below, equal = scores < threshold, scores == threshold
+        return below | (equal & (equal.cumsum(0) <= count - int(below.sum())))
+    order = scores.argsort(stable=True)
+    marked = torch.zeros_like(protected)
+    marked[order[sizes[order].cumsum(0) <= budget]] = True
+    return marked & ~protected

@@ -1,0 +1,263 @@
+"""Let the layers of a pruned network make up for the channels that they no longer see, without training.
+
+Each layer's weights become those that come closest, by least squares over training images, to what the layer
+gave before channels left; its inputs are those of the pruned network, so errors of earlier layers are made
+up for too.
+
+Shapes: N images, P positions sampled of each, I inputs of a layer (taps included), O outputs.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kondense.artifacts.dataflow import calls, only_user, trace
+from kondense.data.dataset import Dataset
+from kondense.prune.request import Request
+
+IMAGES = 2_000
+ROWS = 20_000  # equations per layer; ResNet-8's largest layer has 576 unknowns per output
+ELEMENTS = 2**24  # of the largest activation of all images together, 64 MiB; fewer images where they would be more
+RIDGE = 1e-3  # of the mean square of the inputs: holds back weights that the images say little about
+BATCH = 250
+
+
+@torch.no_grad()
+def reconstruct(
+    module: nn.Module, before: nn.Module, kept_outputs: Mapping[str, Tensor], request: Request, *, images: int = IMAGES
+) -> None:
+    """Fit the weights of every layer of ``module`` to the outputs of ``before``, in place, one after the other.
+
+    Left as they are: convolutions in groups, whose channels see as much as before, and layers whose zeros an
+    earlier stage pruned.
+
+    Args:
+        module: the network after channels have left; it ends on the CPU, in evaluation mode.
+        before: the network before.
+        kept_outputs: by layer that lost outputs, those that are left.
+        request: gives the images, drawn from the training split, and the seed.
+        images: how many at most; with fewer, fewer equations.
+
+    Source: He et al. 2017 (channel pruning), section 3.1, equation 5, and section 3.2 (outputs of the network
+    before pruning, inputs of the pruned one). Deviation: a ridge towards the weights as they are.
+    """
+    images_NCHW = _images(module, request.dataset, images, request.config.seed)
+    masked = {name.rpartition(".")[0] for name in request.masked}
+    layers = {name: layer for name, layer in module.named_modules() if name not in masked and _can_solve(layer)}
+    sampler = Sampler(len(images_NCHW), ROWS * images // IMAGES, request.config.seed)
+    device = request.device
+    wanted = _outputs(before.to(device).eval(), list(layers), images_NCHW.to(device), sampler)
+    for name, kept in kept_outputs.items():
+        if name in wanted:
+            wanted[name] = wanted[name][:, kept.to(device)]
+    _fit(module.to(device).eval(), layers, wanted, images_NCHW.to(device), sampler)
+    module.to("cpu")
+
+
+def _can_solve(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return isinstance(layer, nn.Linear)
+
+
+class Sampler:
+    """Chooses positions of a layer's outputs: others in every image, the same ones every time."""
+
+    def __init__(self, images: int, rows: int, seed: int) -> None:
+        self.images, self.rows, self.seed = images, rows, seed
+        self.chosen: dict[int, Tensor] = {}
+
+    def positions(self, length: int) -> Tensor:
+        """Return positions [N, P] in [0, length), without repetition within an image."""
+        if length not in self.chosen:
+            count = min(length, max(1, self.rows // self.images))
+            generator = torch.Generator().manual_seed(self.seed)
+            self.chosen[length] = torch.rand(self.images, length, generator=generator).topk(count, dim=1).indices
+        return self.chosen[length]
+
+
+def _images(module: nn.Module, dataset: Dataset, most: int, seed: int) -> Tensor:
+    count = max(1, min(most, ELEMENTS // _largest_output(module, dataset.shape), len(dataset.train)))
+    generator = torch.Generator().manual_seed(seed)
+    return dataset.normalise(dataset.train.images[torch.randperm(len(dataset.train), generator=generator)[:count]])
+
+
+def _largest_output(module: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Return the number of elements of the largest output of any module for one image."""
+    largest = 0
+
+    def note(output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel())
+
+    hooks = [layer.register_forward_hook(lambda _, __, output: note(output)) for layer in module.modules()]
+    module(torch.zeros(1, *shape))
+    for hook in hooks:
+        hook.remove()
+    return largest
+
+
+def _outputs(before: nn.Module, names: list[str], images_NCHW: Tensor, sampler: Sampler) -> dict[str, Tensor]:
+    """Return the outputs of the named layers at the sampled positions, [N * P, O] each."""
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    start = 0
+
+    def keep(name: str, output: Tensor) -> None:
+        if output.ndim not in (2, 4):
+            return
+        output_NOL = output.flatten(2) if output.ndim == 4 else output.unsqueeze(2)
+        chosen = sampler.positions(output_NOL.shape[2])[start : start + len(output)].to(output.device)
+        index = chosen.unsqueeze(1).expand(-1, output_NOL.shape[1], -1)
+        found[name].append(output_NOL.gather(2, index).transpose(1, 2).flatten(0, 1))
+
+    hooks = [
+        before.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+        for name in names
+    ]
+    for part_NCHW in images_NCHW.split(BATCH):
+        before(part_NCHW)
+        start += len(part_NCHW)
+    for hook in hooks:
+        hook.remove()
+    batches = len(images_NCHW.split(BATCH))
+    return {name: torch.cat(parts) for name, parts in found.items() if len(parts) == batches}  # called once
+
+
+def _fit(
+    module: nn.Module,
+    layers: Mapping[str, nn.Module],
+    wanted: Mapping[str, Tensor],
+    images_NCHW: Tensor,
+    sampler: Sampler,
+) -> None:
+    """Run the network once; each layer is solved when its inputs arrive, before it runs itself."""
+    norms = _norms_after(module)
+    done: set[str] = set()
+
+    def solve(name: str, inputs: Tensor) -> None:
+        if name in wanted and name not in done:
+            done.add(name)
+            _solve(layers[name], norms.get(name), inputs, wanted[name], sampler)
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: solve(name, inputs[0]))
+        for name, layer in layers.items()
+    ]
+    module(images_NCHW)
+    for hook in hooks:
+        hook.remove()
+
+
+def _solve(layer: nn.Module, norm: nn.Module | None, inputs: Tensor, wanted_RO: Tensor, sampler: Sampler) -> None:
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    shifts = layer.bias is not None or norm is not None
+    fit = _fit_few if len(wanted_RO) < layer.weight[0].numel() else _fit_many
+    found = fit(_batches(layer, inputs, wanted_RO, sampler), layer.weight.flatten(1), shifts)
+    if found is None:
+        return  # constant inputs: nothing to tell the weights apart by
+    change_IO, mean_I, error_O = found
+    layer.weight.add_(change_IO.T.reshape(layer.weight.shape))
+    if shifts:
+        _shift(layer, norm, error_O - mean_I @ change_IO)
+
+
+Solution = tuple[Tensor, Tensor, Tensor]  # change of the weights [I, O], means of the inputs [I] and errors [O]
+
+
+def _fit_many(batches: Iterable[tuple[Tensor, Tensor]], weight_OI: Tensor, shifts: bool) -> Solution | None:
+    """Solve the normal equations, [I, I]: for more rows than unknowns."""
+    outputs, unknowns = weight_OI.shape
+    zeros = weight_OI.new_zeros((), dtype=torch.float64)
+    gram_II, moment_IO = zeros.expand(unknowns, unknowns).clone(), zeros.expand(unknowns, outputs).clone()
+    mean_I, error_O, rows = zeros.expand(unknowns).clone(), zeros.expand(outputs).clone(), 0
+    for inputs_RI, wanted_RO in batches:
+        missing_RO = wanted_RO - inputs_RI @ weight_OI.T
+        gram_II += inputs_RI.T @ inputs_RI
+        moment_IO += inputs_RI.T @ missing_RO
+        mean_I += inputs_RI.sum(0)
+        error_O += missing_RO.sum(0)
+        rows += len(inputs_RI)
+    if shifts:  # what the best shift of each output is follows from the means
+        mean_I, error_O = mean_I / rows, error_O / rows
+        gram_II -= rows * torch.outer(mean_I, mean_I)
+        moment_IO -= rows * torch.outer(mean_I, error_O)
+    scale = float(gram_II.diagonal().mean())
+    if scale <= 0.0:
+        return None
+    gram_II.diagonal().add_(RIDGE * scale)
+    return torch.linalg.solve(gram_II, moment_IO), mean_I, error_O
+
+
+def _fit_few(batches: Iterable[tuple[Tensor, Tensor]], weight_OI: Tensor, shifts: bool) -> Solution | None:
+    """Solve the same ridge in its dual form, [R, R]: for fewer rows than unknowns."""
+    parts = list(batches)
+    inputs_RI, wanted_RO = torch.cat([part for part, _ in parts]), torch.cat([part for _, part in parts])
+    missing_RO = wanted_RO - inputs_RI @ weight_OI.T
+    mean_I, error_O = inputs_RI.mean(0) * shifts, missing_RO.mean(0) * shifts
+    centred_RI = inputs_RI - mean_I
+    gram_RR = (centred_RI @ centred_RI.T).double()
+    scale = float(gram_RR.diagonal().sum()) / inputs_RI.shape[1]
+    if scale <= 0.0:
+        return None
+    gram_RR.diagonal().add_(RIDGE * scale)
+    weights_RO = torch.linalg.solve(gram_RR, (missing_RO - error_O).double())
+    return (centred_RI.T @ weights_RO.to(centred_RI.dtype)).double(), mean_I.double(), error_O.double()
+
+
+def _shift(layer: nn.Conv2d | nn.Linear, norm: nn.Module | None, shift_O: Tensor) -> None:
+    """Let the outputs become those of the weights alone plus ``shift_O``."""
+    if norm is not None:  # it subtracts its mean: what the layer cannot add, the norm subtracts less
+        mean_O = norm.get_buffer("running_mean")
+        mean_O.sub_(shift_O if layer.bias is None else shift_O - layer.bias)
+    else:
+        assert layer.bias is not None
+        layer.bias.copy_(shift_O)
+
+
+def _batches(
+    layer: nn.Conv2d | nn.Linear, inputs: Tensor, wanted_RO: Tensor, sampler: Sampler
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the inputs [R, I] that a layer multiplies its weights with, and what it should give [R, O], in parts."""
+    if isinstance(layer, nn.Linear):
+        yield inputs, wanted_RO
+        return
+    windows = _windows(layer, inputs)
+    positions_NP = sampler.positions(windows.shape[2] * windows.shape[3]).to(inputs.device)
+    count, unknowns = positions_NP.shape[1], layer.weight[0].numel()
+    images = max(1, ELEMENTS // (count * unknowns))
+    for start in range(0, len(inputs), images):
+        chosen = positions_NP[start : start + images]
+        index = torch.arange(start, start + len(chosen), device=inputs.device).unsqueeze(1)
+        patches = windows[index, :, chosen // windows.shape[3], chosen % windows.shape[3]]
+        yield patches.flatten(2).flatten(0, 1), wanted_RO[start * count : (start + images) * count]
+
+
+def _windows(layer: nn.Conv2d, inputs_NCHW: Tensor) -> Tensor:
+    """Return a view of what the weights are multiplied with at each output, [N, C, outH, outW, kH, kW]."""
+    assert not isinstance(layer.padding, str)
+    vertical, horizontal = layer.padding
+    windows = F.pad(inputs_NCHW, (horizontal, horizontal, vertical, vertical))
+    for axis, (kernel, dilation, stride) in enumerate(
+        zip(layer.kernel_size, layer.dilation, layer.stride, strict=True), start=2
+    ):
+        windows = windows.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    return windows
+
+
+def _norms_after(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the batch norm that alone reads a layer's outputs, by layer, where the network's graph shows one."""
+    graph = trace(module)
+    if graph is None:
+        return {}
+    nodes, modules = calls(graph), dict(module.named_modules())
+    found: dict[str, nn.Module] = {}
+    for name, node in nodes.items():
+        user = only_user(node)
+        if user is not None and user.op == "call_module" and str(user.target) in nodes:
+            norm = modules[str(user.target)]
+            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None:
+                found[name] = norm
+    return found

@@ -1,0 +1,133 @@
+"""What channel counts cost in time: the network of each shape, measured once beside the unpruned one."""
+
+import copy
+import io
+import json
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from kondense.artifacts.fold import fold_batch_norms
+from kondense.channels.dependencies import ChannelGroup
+from kondense.channels.surgery import remove
+from kondense.measuring.latency import measure_latency, open_session
+from kondense.store.store import NotFoundError
+from kondense.training.checkpoint import Checkpoint
+
+SECONDS = 0.3  # per shape, for both networks together
+CONFIRM_SECONDS = 2.0
+WARMUP_SECONDS = 0.05
+OPSET = 17
+TABLE = "latency.json"
+
+Key = tuple[tuple[str, int], ...]
+
+
+class Timing:
+    """A table of latencies by channel counts; a shape is exported and measured when it is first asked for.
+
+    Each measurement takes turns between the shape and the unpruned network, and what is kept is the ratio of their
+    lower quartiles: a machine that is busy for a while slows both, and single runs that other work stretches do not
+    count. A shape that meets a budget is confirmed, measured once more for longer: among many short measurements
+    the lowest is not the truth. The table is kept beside the run's checkpoints, so that a run that is started again
+    sees the same figures and takes the same way.
+
+    Attributes:
+        unpruned_ms: median time of the unpruned network.
+        ratios: time relative to the unpruned network's, by (group, channels) pairs in order of their names.
+        confirmed: those of them that were measured for longer.
+    """
+
+    def __init__(
+        self, module: nn.Module, image_shape: tuple[int, int, int], batch_size: int, checkpoint: Checkpoint | None
+    ) -> None:
+        self.checkpoint = checkpoint
+        generator = np.random.default_rng(0)
+        self.images_NCHW = generator.standard_normal((batch_size, *image_shape), dtype=np.float32)
+        self.unpruned = self._open(module)
+        self.ratios: dict[Key, float] = {}
+        self.confirmed: set[Key] = set()
+        self.unpruned_ms = 0.0
+        if not self._load():
+            found = measure_latency(
+                {"unpruned": self.unpruned}, self.images_NCHW, seconds=SECONDS, warmup_seconds=WARMUP_SECONDS
+            )
+            self.unpruned_ms = found["unpruned"].median_ms
+
+    def ratio(self, module: nn.Module, groups: Mapping[str, ChannelGroup], counts: Mapping[str, int]) -> float:
+        """Return the time of ``module`` with as many channels as ``counts`` says, relative to the unpruned network.
+
+        Args:
+            module: the network as it stands; left as it is.
+            groups: its groups.
+            counts: channels by group.
+        """
+        key = tuple(sorted(counts.items()))
+        if key not in self.ratios:
+            self.ratios[key] = self.measure(_shaped(module, groups, counts), SECONDS)
+            self._save()
+        return self.ratios[key]
+
+    def confirm(self, module: nn.Module, groups: Mapping[str, ChannelGroup], counts: Mapping[str, int]) -> float:
+        """Return the same, measured for longer; the table keeps it."""
+        key = tuple(sorted(counts.items()))
+        if key not in self.confirmed:
+            self.ratios[key] = self.measure(_shaped(module, groups, counts), CONFIRM_SECONDS)
+            self.confirmed.add(key)
+            self._save()
+        return self.ratios[key]
+
+    def measure(self, module: nn.Module, seconds: float) -> float:
+        """Return the time of ``module`` relative to the unpruned network, measured now."""
+        sessions = {"unpruned": self.unpruned, "pruned": self._open(module)}
+        found = measure_latency(sessions, self.images_NCHW, seconds=seconds, warmup_seconds=WARMUP_SECONDS)
+        pruned_ms, unpruned_ms = (np.percentile(found[name].samples_ms, 25) for name in ("pruned", "unpruned"))
+        return float(pruned_ms / unpruned_ms)
+
+    def _load(self) -> bool:
+        if self.checkpoint is None:
+            return False
+        try:
+            content = json.loads(self.checkpoint.store.read(f"{self.checkpoint.prefix}/{TABLE}"))
+        except NotFoundError:
+            return False
+        self.unpruned_ms = content["unpruned_ms"]
+        for pairs, ratio, confirmed in content["ratios"]:
+            key = tuple((name, count) for name, count in pairs)
+            self.ratios[key] = ratio
+            if confirmed:
+                self.confirmed.add(key)
+        return True
+
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            rows = [[key, ratio, key in self.confirmed] for key, ratio in self.ratios.items()]
+            content = {"unpruned_ms": self.unpruned_ms, "ratios": rows}
+            self.checkpoint.store.write(f"{self.checkpoint.prefix}/{TABLE}", json.dumps(content).encode())
+
+    def _open(self, module: nn.Module) -> onnxruntime.InferenceSession:
+        # The exporter by tracing takes 0.1 s where the one that writes our artifacts takes seconds per network;
+        # onnxruntime makes the same kernels of both.
+        stream = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                fold_batch_norms(module),
+                (torch.from_numpy(self.images_NCHW),),
+                stream,
+                dynamo=False,
+                opset_version=OPSET,
+            )
+        return open_session(stream.getvalue())
+
+
+def _shaped(module: nn.Module, groups: Mapping[str, ChannelGroup], counts: Mapping[str, int]) -> nn.Module:
+    """Return a copy with as many channels; which ones is of no consequence to its time."""
+    shape = copy.deepcopy(module)
+    removed = {name: groups[name].lowest(torch.zeros(groups[name].channels), count) for name, count in counts.items()}
+    remove(shape, groups, removed)
+    return shape

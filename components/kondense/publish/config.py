@@ -1,0 +1,50 @@
+"""The parameters of the publish stage."""
+
+import dataclasses
+import re
+
+from kondense.config import Config, option
+
+OBJECTIVES = ("bytes", "latency", "none")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishConfig(Config):
+    """Where a model is published, and the gate before it."""
+
+    model_name: str = option(
+        "", "name to publish under: 1 to 63 of a-z, 0-9, dash and underscore; empty for <network>-<data set>"
+    )
+    store_uri: str = option("minio://kondense", "the object store: minio://bucket/prefix, s3://bucket/prefix or a path")
+    max_accuracy_drop: float = option(
+        0.01, "fraction by which test accuracy may lie below the teacher's", interval="[0, 1)"
+    )
+    champion_tolerance: float = option(
+        0.002, "fraction by which test accuracy may lie below the champion's", interval="[0, 1)"
+    )
+    objective: str = option("bytes", "what may not be worse than the champion's beside accuracy", choices=OBJECTIVES)
+    objective_tolerance: float = option(
+        0.05, "fraction by which the objective may be worse than the champion's", interval="[0, 10]"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model_name:
+            check_model_name(self.model_name)
+        if not self.store_uri:
+            raise ValueError("store_uri must be minio://bucket/prefix, s3://bucket/prefix or a path, but got ''.")
+
+
+def check_model_name(name: str) -> None:
+    """Raise ValueError unless ``name`` may name a published model."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            "model_name must be 1 to 63 of a-z, 0-9, dash and underscore and begin with a letter or digit,"
+            f" but got {name!r}."
+        )
+
+
+def derived_model_name(network: str, dataset: str) -> str:
+    """Return the name of a model that was given none: ``lenet5`` on ``fashion_mnist`` -> ``lenet5-fashion_mnist``."""
+    return re.sub(r"[^a-z0-9_-]+", "-", f"{network}-{dataset}".lower()).strip("-_")[:63]

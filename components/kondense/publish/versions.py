@@ -1,0 +1,167 @@
+"""Published models in a store: immutable versions and the pointer to the champion. Stdlib only.
+
+``models/<name>/<version>/``: the files of the model artifact, report.json, report.html, version.json, and the
+store's manifest.json, without which the version does not exist. The version is derived from the digests of its
+files, so whatever is written under it, by whomever and how often, is the same.
+``models/<name>/champion.json``: the version that is served.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypedDict, cast
+
+from kondense.artifacts.measurements import Fraction, Latency, PositiveCount
+from kondense.artifacts.report import Bytes
+from kondense.artifacts.schema import check_fields
+from kondense.files import ArtifactError, json_bytes
+from kondense.store.store import MANIFEST, NotFoundError, Store
+
+FORMAT_VERSION = 1
+ROOT = "models"
+RECORD = "version.json"
+CHAMPION = "champion.json"
+DIGITS = 12  # of a version; 48 bits tell any number of versions apart
+
+
+class Machine(TypedDict):
+    """Where latencies were measured."""
+
+    cpu: str
+    cores: PositiveCount
+
+
+class VersionRecord(TypedDict):
+    """version.json: what a version is and does. Digests are SHA-256.
+
+    ``identity`` is the same for every model that computes the same: it leaves out lineage and measurements.
+    ``test_digest`` is that of the test split, on which the accuracies are comparable.
+    """
+
+    format_version: int
+    model_name: str
+    candidate: str
+    identity: str
+    model_digest: str
+    dataset_digest: str
+    test_digest: str
+    dataset: str
+    classes: list[str]
+    image_shape: list[PositiveCount]
+    network: str
+    steps: list[str]
+    validation_accuracy: Fraction
+    test_accuracy: Fraction
+    onnx_test_accuracy: Fraction
+    teacher_test_accuracy: Fraction
+    parameters: PositiveCount
+    nonzero_parameters: Annotated[int, "[0, inf)"]
+    macs: Annotated[int, "[0, inf)"]
+    bytes: Bytes
+    latency_ms: Latency
+    machine: Machine
+
+
+class Champion(TypedDict):
+    """champion.json. ``reference_accuracy`` is the best that champions reached on the split ``test_digest``.
+
+    Comparing with the best rather than the last keeps accuracy from sinking by the tolerance at every publication.
+    """
+
+    format_version: int
+    version: str
+    previous: str
+    promoted: str
+    reason: str
+    test_digest: str
+    reference_accuracy: Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A published version: its id, when it was made (ISO 8601, UTC), its files' digests, its record."""
+
+    id: str
+    created: str
+    files: Mapping[str, str]
+    record: VersionRecord
+
+
+def version_id(digests: Mapping[str, str]) -> str:
+    """Return the version that files with these digests, by name, are."""
+    return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def model_prefix(name: str) -> str:
+    """Return the folder of a model."""
+    return f"{ROOT}/{name}"
+
+
+def version_prefix(name: str, version: str) -> str:
+    """Return the folder of a version."""
+    return f"{ROOT}/{name}/{version}"
+
+
+def model_names(store: Store) -> list[str]:
+    """Return the names of all models that have a version."""
+    return sorted({key.split("/")[1] for key in store.list(ROOT) if _is_manifest(key)})
+
+
+def version_ids(store: Store, name: str) -> list[str]:
+    """Return the ids of the complete versions of a model."""
+    return sorted(key.split("/")[2] for key in store.list(model_prefix(name)) if _is_manifest(key))
+
+
+def read_versions(store: Store, name: str) -> list[Version]:
+    """Return the complete versions of a model, oldest first."""
+    found = [read_version(store, name, version) for version in version_ids(store, name)]
+    return sorted(found, key=lambda version: (version.created, version.id))
+
+
+def read_version(store: Store, name: str, version: str) -> Version:
+    """Return one version.
+
+    Raises:
+        NotFoundError: there is no such version.
+        ArtifactError: its record is damaged or of an unknown format version.
+    """
+    prefix = version_prefix(name, version)
+    manifest = store.manifest(prefix)
+    record = cast(VersionRecord, _read(store, f"{prefix}/{RECORD}", VersionRecord))
+    return Version(version, manifest["created"], manifest["files"], record)
+
+
+def read_champion(store: Store, name: str) -> Champion | None:
+    """Return the pointer to the champion of a model, None when nothing is published.
+
+    Raises:
+        ArtifactError: it is damaged or of an unknown format version.
+    """
+    try:
+        return cast(Champion, _read(store, f"{model_prefix(name)}/{CHAMPION}", Champion))
+    except NotFoundError:
+        return None
+
+
+def write_champion(store: Store, name: str, champion: Champion) -> None:
+    """Point to another champion; readers see the old pointer or the new one."""
+    store.write(f"{model_prefix(name)}/{CHAMPION}", json_bytes(champion))
+
+
+def _is_manifest(key: str) -> bool:
+    parts = key.split("/")
+    return len(parts) == 4 and parts[3] == MANIFEST
+
+
+def _read(store: Store, key: str, kind: type) -> Mapping[str, Any]:
+    place = store.address(key)
+    try:
+        content = json.loads(store.read(key))
+    except ValueError as error:
+        raise ArtifactError(f"{place} must be JSON, but: {error}.") from None
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found != FORMAT_VERSION:
+        raise ArtifactError(f"{place} must have format_version {FORMAT_VERSION}, but got {found}.")
+    check_fields(place, content, kind)
+    return cast(Mapping[str, Any], content)

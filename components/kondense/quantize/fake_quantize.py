@@ -1,0 +1,263 @@
+"""Layers that train as their quantized forms will compute: fake quantization with learnt step sizes.
+
+Shapes: weight [O, I, ...] with a step [O] or [1]; a layer's input [N, ...] with a step [1]; R steps.
+
+Source: Esser et al. 2020, "Learned step size quantization". Deviation: steps start from calibration.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kondense.artifacts.quantized import ActivationQuantizer
+from kondense.quantize.grid import SMALLEST_SCALE, weight_limit
+
+
+class RoundToStep(torch.autograd.Function):
+    """Round to the nearest point of a grid; the gradient passes inside the grid and reaches the step."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, step: Tensor, rounded: Tensor, inside: Tensor) -> Tensor:
+        """Return ``rounded``, which is ``values`` on the grid of ``step`` (broadcastable to it)."""
+        ctx.save_for_backward(values, step, rounded, inside)
+        return rounded.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Return the gradients of the values and of the step (Esser et al. 2020, equations 3 and 5)."""
+        values, step, rounded, inside = ctx.saved_tensors
+        (gradient,) = gradients
+        passed = gradient * inside
+        # (rounded - value) / step inside the grid, rounded / step, the grid's end, outside.
+        by_step = (gradient * rounded - passed * values) / step
+        return passed, by_step.sum_to_size(step.shape), None, None
+
+
+def scale_gradient(step: Tensor, factor: float) -> Tensor:
+    """Return ``step`` such that its gradient comes out ``factor`` times as large (Esser et al. 2020, appendix A)."""
+    scaled = step * factor
+    return scaled + (step - scaled).detach()
+
+
+class WeightGrid(nn.Module):
+    """The symmetric grid of a weight, with a learnt or a fixed step."""
+
+    step: Tensor
+
+    def __init__(self, step_R: Tensor, bits: int, *, learn: bool = True, two_bytes: bool = False) -> None:
+        super().__init__()
+        self.bits, self.two_bytes = bits, two_bytes
+        if learn:
+            self.step = nn.Parameter(step_R.clone())
+        else:
+            self.register_buffer("step", step_R.clone())
+
+    def scale(self) -> Tensor:
+        """Return the steps as they count, [R]: above zero and, when asked for, such as bfloat16 holds."""
+        step_R = self.step.detach().abs()
+        return (step_R.bfloat16().float() if self.two_bytes else step_R).clamp(min=SMALLEST_SCALE)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return ``weight`` on the grid; integers as ``round_to_grid`` finds them."""
+        limit, shape = weight_limit(self.bits), (-1, *[1] * (weight.ndim - 1))
+        scale = self.scale().reshape(shape)
+        with torch.no_grad():
+            integers = torch.round(weight / scale)
+            inside = integers.abs() <= limit
+            rounded = integers.clamp_(-limit, limit) * scale
+        factor = (limit * weight.numel() / scale.numel()) ** -0.5
+        step = scale_gradient(self.step.abs(), factor).reshape(shape)
+        result: Tensor = RoundToStep.apply(weight, step, rounded, inside)
+        return result
+
+
+class InputGrid(nn.Module):
+    """The grid of a layer's input: a learnt step, and the zero point that calibration found."""
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        super().__init__()
+        self.zero_point, self.bits = quantizer.zero_point, quantizer.bits
+        self.step = nn.Parameter(torch.tensor([quantizer.scale]))
+
+    def quantizer(self) -> ActivationQuantizer:
+        """Return the grid as an artifact holds it."""
+        return ActivationQuantizer(max(float(self.step.detach().abs()), SMALLEST_SCALE), self.zero_point, self.bits)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return ``values`` on the grid, as ``ActivationQuantizer`` gives them."""
+        last = 2**self.bits - 1
+        step = self.step.abs().clamp(min=SMALLEST_SCALE)
+        zero_point = torch.tensor([self.zero_point], dtype=torch.int32, device=values.device)
+        with torch.no_grad():
+            values = values.float()
+            rounded = torch.fake_quantize_per_tensor_affine(values, step, zero_point, 0, last)
+            low, high = -(self.zero_point + 0.5) * step, (last - self.zero_point + 0.5) * step
+            inside = (values > low) & (values < high)
+        factor = (last * values[0].numel()) ** -0.5
+        scaled = scale_gradient(step, factor).reshape([1] * values.ndim)
+        result: Tensor = RoundToStep.apply(values, scaled, rounded, inside)
+        return result
+
+
+class FakeQuantizedLayer(nn.Module):
+    """A convolution or linear layer on its grids, with the batch norm that will be folded into it.
+
+    Training normalises by the batch's statistics, yet the weight is rounded the way it will be stored: scaled by
+    the running statistics, whose effect is divided out again behind the layer. Once ``frozen``, the running
+    statistics normalise, and the layer computes what the folded one will.
+
+    Source: Krishnamoorthi 2018, section 3.2.2 (batch norm with correction and freeze); in the form of
+    torch.ao.nn.intrinsic.qat.ConvBn2d.
+    """
+
+    def __init__(self, layer: nn.Module, norm: nn.Module | None, weight: WeightGrid, values: InputGrid | None) -> None:
+        super().__init__()
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        self.layer, self.norm, self.weight_grid = layer, norm, weight
+        self.input_grids = () if values is None else (values,)  # a tuple: the network registers the grids, once each
+        self.frozen = False
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Let the running statistics normalise from now on, or the batch's."""
+        self.frozen = frozen
+        if self.norm is not None:
+            self.norm.train(self.training and not frozen)
+
+    def train(self, mode: bool = True) -> "FakeQuantizedLayer":
+        """Set the mode; a frozen norm stays in evaluation mode."""
+        super().train(mode)
+        self.freeze(frozen=self.frozen)
+        return self
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias with the norm's running statistics folded in, not yet rounded."""
+        if self.norm is None:
+            return self.layer.weight, self.layer.bias
+        norm = self.norm
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None
+        factor_O = self._factor()
+        shift_O = -norm.running_mean * factor_O if norm.bias is None else norm.bias - norm.running_mean * factor_O
+        if self.layer.bias is not None:
+            shift_O = shift_O + self.layer.bias * factor_O
+        return self.layer.weight * factor_O.reshape(-1, *[1] * (self.layer.weight.ndim - 1)), shift_O
+
+    def _factor(self) -> Tensor:
+        norm = self.norm
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_var is not None
+        spread_O = torch.sqrt(norm.running_var + norm.eps)
+        if norm.weight is None:
+            return 1 / spread_O
+        # A channel that the norm scales by zero would be divided by zero below.
+        gain_O = torch.where(norm.weight.abs() < SMALLEST_SCALE, SMALLEST_SCALE, norm.weight)
+        return gain_O / spread_O
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Compute as the quantized layer will, up to the rounding of its bias."""
+        for grid in self.input_grids:
+            values = grid(values)
+        weight, bias = self.folded()
+        rounded = self.weight_grid(weight)
+        if self.norm is None or not self.norm.training:
+            return self._call(values, rounded, bias)
+        factor_O = self._factor()
+        output = self._call(values, rounded, None)
+        output = output / factor_O.reshape(1, -1, *[1] * (output.ndim - 2))
+        if self.layer.bias is not None:
+            output = output + self.layer.bias.reshape(1, -1, *[1] * (output.ndim - 2))
+        normalised: Tensor = self.norm(output)
+        return normalised
+
+    def _call(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if isinstance(self.layer, nn.Conv2d):
+            return self.layer._conv_forward(values, weight, bias)
+        return nn.functional.linear(values, weight, bias)
+
+
+class QuantizedInput(nn.Module):
+    """A module that takes its input on a grid."""
+
+    def __init__(self, module: nn.Module, values: InputGrid) -> None:
+        super().__init__()
+        self.module, self.input_grids = module, (values,)
+
+    def forward(self, values: Tensor, *rest: Any) -> Any:
+        """Call the module on the rounded input."""
+        return self.module(self.input_grids[0](values), *rest)
+
+
+class FakeQuantizedNetwork(nn.Module):
+    """A network whose layers train on grids; ``unwrap`` gives it back."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        grids: Mapping[str, WeightGrid],
+        activations: Mapping[str, ActivationQuantizer] | None = None,
+        norms: Mapping[str, str] | None = None,
+    ) -> None:
+        """Change ``network`` in place.
+
+        Args:
+            network: with its batch norms in place.
+            grids: the weights' grids by layer name.
+            activations: where inputs are rounded, and the grid that calibration found.
+            norms: the batch norm that each layer's weight will take in, by layer name.
+        """
+        super().__init__()
+        self.network, self.norms = network, dict(norms or {})
+        # Equal grids are of the same values, seen by several modules, which must go on sharing a step.
+        shared = {quantizer: InputGrid(quantizer) for quantizer in (activations or {}).values()}
+        self.grids = nn.ModuleList(shared.values())
+        self.by_place = {name: shared[quantizer] for name, quantizer in (activations or {}).items()}
+        self.layers = {name: self._wrapped(name, grid) for name, grid in grids.items()}  # a dict registers nothing
+        for name in self.norms.values():
+            replace(network, name, nn.Identity())
+        for name, layer in self.layers.items():
+            replace(network, name, layer)
+        places = [name for name in self.by_place if name not in self.layers]
+        self.places = sorted(places, key=lambda name: -name.count("."))  # the inner ones first
+        for name in self.places:
+            replace(network, name, QuantizedInput(network.get_submodule(name), self.by_place[name]))
+
+    def _wrapped(self, name: str, grid: WeightGrid) -> FakeQuantizedLayer:
+        norm = self.network.get_submodule(self.norms[name]) if name in self.norms else None
+        return FakeQuantizedLayer(self.network.get_submodule(name), norm, grid, self.by_place.get(name))
+
+    def parameter_name(self, name: str) -> str:
+        """Return the name that the parameter ``name`` of the network has in here."""
+        layer, _, leaf = name.rpartition(".")
+        return f"network.{layer}.layer.{leaf}" if layer in self.layers else f"network.{name}"
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Let the batch norms that will be folded keep their statistics from now on, or not."""
+        for layer in self.layers.values():
+            layer.freeze(frozen=frozen)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return the logits, [N, classes]."""
+        logits_NK: Tensor = self.network(images_NCHW)
+        return logits_NK
+
+    def activations(self) -> dict[str, ActivationQuantizer]:
+        """Return the grids of the inputs as they are learnt now, by module name."""
+        return {name: grid.quantizer() for name, grid in self.by_place.items()}
+
+    def unwrap(self) -> nn.Module:
+        """Return the network with its own layers and norms, as trained."""
+        for name in reversed(self.places):
+            wrapped = self.network.get_submodule(name)
+            assert isinstance(wrapped, QuantizedInput)
+            replace(self.network, name, wrapped.module)
+        for name, layer in self.layers.items():
+            replace(self.network, name, layer.layer)
+            if layer.norm is not None:
+                replace(self.network, self.norms[name], layer.norm)
+        return self.network
+
+
+def replace(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Put ``new`` in the place of the submodule ``name``."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, new)

@@ -1,0 +1,55 @@
+"""How much the loss feels a change of a tensor, and the steps of grids that then do equal harm."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from kondense.quantize.layers import quantizable_layers
+
+SMALLEST_CURVATURE = 1e-4  # of the largest tensor's; one that the loss hardly feels is not to be lost altogether
+
+
+def unit_steps(module: nn.Module, batches_NCHW: Iterable[Tensor], *, seed: int) -> dict[str, float]:
+    """Return a step for the weights and biases of convolutions and linear layers, by parameter name.
+
+    A step is proportional to one over the root of the tensor's mean curvature, so that a rounding error costs the
+    same everywhere. The one of the largest tensor is the root mean square of its non-zero weights.
+
+    Args:
+        module: the network; it is left as it was.
+        batches_NCHW: calibration images, normalised.
+        seed: of the labels that are drawn.
+    """
+    names = [
+        f"{name}.{kind}"
+        for name in quantizable_layers(module)
+        for kind in ("weight", "bias")
+        if getattr(module.get_submodule(name), kind) is not None
+    ]
+    curvature = _mean_curvature(copy.deepcopy(module).eval(), names, batches_NCHW, seed)
+    largest = max(names, key=lambda name: module.get_parameter(name).numel())
+    weight = module.get_parameter(largest).detach()
+    nonzero_N = weight[weight != 0]
+    unit = float(nonzero_N.square().mean().sqrt()) if len(nonzero_N) else 1.0
+    reference = max(curvature[largest], torch.finfo(torch.float32).tiny)
+    return {name: unit / max(curvature[name] / reference, SMALLEST_CURVATURE) ** 0.5 for name in names}
+
+
+def _mean_curvature(module: nn.Module, names: list[str], batches_NCHW: Iterable[Tensor], seed: int) -> dict[str, float]:
+    """Return the mean squared gradient by tensor, with labels that the network itself draws.
+
+    Source: the empirical diagonal of the Fisher matrix, averaged (Theis et al. 2018, section 3).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parameters = dict(module.named_parameters())
+    total = dict.fromkeys(names, 0.0)
+    for batch_NCHW in batches_NCHW:
+        logits_NK = module(batch_NCHW)
+        drawn_N = torch.multinomial(logits_NK.detach().softmax(1), 1, generator=generator)[:, 0]
+        loss = nn.functional.cross_entropy(logits_NK, drawn_N)
+        gradients = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            total[name] += 0.0 if gradient is None else float(gradient.square().mean())
+    return total

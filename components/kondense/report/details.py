@@ -1,0 +1,70 @@
+"""One panel per model: confusion, classes, layers, times, and how the exported model computes. Stdlib only."""
+
+from kondense.artifacts.measurements import Program
+from kondense.artifacts.report import Candidate, Report, models
+from kondense.report import confusion
+from kondense.report.figures import size
+from kondense.report.layer_table import layer_table
+from kondense.report.lineage_view import pairs
+from kondense.report.markup import Markup, element
+from kondense.report.timing_table import timing_table
+
+
+def details(report: Report) -> list[Markup]:
+    """Return the tabs and a panel for each model, the chosen one's selected."""
+    shown = models(report)
+    tabs = [
+        element(
+            "button",
+            model["name"],
+            type="button",
+            role="tab",
+            id=f"tab-{index}",
+            aria_controls=f"panel-{index}",
+            aria_selected="true" if model["name"] == report["chosen"] else "false",
+        )
+        for index, model in enumerate(shown)
+    ]
+    panels = [_panel(report, model, index) for index, model in enumerate(shown)]
+    return [element("div", tabs, role="tablist", aria_label="Candidate", class_="tabs"), *panels]
+
+
+def _panel(report: Report, model: Candidate, index: int) -> Markup:
+    return element(
+        "div",
+        element("h3", model["name"], class_="panel-title"),
+        element("p", " → ".join(["train", *model["steps"]]), class_="route"),
+        element(
+            "div",
+            element("div", confusion.matrix(model)),
+            element("div", confusion.per_class(report, model), confusion.confused_pairs(model, report["teacher"])),
+            class_="two",
+        ),
+        layer_table(model),
+        timing_table(model),
+        _export(model),
+        role="tabpanel",
+        id=f"panel-{index}",
+        aria_labelledby=f"tab-{index}",
+    )
+
+
+def _export(model: Candidate) -> Markup | None:
+    """Return how the exported model computes: its arithmetic, its operators, its further forms."""
+    arithmetic = model.get("arithmetic")
+    if not arithmetic:
+        return None
+    kernels = ", ".join(f"{count} {name}" for name, count in model.get("kernels", {}).items())
+    program = model.get("program")
+    facts = {
+        "arithmetic": f"{arithmetic['chosen']}: {arithmetic['reason']}",
+        "operators that onnxruntime runs": kernels or "–",
+        "torch.export program": "none was asked for" if not program else _program(program),
+    }
+    return element("div", pairs(facts), class_="export")
+
+
+def _program(program: Program) -> str:
+    if program["lossless"]:
+        return f"program.pt2, {size(program['bytes'])}, the very same logits in a fresh process"
+    return f"not kept: logits differ by up to {program['largest_difference']:.2g}"

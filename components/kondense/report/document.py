@@ -1,0 +1,187 @@
+"""report.json: candidates beside the teacher, their differences, the choice. Stdlib only."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from kondense.artifacts.measurements import Timing
+from kondense.artifacts.report import (
+    FORMAT_VERSION,
+    Candidate,
+    Difference,
+    Environment,
+    Evaluation,
+    Report,
+    WorstClass,
+    validate_report,
+)
+from kondense.files import ArtifactError
+from kondense.report.choice import OBJECTIVES, choose, holds_bound, pareto_front
+from kondense.report.figures import percent, signed_points
+
+LEAST_AGREEMENT = 0.999  # int8 kernels round otherwise than their simulation in float; more than that is an error
+LOST_MORE = 0.03  # by which a class must lose more than the whole to be flagged
+CHANCE = 2.5  # standard errors that the worst of some ten classes reaches by chance
+
+
+def build_report(
+    evaluations: Sequence[Evaluation],
+    digests: Sequence[str],
+    *,
+    title: str,
+    objective: str,
+    max_accuracy_drop: float,
+    record: Mapping[str, Any],
+) -> Report:
+    """Return report.json's checked content.
+
+    Args:
+        evaluations: the teacher's first.
+        digests: of the models, in the same order.
+        title: the heading; empty for the data set's and the network's name.
+        objective: a key of ``choice.OBJECTIVES``.
+        max_accuracy_drop: a fraction; how far validation accuracy may lie below the teacher's.
+        record: the report's own lineage record.
+
+    Raises:
+        ArtifactError: candidates that were evaluated on other data, or two of one name.
+    """
+    _check_comparable(evaluations)
+    models = _stand(evaluations, digests, objective, max_accuracy_drop)
+    teacher, candidates = models[0], models[1:]
+    choice = choose(teacher, candidates, objective, max_accuracy_drop)
+    chosen = next(model for model in models if model["name"] == choice.name)
+    dataset = teacher["dataset"]
+    content = {
+        "format_version": FORMAT_VERSION,
+        "title": title or f"{teacher['network']} on {dataset['name']}",
+        "dataset": dataset,
+        "network": teacher["network"],
+        "objective": objective,
+        "max_accuracy_drop": max_accuracy_drop,
+        "teacher": teacher,
+        "candidates": candidates,
+        "chosen": choice.name,
+        "reason": choice.reason,
+        "notes": notes(models),
+        "lineage": [*chosen["lineage"], dict(record)],
+        "environment": teacher["environment"],
+    }
+    return validate_report(content)
+
+
+def difference(teacher: Evaluation, candidate: Evaluation) -> Difference:
+    """Return how ``candidate`` differs from ``teacher``; a ratio above 1 is a gain."""
+    # Two runs minutes apart on a shared machine differ by more than two models do; turns do not.
+    times, own_times = candidate.get("teacher_latency_ms", teacher["latency_ms"]), candidate["latency_ms"]
+    classes = zip(candidate["per_class_accuracy"], teacher["per_class_accuracy"], strict=True)
+    return {
+        "validation_accuracy": candidate["validation_accuracy"] - teacher["validation_accuracy"],
+        "test_accuracy": candidate["test_accuracy"] - teacher["test_accuracy"],
+        "per_class_accuracy": [own - other for own, other in classes],
+        "worst_class": worst_class(teacher, candidate),
+        "bytes_ratio": teacher["bytes"]["fp32"] / candidate["bytes"]["kz"],
+        "onnx_ratio": teacher["bytes"]["onnx"] / candidate["bytes"]["onnx"],
+        "latency_ratio": times["batch_1"]["median"] / own_times["batch_1"]["median"],
+        "latency_ratio_batch_64": times["batch_64"]["median"] / own_times["batch_64"]["median"],
+        "parameters_ratio": teacher["parameters"] / candidate["parameters"],
+        "macs_ratio": teacher["macs"] / candidate["macs"] if teacher["macs"] and candidate["macs"] else None,
+    }
+
+
+def worst_class(teacher: Evaluation, candidate: Evaluation) -> WorstClass:
+    """Return the class that lost most, so that a fair average does not hide a broken class."""
+    pairs = list(zip(candidate["per_class_accuracy"], teacher["per_class_accuracy"], strict=True))
+    index = min(range(len(pairs)), key=lambda place: pairs[place][0] - pairs[place][1])
+    own, other = pairs[index]
+    images = max(sum(teacher["confusion"][index]), 1)
+    error = math.sqrt((own * (1 - own) + other * (1 - other)) / images)
+    whole = candidate["test_accuracy"] - teacher["test_accuracy"]
+    flagged = whole - (own - other) >= LOST_MORE and other - own > CHANCE * error
+    return {"name": teacher["dataset"]["classes"][index], "change": own - other, "flagged": flagged}
+
+
+def notes(models: Sequence[Candidate]) -> list[str]:
+    """Return what a reader must know before trusting the figures, one sentence each."""
+    found = [note for model in models for note in _own_notes(model)]
+    drifting = [model["name"] for model in models if any(not row["settled"] for row in _primary(model))]
+    if drifting:
+        found.append(f"Times of {', '.join(drifting)} still drifted when the warm-up ended: the machine was not quiet.")
+    for model in models:
+        if model["onnx_agreement"] < LEAST_AGREEMENT:
+            found.append(
+                f"{model['name']}: the exported model predicts the same class as the PyTorch model on"
+                f" {percent(model['onnx_agreement'])} of the test images only."
+            )
+    machines = {machine(model["environment"]): model["name"] for model in reversed(models)}
+    if len(machines) > 1:
+        where = "; ".join(f"{name} on {place}" for place, name in reversed(machines.items()))
+        alone = [model["name"] for model in models[1:] if "teacher_latency_ms" not in model]
+        ratios = f"nor can the ratios of {', '.join(alone)}" if alone else "but their ratios to the teacher can"
+        found.append(f"Milliseconds of different machines cannot be compared, {ratios}: {where}.")
+    return found
+
+
+def _primary(model: Candidate) -> list[Timing]:
+    """Return the timings by which candidates are compared."""
+    rows = model.get("timings", [])
+    return [row for row in rows if (row["runtime"], row["device"], row["threads"]) == ("onnxruntime", "cpu", 1)]
+
+
+def _own_notes(model: Candidate) -> list[str]:
+    found = []
+    worst = model["difference"].get("worst_class")
+    if worst and worst["flagged"]:
+        found.append(
+            f"{model['name']}: class {worst['name']} changed by {signed_points(worst['change'])} points, test"
+            f" accuracy by {signed_points(model['difference']['test_accuracy'])}."
+        )
+    program = model.get("program")
+    if program and not program["lossless"]:
+        found.append(
+            f"{model['name']}: no torch.export program was kept, since its logits differ by up to"
+            f" {program['largest_difference']:.2g}."
+        )
+    reasons: dict[str, list[str]] = {}
+    for layer in model["layers"]:
+        if "float_reason" in layer:
+            reasons.setdefault(layer["float_reason"], []).append(layer["name"])
+    found += [f"{model['name']}: {', '.join(names)} stayed in float: {reason}." for reason, names in reasons.items()]
+    return found
+
+
+def machine(environment: Environment) -> str:
+    """Return the machine in words, as far as it sets the speed of the exported model."""
+    return f"{environment['cpu']}, {environment['cores']} cores ({' '.join(environment['cpu_flags'])})"
+
+
+def _stand(
+    evaluations: Sequence[Evaluation], digests: Sequence[str], objective: str, max_accuracy_drop: float
+) -> list[Candidate]:
+    teacher = evaluations[0]
+    accuracies = [evaluation["test_accuracy"] for evaluation in evaluations]
+    smallest = pareto_front([evaluation["bytes"]["kz"] for evaluation in evaluations], accuracies)
+    differences = [difference(teacher, evaluation) for evaluation in evaluations]
+    fastest = pareto_front([1 / against["latency_ratio"] for against in differences], accuracies)
+    models = []
+    for index, (evaluation, digest, against) in enumerate(zip(evaluations, digests, differences, strict=True)):
+        standing = {
+            "digest": digest,
+            "difference": against,
+            "within_bound": holds_bound(teacher, evaluation, max_accuracy_drop),
+            "score": OBJECTIVES[objective](against),
+            "pareto": ["bytes"] * smallest[index] + ["latency"] * fastest[index],
+        }
+        models.append(cast(Candidate, {**evaluation, **standing}))
+    return models
+
+
+def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
+    teacher = evaluations[0]
+    for evaluation in evaluations[1:]:
+        if evaluation["dataset"] != teacher["dataset"]:
+            raise ArtifactError(
+                f"{evaluation['name']} must be evaluated on the teacher's data ({teacher['dataset']['name']}, seed"
+                f" {teacher['dataset']['seed']}), but was on {evaluation['dataset']['name']}, seed"
+                f" {evaluation['dataset']['seed']}, with other classes or splits."
+            )

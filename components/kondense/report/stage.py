@@ -1,0 +1,62 @@
+"""Compare the candidates, choose one, and write report.json and the page that shows them."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from kondense.artifacts.comparison import compared
+from kondense.artifacts.lineage import stage_record
+from kondense.artifacts.model import model_digest, read_description
+from kondense.artifacts.report import PAGE, REPORT, Report, models, read_evaluation, report_bytes
+from kondense.files import new_directory, verify_files
+from kondense.report.config import ReportConfig
+from kondense.report.document import build_report
+from kondense.report.page import render
+
+
+def run(
+    config: ReportConfig, *, candidate_dirs: Sequence[Path], report_dir: Path, chosen_dir: Path
+) -> dict[str, float]:
+    """Write the report of the evaluated candidates and a copy of the chosen one.
+
+    Args:
+        config: bound and objective of the choice.
+        candidate_dirs: model artifacts with an evaluation.json, the teacher's first.
+        report_dir: gets report.json and report.html.
+        chosen_dir: gets the chosen candidate's artifact, file by file the same.
+
+    Returns:
+        The chosen candidate's figures by the names of ``kondense.artifacts.comparison``.
+
+    Raises:
+        ValueError: no candidate at all.
+        ArtifactError: a missing or damaged artifact; candidates that cannot be compared.
+    """
+    if not candidate_dirs:
+        raise ValueError("candidate_dirs must name at least the teacher, but got 0 directories.")
+    for directory in candidate_dirs:
+        verify_files(directory, read_description(directory)["files"])
+    evaluations = [read_evaluation(directory) for directory in candidate_dirs]
+    digests = [model_digest(directory) for directory in candidate_dirs]
+    inputs = {evaluation["name"]: digest for evaluation, digest in zip(evaluations, digests, strict=True)}
+    report = build_report(
+        evaluations,
+        digests,
+        title=config.title,
+        objective=config.objective,
+        max_accuracy_drop=config.max_accuracy_drop,
+        record=stage_record("report", config, inputs=inputs, metrics={}, summary=f"report {config.objective}"),
+    )
+    names = [evaluation["name"] for evaluation in evaluations]
+    with new_directory(chosen_dir) as scratch:
+        shutil.copytree(candidate_dirs[names.index(report["chosen"])], scratch, dirs_exist_ok=True)
+    with new_directory(report_dir) as scratch:
+        (scratch / REPORT).write_bytes(report_bytes(report))
+        (scratch / PAGE).write_text(render(report), encoding="utf-8")
+    return summarise(report)
+
+
+def summarise(report: Report) -> dict[str, float]:
+    """Return the figures that a run is compared by: the chosen model's."""
+    chosen = next(model for model in models(report) if model["name"] == report["chosen"])
+    return compared(chosen, report["teacher"])

@@ -1,0 +1,116 @@
+"""What a model learns from: the finished trials of all rungs.
+
+Legend: N observations, D parameters; level l counts resources from the smallest of all brackets (0) to the full one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kondense.search.space import SearchSpace
+from kondense.search.state import FAILED, Board
+
+LEAST_PER_LEVEL = 10  # observations of a level that a selection keeps
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Finished trials whose configuration is known.
+
+    Args:
+        levels: level of each, [N].
+        losses: loss of each, [N]; a failed trial has the worst loss of its level.
+        failed: which ones failed, [N].
+        brackets: bracket of each, [N].
+        configs: number in the bracket of each, [N].
+    """
+
+    levels: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    failed: NDArray[np.bool_]
+    brackets: NDArray[np.int64]
+    configs: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.losses)
+
+    def take(self, index: NDArray[np.int64]) -> "Observations":
+        """Return the observations with these numbers."""
+        return Observations(
+            self.levels[index], self.losses[index], self.failed[index], self.brackets[index], self.configs[index]
+        )
+
+    def rows(self, space: SearchSpace, board: Board) -> NDArray[np.float64]:
+        """Return the unit-cube rows of the configurations, [N, D]."""
+        known = [board.assignments[b][c] or {} for b, c in zip(self.brackets, self.configs, strict=True)]
+        return space.to_unit(known)
+
+
+def collect(board: Board, rungs_per_bracket: Sequence[int] = (1,)) -> Observations:
+    """Return all finished trials.
+
+    Args:
+        board: the experiment's state.
+        rungs_per_bracket: of each bracket in one cycle; its rungs end at the full resource.
+    """
+    depth = max(rungs_per_bracket)
+    columns: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
+    for bracket, rungs in enumerate(board.rungs):
+        lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
+        for level, rung in enumerate(rungs, start=lowest):
+            columns[0].extend([level] * len(rung.losses))
+            columns[1].extend(rung.losses)
+            columns[2].extend([bracket] * len(rung.losses))
+            columns[3].extend(rung.configs)
+    levels, brackets, configs = (np.array(columns[i], dtype=np.int64) for i in (0, 2, 3))
+    losses = np.array(columns[1], dtype=np.float64)
+    failed = losses == FAILED
+    usable = ~np.isnan(losses)
+    for i in np.flatnonzero(failed):
+        usable[i] = board.assignments[brackets[i]][configs[i]] is not None
+    _penalize(levels, losses, failed)
+    return Observations(levels, losses, failed, brackets, configs).take(np.flatnonzero(usable))
+
+
+def _penalize(levels: NDArray[np.int64], losses: NDArray[np.float64], failed: NDArray[np.bool_]) -> None:
+    """Give each failed trial the worst loss of its level; of all levels where it has none."""
+    finite = np.isfinite(losses)
+    for level in np.unique(levels[failed]):
+        peers = losses[finite & (levels == level)]
+        if not peers.size:
+            peers = losses[finite]
+        losses[failed & (levels == level)] = peers.max() if peers.size else 0.0
+
+
+def select(observations: Observations, count: int, rng: np.random.Generator) -> Observations:
+    """Return at most `count` observations: half of what is left to each level from the top, the rest to the lowest.
+
+    Of a level that has more than its share, half of the share goes to its best, the rest is drawn at random.
+    """
+    if len(observations) <= count:
+        return observations
+    kept: list[NDArray[np.int64]] = []
+    left = count
+    present = np.unique(observations.levels)[::-1]
+    for level in present:
+        index = np.flatnonzero(observations.levels == level)
+        share = left if level == present[-1] else min(max(left // 2, LEAST_PER_LEVEL), left)
+        if len(index) > share:
+            index = index[np.argsort(observations.losses[index], kind="stable")]
+            others = rng.choice(index[share // 2 :], share - share // 2, replace=False)
+            index = np.concatenate([index[: share // 2], others])
+        kept.append(index)
+        left -= len(index)
+    return observations.take(np.sort(np.concatenate(kept)))
+
+
+def normal_scores(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the standard normal quantiles of the losses' ranks, [N]; equal losses share their mean rank."""
+    _, inverse, counts = np.unique(losses, return_inverse=True, return_counts=True)
+    middles = np.cumsum(counts) - counts / 2  # of each value's ranks, in (0, N)
+    normal = NormalDist()
+    return np.array([normal.inv_cdf(middle / len(losses)) for middle in middles])[inverse]

@@ -1,0 +1,77 @@
+"""Reading algorithm settings, which Katib sends as strings."""
+
+from collections.abc import Collection, Mapping
+
+from kondense.search.ledger import SETTING, Ledger
+
+ALWAYS = ("random_state", SETTING)  # every suggester takes these
+
+
+def check_names(settings: Mapping[str, str], allowed: Collection[str]) -> None:
+    """Check that every setting is known, and the ledger and `random_state` where they are given.
+
+    Raises:
+        ValueError: a setting is unknown (the message lists the known ones) or cannot be read.
+    """
+    for name in settings:
+        if name not in allowed and name not in ALWAYS:
+            known = ", ".join(sorted({*allowed, "random_state"}))
+            raise ValueError(f"unknown setting {name!r}; the settings are {known}.")
+    read_integer(settings, "random_state", 0, minimum=0)
+    Ledger(settings.get(SETTING, ""))
+
+
+def check_counts(max_trial_count: int | None, parallel_trial_count: int | None) -> None:
+    """Check the experiment's counts; None is not set.
+
+    Raises:
+        ValueError: a count is below 1.
+    """
+    for name, count in (("maxTrialCount", max_trial_count), ("parallelTrialCount", parallel_trial_count)):
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, but got {count}.")
+
+
+def read_integer(settings: Mapping[str, str], name: str, default: int, minimum: int) -> int:
+    """Return a whole number.
+
+    Raises:
+        ValueError: it is not a whole number of at least `minimum`.
+    """
+    text = settings.get(name, str(default))
+    try:
+        value = float(text)
+        whole = int(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"setting {name} must be a whole number, but got {text!r}.") from None
+    if value != whole or whole < minimum:
+        raise ValueError(f"setting {name} must be a whole number of at least {minimum}, but got {text!r}.")
+    return whole
+
+
+def read_number(settings: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
+    """Return a number.
+
+    Raises:
+        ValueError: it is not a number in [low, high].
+    """
+    text = settings.get(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"setting {name} must be a number, but got {text!r}.") from None
+    if not low <= value <= high:  # also refuses NaN
+        raise ValueError(f"setting {name} must be in [{low:g}, {high:g}], but got {text!r}.")
+    return value
+
+
+def read_choice(settings: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """Return one of `choices`, the first by default.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    text = settings.get(name, choices[0])
+    if text not in choices:
+        raise ValueError(f"setting {name} must be one of {', '.join(choices)}, but got {text!r}.")
+    return text

@@ -1,0 +1,145 @@
+"""The search space of an Experiment.
+
+Legend: N configurations, D parameters; a configuration is a mapping of names to Katib's strings (`assignments`)
+or a row of coordinates in the unit cube.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kondense.search.parameter import DISTRIBUTIONS, KINDS, Distribution, Kind, Parameter
+
+__all__ = ["DISTRIBUTIONS", "KINDS", "Parameter", "SearchSpace"]
+
+FEASIBLE_KEYS = ("min", "max", "step", "distribution", "list")
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The parameters of an Experiment, in its order.
+
+    Raises:
+        ValueError: there is no parameter, or two share a name.
+    """
+
+    parameters: tuple[Parameter, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parameters:
+            raise ValueError("the search space must have at least one parameter, but got none.")
+        for index, name in enumerate(self.names):
+            if name in self.names[:index]:
+                raise ValueError(f"parameter names must be unique, but {name!r} comes twice.")
+
+    @classmethod
+    def from_katib(cls, parameters: Sequence[Mapping[str, Any]]) -> "SearchSpace":
+        """Read `spec.parameters` of an Experiment.
+
+        Args:
+            parameters: mappings with `name`, `parameterType` and `feasibleSpace` (min, max, step, distribution, list).
+
+        Raises:
+            ValueError: a rule is broken; the message gives the parameter, the rule and the value.
+        """
+        return cls(tuple(_read_parameter(parameter) for parameter in parameters))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The parameters' names, [D]."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def size(self) -> int | None:
+        """The number of different configurations; None if a parameter is continuous."""
+        levels = [parameter.levels for parameter in self.parameters]
+        return None if None in levels else math.prod(cast(list[int], levels))
+
+    def __getitem__(self, name: str) -> Parameter:
+        """Return the parameter called `name`.
+
+        Raises:
+            ValueError: there is none; the message lists the names there are.
+        """
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        raise ValueError(f"no parameter is called {name!r}; there are {', '.join(self.names)}.")
+
+    def without(self, name: str) -> "SearchSpace":
+        """Return this space less the parameter called `name`."""
+        dropped = self[name]
+        return SearchSpace(tuple(parameter for parameter in self.parameters if parameter is not dropped))
+
+    def sample(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Draw configurations from the parameters' distributions: unit-cube rows [count, D]."""
+        return rng.random((count, len(self.parameters)))
+
+    def to_unit(self, configurations: Sequence[Mapping[str, str]]) -> NDArray[np.float64]:
+        """Return the unit-cube rows [N, D] of configurations given as strings.
+
+        Raises:
+            ValueError: a string is no value of its parameter.
+        """
+        unit = np.empty((len(configurations), len(self.parameters)))
+        for column, parameter in enumerate(self.parameters):
+            unit[:, column] = parameter.to_unit([configuration[parameter.name] for configuration in configurations])
+        return unit
+
+    def from_unit(self, unit: NDArray[np.float64]) -> list[dict[str, str]]:
+        """Return the configurations at unit-cube rows [N, D], as Katib's strings."""
+        columns = [parameter.from_unit(unit[:, column]) for column, parameter in enumerate(self.parameters)]
+        return [dict(zip(self.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    def snap(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the unit-cube rows [N, D] of the configurations at `unit`: the middle of its cell for a value."""
+        snapped = unit.copy()
+        for column, parameter in enumerate(self.parameters):
+            if parameter.levels is not None:
+                snapped[:, column] = parameter.snap(unit[:, column])
+        return snapped
+
+    def point(self, index: int) -> dict[str, str]:
+        """Return configuration number `index` of a finite space; the last parameter changes fastest."""
+        chosen: dict[str, str] = {}
+        for parameter in reversed(self.parameters):
+            index, level = divmod(index, cast(int, parameter.levels))
+            chosen[parameter.name] = parameter.level(level)
+        return {name: chosen[name] for name in self.names}
+
+
+def _read_parameter(entry: Mapping[str, Any]) -> Parameter:
+    name, feasible = str(entry.get("name", "")), entry.get("feasibleSpace") or {}
+    unknown = sorted(set(feasible) - set(FEASIBLE_KEYS))
+    if unknown:
+        raise ValueError(f"parameter {name!r}: feasibleSpace takes {', '.join(FEASIBLE_KEYS)}, but got {unknown[0]!r}.")
+    return Parameter(
+        name=name,
+        kind=cast(Kind, str(entry.get("parameterType", ""))),
+        low=_read_number(name, feasible, "min"),
+        high=_read_number(name, feasible, "max"),
+        step=_read_number(name, feasible, "step"),
+        distribution=cast(Distribution, str(feasible.get("distribution") or "uniform")),
+        values=tuple(_read_text(name, value) for value in feasible.get("list") or ()),
+    )
+
+
+def _read_number(name: str, feasible: Mapping[str, Any], key: str) -> float | None:
+    text = feasible.get(key)
+    if text is None or text == "":  # Katib's protobuf form sends an absent number as an empty string
+        return None
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        raise ValueError(f"parameter {name!r}: {key} must be a number, but got {text!r}.") from None
+
+
+def _read_text(name: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"parameter {name!r}: a value of a list must be a string, but got {value!r}.")
+    return str(value)

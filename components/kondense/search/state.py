@@ -1,0 +1,121 @@
+"""The state of an experiment, put together from the ledger and the reported trials."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+
+from kondense.search.history import History, Status, Trial
+from kondense.search.ledger import Identity, Ledger
+
+PENDING = math.nan  # the loss of a trial that may still report one
+FAILED = math.inf  # the loss of a trial that ended without one
+
+UNFINISHED = (Status.CREATED, Status.RUNNING)
+SUCCEEDED = Status.SUCCEEDED  # looking a member up in its enumeration takes as long as all else that a trial needs
+VALUED = (Status.SUCCEEDED, Status.EARLY_STOPPED)
+
+
+@dataclass
+class Rung:
+    """One rung: its configurations in order of issue, and their losses (PENDING, FAILED or finite)."""
+
+    configs: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+class Board:
+    """All brackets with their rungs, and the values of each configuration where they are known.
+
+    Attributes:
+        ledger: what has been issued.
+        experiment: the experiment's name.
+        rungs: per bracket its rungs.
+        assignments: per bracket the assignments of each configuration; None if no trial of it is reported any more.
+    """
+
+    def __init__(self, history: History) -> None:
+        """Match the reported trials with the ledger; a trial that is not in it is left out.
+
+        A trial in the ledger that is not reported has ended without a metric: the controller leaves such trials out.
+
+        Raises:
+            ValueError: the ledger cannot be read.
+        """
+        self.ledger = Ledger(history.issued)
+        self.experiment = history.experiment
+        self.rungs: list[list[Rung]] = []
+        self.assignments: list[list[Mapping[str, str] | None]] = []
+        sign = -1.0 if history.goal == "maximize" else 1.0
+        reported = {trial.name: trial for trial in history.trials}
+        for bracket in range(len(self.ledger.digests)):
+            names = self.ledger.names(history.experiment, bracket)
+            values: list[Mapping[str, str] | None] = []
+            rungs = []
+            complete = True
+            for level, configs in enumerate(self.ledger.issued(bracket)):
+                trials = [reported.get(name) for name in names[level]]
+                rungs.append(Rung(configs, _losses(trials, sign)))
+                if level == 0:
+                    values = [None if trial is None else trial.assignments for trial in trials]
+                    complete = all(trials)
+                elif not complete:
+                    for config, trial in zip(configs, trials, strict=True):
+                        if trial is not None and values[config] is None:
+                            values[config] = trial.assignments
+            self.rungs.append(rungs)
+            self.assignments.append(values)
+
+    @property
+    def issued(self) -> int:
+        """The number of trials issued so far."""
+        return sum(len(rung.configs) for rungs in self.rungs for rung in rungs)
+
+    def rung(self, bracket: int, level: int) -> Rung:
+        """Return a rung of a bracket; an empty one if nothing has been issued there."""
+        rungs = self.rungs[bracket]
+        return rungs[level] if level < len(rungs) else Rung()
+
+    def start_bracket(self) -> None:
+        """Open the next bracket."""
+        self.ledger.start_bracket()
+        self.rungs.append([Rung()])
+        self.assignments.append([])
+
+    def add(self, bracket: int, assignments: Mapping[str, str], resource_name: str | None = None) -> Identity:
+        """Issue a new configuration in a bracket's lowest rung."""
+        issued = self.ledger.add(bracket, assignments, resource_name)
+        self.assignments[bracket].append(assignments)
+        self._append(issued)
+        return issued
+
+    def promote(self, bracket: int, level: int, config: int) -> Identity:
+        """Issue a configuration again in a higher rung."""
+        issued = self.ledger.promote(bracket, level, config)
+        self._append(issued)
+        return issued
+
+    def _append(self, issued: Identity) -> None:
+        rungs = self.rungs[issued.bracket]
+        while len(rungs) <= issued.rung:
+            rungs.append(Rung())
+        rungs[issued.rung].configs.append(issued.config)
+        rungs[issued.rung].losses.append(PENDING)
+
+
+def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:
+    return [
+        sign * trial.value
+        if trial is not None and trial.status is SUCCEEDED and trial.value is not None and isfinite(trial.value)
+        else _loss(trial, sign)
+        for trial in trials
+    ]
+
+
+def _loss(trial: Trial | None, sign: float) -> float:
+    if trial is None:
+        return FAILED
+    if trial.status in VALUED:
+        value = trial.value
+        return sign * value if value is not None and isfinite(value) else FAILED
+    return PENDING if trial.status in UNFINISHED else FAILED

@@ -1,0 +1,126 @@
+"""Take turns at a key with nothing but put, list and delete, for stores without conditional writes.
+
+Whoever wants the key posts a ticket in its folder; the lowest ticket holds the key. A holder that dies leaves
+its ticket behind: one that has not been posted anew for ``lease_s`` seconds is removed by the others, and a
+live holder stops writing well before.
+
+Source: Lamport 1974, "A new solution of Dijkstra's concurrent programming problem" (the bakery): a ticket's number
+is one above all that can be seen, and nobody enters while another is still choosing. Deviation: the time limit.
+"""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from kondense.store.store import Lease, StoreError
+
+CHOOSING = "choosing"
+POLL_S = 0.05
+
+
+class Tickets(Protocol):
+    """The tickets posted for one key. A listing shows all that was posted before it began."""
+
+    def post(self, ticket: str) -> None:
+        """Post ``ticket``, or post it anew."""
+
+    def posted(self) -> Mapping[str, str]:
+        """Return every posted ticket with a mark that differs after each posting."""
+
+    def remove(self, ticket: str) -> None:
+        """Remove ``ticket``; nothing happens when it is not there."""
+
+
+class TimedLease(Lease):
+    """A held ticket: good for half of the time after which others take it for abandoned."""
+
+    def __init__(self, key: str, lease_s: float) -> None:
+        self.key = key
+        self.lease_s = lease_s
+        self.since_s = time.monotonic()
+
+    def check(self) -> None:
+        """Raise StoreError when the time is over."""
+        held_s = time.monotonic() - self.since_s
+        if held_s > self.lease_s / 2:
+            raise StoreError(
+                f"exclusive use of {self.key} is good for {self.lease_s / 2:g} s, but {held_s:.1f} s have passed;"
+                " nothing was written; try again."
+            )
+
+
+@contextlib.contextmanager
+def hold(tickets: Tickets, key: str, *, lease_s: float, wait_s: float) -> Iterator[Lease]:
+    """Wait for the turn at ``key`` and hold it during the block.
+
+    Args:
+        tickets: those of this key.
+        key: what is held, for messages.
+        lease_s: after so many seconds without a sign of life a ticket counts as abandoned.
+        wait_s: give up after so many seconds.
+
+    Raises:
+        StoreError: the turn did not come within ``wait_s`` seconds.
+    """
+    deadline_s = time.monotonic() + wait_s
+    ticket = None
+    try:
+        while True:
+            ticket = _take_ticket(tickets, lease_s)
+            if ticket and _wait_for_turn(tickets, ticket, lease_s=lease_s, deadline_s=deadline_s):
+                lease = TimedLease(key, lease_s)
+                tickets.post(ticket)
+                break
+            if time.monotonic() > deadline_s:
+                raise StoreError(f"{key} was in use by others for {wait_s:g} s; try again later.")
+        yield lease
+    finally:
+        if ticket:
+            tickets.remove(ticket)
+
+
+def _take_ticket(tickets: Tickets, lease_s: float) -> str | None:
+    """Post a ticket and return it, or None when that took so long that others may have given up on it."""
+    owner = uuid.uuid4().hex
+    began_s = time.monotonic()
+    choosing = f"{CHOOSING}-{owner}"
+    tickets.post(choosing)
+    try:
+        numbers = [int(other.split("-")[0]) for other in tickets.posted() if not other.startswith(CHOOSING)]
+        ticket = f"{max(numbers, default=0) + 1:08d}-{owner}"
+        tickets.post(ticket)
+    finally:
+        tickets.remove(choosing)
+    if time.monotonic() - began_s > lease_s / 2:
+        tickets.remove(ticket)
+        return None
+    return ticket
+
+
+def _wait_for_turn(tickets: Tickets, ticket: str, *, lease_s: float, deadline_s: float) -> bool:
+    """Return whether the turn came; if not, the time is over or the ticket was taken for abandoned."""
+    seen: dict[str, tuple[str, float]] = {}
+    renewed_s = time.monotonic()
+    while True:
+        now_s = time.monotonic()
+        posted = tickets.posted()
+        if ticket not in posted:
+            return False
+        before = [other for other in posted if other != ticket and (other < ticket or other.startswith(CHOOSING))]
+        if not before:
+            return True
+        if now_s > deadline_s:
+            tickets.remove(ticket)
+            return False
+        for other in before:
+            mark, since_s = seen.get(other, ("", now_s))
+            if mark != posted[other]:
+                seen[other] = (posted[other], now_s)
+            elif now_s - since_s > lease_s:
+                tickets.remove(other)
+        if now_s - renewed_s > lease_s / 4:
+            tickets.post(ticket)
+            renewed_s = now_s
+        time.sleep(POLL_S)

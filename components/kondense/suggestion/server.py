@@ -1,0 +1,84 @@
+"""The suggestion service as a process: ``python -m kondense.suggestion.server --port 6789``."""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from concurrent import futures
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from kondense.katib.api import services
+from kondense.suggestion import logs
+from kondense.suggestion.service import SuggestionService
+
+PORT = 6789  # Katib's controller expects it and probes it
+HEALTH_SERVICE = "manager.v1beta1.Suggestion"  # the name in Katib's probes; not the protobuf package's
+LIMIT_BYTES = 64 * 2**20  # a request with 10,000 trials has about 5 MiB; gRPC's default limit is 4
+WORKERS = 4  # threads; one call computes at a time anyway, the others answer probes
+GRACE_S = 10.0  # for calls under way when the process is told to stop
+LOG = logging.getLogger("suggestion")
+
+
+@dataclass
+class SuggestionServer:
+    """A running server and its port."""
+
+    server: grpc.Server
+    health: health.HealthServicer
+    port: int
+
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """Refuse new calls, report NOT_SERVING, and wait for the calls under way."""
+        self.health.enter_graceful_shutdown()
+        self.server.stop(grace_s).wait()
+
+
+def start(port: int = PORT, *, host: str = "[::]", workers: int = WORKERS) -> SuggestionServer:
+    """Start serving.
+
+    Args:
+        port: 0 takes a free one.
+        host: the address to listen on.
+        workers: threads.
+
+    Raises:
+        RuntimeError: the port is taken.
+    """
+    options = [("grpc.max_receive_message_length", LIMIT_BYTES), ("grpc.so_reuseport", 0)]
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=options)
+    services.add_SuggestionServicer_to_server(SuggestionService(), server)
+    probes = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(probes, server)
+    bound = server.add_insecure_port(f"{host}:{port}")
+    server.start()
+    for name in ("", HEALTH_SERVICE):
+        probes.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return SuggestionServer(server, probes, bound)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then end the calls under way and return 0."""
+    parser = argparse.ArgumentParser(prog="python -m kondense.suggestion.server", description=__doc__)
+    parser.add_argument("--port", type=int, default=PORT, help="port to listen on; 0 takes a free one (default 6789)")
+    parser.add_argument("--host", default="[::]", help="address to listen on (default [::], every address)")
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    options = parser.parse_args(arguments)
+    logs.start(options.log_level)
+    told_to_stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    running = start(options.port, host=options.host)
+    LOG.info("serving", extra={"port": running.port})
+    told_to_stop.wait()
+    LOG.info("stopping", extra={"grace_s": GRACE_S})
+    running.stop()
+    LOG.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

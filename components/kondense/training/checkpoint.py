@@ -1,0 +1,124 @@
+"""Checkpoints: where a training run stands, under a key made of all that determines the run.
+
+The key leaves out how many epochs are asked for, since a schedule depends on its horizon only: a run of 3
+epochs out of 9 is the beginning of the run of 9, and continues it. A checkpoint is safetensors behind its
+own SHA-256; a damaged one is reported, ignored and overwritten. Concurrent runs of one key write equal
+files, so they do no harm.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from kondense.config import Config
+from kondense.store.store import NotFoundError, Store, open_store
+from kondense.training.settings import TrainingConfig
+
+FORMAT_VERSION = 2
+VARIABLE = "KONDENSE_CHECKPOINTS"  # the environment variable that says where, as open_store takes it
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A point in a run: ``tensors`` by name, ``position`` (epoch, step) and other JSON values."""
+
+    tensors: Mapping[str, Tensor]
+    position: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoints of one run: files ``<prefix>/<epoch>-<step>`` in a store."""
+
+    store: Store
+    prefix: str
+
+    def child(self, name: str) -> "Checkpoint":
+        """Return the checkpoints of one phase of the run."""
+        return Checkpoint(self.store, f"{self.prefix}/{name}")
+
+    def save(self, state: State) -> str:
+        """Write ``state`` whole or not at all and return its key."""
+        header = json.dumps({"format_version": FORMAT_VERSION, **state.position})
+        body = save({name: tensor.contiguous() for name, tensor in state.tensors.items()}, {"position": header})
+        key = f"{self.prefix}/{state.position['epoch']:06d}-{state.position['step']:08d}"
+        self.store.write(key, hashlib.sha256(body).digest() + body)
+        return key
+
+    def load(self, *, epochs: int) -> State | None:
+        """Return the furthest intact state that lies within the first ``epochs`` epochs, if any."""
+        for key in sorted(self.store.list(self.prefix + "/"), reverse=True):
+            name = key.rpartition("/")[2]
+            epoch, _, step = name.partition("-")
+            if key != f"{self.prefix}/{name}" or not (epoch.isdigit() and step.isdigit()):
+                continue
+            if (int(epoch), int(step)) <= (epochs, 0):
+                try:
+                    return _decode(self.store.read(key))
+                except NotFoundError:
+                    continue  # a concurrent run of the same key has moved on
+                except ValueError as error:
+                    print(f"checkpoint {key} is damaged ({error}); it is ignored and that part trained again")
+        return None
+
+    def discard(self, key: str) -> None:
+        """Delete one checkpoint."""
+        self.store.delete(key)
+
+
+@contextlib.contextmanager
+def checkpoints_at(uri: str) -> Iterator[None]:
+    """Keep the checkpoints of the block at ``uri``; an empty one leaves the environment's choice."""
+    before = os.environ.get(VARIABLE)
+    if uri:
+        os.environ[VARIABLE] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
+
+
+def open_checkpoint(stage: str, config: Config, inputs: Mapping[str, str]) -> Checkpoint | None:
+    """Return the checkpoints of a stage's run, or None when ``KONDENSE_CHECKPOINTS`` is not set.
+
+    Args:
+        stage: its name.
+        config: all of its parameters; ``epochs`` counts only through the schedule's horizon.
+        inputs: digests of its input artifacts, by role.
+    """
+    uri = os.environ.get(VARIABLE, "")
+    if not uri:
+        return None
+    parameters = config.to_dict()
+    if isinstance(config, TrainingConfig):
+        parameters |= {"epochs": config.horizon, "max_epochs": config.horizon}
+    identity = {"stage": stage, "config": parameters, "inputs": dict(inputs), "format_version": FORMAT_VERSION}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return Checkpoint(open_store(uri), f"{stage}/{key}")
+
+
+def _decode(content: bytes) -> State:
+    digest, body = content[:32], content[32:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ValueError("its digest does not match")
+    length = int.from_bytes(body[:8], "little")  # the safetensors format: header length, JSON header, data
+    try:
+        header = json.loads(body[8 : 8 + length])
+        position = json.loads(header["__metadata__"]["position"])
+        tensors = load(body)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"it is not a checkpoint: {error}") from None
+    if position.pop("format_version") != FORMAT_VERSION:
+        raise ValueError(f"its format version is not {FORMAT_VERSION}")
+    return State(tensors, position)

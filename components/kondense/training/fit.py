@@ -1,0 +1,157 @@
+"""The one training loop.
+
+Shapes: B images in a batch, C channels, H height, W width, K classes.
+
+A run is a function of the network's weights, the data and the config: each step's randomness is seeded by
+(seed, epoch, step) and each rate depends on the absolute epoch. So a run that is killed anywhere and started
+again ends with the weights of an undisturbed one, bit for bit on one machine with one number of threads.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kondense.data.dataset import Dataset
+from kondense.training.checkpoint import Checkpoint, State
+from kondense.training.masking import Masking
+from kondense.training.settings import TrainingConfig
+from kondense.training.trainer import Loss, Run
+
+# Who is told of every epoch in this context, beside the log.
+_listener: contextvars.ContextVar[Callable[[Mapping[str, float]], None] | None] = contextvars.ContextVar(
+    "listener", default=None
+)
+CHECKPOINT_SECONDS = 300.0  # within long epochs; every epoch ends with a checkpoint anyway
+
+
+def fit(
+    module: nn.Module,
+    dataset: Dataset,
+    config: TrainingConfig,
+    *,
+    loss: Loss | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    masking: Masking | None = None,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+) -> list[dict[str, float]]:
+    """Train ``module`` in place on the training split; it ends on the CPU, contiguous, in evaluation mode.
+
+    Args:
+        module: the network; logits [B, K] from images [B, C, H, W].
+        dataset: its training split is trained on, its validation split measured after each epoch.
+        config: how.
+        loss: maps (logits [B, K], labels [B], normalised images [B, C, H, W]) to a scalar; cross-entropy
+            with the config's label smoothing when not given.
+        masks: by parameter name, boolean, True where a weight is kept; the others are zero after every step.
+        masking: replaces the masks as the run goes on.
+        checkpoint: where to resume from and to save to; on SIGTERM the run saves and exits with status 143.
+        on_epoch: called with each new point of the curve; prints it when not given.
+
+    Returns:
+        One point per epoch: ``epoch``, ``train_loss``, ``validation_accuracy``, ``learning_rate``.
+
+    Raises:
+        NonFiniteLossError: with epoch, step and learning rate.
+    """
+    run = Run(module, dataset, config, masks or {}, loss or cross_entropy(config.label_smoothing), masking=masking)
+    state = checkpoint.load(epochs=config.epochs) if checkpoint else None
+    if state:
+        run.restore(state)
+        print(f"resumed at epoch {run.epoch}/{config.epochs} step {run.step} from a checkpoint")
+    report = on_epoch or (lambda point: print_epoch(point, config.epochs, run.images_per_s))
+    with _sigterm(active=checkpoint is not None) as terminated, _isolated_randomness():
+        keeper = Keeper(checkpoint, terminated)
+        while run.epoch < config.epochs:
+            run.train_epoch(keeper.due, keeper.save)
+            report(run.curve[-1])
+            if listener := _listener.get():
+                listener(run.curve[-1])
+            keeper.save(run.state(), last=run.epoch == config.epochs)
+    run.finish()
+    return run.curve
+
+
+@contextlib.contextmanager
+def epochs_told_to(listener: Callable[[Mapping[str, float]], None]) -> Iterator[None]:
+    """Call ``listener`` with each new point of every training's curve in the block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@dataclasses.dataclass
+class Keeper:
+    """Saves a run's states: one per epoch, one per ``CHECKPOINT_SECONDS`` within, one on SIGTERM."""
+
+    checkpoint: Checkpoint | None
+    terminated: threading.Event
+    previous: str = ""
+    saved_at: float = dataclasses.field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Tell whether a state within an epoch is to be saved now."""
+        if self.checkpoint is None:
+            return False
+        return self.terminated.is_set() or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+
+    def save(self, state: State, *, last: bool = False) -> None:
+        """Save ``state``, drop the one it supersedes, and exit if SIGTERM came.
+
+        The last state of a run is never dropped: a promoted trial continues it.
+        """
+        if self.checkpoint is not None:
+            key = self.checkpoint.save(state)
+            if self.previous and self.previous != key:
+                self.checkpoint.discard(self.previous)
+            self.previous = "" if last else key
+            self.saved_at = time.monotonic()
+        if self.terminated.is_set():
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+def cross_entropy(label_smoothing: float) -> Loss:
+    """Return the loss of plain training: cross-entropy with the labels."""
+
+    def loss(logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
+        return F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing)
+
+    return loss
+
+
+def print_epoch(point: Mapping[str, float], epochs: int, images_per_s: float) -> None:
+    """Print one point of the curve as the line that progress bars and people read."""
+    names = ("train_loss", "validation_accuracy", "learning_rate")
+    values = " ".join(f"{name}={point[name]:.6g}" for name in names)
+    print(f"epoch {point['epoch']:.0f}/{epochs} {values} images_per_s={images_per_s:.0f}", flush=True)
+
+
+@contextlib.contextmanager
+def _isolated_randomness() -> Iterator[None]:
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        yield
+
+
+@contextlib.contextmanager
+def _sigterm(*, active: bool) -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM sets, when ``active`` and in the main thread; the handler is put back after."""
+    terminated = threading.Event()
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,264 @@
+"""A training run in progress.
+
+Shapes: B images in a batch, C channels, H height, W width, K classes.
+"""
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kondense.data.dataset import Dataset
+from kondense.measuring.accuracy import accuracy, predict
+from kondense.training.augment import augment
+from kondense.training.checkpoint import State
+from kondense.training.device import choose_device, choose_memory_format, choose_precision, place
+from kondense.training.masking import Masking
+from kondense.training.muon import Muon
+from kondense.training.objective import Objective
+from kondense.training.schedules import learning_rate
+from kondense.training.settings import TrainingConfig
+
+# Maps (logits [B, K], labels [B], normalised images [B, C, H, W]) to a scalar.
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+PARTS = ("module", "average", "momentum", "mask", "objective", "objective_momentum")  # of the tensors of a checkpoint
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss turned NaN or infinite: the run cannot be saved by going on."""
+
+
+class Run:
+    """A training run in progress: network, optimizer, position and curve."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        dataset: Dataset,
+        config: TrainingConfig,
+        masks: Mapping[str, Tensor],
+        loss: Loss,
+        *,
+        masking: Masking | None = None,
+    ) -> None:
+        self.config, self.dataset, self.loss, self.masking = config, dataset, loss, masking
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        self.memory_format = choose_memory_format(module)
+        self.module = module.to(self.device, memory_format=self.memory_format).train()
+        self.forward = torch.compile(self.module) if config.compile else self.module
+        self.images, self.labels = place(dataset.train, self.device)
+        self.names = [name for name, _ in self.module.named_parameters()]
+        self.masks = self._placed(masks)
+        self.objective = loss.to(self.device).train() if isinstance(loss, Objective) else Objective()
+        self.optimizer = _optimizer([*self.module.parameters(), *self.objective.parameters()], config)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.average = {name: tensor.clone() for name, tensor in self._state()} if config.averaging else {}
+        self.batch_size = min(config.batch_size, len(self.labels))
+        self.steps = len(self.labels) // self.batch_size
+        self.check_every = 1 if self.device.type == "cpu" else 20
+        self.epoch = self.step = 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.images_per_s = 0.0
+        self.curve: list[dict[str, float]] = []
+        with torch.no_grad():
+            self._apply_masks()
+
+    def train_epoch(self, due: Callable[[], bool], save: Callable[[State], None]) -> None:
+        """Train from the current position to the end of the epoch and add a point to the curve.
+
+        Args:
+            due: asked after every step whether a state within the epoch is to be saved.
+            save: saves it.
+        """
+        order = torch.randperm(len(self.labels), generator=_generator(self.config.seed, self.epoch))
+        started, first = time.monotonic(), self.step
+        self.module.train()
+        while self.step < self.steps:
+            index_B = order[self.step * self.batch_size : (self.step + 1) * self.batch_size]
+            self.loss_sum += self._train_step(index_B)
+            self.step += 1
+            if self.step % self.check_every == 0 or self.step == self.steps:
+                self._check_loss()
+            if self.step < self.steps and due():
+                save(self.state())
+        seconds = time.monotonic() - started
+        self.images_per_s = (self.steps - first) * self.batch_size / seconds if seconds else 0.0
+        self._end_epoch()
+
+    def _train_step(self, index_B: Tensor) -> Tensor:
+        generator = _generator(self.config.seed, self.epoch, self.step, globally=True)
+        index = index_B.to(self.images.device)
+        images_u8 = augment(self.images[index], self.config.augment, generator).to(self.device, non_blocking=True)
+        images_BCHW = self.dataset.normalise(images_u8).contiguous(memory_format=self.memory_format)
+        labels_B = self.labels[index].to(self.device, non_blocking=True)
+        position = self.epoch + self.step / self.steps  # in epochs
+        self.objective.begin(index_B, position / self.config.horizon)
+        rate = learning_rate(self.config, position)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
+            loss = self.loss(self.forward(images_BCHW), labels_B, images_BCHW)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            self._update_masks()
+            self._apply_masks()
+            self._update_average()
+        return loss.detach()
+
+    def _check_loss(self) -> None:
+        """Stop a diverged run; reading the loss waits for a GPU, so there it is done every few steps only."""
+        total = float(self.loss_sum)
+        if not math.isfinite(total):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise NonFiniteLossError(
+                f"the loss must stay finite, but got {total} in epoch {self.epoch + 1} by step {self.step},"
+                f" at learning rate {rate:.3g}; a lower learning_rate may help."
+            )
+
+    def _placed(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: mask.to(self.device, torch.bool) for name, mask in masks.items()}
+
+    def _update_masks(self) -> None:
+        if self.masking is not None:
+            done = self.epoch * self.steps + self.step + 1
+            found = self.masking.update(self.module, self.masks, done, done / self.steps)
+            self.masks = self.masks if found is None else self._placed(found)
+
+    def _apply_masks(self) -> None:
+        for name, mask in self.masks.items():
+            self.module.get_parameter(name).mul_(mask)
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, tensor.detach()) for name, tensor in self.module.state_dict().items())
+
+    def _update_average(self) -> None:
+        if not self.average:
+            return
+        done = self.epoch * self.steps + self.step
+        # The average starts at the initial weights; a decay that grows in keeps it from remembering them.
+        decay = min(self.config.averaging, (1 + done) / (10 + done))
+        for name, tensor in self._state():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - decay)
+            else:
+                self.average[name].copy_(tensor)
+
+    def _end_epoch(self) -> None:
+        self.epoch += 1
+        with self._averaged():
+            logits_NK = predict(self.module, self.dataset.validation, self.dataset, device=self.device)
+        point = {
+            "epoch": float(self.epoch),
+            "train_loss": float(self.loss_sum) / self.steps,
+            "validation_accuracy": accuracy(logits_NK, self.dataset.validation.labels),
+            "learning_rate": learning_rate(self.config, self.epoch - 1 / self.steps),
+        }
+        self.curve.append(point)
+        self.step = 0
+        self.loss_sum.zero_()
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the averaged weights in place for the block, when there are any."""
+        if not self.average:
+            yield
+            return
+        current = {name: tensor.clone() for name, tensor in self._state()}
+        self.module.load_state_dict(self.average)
+        with torch.no_grad():
+            self._apply_masks()
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(current)
+
+    def state(self) -> State:
+        """Return all that ``restore`` needs to go on from here."""
+        tensors = {f"module.{name}": tensor.cpu() for name, tensor in self._state()}
+        tensors |= {f"average.{name}": tensor.cpu() for name, tensor in self.average.items()}
+        tensors |= {f"mask.{name}": mask.cpu() for name, mask in self.masks.items()}
+        tensors |= {f"objective.{name}": tensor.detach().cpu() for name, tensor in self.objective.state_dict().items()}
+        for name, parameter in self._trained():
+            buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if buffer is not None:
+                tensors[name] = buffer.detach().cpu()
+        position = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sum": float(self.loss_sum),
+            "curve": self.curve,
+            "scaler": self.scaler.state_dict(),
+        }
+        return State(tensors, position)
+
+    def restore(self, state: State) -> None:
+        """Go back to a saved state."""
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+        for key, tensor in state.tensors.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = tensor
+        self.module.load_state_dict(parts["module"])
+        self.average = {name: tensor.to(self.device) for name, tensor in parts["average"].items()}
+        self.objective.load_state_dict(parts["objective"])
+        self.masks = self._placed(parts["mask"])
+        for name, parameter in self._trained():
+            if name in state.tensors:
+                buffer = torch.empty_like(parameter).copy_(state.tensors[name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        position: Mapping[str, Any] = state.position
+        self.epoch, self.step = position["epoch"], position["step"]
+        self.loss_sum.fill_(position["loss_sum"])
+        self.curve = list(position["curve"])
+        if position["scaler"]:
+            self.scaler.load_state_dict(dict(position["scaler"]))
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield every trained parameter with the name of its momentum in a checkpoint."""
+        for part, module in (("momentum", self.module), ("objective_momentum", self.objective)):
+            for name, parameter in module.named_parameters():
+                yield f"{part}.{name}", parameter
+
+    def finish(self) -> None:
+        """Leave the network on the CPU, contiguous, in evaluation mode, with the averaged weights if there are any."""
+        if self.average:
+            self.module.load_state_dict(self.average)
+        with torch.no_grad():
+            self._apply_masks()
+        self.module.to("cpu", memory_format=torch.contiguous_format).eval()
+        for parameter in self.module.parameters():
+            parameter.grad = None
+
+
+def _optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": [weight for weight in parameters if weight.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in parameters if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "muon":
+        return Muon(groups, learning_rate=config.learning_rate, momentum=config.momentum)
+    return torch.optim.SGD(
+        groups,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        fused=True,
+    )
+
+
+def _generator(seed: int, *position: int, globally: bool = False) -> torch.Generator:
+    """Return a generator for one place of the run; ``globally`` seeds dropout's, the global one, alike."""
+    text = ",".join(map(str, (seed, *position)))
+    number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
+    if globally:
+        torch.manual_seed(number)
+    return torch.Generator().manual_seed(number)

@@ -1,0 +1,65 @@
+"""Report a trial's metrics to Katib: finite numbers only."""
+
+import datetime
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+
+PAUSES_S = (1.0, 4.0, 16.0, 32.0)  # Katib's database manager restarts within a minute
+TIMEOUT_S = 30.0
+ADDRESS = "katib-db-manager.kubeflow:6789"
+
+
+def report(metrics: Mapping[str, float], *, pauses_s: Sequence[float] = PAUSES_S) -> None:
+    """Push the metrics to Katib when it started this trial (``KATIB_TRIAL_NAME``); elsewhere the command prints them.
+
+    Push only what the Experiment declares: Katib's pages show anything else as the objective.
+
+    The SDK's ``report_metrics`` makes the same call, but needs the pod's service account token mounted, which
+    a trial has no other use for.
+
+    Args:
+        metrics: values by name.
+        pauses_s: seconds between the attempts.
+
+    Raises:
+        ArithmeticError: a metric is not finite. Katib takes such a value for the best there is, so nothing is reported.
+        ConnectionError: Katib's database manager (``KATIB_DB_MANAGER_ADDRESS``) did not take them, after several
+            attempts.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ArithmeticError(f"{name} must be finite to be reported, but got {value}.")
+    trial = os.environ.get("KATIB_TRIAL_NAME")
+    if trial:
+        _push(trial, metrics, os.environ.get("KATIB_DB_MANAGER_ADDRESS", ADDRESS), pauses_s)
+
+
+def _push(trial: str, metrics: Mapping[str, float], address: str, pauses_s: Sequence[float]) -> None:
+    import grpc  # only a cluster needs it
+
+    from kondense.katib.api import messages, services
+
+    # Fractions of a second, because the latest value of a metric is the one with the latest stamp.
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    logs = [
+        messages.MetricLog(time_stamp=stamp, metric=messages.Metric(name=name, value=f"{value:.10g}"))
+        for name, value in metrics.items()
+    ]
+    request = messages.ReportObservationLogRequest(
+        trial_name=trial, observation_log=messages.ObservationLog(metric_logs=logs)
+    )
+    reason = ""
+    with grpc.insecure_channel(address) as channel:
+        for pause_s in (*pauses_s, None):
+            try:
+                services.DBManagerStub(channel).ReportObservationLog(request, timeout=TIMEOUT_S)
+            except grpc.RpcError as error:
+                reason = f"{error.code().name} {error.details()}"  # grpc's errors are calls, too
+            else:
+                return
+            if pause_s is not None:
+                print(f"could not push metrics to {address} ({reason}); trying again in {pause_s:g} s", flush=True)
+                time.sleep(pause_s)
+    raise ConnectionError(f"Katib's database manager at {address} must take the metrics, but: {reason}")

@@ -1,0 +1,79 @@
+"""Run a command and report the metrics that it prints to Katib: ``python -m kondense.trial.relay -- COMMAND``.
+
+For any command that prints ``name=value``. Katib's own StdOut collector is a second container, which looks for the
+command's process once when it starts: it misses a command that has ended by then. Here nothing has to be in time.
+Outside of a cluster the command's output is all that there is, and ``kondense search`` reads the metrics from it.
+"""
+
+import argparse
+import math
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from kondense import failure
+from kondense.trial.push import report
+
+METRIC = re.compile(r"([\w-]+)\s*=\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])")
+
+
+def metrics_in(line: str, names: Sequence[str]) -> dict[str, float]:
+    """Return the finite values that a line gives to these metrics, by name; the last one of a name counts."""
+    found = {name: float(text) for name, text in METRIC.findall(line) if name in names}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def relay(command: Sequence[str], names: Sequence[str]) -> int:
+    """Run ``command``, pass its output on, report each line's metrics, and return its exit code.
+
+    Args:
+        command: a program and its arguments; SIGTERM is handed on to it.
+        names: of the metrics to report.
+
+    Raises:
+        OSError: the program cannot be started, or Katib's database manager does not take the metrics.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        previous = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+        try:
+            last, told = "", False
+            for line in _passed_on(process.stdout or ()):
+                last = line.strip() or last
+                if metrics := metrics_in(line, names):
+                    report(metrics)
+                    told = True
+            code = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    if code:
+        failure.tell(last or f"{command[0]} ended with exit code {code}")
+    elif not told:
+        failure.tell(f"the command must print a finite value of one of {', '.join(names)} as name=value, but did not.")
+        return 1
+    return code if code >= 0 else 128 - code  # a signal ended it
+
+
+def _passed_on(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        yield line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments and run the command."""
+    parser = argparse.ArgumentParser(prog="python -m kondense.trial.relay", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--metrics", required=True, help="names to report, joined by commas: those of the Experiment")
+    parser.add_argument("command", nargs="+", help="the program and its arguments, after --")
+    options = parser.parse_args(arguments)
+    try:
+        return relay(options.command, [name.strip() for name in options.metrics.split(",")])
+    except failure.EXPECTED as error:
+        failure.tell(error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

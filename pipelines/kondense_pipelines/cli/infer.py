@@ -1,0 +1,127 @@
+"""What `kondense infer` does: find the exported model that a word means, label images, print. No torch."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kondense.artifacts.identity import MODEL_FORMAT, directory_identity
+from kondense.files import ArtifactError, read_json, verify_files
+from kondense.store.store import Store, open_store
+
+from kondense_pipelines.cli.models import CHAMPION, pull_model
+
+ONNX = "model.onnx"
+DESCRIPTION = "model.json"
+
+
+def infer(
+    onnx: Path, images: Sequence[Path], *, top: int = 1, threads: int = 1, digest: str = ""
+) -> list[dict[str, Any]]:
+    """Return what an exported model sees on images.
+
+    Args:
+        onnx: the file; nothing else of the model is read.
+        images: files of any size; all are read before the model runs.
+        top: how many labels each image gets.
+        threads: of onnxruntime.
+        digest: of the model that the file must be of; "" when it stands alone.
+
+    Returns:
+        One mapping per image: ``image`` and ``labels``, a list of {``label``, ``probability``}, the likeliest first.
+
+    Raises:
+        ValueError: no image, or a file that is none; ``top`` or ``threads`` below 1.
+        ArtifactError: the file is no model that Kondense exported, or one of another model than ``digest``.
+    """
+    import numpy as np
+    from kondense.inference.classifier import open_classifier
+    from kondense.inference.pictures import read_picture
+
+    for name, value in (("top", top), ("threads", threads)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, but got {value}.")
+    if not images:
+        raise ValueError("images must name at least one file, but got none.")
+    classifier = open_classifier(onnx, threads=threads)
+    found = classifier.metadata["digest"]
+    if digest and found != digest:
+        raise ArtifactError(
+            f"{onnx} must be the export of the model beside it, {digest[:12]}, but is of model {found[:12]}."
+        )
+    channels, height, width = classifier.metadata["shape"]
+    pixels_NCHW = np.stack([read_picture(path, (channels, height, width)) for path in images])
+    labels = classifier.metadata["classes"]
+    answers = []
+    for path, row_K in zip(images, classifier.classify(pixels_NCHW), strict=True):
+        likeliest = np.argsort(-row_K, kind="stable")[:top]
+        seen = [{"label": labels[index], "probability": float(row_K[index])} for index in likeliest]
+        answers.append({"image": str(path), "labels": seen})
+    return answers
+
+
+@contextmanager
+def exported_model(model: str, store: Store | None, version: str = CHAMPION) -> Iterator[tuple[Path, str]]:
+    """Yield the ONNX file that ``model`` means and the digest of the model that it must be of ("" for a bare file).
+
+    Args:
+        model: an .onnx file, a Model artifact's directory, a run's directory (its chosen model), the address of an
+            artifact in a store, or the name of a published model.
+        store: of the published models; None where ``model`` is a path or an address.
+        version: of a published model.
+
+    Raises:
+        ValueError: nothing of that kind is there; the text says what was looked for.
+        ArtifactError: a file is missing or is not what its digest says.
+        StoreError: the store cannot be reached.
+    """
+    path = Path(model)
+    if is_local(model):
+        yield (path, "") if path.is_file() else _checked(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="kondense-infer-") as scratch:
+        directory = Path(scratch) / "model"
+        if "://" in model:
+            source = open_store(model)
+            if not source.exists(DESCRIPTION):
+                raise ValueError(f"{model} must be a Model artifact, but holds no {DESCRIPTION}.")
+            source.download_artifact(directory)
+        elif store is None or model.endswith(".onnx") or "/" in model:
+            raise ValueError(f"{model} must be an ONNX file, a model's directory or a published name, but is missing.")
+        else:
+            pull_model(store, model, directory, version)
+        yield _checked(directory)
+
+
+def is_local(model: str) -> bool:
+    """Tell whether ``model`` names a file or directory of this machine."""
+    return "://" not in model and Path(model).exists()
+
+
+def lines(answers: Sequence[dict[str, Any]]) -> list[str]:
+    """Return one line per image: its name, then label and probability of each."""
+    width = max(len(answer["image"]) for answer in answers)
+    return [
+        f"{answer['image']:<{width}}  "
+        + "  ".join(f"{each['label']} {100 * each['probability']:.1f} %" for each in answer["labels"])
+        for answer in answers
+    ]
+
+
+def as_json(answers: Sequence[dict[str, Any]]) -> str:
+    """Return the answers as JSON."""
+    return json.dumps(answers, indent=2, ensure_ascii=False)
+
+
+def _checked(directory: Path) -> tuple[Path, str]:
+    """Return the ONNX file of a Model artifact whose files are what their digests say, and the model's digest."""
+    if not (directory / DESCRIPTION).is_file() and (directory / "chosen" / DESCRIPTION).is_file():
+        directory = directory / "chosen"
+    description = read_json(directory / DESCRIPTION, format_version=MODEL_FORMAT)
+    files = description.get("files")
+    if not isinstance(files, dict) or ONNX not in files:
+        raise ArtifactError(f"{directory} must hold {ONNX}, which the evaluate stage writes, but has none.")
+    verify_files(directory, files)
+    return directory / ONNX, directory_identity(directory)

@@ -1,0 +1,187 @@
+"""What `kondense models` does: list, show, pull and verify published models, without torch."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kondense.artifacts.identity import MODEL_FORMAT, directory_identity
+from kondense.files import ArtifactError, read_json, verify_files
+from kondense.publish.config import check_model_name
+from kondense.publish.versions import (
+    RECORD,
+    Version,
+    model_names,
+    read_champion,
+    read_version,
+    read_versions,
+    version_id,
+    version_ids,
+    version_prefix,
+)
+from kondense.store.store import DamagedError, NotFoundError, Store
+
+CHAMPION = "champion"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One published version as a list shows it; ``champion`` marks the one that is served."""
+
+    model: str
+    champion: bool
+    version: Version
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What checking one version gave: the files that were read, and the problem, empty when there is none."""
+
+    model: str
+    version: str
+    files: int
+    problem: str
+
+
+def list_models(store: Store, name: str = "") -> list[Row]:
+    """Return every published version of ``name``, or of all models, oldest first; the store may be empty.
+
+    Raises:
+        ValueError: ``name`` is not published; the text lists the names that are.
+    """
+    names = [_known(store, name)] if name else model_names(store)
+    rows = []
+    for model in names:
+        champion = read_champion(store, model)
+        served = champion["version"] if champion else ""
+        rows += [Row(model, version.id == served, version) for version in read_versions(store, model)]
+    return rows
+
+
+def show_model(store: Store, name: str, version: str = CHAMPION) -> dict[str, Any]:
+    """Return what a version is and how it came about.
+
+    Returns:
+        ``version``, ``created``, ``champion`` (the pointer, or None when it is another's), ``uri``, ``files``
+        (sha256 by name), ``record`` (version.json), ``description`` (model.json: network, edits, lineage).
+
+    Raises:
+        ValueError: no such model or version; the text lists those that are.
+        StoreError: the store cannot be reached or the version is damaged.
+    """
+    found = find_version(store, name, version)
+    with tempfile.TemporaryDirectory() as scratch:
+        store.download_file(f"{version_prefix(name, found.id)}/model.json", Path(scratch) / "model.json")
+        description = read_json(Path(scratch) / "model.json", format_version=MODEL_FORMAT)
+    champion = read_champion(store, name)
+    return {
+        "version": found.id,
+        "created": found.created,
+        "champion": champion if champion and champion["version"] == found.id else None,
+        "uri": store.address(version_prefix(name, found.id)),
+        "files": dict(found.files),
+        "record": dict(found.record),
+        "description": description,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Pulled:
+    """A version that was pulled: which files came over the network, and their bytes."""
+
+    version: Version
+    fetched: tuple[str, ...]
+    fetched_bytes: int
+
+
+def pull_model(store: Store, name: str, directory: Path, version: str = CHAMPION) -> Pulled:
+    """Write a version to ``directory``, verified, whole or not at all.
+
+    Its weights.safetensors is rebuilt from weights.kz, and fetched only where the two differ.
+
+    Args:
+        store: where it is published.
+        name: the model.
+        directory: becomes a Model artifact with report.json, report.html and version.json; replaced if it is one.
+        version: an id, the beginning of one, or ``champion``.
+
+    Raises:
+        ValueError: no such model or version, or ``directory`` holds something else.
+        StoreError: the store cannot be reached or the version is damaged.
+    """
+    if directory.exists() and not (directory / RECORD).is_file() and (directory.is_file() or any(directory.iterdir())):
+        raise ValueError(f"{directory} must be new, empty or an earlier pull, but it holds something else.")
+    found = find_version(store, name, version)
+    from kondense.artifacts.model import WEIGHTS  # these need torch
+    from kondense.codec.model_file import rebuild_weights
+
+    rebuild = {WEIGHTS: rebuild_weights}
+    fetched = store.download_directory(version_prefix(name, found.id), directory, rebuild=rebuild)
+    return Pulled(found, fetched, sum((directory / each).stat().st_size for each in fetched))
+
+
+def verify_models(store: Store, name: str = "", version: str = "") -> list[Verification]:
+    """Read every file of ``version``, or of all versions of ``name``, or of all models, and check all digests.
+
+    Raises:
+        ValueError: no such model or version; the text lists those that are.
+        StoreError: the store cannot be reached.
+    """
+    names = [_known(store, name)] if name else model_names(store)
+    return [
+        _verify(store, model, each)
+        for model in names
+        for each in ([find_id(store, model, version)] if version else version_ids(store, model))
+    ]
+
+
+def find_version(store: Store, name: str, version: str = CHAMPION) -> Version:
+    """Return the version that an id, the beginning of one, or ``champion`` names.
+
+    Raises:
+        ValueError: there is none or more than one; the text lists the right ones.
+    """
+    return read_version(store, name, find_id(store, name, version))
+
+
+def find_id(store: Store, name: str, version: str) -> str:
+    """Return the id of that version, without reading it."""
+    ids = version_ids(store, _known(store, name))
+    if version == CHAMPION:
+        champion = read_champion(store, name)
+        if not champion:
+            raise ValueError(f"model {name!r} has no champion; its versions are {', '.join(ids)}.")
+        return champion["version"]
+    matches = [each for each in ids if version and each.startswith(version)]
+    if len(matches) != 1:
+        raise ValueError(
+            f"version must be {CHAMPION} or the beginning of one of {', '.join(ids)}, but got {version!r}."
+        )
+    return matches[0]
+
+
+def _known(store: Store, name: str) -> str:
+    check_model_name(name)
+    if not version_ids(store, name):
+        known = ", ".join(model_names(store)) or "none yet"
+        raise ValueError(f"model {name!r} is not published in {store.uri}; published are: {known}.")
+    return name
+
+
+def _verify(store: Store, name: str, version: str) -> Verification:
+    prefix, files = version_prefix(name, version), {}
+    try:
+        files = store.manifest(prefix)["files"]
+        with tempfile.TemporaryDirectory() as scratch:
+            directory = Path(scratch) / version
+            store.download_directory(prefix, directory)
+            verify_files(directory, read_json(directory / "model.json", format_version=MODEL_FORMAT)["files"])
+            same = directory_identity(directory) == read_version(store, name, version).record["identity"]
+    except (ArtifactError, NotFoundError, DamagedError) as error:
+        return Verification(name, version, len(files), str(error))
+    problem = ""
+    if version_id(files) != version:
+        problem = f"{prefix} must be called by the digest of its files, {version_id(files)}."
+    elif not same:
+        problem = f"{prefix}/{RECORD} must be about the model beside it, but is about another one."
+    return Verification(name, version, len(files), problem)

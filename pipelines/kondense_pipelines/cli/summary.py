@@ -1,0 +1,35 @@
+"""The table of candidates that ends a run."""
+
+from pathlib import Path
+from typing import Any
+
+from kondense.artifacts.report import FORMAT_VERSION
+from kondense.files import read_json
+from rich import box
+from rich.table import Table
+
+
+def candidate_table(report_json: Path) -> tuple[Table, str]:
+    """Return the table of a report's models, the teacher's first, and the reason of the choice."""
+    report = read_json(report_json, format_version=FORMAT_VERSION)
+    table = Table(title=report["title"] or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "candidate", "test %", "points", "smaller", "bytes", "faster", "ms"):
+        table.add_column(heading, justify="left" if heading in ("", "candidate") else "right", no_wrap=True)
+    for model in (report["teacher"], *report["candidates"]):
+        chosen = model["name"] == report["chosen"]
+        table.add_row("➜" if chosen else "", *cells(model), style="bold green" if chosen else "")
+    return table, report["reason"]
+
+
+def cells(model: dict[str, Any]) -> tuple[str, ...]:
+    """Return one model's row: name, accuracy, difference in points, ratios to the teacher, size, latency."""
+    difference = model["difference"]
+    return (
+        model["name"],
+        f"{100 * model['test_accuracy']:.2f}",
+        f"{100 * difference['test_accuracy']:+.2f}",
+        f"{difference['bytes_ratio']:.1f}x",
+        f"{model['bytes']['kz']:,}",
+        f"{difference['latency_ratio']:.2f}x",
+        f"{model['latency_ms']['batch_1']['median']:.3f}",
+    )

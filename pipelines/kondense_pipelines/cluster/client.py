@@ -1,0 +1,184 @@
+"""Kubeflow Pipelines from here: start a run, keep a recurring run."""
+
+import datetime
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kondense.config import check_choice, parse
+
+from kondense_pipelines.cluster.access import (
+    Access,
+    AccessError,
+    Connected,
+    VersionNumber,
+    check_package,
+    check_version,
+    connect,
+    refusals_explained,
+    run_page,
+    written,
+)
+from kondense_pipelines.cluster.checks import check_parameters
+from kondense_pipelines.cluster.naming import run_description, run_title, source_revision
+from kondense_pipelines.cluster.package import Package, read_package
+from kondense_pipelines.cluster.recurring import Schedule, schedule_run
+from kondense_pipelines.cluster.versions import Registered, experiment_id, register
+from kondense_pipelines.graphs.resources import TELLS_MORE
+
+__all__ = ["Access", "AccessError", "Connected", "check_version", "connect", "read_parameters", "schedule", "submit"]
+
+# KFP's parameter types -> ours; the others are JSON.
+KINDS: Mapping[str, type] = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool}
+
+Recompile = Callable[[str], Path]  # makes a package for the server's version
+
+
+def read_parameters(package: Path, texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``name=value`` texts as the parameters that a compiled pipeline declares.
+
+    Raises:
+        ValueError: another form, an unknown name (the right ones are listed), or a text that is no such value.
+    """
+    return _parsed(read_package(package), texts)
+
+
+def _parsed(package: Package, texts: Iterable[str]) -> dict[str, Any]:
+    declared = package.parameters
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--param must be name=value, but got {text!r}.")
+        check_choice("the name in --param", name, tuple(declared))
+        kind = KINDS.get(declared[name]["parameterType"])
+        try:
+            found[name] = parse(name, kind, value) if kind else json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name} must be JSON, but: {error}.") from None
+    return found
+
+
+def declared_parameters(package: Path) -> dict[str, Any]:
+    """Return the parameters of a compiled pipeline: type, default and description by name.
+
+    Raises:
+        ValueError: the file is no compiled pipeline.
+    """
+    return read_package(package).parameters
+
+
+def submit(
+    access: Access,
+    package: Path,
+    texts: Iterable[str] = (),
+    *,
+    name: str = "",
+    revision: str = "",
+    caching: bool = True,
+    recompile: Recompile | None = None,
+) -> Iterator[str]:
+    """Start a run of a compiled pipeline and say where it is.
+
+    It is a run of the package's version, which is uploaded where it is not there.
+
+    Args:
+        access: how the platform is reached.
+        package: the compiled pipeline.
+        texts: parameters, ``name=value``.
+        name: of the run; data set, network and time by default.
+        revision: of the source that the package was compiled from; this source's by default.
+        caching: False: no task takes the results of an earlier run. Such a run has no version: the API cannot start
+            one of a version without its cache, and a version without cache would be what the UI offers first.
+        recompile: makes the package for a server that is too old for it; without it, that is an error.
+
+    Raises:
+        ValueError: a parameter is wrong, or the package is not for this server.
+        AccessError: the platform cannot be reached, or refuses.
+    """
+    import kfp_server_api
+
+    given = read_package(package)
+    parameters = _parsed(given, texts)
+    check_parameters(given, parameters)
+    connected = connect(access)
+    fitting = fit(given, connected.version, recompile)
+    revision = revision or source_revision()
+    body = kfp_server_api.V2beta1Run(
+        display_name=name or run_title(fitting, parameters, datetime.datetime.now()),
+        description=run_description(fitting, parameters, revision, caching=caching),
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=parameters),
+        service_account=access.service_account or None,
+    )
+    with refusals_explained(access):
+        if caching:
+            registered = register(connected.client, fitting, revision, connected.namespace)
+            body.pipeline_version_reference = kfp_server_api.V2beta1PipelineVersionReference(
+                pipeline_id=registered.pipeline_id, pipeline_version_id=registered.version_id
+            )
+        else:
+            body.pipeline_spec = fitting.without_cache().for_a_run()
+        body.experiment_id = experiment_id(connected.client, connected.namespace)
+        run = connected.client.runs.run_service_create_run(run=body)
+    of = f" of version {registered.title}" if caching else " without the cache"
+    yield f"run {run.display_name} ({run.run_id}) is started{of}: {run_page(access, connected, run.run_id)}"
+
+
+def fit(package: Package, version: VersionNumber, recompile: Recompile | None = None) -> Package:
+    """Return a package that a server of that version takes.
+
+    Raises:
+        ValueError: it does not, and there is no way to make another.
+    """
+    found = read_package(recompile(written(version))) if recompile and version < TELLS_MORE else package
+    check_package(found, version)
+    return found
+
+
+def schedule(
+    access: Access,
+    package: Path,
+    wanted: Schedule,
+    revision: str,
+    *,
+    caching: bool = True,
+    recompile: Recompile | None = None,
+) -> Iterator[str]:
+    """Upload a compiled pipeline and make its recurring run, or replace the one that differs; say what was done.
+
+    Called again with the same arguments, it changes nothing.
+
+    Args:
+        access: how the platform is reached.
+        package: the compiled pipeline.
+        wanted: the recurring run that should be there.
+        revision: of the source that the package was compiled from.
+        caching: False: no task of its runs takes the results of an earlier run; see ``submit``.
+        recompile: makes the package for a server that is too old for it; without it, that is an error.
+
+    Raises:
+        ValueError: a parameter is wrong, or the package is not for this server.
+        AccessError: the platform cannot be reached, or refuses.
+    """
+    given = read_package(package)
+    check_parameters(given, wanted.parameters)
+    connected = connect(access)
+    fitting = fit(given, connected.version, recompile)
+    description = run_description(fitting, wanted.parameters, revision, caching=caching)
+    with refusals_explained(access), tempfile.TemporaryDirectory() as scratch:
+        if caching:
+            source: Registered | Path = register(connected.client, fitting, revision, connected.namespace)
+            yield str(source)
+        else:
+            source = Path(scratch) / "pipeline.yaml"
+            source.write_text(fitting.without_cache().as_text(), encoding="utf-8")
+        yield from schedule_run(
+            connected.client,
+            wanted,
+            source,
+            description=description,
+            namespace=connected.namespace,
+            service_account=access.service_account or None,
+        )

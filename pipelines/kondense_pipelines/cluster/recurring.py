@@ -1,0 +1,128 @@
+"""The recurring run: what should be there, compared with what is, and replaced only where it differs."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kondense_pipelines.cluster.versions import Registered, experiment_id, list_all, named
+
+CRON_FIELDS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The recurring run that should be there.
+
+    Attributes:
+        name: what the UI shows, and by which it is found again.
+        pipeline: the pipeline that runs, in the version that this image uploads.
+        cron: six fields, seconds first.
+        enabled: False: it is there, but paused.
+        max_concurrency: runs at a time, 1 to 10.
+        parameters: of the pipeline; the others keep their defaults.
+    """
+
+    name: str
+    pipeline: str
+    cron: str
+    enabled: bool = False
+    max_concurrency: int = 1
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.cron.split()) != CRON_FIELDS:
+            raise ValueError(f"cron must have six fields, seconds first (0 0 3 * * *), but got {self.cron!r}.")
+        if not 1 <= self.max_concurrency <= 10:
+            raise ValueError(f"max_concurrency must be in [1, 10], but got {self.max_concurrency}.")
+        if not isinstance(self.enabled, bool):
+            raise ValueError(f"enabled must be true or false, but got {self.enabled!r}.")
+
+
+def read_schedule(path: Path) -> Schedule:
+    """Return the schedule that a file holds (manifests/pipelines/schedule.yaml).
+
+    Raises:
+        ValueError: an unknown key, one missing, or a value outside its range.
+    """
+    content = yaml.safe_load(path.read_text())
+    known = [field.name for field in dataclasses.fields(Schedule)]
+    if (
+        not isinstance(content, dict)
+        or not set(content) <= set(known)
+        or not {"name", "pipeline", "cron"} <= set(content)
+    ):
+        raise ValueError(f"{path} must hold name, pipeline and cron, and may hold {', '.join(known[3:])}.")
+    return Schedule(**content | {"parameters": content.get("parameters") or {}})
+
+
+def schedule_run(
+    client: Any,
+    schedule: Schedule,
+    source: Registered | Path,
+    *,
+    description: str = "",
+    namespace: str | None = None,
+    service_account: str | None = None,
+) -> Iterator[str]:
+    """Make the recurring run, or replace it if it differs, and say what was done.
+
+    The new one is made before the old ones are deleted: killed in between, the next call finds both and clears up.
+
+    Args:
+        client: a ``kfp.Client``.
+        schedule: what should be there.
+        source: the version that runs, or the file of a package without one.
+        description: of the recurring run; it names the package where no version does.
+        namespace: of a profile.
+        service_account: of the runs; None takes the installation's.
+    """
+    experiment = experiment_id(client, namespace)
+    if isinstance(source, Registered):
+        runs = {"pipeline_id": source.pipeline_id, "version_id": source.version_id}
+    else:
+        runs = {"pipeline_package_path": str(source)}
+    arguments = {
+        "experiment_id": experiment,
+        "description": description,
+        "cron_expression": schedule.cron,
+        "max_concurrency": schedule.max_concurrency,
+        "no_catchup": True,
+        "params": dict(schedule.parameters),
+        "enabled": schedule.enabled,
+        "service_account": service_account,
+        **runs,
+    }
+    listed = list_all(client.list_recurring_runs, "recurring_runs", experiment_id=experiment)
+    present = named(listed, schedule.name)
+    same = [each for each in present if _matches(each, arguments)]
+    if same:
+        yield f"recurring run {schedule.name}: it is there, {'on' if schedule.enabled else 'paused'}"
+    else:
+        client.create_recurring_run(job_name=schedule.name, **arguments)
+        verb = "replaced" if present else "made"
+        yield f"recurring run {schedule.name}: {verb}, {'on' if schedule.enabled else 'paused'}, {schedule.cron}"
+    for other in present:
+        if other not in same[:1]:
+            client.delete_recurring_run(other.recurring_run_id)
+
+
+def _matches(found: Any, wanted: Mapping[str, Any]) -> bool:
+    cron = found.trigger.cron_schedule if found.trigger else None
+    reference = found.pipeline_version_reference
+    state = {
+        "description": found.description or "",
+        "cron_expression": cron.cron if cron else None,
+        "max_concurrency": int(found.max_concurrency or 0),
+        "no_catchup": bool(found.no_catchup),
+        "params": dict((found.runtime_config.parameters if found.runtime_config else None) or {}),
+        "pipeline_id": reference.pipeline_id if reference else None,
+        "version_id": reference.pipeline_version_id if reference else None,
+        "enabled": found.status == "ENABLED",
+    }
+    # The API fills in the account of runs that were made without one.
+    if wanted["service_account"]:
+        state["service_account"] = found.service_account
+    return all(wanted.get(key) == value for key, value in state.items())

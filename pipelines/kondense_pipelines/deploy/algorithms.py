@@ -1,0 +1,139 @@
+"""Register our algorithms in Katib's configuration, and label the namespace of trials: a Job of manifests/katib.
+
+Everything else in the ConfigMap ``katib-config`` stays as it is. What an entry of ours took the place of is kept in an
+annotation, and ``--remove`` puts it back.
+"""
+
+import argparse
+import copy
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kondense_pipelines.deploy import job
+
+CONFIG_MAP, KEY = "katib-config", "katib-config.yaml"
+REPLACED = "kondense/replaced-algorithms"  # the annotation: name -> Katib's own entry, null where there was none
+LABEL = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
+
+Entry = Mapping[str, Any]
+
+
+def read_algorithms(path: Path, image: str) -> list[Entry]:
+    """Return the entries that a file (manifests/katib/algorithms.yaml) asks for, running ``image``.
+
+    Raises:
+        ValueError: the file has another form, or no image is given.
+    """
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict) or set(content) != {"algorithms", "container"} or not content["algorithms"]:
+        raise ValueError(f"{path} must hold algorithms, a list of names, and container, but got {content!r}.")
+    if not image:
+        raise ValueError("KONDENSE_SUGGESTION_IMAGE must name the suggestion image, but is not set.")
+    return [{"algorithmName": name, "image": image, **content["container"]} for name in content["algorithms"]]
+
+
+def add(config: Entry, entries: Sequence[Entry], replaced: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
+    """Return Katib's configuration with ``entries``, and what each of them took the place of.
+
+    Args:
+        config: a KatibConfig.
+        entries: SuggestionConfigs.
+        replaced: what earlier calls have returned.
+    """
+    changed = copy.deepcopy(dict(config))
+    suggestions = _suggestions(changed)
+    kept = dict(replaced)
+    for entry in entries:
+        name = entry["algorithmName"]
+        # Katib takes the last entry of a name, so that is the one it had.
+        former = [each for each in suggestions if each.get("algorithmName") == name]
+        if name not in kept:
+            kept[name] = former[-1] if former else None
+        suggestions[:] = [each for each in suggestions if each.get("algorithmName") != name] + [dict(entry)]
+    return changed, kept
+
+
+def remove(config: Entry, replaced: Mapping[str, Any]) -> Entry:
+    """Return Katib's configuration as it was before ``add``."""
+    changed = copy.deepcopy(dict(config))
+    suggestions = _suggestions(changed)
+    suggestions[:] = [each for each in suggestions if each.get("algorithmName") not in replaced]
+    suggestions.extend(former for former in replaced.values() if former)
+    return changed
+
+
+def _suggestions(config: dict[str, Any]) -> list[Any]:
+    if config.get("kind") != "KatibConfig":
+        raise ValueError(f"{KEY} must be a KatibConfig (Katib 0.16 or newer), but its kind is {config.get('kind')!r}.")
+    found: list[Any] = config.setdefault("runtime", {}).setdefault("suggestions", [])
+    return found
+
+
+def apply(api: Any, namespace: str, entries: Sequence[Entry], *, removing: bool = False) -> Iterator[str]:
+    """Change the ConfigMap and label the namespace; say what was done.
+
+    Raises:
+        ValueError: Katib is not in the namespace, or its configuration has another form.
+        ApiException: the API refused, or another changed the ConfigMap meanwhile (409).
+    """
+    from kubernetes import client
+
+    core = client.CoreV1Api(api)
+    found = _config_map(core, namespace)
+    annotations = dict(found.metadata.annotations or {})
+    replaced = json.loads(annotations.pop(REPLACED, "{}"))
+    config = yaml.safe_load(found.data[KEY])
+    if removing:
+        changed, replaced = remove(config, replaced), {}
+    else:
+        changed, replaced = add(config, entries, replaced)
+        annotations[REPLACED] = json.dumps(replaced)
+    names = ", ".join(entry["algorithmName"] for entry in entries)
+    if changed == config and annotations == (found.metadata.annotations or {}):
+        yield f"{CONFIG_MAP}: {names} are as they should be"
+    else:
+        found.data[KEY] = yaml.safe_dump(changed, sort_keys=False)
+        found.metadata.annotations = annotations
+        core.replace_namespaced_config_map(CONFIG_MAP, namespace, found)
+        yield f"{CONFIG_MAP}: {names} {'removed' if removing else 'registered'}"
+    if not removing:
+        core.patch_namespace(namespace, {"metadata": {"labels": LABEL}})
+        yield f"namespace {namespace}: Katib's metrics collectors may join its trials"
+
+
+def _config_map(core: Any, namespace: str) -> Any:
+    from kubernetes.client import ApiException
+
+    try:
+        found = core.read_namespaced_config_map(CONFIG_MAP, namespace)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        raise ValueError(f"Katib must be installed in namespace {namespace}, but {CONFIG_MAP} is not there.") from None
+    if KEY not in (found.data or {}):
+        raise ValueError(f"{CONFIG_MAP} must hold {KEY} (Katib 0.16 or newer), but holds {sorted(found.data or {})}.")
+    return found
+
+
+def main() -> int:
+    """Run the Job."""
+    parser = argparse.ArgumentParser(prog="python -m kondense_pipelines.deploy.algorithms", description=__doc__)
+    parser.add_argument("file", type=Path, help="which algorithms, and how they run")
+    parser.add_argument("--remove", action="store_true", help="take them out and put back what they replaced")
+    options = parser.parse_args()
+
+    def task() -> Iterator[str]:
+        entries = read_algorithms(options.file, os.environ.get("KONDENSE_SUGGESTION_IMAGE", ""))
+        yield from apply(job.kubernetes_client(), job.namespace(), entries, removing=options.remove)
+
+    return job.run(task)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""The parameters of the pipelines: their steps' Configs, and the few that the run form shows.
+
+A *step* is a stage with the pipeline's own defaults: ``prune`` and ``sparsify`` are both the prune
+stage. Every field of every step can be set when a pipeline is compiled (``--set``); those that ``CURATED`` names are
+parameters of the compiled pipeline, named so that the form, which sorts them, shows what belongs together side by side.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kondense.config import Config, check_choice, parse
+from kondense.data_prep.config import DataPrepConfig
+from kondense.distill.config import DistillConfig
+from kondense.evaluate.config import EvaluateConfig
+from kondense.katib_search.config import KatibSearchConfig
+from kondense.networks.names import check_form
+from kondense.profiles import AS_PROFILE, DEFAULT_PROFILE, PROFILES, Value
+from kondense.prune.config import PruneConfig
+from kondense.publish.config import PublishConfig
+from kondense.quantize.config import QuantizeConfig
+from kondense.report.config import ReportConfig
+from kondense.train.config import TrainConfig
+
+from kondense_pipelines.graphs.run_form import Parameter
+
+SEARCH_STEP = "search"
+SEARCH_FIELDS = {"max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds", "ui"}
+
+Values = Mapping[str, Mapping[str, Value]]  # by step and field
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A stage's Config with the pipeline's own defaults; ``owned`` are the fields that the graph sets itself."""
+
+    config: type[Config]
+    defaults: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    owned: tuple[str, ...] = ()
+
+
+STEPS: Mapping[str, Step] = {
+    "data_prep": Step(DataPrepConfig),
+    "train": Step(TrainConfig),
+    "quantize": Step(QuantizeConfig),
+    "prune": Step(PruneConfig),
+    "sparsify": Step(PruneConfig, {"method": "magnitude", "sparsity": 0.95, "epochs": 5}),
+    "pack": Step(QuantizeConfig, {"method": "weight_only", "bits": 5}),
+    "distill": Step(DistillConfig),
+    "evaluate": Step(EvaluateConfig, owned=("name",)),
+    "report": Step(ReportConfig),
+    "publish": Step(PublishConfig),
+    # Of the search pipeline alone; the form and the graph set the rest of it.
+    SEARCH_STEP: Step(KatibSearchConfig, owned=tuple(set(KatibSearchConfig.__dataclass_fields__) - SEARCH_FIELDS)),
+}
+
+# The run form's parameters -> the fields they set. The first one says type, default, range and description.
+CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "dataset": (("data_prep", "dataset_name"),),
+    "dataset_channels": (("data_prep", "channels"),),
+    "dataset_image_size": (("data_prep", "image_size"),),
+    "dataset_source": (("data_prep", "source"),),
+    "network": (("train", "network"),),
+    "network_import_uri": (("train", "import_uri"),),
+    "publish_name": (("publish", "model_name"),),
+    "quantize_method": (("quantize", "method"),),
+    "report_max_accuracy_drop": (("report", "max_accuracy_drop"), ("publish", "max_accuracy_drop")),
+    "report_objective": (("report", "objective"),),
+    "seed": tuple((step, "seed") for step in STEPS if "seed" in STEPS[step].config.__dataclass_fields__),
+    "train_epochs": (("train", "epochs"),),
+}
+NETWORK_FIELDS = (("train", "network"), ("distill", "student_network"))  # by step and field
+OWN_WORDS = {"seed": "seed of all randomness, in every step"}  # of parameters that set more than the first field
+PROFILE = "profile"  # one more parameter: it sets the fields that are AS_PROFILE
+
+
+def form(names: Iterable[str], arguments: Mapping[str, Any]) -> dict[str, Parameter]:
+    """Return parameters of the run form, made from the Configs' fields.
+
+    Args:
+        names: of ``CURATED``, and ``PROFILE``.
+        arguments: their defaults.
+    """
+    found = {}
+    for name in names:
+        if name == PROFILE:
+            text = "how much work: quick is a look at everything, full the best that the methods give; it sets epochs"
+            found[name] = Parameter(str, arguments.get(name, DEFAULT_PROFILE), text, tuple(PROFILES))
+            continue
+        step, field = CURATED[name][0]
+        config = STEPS[step].config
+        metadata = config.__dataclass_fields__[field].metadata
+        text = OWN_WORDS.get(name, metadata["description"])
+        if arguments[name] == AS_PROFILE:
+            text += f"; {AS_PROFILE}: as the profile says"
+        literals = tuple(metadata["choices"])
+        found[name] = Parameter(typing.get_type_hints(config)[field], arguments[name], text, literals)
+    return found
+
+
+def step_defaults(step: str) -> dict[str, Value]:
+    """Return every field of ``step`` that can be set, with the pipeline's default."""
+    settings = STEPS[step]
+    values = settings.config(**settings.defaults).to_dict()
+    return {name: value for name, value in values.items() if name not in settings.owned}
+
+
+def read_settings(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Read ``step.field=value`` texts, the last one of a field counting.
+
+    Raises:
+        ValueError: another form, or an unknown step or field; the text lists the right ones.
+    """
+    settings: dict[str, dict[str, str]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        step, dot, field = key.strip().partition(".")
+        if not equals or not dot:
+            raise ValueError(f"--set must be step.field=value, but got {text!r}.")
+        if step not in STEPS:
+            raise ValueError(f"--set knows the steps {', '.join(STEPS)}, but got {step!r}.")
+        if field in STEPS[step].owned:
+            raise ValueError(f"--set cannot change {key.strip()}: the pipeline sets it itself.")
+        if field not in step_defaults(step):
+            names = ", ".join(sorted(step_defaults(step)))
+            raise ValueError(f"--set knows these fields of {step}: {names}; but got {field!r}.")
+        settings.setdefault(step, {})[field] = value
+    return settings
+
+
+def resolve(
+    profile: str, plain: Mapping[str, Value | None] | None = None, settings: Iterable[str] = ()
+) -> dict[str, Config]:
+    """Return the checked Config of every step.
+
+    Args:
+        profile: the name of a profile, whose overrides come first.
+        plain: values of curated parameters, such as ``dataset``; None leaves one as it is.
+        settings: ``step.field=value`` texts; they outweigh all else.
+
+    Raises:
+        ValueError: an unknown profile, parameter, step or field, or a value outside its range.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, but got {profile!r}.")
+    values: dict[str, dict[str, Any]] = {step: dict(STEPS[step].defaults) for step in STEPS}
+    for step, overrides in PROFILES[profile].items():
+        values[step].update(overrides)
+    for name, value in (plain or {}).items():
+        check_choice("parameter", name, tuple(CURATED))
+        for step, field in CURATED[name] if value is not None else ():
+            values[step][field] = value
+    configs: dict[str, Config] = {}
+    texts = read_settings(settings)
+    for step in STEPS:
+        try:
+            hints = typing.get_type_hints(STEPS[step].config)
+            given = {name: parse(name, hints[name], text) for name, text in texts.get(step, {}).items()}
+            configs[step] = STEPS[step].config(**values[step] | given)
+        except ValueError as error:
+            raise ValueError(f"{step}: {error}") from None
+    check_networks(configs)
+    return configs
+
+
+def check_networks(configs: Mapping[str, Config]) -> None:
+    """Raise ValueError, listing the built-in networks, for a name that cannot be one."""
+    check_form(str(configs["train"].to_dict()["network"]))
+    if student := str(configs["distill"].to_dict()["student_network"]):
+        check_form(student)
+
+
+def split(
+    configs: Mapping[str, Config], profile: str | None = None, settings: Iterable[str] = ()
+) -> tuple[dict[str, Value], dict[str, dict[str, Value]]]:
+    """Split the steps' Configs into the run form's defaults and what is bound when a pipeline is compiled.
+
+    Args:
+        configs: of every step.
+        profile: what these Configs took from this profile is left to the profile that a run chooses; None: all of it
+            is stated, as for a run on this machine.
+        settings: ``step.field=value`` texts; what they give is the user's word, whatever the profile says.
+    """
+    stated = read_settings(settings)
+    values = {step: config.to_dict() for step, config in configs.items()}
+
+    def left(step: str, name: str) -> bool:
+        return name not in stated.get(step, {}) and values[step][name] == PROFILES[profile or ""][step][name]
+
+    for step, fields in PROFILES[profile].items() if profile else ():
+        kinds = {name: type(value) for name, value in values[step].items()}  # KFP tells int from float
+        values[step] |= {name: kinds[name](AS_PROFILE) for name in fields if left(step, name)}
+    arguments = {name: values[targets[0][0]][targets[0][1]] for name, targets in CURATED.items()}
+    effective = apply(arguments)
+    bound: dict[str, dict[str, Value]] = {}
+    for step, fields in effective.items():
+        for field, value in fields.items():
+            if values[step][field] != value:
+                bound.setdefault(step, {})[field] = values[step][field]
+    return arguments | {PROFILE: profile or DEFAULT_PROFILE}, bound
+
+
+def apply(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every step's fields with the pipeline's parameters filled in where ``CURATED`` says."""
+    values: dict[str, dict[str, Any]] = {step: step_defaults(step) for step in STEPS}
+    for name, targets in CURATED.items():
+        for step, field in targets:
+            values[step][field] = arguments[name]
+    return values
+
+
+def step_arguments(bound: Values, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of every step's component.
+
+    Args:
+        bound: values fixed at compile time, by step and field.
+        parameters: the run form's parameters by name; names that are none are left out.
+    """
+    values = apply(parameters)
+    for step, fields in bound.items():
+        values[step].update(fields)
+    for step in PROFILES[DEFAULT_PROFILE]:
+        values[step] |= {PROFILE: parameters[PROFILE], "step": step}
+    return values

@@ -1,0 +1,180 @@
+"""What the steps of a compiled pipeline get of a cluster: GPUs, nodes, memory, the object store, further attempts.
+
+One package is for one kind of node: without GPUs it runs anywhere; with them, the steps that train ask for them and
+tolerate the taint of their nodes. Compile twice for both. The trials of a search are another matter: their Jobs are
+made while the pipeline runs, so the run form asks for their GPUs.
+"""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kondense.config import check_choice, parse
+from kondense.katib_search.config import QUANTITY, read_pairs, read_tolerations
+from kondense.networks.allowed import VARIABLE, is_imported
+
+TRAINING = ("train", "prune", "distill")  # the components that use a GPU
+SHARED_MEMORY = "/dev/shm"
+KFP_VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?")
+OLDEST = (2, 14)  # the version of Kubeflow Pipelines that our packages need
+TELLS_MORE = (2, 16)  # what is older refuses packages with choices of parameters and security contexts
+USER = 10001  # of the stage image
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """Compile options. Quantities are Kubernetes', empty for the namespace's defaults.
+
+    Attributes:
+        gpus: accelerators of each step that trains; 0 makes a package that runs on any node.
+        accelerator: the resource's name.
+        node_selector: labels of the nodes for the steps that train.
+        tolerations: of those steps, as in a pod.
+        shared_memory: size of their /dev/shm.
+        cpu_request: what each step that trains asks for.
+        cpu_limit: the most that it gets.
+        memory_request: likewise.
+        memory_limit: likewise.
+        retries: further attempts of every step; a step goes on from its checkpoint.
+        secret: holds the object store's ``accesskey`` and ``secretkey`` in the namespace of the runs.
+        endpoint: of the object store.
+        secure: whether it speaks TLS.
+        checkpoints: where steps keep their checkpoints.
+        allow_network: modules or factories of networks, joined by commas, that artifacts of the runs may name besides
+            the package's own network (kondense.networks.allowed).
+        kfp_version: of the server that takes the package; below 2.16 it is left out what such a server refuses.
+    """
+
+    gpus: int = 0
+    accelerator: str = "nvidia.com/gpu"
+    node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, str]] = ()
+    shared_memory: str = "2Gi"
+    cpu_request: str = "1"
+    cpu_limit: str = ""
+    memory_request: str = "2Gi"
+    memory_limit: str = "8Gi"
+    retries: int = 2
+    secret: str = "mlpipeline-minio-artifact"
+    endpoint: str = "minio.kubeflow:9000"
+    secure: bool = False
+    checkpoints: str = "minio://mlpipeline/kondense/checkpoints"
+    allow_network: str = ""
+    kfp_version: str = "2.17"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("gpus", 0, 64), ("retries", 0, 100)):
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{name} must be in [{low}, {high}], but got {value}.")
+        match = KFP_VERSION.fullmatch(self.kfp_version)
+        if not match or (int(match[1]), int(match[2])) < OLDEST:
+            rule = f"a version such as 2.17, {'.'.join(map(str, OLDEST))} or newer"
+            raise ValueError(f"kfp_version must be {rule}, but got {self.kfp_version!r}.")
+        for name in ("shared_memory", "cpu_request", "cpu_limit", "memory_request", "memory_limit"):
+            if (text := getattr(self, name)) and not QUANTITY.fullmatch(text):
+                raise ValueError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
+
+    @property
+    def knows_literals(self) -> bool:
+        """Whether the server knows a parameter's literals and a step's security context: since 2.16.
+
+        Before, its strict reader refuses a package that holds either.
+        """
+        match = KFP_VERSION.match(self.kfp_version)
+        return match is not None and (int(match[1]), int(match[2])) >= TELLS_MORE
+
+    def allowing(self, networks: Iterable[str]) -> "Resources":
+        """Return these with leave for the networks of a package, which its artifacts then name."""
+        names = [*filter(None, self.allow_network.split(",")), *filter(is_imported, networks)]
+        return dataclasses.replace(self, allow_network=",".join(dict.fromkeys(names)))
+
+
+def read_resources(texts: Iterable[str]) -> Resources:
+    """Read ``name=value`` texts; ``node_selector`` is key=value joined by commas, ``tolerations`` key:effect likewise.
+
+    Raises:
+        ValueError: another form, an unknown name (the right ones are listed), or a value out of its range.
+    """
+    hints = typing.get_type_hints(Resources)
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--resource must be name=value, but got {text!r}.")
+        check_choice("the name in --resource", name, tuple(hints))
+        if name == "node_selector":
+            values[name] = read_pairs(name, value)
+        elif name == "tolerations":
+            values[name] = read_tolerations(value)
+        else:
+            values[name] = parse(name, hints[name], value)
+    return Resources(**values)
+
+
+def equip(resources: Resources) -> None:
+    """Give what ``resources`` says to all tasks of the pipeline that is being built."""
+    from kfp.dsl import pipeline_context
+
+    pipeline = pipeline_context.Pipeline.get_default_pipeline()
+    assert pipeline, "called within a pipeline function"
+    for task in pipeline.tasks.values():
+        if task.component_spec.implementation.graph:
+            continue  # a graph of its own, whose tasks have been given it
+        _equip_task(task, resources)
+        if _trains(task):
+            _equip_training(task, resources)
+
+
+def _trains(task: Any) -> bool:
+    """Tell whether a task trains, or may: quantize does so with some methods, and the run form may choose one."""
+    from kfp.dsl.pipeline_channel import PipelineChannel
+
+    name, given = task.component_spec.name, task.inputs
+    if name != "quantize":
+        return name in TRAINING
+    method = given.get("method")
+    return isinstance(method, PipelineChannel) or method == "qat" or given.get("fine_tune") is True
+
+
+def _equip_task(task: Any, resources: Resources) -> None:
+    from kfp import kubernetes
+
+    # Optional: without the Secret a step ends with a clear line, where Kubernetes would let its pod wait for ever.
+    keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
+    kubernetes.use_secret_as_env(task, resources.secret, keys, optional=True)
+    task.set_env_variable("MINIO_ENDPOINT", resources.endpoint)
+    task.set_env_variable("MINIO_SECURE", str(resources.secure).lower())
+    task.set_env_variable("KONDENSE_CHECKPOINTS", resources.checkpoints)
+    if resources.allow_network:
+        task.set_env_variable(VARIABLE, resources.allow_network)
+    if resources.knows_literals:
+        # The rest of the standard `restricted` is the server's: no privilege escalation, no capabilities, seccomp.
+        kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    if resources.retries:
+        task.set_retry(resources.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+
+
+def _equip_training(task: Any, resources: Resources) -> None:
+    from kfp import kubernetes
+
+    for setter, value in (
+        (task.set_cpu_request, resources.cpu_request),
+        (task.set_cpu_limit, resources.cpu_limit),
+        (task.set_memory_request, resources.memory_request),
+        (task.set_memory_limit, resources.memory_limit),
+    ):
+        if value:
+            setter(value)
+    if resources.shared_memory:
+        kubernetes.empty_dir_mount(task, "shared-memory", SHARED_MEMORY, "Memory", resources.shared_memory)
+    for key, value in resources.node_selector.items():
+        kubernetes.add_node_selector(task, key, value)
+    tolerations = list(resources.tolerations)
+    if resources.gpus:
+        task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.gpus)
+        # What GPU nodes are usually tainted with; without such a taint it means nothing.
+        tolerations.append({"key": resources.accelerator, "operator": "Exists", "effect": "NoSchedule"})
+    for toleration in tolerations:
+        kubernetes.add_toleration(task, **toleration)

@@ -1,0 +1,158 @@
+"""The cache of finished steps, keyed by content instead of by path.
+
+A step is the same when its code, image, parameters and the content of its input artifacts are the
+same, wherever they lie; its outputs are taken from the cache only when every file of them still has
+the digest it had when the step ended.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kondense
+from kfp import dsl
+from kfp.local.cache import LocalCache
+from kondense.artifacts.lineage import LIBRARIES
+from kondense.files import file_digests, sha256, write_json
+
+FORMAT_VERSION = 1
+OUTSIDE = ("source", "import_uri")  # parameters that name data which is no input artifact
+UNUSED_AFTER_S = 30 * 24 * 3600.0
+ABANDONED_AFTER_S = 24 * 3600.0  # a run that is still going writes into its directory more often than that
+
+
+class ContentCache(LocalCache):
+    """kfp.local's cache with content for paths, and with verified outputs.
+
+    Args:
+        root: the directory of the entries.
+        version: names the code that runs: the sources' digest, or an image's id.
+    """
+
+    def __init__(self, root: Path, version: str) -> None:
+        super().__init__(cache_root=str(root))
+        self.version = version
+        self.digests: dict[str, Any] = {}  # by uri, of this run's artifacts, which nobody else writes
+
+    def compute_key(
+        self,
+        *,
+        component_name: str,
+        image: str,
+        full_command: Sequence[str],
+        arguments: Mapping[str, Any],
+        env_vars: Mapping[str, str] | None = None,
+        custom_cache_key: str | None = None,
+    ) -> str:
+        """Return the digest of all that decides a step's outputs.
+
+        ``component_name`` stays out: it counts a component's tasks, so it changes when one is added.
+        """
+        content = {
+            "version": self.version,
+            "image": image,
+            "command": list(full_command),
+            "arguments": {name: self._identity(value) for name, value in arguments.items()},
+            "outside": {name: outside_identity(str(arguments[name])) for name in OUTSIDE if arguments.get(name)},
+            "environment": dict(env_vars or {}),
+            "key": custom_cache_key,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the outputs kept under ``key``, or None when there are none or a file of them has changed."""
+        path = Path(self._entry_path(key))
+        entry = _entry(path)
+        if not entry or any(tree_digests(Path(uri)) != digests for uri, digests in entry["files"].items()):
+            return None
+        self.digests.update(entry["files"])
+        os.utime(path)
+        return {name: self._restored(value) for name, value in entry["outputs"].items()}
+
+    def put(self, key: str, outputs: Mapping[str, Any]) -> None:
+        """Keep ``outputs`` under ``key``, with the digests of their files."""
+        serialized = self._serialize_outputs(dict(outputs))
+        files = {artifact.uri: tree_digests(Path(artifact.uri)) for artifact in _artifacts(outputs.values())}
+        self.digests.update(files)
+        write_json(
+            Path(self._entry_path(key)), {"format_version": FORMAT_VERSION, "outputs": serialized, "files": files}
+        )
+
+    def _identity(self, value: Any) -> Any:
+        if isinstance(value, dsl.Artifact):
+            if value.uri not in self.digests:
+                self.digests[value.uri] = tree_digests(Path(value.uri))
+            return {"type": value.schema_title, "files": self.digests[value.uri]}
+        if isinstance(value, list):
+            return [self._identity(item) for item in value]
+        return value
+
+    def _restored(self, value: Any) -> Any:
+        if isinstance(value, dict) and "uri" in value:
+            # kfp's own check would refuse an artifact that is metadata only and has no file
+            restored = self._deserialize_artifact({**value, "uri": ""})
+            restored.uri = value["uri"]
+            return restored
+        if isinstance(value, dict) and "artifacts" in value:
+            return [self._restored(item) for item in value["artifacts"]]
+        return value
+
+
+def outside_identity(uri: str) -> Any:
+    """Return what names the content at ``uri``: digests of a local path, something new each time for a remote one."""
+    path = Path(uri.removeprefix("file://"))
+    return tree_digests(path) if path.exists() else os.urandom(16).hex()
+
+
+def tree_digests(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below ``path`` by relative name; of ``path`` itself when it is a file."""
+    if path.is_file():
+        return {"": sha256(path)}
+    return file_digests(path)
+
+
+def sources_version() -> str:
+    """Return the digest of the components' sources and of the libraries' versions that shape results."""
+    root = Path(kondense.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)} {sha256(path)}\n".encode())
+    for name in LIBRARIES:
+        if name != "kondense":
+            digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
+    return digest.hexdigest()
+
+
+def drop_unused(entries: Path, artifacts: Path) -> None:
+    """Remove entries that no run has used for a month, and the outputs of earlier runs that no entry refers to."""
+    used: set[str] = set()
+    for path in entries.glob("*.json"):
+        if time.time() - path.stat().st_mtime > UNUSED_AFTER_S:
+            path.unlink()
+        else:
+            used.update(Path(uri).parent.parent.name for uri in _entry(path).get("files", {}))
+    for directory in artifacts.glob("*"):
+        if directory.name not in used and time.time() - directory.stat().st_mtime > ABANDONED_AFTER_S:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    try:
+        entry = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return entry if isinstance(entry, dict) and entry.get("format_version") == FORMAT_VERSION else {}
+
+
+def _artifacts(values: Any) -> Iterator[dsl.Artifact]:
+    for value in values:
+        if isinstance(value, dsl.Artifact):
+            yield value
+        elif isinstance(value, list):
+            yield from _artifacts(value)

@@ -1,0 +1,163 @@
+"""Run the compress pipeline on this machine and lay its results out."""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kondense.artifacts.report import PAGE, REPORT
+from kondense.config import Config
+from kondense.files import new_directory, write_file, write_json
+from kondense.images import STAGE_IMAGE
+from kondense.networks.allowed import VARIABLE, allowed_names, is_imported
+from kondense.profiles import Value
+from kondense.store.store import open_store
+from rich.console import Console
+
+from kondense_pipelines.graphs.candidates import Plan
+from kondense_pipelines.graphs.compress import make_compress, task_names
+from kondense_pipelines.graphs.parameters import NETWORK_FIELDS, PROFILE, split
+from kondense_pipelines.local.cache import sources_version
+from kondense_pipelines.local.docker import image_id
+from kondense_pipelines.local.progress import RunProgress
+from kondense_pipelines.local.run import LocalSettings, run_pipeline
+from kondense_pipelines.local.steps import StepResult
+from kondense_pipelines.local.store import local_store
+from kondense_pipelines.local.warm import WarmServer
+from kondense_pipelines.paths import cache_dir, store_dir
+
+TIMINGS = "timings.json"
+PATHS = ("dataset_source", "network_import_uri")  # parameters that may name data of this machine
+CHECKPOINTS = "minio://kondense/checkpoints"
+SYSTEM_DATA = Path("/usr/share/datasets")  # Debian's data packages, such as dataset-fashion-mnist
+
+
+def run_compress(
+    configs: Mapping[str, Config],
+    output_dir: Path,
+    console: Console,
+    *,
+    plan: Plan | None = None,
+    server: WarmServer | None = None,
+    docker: bool = False,
+    caching: bool = True,
+) -> Path:
+    """Run the pipeline, write its results to ``output_dir`` and return the path of report.html.
+
+    ``report.json`` and ``report.html``, ``chosen/`` and ``candidates/<name>/`` (Model artifacts),
+    ``logs/<step>.log`` and ``timings.json`` are there at the end; each of them appears whole or not at all.
+
+    Args:
+        configs: the Config of every step.
+        output_dir: where the results go; made when it is not there.
+        console: shows the progress.
+        plan: the candidates; None for the standard ones.
+        server: forks the steps' processes; without it each starts an interpreter of its own.
+        docker: run the steps as containers of the stage image.
+        caching: False reuses neither finished steps nor checkpoints of earlier runs.
+
+    Raises:
+        StepError: a step failed. The same call goes on where this one stopped, unless caching is off.
+        ValueError: there is no Docker Engine, or it lacks the image.
+        StoreError: the object store does not start, cannot be reached, or refuses the credentials.
+    """
+    began = time.monotonic()
+    with local_store(store_dir()) as store:
+        os.environ.update(store)
+        check_stores(CHECKPOINTS, str(configs["publish"].to_dict()["store_uri"]))
+        settings, arguments, pipeline = _prepare(
+            configs, output_dir, store, plan=plan or Plan(), docker=docker, caching=caching
+        )
+        with RunProgress(console, len(settings.order)) as progress:
+            results = run_pipeline(pipeline, arguments, settings, progress, server)
+    page = collect(results, output_dir)
+    write_json(output_dir / TIMINGS, timings(results, time.monotonic() - began))
+    return page
+
+
+def _prepare(
+    configs: Mapping[str, Config],
+    output_dir: Path,
+    store: Mapping[str, str],
+    *,
+    plan: Plan,
+    docker: bool,
+    caching: bool,
+) -> tuple[LocalSettings, dict[str, Any], Any]:
+    arguments, bound = split(configs)
+    del arguments[PROFILE]  # it is settled
+    outside = local_paths(arguments)
+    arguments |= {name: str(path) for name, path in outside.items()}
+    version = f"docker {image_id(STAGE_IMAGE)}" if docker else f"sources {sources_version()}"
+    checkpoints = os.environ.get("KONDENSE_CHECKPOINTS", f"{CHECKPOINTS}/{slug(version)}") if caching else ""
+    settings = LocalSettings(
+        output_dir=output_dir.absolute(),
+        cache_dir=cache_dir(),
+        version=version,
+        order=task_names(plan),
+        caching=caching,
+        docker=docker,
+        environment={**store, "KONDENSE_CHECKPOINTS": checkpoints, **allowance(configs)},
+        mounts=[path for path in (SYSTEM_DATA, *outside.values()) if path.exists()],
+    )
+    # Flat: kfp.local goes on with the other tasks of a graph within when one fails, and a run should say so at once.
+    return settings, arguments, make_compress(arguments, bound, plan=plan, nested=False)
+
+
+def allowance(configs: Mapping[str, Config]) -> dict[str, str]:
+    """Return the variable that lets every step import the run's own networks, which artifacts of the run then name."""
+    named = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
+    wanted = [*allowed_names(), *filter(is_imported, named)]
+    return {VARIABLE: ",".join(dict.fromkeys(wanted))} if wanted else {}
+
+
+def local_paths(arguments: Mapping[str, Value]) -> dict[str, Path]:
+    """Return the parameters that name data of this machine, absolute: a container has another working directory."""
+    paths = {name: Path(str(arguments[name])) for name in PATHS if arguments[name]}
+    return {name: path.absolute() for name, path in paths.items() if path.exists()}
+
+
+def slug(version: str) -> str:
+    """Return a short name of ``version``: what other code has begun must not be continued by this code."""
+    return hashlib.sha256(version.encode()).hexdigest()[:12]
+
+
+def check_stores(*uris: str) -> None:
+    """Raise StoreError or ValueError unless each store that is named answers; half an hour of training is worth it."""
+    for uri in filter(None, uris):
+        open_store(uri).exists("ready")
+
+
+def timings(results: Mapping[str, StepResult], seconds: float) -> dict[str, Any]:
+    """Return how long the run took, and each of its steps, in seconds."""
+    steps = [
+        {"name": result.name, "reused": result.reused, "seconds": round(result.seconds, 3)}
+        for result in results.values()
+    ]
+    return {"seconds": round(seconds, 3), "steps": steps}
+
+
+def collect(results: Mapping[str, StepResult], output_dir: Path) -> Path:
+    """Copy the report, the candidates and the chosen model of a run to ``output_dir``; return report.html's path.
+
+    Args:
+        results: the steps' results by display name.
+        output_dir: where they go.
+    """
+    for name, result in results.items():
+        if name.startswith("evaluate "):
+            copy(result.outputs["candidate"], output_dir / "candidates" / name.removeprefix("evaluate "))
+    reported = results["report"].outputs
+    copy(reported["chosen"], output_dir / "chosen")
+    for file in (REPORT, PAGE):
+        write_file(output_dir / file, (reported["report"] / file).read_bytes())
+    return output_dir / PAGE
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy an artifact's directory, whole or not at all."""
+    with new_directory(target) as scratch:
+        shutil.copytree(source, scratch, dirs_exist_ok=True)

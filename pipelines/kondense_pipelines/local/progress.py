@@ -1,0 +1,89 @@
+"""What a person sees of a run: a bar over the steps, the epochs inside the current one, a line per finished step."""
+
+import re
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from kondense_pipelines.local.steps import StepResult
+
+# Stages print `epoch 3/8 train_loss=0.31 validation_accuracy=0.89`, which is also what Katib's collector reads.
+EPOCH = re.compile(r"epoch (\d+)/(\d+)\b(.*)")
+SHOWN = {"train_loss": "loss", "validation_accuracy": "accuracy"}
+WARNING = "warning: "  # so begin the lines of a stage's output that a person should see
+FIGURE = re.compile(r"(\w+)=([-+.\deE]+)")
+
+
+class RunProgress:
+    """Shows a run on ``console``: live on a terminal, plain lines elsewhere. A context and an ``Observer``.
+
+    Args:
+        console: where.
+        steps: how many steps the run has.
+    """
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self.console = console
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", style="dim", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self.overall = self.progress.add_task("all steps", total=steps, figures="")
+        self.current = self.overall
+        self.told = ""
+
+    def __enter__(self) -> "RunProgress":
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def started(self, step: str) -> None:
+        """Show that ``step`` goes on."""
+        self.current = self.progress.add_task(step, total=None, figures="")
+
+    def line(self, step: str, text: str) -> None:
+        """Show the epoch that ``text`` tells, if it does; without a terminal, that the step goes on."""
+        if self.told != step and not self.console.is_terminal:
+            self.told = step  # a step that is reused prints nothing and needs no announcement
+            self.console.print(f"{time.strftime('%H:%M:%S')}  {step} ...", highlight=False)
+        if text.startswith(WARNING):
+            self.console.print(f"[yellow]![/] {escape(step)}: {escape(text.removeprefix(WARNING))}", highlight=False)
+        found = read_epoch(text)
+        if found is None:
+            return
+        epoch, epochs, figures = found
+        told = [f"{short} {figures[name][:6]}" for name, short in SHOWN.items() if name in figures]
+        self.progress.update(self.current, completed=epoch, total=epochs, figures="  ".join(told))
+
+    def finished(self, result: StepResult) -> None:
+        """Count the step and leave a line about it."""
+        self.progress.remove_task(self.current)
+        self.progress.advance(self.overall)
+        mark, what = ("[cyan]=[/]", "reused, nothing changed") if result.reused else ("[green]✓[/]", "")
+        seconds = "" if result.reused else f"{result.seconds:6.1f} s"
+        self.console.print(f"{mark} {escape(result.name):32} {seconds}{what}", highlight=False)
+
+
+def read_epoch(text: str) -> tuple[int, int, dict[str, str]] | None:
+    """Return epoch, epochs and the figures of a stage's progress line; None for any other line."""
+    match = EPOCH.match(text)
+    if not match:
+        return None
+    return int(match[1]), int(match[2]), dict(FIGURE.findall(match[3]))

@@ -1,0 +1,196 @@
+"""Run a pipeline on this machine under kfp.local, with progress, logs per step, a cache and a warm start.
+
+kfp.local has no hooks, so for the time of a run five of its names are replaced (``_hooks``), each
+by one that does the same and tells us about it. kfp is pinned to the version they were written for.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from kfp import dsl, local
+from kfp.local import cache as kfp_cache
+from kfp.local import docker_task_handler, graph_utils, status, subprocess_task_handler
+from kfp.local.orchestrator import task_executor
+
+from kondense_pipelines.local.cache import ContentCache, drop_unused
+from kondense_pipelines.local.docker import container_function
+from kondense_pipelines.local.stage_process import run_stage
+from kondense_pipelines.local.steps import Observer, StepError, StepResult, failure_line
+from kondense_pipelines.local.warm import WarmServer
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalSettings:
+    """Where and how a pipeline runs on this machine.
+
+    Attributes:
+        order: display names of the steps in the order to run them, as far as their inputs allow.
+        output_dir: takes ``logs/<step>.log``.
+        cache_dir: holds the artifacts of all runs and the cache of finished steps.
+        version: names the code that runs; part of every cache key.
+        caching: False runs every step.
+        docker: run the steps as containers.
+        environment: what every step's process finds in its environment.
+        mounts: further paths that containers see, read-only.
+    """
+
+    output_dir: Path
+    cache_dir: Path
+    version: str
+    order: Sequence[str] = ()
+    caching: bool = True
+    docker: bool = False
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    mounts: Sequence[Path] = ()
+
+
+def run_pipeline(
+    pipeline: Any,
+    arguments: Mapping[str, Any],
+    settings: LocalSettings,
+    observer: Observer,
+    server: WarmServer | None = None,
+) -> dict[str, StepResult]:
+    """Run ``pipeline`` and return the results of its steps by display name.
+
+    Args:
+        pipeline: a function decorated with ``dsl.pipeline``.
+        arguments: its parameters.
+        settings: where and how.
+        observer: told of every step.
+        server: forks the steps' processes; without it each starts its own interpreter.
+
+    Raises:
+        StepError: a step failed. What has finished is kept, so the same call goes on from there.
+    """
+    artifacts, entries = settings.cache_dir / "artifacts", settings.cache_dir / "steps"
+    logs = settings.output_dir / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    drop_unused(entries, artifacts)
+    run = LocalRun(settings, observer, server)
+    with (logs / "kfp.log").open("a") as log, contextlib.redirect_stdout(log), _hooks(run), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
+        warnings.filterwarnings("ignore", message=".*may be attemping to run a task that uses custom or non-Python.*")
+        local.init(
+            runner=_runner(settings),
+            pipeline_root=str(artifacts),
+            enable_caching=settings.caching,
+            cache_root=str(entries),
+        )
+        try:
+            pipeline(**arguments)
+        except RuntimeError as error:
+            # kfp names the failed task in escape codes; the step itself has said why.
+            raise StepError(run.failure or f"the pipeline failed: {error} (log: {log.name})") from None
+    return run.results
+
+
+def _runner(settings: LocalSettings) -> local.SubprocessRunner | local.DockerRunner:
+    if not settings.docker:
+        return local.SubprocessRunner(use_venv=False)
+    return local.DockerRunner(
+        entrypoint="",
+        network_mode="host",  # the object store listens on this machine's loopback
+        user=f"{os.getuid()}:{os.getgid()}",
+        environment={"HOME": "/tmp", **settings.environment},
+    )
+
+
+class LocalRun:
+    """One run: the step that goes on, its log, and the results so far."""
+
+    def __init__(self, settings: LocalSettings, observer: Observer, server: WarmServer | None) -> None:
+        self.settings = settings
+        self.observer = observer
+        self.server = server
+        self.cache = ContentCache(settings.cache_dir / "steps", settings.version) if settings.caching else None
+        self.results: dict[str, StepResult] = {}
+        self.failure = ""
+        self.step = ""
+        self.log: IO[str] = sys.stdout
+        self.exit_code: int | None = None
+        self.tail: collections.deque[str] = collections.deque(maxlen=400)
+
+    def execute(self, original: Any, **arguments: Any) -> tuple[dict[str, Any], status.Status]:
+        """Run one task by kfp's own function, between our reports of its start and end."""
+        self.step = arguments["task_spec"].task_info.name or arguments["task_name"]
+        self.exit_code = None
+        self.tail.clear()
+        path = self.log_path()
+        began = time.monotonic()
+        self.observer.started(self.step)
+        with path.open("w") as self.log:
+            outputs, state = original(**arguments)
+        if state != status.Status.SUCCESS:
+            self.failure = failure_line(self.step, self.exit_code, list(self.tail), path)
+            return outputs, state
+        if reused := self.exit_code is None:
+            path.unlink()
+        paths = {name: Path(value.path) for name, value in outputs.items() if isinstance(value, dsl.Artifact)}
+        result = StepResult(self.step, reused, time.monotonic() - began, paths)
+        self.results[self.step] = result
+        self.observer.finished(result)
+        return outputs, state
+
+    def log_path(self) -> Path:
+        """Return the current step's log."""
+        return self.settings.output_dir / "logs" / (self.step.replace(" ", "-") + ".log")
+
+    def write_line(self, line: str) -> None:
+        """Take one line of the current step's output."""
+        self.tail.append(line)
+        self.log.write(line + "\n")
+        self.log.flush()
+        self.observer.line(self.step, line)
+
+    def exited(self, code: int) -> None:
+        """Take the current step's exit code."""
+        self.exit_code = code
+
+
+@contextlib.contextmanager
+def _hooks(run: LocalRun) -> Iterator[None]:
+    execute_single_task = task_executor.execute_single_task
+
+    class Handler(subprocess_task_handler.SubprocessTaskHandler):
+        def run(self) -> status.Status:
+            environment = {**run.settings.environment, **self.env_vars}
+            code = run_stage(self.full_command, environment, run.write_line, run.server)
+            run.exited(code)
+            return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
+
+    container = container_function(run.write_line, run.exited, run.settings.mounts)
+    with contextlib.ExitStack() as stack:
+        for module, name, replacement in (
+            (task_executor, "execute_single_task", lambda **arguments: run.execute(execute_single_task, **arguments)),
+            (kfp_cache, "get_local_cache", lambda: run.cache),
+            (subprocess_task_handler, "SubprocessTaskHandler", Handler),
+            (docker_task_handler, "run_docker_container", container),
+            (graph_utils, "topological_sort_tasks", lambda tasks: sorted_tasks(tasks, run.settings.order)[::-1]),
+        ):
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, replacement)
+        yield
+
+
+def sorted_tasks(tasks: Mapping[str, Any], order: Sequence[str]) -> list[str]:
+    """Return the names of a graph's tasks so that each follows those it needs, by ``order`` where that is free.
+
+    kfp takes them from a protobuf map, whose order differs from process to process.
+    """
+    place = {name: index for index, name in enumerate(order)}
+    waiting = sorted(tasks, key=lambda name: (place.get(tasks[name].task_info.name, len(place)), name))
+    result: list[str] = []
+    while waiting:
+        ready = next(name for name in waiting if set(tasks[name].dependent_tasks) <= set(result))
+        waiting.remove(ready)
+        result.append(ready)
+    return result

@@ -1,0 +1,90 @@
+"""A stage as a process: forked from the warm server, or started cold when there is none."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from kondense_pipelines.local.warm import PATIENT, ServerLostError, WarmServer
+
+EXECUTOR = "kfp.dsl.executor_main"
+
+
+def run_stage(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    write_line: Callable[[str], None],
+    server: WarmServer | None = None,
+) -> int:
+    """Run the command of a lightweight KFP component and return its exit code.
+
+    Args:
+        command: as kfp makes it: ``sh -ec SCRIPT PROGRAM ARGUMENT...``, where the script writes the
+            program to a file and starts kfp's executor on it. The shell is left out here.
+        environment: what the component sets, on top of this process's.
+        write_line: takes each line of the output.
+        server: forks the process; without it, or when it is lost, an interpreter is started.
+
+    Returns:
+        The exit code, or minus the number of the signal that ended the process.
+    """
+    program, arguments = split_command(command)
+    with tempfile.TemporaryDirectory(prefix="kondense-") as scratch:
+        path = Path(scratch, "ephemeral_component.py")
+        path.write_text(program)
+        argv = [EXECUTOR, "--component_module_path", str(path), *arguments]
+        full_environment = {**PATIENT, **os.environ, **environment, "_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
+        if server is not None:
+            try:
+                return _run_warm(server, argv, full_environment, write_line)
+            except ServerLostError as error:
+                # Stages are resumable, so one that was lost with the server is simply started again.
+                write_line(f"warm start is off for this step: {error}")
+        return _run_cold(argv, full_environment, write_line)
+
+
+def split_command(command: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the program and the executor's arguments of a lightweight component's command.
+
+    Raises:
+        ValueError: the command is not one of a lightweight component without packages to install.
+    """
+    if len(command) < 4 or list(command[:2]) != ["sh", "-ec"] or f"python3 -m {EXECUTOR}" not in command[2]:
+        raise ValueError(f"a step must be a lightweight Python component, but its command is {list(command[:3])}.")
+    return command[3], list(command[4:])
+
+
+def _run_warm(
+    server: WarmServer, argv: Sequence[str], environment: Mapping[str, str], write_line: Callable[[str], None]
+) -> int:
+    reading, writing = os.pipe()
+    try:
+        stage = server.start(argv, environment, writing)
+    except ServerLostError:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    with os.fdopen(reading, errors="replace") as output:
+        for line in output:
+            write_line(line.rstrip("\n"))
+    return stage.wait()
+
+
+def _run_cold(argv: Sequence[str], environment: Mapping[str, str], write_line: Callable[[str], None]) -> int:
+    command = [sys.executable, "-m", *argv]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            write_line(line.rstrip("\n"))
+        return process.wait()

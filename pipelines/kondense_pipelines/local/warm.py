@@ -1,0 +1,138 @@
+"""The client of the warm start: one fork server per run, and a stage's process from it."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from kondense_pipelines.local.warm_server import LENGTH_BYTES
+
+# In the order in which a run needs them. onnxruntime starts a thread when imported, so it is not here.
+PRELOADED = (
+    "torch",
+    "kfp.dsl.executor_main",
+    "safetensors.torch",
+    "minio",
+    "torchvision",
+    "torch_pruning",
+    "onnx",
+    "onnxscript",
+    "torch.onnx",
+    "torch.onnx._internal.exporter._core",
+    "kondense.export.onnx:warm_up",
+)
+# Read by libraries when they are imported, which in a forked stage has already happened.
+READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")
+
+# By default libgomp's threads spin while they wait for each other, which on a machine with other work keeps the
+# ones waited for off the processor: training fell from 8,700 to 900 images/s beside busy processes. Spinning less
+# costs a tenth of the rate on an idle machine, and beside one busy process keeps more than a third of it.
+PATIENT = {"GOMP_SPINCOUNT": "5000"}
+
+
+class ServerLostError(ConnectionError):
+    """The fork server has gone or will not fork; the stage has to be started cold."""
+
+
+class WarmServer:
+    """A fork server as a context; ``start`` gives one stage's process."""
+
+    def __init__(self, log: IO[str], modules: Sequence[str] = PRELOADED) -> None:
+        ours, theirs = socket.socketpair()
+        self.control = ours
+        self.lock = threading.Lock()
+        # numpy's and scipy's OpenBLAS would start threads at import; torch has its own arithmetic.
+        self.environment = {"OPENBLAS_NUM_THREADS": "1", **PATIENT, **os.environ, "_KFP_RUNTIME": "true"}
+        command = [sys.executable, "-m", "kondense_pipelines.local.warm_server", str(theirs.fileno()), *modules]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            pass_fds=(theirs.fileno(),),
+        )
+        theirs.close()
+
+    def __enter__(self) -> "WarmServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the server and whatever runs in it."""
+        self.control.close()
+        self.process.wait()
+
+    def start(self, argv: Sequence[str], environment: Mapping[str, str], output: int) -> "WarmStage":
+        """Start kfp's executor with ``argv`` in a forked child.
+
+        Args:
+            argv: what ``sys.argv`` is to be.
+            environment: the child's whole environment.
+            output: the descriptor that becomes its stdout and stderr; the caller closes its own copy.
+
+        Raises:
+            ServerLostError: no child was started.
+        """
+        self._check_environment(environment)
+        request = {"argv": list(argv), "env": dict(environment), "cwd": str(Path.cwd())}
+        payload = json.dumps(request).encode()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, self.lock:
+                header = len(payload).to_bytes(LENGTH_BYTES, "big")
+                socket.send_fds(self.control, [header], [theirs.fileno(), output])
+                self.control.sendall(payload)
+        except OSError as error:
+            ours.close()
+            raise ServerLostError(f"the warm server cannot be reached: {error}") from None
+        return WarmStage(ours)
+
+    def _check_environment(self, environment: Mapping[str, str]) -> None:
+        names = {name for name in {*environment, *self.environment} if name.startswith(READ_AT_IMPORT)}
+        for name in sorted(names - {"OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED", *PATIENT}):
+            if environment.get(name) != self.environment.get(name):
+                raise ServerLostError(f"the step sets {name}, which libraries read when they are imported")
+
+
+@contextlib.contextmanager
+def warm_server(log: Path) -> Iterator[WarmServer]:
+    """Provide a fork server that writes to ``log``; the log is kept when there is something in it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as output, WarmServer(output) as server:
+        yield server
+    if not log.stat().st_size:
+        log.unlink()
+
+
+class WarmStage:
+    """A stage that runs in a child of the fork server."""
+
+    def __init__(self, task: socket.socket) -> None:
+        self.answers = task.makefile()
+        task.close()
+        self.pid = int(self._answer("pid"))
+
+    def wait(self) -> int:
+        """Return the exit code, or minus the number of the signal that ended it, as ``Popen.wait`` does.
+
+        Raises:
+            ServerLostError: the server died, and the stage with it.
+        """
+        with self.answers:
+            return os.waitstatus_to_exitcode(self._answer("status"))
+
+    def _answer(self, key: str) -> int:
+        answer = json.loads(self.answers.readline() or '{"refused": "the warm server died"}')
+        if "refused" in answer:
+            self.answers.close()
+            raise ServerLostError(answer["refused"])
+        return int(answer[key])

@@ -1,0 +1,189 @@
+"""A process that has the heavy libraries imported and forks one child per stage.
+
+Importing torch and torchvision costs seconds, and a run has some twenty stages; a fork costs
+milliseconds. Run as ``python -m kondense_pipelines.local.warm_server FD MODULE[:FUNCTION]...`` by
+``kondense_pipelines.local.warm``, which holds the other end of the socket FD. When that end closes, whatever the
+reason, the children are killed and the server ends: nothing outlives the command.
+
+A request on the control socket is eight bytes of length, with two file descriptors (the task's own
+socket and its output), then JSON {argv, env, cwd}. Answers go to the task's socket, one JSON object a
+line: {"pid"}, then {"status"} as ``waitpid`` gives it; or {"refused": why}.
+"""
+
+import atexit
+import collections
+import ctypes
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+LENGTH_BYTES = 8
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Server:
+    """The fork server's state: what is still to import, and the children by their pidfd."""
+
+    def __init__(self, control: socket.socket, modules: list[str]) -> None:
+        self.control = control
+        self.modules = collections.deque(modules)
+        self.children: dict[int, tuple[int, socket.socket]] = {}
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(control, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Answer requests until the control socket closes; import the next module whenever idle."""
+        while True:
+            ready = self.selector.select(timeout=0 if self.modules else None)
+            if not ready:
+                preload(self.modules.popleft())
+            for key, _ in ready:
+                if key.fileobj is not self.control:
+                    self.reap(key.fd)
+                elif not self.accept():
+                    self.kill_children()
+                    return
+
+    def accept(self) -> bool:
+        """Read one request and fork its child; return False when the other side has gone."""
+        request = receive(self.control)
+        if request is None:
+            return False
+        payload, task, output = request
+        if threads() > 1:
+            # A fork copies only the calling thread; a lock that another one holds would never open.
+            send(task, {"refused": f"{threads()} threads run in the warm server"})
+            task.close()
+            os.close(output)
+            return True
+        pid = os.fork()
+        if pid == 0:
+            self.leave()
+            task.close()
+            become(payload, output)
+        os.close(output)
+        send(task, {"pid": pid})
+        pidfd = os.pidfd_open(pid)
+        self.children[pidfd] = (pid, task)
+        self.selector.register(pidfd, selectors.EVENT_READ)
+        return True
+
+    def reap(self, pidfd: int) -> None:
+        """Tell how the child behind ``pidfd`` ended."""
+        pid, task = self.children.pop(pidfd)
+        self.selector.unregister(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        send(task, {"status": status})
+        task.close()
+
+    def leave(self) -> None:
+        """Close, in a new child, what belongs to the server."""
+        self.selector.close()
+        self.control.close()
+        for pidfd, (_, task) in self.children.items():
+            os.close(pidfd)
+            task.close()
+
+    def kill_children(self) -> None:
+        """Kill every child: stages survive that, and nobody is left to read their output."""
+        for pid, _ in self.children.values():
+            os.kill(pid, signal.SIGKILL)
+
+
+def preload(entry: str) -> None:
+    """Import ``module``, or call ``module:function``; a failure is only told, since the stage will tell it better."""
+    module, _, function = entry.partition(":")
+    try:
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
+    except Exception as error:  # third-party packages may raise anything
+        print(f"warm server: could not preload {entry}: {error}", flush=True)
+
+
+def threads() -> int:
+    """Return the number of threads of this process."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def receive(control: socket.socket) -> tuple[dict[str, Any], socket.socket, int] | None:
+    """Read one request: its JSON, the task's socket, the output's descriptor; None at the end."""
+    header, descriptors, _, _ = socket.recv_fds(control, LENGTH_BYTES, 2)
+    if len(header) < LENGTH_BYTES:
+        return None
+    remaining = int.from_bytes(header, "big")
+    chunks = []
+    while remaining:
+        chunk = control.recv(min(remaining, 1 << 16))
+        if not chunk:
+            return None
+        chunks.append(chunk)
+        remaining -= len(chunk)
+    return json.loads(b"".join(chunks)), socket.socket(fileno=descriptors[0]), descriptors[1]
+
+
+def send(task: socket.socket, answer: dict[str, Any]) -> None:
+    """Write one answer; a task whose reader has gone needs none."""
+    try:
+        task.sendall(json.dumps(answer).encode() + b"\n")
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def become(payload: dict[str, Any], output: int) -> None:
+    """Turn this new child into ``python -m kfp.dsl.executor_main`` with the request's arguments; never returns."""
+    code = 1
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        os.environ.clear()
+        os.environ.update(payload["env"])
+        os.chdir(payload["cwd"])
+        sys.argv = payload["argv"]
+        code = execute()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)  # skips the interpreter's teardown, which costs torch a good part of a second
+
+
+def execute() -> int:
+    """Run kfp's executor as ``python -m`` would, and return its exit code."""
+    from kfp.dsl import executor_main
+
+    try:
+        executor_main.executor_main()
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException:  # the end of the process: tell it the way the interpreter does
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Serve on the socket whose descriptor is the first argument; the others are what to preload."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command and the stage
+    control = socket.socket(fileno=int(sys.argv[1]))
+    Server(control, sys.argv[2:]).serve()
+
+
+if __name__ == "__main__":
+    main()

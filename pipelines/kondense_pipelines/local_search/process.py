@@ -1,0 +1,127 @@
+"""One trial as a process group of this machine: its deadline, its retries, its end."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kondense.katib.template import SIGNAL_BASE, TrialCommand
+
+from kondense_pipelines.local_search import guard
+
+GRACE_S = 10.0  # between SIGTERM and SIGKILL
+LAST_LINE = 200  # characters of a failed trial's last line of output
+TAIL_BYTES = 4096  # of the output, in which that line is looked for
+OUT_OF_MEMORY = 137  # 128 + SIGKILL, what a container killed for memory exits with
+
+
+@dataclass
+class TrialProcess:
+    """A started trial.
+
+    Args:
+        command: what runs.
+        directory: receives ``output.log``.
+        working_directory: where the command runs.
+        deadline_s: seconds over all attempts, None for no limit.
+    """
+
+    command: TrialCommand
+    directory: Path
+    working_directory: Path
+    started: float = field(default_factory=time.monotonic)
+    attempt: int = 0
+    _process: "subprocess.Popen[bytes] | None" = None
+    _lifeline: int = -1
+
+    def start(self) -> None:
+        """Start the next attempt; its output replaces the last one's."""
+        self.attempt += 1
+        self.directory.mkdir(parents=True, exist_ok=True)
+        reader, self._lifeline = os.pipe()
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-S", guard.__file__, str(reader), *self.command.argv],
+                cwd=self.working_directory,
+                env=dict(self.command.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,  # Katib's collector reads both streams too
+                pass_fds=[reader],
+                start_new_session=True,
+            )
+        os.close(reader)
+
+    def poll(self) -> str | None:
+        """Return None while the trial runs, then the reason of its failure or "" for success."""
+        assert self._process is not None
+        code = self._process.poll()
+        if code is None:
+            deadline = self.command.deadline_s
+            if deadline is not None and time.monotonic() - self.started > deadline:
+                self.kill()
+                return f"DeadlineExceeded: ran longer than activeDeadlineSeconds={deadline:g}"
+            return None
+        self._end_group()
+        if code == 0:
+            return ""
+        if self.attempt < self.command.attempts and not self.command.fails(code):
+            self.start()
+            return None
+        return _reason(code) + self._last_line()
+
+    def stop(self) -> None:
+        """Ask the trial to end; ``kill`` it when it does not."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the whole process group now and wait for it."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+        self._end_group()
+
+    def running(self) -> bool:
+        """Tell whether the process is there still."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> Path:
+        """The file that holds what the last attempt printed."""
+        return self.directory / "output.log"
+
+    def _last_line(self) -> str:
+        """Return what the trial said last, for the reason of its failure."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+        told = [line.strip() for line in lines if line.strip()]
+        return f"; its last line: {told[-1][:LAST_LINE]}" if told else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def _end_group(self) -> None:
+        """End what the command left behind, as the end of a pod does, and close the lifeline."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+
+def _reason(code: int) -> str:
+    if code < 0:
+        code = SIGNAL_BASE - code
+    if code == OUT_OF_MEMORY:
+        return f"exit status {code}: killed (SIGKILL), most often because memory ran out"
+    if code > SIGNAL_BASE and code - SIGNAL_BASE in {int(number) for number in signal.Signals}:
+        return f"exit status {code}: ended by {signal.Signals(code - SIGNAL_BASE).name}"
+    return f"exit status {code}"

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import torch
+from kondense.data import folder
+from kondense.data.dataset import load_dataset
+from kondense.data_prep.config import DataPrepConfig
+from kondense.data_prep.stage import run
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from tests.support.data_makers import make_image_folder
+
+
+def collect(source, image_size=0, channels=0):
+    return folder.collect(source, image_size=image_size, channels=channels)
+
+
+def everything(part):
+    return part.images[np.arange(len(part))]
+
+
+def test_reads_what_torchvision_reads(image_folder):
+    ours = collect(image_folder)
+    theirs = ImageFolder(str(image_folder))
+    assert list(ours.classes) == theirs.classes
+    assert ours.train.labels.tolist() == theirs.targets
+    expected = np.stack([np.asarray(image) for image, _ in theirs])
+    assert np.array_equal(everything(ours.train).transpose(0, 2, 3, 1), expected)
+
+
+def test_images_are_cropped_to_a_square_and_resized(tmp_path):
+    source = make_image_folder(tmp_path / "images", size=(30, 20))
+    images = everything(collect(source, image_size=10).train)
+    first = Image.open(source / "cat" / "000.png")
+    expected = first.resize((10, 10), Image.Resampling.BILINEAR, box=(5, 0, 25, 20))
+    assert np.array_equal(images[0].transpose(1, 2, 0), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("mode", "own"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)])
+def test_channels_follow_the_images_or_the_parameter(tmp_path, mode, own):
+    source = make_image_folder(tmp_path / "images", mode=mode)
+    assert everything(collect(source).train).shape == (24, own, 10, 10)
+    assert everything(collect(source, channels=1).train).shape[1] == 1
+    assert everything(collect(source, channels=3).train).shape[1] == 3
+
+
+def test_the_camera_s_orientation_is_heeded(tmp_path):
+    source = make_image_folder(tmp_path / "images", per_class=2)
+    path = source / "cat" / "000.png"
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6  # turned by a quarter
+        pixels = np.asarray(image)
+        image.save(path, exif=exif)
+    assert np.array_equal(everything(collect(source).train)[0].transpose(1, 2, 0), np.rot90(pixels, -1))
+
+
+def test_its_own_splits_are_kept(tmp_path):
+    for split, count in (("train", 10), ("val", 3), ("test", 4)):
+        make_image_folder(tmp_path / "images" / split, per_class=count)
+    directory = tmp_path / "dataset"
+    metrics = run(DataPrepConfig(dataset_name="folder", source=str(tmp_path / "images")), dataset_dir=directory)
+    assert metrics == {"train_images": 20, "validation_images": 6, "test_images": 8, "classes": 2}
+    dataset = load_dataset(directory)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.test.labels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    source = make_image_folder(tmp_path / "vehicles", classes=("bus", "train"))
+    assert collect(source).classes == ("bus", "train")
+
+
+def test_only_images_that_are_taken_are_decoded(image_folder, tmp_path):
+    config = DataPrepConfig(dataset_name="folder", source=str(image_folder), limit=4, image_size=8, channels=3)
+    run(config, dataset_dir=tmp_path / "first")
+    first = load_dataset(tmp_path / "first")
+    assert [len(first.split(name)) for name in ("train", "validation", "test")] == [3, 1, 4]
+    order = np.random.default_rng(0).permutation(24)
+    paths = sorted(image_folder.rglob("*.png"))
+    for index in order[9:]:  # after 5 for the test, of which 4 are taken, and 4 to train and validate
+        paths[index].write_bytes(b"damaged")
+    run(config, dataset_dir=tmp_path / "second")
+    assert torch.equal(first.train.images, load_dataset(tmp_path / "second").train.images)
+
+
+def test_a_folder_without_images_is_an_error(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(ValueError, match=f"{tmp_path} must hold one folder of images for each .* but has 0"):
+        collect(tmp_path)
+
+
+def test_one_class_is_an_error(tmp_path):
+    make_image_folder(tmp_path, classes=("cat",))
+    with pytest.raises(ValueError, match="at least 2 classes, but has 1: cat"):
+        collect(tmp_path)
+
+
+def test_a_class_without_images_is_an_error(image_folder):
+    (image_folder / "empty").mkdir()
+    with pytest.raises(ValueError, match=f"{image_folder / 'empty'} must hold images .* but has none"):
+        collect(image_folder)
+
+
+def test_a_class_only_of_the_test_is_an_error(tmp_path):
+    make_image_folder(tmp_path / "train")
+    make_image_folder(tmp_path / "test", classes=("cat", "fox"))
+    with pytest.raises(ValueError, match=r"classes of train only \(cat, dog\), but has 'fox'"):
+        collect(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
+@pytest.mark.parametrize("image_size", [0, 8])
+def test_a_corrupt_image_is_named_and_nothing_is_written(tmp_path, suffix, damage, image_size):
+    source = make_image_folder(tmp_path / "images", per_class=3, size=(64, 64), suffix=suffix)
+    path = source / "dog" / f"001{suffix}"
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "text": b"no image at all", "truncated": content[: len(content) // 2]}[damage])
+    config = DataPrepConfig(dataset_name="folder", source=str(source), image_size=image_size, channels=3)
+    with pytest.raises(ValueError, match=f"{path} must be an image"):
+        run(config, dataset_dir=tmp_path / "dataset")
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_sixteen_bits_are_an_error(image_folder):
+    path = image_folder / "cat" / "000.png"
+    Image.fromarray(np.zeros((10, 10), np.uint16)).save(path)
+    with pytest.raises(ValueError, match=f"{path} must have 8 bits per channel, but has mode I;16"):
+        everything(collect(image_folder).train)
+
+
+@pytest.mark.parametrize("size", [(10, 12), (12, 12)])
+def test_images_of_several_sizes_need_one_to_be_given(image_folder, size):
+    path = image_folder / "dog" / "004.png"
+    Image.new("RGB", size).save(path)
+    with pytest.raises(ValueError, match=f"image_size must be given, but {path} is {size[0]}x{size[1]}"):
+        collect(image_folder)
+    assert everything(collect(image_folder, image_size=10).train).shape == (24, 3, 10, 10)

@@ -1,0 +1,85 @@
+"""What is read from a trial's output, against Katib's documented examples."""
+
+import pytest
+from kondense.katib.metrics import UNAVAILABLE, Observation, collect, number
+from kondense.katib.spec import DEFAULT_FILTER, Collector, Objective
+
+STDOUT = Collector("StdOut", (DEFAULT_FILTER,), "", "TEXT")
+JSON = Collector("File", (DEFAULT_FILTER,), "/m.log", "JSON")
+
+
+def objective(metric: str = "loss", *additional: str) -> Objective:
+    return Objective(metric, False, None, additional, {metric: "min"})
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("loss=0.3", "0.3"),
+        ("loss = .98", ".98"),
+        ("loss=-7.53e-05", "-7.53e-05"),
+        ("loss=+1E0", "+1E0"),
+        ("loss=1.23E10", "1.23E10"),
+        ("step 3 loss=0.5 lr=0.1", "0.5"),
+        ("loss=nan", ""),  # the filter matches with an empty value
+        ("loss=inf", ""),
+        ("loss=0.5%", "0.5"),
+        ("loss: 0.3", UNAVAILABLE),
+        ("val_loss=0.3", UNAVAILABLE),
+        ("loss", UNAVAILABLE),
+        ("", UNAVAILABLE),
+        ("loss=٣", ""),  # Go's \d takes ASCII digits only
+    ],
+)
+def test_the_default_filter(line, value):
+    assert collect([line], STDOUT, objective())["loss"].latest == value
+
+
+def test_min_max_and_latest_of_several_reports():
+    found = collect(["loss=0.5", "loss=0.2", "loss=0.9", "loss=0.4"], STDOUT, objective())["loss"]
+    assert found == Observation("0.2", "0.9", "0.4")
+    assert [found.picked(strategy) for strategy in ("min", "max", "latest")] == ["0.2", "0.9", "0.4"]
+
+
+def test_two_reports_in_one_line():
+    assert collect(["loss=0.5 loss=0.2"], STDOUT, objective())["loss"] == Observation("0.2", "0.5", "0.2")
+
+
+def test_a_report_without_a_number_is_the_latest_only():
+    found = collect(["loss=0.5", "loss=nan"], STDOUT, objective())["loss"]
+    assert found == Observation("0.5", "0.5", "")
+    assert collect(["loss=nan"], STDOUT, objective())["loss"].picked("min") == ""
+
+
+def test_timestamps_decide_what_is_latest():
+    lines = ["2024-01-01T10:00:02Z loss=0.2", "2024-01-01T10:00:01.5Z loss=0.9", "loss=0.1"]
+    assert collect(lines, STDOUT, objective())["loss"].latest == "0.2"
+
+
+def test_without_the_objective_nothing_is_available():
+    found = collect(["accuracy=0.9"], STDOUT, objective("loss", "accuracy"))
+    assert found["accuracy"].latest == UNAVAILABLE
+
+
+def test_a_filter_of_ones_own():
+    collector = Collector("StdOut", (r"\{metricName: ([\w|-]+), metricValue: ((-?\d+)(\.\d+)?)\}",), "", "TEXT")
+    found = collect(["{metricName: loss, metricValue: 0.12}", "loss=7"], collector, objective())
+    assert found["loss"].latest == "0.12"
+
+
+def test_json_lines_hold_strings():
+    lines = ['{"loss": "0.12", "timestamp": 1700000001.5}', '{"loss": "0.3", "timestamp": "2020-01-01T00:00:00Z"}', ""]
+    assert collect(lines, JSON, objective())["loss"] == Observation("0.12", "0.3", "0.12")
+    assert collect(['{"loss": 0.12}'], JSON, objective())["loss"].latest == UNAVAILABLE
+
+
+def test_one_line_that_is_no_json_fails_the_file():
+    assert collect(['{"loss": "1"}', "Traceback"], JSON, objective())["loss"].latest == UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0.5", 0.5), ("1e3", 1000.0), (".5", 0.5), ("5.", 5.0), ("nan", None), ("inf", None), ("", None), (" 1", None)],
+)
+def test_number(text, value):
+    assert number(text) == value

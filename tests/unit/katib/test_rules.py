@@ -1,0 +1,259 @@
+"""Every rule of Katib's webhook broken once, and what a local run cannot do."""
+
+import pytest
+from kondense.katib.spec import ExperimentError, load, parse
+from kondense_pipelines.local_search import local_rules
+
+from tests.support.experiment_example import container, experiment, write
+
+
+def put(path: str, value):
+    """Return a change that sets (or, for `...`, removes) the field at a dotted path."""
+
+    def change(document):
+        *parents, last = path.split(".")
+        for key in parents:
+            document = document[int(key)] if key.isdigit() else document.setdefault(key, {})
+        key = int(last) if last.isdigit() else last
+        if value is ...:
+            del document[key]
+        else:
+            document[key] = value
+
+    return change
+
+
+def parameter(**fields):
+    """Return a change that puts `fields` into the first parameter's feasible space."""
+
+    def change(document):
+        document["spec"]["parameters"][0]["feasibleSpace"].update(fields)
+
+    return change
+
+
+COLLECTOR = "spec.metricsCollectorSpec"
+TEMPLATE = "spec.trialTemplate"
+JOB = f"{TEMPLATE}.trialSpec"
+CONTAINER = f"{JOB}.spec.template.spec.containers.0"
+FILE = {"collector": {"kind": "File"}, "source": {"fileSystemPath": {"path": "/m.log", "kind": "File"}}}
+
+
+def collector(kind: str, **source):
+    return put(COLLECTOR, {"collector": {"kind": kind}, "source": source})
+
+
+BROKEN = {
+    "apiVersion": (put("apiVersion", "v1"), "apiVersion: must be kubeflow.org/v1beta1, but got 'v1'"),
+    "kind": (put("kind", "Job"), "kind: must be Experiment"),
+    "name pattern": (put("metadata.name", "Upper_Case"), "metadata.name: must be lower-case letters"),
+    "name end": (put("metadata.name", "ends-with-"), "start with a letter, end with a letter or digit"),
+    "name length": (put("metadata.name", "a" * 41), "must have at most 40 characters"),
+    "name missing": (put("metadata.name", ...), "metadata.name"),
+    "failed below 0": (put("spec.maxFailedTrialCount", -1), "spec.maxFailedTrialCount: must be at least 0, but got -1"),
+    "max 0": (put("spec.maxTrialCount", 0), "spec.maxTrialCount: must be greater than 0, but got 0"),
+    "parallel 0": (put("spec.parallelTrialCount", 0), "spec.parallelTrialCount: must be greater than 0, but got 0"),
+    "failed above max": (put("spec.maxFailedTrialCount", 7), "must be at most spec.maxTrialCount=6, but got 7"),
+    "parallel above max": (put("spec.parallelTrialCount", 9), "must be at most spec.maxTrialCount=6, but got 9"),
+    "no objective": (put("spec.objective", ...), "spec.objective: must be specified"),
+    "objective type": (put("spec.objective.type", "best"), "must be minimize or maximize, but got 'best'"),
+    "no metric": (put("spec.objective.objectiveMetricName", ...), "objectiveMetricName: must be specified"),
+    "metric twice": (
+        put("spec.objective.additionalMetricNames", ["loss"]),
+        "must not contain spec.objective.objectiveMetricName",
+    ),
+    "strategy": (
+        put("spec.objective.metricStrategies", [{"name": "loss", "value": "mean"}]),
+        "must be one of min, max, latest, but got 'mean'",
+    ),
+    "no algorithm": (put("spec.algorithm", ...), "spec.algorithm: must be specified"),
+    "unknown algorithm": (put("spec.algorithm.algorithmName", "hype"), "must be one of bohb, grid, hyperband"),
+    "early stopping": (put("spec.earlyStopping", {"algorithmName": "x"}), "must be one of medianstop, but got 'x'"),
+    "resume policy": (put("spec.resumePolicy", "Always"), "must be one of Never, LongRunning, FromVolume"),
+    "no parameters": (put("spec.parameters", []), "spec.parameters or spec.nasConfig must be specified"),
+    "parameters and nas": (
+        put("spec.nasConfig", {"graphConfig": {}}),
+        "only one of spec.parameters and spec.nasConfig",
+    ),
+    "parameter type": (put("spec.parameters.0.parameterType", "float"), "must be one of int, double, categorical"),
+    "parameter name twice": (put("spec.parameters.1.name", "lr"), "must be unique among spec.parameters"),
+    "distribution": (parameter(distribution="beta"), "must be one of uniform, logUniform, normal, logNormal"),
+    "no feasible space": (put("spec.parameters.0.feasibleSpace", ...), "feasibleSpace: must be specified"),
+    "double with list": (parameter(list=["1"]), "list: must be absent for parameterType double"),
+    "double without max": (put("spec.parameters.0.feasibleSpace.max", ...), "max: must be specified"),
+    "int without min": (put("spec.parameters.1.feasibleSpace.min", ...), "min: must be specified"),
+    "categorical with step": (put("spec.parameters.2.feasibleSpace.step", "1"), "step: must be absent"),
+    "categorical with min": (put("spec.parameters.2.feasibleSpace.min", "1"), "min: must be absent"),
+    "no template": (put(TEMPLATE, ...), "spec.trialTemplate: must be specified"),
+    "no primary container": (put(f"{TEMPLATE}.primaryContainerName", ...), "primaryContainerName: must be specified"),
+    "no condition": (put(f"{JOB}.kind", "Workflow"), "successCondition: must be specified"),
+    "no trial parameters": (put(f"{TEMPLATE}.trialParameters", ...), "trialParameters: must be specified"),
+    "no source": (put(JOB, ...), "trialSpec or configMap must be specified"),
+    "two sources": (
+        put(f"{TEMPLATE}.configMap", {"configMapName": "a", "configMapNamespace": "b", "templatePath": "c"}),
+        "only one of trialSpec and configMap",
+    ),
+    "half a configMap": (put(f"{TEMPLATE}.configMap", {"configMapName": "a"}), "configMap.templatePath: must be"),
+    "trial parameter without reference": (
+        put(f"{TEMPLATE}.trialParameters.0.reference", ...),
+        "name and reference must be specified",
+    ),
+    "braces": (put(f"{TEMPLATE}.trialParameters.0.name", "l{r}"), "must hold no braces"),
+    "trial parameter name twice": (put(f"{TEMPLATE}.trialParameters.1.name", "learningRate"), "must be unique"),
+    "reference twice": (put(f"{TEMPLATE}.trialParameters.1.reference", "lr"), "must be unique among trialParameters"),
+    "reference unknown": (put(f"{TEMPLATE}.trialParameters.0.reference", "rate"), "must be one of spec.parameters"),
+    "meta key unknown": (
+        put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec.Spec}"),
+        "must be one of spec.parameters or a ${trialSpec.*} key",
+    ),
+    "parameter not referenced": (put(f"{TEMPLATE}.trialParameters.0", {"name": "x", "reference": "y"}), "every one of"),
+    "placeholder unused": (put(f"{CONTAINER}.args", ["echo"]), "must be used in the template as ${trialParameters.lea"),
+    "placeholder left over": (put(f"{CONTAINER}.command", ["${trialParameters.other}"]), "but got 'other'"),
+    "name in template": (put(f"{JOB}.metadata", {"name": "x"}), "metadata.name: must be absent: Katib sets it"),
+    "namespace in template": (put(f"{JOB}.metadata", {"namespace": "x"}), "metadata.namespace: must be absent"),
+    "template without apiVersion": (put(f"{JOB}.apiVersion", ...), "trialSpec.apiVersion: must be specified"),
+    "template without kind": (put(f"{JOB}.kind", ...), "trialSpec.kind: must be specified"),
+    "unknown Job field": (put(f"{JOB}.spec.retries", 3), "spec.retries: a Job has no such field"),
+    "unknown container field": (put(f"{CONTAINER}.cmd", ["x"]), "containers[0].cmd: a Job has no such field"),
+    "Job field of a wrong type": (put(f"{JOB}.spec.backoffLimit", "0"), "holds a value of type int here, but got '0'"),
+    "Job list of a wrong type": (put(f"{CONTAINER}.command", "python3"), "a Job holds a list here"),
+    "Job object of a wrong type": (put(f"{CONTAINER}.resources", "large"), "a Job holds an object here"),
+    "collector kind": (collector("Log"), "must be one of StdOut, Push, File"),
+    "file path": (collector("File", fileSystemPath={"path": "m.log"}), "with an absolute path"),
+    "file kind": (collector("File", fileSystemPath={"kind": "Directory", "path": "/m"}), "must be of kind File"),
+    "file format": (collector("File", fileSystemPath={"path": "/m", "format": "CSV"}), "must be TEXT or JSON"),
+    "json with filter": (
+        collector("File", fileSystemPath={"path": "/m", "format": "JSON"}, filter={"metricsFormat": ["(a)=(b)"]}),
+        "must be absent when the file's format is JSON",
+    ),
+    "events path": (collector("TensorFlowEvent", fileSystemPath={"path": "logs"}), "must be of kind Directory"),
+    "events format": (collector("TensorFlowEvent", fileSystemPath={"format": "TEXT"}), "format: must be empty"),
+    "prometheus port": (collector("PrometheusMetric", httpGet={"port": "http"}), "port: must be a positive integer"),
+    "prometheus path": (collector("PrometheusMetric", httpGet={"path": "metrics"}), "must start with '/'"),
+    "custom container": (collector("Custom"), "customCollector: must be specified"),
+    "custom path": (
+        put(
+            COLLECTOR,
+            {
+                "collector": {"kind": "Custom", "customCollector": {"name": "c"}},
+                "source": {"fileSystemPath": {"path": "x", "kind": "File"}},
+            },
+        ),
+        "must be of kind File or Directory with an absolute path",
+    ),
+    "filter expression": (collector("StdOut", filter={"metricsFormat": ["("]}), "must be a regular expression"),
+    "filter groups": (collector("StdOut", filter={"metricsFormat": ["(a)=b"]}), "must have two groups"),
+    # What the definition itself refuses.
+    "unquoted number": (parameter(min=0.1), "min: must be a string (quote it), but got 0.1"),
+    "misspelt field": (put("spec.maxTrials", 3), "spec.maxTrials: unknown field; known here are objective"),
+    "count as text": (put("spec.maxTrialCount", "six"), "spec.maxTrialCount: must be an integer, but got 'six'"),
+    "count as truth": (put("spec.maxTrialCount", True), "must be an integer, but got True"),
+    "spec as list": (put("spec.parameters", {"lr": 1}), "spec.parameters: must be a list"),
+    # What the suggestion service would refuse when the Experiment starts.
+    "min above max": (parameter(min="2"), "parameter 'lr': min must not be above max, but got min=2, max=0.9"),
+    "step 0": (parameter(step="0"), "parameter 'lr': step must be above 0, but got 0"),
+    "categorical twice": (put("spec.parameters.2.feasibleSpace.list", ["a", "a"]), "'a' comes twice"),
+    "unknown setting": (
+        put("spec.algorithm.algorithmSettings", [{"name": "seed", "value": "1"}]),
+        "unknown setting 'seed'; the settings are random_state",
+    ),
+    "infinite grid": (put("spec.algorithm", {"algorithmName": "grid"}), "grid needs a step for a double parameter"),
+    "no resource": (put("spec.algorithm", {"algorithmName": "bohb"}), "setting resource_name must name"),
+}
+
+
+def message(document) -> str:
+    with pytest.raises(ExperimentError) as error:
+        parse(document)
+    return str(error.value)
+
+
+def test_the_example_keeps_every_rule():
+    parsed = parse(experiment())
+    assert local_rules.broken(parsed.document) == []
+    assert parsed.objective.strategies == {"loss": "min", "accuracy": "min"}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_rule_is_told_with_its_value(case):
+    change, expected = BROKEN[case]
+    document = experiment()
+    change(document)
+    assert expected in message(document)
+
+
+def test_all_errors_are_told_at_once():
+    document = experiment()
+    cases = [
+        "name pattern",
+        "max 0",
+        "objective type",
+        "distribution",
+        "unknown Job field",
+        "unquoted number",
+        "braces",
+    ]
+    for case in cases:
+        BROKEN[case][0](document)
+    text = message(document)
+    assert all(BROKEN[case][1] in text for case in cases)
+
+
+def test_a_field_of_a_wrong_type_is_told_once():
+    document = experiment()
+    BROKEN["unquoted number"][0](document)
+    assert message(document).count("feasibleSpace.min") == 1
+
+
+def test_device_resources_may_have_any_name():
+    document = experiment()
+    container(document)["resources"] = {"limits": {"example.com/tpu": 1}, "requests": {"memory": "1Gi"}}
+    parse(document)
+
+
+@pytest.mark.parametrize("reference", ["Name", "Namespace", "Kind", "APIVersion", "Labels[team]", "Annotations[a]"])
+def test_metadata_of_the_trial_may_be_referenced(reference):
+    document = experiment()
+    put(f"{TEMPLATE}.trialParameters.3.reference", f"${{trialSpec.{reference}}}")(document)
+    parse(document)
+
+
+@pytest.mark.parametrize("document", [None, [], "text", {}, {"spec": 3}, {"metadata": None, "spec": None}])
+def test_no_document_at_all_is_a_clear_error(document):
+    assert "spec.objective: must be specified" in message(document)
+
+
+def test_a_file_that_is_no_yaml(tmp_path):
+    path = tmp_path / "experiment.yaml"
+    path.write_text("a: [1")
+    with pytest.raises(ExperimentError, match="must be YAML"):
+        load(path)
+
+
+def test_a_file_with_two_documents(tmp_path):
+    path = write(experiment(), tmp_path)
+    path.write_text(path.read_text() + "---\n" + path.read_text())
+    with pytest.raises(ExperimentError, match="exactly one YAML document"):
+        load(path)
+
+
+LOCALLY = {
+    "nas": (
+        put("spec.earlyStopping", {"algorithmName": "medianstop"}),
+        "earlyStopping: must be absent for a local run",
+    ),
+    "endless": (put("spec.maxTrialCount", ...), "or it would never end"),
+    "no such container": (put(f"{TEMPLATE}.primaryContainerName", "main"), "must be one of the Job's containers"),
+    "no command": (put(f"{CONTAINER}.command", ...), "must state its command"),
+    "collector": (collector("PrometheusMetric"), "must be one of StdOut, Push, File for a local run"),
+    "file not in the command": (put(COLLECTOR, FILE), "must stand in the trial's command"),
+}
+
+
+@pytest.mark.parametrize("case", LOCALLY)
+def test_what_a_local_run_cannot_do(case):
+    change, expected = LOCALLY[case]
+    document = experiment()
+    document["spec"].pop("maxFailedTrialCount")
+    change(document)
+    assert any(expected in str(violation) for violation in local_rules.broken(parse(document).document))

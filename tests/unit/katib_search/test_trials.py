@@ -1,0 +1,139 @@
+"""What is read from Katib's objects, and which trial is the best."""
+
+import json
+import math
+
+import pytest
+from kondense.katib import page
+from kondense.katib.spec import parse
+from kondense.katib_search.config import KatibSearchConfig
+from kondense.katib_search.experiment import Plan, build_plan
+from kondense.katib_search.trials import TrialView, best_trial, ended, headline, read_trial, summary, trial_line
+from kondense.search.history import Status
+from kondense_pipelines.local_search import results
+from kondense_pipelines.local_search.state import Outcome, State
+
+from tests.support.fake_kubernetes import make_trial
+
+NAME = "kondense-bohb-1234"
+
+
+@pytest.fixture
+def plan(bohb: str) -> Plan:
+    return build_plan(KatibSearchConfig(experiment=bohb, run_id="1234"), dataset_uri="d", environment={})
+
+
+def view(plan: Plan, name: str, epochs: int, value: str | None, condition: str = "Succeeded", **more) -> TrialView:
+    metrics = {"validation_accuracy": value, "latency_ms": "0.1"} if value is not None else {}
+    return read_trial(make_trial(NAME, name, {"lr": "0.1", "epochs": str(epochs)}, condition, metrics, **more), plan)
+
+
+def test_only_trials_at_the_maximum_resource_compete(plan: Plan) -> None:
+    trials = [view(plan, "low", 3, "0.99"), view(plan, "a", 9, "0.90"), view(plan, "b", 9, "0.93")]
+    assert best_trial(trials, plan).name == "b"
+    assert best_trial(trials[:1], plan) is None
+    assert best_trial(trials[:1], plan, at_maximum=False).name == "low"
+
+
+def test_the_first_of_equals_wins_in_any_order(plan: Plan) -> None:
+    trials = [view(plan, "z", 9, "0.9", at=1e9), view(plan, "a", 9, "0.9", at=2e9)]
+    assert best_trial(trials, plan).name == best_trial(trials[::-1], plan).name == "z"
+
+
+@pytest.mark.parametrize("value", ["", "nan", "inf", "-inf", "unavailable", None])
+def test_what_is_no_finite_number_never_counts(plan: Plan, value: str | None) -> None:
+    trial = view(plan, "a", 9, value)
+    assert trial.value is None
+    assert best_trial([trial, view(plan, "b", 9, "0.1")], plan).name == "b"
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        ("Created", Status.CREATED),
+        ("Running", Status.RUNNING),
+        ("Succeeded", Status.SUCCEEDED),
+        ("Failed", Status.FAILED),
+        ("Killed", Status.KILLED),
+        ("EarlyStopped", Status.EARLY_STOPPED),
+        ("MetricsUnavailable", Status.METRICS_UNAVAILABLE),
+    ],
+)
+def test_conditions(plan: Plan, condition: str, status: Status) -> None:
+    trial = view(plan, "a", 9, "0.5", condition)
+    assert trial.status is status
+    assert (trial.value is not None) == (condition in ("Succeeded", "EarlyStopped"))
+    assert trial.finished == (condition not in ("Created", "Running"))
+    assert trial.seconds == (30.0 if trial.finished else None)
+
+
+def test_minimizing(bohb: str) -> None:
+    text = bohb.replace("type: maximize", "type: minimize")
+    plan = build_plan(KatibSearchConfig(experiment=text, run_id="1"), dataset_uri="d", environment={})
+    assert best_trial([view(plan, "a", 9, "0.2"), view(plan, "b", 9, "0.1")], plan).name == "b"
+
+
+def test_the_metrics_strategy_picks_the_value(plan: Plan) -> None:
+    trial = make_trial(NAME, "a", {"epochs": "9"}, metrics={"validation_accuracy": "0.5"})
+    trial["status"]["observation"]["metrics"][0] |= {"max": "0.9", "min": "0.1"}
+    assert read_trial(trial, plan).value == 0.5  # the file says: latest
+    for strategy in plan.spec["objective"]["metricStrategies"]:
+        strategy["value"] = "max"
+    assert read_trial(trial, plan).value == 0.9
+
+
+def test_lines_for_the_log(plan: Plan) -> None:
+    trials = [
+        view(plan, "a", 3, "0.5"),
+        view(plan, "b", 1, None, "Failed", message="OOM"),
+        view(plan, "c", 9, None, "Running"),
+    ]
+    assert headline(trials, plan) == (
+        "kondense-bohb-1234 (bohb): 2/80 trials, 1 running, 1 failed, best validation_accuracy=0.5 at 3 epochs"
+    )
+    assert trial_line(trials[0], plan) == "a succeeded validation_accuracy=0.5 at 3 epochs in 30 s"
+    assert trial_line(trials[1], plan) == "b failed in 30 s (OOM)"
+
+
+def test_the_end_of_an_experiment() -> None:
+    assert ended({}) is None
+    running = [{"type": "Running", "status": "True"}, {"type": "Failed", "status": "False"}]
+    assert ended({"status": {"conditions": running}}) is None
+    done = [*running, {"type": "Succeeded", "status": "True", "reason": "ExperimentGoalReached"}]
+    assert ended({"status": {"conditions": done}}) == ("Succeeded", "ExperimentGoalReached")
+
+
+def test_the_summary_is_what_the_page_shows(plan: Plan) -> None:
+    trials = [
+        view(plan, f"{NAME}-b0r0c0-abcdef", 1, "0.5", at=1e9),
+        view(plan, f"{NAME}-b0r1c0-abcdef", 9, "0.4", at=2e9),
+        view(plan, f"{NAME}-b0r0c1-abcdef", 1, None, "Failed", message="</script>"),
+    ]
+    found = summary(trials, plan, "Succeeded", "done")
+    assert found["best"]["name"] == f"{NAME}-b0r1c0-abcdef"
+    assert found["best"]["at_maximum_resource"]
+    assert sorted(each["rung"] for each in found["trials"]) == [0, 0, 1]
+    spent = [each["spent"] for each in found["finished"]]
+    assert spent == sorted(spent) and spent[-1] == 11.0
+    assert all(math.isfinite(each) for each in spent)
+    text = page.render(json.loads(json.dumps(found, allow_nan=False)))
+    assert "&lt;/script&gt;" in text and "kondense-bohb-1234" in text
+
+
+def test_the_summary_has_the_form_of_a_local_runs(plan: Plan) -> None:
+    """Both are drawn by the same page."""
+    local = State(parse(json.loads(json.dumps(plan.body))))
+    local.apply(
+        {"event": "suggested", "trials": [{"name": "a", "assignments": {"epochs": "9"}, "labels": {}}], "settings": {}}
+    )
+    told = {"validation_accuracy": {"min": "0.5", "max": "0.5", "latest": "0.5"}}
+    local.apply({"event": "finished", "name": "a", "status": "succeeded", "reason": "", "time": 1.0, "metrics": told})
+    there, here = (
+        summary([view(plan, "a", 9, "0.5")], plan, "Succeeded", ""),
+        results.summary(local, Outcome.SUCCEEDED, ""),
+    )
+    assert there.keys() == here.keys()
+    for key in ("objective", "best"):
+        assert there[key].keys() == here[key].keys()
+    for key in ("trials", "finished"):
+        assert there[key][0].keys() == here[key][0].keys()

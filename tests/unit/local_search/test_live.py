@@ -1,0 +1,49 @@
+"""What a person sees of a run."""
+
+import io
+
+from kondense.search.history import Status
+from kondense_pipelines.local_search.live import Display, headline, trial_line
+from kondense_pipelines.local_search.state import Outcome
+from rich.console import Console
+
+from tests.unit.local_search.test_state import state
+
+
+def run():
+    result = state(("succeeded", "0.5", 1), ("failed", None, 3), ("succeeded", "0.25", 9), settings="epochs")
+    result.trials["t1"].reason = "exit status 1; its last line: [/] not markup"
+    return result
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    display = Display(console)
+    display.start(run())
+    display.update(run())
+    display.finished(run(), run().trials["t1"])
+    display.stop(run())
+    display.ended(run(), Outcome.SUCCEEDED, "maxTrialCount=6 is reached", tmp_path / "report.html")
+    first, second, third, fourth, *rest = console.file.getvalue().splitlines()
+    assert first == "example (random), 3/6 trials, 1 failed, best loss=0.25 at 9 epochs"
+    assert second == f"{first}: t1 failed in 2.5 s (exit status 1; its last line: [/] not markup)"
+    assert third == "Succeeded: maxTrialCount=6 is reached."
+    assert fourth == "Best: t2 succeeded loss=0.25 at 9 epochs in 2.5 s"
+    assert rest[-1].endswith("report.html")
+
+
+def test_a_table_on_a_terminal():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=40)
+    display = Display(console)
+    display.start(run())
+    display.update(run())
+    display.stop(run())
+    text = console.file.getvalue()
+    assert "epochs" in text and "succeeded" in text and "not markup" in text
+
+
+def test_a_running_trial_and_one_without_value():
+    running = run()
+    running.trials["t0"].status = Status.RUNNING
+    assert "1 running" in headline(running)
+    assert trial_line(running, running.trials["t1"]).startswith("t1 failed")

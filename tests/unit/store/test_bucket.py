@@ -1,0 +1,192 @@
+"""What the object store does when the server misbehaves; the real gateway is in tests/integration/test_store.py."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kondense.store.bucket import ObjectStore
+from kondense.store.connection import Connection, connection_from_environment
+from kondense.store.store import DamagedError, StoreError, open_store
+
+KEYS = {"MINIO_ACCESS_KEY": "access-0", "MINIO_SECRET_KEY": "secret-0"}
+FAST = (0.01, 0.01, 0.01)
+Reply = tuple[int, dict[str, str], bytes]
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers each request with the next of ``replies``, the last one for ever."""
+
+    replies: list[Reply]
+    requests: list[str]
+
+    def next_reply(self, request: str) -> Reply:
+        self.requests.append(request)
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, headers, body = self.server.next_reply(f"{self.command} {self.path}")
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.requests = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def store_at(server: Server) -> ObjectStore:
+    connection = Connection(f"127.0.0.1:{server.server_port}", "access-0", "secret-0", secure=False, region="us-east-1")
+    return ObjectStore("minio://bucket", bucket="bucket", connection=connection, delays_s=FAST)
+
+
+def content(body: bytes, **headers: str) -> Reply:
+    return 200, {"x-amz-meta-sha256": hashlib.sha256(body).hexdigest(), **headers}, body
+
+
+def failure(status: int, code: str = "InternalError") -> Reply:
+    body = f"<Error><Code>{code}</Code><Message>text of {code}\nsecond line</Message></Error>"
+    return status, {"Content-Type": "application/xml"}, body.encode()
+
+
+def test_repeats_while_the_server_fails(server: Server) -> None:
+    server.replies = [failure(503), failure(500), content(b"hello")]
+    assert store_at(server).read("k") == b"hello"
+    assert len(server.requests) == 3
+
+
+def test_gives_up_in_the_end_with_one_line(server: Server) -> None:
+    server.replies = [failure(503)]
+    with pytest.raises(StoreError) as caught:
+        store_at(server).read("k")
+    assert len(server.requests) == len(FAST) + 1
+    text = str(caught.value)
+    assert "minio://bucket/k" in text and f"127.0.0.1:{server.server_port}" in text and "log" in text
+    assert "\n" not in text and "secret-0" not in text and "access-0" not in text
+
+
+def test_does_not_repeat_a_refusal(server: Server) -> None:
+    server.replies = [failure(403, "AccessDenied")]
+    with pytest.raises(StoreError, match="refused .AccessDenied.; check MINIO_ACCESS_KEY"):
+        store_at(server).write("k", b"1")
+    assert len(server.requests) == 1
+
+
+def test_reads_again_what_broke_off(server: Server) -> None:
+    server.replies = [content(b"hello", **{"Content-Length": "500"}), content(b"hello")]
+    assert store_at(server).read("k") == b"hello"
+
+
+def test_an_object_that_always_breaks_off(server: Server, tmp_path: Path) -> None:
+    server.replies = [content(b"hello", **{"Content-Length": "500"})]
+    with pytest.raises(StoreError, match="minio://bucket/k broke off while it was read"):
+        store_at(server).download_file("k", tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_object_that_is_not_what_was_stored(server: Server, tmp_path: Path) -> None:
+    server.replies = [(200, {"x-amz-meta-sha256": "00" * 32}, b"hello")]
+    with pytest.raises(DamagedError, match="minio://bucket/k must have sha256 0000"):
+        store_at(server).download_file("k", tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
+def xml(name: str, body: str) -> Reply:
+    return 200, {"Content-Type": "application/xml", "ETag": '"tag"'}, f"<{name}>{body}</{name}>".encode()
+
+
+@pytest.mark.parametrize("lost", ["NoSuchUpload", "InvalidPart"])
+def test_begins_a_large_object_anew_when_the_server_lost_its_parts(server: Server, tmp_path: Path, lost: str) -> None:
+    (tmp_path / "large").write_bytes(bytes(17 * 2**20))
+    begin = xml("InitiateMultipartUploadResult", "<UploadId>1</UploadId>")
+    part = (200, {"ETag": '"tag"'}, b"")
+    done = xml("CompleteMultipartUploadResult", "<Bucket>bucket</Bucket><Key>k</Key><ETag>tag</ETag>")
+    abort = (204, {}, b"")
+    server.replies = [begin, part, part, failure(404, lost), abort, begin, part, part, done]
+    store_at(server).upload_file("k", tmp_path / "large")
+    methods = [request.split()[0] for request in server.requests]
+    assert methods == ["POST", "PUT", "PUT", "POST", "DELETE", "POST", "PUT", "PUT", "POST"]
+
+
+def test_an_encrypted_connection_to_a_server_that_has_none(server: Server) -> None:
+    server.replies = [content(b"1")]
+    connection = Connection(f"127.0.0.1:{server.server_port}", "access-0", "secret-0", secure=True)
+    store = ObjectStore("minio://bucket", bucket="bucket", connection=connection, delays_s=(60.0,))
+    with pytest.raises(
+        StoreError, match=r"https://127.0.0.1:\d+ cannot be reached .*check MINIO_ENDPOINT, MINIO_SECURE"
+    ):
+        store.read("k")
+
+
+def test_something_else_than_an_object_store(server: Server) -> None:
+    server.replies = [(404, {"Content-Type": "text/html"}, b"<html>not found</html>")]
+    with pytest.raises(StoreError, match="check MINIO_ENDPOINT"):
+        store_at(server).read("k")
+
+
+def test_an_endpoint_that_cannot_be_reached() -> None:
+    connection = Connection("127.0.0.1:1", "access-0", "secret-0", secure=False)
+    store = ObjectStore("minio://bucket", bucket="bucket", connection=connection, delays_s=FAST)
+    with pytest.raises(StoreError) as caught:
+        store.write("k", b"1")
+    text = str(caught.value)
+    assert "http://127.0.0.1:1 cannot be reached for minio://bucket/k" in text and "check MINIO_ENDPOINT" in text
+    assert "secret-0" not in text + repr(connection) and "access-0" not in text + repr(connection)
+
+
+def test_the_environment_must_say_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MINIO_ENDPOINT", raising=False)
+    monkeypatch.setenv("MINIO_ACCESS_KEY", "a")
+    monkeypatch.delenv("MINIO_SECRET_KEY", raising=False)
+    with pytest.raises(StoreError, match="but MINIO_ENDPOINT, MINIO_SECRET_KEY is not set"):
+        open_store("minio://bucket")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "secure", "url"),
+    [
+        ("127.0.0.1:9000", "", "http://127.0.0.1:9000"),
+        ("localhost:9000", "", "http://localhost:9000"),
+        ("play.example.org", "", "https://play.example.org"),
+        ("seaweedfs.kubeflow:9000", "false", "http://seaweedfs.kubeflow:9000"),
+        ("localhost:9000", "TRUE", "https://localhost:9000"),
+        ("http://minio:9000/", "", "http://minio:9000"),
+        ("https://localhost:9000", "", "https://localhost:9000"),
+    ],
+)
+def test_when_the_connection_is_encrypted(endpoint: str, secure: str, url: str) -> None:
+    environment = KEYS | {"MINIO_ENDPOINT": endpoint, "MINIO_SECURE": secure}
+    assert connection_from_environment(environment).url == url
+
+
+def test_a_wrong_flag() -> None:
+    with pytest.raises(StoreError, match="MINIO_SECURE must be true or false, but got 'yes'"):
+        connection_from_environment(KEYS | {"MINIO_ENDPOINT": "localhost:1", "MINIO_SECURE": "yes"})
+
+
+@pytest.mark.parametrize("bucket", ["b", "Bucket", "under_score", "-dash", "a" * 64])
+def test_a_bucket_that_cannot_be(bucket: str) -> None:
+    with pytest.raises(ValueError, match="bucket's name must be 3 to 63"):
+        ObjectStore(f"minio://{bucket}", bucket=bucket, connection=Connection("localhost:1", "a", "s", secure=False))

@@ -1,0 +1,247 @@
+import hashlib
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from kondense.files import (
+    ArtifactError,
+    file_digests,
+    json_bytes,
+    new_directory,
+    read_json,
+    sha256,
+    verify_files,
+    write_file,
+    write_json,
+)
+
+# Writes directories or files of equal bytes over and over, so that a mixture would show.
+WRITER = """
+import sys
+from pathlib import Path
+from kondense.files import new_directory, write_file
+final = Path(sys.argv[2])
+print("ready", flush=True)
+for round in range(1_000_000):
+    content = bytes([round % 256]) * 300_000
+    if sys.argv[1] == "file":
+        write_file(final, content)
+        continue
+    with new_directory(final) as scratch:
+        (scratch / "deep").mkdir()
+        for name in ("a", "b", "deep/c"):
+            (scratch / name).write_bytes(content)
+"""
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from kondense.files import new_directory, write_file
+final = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+for write in (write_file, lambda path, content: None):
+    try:
+        write(final / "file", bytes(1 << 20))
+        with new_directory(final / "directory") as scratch:
+            (scratch / "small").write_bytes(b"1")
+            (scratch / "large").write_bytes(bytes(1 << 20))
+    except OSError as error:
+        print(error)
+"""
+
+
+def hidden(directory):
+    return sorted(path.name for path in directory.iterdir() if path.name.startswith("."))
+
+
+def test_a_new_directory_appears_whole(tmp_path):
+    final = tmp_path / "deep" / "artifact"
+    with new_directory(final) as scratch:
+        (scratch / "sub").mkdir()
+        (scratch / "sub" / "file").write_text("content")
+        assert not final.exists()
+        assert scratch.parent == final.parent  # the same file system, so that a rename is enough
+    assert (final / "sub" / "file").read_text() == "content"
+    assert final.stat().st_mode & 0o777 == 0o755
+    assert hidden(final.parent) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_block_that_raises_changes_nothing(tmp_path, error):
+    final = tmp_path / "artifact"
+    with new_directory(final) as scratch:
+        (scratch / "old").write_text("old")
+    with pytest.raises(error), new_directory(final) as scratch:
+        (scratch / "new").write_text("new")
+        raise error
+    assert [path.name for path in final.iterdir()] == ["old"]
+    assert hidden(tmp_path) == []
+
+
+def test_a_directory_that_is_there_is_replaced_whole(tmp_path):
+    final = tmp_path / "artifact"
+    for name in ("old", "new"):
+        with new_directory(final) as scratch:
+            (scratch / name).write_text(name)
+    assert [path.name for path in final.iterdir()] == ["new"]
+    assert hidden(tmp_path) == []
+
+
+def test_when_the_replacing_fails_the_old_stays(tmp_path, monkeypatch):
+    final = tmp_path / "artifact"
+    with new_directory(final) as scratch:
+        (scratch / "old").write_text("old")
+    replace = os.replace
+
+    def failing(source, target):
+        if str(source) == str(scratch):
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output error"), new_directory(final) as scratch:
+        (scratch / "new").write_text("new")
+    assert [path.name for path in final.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_kill_at_any_moment_leaves_a_whole_result(tmp_path, kind):
+    final = tmp_path / "result"
+    seen = 0
+    for attempt in range(8):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, kind, str(final)], stdout=subprocess.PIPE)
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(0.05 + 0.013 * attempt)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        if not final.exists():
+            continue
+        seen += 1
+        files = [final] if kind == "file" else [final / name for name in ("a", "b", "deep/c")]
+        contents = {path.read_bytes() for path in files}
+        assert len(contents) == 1
+        content = contents.pop()
+        assert content == content[:1] * 300_000
+    assert seen
+    # What the killed ones left is removed by the next writer.
+    if kind == "file":
+        write_file(final, b"")
+    else:
+        with new_directory(final):
+            pass
+    assert hidden(tmp_path) == []
+
+
+def test_scratch_of_the_living_and_of_other_machines_stays(tmp_path):
+    final = tmp_path / "artifact"
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead = int(gone.stdout)
+    here = socket.gethostname()
+    names = {f".artifact.{here}.{dead}-x": False, f".artifact.{here}.{os.getppid()}-x": True}
+    names |= {
+        f".artifact.elsewhere.{dead}-x": True,
+        f".artifact2.{here}.{dead}-x": True,
+        f".artifact.{here}.me-x": True,
+    }
+    for name in names:
+        (tmp_path / name).mkdir()
+    with new_directory(final):
+        pass
+    assert {name: (tmp_path / name).exists() for name in names} == names
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [
+        f"[Errno 27] File too large while writing {tmp_path / name}; nothing of it was kept"
+        for name in ("file", "directory")
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "deep" / "file"
+    write_file(path, b"old")
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert hidden(path.parent) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_has_no_number_that_json_has_not(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file.json", {"accuracy": [value]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_round_trips(tmp_path):
+    content = {"format_version": 1, "name": "Größe", "values": [1, 2.5, None, True]}
+    write_json(tmp_path / "file.json", content)
+    assert read_json(tmp_path / "file.json", format_version=1) == content
+    assert json.loads(json_bytes(content)) == content
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "must hold a file file.json, but it is missing"),
+        (b"", "must be JSON, but"),
+        (b'{"format_version": 1', "must be JSON, but"),
+        (b"\xff\xfe\x00", "must be JSON, but"),
+        (b"[" * 100_000, "must be JSON, but"),
+        (b"[1]", "must have format_version 1, but got None"),
+        (b"{}", "must have format_version 1, but got None"),
+        (b'{"format_version": 2}', "must have format_version 1, but got 2"),
+        (b'{"format_version": "1"}', "must have format_version 1, but got 1"),
+        (b'{"format_version": true}', "must have format_version 1, but got True"),
+        (b"\x80\x04}q\x00.", "must be JSON, but"),  # a pickle
+    ],
+)
+def test_what_is_no_json_of_the_version_is_an_error(tmp_path, content, text):
+    path = tmp_path / "file.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=text) as caught:
+        read_json(path, format_version=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_digests_are_those_of_hashlib(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "b").write_bytes(b"b" * 100_000)
+    (tmp_path / "a").write_bytes(b"")
+    expected = {"a": hashlib.sha256().hexdigest(), "deep/b": hashlib.sha256(b"b" * 100_000).hexdigest()}
+    assert file_digests(tmp_path) == expected
+    assert sha256(tmp_path / "a") == expected["a"]
+    verify_files(tmp_path, expected, required=["a"])
+
+
+def test_files_that_are_not_what_they_were_are_named(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    digests = file_digests(tmp_path)
+    with pytest.raises(ArtifactError, match="must have a digest of its file b, but has none"):
+        verify_files(tmp_path, digests, required=["b"])
+    (tmp_path / "a").write_bytes(b"2")
+    with pytest.raises(ArtifactError, match=f"{tmp_path / 'a'} must have sha256 .*, but has .*: it was damaged"):
+        verify_files(tmp_path, digests)
+    (tmp_path / "a").unlink()
+    with pytest.raises(ArtifactError, match="must hold a file a, but it is missing"):
+        verify_files(tmp_path, digests)
+
+
+@pytest.mark.parametrize("name", ["../secret", "sub/../../secret", "/etc/hostname", "link"])
+def test_a_name_outside_the_directory_is_refused_unread(tmp_path, name):
+    directory = tmp_path / "artifact"
+    (directory / "sub").mkdir(parents=True)
+    (tmp_path / "secret").write_text("secret")
+    (directory / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(ArtifactError, match="names a file outside itself"):
+        verify_files(directory, {name: "0" * 64})

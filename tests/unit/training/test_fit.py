@@ -1,0 +1,224 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kondense.networks.build import NetworkSpec, build
+from kondense.store.store import open_store
+from kondense.training import fit as fit_module
+from kondense.training import trainer
+from kondense.training.checkpoint import Checkpoint, open_checkpoint
+from kondense.training.fit import fit
+from kondense.training.settings import OPTIMIZERS, TrainingConfig
+from kondense.training.trainer import NonFiniteLossError
+from torch import nn
+
+from tests.support.toy_training import toy_dataset
+
+CONFIG = TrainingConfig(epochs=4, batch_size=32, learning_rate=0.02, augment="crop_flip", averaging=0.9, device="cpu")
+
+
+class StopError(Exception):
+    """Stands for a kill."""
+
+
+def network(name="resnet8", image_size=16):
+    return build(NetworkSpec(name, {"classes": 3, "channels": 1, "image_size": image_size}), seed=1)
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Checkpoint:
+    return Checkpoint(open_store(str(tmp_path)), "train/key")
+
+
+def test_equals_a_plain_pytorch_loop():
+    dataset, config = toy_dataset(), TrainingConfig(epochs=2, batch_size=32, schedule="constant", warmup_epochs=0.0)
+    ours, plain = network("lenet300"), network("lenet300")
+    fit(ours, dataset, config)
+    decay = [weight for weight in plain.parameters() if weight.ndim > 1]
+    rest = [weight for weight in plain.parameters() if weight.ndim == 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest}],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=True,
+        fused=False,
+    )
+    for epoch in range(2):
+        order = torch.randperm(192, generator=trainer._generator(config.seed, epoch))
+        for index in order.split(32):
+            optimizer.zero_grad()
+            images = (dataset.train.images[index].float() / 255 - 0.35) / 0.17
+            F.cross_entropy(plain(images), dataset.train.labels[index]).backward()
+            optimizer.step()
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_learns():
+    module = network()
+    curve = fit(module, toy_dataset(), CONFIG)
+    assert [point["epoch"] for point in curve] == [1, 2, 3, 4]
+    assert curve[-1]["validation_accuracy"] > 0.9
+    assert not module.training
+
+
+def test_same_seed_same_weights_other_seed_other_weights_and_no_global_state():
+    dataset, modules = toy_dataset(), [network() for _ in range(3)]
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    for module, seed in zip(modules, (0, 0, 1), strict=True):
+        fit(module, dataset, dataclasses.replace(CONFIG, epochs=1, seed=seed))
+    assert same_weights(modules[0], modules[1])
+    assert not same_weights(modules[0], modules[2])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_resumes_bit_for_bit_after_a_stop_between_epochs(checkpoint, stop_at):
+    straight, stopped = network(), network()
+    curve = fit(straight, toy_dataset(), CONFIG)
+
+    def stop(point):
+        if point["epoch"] == stop_at + 1:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit(stopped, toy_dataset(), CONFIG, checkpoint=checkpoint, on_epoch=stop)
+    resumed = network()
+    seen = []
+    points = fit(resumed, toy_dataset(), CONFIG, checkpoint=checkpoint, on_epoch=seen.append)
+    assert json.dumps(points) == json.dumps(curve)  # to the letter: the curve is part of an artifact with a digest
+    assert len(seen) == 4 - stop_at
+    assert same_weights(straight, resumed)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resumes_bit_for_bit_within_an_epoch(checkpoint, monkeypatch, optimizer):
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    straight = network()
+    curve = fit(straight, toy_dataset(), config)
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    steps = 0
+    train_step = trainer.Run._train_step
+
+    def stop_at_ninth(self, index):
+        nonlocal steps
+        steps += 1
+        if steps == 9:
+            raise StopError
+        return train_step(self, index)
+
+    monkeypatch.setattr(trainer.Run, "_train_step", stop_at_ninth)
+    with pytest.raises(StopError):
+        fit(network(), toy_dataset(), config, checkpoint=checkpoint)
+    assert checkpoint.load(epochs=4).position["step"] == 2
+    resumed = network()
+    assert fit(resumed, toy_dataset(), config, checkpoint=checkpoint) == curve
+    assert same_weights(straight, resumed)
+
+
+def test_promotion_continues_the_run_of_the_longest_horizon(checkpoint):
+    config = dataclasses.replace(CONFIG, max_epochs=6)
+    straight, promoted, seen = network(), network(), []
+    fit(straight, toy_dataset(), dataclasses.replace(config, epochs=6))
+    fit(network(), toy_dataset(), dataclasses.replace(config, epochs=2), checkpoint=checkpoint)
+    fit(promoted, toy_dataset(), dataclasses.replace(config, epochs=6), checkpoint=checkpoint, on_epoch=seen.append)
+    assert [point["epoch"] for point in seen] == [3, 4, 5, 6]
+    assert same_weights(straight, promoted)
+    again, short = network(), network()
+    fit(again, toy_dataset(), dataclasses.replace(config, epochs=2), checkpoint=checkpoint, on_epoch=seen.append)
+    fit(short, toy_dataset(), dataclasses.replace(config, epochs=2))
+    assert same_weights(again, short)
+    assert len(seen) == 4
+
+
+def test_checkpoint_keys_leave_out_the_epochs_but_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("KONDENSE_CHECKPOINTS", str(tmp_path))
+    config = dataclasses.replace(CONFIG, max_epochs=9)
+
+    def key(config, inputs="d"):
+        return open_checkpoint("train", config, {"dataset": inputs}).prefix
+
+    assert key(dataclasses.replace(config, epochs=3)) == key(dataclasses.replace(config, epochs=9))
+    assert key(config) != key(dataclasses.replace(config, learning_rate=0.5))
+    assert key(config) != key(dataclasses.replace(config, max_epochs=27))
+    assert key(config) != key(config, "other")
+    monkeypatch.delenv("KONDENSE_CHECKPOINTS")
+    assert open_checkpoint("train", config, {}) is None
+
+
+def test_a_damaged_checkpoint_is_reported_and_trained_again(checkpoint, capsys):
+    straight, again = network(), network()
+    fit(straight, toy_dataset(), CONFIG, checkpoint=checkpoint)
+    (key,) = checkpoint.store.list(checkpoint.prefix + "/")
+    content = bytearray(checkpoint.store.read(key))
+    content[len(content) // 2] ^= 1
+    checkpoint.store.write(key, bytes(content))
+    fit(again, toy_dataset(), CONFIG, checkpoint=checkpoint)
+    assert "is damaged" in capsys.readouterr().out
+    assert same_weights(straight, again)
+
+
+def test_masked_weights_stay_zero():
+    module = network("lenet300")
+    mask = torch.rand(module.fc1.weight.shape, generator=torch.Generator().manual_seed(0)) < 0.2
+    fit(module, toy_dataset(), dataclasses.replace(CONFIG, epochs=2), masks={"fc1.weight": mask})
+    assert torch.equal(module.fc1.weight != 0, mask)
+
+
+def test_a_loss_that_diverges_stops_the_run_with_its_place():
+    config = dataclasses.replace(CONFIG, learning_rate=100.0, momentum=0.99, averaging=0.0)
+    with pytest.raises(NonFiniteLossError, match=r"must stay finite, but got \S+ in epoch \d+ by step \d+"):
+        fit(network("lenet300"), toy_dataset(), config, loss=lambda logits, labels, images: logits.square().mean())
+
+
+def test_sigterm_saves_and_exits_143_and_the_next_run_ends_the_same(tmp_path):
+    program = textwrap.dedent(
+        """
+        import sys, torch
+        torch.set_num_threads(1)
+        from kondense.store.store import open_store
+        from kondense.training.checkpoint import Checkpoint
+        from kondense.training.fit import fit
+        from kondense.training.settings import OPTIMIZERS, TrainingConfig
+        from tests.unit.training.test_fit import network
+        from tests.support.toy_training import toy_dataset
+        module = network()
+        config = TrainingConfig(epochs=40, batch_size=32, learning_rate=0.02, device="cpu")
+        checkpoint = Checkpoint(open_store(sys.argv[1]), "k") if sys.argv[1] else None
+        fit(module, toy_dataset(), config, checkpoint=checkpoint)
+        torch.save(module.state_dict(), sys.argv[2])
+        """
+    )
+
+    def start(store, output):
+        command = [sys.executable, "-c", program, store, str(tmp_path / output)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    process = start(str(tmp_path / "store"), "killed.pt")
+    for line in process.stdout:
+        if line.startswith("epoch 3/"):
+            process.send_signal(signal.SIGTERM)
+            break
+    process.stdout.read()
+    assert process.wait() == 143
+    resumed = start(str(tmp_path / "store"), "resumed.pt")
+    assert "resumed at epoch" in resumed.stdout.read()
+    straight = start("", "straight.pt")
+    straight.stdout.read()
+    assert (resumed.wait(), straight.wait()) == (0, 0)
+    first, second = (torch.load(tmp_path / name) for name in ("resumed.pt", "straight.pt"))
+    assert all(torch.equal(first[name], second[name]) for name in second)
