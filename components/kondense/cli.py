@@ -1,7 +1,8 @@
 """The one container command: ``python -m kondense.cli STAGE --flags`` runs a stage on directories.
 
 ``--help`` imports no torch: the Configs are free of it, and the directories of a stage stand here.
-Exit codes: 0, 1 when the stage failed, 2 for bad input, 143 after SIGTERM (outputs are then absent,
+Exit codes: 0, 1 when the stage failed, 2 for bad input, 3 when the output is written but short of what was asked,
+143 after SIGTERM (outputs are then absent,
 checkpoints stay, and the same command continues).
 """
 
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 
 from kondense import failure
 from kondense.config import Config, add_flags, flag, from_flags
+from kondense.errors import EXPECTED, InputError, exit_code_of
 from kondense.networks.allowed import allowing
 
 
@@ -123,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     namespace = make_parser(name).parse_args(flags)
     try:
         config = from_flags(namespace, stage_config(name))
-    except ValueError as error:
+    except InputError as error:
         if name == "trial":  # a space may reach beyond what a trial takes, and where else would one read that
             from kondense.trial.reason import keep_reason
 
@@ -140,8 +142,8 @@ def run_stage(name: str, config: Config, directories: dict[str, Any]) -> int:
     stage = importlib.import_module(f"kondense.{name}.stage")
     try:
         metrics = stage.run(config, **directories)
-    except failure.EXPECTED as error:  # ArtifactError, StoreError, NonFiniteLossError are such
-        return fail(str(error), 1)
+    except EXPECTED as error:
+        return fail(str(error), exit_code_of(error))
     for metric, value in metrics.items():
         print(f"{metric}={value}")
     return 0

@@ -13,6 +13,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from kondense.errors import InputError
+
 C = typing.TypeVar("C", bound="Config")
 
 INTERVAL = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
@@ -50,7 +52,7 @@ def outside(value: float, interval: str) -> bool:
 def check_choice(name: str, value: str | int, choices: Sequence[str] | Sequence[int]) -> None:
     """Raise ValueError, listing the right ones, unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, sorted(choices)))}, but got {value!r}.")
+        raise InputError(f"{name} must be one of {', '.join(map(str, sorted(choices)))}, but got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Config:
             value = self._coerced(field.name, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
             if field.metadata["interval"] and outside(value, field.metadata["interval"]):
-                raise ValueError(f"{field.name} must be in {field.metadata['interval']}, but got {value}.")
+                raise InputError(f"{field.name} must be in {field.metadata['interval']}, but got {value}.")
             if field.metadata["choices"]:
                 check_choice(field.name, value, field.metadata["choices"])
 
@@ -81,9 +83,9 @@ class Config:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if type(value) is not kind:
-            raise ValueError(f"{name} must be {kind.__name__}, but got {value!r}.")
+            raise InputError(f"{name} must be {kind.__name__}, but got {value!r}.")
         if isinstance(value, float) and math.isnan(value):
-            raise ValueError(f"{name} must be a number, but got {value}.")
+            raise InputError(f"{name} must be a number, but got {value}.")
         return value
 
     def to_dict(self) -> dict[str, int | float | str | bool]:
@@ -116,7 +118,7 @@ class Config:
         hints = typing.get_type_hints(cls)
         for name in values:
             if name not in hints:
-                raise ValueError(
+                raise InputError(
                     f"unknown parameter {name!r} of {cls.__name__}; the parameters are {', '.join(sorted(hints))}."
                 )
         return {name: parse(name, hints[name], text) for name, text in values.items()}
@@ -136,7 +138,7 @@ def parse(name: str, kind: type, text: str) -> int | float | str | bool:
     try:
         return kind(text)
     except ValueError:
-        raise ValueError(f"{name} must be {kind.__name__}, but got {text!r}.") from None
+        raise InputError(f"{name} must be {kind.__name__}, but got {text!r}.") from None
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type[Config]) -> None:

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from kondense.errors import EXPECTED, exit_code_of
+
 TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes' default; a pod has the file, other machines have none
 SHORT = 80  # characters of a line that a page's box shows, "error: " included
 LONGEST = 4000  # bytes of a termination log; Kubernetes keeps 4,096
 PREFIX = "error: "
-# What stages raise for bad input, a store that cannot be reached, a training that diverged; anything else is a bug.
-EXPECTED = (ValueError, OSError, ArithmeticError)
 
 
 def tell(reason: object, *, termination_log: Path = TERMINATION_LOG) -> str:
@@ -49,9 +49,9 @@ def shortened(line: str) -> str:
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Exit with status 1 and one line where the block raises what a stage may raise; a bug keeps its traceback."""
+    """Exit with one line and the error's code where the block raises an expected error; a bug keeps its traceback."""
     try:
         yield
     except EXPECTED as error:
         tell(error)
-        raise SystemExit(1) from None
+        raise SystemExit(exit_code_of(error)) from None

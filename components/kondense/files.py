@@ -13,8 +13,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kondense.errors import InputError
 
-class ArtifactError(ValueError):
+
+class ArtifactError(InputError):
     """An artifact is missing, of an unknown format version, or does not match its digests."""
 
 

@@ -4,10 +4,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from kondense.errors import KondenseError
+
 TIMEOUT_S = (5.0, 30.0)  # to connect, to answer; without them one lost packet holds a Job for minutes
 
 
-class NoClusterError(OSError):
+class NoClusterError(KondenseError, OSError):
     """There is neither a pod's account nor a kubeconfig."""
 
 

@@ -6,20 +6,17 @@ import sys
 from collections.abc import Iterator
 
 import typer
+from kondense.errors import EXPECTED, exit_code_of
 
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Tell expected errors in one line: exit code 2 for bad input, 1 for what failed, 130 and 143 for signals."""
-    from kondense_pipelines.local.steps import StepError
-
+    """Print expected errors in one line and exit with their code (``kondense.errors``); 130 and 143 after signals."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
-    except ValueError as error:
-        fail(error, 2)
-    except (OSError, StepError) as error:  # StoreError is an OSError
-        fail(error, 1)
+    except EXPECTED as error:
+        fail(error, exit_code_of(error))
     except KeyboardInterrupt:
         fail("stopped; the same command continues.", 130)
 

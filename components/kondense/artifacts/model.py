@@ -28,6 +28,7 @@ from kondense.artifacts.quantized import (
 from kondense.artifacts.schema import check_fields
 from kondense.artifacts.structure import apply_edits, find_edits
 from kondense.artifacts.tensors import read_tensors, write_tensors
+from kondense.errors import InputError
 from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 from kondense.networks.allowed import check_allowed
 from kondense.networks.build import NetworkSpec, build
@@ -106,7 +107,7 @@ def save_model(directory: Path, model: Model, files: Mapping[str, bytes] | None 
     """
     for name in files or {}:
         if name in ("", "..", WEIGHTS, DESCRIPTION) or name != Path(name).name:
-            raise ValueError(f"a further file must have a plain name of its own, but got {name!r}.")
+            raise InputError(f"a further file must have a plain name of its own, but got {name!r}.")
     edits = find_edits(build(model.network), model.module)
     tensors = encode_state(model)
     with new_directory(directory) as scratch:
@@ -190,13 +191,13 @@ def encode_state(model: Model) -> dict[str, Tensor]:
     for name, value in model.module.state_dict().items():
         tensor = value.detach().cpu().contiguous()
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"every weight must be finite, but {name} holds NaN or infinity.")
+            raise InputError(f"every weight must be finite, but {name} holds NaN or infinity.")
         quantized = model.quantized.get(name)
         if quantized is None:
             tensors[name] = tensor.clone()
             continue
         if not torch.equal(quantized.dequantize(), tensor):
-            raise ValueError(f"weight {name} was changed after it was quantized; quantize it again.")
+            raise InputError(f"weight {name} was changed after it was quantized; quantize it again.")
         tensors[name] = quantized.integers.contiguous()
         if isinstance(quantized, CodebookTensor):
             tensors[name + CODEBOOK] = quantized.codebook.contiguous()
@@ -220,7 +221,7 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
     install_quantizers(module, activations)
     for name in description["masked"]:
         if name not in state:
-            raise ValueError(f"masked names {name!r}, which the network does not have.")
+            raise InputError(f"masked names {name!r}, which the network does not have.")
     return Model(
         module=module.eval(),
         network=network,
@@ -238,5 +239,5 @@ def _decode_tensor(
     if spec["scheme"] == "codebook":
         return CodebookTensor(integers, tensors[name + CODEBOOK], bits)
     if spec["scheme"] != "uniform":
-        raise ValueError(f"the scheme of {name} must be codebook or uniform, but got {spec['scheme']!r}.")
+        raise InputError(f"the scheme of {name} must be codebook or uniform, but got {spec['scheme']!r}.")
     return QuantizedTensor(integers, tensors[name + SCALE], bits)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kondense.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedTensor:
@@ -26,15 +28,15 @@ class QuantizedTensor:
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
-            raise ValueError(f"bits must be in [2, 8], but got {self.bits}.")
+            raise InputError(f"bits must be in [2, 8], but got {self.bits}.")
         limit = 2 ** (self.bits - 1) - 1
         # Not abs(): the absolute value of -128 is -128.
         if self.integers.dtype != torch.int8 or self.integers.min() < -limit or self.integers.max() > limit:
-            raise ValueError(f"integers of {self.bits} bits must be int8 within [-{limit}, {limit}].")
+            raise InputError(f"integers of {self.bits} bits must be int8 within [-{limit}, {limit}].")
         if not torch.isfinite(self.scale).all():
-            raise ValueError("scale must be finite, but holds NaN or infinity.")
+            raise InputError("scale must be finite, but holds NaN or infinity.")
         if self.scale.dtype != torch.float32 or self.scale.shape not in {(1,), self.integers.shape[:1]}:
-            raise ValueError(f"scale must be float32 [1] or [{len(self.integers)}], but got {list(self.scale.shape)}.")
+            raise InputError(f"scale must be float32 [1] or [{len(self.integers)}], but got {list(self.scale.shape)}.")
 
     def dequantize(self) -> Tensor:
         """Return the float32 weight that the integers stand for."""
@@ -59,22 +61,22 @@ class CodebookTensor:
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
-            raise ValueError(f"bits must be in [2, 8], but got {self.bits}.")
+            raise InputError(f"bits must be in [2, 8], but got {self.bits}.")
         if (
             self.codebook.dtype != torch.float32
             or self.codebook.ndim != 1
             or not 2 <= len(self.codebook) <= 2**self.bits
         ):
-            raise ValueError(
+            raise InputError(
                 f"a codebook of {self.bits} bits must be float32 [K] with K in [2, {2**self.bits}],"
                 f" but got {self.codebook.dtype} {list(self.codebook.shape)}."
             )
         # NaN compares false, so it is caught here too.
         if not (self.codebook.diff() > 0).all() or not torch.isfinite(self.codebook).all():
-            raise ValueError("a codebook must be finite and strictly ascending, but is not.")
+            raise InputError("a codebook must be finite and strictly ascending, but is not.")
         low, high = -self.offset, len(self.codebook) - 1 - self.offset
         if self.integers.dtype != torch.int8 or self.integers.min() < low or self.integers.max() > high:
-            raise ValueError(f"integers into this codebook must be int8 within [{low}, {high}].")
+            raise InputError(f"integers into this codebook must be int8 within [{low}, {high}].")
 
     @property
     def offset(self) -> int:
@@ -111,11 +113,11 @@ class ActivationQuantizer:
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
-            raise ValueError(f"bits must be in [2, 8], but got {self.bits}.")
+            raise InputError(f"bits must be in [2, 8], but got {self.bits}.")
         if not 0.0 < self.scale < math.inf:
-            raise ValueError(f"scale must be in (0, inf), but got {self.scale}.")
+            raise InputError(f"scale must be in (0, inf), but got {self.scale}.")
         if not 0 <= self.zero_point < 2**self.bits:
-            raise ValueError(f"zero_point must be in [0, {2**self.bits}), but got {self.zero_point}.")
+            raise InputError(f"zero_point must be in [0, {2**self.bits}), but got {self.zero_point}.")
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the inputs of ``module`` with the first one on the grid."""
@@ -135,7 +137,7 @@ class DynamicQuantizer:
 
     def __post_init__(self) -> None:
         if self.bits != 8:
-            raise ValueError(f"bits of an input quantized at run time must be 8, but got {self.bits}.")
+            raise InputError(f"bits of an input quantized at run time must be 8, but got {self.bits}.")
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the inputs of ``module`` with the first one on its grid."""
@@ -167,7 +169,7 @@ def read_quantizer(spec: Mapping[str, Any]) -> InputQuantizer:
     fields = {name: value for name, value in spec.items() if name != "scheme"}
     scheme = spec.get("scheme", "static")
     if scheme not in ("static", "dynamic"):
-        raise ValueError(f"the scheme of an input quantizer must be static or dynamic, but got {scheme!r}.")
+        raise InputError(f"the scheme of an input quantizer must be static or dynamic, but got {scheme!r}.")
     return DynamicQuantizer(**fields) if scheme == "dynamic" else ActivationQuantizer(**fields)
 
 

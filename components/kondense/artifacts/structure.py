@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from kondense.errors import InputError
+
 ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: ("in_channels", "out_channels", "groups"),
     nn.Linear: ("in_features", "out_features"),
@@ -30,7 +32,7 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
     originals = dict(base.named_modules())
     for name, module in changed.named_modules():
         if name not in originals:
-            raise ValueError(f"module {name!r} is not part of the base network; only shapes may change.")
+            raise InputError(f"module {name!r} is not part of the base network; only shapes may change.")
         edit = _edit(name, originals[name], module)
         if edit:
             edits[name] = edit
@@ -50,17 +52,17 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
         try:
             target = module.get_submodule(name)
         except AttributeError:
-            raise ValueError(f"a structural edit names module {name!r}, which the network does not have.") from None
+            raise InputError(f"a structural edit names module {name!r}, which the network does not have.") from None
         if edit.get("type") == "Identity":
             parent, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(parent), leaf, nn.Identity())
             continue
         if type(target) not in ATTRIBUTES:
-            raise ValueError(f"a structural edit of {name!r} cannot change a {type(target).__name__}.")
+            raise InputError(f"a structural edit of {name!r} cannot change a {type(target).__name__}.")
         allowed = (*ATTRIBUTES[type(target)], "bias")
         for attribute, value in edit.items():
             if attribute not in allowed or isinstance(value, bool) != (attribute == "bias"):
-                raise ValueError(f"a structural edit of {name!r} must set {allowed}, but got {attribute}={value!r}.")
+                raise InputError(f"a structural edit of {name!r} must set {allowed}, but got {attribute}={value!r}.")
             if attribute != "bias":
                 setattr(target, attribute, value)
         _reshape(target, bias=edit.get("bias"))
@@ -70,7 +72,7 @@ def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.Identity) and not isinstance(original, nn.Identity):
         return {"type": "Identity"}
     if type(module) is not type(original):
-        raise ValueError(f"module {name!r} is a {type(module).__name__}, but the base has {type(original).__name__}.")
+        raise InputError(f"module {name!r} is a {type(module).__name__}, but the base has {type(original).__name__}.")
     edit = {
         attribute: getattr(module, attribute)
         for attribute in ATTRIBUTES.get(type(module), ())
@@ -104,10 +106,10 @@ def _check_same_shapes(edited: nn.Module, changed: nn.Module) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in edited.state_dict().items()}
     lost = sorted(shapes.keys() - changed.state_dict().keys())
     if lost:
-        raise ValueError(f"tensor {lost[0]!r} of the base network is gone, which no edit can say.")
+        raise InputError(f"tensor {lost[0]!r} of the base network is gone, which no edit can say.")
     for name, tensor in changed.state_dict().items():
         if shapes.get(name) != tuple(tensor.shape):
-            raise ValueError(
+            raise InputError(
                 f"tensor {name!r} has shape {list(tensor.shape)}, which no edit of the base network gives"
                 f" ({shapes.get(name)})."
             )
@@ -118,7 +120,7 @@ def _check_same_settings(edited: nn.Module, changed: nn.Module) -> None:
     expected = {name: _settings(module) for name, module in edited.named_modules()}
     for name, module in changed.named_modules():
         if _settings(module) != expected[name]:
-            raise ValueError(
+            raise InputError(
                 f"module {name!r} has the settings {_settings(module)!r}, which no edit of the base network gives"
                 f" ({expected[name]!r})."
             )

@@ -3,6 +3,7 @@
 import dataclasses
 
 from kondense.config import Config, option
+from kondense.errors import InputError
 from kondense.publish.config import check_model_name
 
 
@@ -22,4 +23,4 @@ class ChampionConfig(Config):
         if self.model_name:
             check_model_name(self.model_name)
         if not self.store_uri:
-            raise ValueError("store_uri must be minio://bucket/prefix, s3://bucket/prefix or a path, but got ''.")
+            raise InputError("store_uri must be minio://bucket/prefix, s3://bucket/prefix or a path, but got ''.")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch_pruning.dependency import Dependency, DependencyGraph
 
 from kondense.artifacts.structure import ATTRIBUTES
+from kondense.errors import InputError
 from kondense.networks.layers import TYPES
 
 # Sums in another order differ by less than this, relative to the largest logit, and another function by far more:
@@ -127,7 +128,7 @@ def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> DependencyGr
             graph = DependencyGraph().build_dependency(module, (torch.zeros(1, *image_shape),), verbose=False)
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         last = f"the last layer that ran was {ran[-1]!r}" if ran else "no layer ran"
-        raise ValueError(f"the network must be one that torch-pruning can trace, but {last}: {error}") from error
+        raise InputError(f"the network must be one that torch-pruning can trace, but {last}: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -136,7 +137,7 @@ def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> DependencyGr
     traced = {node._name for node in graph.module2node.values()}
     for name in ran:
         if name not in traced:
-            raise ValueError(
+            raise InputError(
                 f"the network must be differentiable from its logits back to every layer, but the path to {name!r}"
                 " is cut (no_grad, detach or an operation without a gradient), so its channels cannot be traced."
             )
@@ -241,7 +242,7 @@ def _check(module: nn.Module, groups: Mapping[str, ChannelGroup], image_shape: t
     exact = copy.deepcopy(module).double()
     wrong = [name for name in groups if _difference(exact, groups, [name], image_1CHW.double()) > TOLERANCE]
     if wrong:
-        raise ValueError(
+        raise InputError(
             "the network must pass its channels on in a way that torch-pruning can trace, but those of"
             f" {', '.join(wrong)} go elsewhere than it says (a reordering?); name these layers in exclude."
         )

@@ -16,6 +16,7 @@ from kondense.codec.bytes import Bytes, decode_numbers, decode_planes, encode_nu
 from kondense.codec.grid import decode_grid, encode_grid
 from kondense.codec.integers import decode_integers, encode_integers
 from kondense.codec.layout import WIDEST
+from kondense.errors import InputError
 from kondense.files import ArtifactError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -38,7 +39,7 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
     """
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
-        raise ValueError(f"a tensor's dtype must be one of {', '.join(DTYPES)}, but got {dtype}.")
+        raise InputError(f"a tensor's dtype must be one of {', '.join(DTYPES)}, but got {dtype}.")
     if not tensor.numel():
         return "raw", b""
     flat = tensor.detach().cpu().contiguous().reshape(-1)

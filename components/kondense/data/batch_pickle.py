@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.errors import InputError
+
 RECONSTRUCT = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
 BYTE_TYPES = ("u1", "|u1")
 # What a malformed pickle makes the unpickler raise, besides UnpicklingError (pickle's documentation: "and others").
@@ -85,4 +87,4 @@ def read_batch(path: Path) -> dict[str, Any]:
         batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
         return {str(key): value.array if isinstance(value, _Array) else value for key, value in batch.items()}
     except MALFORMED as error:
-        raise ValueError(f"{path} must be a batch file of CIFAR, but: {error}.") from error
+        raise InputError(f"{path} must be a batch file of CIFAR, but: {error}.") from error

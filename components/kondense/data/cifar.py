@@ -15,6 +15,7 @@ from kondense.data import download
 from kondense.data.batch_pickle import read_batch
 from kondense.data.collection import Collection, Labelled
 from kondense.data.locate import locate, obtain
+from kondense.errors import InputError
 
 SHAPE = (3, 32, 32)
 
@@ -70,7 +71,7 @@ def collect(layout: Layout, source: Path | None) -> Collection:
         source: a directory that holds the files; None searches the usual places, then downloads.
 
     Raises:
-        FileNotFoundError: the files are nowhere; the text says how to provide them.
+        SourceError: the files are nowhere; the text says how to provide them.
         ValueError: a file is damaged or would run code, or a label names no class.
     """
     layouts = (".", layout.folder)
@@ -90,7 +91,7 @@ def collect(layout: Layout, source: Path | None) -> Collection:
 def _classes(path: Path, key: str) -> tuple[str, ...]:
     names = _entry(path, read_batch(path), key, list)
     if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path} must name every class as text.")
+        raise InputError(f"{path} must name every class as text.")
     return tuple(names)
 
 
@@ -106,9 +107,9 @@ def _batch(path: Path, key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     labels = _entry(path, batch, key, list)
     width = int(np.prod(SHAPE))
     if rows.ndim != 2 or rows.shape[1] != width:
-        raise ValueError(f"{path} must hold images of {width} bytes, but holds {list(rows.shape)}.")
+        raise InputError(f"{path} must hold images of {width} bytes, but holds {list(rows.shape)}.")
     if len(rows) != len(labels) or not all(type(label) is int for label in labels):
-        raise ValueError(
+        raise InputError(
             f"{path} must hold one whole number per image as {key}, but has {len(labels)} for {len(rows)}."
         )
     return rows.reshape(-1, *SHAPE), np.array(labels, np.int64)
@@ -116,5 +117,5 @@ def _batch(path: Path, key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _entry(path: Path, batch: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(batch.get(key), kind):
-        raise ValueError(f"{path} must hold {key!r} ({kind.__name__}), but holds {', '.join(sorted(batch))}.")
+        raise InputError(f"{path} must hold {key!r} ({kind.__name__}), but holds {', '.join(sorted(batch))}.")
     return batch[key]

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.errors import InputError
+
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [M, C, H, W], labels [M]
 
 
@@ -66,12 +68,12 @@ class Collection:
 
     def _check(self, name: str, part: Labelled) -> None:
         if len(part.images) != len(part.labels):
-            raise ValueError(
+            raise InputError(
                 f"{name} of {self.origin} must have one label per image,"
                 f" but got {len(part.images)} images and {len(part.labels)} labels."
             )
         wrong = part.labels[(part.labels < 0) | (part.labels >= len(self.classes))]
         if len(wrong):
-            raise ValueError(
+            raise InputError(
                 f"{name} labels of {self.origin} must be in [0, {len(self.classes)}), but got {int(wrong[0])}."
             )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kondense.artifacts.schema import check_fields
 from kondense.artifacts.tensors import read_tensors, write_tensors
+from kondense.errors import InputError
 from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 
 FORMAT_VERSION = 1
@@ -83,14 +84,14 @@ def check_split(name: str, split: Split, classes: int) -> None:
     """Raise ValueError unless images and labels fit each other and every label names a class."""
     images, labels = split.images, split.labels
     if images.ndim != 4 or images.dtype != torch.uint8:
-        raise ValueError(f"{name} images must be uint8 [N, C, H, W], but got {images.dtype} {list(images.shape)}.")
+        raise InputError(f"{name} images must be uint8 [N, C, H, W], but got {images.dtype} {list(images.shape)}.")
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise ValueError(f"{name} labels must be int64 [{len(images)}], but got {labels.dtype} {list(labels.shape)}.")
+        raise InputError(f"{name} labels must be int64 [{len(images)}], but got {labels.dtype} {list(labels.shape)}.")
     if not len(labels):
-        raise ValueError(f"{name} must hold at least one image, but got 0.")
+        raise InputError(f"{name} must hold at least one image, but got 0.")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        raise ValueError(f"{name} labels must be in [0, {classes}), but got {low if low < 0 else high}.")
+        raise InputError(f"{name} labels must be in [0, {classes}), but got {low if low < 0 else high}.")
 
 
 def save_dataset(directory: Path, dataset: Dataset) -> None:

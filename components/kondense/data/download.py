@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kondense.errors import KondenseError
+
 CONNECT_SECONDS = 5
 TOTAL_SECONDS = 600
 # In a process of its own: it can be stopped, and its socket time-out is nobody else's.
@@ -17,7 +19,7 @@ getattr(datasets, sys.argv[1])(sys.argv[2], download=True)
 """
 
 
-class DownloadError(OSError):
+class DownloadError(KondenseError, OSError):
     """A data set could not be fetched; the text is one line."""
 
 

@@ -38,7 +38,7 @@ def collect(source: Path | None) -> Collection:
         source: a directory that holds the files; None searches the usual places, then downloads.
 
     Raises:
-        FileNotFoundError: the files are nowhere; the text says how to provide them.
+        SourceError: the files are nowhere; the text says how to provide them.
         ValueError: a file is damaged, or a label names no class.
     """
     if source is None:

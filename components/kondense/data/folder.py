@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.data.collection import Collection, Labelled
+from kondense.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +57,7 @@ class ImageFiles:
             try:
                 upright = ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
             except DAMAGED as error:
-                raise ValueError(f"{path} must be an image, but it is damaged: {error}.") from error
+                raise InputError(f"{path} must be an image, but it is damaged: {error}.") from error
         side = (self.image_size, self.image_size)
         fitted = upright if upright.size == side else ImageOps.fit(upright, side, Image.Resampling.BILINEAR)
         return np.asarray(fitted).reshape(*side, self.channels)
@@ -78,7 +79,7 @@ def collect(source: Path, *, image_size: int, channels: int) -> Collection:
     roots = _splits(source)
     classes = _folders(roots["train"])
     if len(classes) < 2:
-        raise ValueError(
+        raise InputError(
             f"{roots['train']} must hold one folder of images for each of at least 2 classes, but has"
             f" {len(classes)}{': ' if classes else ''}{', '.join(classes)}."
         )
@@ -114,13 +115,13 @@ def _splits(source: Path) -> dict[str, Path]:
 def _listed(root: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
     unknown = sorted(set(_folders(root)) - set(classes))
     if unknown:
-        raise ValueError(f"{root} must hold classes of train only ({', '.join(classes)}), but has {unknown[0]!r}.")
+        raise InputError(f"{root} must hold classes of train only ({', '.join(classes)}), but has {unknown[0]!r}.")
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = sorted(path for path in (root / name).rglob("*") if wanted(path.name) and path.is_file())
         if not found:
-            raise ValueError(f"{root / name} must hold images ({', '.join(SUFFIXES)}), but has none.")
+            raise InputError(f"{root / name} must hold images ({', '.join(SUFFIXES)}), but has none.")
         paths += found
         labels += [label] * len(found)
     return paths, labels
@@ -139,14 +140,14 @@ def _on_its_side(path: Path, image: "Image.Image") -> bool:
     try:
         return int(image.getexif().get(ORIENTATION, 1)) >= 5
     except DAMAGED as error:
-        raise ValueError(f"{path} must be an image, but it is damaged: {error}.") from error
+        raise InputError(f"{path} must be an image, but it is damaged: {error}.") from error
 
 
 def _common_size(paths: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> int:
     width, height = sizes[0]
     for path, size in zip(paths, sizes, strict=True):
         if size != (height, height):
-            raise ValueError(
+            raise InputError(
                 f"images must be squares of one size, or image_size must be given, but {path} is {size[0]}x{size[1]}"
                 f" and {paths[0]} is {width}x{height}."
             )
@@ -159,7 +160,7 @@ def _opened(path: Path) -> "Image.Image":
     try:
         image = Image.open(path)
     except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} must be an image, but cannot be read: {error}.") from error
+        raise InputError(f"{path} must be an image, but cannot be read: {error}.") from error
     if image.mode not in GREY_MODES + COLOUR_MODES:
-        raise ValueError(f"{path} must have 8 bits per channel, but has mode {image.mode}.")
+        raise InputError(f"{path} must have 8 bits per channel, but has mode {image.mode}.")
     return image

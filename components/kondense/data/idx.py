@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.errors import InputError
+
 UNSIGNED_BYTES = 8
 
 
@@ -24,13 +26,13 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} must be a gzip file, but it is damaged: {error}.") from error
+        raise InputError(f"{path} must be a gzip file, but it is damaged: {error}.") from error
     header = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, UNSIGNED_BYTES, dimensions)) or len(content) < header:
-        raise ValueError(
+        raise InputError(
             f"{path} must be an idx file of unsigned bytes in {dimensions} dimensions, but starts with {content[:4]!r}."
         )
     shape = [int(size) for size in np.frombuffer(content[4:header], ">u4")]
     if len(content) - header != math.prod(shape):
-        raise ValueError(f"{path} must hold {math.prod(shape)} bytes for {shape}, but holds {len(content) - header}.")
+        raise InputError(f"{path} must hold {math.prod(shape)} bytes for {shape}, but holds {len(content) - header}.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kondense.data.download import DownloadError
+from kondense.errors import InputError
 from kondense.files import new_directory
 
 DATA_VARIABLE = "KONDENSE_DATA"
 Route = Callable[[Path], Path]  # takes an empty directory, returns the one in it that holds the files
+
+
+class SourceError(InputError, FileNotFoundError):
+    """The files of a data set are not where they were looked for; the text says how to provide them."""
 
 
 def usual_places() -> list[Path]:
@@ -44,12 +49,12 @@ def locate(source: Path, layouts: Sequence[str], files: Sequence[str]) -> Path:
         files: the names of the files; each may be compressed as ``.gz``.
 
     Raises:
-        FileNotFoundError: no layout holds them all; the text names those that lack.
+        SourceError: no layout holds them all; the text names those that lack.
     """
     found = _search([source], layouts, files)
     if found is None:
         lacking = min((missing(source / layout, files) for layout in layouts), key=len)
-        raise FileNotFoundError(f"source {source} must hold {', '.join(files)}, but has no {', '.join(lacking)}.")
+        raise SourceError(f"source {source} must hold {', '.join(files)}, but has no {', '.join(lacking)}.")
     return found
 
 
@@ -62,7 +67,7 @@ def obtain(layouts: Sequence[str], files: Sequence[str], routes: Mapping[str, Ro
         routes: ways to fetch them, by name, in the order to try.
 
     Raises:
-        FileNotFoundError: nothing served; the text says what was tried and every way to provide the data.
+        SourceError: nothing served; the text says what was tried and every way to provide the data.
     """
     found = _search(usual_places(), layouts, files)
     if found is not None:
@@ -74,7 +79,7 @@ def obtain(layouts: Sequence[str], files: Sequence[str], routes: Mapping[str, Ro
         except DownloadError as error:
             failures.append(f"{name} failed ({error})")
     places = ", ".join(str(place) for place in usual_places())
-    raise FileNotFoundError(
+    raise SourceError(
         f"{', '.join(files)} were not found in {places}; {'; '.join(failures)}. Give their directory or their"
         f" s3:// or minio:// prefix as source, or put them below ${DATA_VARIABLE} or ./data."
     )
@@ -89,15 +94,13 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
         wanted: tells by its base name whether a file belongs to the data.
 
     Raises:
-        FileNotFoundError: there is no such directory, or the prefix holds no file that is wanted.
+        SourceError: there is no such directory, or the prefix holds no file that is wanted.
         StoreError: the store cannot be reached.
     """
     if "://" not in source:
         directory = Path(os.path.expanduser(source))
         if not directory.is_dir():
-            raise FileNotFoundError(
-                f"source must be a directory or a URI such as s3://bucket/prefix, but got {source}."
-            )
+            raise SourceError(f"source must be a directory or a URI such as s3://bucket/prefix, but got {source}.")
         yield directory
         return
     from kondense.store.store import check_key, open_store
@@ -106,7 +109,7 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
         store = open_store(source)
         keys = [key for key in store.list("") if wanted(key.rsplit("/", 1)[-1])]
         if not keys:
-            raise FileNotFoundError(f"source {source} holds no file of this data set.")
+            raise SourceError(f"source {source} holds no file of this data set.")
         for key in keys:
             check_key(key)
             path = Path(scratch, key)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from kondense.config import Config, option
+from kondense.errors import InputError
 
 DATASETS = ("fashion_mnist", "cifar10", "cifar100", "digits", "folder")
 CHANNELS = (0, 1, 3)
@@ -38,6 +39,6 @@ class DataPrepConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dataset_name == "folder" and not self.source:
-            raise ValueError("source must name the folder of images when dataset_name is folder, but it is empty.")
+            raise InputError("source must name the folder of images when dataset_name is folder, but it is empty.")
         if self.dataset_name == "digits" and self.source:
-            raise ValueError(f"source must be empty for digits (they come with scikit-learn), but got {self.source!r}.")
+            raise InputError(f"source must be empty for digits (they come with scikit-learn), but got {self.source!r}.")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kondense.data.collection import Arrays, Collection, Labelled
 from kondense.data_prep.config import DataPrepConfig
+from kondense.errors import InputError
 
 VALIDATION_SHARE = 12  # one image in this many, where validation_size is 0
 
@@ -49,8 +50,8 @@ def _limited(order_N: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
 
 def _validation_size(available: int, config: DataPrepConfig) -> int:
     if available < 2:
-        raise ValueError(f"train and validation must have at least 2 images together, but {available} are left.")
+        raise InputError(f"train and validation must have at least 2 images together, but {available} are left.")
     size = config.validation_size or max(1, round(available / VALIDATION_SHARE))
     if size >= available:
-        raise ValueError(f"validation_size must be below the number of training images ({available}), but got {size}.")
+        raise InputError(f"validation_size must be below the number of training images ({available}), but got {size}.")
     return size

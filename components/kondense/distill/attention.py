@@ -16,6 +16,7 @@ from torch import Tensor
 from kondense.distill.feature_loss import Hint, Request
 from kondense.distill.features import same_size
 from kondense.distill.layer_pairs import pair_by_maps
+from kondense.errors import InputError
 
 
 def prepare(request: Request) -> Hint:
@@ -27,7 +28,7 @@ def prepare(request: Request) -> Hint:
     pairs = pair_by_maps(request.teacher, request.student, request.image_shape, request.hint_layers)
     for layer in (layer for pair in pairs for layer in (pair.teacher, pair.student)):
         if not layer.is_map:
-            raise ValueError(
+            raise InputError(
                 f"the method attention needs layers with maps larger than 1x1, but {layer.name!r} gives"
                 f" {list(layer.shape)}; features and relational take such layers."
             )

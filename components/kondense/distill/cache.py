@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kondense.data.dataset import Dataset
 from kondense.distill.teachers import Teachers
+from kondense.errors import InputError
 
 MEMORY_BYTES = 512 * 2**20  # above this the cache goes to a file
 BATCH = 500
@@ -52,7 +53,7 @@ def _allocate(shapes: list[tuple[int, ...]], memory_bytes: int) -> list[Tensor]:
     directory = Path(tempfile.gettempdir())
     free = shutil.disk_usage(directory).free
     if needed > free:
-        raise OSError(
+        raise InputError(
             f"cache_teacher needs {needed / 2**20:.0f} MiB in {directory}, but {free / 2**20:.0f} MiB are free;"
             " leave it off, or let TMPDIR name a larger directory."
         )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from kondense.config import option
 from kondense.distill.hint_layers import parse_hint_layers
+from kondense.errors import InputError
 from kondense.networks.names import check_form
 from kondense.training.settings import TrainingConfig
 
@@ -68,7 +69,7 @@ class DistillConfig(TrainingConfig):
         self._check_hints()
         self._check_labels()
         if self.cache_teacher and self.augment != "none":
-            raise ValueError(
+            raise InputError(
                 f"augment must be none with cache_teacher, since every epoch shows new images, but got {self.augment}."
             )
 
@@ -77,7 +78,7 @@ class DistillConfig(TrainingConfig):
             value = getattr(self, name)
             if self.method == "logits" and value:
                 others = ", ".join(HINT_WEIGHTS)
-                raise ValueError(f"{name} must be left out for the method logits; it is for {others}; but got {value}.")
+                raise InputError(f"{name} must be left out for the method logits; it is for {others}; but got {value}.")
 
     def _check_labels(self) -> None:
         if self.labels:
@@ -85,9 +86,9 @@ class DistillConfig(TrainingConfig):
         ends = [self.alpha] if self.alpha_schedule == "constant" else [self.alpha, self.alpha_end]
         for alpha in ends:
             if alpha != 1.0:
-                raise ValueError(f"alpha must be 1 throughout when labels is false, but got {alpha}.")
+                raise InputError(f"alpha must be 1 throughout when labels is false, but got {alpha}.")
         if self.teacher_weights != "uniform":
-            raise ValueError(f"teacher_weights must be uniform when labels is false, but got {self.teacher_weights}.")
+            raise InputError(f"teacher_weights must be uniform when labels is false, but got {self.teacher_weights}.")
 
     @property
     def hint_factor(self) -> float:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch_pruning.dependency import Dependency, DependencyGraph
 from torch_pruning.dependency import Group as Dependencies
 
+from kondense.errors import InputError
+
 
 def is_narrower(student: nn.Module, teacher: nn.Module) -> bool:
     """Tell whether the student is the teacher at fewer channels: the same tensors, some smaller and none larger."""
@@ -51,7 +53,7 @@ def inherit(student: nn.Module, teacher: nn.Module, image_shape: tuple[int, int,
     for name, tensor in student.state_dict().items():
         found = list(state[name].shape) if name in state else "nothing"
         if found != list(tensor.shape):
-            raise ValueError(
+            raise InputError(
                 f"a student must be its teacher at fewer channels to start from it, but {name!r} is"
                 f" {list(tensor.shape)} and the teacher gives {found}; start=random needs no such thing."
             )
@@ -82,7 +84,7 @@ def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> DependencyGr
         with torch.enable_grad():
             return DependencyGraph().build_dependency(module, torch.zeros(1, *image_shape), verbose=False)
     except (RuntimeError, AttributeError, LookupError, TypeError, ValueError) as error:  # what its tracing raises
-        raise ValueError(
+        raise InputError(
             f"a teacher must be traceable for its student to start from it, but: {error}; start=random needs no trace."
         ) from error
 

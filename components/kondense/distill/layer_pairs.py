@@ -10,6 +10,7 @@ from torch import nn
 
 from kondense.distill.feature_hooks import Layer, list_layers
 from kondense.distill.hint_layers import parse_hint_layers
+from kondense.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ def pair_by_maps(
     spatial = any(layer.is_map for layer in theirs.values()) and any(layer.is_map for layer in mine.values())
     choices = _representatives(theirs, spatial=spatial)
     if not choices:
-        raise ValueError("the teacher must have inner layers to imitate, but it has none.")
+        raise InputError("the teacher must have inner layers to imitate, but it has none.")
     return tuple(Pair(_nearest(layer, choices), layer) for layer in _representatives(mine, spatial=spatial))
 
 
@@ -52,7 +53,7 @@ def pair_last(teacher: nn.Module, student: nn.Module, image_shape: tuple[int, in
         return named_pairs(theirs, mine, text)
     for role, layers in (("teacher", theirs), ("student", mine)):
         if not layers:
-            raise ValueError(f"the {role} must have inner layers to imitate, but it has none.")
+            raise InputError(f"the {role} must have inner layers to imitate, but it has none.")
     return (Pair(list(theirs.values())[-1], list(mine.values())[-1]),)
 
 
@@ -66,12 +67,12 @@ def named_pairs(theirs: Mapping[str, Layer], mine: Mapping[str, Layer], text: st
     for teacher_name, student_name in parse_hint_layers(text):
         for role, name, layers in (("teacher", teacher_name, theirs), ("student", student_name, mine)):
             if name not in layers:
-                raise ValueError(
+                raise InputError(
                     f"hint_layers must name layers of the {role}, which are {', '.join(layers)}; but got {name!r}."
                 )
         pair = Pair(theirs[teacher_name], mine[student_name])
         if len(pair.teacher.shape) != len(pair.student.shape):
-            raise ValueError(
+            raise InputError(
                 f"hint_layers must pair maps [C, H, W] or features [F], but {teacher_name!r} is"
                 f" {list(pair.teacher.shape)} and {student_name!r} is {list(pair.student.shape)}."
             )

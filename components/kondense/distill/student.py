@@ -6,6 +6,7 @@ from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset
 from kondense.distill.config import DistillConfig
 from kondense.distill.inheritance import inherit, is_narrower
+from kondense.errors import InputError
 from kondense.measuring.size import count_parameters
 from kondense.networks.build import NetworkSpec, build, check_images
 from kondense.training.distillation import check_classes
@@ -44,17 +45,17 @@ def student_spec(config: DistillConfig, teacher: Model, dataset: Dataset) -> Net
 def check_given(config: DistillConfig, student: Model, dataset: Dataset) -> None:
     """Raise ValueError unless the model can be the student as it stands and nothing asks for another one."""
     if student.quantized or student.activations:
-        raise ValueError("a model must be distilled before it is quantized, but the student is quantized.")
+        raise InputError("a model must be distilled before it is quantized, but the student is quantized.")
     check_classes("student", student, dataset)
     if config.student_network and config.student_network != student.network.name:
-        raise ValueError(
+        raise InputError(
             f"student_network must be left out when the student is given as a model, which is a"
             f" {student.network.name}, but got {config.student_network!r}."
         )
     if config.width != WIDTH:
-        raise ValueError(f"width must be left out when the student is given as a model, but got {config.width}.")
+        raise InputError(f"width must be left out when the student is given as a model, but got {config.width}.")
     if config.start != "auto":
-        raise ValueError(
+        raise InputError(
             f"start must be auto when the student is given as a model, whose weights it has, but got {config.start!r}."
         )
 

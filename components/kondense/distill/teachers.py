@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
 from kondense.distill.feature_loss import Hint
+from kondense.errors import InputError
 from kondense.measuring.accuracy import accuracy, predict
 
 
@@ -37,7 +38,7 @@ def weigh(kind: str, modules: Sequence[nn.Module], dataset: Dataset, device: tor
         module.to("cpu")
     above = [max(0.0, each - chance) for each in found]
     if not sum(above):
-        raise ValueError(f"some teacher must be better than chance ({chance:.4f}), but their accuracies are {found}.")
+        raise InputError(f"some teacher must be better than chance ({chance:.4f}), but their accuracies are {found}.")
     return [each / sum(above) for each in above]
 
 

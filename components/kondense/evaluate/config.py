@@ -3,6 +3,7 @@
 import dataclasses
 
 from kondense.config import Config, option
+from kondense.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,4 +39,4 @@ class EvaluateConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.name.strip():
-            raise ValueError(f"name must not be empty, but got {self.name!r}.")
+            raise InputError(f"name must not be empty, but got {self.name!r}.")

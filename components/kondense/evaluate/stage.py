@@ -14,6 +14,7 @@ from kondense.artifacts.model import WEIGHTS, Model, load_model, save_model
 from kondense.artifacts.report import EVALUATION, FORMAT_VERSION, evaluation_bytes
 from kondense.codec.model_file import KZ, pack_model
 from kondense.data.dataset import SPLITS, Dataset, load_dataset
+from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, teacher_form
 from kondense.evaluate.program import checked_program
@@ -102,7 +103,7 @@ def _check_fits(role: str, model: Model, dataset: Dataset) -> None:
     for name, value in wanted.items():
         found = model.network.arguments.get(name)
         if found != value:
-            raise ValueError(f"the {role}'s {name} must be the dataset's, {value}, but got {found}.")
+            raise InputError(f"the {role}'s {name} must be the dataset's, {value}, but got {found}.")
 
 
 def _origin(model: Model, dataset: Dataset, *, rounded: bool) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def _accuracies(config: EvaluateConfig, dataset: Dataset, candidate: Form, teach
     onnx_NK = _predict_onnx(candidate, dataset, dataset.test.images, config.batch_size)
     same = agreement(test_NK.argmax(1), onnx_NK.argmax(1))
     if same < config.min_agreement:
-        raise ValueError(
+        raise InputError(
             f"the exported model must agree with torch on at least {config.min_agreement} of the test images,"
             f" but agrees on {same:.4f}."
         )

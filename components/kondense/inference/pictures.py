@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from kondense.errors import InputError
+
 # What Pillow's decoders raise on damaged files; UnidentifiedImageError is an OSError.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 WIDE = {"I;16": 256, "I;16B": 256, "I;16L": 256}  # modes of more than 8 bits, and what a step of 8 bits is in them
@@ -33,15 +35,15 @@ def read_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """
     channels, height, width = shape
     if channels not in (1, 3):
-        raise ValueError(f"the model must take images of 1 or 3 channels, but takes {channels}.")
+        raise InputError(f"the model must take images of 1 or 3 channels, but takes {channels}.")
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "is missing"
-        raise ValueError(f"{path} must be an image file, but it {what}.")
+        raise InputError(f"{path} must be an image file, but it {what}.")
     try:
         with Image.open(path) as image:
             flat = _flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
     except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} must be an image, but cannot be read: {error}.") from None
+        raise InputError(f"{path} must be an image, but cannot be read: {error}.") from None
     size = (width, height)
     fitted = flat if flat.size == size else ImageOps.fit(flat, size, Image.Resampling.BILINEAR)
     pixels_HWC = np.asarray(fitted, np.uint8).reshape(height, width, channels)

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from kondense.errors import InputError
 from kondense.katib import fields, rules
 from kondense.katib.fields import Violation
 
@@ -20,7 +21,7 @@ JOB_SUCCEEDED = 'status.conditions.#(type=="Complete")#|#(status=="True")#'
 JOB_FAILED = 'status.conditions.#(type=="Failed")#|#(status=="True")#'
 
 
-class ExperimentError(ValueError):
+class ExperimentError(InputError):
     """An Experiment breaks rules; ``violations`` holds all of them and the text lists them."""
 
     def __init__(self, source: str, violations: list[Violation]) -> None:

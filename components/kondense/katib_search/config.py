@@ -6,6 +6,7 @@ import re
 from urllib.parse import urlsplit
 
 from kondense.config import Config, option
+from kondense.errors import InputError
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]i?)?")
 TOLERATION = re.compile(r"[\w./-]+(=[\w.-]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?")
@@ -55,10 +56,10 @@ class KatibSearchConfig(Config):
         for name in ("cpu", "memory", "shared_memory"):
             text = getattr(self, name)
             if text and not QUANTITY.fullmatch(text):
-                raise ValueError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
+                raise InputError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
         parts = urlsplit(self.ui)
         if self.ui and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
-            raise ValueError(f"ui must be an address such as https://host or https://host/katib, but got {self.ui!r}.")
+            raise InputError(f"ui must be an address such as https://host or https://host/katib, but got {self.ui!r}.")
         read_pairs("settings", self.settings)
         read_pairs("node_selector", self.node_selector)
         read_tolerations(self.tolerations)
@@ -76,7 +77,7 @@ def read_pairs(name: str, text: str) -> dict[str, str]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
-            raise ValueError(f"{name} must be key=value joined by commas, but got {part!r}.")
+            raise InputError(f"{name} must be key=value joined by commas, but got {part!r}.")
         pairs[key.strip()] = value.strip()
     return pairs
 
@@ -85,10 +86,10 @@ def _read_map(name: str, text: str) -> dict[str, str]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{name} must be a map as JSON, but: {error}.") from None
+        raise InputError(f"{name} must be a map as JSON, but: {error}.") from None
     for key, value in found.items():
         if not isinstance(value, str):
-            raise ValueError(f"{name} must map names to texts, but {key} is {value!r}.")
+            raise InputError(f"{name} must map names to texts, but {key} is {value!r}.")
     return dict(found)
 
 
@@ -101,7 +102,7 @@ def read_tolerations(text: str) -> list[dict[str, str]]:
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         if not TOLERATION.fullmatch(part):
-            raise ValueError(f"tolerations must be key=value:effect or key:effect joined by commas, but got {part!r}.")
+            raise InputError(f"tolerations must be key=value:effect or key:effect joined by commas, but got {part!r}.")
         taint, _, effect = part.partition(":")
         key, equals, value = taint.partition("=")
         toleration = {"key": key, "operator": "Equal", "value": value} if equals else {"key": key, "operator": "Exists"}

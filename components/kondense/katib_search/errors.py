@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from kondense.errors import KondenseError
+
 # What a warning's text holds -> the next step.
 NEXT_STEPS = (
     ("exceeded quota", "raise the ResourceQuota of the namespace, or lower parallel_trials, gpus, cpu or memory"),
@@ -22,7 +24,7 @@ NEXT_STEPS = (
 )
 
 
-class ClusterError(OSError):
+class ClusterError(KondenseError, OSError):
     """The cluster refused, or cannot be reached; the text says what to do."""
 
 

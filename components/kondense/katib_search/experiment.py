@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from kondense.errors import InputError
 from kondense.katib_search.config import KatibSearchConfig, read_pairs
 from kondense.katib_search.job import adapt_job, set_flag, trial_config, trial_container
 from kondense.search.history import Goal
@@ -113,10 +114,10 @@ def read_experiment(text: str) -> dict[str, Any]:
         ValueError: it is none, or its trials run something else than ``kondense.cli trial``.
     """
     if not text.strip():
-        raise ValueError("experiment must hold a Katib Experiment, but got ''.")
+        raise InputError("experiment must hold a Katib Experiment, but got ''.")
     body = _parse("experiment", text)
     if not isinstance(body, dict) or (body.get("apiVersion"), body.get("kind")) != (API_VERSION, "Experiment"):
-        raise ValueError(f"experiment must be an Experiment of {API_VERSION}, but got {str(text)[:60]!r}.")
+        raise InputError(f"experiment must be an Experiment of {API_VERSION}, but got {str(text)[:60]!r}.")
     try:
         spec = body["spec"]
         for path in ("objective", "algorithm", "parameters", "trialTemplate"):
@@ -124,7 +125,7 @@ def read_experiment(text: str) -> dict[str, Any]:
         spec["objective"]["objectiveMetricName"], spec["algorithm"]["algorithmName"]
         job = spec["trialTemplate"]["trialSpec"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"experiment must have a spec with {error}, but has none.") from None
+        raise InputError(f"experiment must have a spec with {error}, but has none.") from None
     trial_container(job)
     return copy.deepcopy(body)
 
@@ -137,10 +138,10 @@ def experiment_name(base: str, run_id: str) -> str:
     """
     identity = re.sub(r"[^a-z0-9]", "", run_id.lower())[:ID_LENGTH]
     if not identity:
-        raise ValueError(f"run_id must be the id of a pipeline run, but got {run_id!r}.")
+        raise InputError(f"run_id must be the id of a pipeline run, but got {run_id!r}.")
     prefix = base[: NAME_LENGTH - ID_LENGTH - 1].rstrip("-")
     if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", prefix):
-        raise ValueError(f"the Experiment's name must be a-z, 0-9 and dashes after a letter, but got {base!r}.")
+        raise InputError(f"the Experiment's name must be a-z, 0-9 and dashes after a letter, but got {base!r}.")
     return f"{prefix}-{identity}"
 
 
@@ -158,13 +159,13 @@ def _parse(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} must be JSON or YAML, but: {error}") from None
+        raise InputError(f"{name} must be JSON or YAML, but: {error}") from None
 
 
 def _read_space(text: str) -> list[dict[str, Any]]:
     space = _parse("space", text)
     if not isinstance(space, list) or not all(isinstance(each, dict) for each in space):
-        raise ValueError(f"space must be a list like spec.parameters of an Experiment, but got {text[:60]!r}.")
+        raise InputError(f"space must be a list like spec.parameters of an Experiment, but got {text[:60]!r}.")
     return space
 
 
@@ -174,7 +175,7 @@ def _choose_algorithm(spec: dict[str, Any], config: KatibSearchConfig) -> None:
     settings = {item["name"]: str(item["value"]) for item in current.get("algorithmSettings") or []}
     name = config.algorithm or current["algorithmName"]
     if name not in SUGGESTERS:
-        raise ValueError(f"algorithm must be one of {', '.join(SUGGESTERS)}, but got {name!r}.")
+        raise InputError(f"algorithm must be one of {', '.join(SUGGESTERS)}, but got {name!r}.")
     if name != current["algorithmName"]:
         settings = {key: value for key, value in settings.items() if key in RUNG_SETTINGS}
     settings |= read_pairs("settings", config.settings)
@@ -197,7 +198,7 @@ def _set_resource(body: dict[str, Any], config: KatibSearchConfig) -> Plan:
         return Plan(body)
     parameter = next((each for each in spec["parameters"] if each.get("name") == resource), None)
     if parameter is None:
-        raise ValueError(f"space must hold the resource {resource!r} of the Experiment's algorithm, but does not.")
+        raise InputError(f"space must hold the resource {resource!r} of the Experiment's algorithm, but does not.")
     feasible = parameter.setdefault("feasibleSpace", {})
     most = config.max_epochs or int(settings.get("r_l") or settings.get("max_resource") or feasible.get("max", 0))
     if config.max_epochs:
@@ -232,7 +233,7 @@ def _set_counts(spec: dict[str, Any], config: KatibSearchConfig) -> None:
         whole = planned * max(1, math.ceil(most / planned))
         most = whole if spec["algorithm"]["algorithmName"] in WITH_RUNGS else min(most or planned, planned)
     if not most:
-        raise ValueError("max_trials must be given: the Experiment has no maxTrialCount.")
+        raise InputError("max_trials must be given: the Experiment has no maxTrialCount.")
     failed = config.max_failed_trials
     if failed < 0:  # as large a share of the trials as the Experiment says
         stated, trials = spec.get("maxFailedTrialCount"), int(spec.get("maxTrialCount") or most)
@@ -268,10 +269,10 @@ def _check(spec: Mapping[str, Any]) -> None:
         read_plan(space, settings)
     references = {each.get("reference") for each in spec["trialTemplate"].get("trialParameters", [])}
     if unused := [each for each in space.names if each not in references]:
-        raise ValueError(f"every parameter of the space must be one of trialParameters, but {unused[0]!r} is none.")
+        raise InputError(f"every parameter of the space must be one of trialParameters, but {unused[0]!r} is none.")
     for reference in sorted(str(each) for each in references):
         if not reference.startswith("${trialSpec.") and reference not in space.names:
-            raise ValueError(f"space must hold {reference!r}, which the trials' command takes, but does not.")
+            raise InputError(f"space must hold {reference!r}, which the trials' command takes, but does not.")
     (example,) = space.from_unit(np.full((1, len(space.names)), 0.5))
     trial_config(spec["trialTemplate"], "trial", example)
 

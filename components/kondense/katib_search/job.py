@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kondense.errors import InputError
 from kondense.katib_search.config import KatibSearchConfig, read_pairs, read_tolerations
 from kondense.trial.config import TrialConfig
 
@@ -23,7 +24,7 @@ def trial_container(job: Any) -> dict[str, Any]:
     except (KeyError, TypeError):
         found = []
     if not found or not isinstance(found[0].get("args"), list):
-        raise ValueError("the trials of the Experiment must run python3 -m kondense.cli trial with args, but do not.")
+        raise InputError("the trials of the Experiment must run python3 -m kondense.cli trial with args, but do not.")
     container: dict[str, Any] = found[0]
     return container
 
@@ -77,7 +78,7 @@ def store_uri(container: Mapping[str, Any]) -> str:
     """
     value = variable(container, "STORE_URI")
     if not value:
-        raise ValueError("store_uri must say where trials keep their models, but neither it nor the Experiment does.")
+        raise InputError("store_uri must say where trials keep their models, but neither it nor the Experiment does.")
     return value
 
 
@@ -130,7 +131,7 @@ def _set_placement(pod: dict[str, Any], container: Mapping[str, Any], config: Ka
         mounts = [each for each in container.get("volumeMounts") or [] if each.get("mountPath") == SHARED_MEMORY]
         volumes = {each.get("name"): each for each in pod.get("volumes") or []}
         if not mounts or mounts[0]["name"] not in volumes:
-            raise ValueError(
+            raise InputError(
                 f"shared_memory needs a volume at {SHARED_MEMORY} in the trials' template, but it has none."
             )
         volumes[mounts[0]["name"]]["emptyDir"] = {"medium": "Memory", "sizeLimit": config.shared_memory}

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kondense.errors import InputError
+
 RESOURCES = ("gpus", "accelerator", "cpu", "memory", "shared_memory", "node_selector", "tolerations")
 SPACE = ("min", "max", "step")  # of a feasibleSpace, which Katib wants as texts
 
@@ -33,7 +35,7 @@ def config_texts(
     """
     for name, value, kind in (("experiment", experiment, dict), ("space", space, list), ("settings", settings, dict)):
         if not isinstance(value, kind):
-            raise ValueError(f"{name} must be a {'list' if kind is list else 'map'}, but got {value!r}.")
+            raise InputError(f"{name} must be a {'list' if kind is list else 'map'}, but got {value!r}.")
     texts: dict[str, Value] = {}
     if experiment:
         texts["experiment"] = json.dumps(whole(experiment))
@@ -56,10 +58,10 @@ def whole(value: Any) -> Any:
 def _parameter(given: Any) -> dict[str, Any]:
     """Return a parameter of a space with its numbers as texts, as Katib wants them."""
     if not isinstance(given, Mapping):
-        raise ValueError(f"space must be a list like spec.parameters of an Experiment, but holds {given!r}.")
+        raise InputError(f"space must be a list like spec.parameters of an Experiment, but holds {given!r}.")
     feasible = given.get("feasibleSpace")
     if not isinstance(feasible, Mapping):
-        raise ValueError(f"every parameter of the space must have a feasibleSpace, but {given.get('name')!r} has none.")
+        raise InputError(f"every parameter of the space must have a feasibleSpace, but {given.get('name')!r} has none.")
     where = f"space.{given.get('name')}"
     texts = {key: _text(f"{where}.{key}", feasible[key]) for key in SPACE if key in feasible}
     if isinstance(listed := feasible.get("list"), list):
@@ -69,10 +71,10 @@ def _parameter(given: Any) -> dict[str, Any]:
 
 def _resources(given: Mapping[str, Any]) -> dict[str, Value]:
     if not isinstance(given, dict):
-        raise ValueError(f"resources must be a map, but got {given!r}.")
+        raise InputError(f"resources must be a map, but got {given!r}.")
     for name in given:
         if name not in RESOURCES:
-            raise ValueError(f"resources must be of {', '.join(RESOURCES)}, but got {name!r}.")
+            raise InputError(f"resources must be of {', '.join(RESOURCES)}, but got {name!r}.")
     read = {"gpus": _count, "node_selector": _labels, "tolerations": _joined}
     stated = {name: value for name, value in given.items() if value is not None and value not in ({}, [])}
     return {name: read.get(name, _text)(f"resources.{name}", value) for name, value in stated.items()}
@@ -80,19 +82,19 @@ def _resources(given: Mapping[str, Any]) -> dict[str, Value]:
 
 def _count(name: str, value: Any) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise ValueError(f"{name} must be a whole number, but got {value!r}.")
+        raise InputError(f"{name} must be a whole number, but got {value!r}.")
     return int(value)
 
 
 def _labels(name: str, value: Any) -> str:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{name} must map labels to values, but got {value!r}.")
+        raise InputError(f"{name} must map labels to values, but got {value!r}.")
     return json.dumps({key: _text(f"{name}.{key}", each) for key, each in value.items()})
 
 
 def _joined(name: str, value: Any) -> str:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"{name} must be a list of texts such as key=value:NoSchedule, but got {value!r}.")
+        raise InputError(f"{name} must be a list of texts such as key=value:NoSchedule, but got {value!r}.")
     return ",".join(value)
 
 
@@ -105,5 +107,5 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str | int | float):
-        raise ValueError(f"{name} must be a text or a number, but got {value!r}.")
+        raise InputError(f"{name} must be a text or a number, but got {value!r}.")
     return str(whole(value))

@@ -6,6 +6,8 @@ Shapes: N images, K classes.
 import torch
 from torch import Tensor
 
+from kondense.errors import InputError
+
 
 def confusion(predictions_N: Tensor, labels_N: Tensor, classes: int) -> Tensor:
     """Count images by true class (row) and predicted class (column).
@@ -22,11 +24,11 @@ def confusion(predictions_N: Tensor, labels_N: Tensor, classes: int) -> Tensor:
         ValueError: different lengths, or a class out of range.
     """
     if predictions_N.shape != labels_N.shape:
-        raise ValueError(f"predictions must be as many as labels, {len(labels_N)}, but got {len(predictions_N)}.")
+        raise InputError(f"predictions must be as many as labels, {len(labels_N)}, but got {len(predictions_N)}.")
     for what, values_N in (("predictions", predictions_N), ("labels", labels_N)):
         if len(values_N) and (int(values_N.min()) < 0 or int(values_N.max()) >= classes):
             extremes = f"{int(values_N.min())} to {int(values_N.max())}"
-            raise ValueError(f"{what} must be in [0, {classes}), but got {extremes}.")
+            raise InputError(f"{what} must be in [0, {classes}), but got {extremes}.")
     pairs_N = labels_N.long() * classes + predictions_N.long()
     return torch.bincount(pairs_N, minlength=classes * classes).reshape(classes, classes)
 

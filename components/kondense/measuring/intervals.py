@@ -8,6 +8,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.errors import InputError
+
 LEVEL = 0.95
 BLOCKS = 40  # a burst of other work hits neighbouring turns; a block is to be longer than that
 RESAMPLES = 200
@@ -42,7 +44,7 @@ def ratio_interval(
         ValueError: they were not timed in the same turns.
     """
     if len(numerator_T) != len(denominator_T):
-        raise ValueError(f"both must have {len(numerator_T)} turns, but got {len(denominator_T)}.")
+        raise InputError(f"both must have {len(numerator_T)} turns, but got {len(denominator_T)}.")
     draws_RB = _draws(len(_blocks(numerator_T)), rng)
     above_R, below_R = (_resampled_medians(_blocks(each), draws_RB) for each in (numerator_T, denominator_T))
     return _interval(float(np.median(numerator_T) / np.median(denominator_T)), above_R / below_R)

@@ -10,6 +10,8 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
+from kondense.errors import InputError
+
 VARIABLE = "KONDENSE_ALLOW_NETWORK"
 
 
@@ -30,7 +32,7 @@ def check_allowed(name: str) -> None:
         return
     if not any(name == each or name.startswith((f"{each}.", f"{each}:")) for each in allowed_names()):
         module = name.partition(":")[0]
-        raise ValueError(
+        raise InputError(
             f"network {name!r} is named by the artifact alone, so its code is not imported: if you trust it, allow it"
             f" by --allow-network {module} or {VARIABLE}={module}."
         )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kondense.errors import InputError
 from kondense.networks import lenet, mobilenet, resnet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -52,9 +53,9 @@ def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
         try:
             module = make(**spec.arguments)
         except (TypeError, AssertionError) as error:  # torchvision asserts what it is given
-            raise ValueError(f"network {spec.name!r} must take {dict(spec.arguments)}, but: {error}.") from error
+            raise InputError(f"network {spec.name!r} must take {dict(spec.arguments)}, but: {error}.") from error
     if not isinstance(module, nn.Module):
-        raise ValueError(f"network {spec.name!r} must be a factory of torch modules, but gave {type(module).__name__}.")
+        raise InputError(f"network {spec.name!r} must be a factory of torch modules, but gave {type(module).__name__}.")
     return module
 
 
@@ -68,12 +69,12 @@ def check_images(module: nn.Module, spec: NetworkSpec) -> None:
             logits_NK = module(torch.zeros(2, channels, size, size))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # what forwards raise on wrong shapes
         shape = f"{channels}x{size}x{size}"
-        raise ValueError(f"network {spec.name!r} must take images of {shape}, but: {error}") from error
+        raise InputError(f"network {spec.name!r} must take images of {shape}, but: {error}") from error
     finally:
         module.train(was_training)
     found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
     if found != [2, classes]:
-        raise ValueError(f"network {spec.name!r} must return logits [N, {classes}], but gave {found} for N = 2.")
+        raise InputError(f"network {spec.name!r} must return logits [N, {classes}], but gave {found} for N = 2.")
 
 
 def factory(name: str) -> Callable[..., nn.Module]:
@@ -89,7 +90,7 @@ def factory(name: str) -> Callable[..., nn.Module]:
         return _torchvision_factory(rest)
     if prefix and rest:
         return _imported_factory(prefix, rest)
-    raise ValueError(
+    raise InputError(
         f"network must be one of {', '.join(sorted(NETWORKS))}, or torchvision:<name>, or package.module:factory,"
         f" but got {name!r}."
     )
@@ -100,9 +101,9 @@ def _imported_factory(module: str, attribute: str) -> Callable[..., nn.Module]:
         made: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         name = f"{module}:{attribute}"
-        raise ValueError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
+        raise InputError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
     if not _makes_modules(made):
-        raise ValueError(
+        raise InputError(
             f"network '{module}:{attribute}' must be a class of torch modules, or a function annotated to return one."
         )
     return made
@@ -123,7 +124,7 @@ def _torchvision_factory(name: str) -> Callable[..., nn.Module]:
 
     names = models.list_models(module=models)  # those that classify
     if name not in names:
-        raise ValueError(f"torchvision's network must be one of {', '.join(names)}, but got {name!r}.")
+        raise InputError(f"torchvision's network must be one of {', '.join(names)}, but got {name!r}.")
     builder = models.get_model_builder(name)
 
     def make(classes: int, channels: int, image_size: int, width: float = 1.0) -> nn.Module:
@@ -131,7 +132,7 @@ def _torchvision_factory(name: str) -> Callable[..., nn.Module]:
         if width != 1.0 and name.startswith("mobilenet"):
             arguments["width_mult"] = width
         elif width != 1.0:
-            raise ValueError(f"torchvision:{name} has no width; width must be 1.0, but got {width}.")
+            raise InputError(f"torchvision:{name} has no width; width must be 1.0, but got {width}.")
         if "weights" in accepted:
             arguments["weights"] = None
         if name.startswith("vit_"):
@@ -159,4 +160,4 @@ def _replace_stem(module: nn.Module, channels: int) -> None:
             )
             setattr(module.get_submodule(parent), leaf, stem)
             return
-    raise ValueError(f"the network has no convolution over 3 channels to adapt to images of {channels}.")
+    raise InputError(f"the network has no convolution over 3 channels to adapt to images of {channels}.")

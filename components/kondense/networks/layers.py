@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from kondense.errors import InputError
+
 TYPES: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
 
 
@@ -28,7 +30,7 @@ def matching(module: nn.Module, parameter: str, names: Iterable[str]) -> set[str
     for name in names:
         hits = {layer for layer in layers if _means(name, layer, layers[layer])}
         if not hits:
-            raise ValueError(
+            raise InputError(
                 f"{parameter} must name layers of the network, but got {name!r}; the types are {', '.join(TYPES)},"
                 f" the layers {', '.join(layers)}."
             )

@@ -5,6 +5,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from kondense.errors import InputError
+
 
 def scaled(channels: int, width: float) -> int:
     """Return ``channels`` times ``width``, rounded to a multiple of 8 (odd counts cost time) but at least 1.
@@ -22,7 +24,7 @@ def lenet5(classes: int, channels: int, image_size: int, width: float = 1.0) -> 
     first, second, third = scaled(20, width), scaled(50, width), scaled(500, width)
     side = ((image_size - 4) // 2 - 4) // 2
     if side < 1:
-        raise ValueError(f"lenet5 needs images of at least 16 pixels, but got {image_size}.")
+        raise InputError(f"lenet5 needs images of at least 16 pixels, but got {image_size}.")
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(channels, first, 5),
@@ -45,7 +47,7 @@ def lenet_cifar(classes: int, channels: int, image_size: int, width: float = 1.0
     hidden1, hidden2 = scaled(120, width), scaled(84, width)
     side = ((image_size - 4) // 2 - 4) // 2
     if side < 1:
-        raise ValueError(f"lenet_cifar needs images of at least 16 pixels, but got {image_size}.")
+        raise InputError(f"lenet_cifar needs images of at least 16 pixels, but got {image_size}.")
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(channels, first, 5),

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from kondense.errors import InputError
 from kondense.prune.batch_norm import reestimate
 from kondense.prune.method import Method
 from kondense.prune.metrics import validation_accuracy
@@ -29,7 +30,7 @@ def floor_of(request: Request, module: nn.Module, teacher: nn.Module | None) -> 
     own = validation_accuracy(module, request.dataset, request.device)
     reference = own if teacher is None else validation_accuracy(teacher, request.dataset, request.device)
     if own < reference - drop:
-        raise ValueError(
+        raise InputError(
             f"max_accuracy_drop must be at least {reference - own:.4f}, by which the unpruned model lies below its"
             f" teacher (validation accuracy {own:.4f} and {reference:.4f}), but got {drop}."
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kondense.channels.dependencies import ChannelGroup, Member, find_groups, input_slices
 from kondense.channels.surgery import remove
+from kondense.errors import InputError
 from kondense.prune.allocation import Cost, Group, Layer, Part, choose_counts, smallest_counts, total_cost
 from kondense.prune.costs import layer_costs
 from kondense.prune.method import Masks, Method
@@ -57,7 +58,7 @@ class ChannelPruner(Method):
         self._found: dict[str, ChannelGroup] | None = None
         self.original = {name: group.channels for name, group in self.groups().items()}
         if not self.original:
-            raise ValueError("a network must have channels to remove, but its outputs and exclude leave none.")
+            raise InputError("a network must have channels to remove, but its outputs and exclude leave none.")
         self.settled = all(self._own_sparsity(group, 1.0) is not None for group in self.groups().values())
         self.timing: Timing | None = None
         if self.config.target == "latency":
@@ -75,7 +76,7 @@ class ChannelPruner(Method):
         least = 0.0 if self.timing or self.request.floor else self.cost(groups)(smallest)
         if least > (1.0 - self.config.sparsity) * self.whole and not self.settled:
             fixed = [f"{group.name} ({group.channels})" for group in groups if smallest[group.name] == group.channels]
-            raise ValueError(
+            raise InputError(
                 f"sparsity must be at most {1.0 - least / self.whole:.4f} of the {self.config.target} of this network"
                 f" (round_to {self.config.round_to}, layers {self.config.layers!r}, exclude {self.config.exclude!r}),"
                 f" but got {self.config.sparsity}; layers too narrow to lose any: {', '.join(fixed) or 'none'}."
@@ -166,7 +167,7 @@ class ChannelPruner(Method):
         given = {layer: fractions[layer] for layer in sorted(group.producers()) if layer in fractions}
         if len(set(given.values())) > 1:
             text = ", ".join(f"{layer}={fraction}" for layer, fraction in given.items())
-            raise ValueError(f"layers that share their channels must lose the same fraction, but got {text}.")
+            raise InputError(f"layers that share their channels must lose the same fraction, but got {text}.")
         return share * next(iter(given.values())) if given else None
 
 

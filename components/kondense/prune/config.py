@@ -3,6 +3,7 @@
 import dataclasses
 
 from kondense.config import option
+from kondense.errors import InputError
 from kondense.prune.fractions import parse_fractions, parse_pattern
 from kondense.prune.schedule import SCHEDULES
 from kondense.training.settings import OPTIMIZERS, TrainingConfig
@@ -110,11 +111,11 @@ class PruneConfig(TrainingConfig):
         parse_fractions(self.layers)
         parse_pattern(self.pattern)
         if self.scope == "lamp" and self.method not in LAYER_ADAPTIVE:
-            raise ValueError(
+            raise InputError(
                 f"scope must be lamp with {', '.join(LAYER_ADAPTIVE)} only, but got it with {self.method}."
             )
         if self.method in FIXED and (self.sensitivity or self.max_accuracy_drop < 1.0):
-            raise ValueError(
+            raise InputError(
                 f"sensitivity and max_accuracy_drop must go with a method that can be tried at any sparsity, but got"
                 f" {self.method}."
             )

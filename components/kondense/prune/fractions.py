@@ -2,6 +2,8 @@
 
 import re
 
+from kondense.errors import InputError
+
 
 def parse_fractions(text: str) -> dict[str, float]:
     """Read ``Conv2d=0.8,Linear=0.95,fc2=0.5``: fractions removed by operation type or module name.
@@ -17,9 +19,9 @@ def parse_fractions(text: str) -> dict[str, float]:
         except ValueError:
             fraction = -1.0
         if not separator or not name or not 0.0 <= fraction < 1.0:
-            raise ValueError(f"layers must be entries name=fraction with a fraction in [0, 1), but got {entry!r}.")
+            raise InputError(f"layers must be entries name=fraction with a fraction in [0, 1), but got {entry!r}.")
         if name in fractions:
-            raise ValueError(f"layers must name each type or module once, but got {name!r} twice.")
+            raise InputError(f"layers must name each type or module once, but got {name!r} twice.")
         fractions[name] = fraction
     return fractions
 
@@ -33,5 +35,5 @@ def parse_pattern(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+):(\d+)", text.strip())
     keep, size = map(int, match.groups()) if match else (0, 0)
     if not 0 < keep < size:
-        raise ValueError(f"pattern must be n:m with 0 < n < m, such as 2:4, but got {text!r}.")
+        raise InputError(f"pattern must be n:m with 0 < n < m, such as 2:4, but got {text!r}.")
     return keep, size

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset
+from kondense.errors import InputError
 from kondense.networks.layers import matching, parse_names
 from kondense.prune.config import PruneConfig
 from kondense.prune.fractions import parse_fractions
@@ -126,7 +127,7 @@ def resolve(
     excluded = frozenset(matching(model.module, "exclude", parse_names(config.exclude)))
     fractions = resolve_fractions(model.module, parse_fractions(config.layers))
     for name in sorted(excluded & fractions.keys()):
-        raise ValueError(f"a layer must be in layers or in exclude, but {name!r} is in both.")
+        raise InputError(f"a layer must be in layers or in exclude, but {name!r} is in both.")
     return Request(
         config,
         dataset,

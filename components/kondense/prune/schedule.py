@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from kondense.errors import InputError
+
 RAMP_STEPS = 100  # of a ramp without a number of its own; every one sorts all weights
 
 
@@ -41,7 +43,7 @@ def epochs_by_step(epochs: int, steps: int) -> list[int]:
         ValueError: fewer epochs than steps.
     """
     if epochs < steps:
-        raise ValueError(f"epochs must be at least steps ({steps}), but got {epochs}.")
+        raise InputError(f"epochs must be at least steps ({steps}), but got {epochs}.")
     return [1] * (steps - 1) + [epochs - steps + 1]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from kondense.errors import InputError
 from kondense.prune.accuracy_bound import tried_accuracy
 from kondense.prune.channels import ChannelPruner
 from kondense.prune.masks.masks import MaskPruner
@@ -29,7 +30,7 @@ def scanned_layers(method: Method) -> list[str]:
         return list(method.original)
     if isinstance(method, MaskPruner):
         return list(method.layers)
-    raise ValueError(f"sensitivity must go with a method that scores channels or weights, not {type(method).__name__}.")
+    raise InputError(f"sensitivity must go with a method that scores channels or weights, not {type(method).__name__}.")
 
 
 def scan(

@@ -11,7 +11,7 @@ from torch import nn
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import Model, load_model, model_digest, save_model
 from kondense.data.dataset import Dataset, dataset_digest, load_dataset
-from kondense.errors import ShortfallError
+from kondense.errors import InputError, ShortfallError
 from kondense.prune import greedy
 from kondense.prune.accuracy_bound import floor_of, largest_sparsity, shortfall_of
 from kondense.prune.config import PruneConfig
@@ -67,7 +67,7 @@ def run(
     dataset, model = load_dataset(dataset_dir), load_model(model_dir)
     inputs = {"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)}
     if model.quantized or model.activations:
-        raise ValueError(f"a model must be pruned before it is quantized, but {model_dir} is quantized.")
+        raise InputError(f"a model must be pruned before it is quantized, but {model_dir} is quantized.")
     check_classes("model", model, dataset)
     teacher = None
     if teacher_dir is not None:

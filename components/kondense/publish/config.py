@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from kondense.config import Config, option
+from kondense.errors import InputError
 
 OBJECTIVES = ("bytes", "latency", "none")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -33,13 +34,13 @@ class PublishConfig(Config):
         if self.model_name:
             check_model_name(self.model_name)
         if not self.store_uri:
-            raise ValueError("store_uri must be minio://bucket/prefix, s3://bucket/prefix or a path, but got ''.")
+            raise InputError("store_uri must be minio://bucket/prefix, s3://bucket/prefix or a path, but got ''.")
 
 
 def check_model_name(name: str) -> None:
     """Raise ValueError unless ``name`` may name a published model."""
     if not NAME.fullmatch(name):
-        raise ValueError(
+        raise InputError(
             "model_name must be 1 to 63 of a-z, 0-9, dash and underscore and begin with a letter or digit,"
             f" but got {name!r}."
         )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.errors import InputError
+
 LARGEST_FRONT = 200_000  # states kept per layer; a network with more of them gets the best of that many byte counts
 
 
@@ -47,7 +49,7 @@ def check_budget(sizes: Sequence[Sequence[int]], budget_bytes: int) -> None:
     """Raise ValueError unless the smallest choices fit the budget."""
     smallest = sum(min(row) for row in sizes)
     if smallest > budget_bytes:
-        raise ValueError(
+        raise InputError(
             f"budget_bytes must be at least {smallest}, what the fewest bits take, but got {budget_bytes}."
         )
 

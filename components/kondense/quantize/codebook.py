@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import CodebookTensor, codebook_offset
+from kondense.errors import InputError
 from kondense.quantize.kmeans import nearest, optimal_centroids
 from kondense.quantize.layers import quantizable_layers
 from kondense.quantize.request import Request
@@ -41,7 +42,7 @@ def quantize(model: Model, *, bits: int = 4) -> Model:
     Lloyd's iteration from linear initialisation.
     """
     if model.quantized or model.activations:
-        raise ValueError("a model must be quantized once, but this one is quantized already.")
+        raise InputError("a model must be quantized once, but this one is quantized already.")
     module = copy.deepcopy(model.module).eval()
     quantized = {
         f"{name}.weight": _share(module.get_parameter(f"{name}.weight"), bits) for name in quantizable_layers(module)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from kondense.config import option
+from kondense.errors import InputError
 from kondense.training.settings import TrainingConfig
 
 METHODS = ("codebook", "dynamic", "fixed_point", "mixed", "qat", "rate_distortion", "static", "weight_only")
@@ -99,16 +100,16 @@ class QuantizeConfig(TrainingConfig):
             ("rounding", self.rounding == "learned"),
         ):
             if asked and not (self.method == "static" or (self.method, self.arithmetic) == ("mixed", "integer")):
-                raise ValueError(
+                raise InputError(
                     f"{name} must be left as it is unless method is static, or mixed with integer arithmetic, but got"
                     f" {getattr(self, name)} with {self.method}."
                 )
         if self.exclude.strip() and self.method != "static":
-            raise ValueError(
+            raise InputError(
                 f"exclude must be empty unless method is static, but got {self.exclude!r} with {self.method}."
             )
         if self.fine_tune and self.method not in TUNABLE:
-            raise ValueError(
+            raise InputError(
                 f"fine_tune must be false unless method is one of {', '.join(TUNABLE)}, but got true with"
                 f" {self.method}; qat is static with training."
             )

@@ -11,6 +11,7 @@ import torch
 from kondense.artifacts.fold import fold_batch_norms
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import DynamicQuantizer, install_quantizers
+from kondense.errors import InputError
 from kondense.quantize.grid import largest_scale, round_to_grid
 from kondense.quantize.layers import quantizable_layers
 from kondense.quantize.request import Request
@@ -38,7 +39,7 @@ def quantize(model: Model, *, bits: int | Mapping[str, int] = 8, granularity: st
     Source: onnxruntime's quantize_dynamic (asymmetric uint8 activations per tensor).
     """
     if model.quantized or model.activations:
-        raise ValueError("a model must be quantized once, but this one is quantized already.")
+        raise InputError("a model must be quantized once, but this one is quantized already.")
     module = fold_batch_norms(model.module)
     activations, quantized = {}, {}
     for name in quantizable_layers(module):

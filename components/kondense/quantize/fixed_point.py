@@ -10,6 +10,7 @@ import dataclasses
 import torch
 
 from kondense.artifacts.model import Model
+from kondense.errors import InputError
 from kondense.quantize.grid import round_to_grid
 from kondense.quantize.layers import quantizable_layers
 from kondense.quantize.request import Request
@@ -42,7 +43,7 @@ def quantize(model: Model, *, bits: int = 8) -> Model:
         ValueError: the model is quantized already.
     """
     if model.quantized or model.activations:
-        raise ValueError("a model must be quantized once, but this one is quantized already.")
+        raise InputError("a model must be quantized once, but this one is quantized already.")
     module = copy.deepcopy(model.module).eval()
     quantized = {}
     for name in quantizable_layers(module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset
+from kondense.errors import InputError
 from kondense.quantize.config import QuantizeConfig
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.fit import cross_entropy, fit
@@ -51,7 +52,7 @@ class Request:
         chosen_N = torch.randperm(len(split), generator=generator)[: self.config.calibration_images]
         classes = split.labels[chosen_N].unique()
         if len(classes) < min(2, len(self.dataset.classes)):
-            raise ValueError(
+            raise InputError(
                 f"calibration images must show at least 2 classes, but all {len(chosen_N)} are of class"
                 f" {self.dataset.classes[int(classes[0])]!r}."
             )

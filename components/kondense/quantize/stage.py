@@ -8,7 +8,7 @@ from typing import Any
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import Model, load_model, model_digest, save_model
 from kondense.data.dataset import Dataset, dataset_digest, load_dataset
-from kondense.errors import ShortfallError
+from kondense.errors import InputError, ShortfallError
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.quantize import codebook, dynamic, fixed_point, mixed, qat, weight_only
 from kondense.quantize.config import QuantizeConfig
@@ -60,7 +60,7 @@ def run(
     """
     dataset, model = load_dataset(dataset_dir), load_model(model_dir)
     if model.quantized or model.activations:
-        raise ValueError(f"a model must be quantized once, but {model_dir} is quantized already.")
+        raise InputError(f"a model must be quantized once, but {model_dir} is quantized already.")
     inputs = {"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)}
     teacher = load_model(model_dir)
     if teacher_dir is not None:
@@ -72,7 +72,7 @@ def run(
     request = Request(config, dataset, loss, teacher, open_checkpoint("quantize", config, inputs))
     quantized = METHODS[config.method](model, request)
     if not quantized.quantized:
-        raise ValueError("quantization needs a Conv2d or Linear layer, but the network has none.")
+        raise InputError("quantization needs a Conv2d or Linear layer, but the network has none.")
     metrics = {
         "validation_accuracy": _validation_accuracy(quantized, dataset),
         "validation_accuracy_before": _validation_accuracy(model, dataset),

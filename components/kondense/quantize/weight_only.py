@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import QuantizedTensor
+from kondense.errors import InputError
 from kondense.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
 from kondense.quantize.grid import SMALLEST_SCALE, largest_scale, round_to_grid, rows, weight_limit
 from kondense.quantize.layers import quantizable_layers
@@ -41,7 +42,7 @@ def quantize(model: Model, *, bits: int | Mapping[str, int] = 4, granularity: st
         ValueError: the model is quantized already.
     """
     if model.quantized or model.activations:
-        raise ValueError("a model must be quantized once, but this one is quantized already.")
+        raise InputError("a model must be quantized once, but this one is quantized already.")
     module = copy.deepcopy(model.module).eval()
     quantized = {}
     for name in quantizable_layers(module):

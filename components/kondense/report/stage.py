@@ -8,6 +8,7 @@ from kondense.artifacts.comparison import compared
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import model_digest, read_description
 from kondense.artifacts.report import PAGE, REPORT, Report, models, read_evaluation, report_bytes
+from kondense.errors import InputError
 from kondense.files import new_directory, verify_files
 from kondense.report.config import ReportConfig
 from kondense.report.document import build_report
@@ -33,7 +34,7 @@ def run(
         ArtifactError: a missing or damaged artifact; candidates that cannot be compared.
     """
     if not candidate_dirs:
-        raise ValueError("candidate_dirs must name at least the teacher, but got 0 directories.")
+        raise InputError("candidate_dirs must name at least the teacher, but got 0 directories.")
     for directory in candidate_dirs:
         verify_files(directory, read_description(directory)["files"])
     evaluations = [read_evaluation(directory) for directory in candidate_dirs]

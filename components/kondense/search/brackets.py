@@ -6,6 +6,8 @@ Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1 and Table 1.
 from dataclasses import dataclass
 from functools import cached_property
 
+from kondense.errors import InputError
+
 SIZES = ("ceil", "floor")
 
 
@@ -50,18 +52,18 @@ class BracketPlan:
 
     def __post_init__(self) -> None:
         if self.min_resource < 1:
-            raise ValueError(f"min_resource must be at least 1, but got {self.min_resource}.")
+            raise InputError(f"min_resource must be at least 1, but got {self.min_resource}.")
         if self.max_resource < self.min_resource:
-            raise ValueError(
+            raise InputError(
                 f"max_resource must be at least min_resource={self.min_resource}, but got {self.max_resource}."
             )
         if self.eta < 2:
-            raise ValueError(f"eta must be at least 2, but got {self.eta}.")
+            raise InputError(f"eta must be at least 2, but got {self.eta}.")
         if self.sizes not in SIZES:
-            raise ValueError(f"bracket_sizes must be one of {', '.join(SIZES)}, but got {self.sizes!r}.")
+            raise InputError(f"bracket_sizes must be one of {', '.join(SIZES)}, but got {self.sizes!r}.")
         resources = self.brackets[0].resources
         if resources[0] < self.min_resource or len(set(resources)) < len(resources):
-            raise ValueError(
+            raise InputError(
                 f"the resource's step must leave different resources of at least min_resource={self.min_resource} "
                 f"for all rungs, but step {self.resource_step} gives {', '.join(map(str, resources))}."
             )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from kondense.errors import InputError
 from kondense.search import settings as reading
 from kondense.search.history import History
 from kondense.search.ledger import SETTING
@@ -27,9 +28,9 @@ def validate(
     reading.check_counts(max_trial_count, parallel_trial_count)
     size = planned_trials(settings, space)
     if max_trial_count is None:
-        raise ValueError(f"grid needs maxTrialCount of at most the grid's {size} configurations, but it is not set.")
+        raise InputError(f"grid needs maxTrialCount of at most the grid's {size} configurations, but it is not set.")
     if max_trial_count > size:
-        raise ValueError(f"maxTrialCount must be at most the grid's {size} configurations, but got {max_trial_count}.")
+        raise InputError(f"maxTrialCount must be at most the grid's {size} configurations, but got {max_trial_count}.")
 
 
 def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:
@@ -62,7 +63,7 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     issued = len(board.ledger.digests[0])
     indices = [*range(issued, size), *(_lost(board, size) if issued + count > size else ())][:count]
     if len(indices) < count:
-        raise ValueError(
+        raise InputError(
             f"the grid has {size} configurations, but {issued} are issued and {count} more were asked for, "
             f"and only {len(indices)} are open or lost."
         )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from kondense.errors import InputError
+
 Goal = Literal["minimize", "maximize"]
 
 
@@ -60,6 +62,6 @@ class History:
 
     def __post_init__(self) -> None:
         if self.goal not in ("minimize", "maximize"):
-            raise ValueError(f"goal must be minimize or maximize, but got {self.goal!r}.")
+            raise InputError(f"goal must be minimize or maximize, but got {self.goal!r}.")
         if not 1 <= len(self.experiment) <= 40:
-            raise ValueError(f"an experiment's name must have 1 to 40 characters, but got {self.experiment!r}.")
+            raise InputError(f"an experiment's name must have 1 to 40 characters, but got {self.experiment!r}.")

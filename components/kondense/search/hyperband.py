@@ -5,6 +5,7 @@ Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1. Deviations: `halving`
 
 from collections.abc import Mapping
 
+from kondense.errors import InputError
 from kondense.search import halving
 from kondense.search import settings as reading
 from kondense.search.brackets import SIZES, BracketPlan
@@ -74,12 +75,12 @@ def read_plan(
     """
     name = settings.get("resource_name", "")
     if not name:
-        raise ValueError("setting resource_name must name the int parameter that carries the resource, but is not set.")
+        raise InputError("setting resource_name must name the int parameter that carries the resource, but is not set.")
     parameter = space[name]
     if parameter.kind != "int" or parameter.low is None or parameter.high is None:
-        raise ValueError(f"setting resource_name must name an int parameter, but {name!r} is {parameter.kind}.")
+        raise InputError(f"setting resource_name must name an int parameter, but {name!r} is {parameter.kind}.")
     if len(space.parameters) == 1:
-        raise ValueError(f"there must be a parameter besides the resource {name!r}, but there is none.")
+        raise InputError(f"there must be a parameter besides the resource {name!r}, but there is none.")
     lowest, highest = int(parameter.low), int(parameter.high)
     step = int(parameter.step or 1)
     first = lowest if lowest >= 1 else lowest + -(-(1 - lowest) // step) * step
@@ -87,12 +88,12 @@ def read_plan(
     named = "r_l" if "r_l" in settings else "max_resource"
     largest = reading.read_integer(settings, named, highest, minimum=1)
     if "r_l" in settings and reading.read_integer(settings, "max_resource", largest, minimum=1) != largest:
-        raise ValueError(
+        raise InputError(
             f"settings r_l and max_resource mean the same, but r_l is {largest} "
             f"and max_resource is {settings['max_resource']}."
         )
     if smallest < lowest or largest > highest or largest < smallest:
-        raise ValueError(
+        raise InputError(
             f"the resource must keep {name}'s range, {lowest} <= min_resource <= {named} <= {highest}, "
             f"but got min_resource={smallest}, {named}={largest}."
         )

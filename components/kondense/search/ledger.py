@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kondense.errors import InputError
+
 CACHED = 512  # brackets whose part of the ledger is kept read; a cycle has a few
 SETTING = "issued"  # the algorithm setting that holds the ledger
 NAME = re.compile(r"(.+)-b(\d+)r(\d+)c(\d+)-([0-9a-f]{6})")
@@ -135,7 +137,7 @@ def _read(part: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
     except (binascii.Error, ValueError):
         wrong = True
     if wrong:
-        raise ValueError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.")
+        raise InputError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.")
     return tuple(packed[i : i + 6] for i in range(0, len(packed), 6)), tuple(promoted)
 
 

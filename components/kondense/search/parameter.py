@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.errors import InputError
+
 Kind = Literal["double", "int", "discrete", "categorical"]
 Distribution = Literal["uniform", "logUniform", "normal", "logNormal"]
 
@@ -50,7 +52,7 @@ class Parameter:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("a parameter's name must not be empty.")
+            raise InputError("a parameter's name must not be empty.")
         if self.kind not in KINDS:
             raise self.error(f"parameterType must be one of {', '.join(KINDS)}, but got {self.kind!r}")
         if self.distribution not in DISTRIBUTIONS:

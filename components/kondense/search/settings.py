@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from kondense.errors import InputError
 from kondense.search.ledger import SETTING, Ledger
 
 ALWAYS = ("random_state", SETTING)  # every suggester takes these
@@ -16,7 +17,7 @@ def check_names(settings: Mapping[str, str], allowed: Collection[str]) -> None:
     for name in settings:
         if name not in allowed and name not in ALWAYS:
             known = ", ".join(sorted({*allowed, "random_state"}))
-            raise ValueError(f"unknown setting {name!r}; the settings are {known}.")
+            raise InputError(f"unknown setting {name!r}; the settings are {known}.")
     read_integer(settings, "random_state", 0, minimum=0)
     Ledger(settings.get(SETTING, ""))
 
@@ -29,7 +30,7 @@ def check_counts(max_trial_count: int | None, parallel_trial_count: int | None) 
     """
     for name, count in (("maxTrialCount", max_trial_count), ("parallelTrialCount", parallel_trial_count)):
         if count is not None and count < 1:
-            raise ValueError(f"{name} must be at least 1, but got {count}.")
+            raise InputError(f"{name} must be at least 1, but got {count}.")
 
 
 def read_integer(settings: Mapping[str, str], name: str, default: int, minimum: int) -> int:
@@ -43,9 +44,9 @@ def read_integer(settings: Mapping[str, str], name: str, default: int, minimum: 
         value = float(text)
         whole = int(value)
     except (ValueError, OverflowError):
-        raise ValueError(f"setting {name} must be a whole number, but got {text!r}.") from None
+        raise InputError(f"setting {name} must be a whole number, but got {text!r}.") from None
     if value != whole or whole < minimum:
-        raise ValueError(f"setting {name} must be a whole number of at least {minimum}, but got {text!r}.")
+        raise InputError(f"setting {name} must be a whole number of at least {minimum}, but got {text!r}.")
     return whole
 
 
@@ -59,9 +60,9 @@ def read_number(settings: Mapping[str, str], name: str, default: float, low: flo
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"setting {name} must be a number, but got {text!r}.") from None
+        raise InputError(f"setting {name} must be a number, but got {text!r}.") from None
     if not low <= value <= high:  # also refuses NaN
-        raise ValueError(f"setting {name} must be in [{low:g}, {high:g}], but got {text!r}.")
+        raise InputError(f"setting {name} must be in [{low:g}, {high:g}], but got {text!r}.")
     return value
 
 
@@ -73,5 +74,5 @@ def read_choice(settings: Mapping[str, str], name: str, choices: tuple[str, ...]
     """
     text = settings.get(name, choices[0])
     if text not in choices:
-        raise ValueError(f"setting {name} must be one of {', '.join(choices)}, but got {text!r}.")
+        raise InputError(f"setting {name} must be one of {', '.join(choices)}, but got {text!r}.")
     return text

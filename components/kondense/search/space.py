@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.errors import InputError
 from kondense.search.parameter import DISTRIBUTIONS, KINDS, Distribution, Kind, Parameter
 
 __all__ = ["DISTRIBUTIONS", "KINDS", "Parameter", "SearchSpace"]
@@ -32,10 +33,10 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         if not self.parameters:
-            raise ValueError("the search space must have at least one parameter, but got none.")
+            raise InputError("the search space must have at least one parameter, but got none.")
         for index, name in enumerate(self.names):
             if name in self.names[:index]:
-                raise ValueError(f"parameter names must be unique, but {name!r} comes twice.")
+                raise InputError(f"parameter names must be unique, but {name!r} comes twice.")
 
     @classmethod
     def from_katib(cls, parameters: Sequence[Mapping[str, Any]]) -> "SearchSpace":
@@ -69,7 +70,7 @@ class SearchSpace:
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
-        raise ValueError(f"no parameter is called {name!r}; there are {', '.join(self.names)}.")
+        raise InputError(f"no parameter is called {name!r}; there are {', '.join(self.names)}.")
 
     def without(self, name: str) -> "SearchSpace":
         """Return this space less the parameter called `name`."""
@@ -117,7 +118,7 @@ def _read_parameter(entry: Mapping[str, Any]) -> Parameter:
     name, feasible = str(entry.get("name", "")), entry.get("feasibleSpace") or {}
     unknown = sorted(set(feasible) - set(FEASIBLE_KEYS))
     if unknown:
-        raise ValueError(f"parameter {name!r}: feasibleSpace takes {', '.join(FEASIBLE_KEYS)}, but got {unknown[0]!r}.")
+        raise InputError(f"parameter {name!r}: feasibleSpace takes {', '.join(FEASIBLE_KEYS)}, but got {unknown[0]!r}.")
     return Parameter(
         name=name,
         kind=cast(Kind, str(entry.get("parameterType", ""))),
@@ -136,10 +137,10 @@ def _read_number(name: str, feasible: Mapping[str, Any], key: str) -> float | No
     try:
         return float(text)
     except (TypeError, ValueError):
-        raise ValueError(f"parameter {name!r}: {key} must be a number, but got {text!r}.") from None
+        raise InputError(f"parameter {name!r}: {key} must be a number, but got {text!r}.") from None
 
 
 def _read_text(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"parameter {name!r}: a value of a list must be a string, but got {value!r}.")
+        raise InputError(f"parameter {name!r}: a value of a list must be a string, but got {value!r}.")
     return str(value)

@@ -6,6 +6,7 @@ bracket that gives every trial the whole resource, so that the search ends with 
 
 from collections.abc import Mapping
 
+from kondense.errors import InputError
 from kondense.search.brackets import BracketPlan
 from kondense.search.ledger import digest
 from kondense.search.parameter import Parameter
@@ -29,7 +30,7 @@ def read_start(settings: Mapping[str, str], space: SearchSpace, plan: BracketPla
     texts = [text for text in settings.get(SETTING, "").split(";") if text.strip()]
     seats = plan.brackets[-1].sizes[0]
     if len(texts) > seats:
-        raise ValueError(f"setting {SETTING} must state at most {seats} configurations, but got {len(texts)}.")
+        raise InputError(f"setting {SETTING} must state at most {seats} configurations, but got {len(texts)}.")
     return [_read(text, space) for text in texts]
 
 
@@ -46,7 +47,7 @@ def _read(text: str, space: SearchSpace) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     given = {name.strip(): value.strip() for name, _, value in pairs}
     if sorted(given) != sorted(space.names):
-        raise ValueError(
+        raise InputError(
             f"setting {SETTING} must be name=value of each of {', '.join(space.names)}, but got {text.strip()!r}."
         )
     for parameter in space.parameters:
@@ -57,12 +58,12 @@ def _read(text: str, space: SearchSpace) -> dict[str, str]:
 def _check(parameter: Parameter, value: str) -> None:
     if parameter.values:
         if value not in parameter.values:
-            raise ValueError(
+            raise InputError(
                 f"setting {SETTING}: {parameter.name} must be one of {', '.join(parameter.values)}, but got {value!r}."
             )
         return
     assert parameter.low is not None and parameter.high is not None, "a range has two ends"
     if not parameter.low <= parameter.number(value) <= parameter.high:
-        raise ValueError(
+        raise InputError(
             f"setting {SETTING}: {parameter.name} must be in [{parameter.low:g}, {parameter.high:g}], but got {value}."
         )

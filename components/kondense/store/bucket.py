@@ -18,6 +18,7 @@ from minio import Minio
 from minio.datatypes import Object
 from minio.error import MinioException, S3Error
 
+from kondense.errors import InputError
 from kondense.files import sha256
 from kondense.store.connection import DELAYS_S, Connection, PatientPool
 from kondense.store.lease import hold
@@ -78,7 +79,7 @@ class ObjectStore(Store):
             ValueError: no such name is allowed for a bucket.
         """
         if not BUCKET.fullmatch(bucket):
-            raise ValueError(f"a bucket's name must be 3 to 63 of a-z, 0-9, dot and dash, but got {bucket!r}.")
+            raise InputError(f"a bucket's name must be 3 to 63 of a-z, 0-9, dot and dash, but got {bucket!r}.")
         self.uri = uri.rstrip("/")
         self.bucket = bucket
         self.prefix = prefix

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from kondense.errors import InputError, KondenseError
 from kondense.files import ArtifactError, json_bytes, new_directory, sha256
 
 MANIFEST = "manifest.json"
@@ -21,7 +22,7 @@ FORMAT_VERSION = 1
 BUCKET_SCHEMES = ("minio", "s3")
 
 
-class StoreError(OSError):
+class StoreError(KondenseError, OSError):
     """The store cannot do what was asked: unreachable, refused, full or damaged; the text says which."""
 
 
@@ -118,7 +119,7 @@ class Store(abc.ABC):
         """
         files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
         if not files:
-            raise ValueError(f"{directory} must hold at least one file, but it holds none.")
+            raise InputError(f"{directory} must hold at least one file, but it holds none.")
         if replace:
             self._clear(prefix, {name: sha256(path) for name, path in files.items()})
         return self.commit(prefix, self.upload_files(prefix, files))
@@ -126,7 +127,7 @@ class Store(abc.ABC):
     def upload_files(self, prefix: str, files: Mapping[str, Path]) -> dict[str, Any]:
         """Put ``files``, by name, under ``prefix`` and return the manifest that ``commit`` makes them visible with."""
         if MANIFEST in files:
-            raise ValueError(f"{files[MANIFEST]} must not be called {MANIFEST}: the store writes its own.")
+            raise InputError(f"{files[MANIFEST]} must not be called {MANIFEST}: the store writes its own.")
         digests = {name: sha256(path) for name, path in sorted(files.items())}
         if not self._stands(prefix, digests):
             for name in digests:
@@ -237,7 +238,7 @@ def check_key(key: str) -> None:
     """Raise ValueError unless ``key`` is a relative path whose parts are plain names."""
     parts = key.split("/")
     if any(not part or part.startswith(".") or "\\" in part or not part.isprintable() for part in parts):
-        raise ValueError(
+        raise InputError(
             f"a key must be a relative path whose parts are not empty and do not start with a dot, but got {key!r}."
         )
 
@@ -256,15 +257,15 @@ def open_store(uri: str) -> Store:
 
     if "://" not in uri:
         if not uri:
-            raise ValueError("a store must be a path or a URI, but got ''.")
+            raise InputError("a store must be a path or a URI, but got ''.")
         return LocalStore(Path(uri))
     parts = urlsplit(uri)
     if parts.scheme == "file":
         return LocalStore(Path(parts.netloc + parts.path))
     if parts.scheme not in BUCKET_SCHEMES:
-        raise ValueError(f"a store must be a path, file://, minio:// or s3://, but got {uri!r}.")
+        raise InputError(f"a store must be a path, file://, minio:// or s3://, but got {uri!r}.")
     if not parts.netloc:
-        raise ValueError(f"a store must be {parts.scheme}://bucket/prefix, but got {uri!r}.")
+        raise InputError(f"a store must be {parts.scheme}://bucket/prefix, but got {uri!r}.")
     from kondense.store.bucket import ObjectStore
     from kondense.store.connection import connection_from_environment
 

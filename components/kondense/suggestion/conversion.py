@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kondense.errors import InputError
 from kondense.katib.api import messages
 from kondense.search.history import History, Status, Trial
 from kondense.search.ledger import SETTING
@@ -70,9 +71,9 @@ def read_search(experiment: Any) -> Search:
     spec = experiment.spec
     algorithm = spec.algorithm.algorithm_name
     if algorithm not in SUGGESTERS:
-        raise ValueError(f"algorithmName must be one of {', '.join(sorted(SUGGESTERS))}, but got {algorithm!r}.")
+        raise InputError(f"algorithmName must be one of {', '.join(sorted(SUGGESTERS))}, but got {algorithm!r}.")
     if spec.early_stopping.algorithm_name and algorithm in WITHOUT_EARLY_STOPPING:
-        raise ValueError(
+        raise InputError(
             f"earlyStopping must be absent with {algorithm}, which stops trials itself, "
             f"but got {spec.early_stopping.algorithm_name!r}."
         )
@@ -94,7 +95,7 @@ def read_history(experiment: Any, trials: Iterable[Any]) -> History:
     """
     objective = experiment.spec.objective
     if objective.type not in (messages.MINIMIZE, messages.MAXIMIZE):
-        raise ValueError(f"objective type must be minimize or maximize, but got {objective.type}.")
+        raise InputError(f"objective type must be minimize or maximize, but got {objective.type}.")
     metric = objective.objective_metric_name
     return History(
         trials=tuple(_trial(trial, metric) for trial in trials),
@@ -122,7 +123,7 @@ def _parameter(parameter: Any) -> dict[str, Any]:
     space = parameter.feasible_space
     if parameter.parameter_type not in KINDS:
         kinds = ", ".join(KINDS.values())
-        raise ValueError(
+        raise InputError(
             f"parameterType of {parameter.name!r} must be one of {kinds}, but got {parameter.parameter_type}."
         )
     feasible = {"min": space.min, "max": space.max, "step": space.step, "list": list(space.list)}

@@ -3,6 +3,7 @@
 import dataclasses
 
 from kondense.config import option
+from kondense.errors import InputError
 from kondense.training.settings import TrainingConfig
 
 
@@ -21,4 +22,4 @@ class TrainConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.network.strip():
-            raise ValueError(f"network must be a name, but got {self.network!r}.")
+            raise InputError(f"network must be a name, but got {self.network!r}.")

@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from kondense.artifacts.model import Model, load_model
+from kondense.errors import InputError
 from kondense.networks.build import NetworkSpec, build
 from kondense.store.store import open_store
 
@@ -29,11 +30,11 @@ def import_model(uri: str, network: NetworkSpec) -> Model:
         try:
             module.load_state_dict(load(open_store(parent or ".").read(name)), strict=True)
         except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{uri} must hold the state dict of {network.name}, but: {error}") from None
+            raise InputError(f"{uri} must hold the state dict of {network.name}, but: {error}") from None
         return Model(module.eval(), network)
     store = open_store(uri)
     if not store.exists("model.json"):
-        raise ValueError(
+        raise InputError(
             f"import_uri must be a model artifact (a directory with model.json) or a .safetensors file, but got {uri}."
         )
     with tempfile.TemporaryDirectory() as scratch:

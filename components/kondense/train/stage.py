@@ -8,6 +8,7 @@ from typing import Any
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import Model, save_model
 from kondense.data.dataset import Dataset, dataset_digest, load_dataset
+from kondense.errors import InputError
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.networks.allowed import allowing
 from kondense.networks.build import NetworkSpec, build, check_images
@@ -59,7 +60,7 @@ def network_spec(config: TrainConfig, dataset: Dataset) -> NetworkSpec:
     """Return how to build the configured network for a dataset's images and classes."""
     channels, height, width = dataset.shape
     if height != width:
-        raise ValueError(f"images must be square, but got {height}x{width}.")
+        raise InputError(f"images must be square, but got {height}x{width}.")
     arguments: dict[str, Any] = {"classes": len(dataset.classes), "channels": channels, "image_size": height}
     if config.width != 1.0:
         arguments["width"] = config.width
@@ -82,4 +83,4 @@ def _check_fits(spec: NetworkSpec, dataset: Dataset) -> None:
     wanted = {"classes": len(dataset.classes), "channels": channels, "image_size": height}
     for name, value in wanted.items():
         if spec.arguments.get(name) != value:
-            raise ValueError(f"the imported model's {name} must be {value}, but got {spec.arguments.get(name)}.")
+            raise InputError(f"the imported model's {name} must be {value}, but got {spec.arguments.get(name)}.")

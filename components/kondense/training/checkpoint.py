@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from kondense.config import Config
+from kondense.errors import InputError
 from kondense.store.store import NotFoundError, Store, open_store
 from kondense.training.settings import TrainingConfig
 
@@ -111,14 +112,14 @@ def open_checkpoint(stage: str, config: Config, inputs: Mapping[str, str]) -> Ch
 def _decode(content: bytes) -> State:
     digest, body = content[:32], content[32:]
     if hashlib.sha256(body).digest() != digest:
-        raise ValueError("its digest does not match")
+        raise InputError("its digest does not match")
     length = int.from_bytes(body[:8], "little")  # the safetensors format: header length, JSON header, data
     try:
         header = json.loads(body[8 : 8 + length])
         position = json.loads(header["__metadata__"]["position"])
         tensors = load(body)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"it is not a checkpoint: {error}") from None
+        raise InputError(f"it is not a checkpoint: {error}") from None
     if position.pop("format_version") != FORMAT_VERSION:
-        raise ValueError(f"its format version is not {FORMAT_VERSION}")
+        raise InputError(f"its format version is not {FORMAT_VERSION}")
     return State(tensors, position)

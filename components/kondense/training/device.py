@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.data.dataset import Split
+from kondense.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
@@ -13,7 +14,7 @@ def choose_device(name: str) -> torch.device:
         ValueError: ``cuda`` is asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be available, but got cuda and torch sees no GPU; use cpu or auto.")
+        raise InputError("device must be available, but got cuda and torch sees no GPU; use cpu or auto.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -26,7 +27,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if name == "float16" and device.type == "cpu":
-        raise ValueError("precision must be float32 or bfloat16 on a CPU, but got float16.")
+        raise InputError("precision must be float32 or bfloat16 on a CPU, but got float16.")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset
+from kondense.errors import InputError
 from kondense.measuring.accuracy import predict
 from kondense.training.objective import Objective
 from kondense.training.trainer import Loss
@@ -20,7 +21,7 @@ def check_classes(role: str, model: Model, dataset: Dataset) -> None:
     """Raise ValueError unless the model tells apart as many classes as the dataset has."""
     classes = model.network.arguments.get("classes")
     if classes != len(dataset.classes):
-        raise ValueError(f"the {role} must have the dataset's {len(dataset.classes)} classes, but got {classes}.")
+        raise InputError(f"the {role} must have the dataset's {len(dataset.classes)} classes, but got {classes}.")
 
 
 def soft_cross_entropy(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from kondense.config import Config, option
+from kondense.errors import InputError
 
 SCHEDULES = ("constant", "multistep", "cosine", "one_cycle")
 AUGMENTATIONS = ("none", "crop", "crop_flip")
@@ -45,7 +46,7 @@ class TrainingConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_epochs and self.max_epochs < self.epochs:
-            raise ValueError(f"max_epochs must be 0 or at least epochs ({self.epochs}), but got {self.max_epochs}.")
+            raise InputError(f"max_epochs must be 0 or at least epochs ({self.epochs}), but got {self.max_epochs}.")
 
     @property
     def horizon(self) -> int:

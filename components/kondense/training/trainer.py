@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
+from kondense.errors import KondenseError
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.training.augment import augment
 from kondense.training.checkpoint import State
@@ -29,7 +30,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 PARTS = ("module", "average", "momentum", "mask", "objective", "objective_momentum")  # of the tensors of a checkpoint
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(KondenseError, ArithmeticError):
     """The loss turned NaN or infinite: the run cannot be saved by going on."""
 
 

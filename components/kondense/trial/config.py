@@ -3,6 +3,7 @@
 import dataclasses
 
 from kondense.config import Config, check_choice, option
+from kondense.errors import InputError
 from kondense.trial.recipe import parse_recipe
 
 # What a trial measures, by the names that an Experiment's objective uses.
@@ -63,9 +64,9 @@ class TrialConfig(Config):
         for name in filter(None, self.metrics.split(",")):
             check_choice("metrics", name.strip(), METRICS)
         if not self.dataset_uri:
-            raise ValueError("dataset_uri must name a Dataset artifact, but got ''.")
+            raise InputError("dataset_uri must name a Dataset artifact, but got ''.")
         if self.store_uri and not self.trial_name:
-            raise ValueError("trial_name must be given when store_uri is, but got ''.")
+            raise InputError("trial_name must be given when store_uri is, but got ''.")
 
     @property
     def reported(self) -> tuple[str, ...]:

@@ -6,9 +6,19 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
+from kondense.errors import KondenseError
+
 PAUSES_S = (1.0, 4.0, 16.0, 32.0)  # Katib's database manager restarts within a minute
 TIMEOUT_S = 30.0
 ADDRESS = "katib-db-manager.kubeflow:6789"
+
+
+class NonFiniteMetricError(KondenseError, ArithmeticError):
+    """A metric is NaN or infinite, which Katib would take for the best there is."""
+
+
+class PushError(KondenseError, ConnectionError):
+    """Katib's database manager did not take the metrics."""
 
 
 def report(metrics: Mapping[str, float], *, pauses_s: Sequence[float] = PAUSES_S) -> None:
@@ -24,13 +34,14 @@ def report(metrics: Mapping[str, float], *, pauses_s: Sequence[float] = PAUSES_S
         pauses_s: seconds between the attempts.
 
     Raises:
-        ArithmeticError: a metric is not finite. Katib takes such a value for the best there is, so nothing is reported.
-        ConnectionError: Katib's database manager (``KATIB_DB_MANAGER_ADDRESS``) did not take them, after several
+        NonFiniteMetricError: a metric is not finite; nothing is reported, because Katib would take it for the
+            best.
+        PushError: Katib's database manager (``KATIB_DB_MANAGER_ADDRESS``) did not take them, after several
             attempts.
     """
     for name, value in metrics.items():
         if not math.isfinite(value):
-            raise ArithmeticError(f"{name} must be finite to be reported, but got {value}.")
+            raise NonFiniteMetricError(f"{name} must be finite to be reported, but got {value}.")
     trial = os.environ.get("KATIB_TRIAL_NAME")
     if trial:
         _push(trial, metrics, os.environ.get("KATIB_DB_MANAGER_ADDRESS", ADDRESS), pauses_s)
@@ -62,4 +73,4 @@ def _push(trial: str, metrics: Mapping[str, float], address: str, pauses_s: Sequ
             if pause_s is not None:
                 print(f"could not push metrics to {address} ({reason}); trying again in {pause_s:g} s", flush=True)
                 time.sleep(pause_s)
-    raise ConnectionError(f"Katib's database manager at {address} must take the metrics, but: {reason}")
+    raise PushError(f"Katib's database manager at {address} must take the metrics, but: {reason}")

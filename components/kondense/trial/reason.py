@@ -3,6 +3,7 @@
 import contextlib
 
 from kondense import failure
+from kondense.errors import EXPECTED
 from kondense.store.store import open_store
 
 
@@ -16,7 +17,7 @@ def keep_reason(store_uri: str, trial: str, error: BaseException) -> None:
     if not store_uri or not trial:
         return
     line = failure.reason_of(error)
-    if not isinstance(error, failure.EXPECTED):
+    if not isinstance(error, EXPECTED):
         line = f"{type(error).__name__}: {line}"
     with contextlib.suppress(OSError):  # the store may be the very reason
         open_store(store_uri).write(failure_key(trial), f"{line}\n".encode())

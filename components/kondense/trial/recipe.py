@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from kondense.distill.config import DistillConfig
+from kondense.errors import InputError
 
 STAGES = ("prune", "distill", "quantize")
 AMOUNTS: Mapping[str, str] = {"prune": "sparsity", "distill": "width", "quantize": "bits"}
@@ -43,10 +44,10 @@ def parse_recipe(text: str) -> tuple[RecipeStep, ...]:
     steps = tuple(_parse_step(part, text) for part in parts)
     for number, step in enumerate(steps, start=1):
         if step.stage == "quantize" and number < len(steps):
-            raise ValueError(f"recipe must end with quantize when it has it, but got {text!r}.")
+            raise InputError(f"recipe must end with quantize when it has it, but got {text!r}.")
         given = [name for name in NEW_STUDENT if name in step.settings]
         if number > 1 and step.stage == "distill" and given:
-            raise ValueError(
+            raise InputError(
                 f"recipe must give {given[0]} to distill in the first step only, because a new student undoes the"
                 f" steps before it, but got {text!r}."
             )
@@ -63,20 +64,20 @@ def _as_it_stands(step: RecipeStep) -> RecipeStep:
 def _parse_step(part: str, text: str) -> RecipeStep:
     stage, *rest = [field.strip() for field in part.split(":")]
     if stage not in STAGES:
-        raise ValueError(f"recipe must name steps of {', '.join(STAGES)}, but got {stage!r} in {text!r}.")
+        raise InputError(f"recipe must name steps of {', '.join(STAGES)}, but got {stage!r} in {text!r}.")
     places = ["method", AMOUNTS[stage]]
     settings: dict[str, str] = {}
     for field in rest:
         name, equals, value = (each.strip() for each in field.partition("="))
         if not equals:
             if not places or not field:
-                raise ValueError(
+                raise InputError(
                     f"a step of a recipe must be stage:method:amount:name=value, but got {field!r} in {part!r}."
                 )
             name, value = places.pop(0), field
         else:
             places.clear()
         if name in settings:
-            raise ValueError(f"a step of a recipe must give {name} once, but got {part!r}.")
+            raise InputError(f"a step of a recipe must give {name} once, but got {part!r}.")
         settings[name] = value
     return RecipeStep(stage, settings)

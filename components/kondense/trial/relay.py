@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from kondense import failure
+from kondense.errors import EXPECTED
 from kondense.trial.push import report
 
 METRIC = re.compile(r"([\w-]+)\s*=\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])")
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return relay(options.command, [name.strip() for name in options.metrics.split(",")])
-    except failure.EXPECTED as error:
+    except EXPECTED as error:
         failure.tell(error)
         return 1
 

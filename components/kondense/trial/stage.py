@@ -17,6 +17,7 @@ from kondense.codec.model_file import pack_model
 from kondense.data.dataset import Dataset, load_dataset
 from kondense.distill.config import DistillConfig
 from kondense.distill.stage import run as distill
+from kondense.errors import InputError
 from kondense.export.onnx import export_onnx
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.latency import measure_latency, open_session
@@ -181,7 +182,7 @@ def fetch(uri: str, directory: Path, name: str) -> Path:
         return Path(uri)
     store = open_store(uri)
     if not store.exists(name):
-        raise ValueError(
+        raise InputError(
             f"{uri} must be an artifact with a file {name}, but there is none. On a cluster the Job kondense-inputs "
             "makes what the Experiments name (kubectl -n kubeflow logs job/kondense-inputs)."
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from kondense.errors import InputError
 from kondense.networks.allowed import allowing
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
 
@@ -70,7 +71,7 @@ def run(
         from kondense_pipelines.graphs.parameters import SEARCH_STEP, resolve
 
         if wrong := next((text for text in settings or () if text.startswith(f"{SEARCH_STEP}.")), ""):
-            raise ValueError(f"--set {wrong} is for `kondense compile`: a run on this machine has no search step.")
+            raise InputError(f"--set {wrong} is for `kondense compile`: a run on this machine has no search step.")
         configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
         plan = read_plan(configs, candidates, recipe or ())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
+from kondense.errors import InputError
 
 PIPELINES = ("compress", "search", "refresh")
 
@@ -121,7 +122,7 @@ def source_of(pipeline: str, parameters: Iterable[str]) -> Iterator[Source]:
     """
     if pipeline not in PIPELINES:
         if not Path(pipeline).is_file():
-            raise ValueError(
+            raise InputError(
                 f"PIPELINE must be {', '.join(PIPELINES)} or a file that kondense compile made, but got {pipeline!r}."
             )
         yield Source(Path(pipeline))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kondense.artifacts.identity import MODEL_FORMAT, directory_identity
+from kondense.errors import InputError
 from kondense.files import ArtifactError, read_json, verify_files
 from kondense.store.store import Store, open_store
 
@@ -42,9 +43,9 @@ def infer(
 
     for name, value in (("top", top), ("threads", threads)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, but got {value}.")
+            raise InputError(f"{name} must be at least 1, but got {value}.")
     if not images:
-        raise ValueError("images must name at least one file, but got none.")
+        raise InputError("images must name at least one file, but got none.")
     classifier = open_classifier(onnx, threads=threads)
     found = classifier.metadata["digest"]
     if digest and found != digest:
@@ -86,10 +87,10 @@ def exported_model(model: str, store: Store | None, version: str = CHAMPION) -> 
         if "://" in model:
             source = open_store(model)
             if not source.exists(DESCRIPTION):
-                raise ValueError(f"{model} must be a Model artifact, but holds no {DESCRIPTION}.")
+                raise InputError(f"{model} must be a Model artifact, but holds no {DESCRIPTION}.")
             source.download_artifact(directory)
         elif store is None or model.endswith(".onnx") or "/" in model:
-            raise ValueError(f"{model} must be an ONNX file, a model's directory or a published name, but is missing.")
+            raise InputError(f"{model} must be an ONNX file, a model's directory or a published name, but is missing.")
         else:
             pull_model(store, model, directory, version)
         yield _checked(directory)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kondense.artifacts.identity import MODEL_FORMAT, directory_identity
+from kondense.errors import InputError
 from kondense.files import ArtifactError, read_json, verify_files
 from kondense.publish.config import check_model_name
 from kondense.publish.versions import (
@@ -110,7 +111,7 @@ def pull_model(store: Store, name: str, directory: Path, version: str = CHAMPION
         StoreError: the store cannot be reached or the version is damaged.
     """
     if directory.exists() and not (directory / RECORD).is_file() and (directory.is_file() or any(directory.iterdir())):
-        raise ValueError(f"{directory} must be new, empty or an earlier pull, but it holds something else.")
+        raise InputError(f"{directory} must be new, empty or an earlier pull, but it holds something else.")
     found = find_version(store, name, version)
     from kondense.artifacts.model import WEIGHTS  # these need torch
     from kondense.codec.model_file import rebuild_weights
@@ -150,11 +151,11 @@ def find_id(store: Store, name: str, version: str) -> str:
     if version == CHAMPION:
         champion = read_champion(store, name)
         if not champion:
-            raise ValueError(f"model {name!r} has no champion; its versions are {', '.join(ids)}.")
+            raise InputError(f"model {name!r} has no champion; its versions are {', '.join(ids)}.")
         return champion["version"]
     matches = [each for each in ids if version and each.startswith(version)]
     if len(matches) != 1:
-        raise ValueError(
+        raise InputError(
             f"version must be {CHAMPION} or the beginning of one of {', '.join(ids)}, but got {version!r}."
         )
     return matches[0]
@@ -164,7 +165,7 @@ def _known(store: Store, name: str) -> str:
     check_model_name(name)
     if not version_ids(store, name):
         known = ", ".join(model_names(store)) or "none yet"
-        raise ValueError(f"model {name!r} is not published in {store.uri}; published are: {known}.")
+        raise InputError(f"model {name!r} is not published in {store.uri}; published are: {known}.")
     return name
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from kondense.errors import InputError, KondenseError
 from kondense.kubernetes_api import limit_time
 
 from kondense_pipelines.cluster.package import Package
@@ -29,7 +30,7 @@ DASHBOARD = "/pipeline"  # the path under which Kubeflow's central dashboard has
 VersionNumber = tuple[int, int]
 
 
-class AccessError(OSError):
+class AccessError(KondenseError, OSError):
     """Kubeflow Pipelines cannot be reached, or refuses; the text says what to do."""
 
 
@@ -52,7 +53,7 @@ class Access:
     def __post_init__(self) -> None:
         parts = urlsplit(self.endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(f"endpoint must be http://host:port or https://..., but got {self.endpoint!r}.")
+            raise InputError(f"endpoint must be http://host:port or https://..., but got {self.endpoint!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,7 @@ def check_package(package: Package, version: VersionNumber) -> None:
     """Raise ValueError if a server of that version would refuse a package for what it does not know."""
     found = package.unknown_before() if version < TELLS_MORE else []
     if found:
-        raise ValueError(
+        raise InputError(
             f"{package.file.name} must have no {' and no '.join(found)}, which Kubeflow Pipelines {written(version)} "
             f"refuses: make it with kondense compile --resource kfp_version={written(version)}."
         )

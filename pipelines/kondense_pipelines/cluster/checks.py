@@ -11,6 +11,7 @@ from typing import Any
 
 from kondense.champion.config import ChampionConfig
 from kondense.config import Config, check_choice
+from kondense.errors import InputError
 from kondense.katib_search.config import KatibSearchConfig
 from kondense.katib_search.structures import config_texts
 from kondense.networks.names import check_form
@@ -57,7 +58,7 @@ def check_parameters(package: Package, parameters: Mapping[str, Any]) -> None:
 def _check_type(name: str, value: Any, kind: str) -> None:
     allowed = KINDS.get(kind, (object,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise ValueError(f"{name} must be {' or '.join(each.__name__ for each in allowed)}, but got {value!r}.")
+        raise InputError(f"{name} must be {' or '.join(each.__name__ for each in allowed)}, but got {value!r}.")
 
 
 def _plain(literal: Any) -> Any:
@@ -80,7 +81,7 @@ def _check_task(task: ContainerTask, config: type[Config]) -> None:
             if values.get(name):
                 check_form(str(values[name]))
     except ValueError as error:
-        raise ValueError(f"{task.title}: {error}{_givers(str(error), task.known)}") from None
+        raise InputError(f"{task.title}: {error}{_givers(str(error), task.known)}") from None
 
 
 def _check_search(config: Config) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kondense.config import check_choice, parse
+from kondense.errors import InputError
 
 from kondense_pipelines.cluster.access import (
     Access,
@@ -51,13 +52,13 @@ def _parsed(package: Package, texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"--param must be name=value, but got {text!r}.")
+            raise InputError(f"--param must be name=value, but got {text!r}.")
         check_choice("the name in --param", name, tuple(declared))
         kind = KINDS.get(declared[name]["parameterType"])
         try:
             found[name] = parse(name, kind, value) if kind else json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{name} must be JSON, but: {error}.") from None
+            raise InputError(f"{name} must be JSON, but: {error}.") from None
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from kondense.errors import InputError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DIGITS = 10  # of a package's digest in names
@@ -146,7 +147,7 @@ def read_package(file: Path) -> Package:
         if not package.name or not isinstance(spec["root"], dict):
             raise KeyError("pipelineInfo")
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{file} must be a compiled pipeline (kondense compile makes them), but is none.") from None
+        raise InputError(f"{file} must be a compiled pipeline (kondense compile makes them), but is none.") from None
     return package
 
 

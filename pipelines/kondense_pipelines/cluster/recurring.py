@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kondense.errors import InputError
 
 from kondense_pipelines.cluster.versions import Registered, experiment_id, list_all, named
 
@@ -34,11 +35,11 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if len(self.cron.split()) != CRON_FIELDS:
-            raise ValueError(f"cron must have six fields, seconds first (0 0 3 * * *), but got {self.cron!r}.")
+            raise InputError(f"cron must have six fields, seconds first (0 0 3 * * *), but got {self.cron!r}.")
         if not 1 <= self.max_concurrency <= 10:
-            raise ValueError(f"max_concurrency must be in [1, 10], but got {self.max_concurrency}.")
+            raise InputError(f"max_concurrency must be in [1, 10], but got {self.max_concurrency}.")
         if not isinstance(self.enabled, bool):
-            raise ValueError(f"enabled must be true or false, but got {self.enabled!r}.")
+            raise InputError(f"enabled must be true or false, but got {self.enabled!r}.")
 
 
 def read_schedule(path: Path) -> Schedule:
@@ -54,7 +55,7 @@ def read_schedule(path: Path) -> Schedule:
         or not set(content) <= set(known)
         or not {"name", "pipeline", "cron"} <= set(content)
     ):
-        raise ValueError(f"{path} must hold name, pipeline and cron, and may hold {', '.join(known[3:])}.")
+        raise InputError(f"{path} must hold name, pipeline and cron, and may hold {', '.join(known[3:])}.")
     return Schedule(**content | {"parameters": content.get("parameters") or {}})
 
 

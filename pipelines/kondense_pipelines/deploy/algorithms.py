@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kondense.errors import InputError
 
 from kondense_pipelines.deploy import job
 
@@ -32,9 +33,9 @@ def read_algorithms(path: Path, image: str) -> list[Entry]:
     """
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict) or set(content) != {"algorithms", "container"} or not content["algorithms"]:
-        raise ValueError(f"{path} must hold algorithms, a list of names, and container, but got {content!r}.")
+        raise InputError(f"{path} must hold algorithms, a list of names, and container, but got {content!r}.")
     if not image:
-        raise ValueError("KONDENSE_SUGGESTION_IMAGE must name the suggestion image, but is not set.")
+        raise InputError("KONDENSE_SUGGESTION_IMAGE must name the suggestion image, but is not set.")
     return [{"algorithmName": name, "image": image, **content["container"]} for name in content["algorithms"]]
 
 
@@ -70,7 +71,7 @@ def remove(config: Entry, replaced: Mapping[str, Any]) -> Entry:
 
 def _suggestions(config: dict[str, Any]) -> list[Any]:
     if config.get("kind") != "KatibConfig":
-        raise ValueError(f"{KEY} must be a KatibConfig (Katib 0.16 or newer), but its kind is {config.get('kind')!r}.")
+        raise InputError(f"{KEY} must be a KatibConfig (Katib 0.16 or newer), but its kind is {config.get('kind')!r}.")
     found: list[Any] = config.setdefault("runtime", {}).setdefault("suggestions", [])
     return found
 
@@ -115,9 +116,9 @@ def _config_map(core: Any, namespace: str) -> Any:
     except ApiException as error:
         if error.status != 404:
             raise
-        raise ValueError(f"Katib must be installed in namespace {namespace}, but {CONFIG_MAP} is not there.") from None
+        raise InputError(f"Katib must be installed in namespace {namespace}, but {CONFIG_MAP} is not there.") from None
     if KEY not in (found.data or {}):
-        raise ValueError(f"{CONFIG_MAP} must hold {KEY} (Katib 0.16 or newer), but holds {sorted(found.data or {})}.")
+        raise InputError(f"{CONFIG_MAP} must hold {KEY} (Katib 0.16 or newer), but holds {sorted(found.data or {})}.")
     return found
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kondense.errors import InputError
 from kondense.store.connection import Connection, PatientPool, connection_from_environment
 
 from kondense_pipelines.deploy import job
@@ -40,7 +41,7 @@ def ensure(buckets: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
         OSError: a variable is missing, or the store refused or cannot be reached.
     """
     if not buckets or not all(NAME.fullmatch(bucket) for bucket in buckets):
-        raise ValueError(f"buckets must be names of 3 to 63 of a-z, 0-9, dash and dot, but got {list(buckets)}.")
+        raise InputError(f"buckets must be names of 3 to 63 of a-z, 0-9, dash and dot, but got {list(buckets)}.")
     connection = connection_from_environment(environment)
     root = environment.get("MINIO_ROOT_USER", ""), environment.get("MINIO_ROOT_PASSWORD", "")
     store = _client(connection, *root) if all(root) else _client(connection)

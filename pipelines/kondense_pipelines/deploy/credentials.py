@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from kondense.errors import InputError
+
 from kondense_pipelines.deploy import job
 
 ROOT = "minio-root"
@@ -46,7 +48,7 @@ def ensure(api: Any, namespace: str) -> Iterator[str]:
             yield f"secret {name}: made with random values"
             continue
         if missing := [key for key in keys if not (found.data or {}).get(key)]:
-            raise ValueError(f"secret {name} must hold the keys {', '.join(keys)}, but lacks {', '.join(missing)}.")
+            raise InputError(f"secret {name} must hold the keys {', '.join(keys)}, but lacks {', '.join(missing)}.")
         if not is_published(found.data, keys):
             yield f"secret {name}: kept as it is"
             continue

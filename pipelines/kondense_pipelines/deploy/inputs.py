@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from kondense.data_prep.config import DATASETS, DataPrepConfig
+from kondense.errors import InputError
 from kondense.networks.names import check_form
 from kondense.store.store import Store, open_store
 from kondense.train.config import TrainConfig
@@ -41,7 +42,7 @@ def ensure(datasets: Sequence[str], teachers: Sequence[str]) -> Iterator[str]:
     for network, _ in networks:
         check_form(network)
     if networks and not wanted:
-        raise ValueError(f"--teacher needs a --dataset to train on, such as {DATASETS[0]}=minio://bucket/prefix.")
+        raise InputError(f"--teacher needs a --dataset to train on, such as {DATASETS[0]}=minio://bucket/prefix.")
     for name, uri in wanted:
         yield from _make(f"data set {name}", open_store(uri), DATASET_FILE, partial(_prepare, name))
     for network, uri in networks:
@@ -52,7 +53,7 @@ def ensure(datasets: Sequence[str], teachers: Sequence[str]) -> Iterator[str]:
 def _pair(option: str, text: str) -> tuple[str, str]:
     name, _, uri = text.partition("=")
     if not name or not uri:
-        raise ValueError(f"{option} must be NAME=URI, such as {DATASETS[0]}=minio://bucket/prefix, but got {text!r}.")
+        raise InputError(f"{option} must be NAME=URI, such as {DATASETS[0]}=minio://bucket/prefix, but got {text!r}.")
     return name, uri
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kondense import failure, kubernetes_api
+from kondense.errors import InputError
 
 
 def kubernetes_client() -> Any:
@@ -16,7 +17,7 @@ def kubernetes_client() -> Any:
     try:
         return kubernetes_api.connect()
     except kubernetes_api.NoClusterError as error:
-        raise ValueError(f"a cluster must be reachable from this pod or by a kubeconfig, but: {error}") from None
+        raise InputError(f"a cluster must be reachable from this pod or by a kubeconfig, but: {error}") from None
 
 
 def namespace() -> str:

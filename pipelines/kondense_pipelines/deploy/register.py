@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kondense.errors import InputError
 from kondense.kubernetes_api import limit_time
 
 from kondense_pipelines.cluster import access
@@ -66,7 +67,7 @@ def connect(environment: Mapping[str, str]) -> Any:
 
     host = environment.get("KF_PIPELINES_ENDPOINT", "")
     if not host:
-        raise ValueError(
+        raise InputError(
             "KF_PIPELINES_ENDPOINT must be the address of the API, such as http://ml-pipeline.kubeflow:8888."
         )
     token = environment.get("KF_PIPELINES_SA_TOKEN_PATH", "")
@@ -119,7 +120,7 @@ def run(
         packages = _packages(Path(scratch), settings, resources)
         if wanted:
             if wanted.pipeline not in packages:
-                raise ValueError(
+                raise InputError(
                     f"pipeline must be one of {', '.join(packages)}, but the schedule names {wanted.pipeline!r}."
                 )
             check_parameters(packages[wanted.pipeline], wanted.parameters)

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from kondense.cli import STAGES, stage_config
 from kondense.config import flag
+from kondense.errors import InputError
 from kondense.report.component import report
 
 from kondense_pipelines.graphs.resources import Resources
@@ -71,7 +72,7 @@ def make_workflow(package: Path, store: Resources, bucket: str = BUCKET) -> dict
     for name, task in tasks.items():
         if reason := obstacle(task, spec["components"][task["componentRef"]["name"]], equipment):
             where = f"task {name!r} of {info['name']!r}"
-            raise ValueError(f"an Argo Workflow takes only stages in a flat graph, but {where} has {reason}.")
+            raise InputError(f"an Argo Workflow takes only stages in a flat graph, but {where} has {reason}.")
     texts = {"title": info.get("displayName", ""), "description": info.get("description", "")}
     return {
         "apiVersion": "argoproj.io/v1alpha1",

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from kondense.config import Config, check_choice
+from kondense.errors import InputError
 from kondense.profiles import Value
 from kondense.prune.config import MASKING
 from kondense.trial.recipe import parse_recipe
@@ -90,7 +91,7 @@ def read_plan(configs: Mapping[str, Config], candidates: str | None = None, reci
             recipes than a report takes.
     """
     if len(recipes) > MOST_RECIPES:
-        raise ValueError(f"--recipe must be given at most {MOST_RECIPES} times, but got {len(recipes)}.")
+        raise InputError(f"--recipe must be given at most {MOST_RECIPES} times, but got {len(recipes)}.")
     chosen: dict[str, tuple[Task, ...]] = {}
     for name in _names(candidates):
         check_choice("--candidates", name, (*STANDARD, "none"))
@@ -99,7 +100,7 @@ def read_plan(configs: Mapping[str, Config], candidates: str | None = None, reci
         match = NAMED.fullmatch(text)
         name, steps = match.groups() if match else (f"recipe-{number}", text)
         if name in STANDARD or name in chosen or name == "teacher":
-            raise ValueError(f"a recipe must have a name of its own, but got {name!r}.")
+            raise InputError(f"a recipe must have a name of its own, but got {name!r}.")
         chosen[name] = tuple(_tasks(configs, name, steps))
     return Plan(chosen)
 
@@ -116,6 +117,6 @@ def _tasks(configs: Mapping[str, Config], name: str, text: str) -> Iterable[Task
         try:
             values = configs[base].updated(step.settings).to_dict()
         except ValueError as error:
-            raise ValueError(f"recipe {name}, step {number} ({step.stage}): {error}") from None
+            raise InputError(f"recipe {name}, step {number} ({step.stage}): {error}") from None
         overrides = {each: values[each] for each in step.settings}
         yield Task(f"{step.stage} {number} of {name}", base, taught=True, overrides=overrides)

@@ -13,6 +13,7 @@ from typing import Any
 from kondense.config import Config, check_choice, parse
 from kondense.data_prep.config import DataPrepConfig
 from kondense.distill.config import DistillConfig
+from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
 from kondense.katib_search.config import KatibSearchConfig
 from kondense.networks.names import check_form
@@ -117,14 +118,14 @@ def read_settings(texts: Iterable[str]) -> dict[str, dict[str, str]]:
         key, equals, value = text.partition("=")
         step, dot, field = key.strip().partition(".")
         if not equals or not dot:
-            raise ValueError(f"--set must be step.field=value, but got {text!r}.")
+            raise InputError(f"--set must be step.field=value, but got {text!r}.")
         if step not in STEPS:
-            raise ValueError(f"--set knows the steps {', '.join(STEPS)}, but got {step!r}.")
+            raise InputError(f"--set knows the steps {', '.join(STEPS)}, but got {step!r}.")
         if field in STEPS[step].owned:
-            raise ValueError(f"--set cannot change {key.strip()}: the pipeline sets it itself.")
+            raise InputError(f"--set cannot change {key.strip()}: the pipeline sets it itself.")
         if field not in step_defaults(step):
             names = ", ".join(sorted(step_defaults(step)))
-            raise ValueError(f"--set knows these fields of {step}: {names}; but got {field!r}.")
+            raise InputError(f"--set knows these fields of {step}: {names}; but got {field!r}.")
         settings.setdefault(step, {})[field] = value
     return settings
 
@@ -143,7 +144,7 @@ def resolve(
         ValueError: an unknown profile, parameter, step or field, or a value outside its range.
     """
     if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, but got {profile!r}.")
+        raise InputError(f"profile must be one of {', '.join(PROFILES)}, but got {profile!r}.")
     values: dict[str, dict[str, Any]] = {step: dict(STEPS[step].defaults) for step in STEPS}
     for step, overrides in PROFILES[profile].items():
         values[step].update(overrides)
@@ -159,7 +160,7 @@ def resolve(
             given = {name: parse(name, hints[name], text) for name, text in texts.get(step, {}).items()}
             configs[step] = STEPS[step].config(**values[step] | given)
         except ValueError as error:
-            raise ValueError(f"{step}: {error}") from None
+            raise InputError(f"{step}: {error}") from None
     check_networks(configs)
     return configs
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kondense.config import check_choice, parse
+from kondense.errors import InputError
 from kondense.katib_search.config import QUANTITY, read_pairs, read_tolerations
 from kondense.networks.allowed import VARIABLE, is_imported
 
@@ -67,14 +68,14 @@ class Resources:
     def __post_init__(self) -> None:
         for name, low, high in (("gpus", 0, 64), ("retries", 0, 100)):
             if not low <= (value := getattr(self, name)) <= high:
-                raise ValueError(f"{name} must be in [{low}, {high}], but got {value}.")
+                raise InputError(f"{name} must be in [{low}, {high}], but got {value}.")
         match = KFP_VERSION.fullmatch(self.kfp_version)
         if not match or (int(match[1]), int(match[2])) < OLDEST:
             rule = f"a version such as 2.17, {'.'.join(map(str, OLDEST))} or newer"
-            raise ValueError(f"kfp_version must be {rule}, but got {self.kfp_version!r}.")
+            raise InputError(f"kfp_version must be {rule}, but got {self.kfp_version!r}.")
         for name in ("shared_memory", "cpu_request", "cpu_limit", "memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not QUANTITY.fullmatch(text):
-                raise ValueError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
+                raise InputError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
 
     @property
     def knows_literals(self) -> bool:
@@ -102,7 +103,7 @@ def read_resources(texts: Iterable[str]) -> Resources:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"--resource must be name=value, but got {text!r}.")
+            raise InputError(f"--resource must be name=value, but got {text!r}.")
         check_choice("the name in --resource", name, tuple(hints))
         if name == "node_selector":
             values[name] = read_pairs(name, value)

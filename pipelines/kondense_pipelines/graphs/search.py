@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from kfp import dsl
 from kondense.data_prep.component import data_prep
+from kondense.errors import InputError
 from kondense.images import STAGE_IMAGE
 from kondense.katib.spec import load
 from kondense.katib_search.component import katib_search
@@ -57,7 +58,7 @@ def read_template(file: Path) -> dict[str, Any]:
             ours.
     """
     if not file.is_file():
-        raise ValueError(f"the Experiment must be a file such as those in manifests/experiments, but got {file}.")
+        raise InputError(f"the Experiment must be a file such as those in manifests/experiments, but got {file}.")
     load(file)
     text = file.read_text(encoding="utf-8")
     read_experiment(text)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kondense.errors import InputError
+
 
 def image_id(image: str) -> str:
     """Return the id of a local image, which names the code that is in it.
@@ -25,11 +27,11 @@ def image_id(image: str) -> str:
         finally:
             client.close()
     except docker.errors.ImageNotFound:
-        raise ValueError(
+        raise InputError(
             f"image {image!r} must be on this machine: build it, or set KONDENSE_STAGE_IMAGE to one that is."
         ) from None
     except docker.errors.DockerException as error:
-        raise ValueError(f"--docker needs a Docker Engine that answers, but: {error}.") from None
+        raise InputError(f"--docker needs a Docker Engine that answers, but: {error}.") from None
 
 
 def container_function(

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from kondense.errors import InputError
+
 from kondense_pipelines.local.warm import PATIENT, ServerLostError, WarmServer
 
 EXECUTOR = "kfp.dsl.executor_main"
@@ -52,7 +54,7 @@ def split_command(command: Sequence[str]) -> tuple[str, list[str]]:
         ValueError: the command is not one of a lightweight component without packages to install.
     """
     if len(command) < 4 or list(command[:2]) != ["sh", "-ec"] or f"python3 -m {EXECUTOR}" not in command[2]:
-        raise ValueError(f"a step must be a lightweight Python component, but its command is {list(command[:3])}.")
+        raise InputError(f"a step must be a lightweight Python component, but its command is {list(command[:3])}.")
     return command[3], list(command[4:])
 
 

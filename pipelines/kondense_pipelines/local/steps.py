@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kondense.errors import KondenseError
+
 EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Interrupt))(?:: (.*))?")
 # Errors whose text says rule and value, so that the type adds nothing.
 PLAIN_ERRORS = ("ValueError", "ArtifactError", "StoreError", "NotFoundError", "OSError", "NonFiniteLossError")
 
 
-class StepError(RuntimeError):
+class StepError(KondenseError, RuntimeError):
     """A step failed; the text is one line with the step, the reason and its log."""
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from kondense.errors import KondenseError
+
 from kondense_pipelines.local.warm_server import LENGTH_BYTES
 
 # In the order in which a run needs them. onnxruntime starts a thread when imported, so it is not here.
@@ -36,7 +38,7 @@ READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_
 PATIENT = {"GOMP_SPINCOUNT": "5000"}
 
 
-class ServerLostError(ConnectionError):
+class ServerLostError(KondenseError, ConnectionError):
     """The fork server has gone or will not fork; the stage has to be started cold."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kondense.data_prep.config import DATASETS
+from kondense.errors import KondenseError
 from kondense.katib import template
 from kondense.katib.spec import Experiment
 
@@ -18,7 +19,7 @@ ADDRESS = re.compile(r"DATASET_URI|STORE_URI|TEACHER_URI|MINIO_[A-Z_]+")
 PREPARED = re.compile(rf".*/datasets/({'|'.join(DATASETS)})/?")
 
 
-class InputError(OSError):
+class AddressError(KondenseError, OSError):
     """The data set of an Experiment could not be prepared on this machine."""
 
 
@@ -34,7 +35,7 @@ def local_addresses(
         environment: this machine's variables.
 
     Raises:
-        InputError: the data set could not be prepared; the text gives the ways to provide it.
+        AddressError: the data set could not be prepared; the text gives the ways to provide it.
     """
     stated = {
         item["name"]: str(item["value"])
@@ -58,7 +59,7 @@ def _prepared(name: str, directory: Path) -> Path:
         command += ["--dataset-name", name, "--dataset-dir", str(directory)]
         result = subprocess.run(command, cwd=template.ROOT, capture_output=True, text=True, check=False)
         if result.returncode:
-            raise InputError(
+            raise AddressError(
                 f"the data set {name} could not be prepared; set DATASET_URI to a prepared one. {result.stderr.strip()}"
             )
     return directory

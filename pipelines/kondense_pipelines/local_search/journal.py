@@ -10,10 +10,12 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
+from kondense.errors import InputError
+
 FORMAT_VERSION = 1
 
 
-class JournalError(ValueError):
+class JournalError(InputError):
     """A journal is damaged, in use, or belongs to another Experiment."""
 
 

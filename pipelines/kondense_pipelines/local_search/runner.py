@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from kondense.errors import InputError
 from kondense.katib import metrics, page, template
 from kondense.katib.spec import Experiment, ExperimentError, load
 from kondense.search.history import Status
@@ -78,11 +79,11 @@ def run(
     Raises:
         ExperimentError: the Experiment breaks rules, all of them listed.
         JournalError: ``output`` is in use, damaged, or holds another Experiment's run.
-        InputError: the Experiment's data set could not be prepared here.
+        AddressError: the Experiment's data set could not be prepared here.
         ValueError: ``parallel`` is below 1.
     """
     if parallel is not None and parallel < 1:
-        raise ValueError(f"parallel must be at least 1, but got {parallel}.")
+        raise InputError(f"parallel must be at least 1, but got {parallel}.")
     experiment = load(file)
     if violations := local_rules.broken(experiment.document):
         raise ExperimentError(f"{file}, for a local run,", violations)

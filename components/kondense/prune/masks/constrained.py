@@ -23,6 +23,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from kondense.errors import InputError
 from kondense.prune.config import PruneConfig
 from kondense.prune.masks import magnitude
 from kondense.prune.masks.masks import MaskPruner, kept_units, lowest_within, maskable_layers, unit_means
@@ -46,9 +47,9 @@ def prepare(module: nn.Module, request: Request) -> Method:
     """
     config = request.config
     if config.steps > 1:
-        raise ValueError(f"steps must be 0 or 1 with constrained, which prunes in one go, but got {config.steps}.")
+        raise InputError(f"steps must be 0 or 1 with constrained, which prunes in one go, but got {config.steps}.")
     if config.epochs < 2:
-        raise ValueError(f"epochs must be at least 2 with constrained, to pull and to tune, but got {config.epochs}.")
+        raise InputError(f"epochs must be at least 2 with constrained, to pull and to tune, but got {config.epochs}.")
     return ConstrainedPruner(module, request, magnitude.score, maskable_layers(module, request))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kondense.errors import InputError
 from kondense.networks.build import build
 from kondense.prune.masks import magnitude
 from kondense.prune.masks.masks import MaskPruner, Score, maskable_layers
@@ -54,15 +55,15 @@ class LotteryPruner(MaskPruner):
         config, lineage = self.request.config, self.model.lineage
         stages = [record["stage"] for record in lineage]
         if stages != ["train"] or lineage[0]["config"]["import_uri"]:
-            raise ValueError(
+            raise InputError(
                 "lottery needs a model that the train stage trained and no stage has changed since, but got"
                 f" {' > '.join(stages) or 'a model without lineage'}{' of an import' if stages == ['train'] else ''}."
             )
         if lineage[0]["inputs"]["dataset"] != self.request.dataset_digest:
-            raise ValueError("lottery needs the dataset that the model was trained on, but got another one.")
+            raise InputError("lottery needs the dataset that the model was trained on, but got another one.")
         epochs = lineage[0]["config"]["epochs"]
         if config.rewind_epochs >= epochs:
-            raise ValueError(
+            raise InputError(
                 f"rewind_epochs must be less than the {epochs} epochs that the model was trained for,"
                 f" but got {config.rewind_epochs}."
             )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from kondense.errors import InputError
 from kondense.networks.layers import weighted_layers
 from kondense.prune.method import Masks, Method
 from kondense.prune.request import Request
@@ -49,7 +50,7 @@ def maskable_layers(module: nn.Module, request: Request) -> list[str]:
     if request.config.granularity == "neurons":  # the outputs of the last layer are the classes
         layers = [name for name in layers if name != list(weighted_layers(module))[-1]]
     if not layers:
-        raise ValueError("exclude must leave a layer to prune, but got all of them.")
+        raise InputError("exclude must leave a layer to prune, but got all of them.")
     return layers
 
 
@@ -180,13 +181,13 @@ def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> N
     for name, fraction in asked.items():
         weights, unit = sizes[name]
         if round(fraction * weights) > weights - unit:
-            raise ValueError(
+            raise InputError(
                 f"every layer must keep one of its {config.granularity}: {name!r} can lose at most"
                 f" {(weights - unit) / weights:.6g} of its {weights} weights, but got {fraction}."
             )
     weights, least = sum(size for size, _ in rest.values()), sum(unit for _, unit in rest.values())
     if config.comparison != "layer" and round(config.sparsity * weights) > weights - least:
-        raise ValueError(
+        raise InputError(
             f"sparsity must be at most {(weights - least) / weights:.6g}, since each of {', '.join(rest)} keeps one of"
             f" its {config.granularity}, but got {config.sparsity}."
         )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from kondense.errors import InputError
 from kondense.prune.fractions import parse_pattern
 from kondense.prune.masks.magnitude import score
 from kondense.prune.masks.masks import MaskPruner, maskable_layers
@@ -31,12 +32,12 @@ def prepare(module: nn.Module, request: Request) -> Method:
     odd = {name: count for name, count in inputs.items() if count % size}
     if odd:
         text = ", ".join(f"{name} has {count}" for name, count in odd.items())
-        raise ValueError(
+        raise InputError(
             f"pattern {request.config.pattern} needs layers whose inputs are a multiple of {size}, but {text};"
             f" exclude leaves them whole: exclude={','.join(odd)}."
         )
     for name in sorted(request.fractions):
-        raise ValueError(f"pattern gives the sparsity of every layer with method nm, but layers names {name!r}.")
+        raise InputError(f"pattern gives the sparsity of every layer with method nm, but layers names {name!r}.")
     return PatternPruner(module, request, score, layers)
 
 

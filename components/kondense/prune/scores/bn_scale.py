@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.channels.dependencies import ChannelGroup
+from kondense.errors import InputError
 from kondense.prune import channels
 from kondense.prune.method import Masks, Method
 from kondense.prune.request import Request
@@ -29,7 +30,7 @@ def prepare(module: nn.Module, request: Request) -> Method:
     """
     config = request.config
     if config.epochs <= config.sparse_epochs:
-        raise ValueError(
+        raise InputError(
             f"sparse_epochs must be less than epochs ({config.epochs}), which they are part of,"
             f" but got {config.sparse_epochs}."
         )
@@ -49,7 +50,7 @@ class Slimming(channels.ChannelPruner):
         """Return the groups of the network as it stands that have a scale."""
         found = {name: group for name, group in super().groups().items() if _scales(group)}
         if not found:
-            raise ValueError("bn_scale must find batch norms with a scale behind the channels, but there are none.")
+            raise InputError("bn_scale must find batch norms with a scale behind the channels, but there are none.")
         return found
 
     def own_epochs(self) -> int:

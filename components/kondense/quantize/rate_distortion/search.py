@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from kondense.artifacts.model import Model
 from kondense.codec.model_file import pack_model
+from kondense.errors import InputError
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.quantize.grid import SMALLEST_SCALE
 from kondense.quantize.layers import quantizable_layers
@@ -75,9 +76,9 @@ def apply(model: Model, request: Request) -> Model:
     and column, as the codec codes them.
     """
     if model.quantized or model.activations:
-        raise ValueError("a model must be quantized once, but this one is quantized already.")
+        raise InputError("a model must be quantized once, but this one is quantized already.")
     if not quantizable_layers(model.module):
-        raise ValueError("quantization needs a Conv2d or Linear layer, but the network has none.")
+        raise InputError("quantization needs a Conv2d or Linear layer, but the network has none.")
     config = request.config
     reference = (request.teacher or model).module
     lowest = _accuracy(reference, request) - config.max_accuracy_drop

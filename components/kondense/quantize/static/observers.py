@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from kondense.errors import InputError
+
 BINS = 4096
 
 
@@ -28,13 +30,13 @@ def observe(module: nn.Module, points: Sequence[str], batches_NCHW: Iterable[Ten
     """
     batches = list(batches_NCHW)
     if not sum(len(batch) for batch in batches):
-        raise ValueError("calibration needs at least 1 image, but got 0.")
+        raise InputError("calibration needs at least 1 image, but got 0.")
     observations: dict[str, Observation] = {}
 
     def widen(name: str, values: Tensor) -> None:
         low, high = (float(bound) for bound in torch.aminmax(values))
         if not torch.isfinite(torch.tensor([low, high])).all():
-            raise ValueError(f"calibration values must be finite, but the input of {name!r} holds NaN or infinity.")
+            raise InputError(f"calibration values must be finite, but the input of {name!r} holds NaN or infinity.")
         known = observations.setdefault(name, Observation(low, high, torch.zeros(BINS, dtype=torch.int64)))
         known.low, known.high = min(known.low, low), max(known.high, high)
 
@@ -48,7 +50,7 @@ def observe(module: nn.Module, points: Sequence[str], batches_NCHW: Iterable[Ten
         _run(module, points, batches, record)
     missing = [name for name in points if name not in observations]
     if missing:
-        raise ValueError(f"module {missing[0]!r} is never run, so its input cannot be calibrated.")
+        raise InputError(f"module {missing[0]!r} is never run, so its input cannot be calibrated.")
     return observations
 
 

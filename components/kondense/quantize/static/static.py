@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kondense.artifacts.fold import fold_batch_norms
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from kondense.errors import InputError
 from kondense.networks.layers import matching, parse_names
 from kondense.quantize.grid import largest_scale, round_to_grid
 from kondense.quantize.layers import quantizable_layers
@@ -96,7 +97,7 @@ def quantize(
     Source: Jacob et al. 2018, section 2.
     """
     if model.quantized or model.activations:
-        raise ValueError("a model must be quantized once, but this one is quantized already.")
+        raise InputError("a model must be quantized once, but this one is quantized already.")
     batches = list(batches_NCHW)
     module = fold_batch_norms(model.module)
     if equalize:
@@ -104,7 +105,7 @@ def quantize(
     everything = quantizable_layers(module)
     layers = [name for name in everything if name not in exclude]
     if everything and not layers:
-        raise ValueError(f"exclude must leave a layer to quantize, but it names all of them: {', '.join(everything)}.")
+        raise InputError(f"exclude must leave a layer to quantize, but it names all of them: {', '.join(everything)}.")
     points = [name for name in quantization_points(module, everything) if name not in exclude]
     observations = observe(module, points, batches)
     activations = {
