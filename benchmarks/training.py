@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from kondense.data.dataset import Dataset, Split
 from kondense.networks.build import NetworkSpec, build
 from kondense.training.device import choose_memory_format
-from kondense.training.fit import cross_entropy
+from kondense.training.losses import cross_entropy
 from kondense.training.settings import TrainingConfig
-from kondense.training.trainer import Run
+from kondense.training.trainer import Trainer
 from torch import nn
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     dataset = random_dataset(arguments.images)
     spec = NetworkSpec(arguments.network, {"classes": 10, "channels": 1, "image_size": 28})
     config = TrainingConfig(epochs=arguments.rounds + 1, device="cpu", learning_rate=0.01)
-    ours = Run(build(spec), dataset, config, {}, cross_entropy(0.0))
+    ours = Trainer(build(spec), dataset, config, {}, cross_entropy(0.0))
     bare = build(spec)
     bare = bare.to(memory_format=choose_memory_format(bare))
     optimizer = torch.optim.SGD(bare.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)

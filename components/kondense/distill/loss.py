@@ -13,8 +13,7 @@ from kondense.distill.config import DistillConfig
 from kondense.distill.courses import value_at
 from kondense.distill.feature_loss import Hint
 from kondense.distill.teachers import Teachers
-from kondense.training.distillation import soft_divergence
-from kondense.training.objective import Objective
+from kondense.training.losses import Objective, soft_divergence
 
 
 class Lesson(Objective):

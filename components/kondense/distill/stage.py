@@ -18,12 +18,13 @@ from kondense.distill.feature_loss import Hint, Request
 from kondense.distill.loss import Lesson
 from kondense.distill.student import check_given, make_student, size_warning
 from kondense.distill.teachers import Teachers, weigh
+from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.size import count_macs, count_parameters
 from kondense.training.checkpoint import Checkpoint, open_checkpoint
 from kondense.training.device import choose_device
-from kondense.training.distillation import check_classes
 from kondense.training.fit import fit
+from kondense.training.transform import check_fits
 
 METHODS: dict[str, Callable[[Request], Hint | None]] = {
     "logits": logits.prepare,
@@ -67,7 +68,7 @@ def run(
     teacher_dirs = {role: directory for role, directory in given.items() if directory is not None}
     teachers = {role: load_model(directory) for role, directory in teacher_dirs.items()}
     for role, model in teachers.items():
-        check_classes(role, model, dataset)
+        check_fits(role, model, dataset)
     inputs = {"dataset": dataset_digest(dataset_dir)}
     inputs |= {role: model_digest(directory) for role, directory in teacher_dirs.items()}
     teacher = teachers["teacher"]
@@ -80,7 +81,7 @@ def run(
         start = "from the teacher's channels" if inherits else "from random weights"
     warning = size_warning(student.module, teacher.module)
     if warning:
-        print(f"warning: {warning}")
+        LOG.warning(warning)
     checkpoint = open_checkpoint("distill", config, inputs)
     curves, weights = teach(student, list(teachers.values()), dataset, config, checkpoint)
     metrics = measure(student.module, teacher.module, dataset, choose_device(config.device))
@@ -110,7 +111,7 @@ def teach(
     hint = METHODS[config.method](request)
     pairs = hint.pairs if hint else ()
     for pair in pairs:
-        print(f"the student's {pair.student.name} imitates the teacher's {pair.teacher.name}")
+        LOG.info(f"the student's {pair.student.name} imitates the teacher's {pair.teacher.name}")
     weights = weigh(config.teacher_weights, modules, dataset, device)
     masks = student.masks()
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ from kondense.distill.inheritance import inherit, is_narrower
 from kondense.errors import InputError
 from kondense.measuring.size import count_parameters
 from kondense.networks.build import NetworkSpec, build, check_images
-from kondense.training.distillation import check_classes
+from kondense.training.transform import check_fits
 
 WIDTH = DistillConfig().width
 
@@ -22,7 +22,7 @@ def make_student(config: DistillConfig, teacher: Model, dataset: Dataset) -> tup
     """
     spec = student_spec(config, teacher, dataset)
     module = build(spec, seed=config.seed)
-    check_images(module, spec)
+    check_images(f"network {spec.name!r}", module, dataset.shape, len(dataset.classes))
     inherits = config.start == "teacher" or (config.start == "auto" and is_narrower(module, teacher.module))
     if inherits:
         inherit(module, teacher.module, dataset.shape)
@@ -46,7 +46,7 @@ def check_given(config: DistillConfig, student: Model, dataset: Dataset) -> None
     """Raise ValueError unless the model can be the student as it stands and nothing asks for another one."""
     if student.quantized or student.activations:
         raise InputError("a model must be distilled before it is quantized, but the student is quantized.")
-    check_classes("student", student, dataset)
+    check_fits("student", student, dataset)
     if config.student_network and config.student_network != student.network.name:
         raise InputError(
             f"student_network must be left out when the student is given as a model, which is a"

@@ -59,22 +59,23 @@ def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
     return module
 
 
-def check_images(module: nn.Module, spec: NetworkSpec) -> None:
-    """Raise ValueError unless the network takes images of its spec's shape and returns one logit per class."""
-    channels, size, classes = (spec.arguments[key] for key in ("channels", "image_size", "classes"))
-    was_training = module.training
+def check_images(role: str, module: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
+    """Raise InputError unless ``module`` takes images of ``shape`` (C, H, W) and returns one logit per class.
+
+    ``role`` names the network in the message; the network keeps its mode.
+    """
+    was_training, device = module.training, next((weight.device for weight in module.parameters()), "cpu")
     module.eval()
     try:
         with torch.no_grad():
-            logits_NK = module(torch.zeros(2, channels, size, size))
+            logits_NK = module(torch.zeros(2, *shape, device=device))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # what forwards raise on wrong shapes
-        shape = f"{channels}x{size}x{size}"
-        raise InputError(f"network {spec.name!r} must take images of {shape}, but: {error}") from error
+        raise InputError(f"{role} must take images of {'x'.join(map(str, shape))}, but: {error}") from error
     finally:
         module.train(was_training)
-    found = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
-    if found != [2, classes]:
-        raise InputError(f"network {spec.name!r} must return logits [N, {classes}], but gave {found} for N = 2.")
+    actual = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
+    if actual != [2, classes]:
+        raise InputError(f"{role} must return logits [N, {classes}], one per class, but returned {actual} for N = 2.")
 
 
 def factory(name: str) -> Callable[..., nn.Module]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.prune.batch_norm import reestimate
 from kondense.prune.method import Method
 from kondense.prune.metrics import validation_accuracy
@@ -17,21 +18,21 @@ HALVINGS = 5  # 32nds of the sparsity asked for
 
 
 def floor_of(request: Request, module: nn.Module, teacher: nn.Module | None) -> float:
-    """Return the least validation accuracy that ``max_accuracy_drop`` allows; 0 where it sets no bound.
+    """Return the least validation accuracy that ``max_validation_drop`` allows; 0 where it sets no bound.
 
     It is counted from the teacher's accuracy where there is a teacher, else from that of the model itself.
 
     Raises:
         ValueError: the unpruned model lies below it already.
     """
-    drop = request.config.max_accuracy_drop
+    drop = request.config.max_validation_drop
     if drop >= 1.0:
         return 0.0
     own = validation_accuracy(module, request.dataset, request.device)
     reference = own if teacher is None else validation_accuracy(teacher, request.dataset, request.device)
     if own < reference - drop:
         raise InputError(
-            f"max_accuracy_drop must be at least {reference - own:.4f}, by which the unpruned model lies below its"
+            f"max_validation_drop must be at least {reference - own:.4f}, by which the unpruned model lies below its"
             f" teacher (validation accuracy {own:.4f} and {reference:.4f}), but got {drop}."
         )
     return reference - drop
@@ -42,7 +43,7 @@ def shortfall_of(request: Request, validation_accuracy: float) -> str:
     if validation_accuracy >= request.floor:
         return ""
     return (
-        f"max_accuracy_drop {request.config.max_accuracy_drop} was not met: after fine-tuning, a validation accuracy of"
+        f"max_validation_drop {request.config.max_validation_drop} was not met: after fine-tuning, a validation accuracy of"
         f" {validation_accuracy:.4f} lies below {request.floor:.4f}."
     )
 
@@ -69,7 +70,7 @@ def largest_sparsity(
         asked = dataclasses.replace(request, config=dataclasses.replace(request.config, sparsity=sparsity))
         found = tried_accuracy(prepare, module, asked, f"bound-{len(trials)}")
         trials.append({"sparsity": sparsity, "validation_accuracy": found})
-        print(f"sparsity={sparsity:.4f} validation_accuracy={found:.4f} floor={request.floor:.4f}", flush=True)
+        LOG.info(f"sparsity={sparsity:.4f} validation_accuracy={found:.4f} floor={request.floor:.4f}")
         return found >= request.floor
 
     low, high = 0.0, request.config.sparsity

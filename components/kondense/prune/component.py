@@ -43,7 +43,7 @@ def prune(
     layers: str = "",
     exclude: str = "",
     reconstruct: bool = True,
-    max_accuracy_drop: float = 1.0,
+    max_validation_drop: float = 1.0,
     trial_epochs: int = 0,
     criterion: str = "l2",
     slice: float = 0.05,
@@ -93,9 +93,9 @@ def prune(
             a name outweighs a type. Methods that remove channels remove this fraction of the layer's.
         exclude: layers that stay whole, by type or module name: conv1,blocks.0.
         reconstruct: after channels leave, fit the layers that read them to their old outputs by least squares.
-        max_accuracy_drop: validation accuracy that pruning may cost, right after it, a fraction; sparsity is then
+        max_validation_drop: validation accuracy that pruning may cost, right after it, a fraction; sparsity is then
             the most that is removed; 1 sets no bound.
-        trial_epochs: epochs that a network tried for max_accuracy_drop is fine-tuned, on top of epochs.
+        trial_epochs: epochs that a network tried for max_validation_drop is fine-tuned, on top of epochs.
         criterion: which channels of a group greedy removes first.
         slice: fraction of the whole that one removal of greedy saves.
         sparse_epochs: epochs, of epochs, that bn_scale trains the scales towards zero.
@@ -151,7 +151,7 @@ def prune(
             "layers": layers,
             "exclude": exclude,
             "reconstruct": reconstruct,
-            "max_accuracy_drop": max_accuracy_drop,
+            "max_validation_drop": max_validation_drop,
             "trial_epochs": trial_epochs,
             "criterion": criterion,
             "slice": slice,

@@ -82,14 +82,14 @@ class PruneConfig(TrainingConfig):
     reconstruct: bool = option(
         True, "after channels leave, fit the layers that read them to their old outputs by least squares"
     )
-    max_accuracy_drop: float = option(
+    max_validation_drop: float = option(
         1.0,
         "validation accuracy that pruning may cost, right after it, a fraction; `sparsity` is then the most that is"
         " removed; 1 sets no bound",
         interval="[0, 1]",
     )
     trial_epochs: int = option(
-        0, "epochs that a network tried for max_accuracy_drop is fine-tuned, on top of `epochs`", interval="[0, 1000]"
+        0, "epochs that a network tried for max_validation_drop is fine-tuned, on top of `epochs`", interval="[0, 1000]"
     )
     criterion: str = option("l2", "which channels of a group greedy removes first", choices=CRITERIA)
     slice: float = option(0.05, "fraction of the whole that one removal of greedy saves", interval="(0, 1]")
@@ -114,9 +114,9 @@ class PruneConfig(TrainingConfig):
             raise InputError(
                 f"scope must be lamp with {', '.join(LAYER_ADAPTIVE)} only, but got it with {self.method}."
             )
-        if self.method in FIXED and (self.sensitivity or self.max_accuracy_drop < 1.0):
+        if self.method in FIXED and (self.sensitivity or self.max_validation_drop < 1.0):
             raise InputError(
-                f"sensitivity and max_accuracy_drop must go with a method that can be tried at any sparsity, but got"
+                f"sensitivity and max_validation_drop must go with a method that can be tried at any sparsity, but got"
                 f" {self.method}."
             )
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.size import count_macs
 from kondense.prune import channels
@@ -86,7 +87,7 @@ class GreedyPruner(channels.ChannelPruner):
                     f" from {best.group}, would leave a validation accuracy of {best.accuracy:.4f}, below"
                     f" {self.request.floor:.4f}."
                 )
-                print(self.stopped)
+                LOG.info(self.stopped)
                 self.closest = ""  # the bound on accuracy ends the search as asked
                 break
             self._adopt(best, scores)
@@ -161,7 +162,7 @@ class GreedyPruner(channels.ChannelPruner):
         if self.timing is not None:
             row["latency_ms"] = best.cost * self.timing.unpruned_ms
         self.trajectory.append(row)
-        print(f"greedy {best.group} to {best.count} cost={best.cost / self.whole:.4f} accuracy={best.accuracy:.4f}")
+        LOG.info(f"greedy {best.group} to {best.count} cost={best.cost / self.whole:.4f} accuracy={best.accuracy:.4f}")
 
     def _measure(self, module: nn.Module) -> tuple[float, float]:
         """Return loss and accuracy on the validation split."""

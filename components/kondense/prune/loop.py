@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from kondense.logging import LOG
 from kondense.networks.build import NetworkSpec, check_images
 from kondense.prune.batch_norm import reestimate
 from kondense.prune.config import PruneConfig
@@ -52,9 +53,9 @@ def _in_steps(module: nn.Module, method: Method, request: Request, network: Netw
     masks: Masks = {}
     for number, share in enumerate(shares(config.pruning_schedule, steps), start=1):
         masks = method.step(share)
-        check_images(module, network)
+        check_images("the pruned network", module, request.dataset.shape, len(request.dataset.classes))
         untuned = _reestimated_accuracy(module, request)
-        print(f"step {number}/{steps} sparsity={share * sparsity:.4f} validation_accuracy={untuned:.4f}")
+        LOG.info(f"step {number}/{steps} sparsity={share * sparsity:.4f} validation_accuracy={untuned:.4f}")
         # A run that makes fewer steps is another run, and must not meet this one's checkpoints.
         phase, loss, horizon = f"step-{number}-of-{steps}", method.loss(request.loss), horizons[number - 1]
         tuned = request.tune(module, phase, epochs[number - 1], horizon=horizon, loss=loss, masks=masks)
@@ -72,7 +73,7 @@ def _within_a_run(
     untuned = _reestimated_accuracy(module, request)
     module.load_state_dict(before)
     sparsity = method.sparsity(config.sparsity)
-    print(f"sparsity={sparsity:.4f} at once: validation_accuracy={untuned:.4f}")
+    LOG.info(f"sparsity={sparsity:.4f} at once: validation_accuracy={untuned:.4f}")
     first, loss = len(request.curve), method.loss(request.loss)
     phase, horizon = f"ramp-{ramp.epochs:g}", config.horizon - own
     request.tune(module, phase, config.epochs - own, horizon=horizon, loss=loss, masks=kept, masking=masking)

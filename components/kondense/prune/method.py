@@ -20,8 +20,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from kondense.prune.schedule import Ramp, epochs_by_step
+from kondense.training.losses import Loss
 from kondense.training.masking import Masking
-from kondense.training.trainer import Loss
 
 Masks = dict[str, Tensor]  # by parameter name, in the parameter's shape; True where a weight is kept
 

@@ -16,9 +16,9 @@ from kondense.prune.fractions import parse_fractions
 from kondense.prune.layers import resolve_fractions
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.device import choose_device
-from kondense.training.fit import cross_entropy, fit
+from kondense.training.fit import fit
+from kondense.training.losses import Loss, cross_entropy
 from kondense.training.masking import Masking
-from kondense.training.trainer import Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Request:
         fractions: fraction removed from a layer, by module name, where ``config.layers`` gives one.
         excluded: module names of the layers that stay whole.
         masked: names of the weights whose zeros an earlier stage pruned.
-        floor: least validation accuracy that ``max_accuracy_drop`` allows; 0 where it sets no bound.
+        floor: least validation accuracy that ``max_validation_drop`` allows; 0 where it sets no bound.
         model: the model as it came, with its lineage; not to be changed.
         dataset_digest: of the Dataset artifact.
         curve: the points of all phases of training so far, ``epoch`` counted through.

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.prune.accuracy_bound import tried_accuracy
 from kondense.prune.channels import ChannelPruner
 from kondense.prune.masks.masks import MaskPruner
@@ -52,10 +53,10 @@ def scan(
         points = []
         for fraction in FRACTIONS:
             config = dataclasses.replace(
-                request.config, sparsity=0.0, trial_epochs=0, sparse_epochs=0, target="macs", max_accuracy_drop=1.0
+                request.config, sparsity=0.0, trial_epochs=0, sparse_epochs=0, target="macs", max_validation_drop=1.0
             )
             asked = dataclasses.replace(request, config=config, fractions={layer: fraction})
             points.append([fraction, tried_accuracy(prepare, module, asked, "")])
         rows.append({"layer": layer, "points": points})
-        print(f"sensitivity {layer} " + " ".join(f"{value}:{found:.4f}" for value, found in points), flush=True)
+        LOG.info(f"sensitivity {layer} " + " ".join(f"{value}:{found:.4f}" for value, found in points))
     return {"of": "sparsity", "rows": rows}

@@ -23,8 +23,7 @@ from kondense.prune.request import Request, resolve
 from kondense.prune.scores import bn_scale, fpgm, l1, l2, taylor_channel
 from kondense.prune.sensitivity import scan, scanned_layers
 from kondense.training.checkpoint import open_checkpoint
-from kondense.training.distillation import check_classes, distillation_loss
-from kondense.training.trainer import Loss
+from kondense.training.losses import Loss, SoftLabelLoss
 
 METHODS: dict[str, Callable[[nn.Module, Request], Method]] = {
     "bn_scale": bn_scale.prepare,
@@ -68,11 +67,11 @@ def run(
     inputs = {"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)}
     if model.quantized or model.activations:
         raise InputError(f"a model must be pruned before it is quantized, but {model_dir} is quantized.")
-    check_classes("model", model, dataset)
+    check_fits("model", model, dataset)
     teacher = None
     if teacher_dir is not None:
         inputs["teacher"], teacher = model_digest(teacher_dir), load_model(teacher_dir)
-        check_classes("teacher", teacher, dataset)
+        check_fits("teacher", teacher, dataset)
     loss = _loss(teacher or load_model(model_dir), dataset, config) if config.alpha else None
     request = resolve(
         config,
@@ -129,7 +128,7 @@ def _prune(model: Model, request: Request) -> Outcome:
 
 
 def _loss(teacher: Model, dataset: Dataset, config: PruneConfig) -> Loss:
-    return distillation_loss(
+    return SoftLabelLoss(
         teacher.module,
         temperature=config.temperature,
         alpha=config.alpha,

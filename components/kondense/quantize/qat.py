@@ -16,8 +16,7 @@ from kondense.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
 from kondense.quantize.grid import round_to_grid
 from kondense.quantize.request import Request
 from kondense.quantize.static import static
-from kondense.training.objective import Objective
-from kondense.training.trainer import Loss
+from kondense.training.losses import Loss, Objective
 
 
 def apply(model: Model, request: Request) -> Model:

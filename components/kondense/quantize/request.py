@@ -13,8 +13,8 @@ from kondense.data.dataset import Dataset
 from kondense.errors import InputError
 from kondense.quantize.config import QuantizeConfig
 from kondense.training.checkpoint import Checkpoint
-from kondense.training.fit import cross_entropy, fit
-from kondense.training.trainer import Loss
+from kondense.training.fit import fit
+from kondense.training.losses import Loss, cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,9 +19,7 @@ from kondense.quantize.sensitivity import accuracy_by_bits
 from kondense.quantize.static import static
 from kondense.quantize.summary import summarise
 from kondense.training.checkpoint import open_checkpoint
-from kondense.training.distillation import check_classes, distillation_loss
-from kondense.training.fit import cross_entropy
-from kondense.training.trainer import Loss
+from kondense.training.losses import Loss, SoftLabelLoss, cross_entropy
 
 METHODS: dict[str, Callable[[Model, Request], Model]] = {
     "codebook": codebook.apply,
@@ -65,7 +63,7 @@ def run(
     teacher = load_model(model_dir)
     if teacher_dir is not None:
         inputs["teacher"], teacher = model_digest(teacher_dir), load_model(teacher_dir)
-        check_classes("teacher", teacher, dataset)
+        check_fits("teacher", teacher, dataset)
     loss = cross_entropy(config.label_smoothing)
     if config.trains and config.alpha:
         loss = _teacher_loss(teacher, dataset, config)
@@ -101,7 +99,7 @@ def run(
 
 
 def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Loss:
-    return distillation_loss(
+    return SoftLabelLoss(
         teacher.module,
         temperature=config.temperature,
         alpha=config.alpha,

@@ -41,12 +41,12 @@ def run(config: TrainConfig, *, dataset_dir: Path, model_dir: Path) -> dict[str,
         with allowing(networks=[config.network]):
             model = import_model(config.import_uri, spec)
         spec = model.network
-        check_images(model.module, spec)
+        check_images(f"network {spec.name!r}", model.module, dataset.shape, len(dataset.classes))
         _check_fits(spec, dataset)
         summary = f"import {spec.name}"
     else:
         module = build(spec, seed=config.seed)
-        check_images(module, spec)
+        check_images(f"network {spec.name!r}", module, dataset.shape, len(dataset.classes))
         curves.extend(fit(module, dataset, config, checkpoint=open_checkpoint("train", config, inputs)))
         model = Model(module, spec)
         summary = f"train {spec.name} for {config.epochs} epochs"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kondense.config import Config
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.store.store import NotFoundError, Store, open_store
 from kondense.training.settings import TrainingConfig
 
@@ -67,7 +68,7 @@ class Checkpoint:
                 except NotFoundError:
                     continue  # a concurrent run of the same key has moved on
                 except ValueError as error:
-                    print(f"checkpoint {key} is damaged ({error}); it is ignored and that part trained again")
+                    LOG.warning(f"checkpoint {key} is damaged ({error}); it is ignored and that part is trained again")
         return None
 
     def discard(self, key: str) -> None:

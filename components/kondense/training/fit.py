@@ -16,14 +16,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
+from kondense.logging import LOG
 from kondense.training.checkpoint import Checkpoint, State
+from kondense.training.losses import Loss, cross_entropy
 from kondense.training.masking import Masking
 from kondense.training.settings import TrainingConfig
-from kondense.training.trainer import Loss, Run
+from kondense.training.trainer import Trainer
 
 # Who is told of every epoch in this context, beside the log.
 _listener: contextvars.ContextVar[Callable[[Mapping[str, float]], None] | None] = contextvars.ContextVar(
@@ -62,22 +63,24 @@ def fit(
     Raises:
         NonFiniteLossError: with epoch, step and learning rate.
     """
-    run = Run(module, dataset, config, masks or {}, loss or cross_entropy(config.label_smoothing), masking=masking)
+    trainer = Trainer(
+        module, dataset, config, masks or {}, loss or cross_entropy(config.label_smoothing), masking=masking
+    )
     state = checkpoint.load(epochs=config.epochs) if checkpoint else None
     if state:
-        run.restore(state)
-        print(f"resumed at epoch {run.epoch}/{config.epochs} step {run.step} from a checkpoint")
-    report = on_epoch or (lambda point: print_epoch(point, config.epochs, run.images_per_s))
+        trainer.restore(state)
+        LOG.info(f"resumed at epoch {trainer.epoch}/{config.epochs} step {trainer.step} from a checkpoint")
+    report = on_epoch or (lambda point: print_epoch(point, config.epochs, trainer.images_per_s))
     with _sigterm(active=checkpoint is not None) as terminated, _isolated_randomness():
         keeper = Keeper(checkpoint, terminated)
-        while run.epoch < config.epochs:
-            run.train_epoch(keeper.due, keeper.save)
-            report(run.curve[-1])
+        while trainer.epoch < config.epochs:
+            trainer.train_epoch(keeper.due, keeper.save)
+            report(trainer.curve[-1])
             if listener := _listener.get():
-                listener(run.curve[-1])
-            keeper.save(run.state(), last=run.epoch == config.epochs)
-    run.finish()
-    return run.curve
+                listener(trainer.curve[-1])
+            keeper.save(trainer.state(), last=trainer.epoch == config.epochs)
+    trainer.finish()
+    return trainer.curve
 
 
 @contextlib.contextmanager
@@ -120,20 +123,11 @@ class Keeper:
             raise SystemExit(128 + signal.SIGTERM)
 
 
-def cross_entropy(label_smoothing: float) -> Loss:
-    """Return the loss of plain training: cross-entropy with the labels."""
-
-    def loss(logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing)
-
-    return loss
-
-
 def print_epoch(point: Mapping[str, float], epochs: int, images_per_s: float) -> None:
     """Print one point of the curve as the line that progress bars and people read."""
     names = ("train_loss", "validation_accuracy", "learning_rate")
     values = " ".join(f"{name}={point[name]:.6g}" for name in names)
-    print(f"epoch {point['epoch']:.0f}/{epochs} {values} images_per_s={images_per_s:.0f}", flush=True)
+    LOG.info(f"epoch {point['epoch']:.0f}/{epochs} {values} images_per_s={images_per_s:.0f}")
 
 
 @contextlib.contextmanager

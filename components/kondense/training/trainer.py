@@ -19,14 +19,12 @@ from kondense.measuring.accuracy import accuracy, predict
 from kondense.training.augment import augment
 from kondense.training.checkpoint import State
 from kondense.training.device import choose_device, choose_memory_format, choose_precision, place
+from kondense.training.losses import Loss, Objective
 from kondense.training.masking import Masking
 from kondense.training.muon import Muon
-from kondense.training.objective import Objective
 from kondense.training.schedules import learning_rate
 from kondense.training.settings import TrainingConfig
 
-# Maps (logits [B, K], labels [B], normalised images [B, C, H, W]) to a scalar.
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 PARTS = ("module", "average", "momentum", "mask", "objective", "objective_momentum")  # of the tensors of a checkpoint
 
 
@@ -34,7 +32,7 @@ class NonFiniteLossError(KondenseError, ArithmeticError):
     """The loss turned NaN or infinite: the run cannot be saved by going on."""
 
 
-class Run:
+class Trainer:
     """A training run in progress: network, optimizer, position and curve."""
 
     def __init__(

@@ -13,7 +13,7 @@ from kondense.distill.loss import Lesson
 from kondense.distill.teachers import Teachers, weigh
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.networks.build import NetworkSpec, build
-from kondense.training.distillation import distillation_loss
+from kondense.training.losses import SoftLabelLoss
 from scipy.special import rel_entr, softmax
 from torch import nn
 
@@ -69,7 +69,7 @@ def test_the_softened_outputs_of_several_teachers_are_averaged(weights):
 
 def test_one_teacher_gives_the_loss_that_fine_tuning_has():
     config = DistillConfig(temperature=2.0, alpha=0.7, label_smoothing=0.1)
-    expected = distillation_loss(Told(LOGITS[0]), temperature=2.0, alpha=0.7, label_smoothing=0.1)
+    expected = SoftLabelLoss(Told(LOGITS[0]), temperature=2.0, alpha=0.7, label_smoothing=0.1)
     found = lesson(LOGITS[:1], config)(LOGITS[3], LABELS, IMAGES)
     torch.testing.assert_close(found, expected(LOGITS[3], LABELS, IMAGES))
 

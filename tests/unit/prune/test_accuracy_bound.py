@@ -74,7 +74,7 @@ def test_bisection_finds_the_threshold(made):
 
 @pytest.mark.parametrize(("method", "most"), [("l1", 0.99), ("magnitude", 0.999)])
 def test_any_method_keeps_within_the_bound(method, most, made, tmp_path):
-    settings = {"method": method, "sparsity": most, "max_accuracy_drop": 0.01, "round_to": 1, "learning_rate": 1e-4}
+    settings = {"method": method, "sparsity": most, "max_validation_drop": 0.01, "round_to": 1, "learning_rate": 1e-4}
     metrics = prune(made, tmp_path / "pruned", **settings, pruning_schedule="one_shot")
     record = load_model(tmp_path / "pruned").lineage[-1]
     own = validation_accuracy(load_model(made / "trained").module, DATASET, CPU)
@@ -86,21 +86,21 @@ def test_any_method_keeps_within_the_bound(method, most, made, tmp_path):
 
 
 def test_fine_tuning_that_breaks_the_bound_is_said(made, tmp_path):
-    with pytest.raises(ShortfallError, match=r"max_accuracy_drop 0\.05 was not met: after fine-tuning, .* below"):
-        prune(made, tmp_path / "pruned", sparsity=0.3, max_accuracy_drop=0.05, learning_rate=20.0, epochs=1)
+    with pytest.raises(ShortfallError, match=r"max_validation_drop 0\.05 was not met: after fine-tuning, .* below"):
+        prune(made, tmp_path / "pruned", sparsity=0.3, max_validation_drop=0.05, learning_rate=20.0, epochs=1)
     assert (tmp_path / "pruned").exists()
 
 
 def test_a_bound_that_the_unpruned_model_breaks_is_refused_before_any_work(made, tmp_path):
     with pytest.raises(
-        ValueError, match=r"max_accuracy_drop must be at least 0\.\d+, by which the unpruned model lies"
+        ValueError, match=r"max_validation_drop must be at least 0\.\d+, by which the unpruned model lies"
     ):
-        prune(made, tmp_path / "pruned", model="untrained", teacher="trained", max_accuracy_drop=0.01)
+        prune(made, tmp_path / "pruned", model="untrained", teacher="trained", max_validation_drop=0.01)
     assert not (tmp_path / "pruned").exists()
 
 
 def test_greedy_stops_at_the_bound(made, tmp_path):
-    prune(made, tmp_path / "pruned", method="greedy", sparsity=0.95, slice=0.2, max_accuracy_drop=0.02)
+    prune(made, tmp_path / "pruned", method="greedy", sparsity=0.95, slice=0.2, max_validation_drop=0.02)
     details = load_model(tmp_path / "pruned").lineage[-1]["details"]
     own = validation_accuracy(load_model(made / "trained").module, DATASET, CPU)
     assert all(row["validation_accuracy"] >= own - 0.02 for row in details["trajectory"])

@@ -161,6 +161,6 @@ def test_what_cannot_be_met_is_refused(settings, rule):
 
 
 def test_tried_at_other_sparsities_it_would_train_each_time():
-    for settings in ({"sensitivity": True}, {"max_accuracy_drop": 0.01}):
-        with pytest.raises(ValueError, match="sensitivity and max_accuracy_drop must go with .* but got constrained"):
+    for settings in ({"sensitivity": True}, {"max_validation_drop": 0.01}):
+        with pytest.raises(ValueError, match="sensitivity and max_validation_drop must go with .* but got constrained"):
             PruneConfig(method="constrained", **settings)

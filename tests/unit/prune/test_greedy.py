@@ -12,6 +12,8 @@ from torch import nn
 
 from tests.support.toy_training import toy_dataset
 
+pytestmark = pytest.mark.usefixtures("log_on_stdout")
+
 DATASET = toy_dataset(size=6)
 SETTINGS = {
     "method": "greedy",

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kondense.training import distillation
-from kondense.training.distillation import distillation_loss, soft_cross_entropy
+from kondense.training.losses import SoftLabelLoss, soft_cross_entropy
 from scipy.special import softmax
 from torch import nn
 
@@ -46,7 +46,7 @@ def test_no_gradient_reaches_the_teacher_and_it_is_in_evaluation_mode():
     teacher = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(4, 3)).train()
     student = nn.Linear(4, 3)
     images, labels = torch.ones(2, 1, 2, 2), torch.tensor([0, 2])
-    loss = distillation_loss(teacher, temperature=2.0, alpha=0.5)
+    loss = SoftLabelLoss(teacher, temperature=2.0, alpha=0.5)
     assert not any(layer.training for layer in teacher.modules())
     first, second = (loss(student(images.flatten(1)), labels, images) for _ in range(2))
     assert torch.equal(first, second)
@@ -63,7 +63,7 @@ def test_alpha_mixes_both_parts():
     hard = F.cross_entropy(LOGITS, labels, label_smoothing=0.1)
     soft = soft_cross_entropy(LOGITS, TEACHER, 4.0)
     for alpha in (0.0, 0.3, 1.0):
-        loss = distillation_loss(teacher, temperature=4.0, alpha=alpha, label_smoothing=0.1)
+        loss = SoftLabelLoss(teacher, temperature=4.0, alpha=alpha, label_smoothing=0.1)
         torch.testing.assert_close(loss(LOGITS, labels, images), (1 - alpha) * hard + alpha * soft)
 
 
@@ -91,7 +91,7 @@ def test_the_teacher_of_unchanged_images_is_asked_once_and_is_no_part_of_checkpo
     torch.manual_seed(0)
     teacher = Counting()
     options = {"temperature": 2.0, "alpha": 0.5}
-    known, direct = distillation_loss(teacher, unchanged=DATASET, **options), distillation_loss(teacher, **options)
+    known, direct = SoftLabelLoss(teacher, unchanged=DATASET, **options), distillation_loss(teacher, **options)
     assert known.state_dict() == {} and not list(known.parameters())
     for start in (0, 5, 0):
         index = torch.arange(start, start + 5).flip(0)
@@ -104,7 +104,7 @@ def test_the_teacher_of_unchanged_images_is_asked_once_and_is_no_part_of_checkpo
 
 def test_images_that_are_no_batch_of_the_training_are_shown_to_the_teacher():
     teacher = Counting()
-    loss = distillation_loss(teacher, temperature=2.0, alpha=0.5, unchanged=DATASET)
+    loss = SoftLabelLoss(teacher, temperature=2.0, alpha=0.5, unchanged=DATASET)
     loss.begin(torch.arange(4), 0.0)
     loss(*batch(torch.arange(4)))
     teacher.asked = 0
@@ -115,7 +115,7 @@ def test_images_that_are_no_batch_of_the_training_are_shown_to_the_teacher():
 def test_logits_that_take_too_much_memory_are_not_kept(monkeypatch):
     monkeypatch.setattr(distillation, "MEMORY_BYTES", 4 * len(DATASET.train) * len(DATASET.classes) - 1)
     teacher = Counting()
-    loss = distillation_loss(teacher, temperature=2.0, alpha=0.5, unchanged=DATASET)
+    loss = SoftLabelLoss(teacher, temperature=2.0, alpha=0.5, unchanged=DATASET)
     loss.begin(torch.arange(4), 0.0)
     loss(*batch(torch.arange(4)))
     assert teacher.asked == 4

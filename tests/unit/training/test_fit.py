@@ -21,6 +21,8 @@ from torch import nn
 
 from tests.support.toy_training import toy_dataset
 
+pytestmark = pytest.mark.usefixtures("log_on_stdout")
+
 CONFIG = TrainingConfig(epochs=4, batch_size=32, learning_rate=0.02, augment="crop_flip", averaging=0.9, device="cpu")
 
 

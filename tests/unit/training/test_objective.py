@@ -5,7 +5,7 @@ from kondense.training import fit as fit_module
 from kondense.training import trainer
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.fit import fit
-from kondense.training.objective import Objective
+from kondense.training.losses import Objective
 from kondense.training.settings import TrainingConfig
 from torch import Tensor, nn
 

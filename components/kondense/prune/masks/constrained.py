@@ -30,8 +30,7 @@ from kondense.prune.masks.masks import MaskPruner, kept_units, lowest_within, ma
 from kondense.prune.method import Masks, Method
 from kondense.prune.request import Request
 from kondense.prune.schedule import Ramp
-from kondense.training.objective import Objective
-from kondense.training.trainer import Loss
+from kondense.training.losses import Loss, Objective
 
 INTERVAL = 32  # training steps between two projections
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.networks.build import build
 from kondense.prune.masks import magnitude
 from kondense.prune.masks.masks import MaskPruner, Score, maskable_layers
@@ -103,7 +104,7 @@ class LotteryPruner(MaskPruner):
         )
         sparsity = share * config.sparsity
         self.tickets.append({"sparsity": sparsity, "ticket": validation_accuracy, "control": found})
-        print(f"ticket sparsity={sparsity:.4f} validation_accuracy={validation_accuracy:.4f} control={found:.4f}")
+        LOG.info(f"ticket sparsity={sparsity:.4f} validation_accuracy={validation_accuracy:.4f} control={found:.4f}")
 
     def details(self) -> dict[str, Any]:
         """Return the accuracies of all tickets and controls."""

@@ -16,7 +16,7 @@ from kondense.errors import InputError
 from kondense.prune import channels
 from kondense.prune.method import Masks, Method
 from kondense.prune.request import Request
-from kondense.training.trainer import Loss
+from kondense.training.losses import Loss
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

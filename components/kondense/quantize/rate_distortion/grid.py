@@ -19,8 +19,7 @@ from kondense.quantize.rate_distortion.rate_model import (
     nearest_levels,
     worth_keeping,
 )
-from kondense.training.objective import Objective
-from kondense.training.trainer import Loss
+from kondense.training.losses import Loss, Objective
 
 CHOOSE_EVERY = 4  # steps between choices of which weights are zero
 MEASURE_EVERY = 20  # steps between measurements of what integers cost

@@ -1,0 +1,146 @@
+"""Losses of training: cross-entropy with the labels, and distillation from a teacher's logits.
+
+Shapes: B images in a batch, C channels, H height, W width, K classes.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kondense.data.dataset import Dataset
+from kondense.measuring.accuracy import predict
+from kondense.training.settings import TrainingConfig
+
+MEMORY_BYTES = 512 * 2**20  # the most that a teacher's cached logits may take
+
+# Maps (logits [B, K], labels [B], normalised images [B, C, H, W]) to a scalar.
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Objective(nn.Module):
+    """A loss with state: the training loop announces every step to it, and it may have parameters of its own.
+
+    The optimizer trains its parameters together with those of the network. They, the buffers and the momenta are part
+    of the checkpoints, but not of the network, which is saved without them.
+    """
+
+    def begin(self, index_B: Tensor, progress: float) -> None:
+        """Prepare for one step.
+
+        Args:
+            index_B: indices of the batch's images in the training split, on the CPU.
+            progress: elapsed fraction of the schedule's horizon, [0, 1).
+        """
+
+    def forward(self, logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        raise NotImplementedError
+
+
+def cross_entropy(label_smoothing: float) -> Loss:
+    """Return the loss of plain training: cross-entropy with the labels."""
+
+    def loss(logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
+        return F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing)
+
+    return loss
+
+
+def teacher_loss(
+    config: TrainingConfig, teacher: nn.Module, dataset: Dataset, *, temperature: float, alpha: float
+) -> Loss:
+    """Return the loss of training on ``dataset`` with a teacher; plain cross-entropy if ``alpha`` is 0."""
+    if not alpha:
+        return cross_entropy(config.label_smoothing)
+    return SoftLabelLoss(
+        teacher,
+        temperature=temperature,
+        alpha=alpha,
+        label_smoothing=config.label_smoothing,
+        unchanged=dataset if config.augment == "none" else None,
+    )
+
+
+def soft_cross_entropy(student_BK: Tensor, teacher_BK: Tensor, temperature: float) -> Tensor:
+    """Return the distillation loss between two batches of logits, averaged over the batch.
+
+    Args:
+        student_BK: logits of the student.
+        teacher_BK: logits of the teacher, same shape; no gradient flows into it.
+        temperature: softens both; the loss is scaled by its square so gradients keep their size.
+
+    Source: Hinton et al. 2015, section 2. Deviation: the Kullback-Leibler divergence instead of the
+    cross-entropy; it differs by the teacher's entropy, so its gradient is the same and its minimum is 0.
+    """
+    return soft_divergence(student_BK, F.log_softmax(teacher_BK.detach().float() / temperature, dim=1), temperature)
+
+
+def soft_divergence(student_BK: Tensor, teacher_log_BK: Tensor, temperature: float) -> Tensor:
+    """Return ``soft_cross_entropy`` for a teacher that is given by the logarithm of its softened outputs.
+
+    Args:
+        student_BK: logits of the student.
+        teacher_log_BK: logarithm of probabilities, same shape, softened by the same temperature.
+        temperature: softens the student; the loss is scaled by its square.
+    """
+    student = F.log_softmax(student_BK.float() / temperature, dim=1)
+    return F.kl_div(student, teacher_log_BK, reduction="batchmean", log_target=True) * temperature**2
+
+
+class SoftLabelLoss(Objective):
+    """The loss ``(1 - alpha) * cross-entropy + alpha * soft cross-entropy``.
+
+    It works on a copy of the teacher, which is not part of its state.
+
+    Args:
+        teacher: the network that gives the soft labels; never altered.
+        temperature: of the soft part, above 0.
+        alpha: weight of the soft part, [0, 1].
+        label_smoothing: of the hard part, [0, 1).
+        unchanged: the dataset to train on if its images are not augmented. The teacher's logits are then computed
+            once, before the first step, unless they would take more than ``memory_bytes``.
+        memory_bytes: the most that these logits may take.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        *,
+        temperature: float,
+        alpha: float,
+        label_smoothing: float = 0.0,
+        unchanged: Dataset | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        super().__init__()
+        self.temperature, self.alpha, self.label_smoothing = temperature, alpha, label_smoothing
+        self._teachers = (copy.deepcopy(teacher).eval().requires_grad_(False),)  # a tuple, which state_dict ignores
+        if unchanged is not None and 4 * len(unchanged.train) * len(unchanged.classes) > memory_bytes:
+            unchanged = None
+        self._unchanged = unchanged
+        self._cached_NK: Tensor | None = None
+        self._index_B: Tensor | None = None  # of the next batch; None if it is not known to be of the dataset
+
+    def begin(self, index_B: Tensor, progress: float) -> None:
+        """Prepare for one step (see ``Objective.begin``)."""
+        self._index_B = index_B if self._unchanged is not None else None
+
+    def forward(self, logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
+        """Return the loss."""
+        hard = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.label_smoothing)
+        soft = soft_cross_entropy(logits_BK, self._teacher_logits(images_BCHW), self.temperature)
+        return (1.0 - self.alpha) * hard + self.alpha * soft
+
+    def _teacher_logits(self, images_BCHW: Tensor) -> Tensor:
+        index_B, self._index_B = self._index_B, None
+        teacher = self._teachers[0].to(images_BCHW.device)
+        if index_B is None or self._unchanged is None:
+            with torch.no_grad():
+                logits_BK: Tensor = teacher(images_BCHW)
+            return logits_BK
+        if self._cached_NK is None:
+            self._cached_NK = predict(teacher, self._unchanged.train, self._unchanged, device=images_BCHW.device)
+        return self._cached_NK[index_B].to(images_BCHW.device, non_blocking=True)

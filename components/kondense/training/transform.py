@@ -1,0 +1,107 @@
+"""The frame of every stage that makes a model: load, check, transform, record, save."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kondense.artifacts.lineage import stage_record
+from kondense.artifacts.model import Model, load_model, model_digest, save_model
+from kondense.config import Config
+from kondense.data.dataset import Dataset, dataset_digest, load_dataset
+from kondense.errors import InputError, ShortfallError
+from kondense.networks.build import check_images
+from kondense.training.checkpoint import open_checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The outcome of a technique.
+
+    Attributes:
+        model: the new model; its lineage is that of the model it was made from.
+        metrics: its figures, finite numbers.
+        summary: the step in words, such as ``prune l1 50% of MACs``.
+        curve: one point per trained epoch.
+        details: further JSON values for the lineage record.
+        shortfall: why the request was not met, although the model is the closest to it; empty if it was met.
+    """
+
+    model: Model
+    metrics: Mapping[str, float]
+    summary: str
+    curve: Sequence[Mapping[str, float]] = ()
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shortfall: str = ""
+
+
+def run_transform(
+    stage: str,
+    config: Config,
+    technique: Callable[..., Result],
+    *,
+    dataset_dir: Path,
+    output_dir: Path,
+    model_dir: Path | None = None,
+    teacher_dirs: Mapping[str, Path] | None = None,
+) -> dict[str, float]:
+    """Run ``technique`` on artifacts, write its model and return its metrics.
+
+    Args:
+        stage: the stage's name, part of the checkpoint's key.
+        config: the stage's parameters.
+        technique: called as ``technique(model, dataset, config, teachers=..., checkpoint=...)``; ``model`` is None
+            without ``model_dir``, ``teachers`` are models by role.
+        dataset_dir: a Dataset artifact.
+        output_dir: directory of the new Model artifact.
+        model_dir: the Model artifact to transform.
+        teacher_dirs: further Model artifacts by role, such as ``teacher``.
+
+    Raises:
+        InputError: a model does not fit the dataset, or a request that the technique rejects.
+        ShortfallError: the artifact is written, but only the closest to the request.
+    """
+    dataset = load_dataset(dataset_dir)
+    directories = ({"model": model_dir} if model_dir else {}) | dict(teacher_dirs or {})
+    models = {role: load_model(directory) for role, directory in directories.items()}
+    for role, model in models.items():
+        check_fits(role, model, dataset)
+    inputs = {"dataset": dataset_digest(dataset_dir)}
+    inputs |= {role: model_digest(directory) for role, directory in directories.items()}
+    checkpoint = open_checkpoint(stage, config, inputs)
+    result = technique(models.pop("model", None), dataset, config, teachers=models, checkpoint=checkpoint)
+    save_model(output_dir, recorded(stage, config, result, inputs))
+    if result.shortfall:
+        raise ShortfallError(result.shortfall)
+    return dict(result.metrics)
+
+
+def recorded(stage: str, config: Config, result: Result, inputs: Mapping[str, str]) -> Model:
+    """Return the result's model with the stage's record at the end of its lineage."""
+    record = stage_record(
+        stage,
+        config,
+        inputs=inputs,
+        metrics=result.metrics,
+        summary=result.summary,
+        curves=result.curve,
+        details=result.details,
+    )
+    return dataclasses.replace(result.model, lineage=(*result.model.lineage, record))
+
+
+def check_fits(role: str, model: Model, dataset: Dataset) -> None:
+    """Raise InputError unless the model takes the dataset's images and returns one logit per class."""
+    check_images(f"the {role}", model.module, dataset.shape, len(dataset.classes))
+
+
+def check_float(stage: str, model: Model) -> None:
+    """Raise InputError if the model is quantized already."""
+    if model.quantized or model.activations:
+        raise InputError(f"{stage} needs a float model, but got a quantized one; quantize last, and once.")
+
+
+def copied(model: Model) -> Model:
+    """Return the model with a copy of its network, on the CPU and in evaluation mode."""
+    return dataclasses.replace(model, module=copy.deepcopy(model.module).to("cpu").eval())
