@@ -93,7 +93,7 @@ def compute(profile: str, dataset: str, directory: Path) -> float:
     train.run(configs["train"], dataset_dir=data, model_dir=teacher)
     pruned, taught, sparse, student = (directory / name for name in ("pruned", "taught", "sparse", "distilled"))
     prune.run(configs["prune"], dataset_dir=data, model_dir=teacher, pruned_dir=pruned)
-    prune.run(configs["sparsify"], dataset_dir=data, model_dir=teacher, pruned_dir=sparse, teacher_dir=teacher)
+    prune.run(configs["prune_weights"], dataset_dir=data, model_dir=teacher, pruned_dir=sparse, teacher_dir=teacher)
     distill.run(configs["distill"], dataset_dir=data, teacher_dir=teacher, student_dir=student)
     distill.run(configs["distill"], dataset_dir=data, teacher_dir=teacher, model_dir=pruned, student_dir=taught)
     models = {
@@ -104,7 +104,7 @@ def compute(profile: str, dataset: str, directory: Path) -> float:
         "distilled": student,
         "distilled-quantized": model("quantize", student, "distilled-quantized"),
         "pruned-distilled-quantized": model("quantize", taught, "taught-quantized"),
-        "sparse-packed": model("pack", sparse, "packed"),
+        "sparse-packed": model("pack_weights", sparse, "packed"),
     }
     candidates = []
     for name, path in models.items():

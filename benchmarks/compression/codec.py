@@ -52,7 +52,7 @@ def sparse(setting: Setting) -> Model:
 
 def rate_distorted(setting: Setting) -> Model:
     """Return the smallest quantization of the teacher that loses at most 1 % on the validation split."""
-    config = QuantizeConfig(method="rate_distortion", max_accuracy_drop=0.01, seed=setting.seed)
+    config = QuantizeConfig(method="rate_distortion", max_validation_drop=0.01, seed=setting.seed)
     return rate_distortion.apply(setting.teacher, Request(config, setting.dataset))
 
 

@@ -47,7 +47,7 @@ def ours(network: str, setting: Setting) -> dict[str, float]:
     config = QuantizeConfig(
         method="rate_distortion",
         fine_tune=True,
-        max_accuracy_drop=MARGIN * BOUNDS[network],
+        max_validation_drop=MARGIN * BOUNDS[network],
         epochs=setting.epochs(EPOCHS[network]),
         rounds=ROUNDS,
         learning_rate=RATE,

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from kondense.errors import InputError
+from kondense.renamed import refuse_old
 
 C = typing.TypeVar("C", bound="Config")
 
@@ -116,6 +117,7 @@ class Config:
     @classmethod
     def _parsed(cls, values: Mapping[str, str]) -> dict[str, Any]:
         hints = typing.get_type_hints(cls)
+        refuse_old(cls.__name__, values)
         for name in values:
             if name not in hints:
                 raise InputError(

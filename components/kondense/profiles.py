@@ -12,14 +12,14 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, Value]]] = {
     "quick": {
         "train": {"epochs": 8, "warmup_epochs": 0.5},
         "prune": {"epochs": 4, "steps": 0},
-        "sparsify": {"epochs": 5, "steps": 0},
+        "prune_weights": {"epochs": 5, "steps": 0},
         "distill": {"epochs": 5, "warmup_epochs": 0.5},
     },
     # The best that the methods give on small images; half an hour and more on two CPU cores.
     "full": {
         "train": {"epochs": 30, "warmup_epochs": 1.0},
         "prune": {"epochs": 12, "steps": 4},
-        "sparsify": {"epochs": 20, "steps": 10},
+        "prune_weights": {"epochs": 20, "steps": 10},
         "distill": {"epochs": 30, "warmup_epochs": 1.0},
     },
 }

@@ -103,7 +103,7 @@ def test_arguments_are_the_pipeline_s_parameters(workflow: dict[str, Any], spec:
         name: each["description"] for name, each in definitions.items()
     }
     values = {name: each["value"] for name, each in arguments.items()}
-    assert (values["seed"], values["report_max_accuracy_drop"], values["dataset_source"]) == ("7", "0.01", "")
+    assert (values["seed"], values["report_max_drop"], values["dataset_source"]) == ("7", "0.01", "")
     assert arguments["train_epochs"]["value"] == "8"  # the profile is settled
 
 
@@ -114,7 +114,7 @@ def test_every_stage_takes_its_flags_and_gets_the_step_s_config(
         f"workflow.parameters.{each['name']}": each["value"] for each in workflow["spec"]["arguments"]["parameters"]
     }
     configs = resolve("quick", {"seed": 7})
-    steps = {"prune-2": "sparsify", "quantize-5": "pack"}
+    steps = {"prune-2": "prune_weights", "quantize-5": "pack_weights"}
     for name, template in templates.items():
         *command, stage = template["container"]["command"]
         assert command == ["python3", "-m", "kondense.cli"]

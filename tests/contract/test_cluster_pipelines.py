@@ -77,7 +77,7 @@ def trains(package: Package) -> set[str]:
     components = {each["executorLabel"]: key for key, each in stages.items()}
     by_component = {task["componentRef"]["name"]: name for name, task in package.tasks.items()}
     names = {label: by_component[component] for label, component in components.items()}
-    training = ("train teacher", "prune", "sparsify", "distill", "quantize")
+    training = ("train teacher", "prune", "distill", "quantize")
     return {label for label, name in names.items() if name.startswith(training)}
 
 
@@ -238,7 +238,11 @@ def test_resources_from_the_command_line() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "trains"),
-    [("pack.method=qat", True), ("pack.method=weight_only", False), ("pack.fine_tune=true", True)],
+    [
+        ("pack_weights.method=qat", True),
+        ("pack_weights.method=weight_only", False),
+        ("pack_weights.fine_tune=true", True),
+    ],
 )
 def test_quantization_gets_a_gpu_where_it_trains(setting: str, trains: bool, tmp_path: Path) -> None:
     configs = resolve("quick", None, [setting])
@@ -331,7 +335,11 @@ def test_the_description_tells_the_parameters_and_what_the_package_makes(
 
 
 def test_what_the_form_leaves_out_can_be_compiled_in(tmp_path: Path) -> None:
-    settings = ["search.max_failed_trials=5", "search.namespace=team", "publish.store_uri=minio://team/models"]
+    settings = [
+        "katib_search.max_failed_trials=5",
+        "katib_search.namespace=team",
+        "publish.store_uri=minio://team/models",
+    ]
     (path,) = compile_all(resolve("quick", {}, settings), tmp_path, only=("search",))
     tasks = Package(path).tasks
     tune = tasks["search with Katib"]["inputs"]["parameters"]

@@ -20,8 +20,8 @@ STEP_OF_TASK = {
     "data prep": "data_prep",
     "train teacher": "train",
     "prune": "prune",
-    "sparsify": "sparsify",
-    "pack": "pack",
+    "prune weights": "prune_weights",
+    "pack weights": "pack_weights",
     "distill": "distill",
     "report": "report",
     "publish": "publish",
@@ -70,14 +70,14 @@ def test_every_field_of_every_step_reaches_its_tasks(compiled: Path) -> None:
 
 
 def test_a_bound_field_is_a_constant_of_its_tasks(tmp_path: Path) -> None:
-    settings = ["prune.momentum=0.5", "train.epochs=2", "pack.seed=3", "distill.epochs=9"]
+    settings = ["prune.momentum=0.5", "train.epochs=2", "pack_weights.seed=3", "distill.epochs=9"]
     spec = spec_of(compile_compress(resolve("quick", {}, settings), tmp_path)[0])
     tasks = {name: task["inputs"]["parameters"] for name, task in tasks_of(spec).items()}
     assert tasks["prune"]["momentum"]["runtimeValue"]["constant"] == 0.5
-    assert tasks["sparsify"]["momentum"]["runtimeValue"]["constant"] == 0.9
+    assert tasks["prune weights"]["momentum"]["runtimeValue"]["constant"] == 0.9
     assert tasks["train teacher"]["epochs"] == {"componentInputParameter": "train_epochs"}
     assert spec["root"]["inputDefinitions"]["parameters"]["train_epochs"]["defaultValue"] == 2
-    assert tasks["pack"]["seed"]["runtimeValue"]["constant"] == 3
+    assert tasks["pack weights"]["seed"]["runtimeValue"]["constant"] == 3
     # What was asked for is not the profile's any more; the rest is.
     assert tasks["distill"]["epochs"]["runtimeValue"]["constant"] == 9
     assert tasks["prune"]["epochs"]["runtimeValue"]["constant"] == AS_PROFILE
@@ -111,7 +111,7 @@ def test_curated_names_types_and_defaults_are_those_of_the_configs() -> None:
 
 
 def test_splitting_and_applying_gives_the_configs_back() -> None:
-    settings = ["prune.seed=3", "sparsify.momentum=0.8", "train.learning_rate=0.1", "publish.max_accuracy_drop=0.5"]
+    settings = ["prune.seed=3", "prune_weights.momentum=0.8", "train.learning_rate=0.1", "publish.max_test_drop=0.5"]
     for profile in PROFILES:
         configs = resolve(profile, {"dataset": "digits", "seed": 7}, settings)
         for left_to in (None, profile):

@@ -161,9 +161,9 @@ def kondense(
     tmp_path: Path, image: str, environment: dict[str, str], *options: str
 ) -> subprocess.CompletedProcess[str]:
     arguments = ["run", "--docker", "--dataset", "digits", "--network", "lenet300", "--output", str(tmp_path / "run")]
-    for setting in ("train.epochs", "prune.epochs", "sparsify.epochs", "distill.epochs"):
+    for setting in ("train.epochs", "prune.epochs", "prune_weights.epochs", "distill.epochs"):
         arguments += ["--set", f"{setting}=1"]
-    arguments += ["--set", "sparsify.steps=1", "--set", "publish.max_accuracy_drop=0.9"]
+    arguments += ["--set", "prune_weights.steps=1", "--set", "publish.max_test_drop=0.9"]
     variables = {**os.environ, **environment, "KONDENSE_STAGE_IMAGE": image, "KONDENSE_CACHE": str(tmp_path / "cache")}
     return subprocess.run(
         [sys.executable, "-m", "kondense_pipelines.cli.app", *arguments, *options],

@@ -28,10 +28,10 @@ PLAIN = {
     "dataset_image_size": 16,
     # With these the choice depends on no time, and the smallest candidate is it.
     "report_objective": "bytes",
-    "report_max_accuracy_drop": 0.9,
+    "report_max_drop": 0.9,
 }
 SETTINGS = (
-    *("data_prep.limit=400", "prune.epochs=1", "prune.steps=1", "sparsify.epochs=1", "sparsify.steps=1"),
+    *("data_prep.limit=400", "prune.epochs=1", "prune.steps=1", "prune_weights.epochs=1", "prune_weights.steps=1"),
     *("distill.epochs=1", "evaluate.latency_seconds=0.05"),
 )
 
@@ -61,8 +61,8 @@ def test_the_chosen_candidate_is_the_one_that_the_stages_make(
     dataset, teacher, sparse, packed, measured = (tmp_path / name for name in "dtspm")
     data_prep(configs["data_prep"], dataset_dir=dataset)
     train(configs["train"], dataset_dir=dataset, model_dir=teacher)
-    prune(configs["sparsify"], dataset_dir=dataset, model_dir=teacher, teacher_dir=teacher, pruned_dir=sparse)
-    quantize(configs["pack"], dataset_dir=dataset, model_dir=sparse, quantized_dir=packed)
+    prune(configs["prune_weights"], dataset_dir=dataset, model_dir=teacher, teacher_dir=teacher, pruned_dir=sparse)
+    quantize(configs["pack_weights"], dataset_dir=dataset, model_dir=sparse, quantized_dir=packed)
     evaluate(EvaluateConfig(latency_seconds=0.05), dataset_dir=dataset, model_dir=packed, candidate_dir=measured)
     for name in ("weights.safetensors", "weights.kz"):
         assert (chosen / name).read_bytes() == (measured / name).read_bytes(), name

@@ -24,7 +24,7 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     "prune": ({"method": "l3"}, "method must be one of "),
     "publish": ({"objective": "price"}, "objective must be one of "),
     "quantize": ({"bits": 1}, "bits must be in [2, 8]"),
-    "report": ({"max_accuracy_drop": 2.0}, "max_accuracy_drop must be in "),
+    "report": ({"max_validation_drop": 2.0}, "max_validation_drop must be in "),
     "train": ({"optimizer": "adam"}, "optimizer must be one of "),
     "katib_search": (
         {"resources": {"gpu": 1.0}},
@@ -115,7 +115,7 @@ def test_bad_input_ends_in_one_line(given: Mapping[str, Any], name: str, steps: 
     assert expected in failure_line(name, code, lines, Path("log"))  # what `kondense run` shows
 
 
-@pytest.mark.parametrize(("name", "step"), [("train", "train"), ("prune", "sparsify"), ("distill", "distill")])
+@pytest.mark.parametrize(("name", "step"), [("train", "train"), ("prune", "prune_weights"), ("distill", "distill")])
 def test_a_profile_stands_for_minus_one_only_where_the_step_is_told(name: str, step: str, steps: Steps) -> None:
     code, lines = steps(name, {"epochs": -1})
     assert code == 1 and lines[-1].startswith("error: epochs must be in ")

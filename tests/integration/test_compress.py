@@ -24,7 +24,7 @@ from kondense_pipelines.graphs.parameters import resolve
 SETTINGS = (
     *("--dataset", "digits", "--seed", "1"),
     *("--set", "data_prep.image_size=16", "--set", "train.epochs=6", "--set", "prune.epochs=3"),
-    *("--set", "sparsify.epochs=2", "--set", "sparsify.steps=2", "--set", "distill.epochs=8"),
+    *("--set", "prune_weights.epochs=2", "--set", "prune_weights.steps=2", "--set", "distill.epochs=8"),
     *("--set", "evaluate.latency_seconds=0.1"),
 )
 RECIPE = "own=prune:l1:0.5:epochs=1 > distill:epochs=2 > quantize:static"

@@ -26,9 +26,9 @@ def keep_the_signal_handler() -> Iterator[None]:
         (["--set", "prune.sparseness=0.5"], "--set knows these fields of prune: "),
         (["--set", "shrink.sparsity=0.5"], "--set knows the steps data_prep, "),
         (["--set", "prune.sparsity=1.0"], "prune: sparsity must be in [0, 1), but got 1.0."),
-        (["--set", "pack.bits=9"], "pack: bits must be in "),
+        (["--set", "pack_weights.bits=9"], "pack_weights: bits must be in "),
         (["--set", "train.epochs=0"], "train: epochs must be in [1, 100000], but got 0."),
-        (["--set", "publish.max_accuracy_drop=-0.1"], "publish: max_accuracy_drop must be in [0, 1), but got -0.1."),
+        (["--set", "publish.max_test_drop=-0.1"], "publish: max_test_drop must be in [0, 1), but got -0.1."),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "compile"])

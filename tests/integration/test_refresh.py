@@ -25,8 +25,8 @@ NAME = "lenet300-digits"
 TASKS = refresh_task_names(Plan())
 SETTINGS = (
     *("data_prep.image_size=16", "train.epochs=2", "train.batch_size=64", "prune.epochs=1", "prune.steps=1"),
-    *("sparsify.epochs=1", "sparsify.steps=1", "distill.epochs=1", "evaluate.latency_seconds=0.05"),
-    *("publish.max_accuracy_drop=0.9", "report.max_accuracy_drop=0.9"),
+    *("prune_weights.epochs=1", "prune_weights.steps=1", "distill.epochs=1", "evaluate.latency_seconds=0.05"),
+    *("publish.max_test_drop=0.9", "report.max_validation_drop=0.9"),
 )
 
 

@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 
 def pipeline_of(directories):
     @dsl.pipeline(name="report-alone")
-    def pipeline(title: str = "", max_accuracy_drop: float = 0.01):
+    def pipeline(title: str = "", max_validation_drop: float = 0.01):
         candidates = {
             name.replace("-", "_"): dsl.importer(artifact_uri=str(directory), artifact_class=dsl.Model).output
             for name, directory in zip(RECIPES, directories, strict=True)
         }
-        report(title=title, max_accuracy_drop=max_accuracy_drop, **candidates)
+        report(title=title, max_validation_drop=max_validation_drop, **candidates)
 
     return pipeline
 
@@ -45,9 +45,9 @@ def test_compiles_with_one_page_for_the_ui_and_descriptions_for_its_form(directo
         "metrics": "system.Metrics",
     }
     parameters = component["inputDefinitions"]["parameters"]
-    assert parameters.keys() == {"title", "objective", "max_accuracy_drop"}
+    assert parameters.keys() == {"title", "objective", "max_validation_drop"}
     assert all(parameter["description"] for parameter in parameters.values())
-    assert parameters["max_accuracy_drop"]["defaultValue"] == 0.01
+    assert parameters["max_validation_drop"]["defaultValue"] == 0.01
 
 
 def test_runs_under_kfp_local_and_the_page_is_the_html_artifact(directories, tmp_path, monkeypatch):

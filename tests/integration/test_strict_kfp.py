@@ -38,11 +38,11 @@ PLAIN = {
     "network": "lenet300",
     "train_epochs": 2,
     "report_objective": "bytes",
-    "report_max_accuracy_drop": 0.9,
+    "report_max_drop": 0.9,
 }
 SETTINGS = (
     *("data_prep.limit=200", "train.batch_size=32", "prune.epochs=1", "prune.steps=1"),
-    *("sparsify.epochs=1", "sparsify.steps=1", "distill.epochs=1"),
+    *("prune_weights.epochs=1", "prune_weights.steps=1", "distill.epochs=1"),
     *("evaluate.latency_seconds=0.02", "evaluate.further_latency_seconds=0.01", "evaluate.robustness_images=20"),
 )
 # Outputs of the components -> what they say of themselves.
@@ -168,7 +168,7 @@ def test_search_hands_katibs_best_to_the_teachers_training(
 
         katib.on_look = play
         cluster = Cluster(server, tmp_path, KUBECONFIG=str(katib.write_kubeconfig(tmp_path / "kubeconfig")))
-        where = ("search.namespace=kubeflow", f"search.store_uri={store.root}")
+        where = ("katib_search.namespace=kubeflow", f"katib_search.store_uri={store.root}")
         package = cluster.compile("search", "pruned", more=where)
         trial = {"gpus": 0, "tolerations": ["team=vision:NoSchedule"]}
         steps = cluster.run(package, trial_resources=trial, search_settings={"eta": 3})

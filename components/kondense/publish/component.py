@@ -13,7 +13,7 @@ def publish(
     receipt: dsl.Output[dsl.Artifact],
     model_name: str = "",
     store_uri: str = "minio://kondense",
-    max_accuracy_drop: float = 0.01,
+    max_test_drop: float = 0.01,
     champion_tolerance: float = 0.002,
     objective: str = "bytes",
     objective_tolerance: float = 0.05,
@@ -23,7 +23,7 @@ def publish(
     Args:
         model_name: name to publish under; empty for <network>-<data set>.
         store_uri: the object store, minio://bucket/prefix, s3://bucket/prefix or a path.
-        max_accuracy_drop: fraction by which test accuracy may lie below the teacher's.
+        max_test_drop: fraction by which test accuracy may lie below the teacher's.
         champion_tolerance: fraction by which test accuracy may lie below the champion's.
         objective: what may not be worse than the champion's beside accuracy: bytes, latency or none.
         objective_tolerance: fraction by which the objective may be worse than the champion's.
@@ -40,7 +40,7 @@ def publish(
         config = PublishConfig(
             model_name=model_name,
             store_uri=store_uri,
-            max_accuracy_drop=max_accuracy_drop,
+            max_test_drop=max_test_drop,
             champion_tolerance=champion_tolerance,
             objective=objective,
             objective_tolerance=objective_tolerance,

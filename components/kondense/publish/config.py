@@ -18,7 +18,7 @@ class PublishConfig(Config):
         "", "name to publish under: 1 to 63 of a-z, 0-9, dash and underscore; empty for <network>-<data set>"
     )
     store_uri: str = option("minio://kondense", "the object store: minio://bucket/prefix, s3://bucket/prefix or a path")
-    max_accuracy_drop: float = option(
+    max_test_drop: float = option(
         0.01, "fraction by which test accuracy may lie below the teacher's", interval="[0, 1)"
     )
     champion_tolerance: float = option(

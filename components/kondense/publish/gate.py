@@ -39,9 +39,9 @@ def teacher_checks(config: PublishConfig, record: VersionRecord) -> list[Check]:
     accuracies = {"test accuracy": record["test_accuracy"], "exported test accuracy": record["onnx_test_accuracy"]}
     return [
         Check(
-            rule=f"{name} at most {points(config.max_accuracy_drop)} points below the teacher's {percent(teacher)}",
+            rule=f"{name} at most {points(config.max_test_drop)} points below the teacher's {percent(teacher)}",
             value=f"{percent(accuracy)} ({signed_points(accuracy - teacher)} points)",
-            holds=teacher - accuracy <= config.max_accuracy_drop + ROUNDING,
+            holds=teacher - accuracy <= config.max_test_drop + ROUNDING,
         )
         for name, accuracy in accuracies.items()
     ]

@@ -70,7 +70,7 @@ def run(
 ) -> dict[str, float]:
     """Publish ``chosen_dir`` if the gate holds, and write what happened to ``receipt_dir``.
 
-    The gate: test accuracy of the model and of its exported form at most ``max_accuracy_drop`` below the teacher's;
+    The gate: test accuracy of the model and of its exported form at most ``max_test_drop`` below the teacher's;
     not below the best that champions reached on the same test split by more than ``champion_tolerance``, nor worse
     than the champion in the objective. A champion that was measured on another test split is measured anew on this
     one. A model that computes the same as the champion changes nothing.

@@ -42,7 +42,7 @@ def quantize(
     freeze: float = 0.5,
     arithmetic: str = "float",
     budget_bytes: int = 0,
-    max_accuracy_drop: float = 0.003,
+    max_validation_drop: float = 0.003,
     rounds: int = 4,
     sensitivity: bool = False,
     fine_tune: bool = False,
@@ -72,7 +72,7 @@ def quantize(
         method: static computes on integers, on grids found by calibration; qat trains on such grids; dynamic finds the
             activations' grids anew at run time; weight_only stores weights in few bits, mixed gives each layer its own
             number of bits, codebook lets weights share 2^bits values, fixed_point stores them as fractions in [-1, 1),
-            rate_distortion finds the smallest kz file within max_accuracy_drop.
+            rate_distortion finds the smallest kz file within max_validation_drop.
         bits: bits per weight.
         granularity: one scale per output channel or per tensor.
         calibration: range of an activation: extremes, percentile, least divergence or least squared error.
@@ -87,7 +87,7 @@ def quantize(
         freeze: qat: share of the schedule after which batch norms keep their statistics.
         arithmetic: mixed: what layers compute on; integer quantizes activations as static does.
         budget_bytes: mixed: most bytes that weights and scales take; 0 means as many as `bits` for every layer.
-        max_accuracy_drop: rate_distortion: fraction of the validation split that may be lost against the teacher, or
+        max_validation_drop: rate_distortion: fraction of the validation split that may be lost against the teacher, or
             else the model.
         rounds: rate_distortion with fine_tune: trainings; `epochs` each until one holds the bound, then a third.
         sensitivity: also measure what each layer alone loses at fewer bits, for the report.
@@ -137,7 +137,7 @@ def quantize(
             freeze=freeze,
             arithmetic=arithmetic,
             budget_bytes=budget_bytes,
-            max_accuracy_drop=max_accuracy_drop,
+            max_validation_drop=max_validation_drop,
             rounds=rounds,
             sensitivity=sensitivity,
             fine_tune=fine_tune,

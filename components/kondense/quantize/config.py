@@ -29,7 +29,7 @@ class QuantizeConfig(TrainingConfig):
         "static computes on integers, on grids found by calibration; qat trains on such grids; dynamic finds the"
         " activations' grids anew at run time; weight_only stores weights in few bits, mixed gives each layer its own"
         " number of bits, codebook lets weights share 2^bits values, fixed_point stores them as fractions in [-1, 1),"
-        " rate_distortion finds the smallest kz file within max_accuracy_drop",
+        " rate_distortion finds the smallest kz file within max_validation_drop",
         choices=METHODS,
     )
     bits: int = option(8, "bits per weight", interval="[2, 8]")
@@ -67,7 +67,7 @@ class QuantizeConfig(TrainingConfig):
         "mixed: most bytes that weights and scales take; 0 means as many as `bits` for every layer",
         interval="[0, inf)",
     )
-    max_accuracy_drop: float = option(
+    max_validation_drop: float = option(
         0.003,
         "rate_distortion: fraction of the validation split that may be lost against the teacher, or else the model",
         interval="[0, 1]",

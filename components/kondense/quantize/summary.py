@@ -31,7 +31,7 @@ def _mixed(config: QuantizeConfig, quantized: Model) -> str:
 
 
 def _rate_distortion(config: QuantizeConfig, _quantized: Model) -> str:
-    return f"find the smallest file that loses at most {config.max_accuracy_drop:.2%}"
+    return f"find the smallest file that loses at most {config.max_validation_drop:.2%}"
 
 
 def _static(config: QuantizeConfig, _quantized: Model) -> str:

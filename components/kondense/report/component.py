@@ -25,14 +25,14 @@ def report(
     recipe_4: dsl.Input[dsl.Model] = None,
     title: str = "",
     objective: str = "balanced",
-    max_accuracy_drop: float = 0.01,
+    max_validation_drop: float = 0.01,
 ):
     """Compare the evaluated candidates, choose one and show why.
 
     Args:
         title: heading of the report; empty for the network's and the data set's name
         objective: what the chosen candidate has the most of: bytes, latency or balanced
-        max_accuracy_drop: fraction by which validation accuracy may lie below the teacher's
+        max_validation_drop: fraction by which validation accuracy may lie below the teacher's
     """
     from pathlib import Path
     from shutil import copyfile
@@ -59,7 +59,7 @@ def report(
         "recipe_4": recipe_4,
     }
     with failure.told(), fetched(**candidates):
-        config = ReportConfig(title=title, objective=objective, max_accuracy_drop=max_accuracy_drop)
+        config = ReportConfig(title=title, objective=objective, max_validation_drop=max_validation_drop)
         values = run(
             config,
             candidate_dirs=[Path(each.path) for each in candidates.values() if each],

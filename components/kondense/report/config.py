@@ -16,6 +16,6 @@ class ReportConfig(Config):
         "what the chosen candidate has the most of: size ratio, latency ratio, or their geometric mean",
         choices=tuple(OBJECTIVES),
     )
-    max_accuracy_drop: float = option(
+    max_validation_drop: float = option(
         0.01, "fraction by which validation accuracy may lie below the teacher's", interval="[0, 1)"
     )

@@ -45,7 +45,7 @@ def run(
         digests,
         title=config.title,
         objective=config.objective,
-        max_accuracy_drop=config.max_accuracy_drop,
+        max_accuracy_drop=config.max_validation_drop,
         record=stage_record("report", config, inputs=inputs, metrics={}, summary=f"report {config.objective}"),
     )
     names = [evaluation["name"] for evaluation in evaluations]

@@ -16,6 +16,7 @@ from kondense.katib_search.config import KatibSearchConfig
 from kondense.katib_search.structures import config_texts
 from kondense.networks.names import check_form
 from kondense.profiles import settled
+from kondense.renamed import FORM, refuse_old
 
 from kondense_pipelines.cluster.package import ContainerTask, Known, Package
 from kondense_pipelines.graphs.parameters import STEPS
@@ -46,6 +47,7 @@ def check_parameters(package: Package, parameters: Mapping[str, Any]) -> None:
     """
     declared = package.parameters
     for name, value in parameters.items():
+        refuse_old(FORM, {name} - set(declared))
         check_choice("the name of a parameter", name, tuple(declared))
         _check_type(name, value, declared[name]["parameterType"])
         if literals := declared[name].get("literals"):

@@ -48,12 +48,12 @@ STANDARD: Mapping[str, tuple[Task, ...]] = {
         Task("distill pruned", "distill", overrides=AS_IT_STANDS),
         Task("quantize pruned-distilled", "quantize"),
     ),
-    "sparse-packed": (Task("sparsify", "sparsify", taught=True), Task("pack", "pack")),
+    "sparse-packed": (Task("prune weights", "prune_weights", taught=True), Task("pack weights", "pack_weights")),
 }
 # Methods whose defaults in a recipe are those of another step than the stage's first.
 RECIPE_METHODS: Mapping[str, str] = {
-    **dict.fromkeys(MASKING, "sparsify"),
-    **dict.fromkeys(("codebook", "fixed_point", "rate_distortion", "weight_only"), "pack"),
+    **dict.fromkeys(MASKING, "prune_weights"),
+    **dict.fromkeys(("codebook", "fixed_point", "rate_distortion", "weight_only"), "pack_weights"),
 }
 
 

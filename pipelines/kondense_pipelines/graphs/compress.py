@@ -32,7 +32,7 @@ DISPLAY_NAME = "Compress a network"
 DESCRIPTION = "Train a network or import one, make it small in every way, compare, choose and publish behind a gate."
 CANDIDATES = "candidates"  # the graph within
 PARAMETERS = (*CURATED, PROFILE)
-CANDIDATE_STEPS = {"prune", "sparsify", "distill", "quantize", "pack", "evaluate", "report"}
+CANDIDATE_STEPS = {"prune", "prune_weights", "distill", "quantize", "pack_weights", "evaluate", "report"}
 
 COMPRESSING: Mapping[
     type[Config], tuple[Any, str]

@@ -1,6 +1,6 @@
 """The parameters of the pipelines: their steps' Configs, and the few that the run form shows.
 
-A *step* is a stage with the pipeline's own defaults: ``prune`` and ``sparsify`` are both the prune
+A *step* is a stage with the pipeline's own defaults: ``prune`` and ``prune_weights`` are both the prune
 stage. Every field of every step can be set when a pipeline is compiled (``--set``); those that ``CURATED`` names are
 parameters of the compiled pipeline, named so that the form, which sorts them, shows what belongs together side by side.
 """
@@ -21,12 +21,13 @@ from kondense.profiles import AS_PROFILE, DEFAULT_PROFILE, PROFILES, Value
 from kondense.prune.config import PruneConfig
 from kondense.publish.config import PublishConfig
 from kondense.quantize.config import QuantizeConfig
+from kondense.renamed import STEP, refuse_old
 from kondense.report.config import ReportConfig
 from kondense.train.config import TrainConfig
 
 from kondense_pipelines.graphs.run_form import Parameter
 
-SEARCH_STEP = "search"
+SEARCH_STEP = "katib_search"
 SEARCH_FIELDS = {"max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds", "ui"}
 
 Values = Mapping[str, Mapping[str, Value]]  # by step and field
@@ -46,8 +47,8 @@ STEPS: Mapping[str, Step] = {
     "train": Step(TrainConfig),
     "quantize": Step(QuantizeConfig),
     "prune": Step(PruneConfig),
-    "sparsify": Step(PruneConfig, {"method": "magnitude", "sparsity": 0.95, "epochs": 5}),
-    "pack": Step(QuantizeConfig, {"method": "weight_only", "bits": 5}),
+    "prune_weights": Step(PruneConfig, {"method": "magnitude", "sparsity": 0.95, "epochs": 5}),
+    "pack_weights": Step(QuantizeConfig, {"method": "weight_only", "bits": 5}),
     "distill": Step(DistillConfig),
     "evaluate": Step(EvaluateConfig, owned=("name",)),
     "report": Step(ReportConfig),
@@ -66,13 +67,17 @@ CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "network_import_uri": (("train", "import_uri"),),
     "publish_name": (("publish", "model_name"),),
     "quantize_method": (("quantize", "method"),),
-    "report_max_accuracy_drop": (("report", "max_accuracy_drop"), ("publish", "max_accuracy_drop")),
+    "report_max_drop": (("report", "max_validation_drop"), ("publish", "max_test_drop")),
     "report_objective": (("report", "objective"),),
     "seed": tuple((step, "seed") for step in STEPS if "seed" in STEPS[step].config.__dataclass_fields__),
     "train_epochs": (("train", "epochs"),),
 }
 NETWORK_FIELDS = (("train", "network"), ("distill", "student_network"))  # by step and field
-OWN_WORDS = {"seed": "seed of all randomness, in every step"}  # of parameters that set more than the first field
+OWN_WORDS = {
+    "report_max_drop": "fraction by which accuracy may be below the teacher's: validation accuracy of the model that the"
+    " report chooses, test accuracy of the model that is published",
+    "seed": "seed of all randomness, in every step",
+}  # of parameters that set more than the first field
 PROFILE = "profile"  # one more parameter: it sets the fields that are AS_PROFILE
 
 
@@ -119,8 +124,10 @@ def read_settings(texts: Iterable[str]) -> dict[str, dict[str, str]]:
         step, dot, field = key.strip().partition(".")
         if not equals or not dot:
             raise InputError(f"--set must be step.field=value, but got {text!r}.")
+        refuse_old(STEP, [step])
         if step not in STEPS:
             raise InputError(f"--set knows the steps {', '.join(STEPS)}, but got {step!r}.")
+        refuse_old(STEPS[step].config.__name__, [field])
         if field in STEPS[step].owned:
             raise InputError(f"--set cannot change {key.strip()}: the pipeline sets it itself.")
         if field not in step_defaults(step):

@@ -153,7 +153,7 @@ def make_search(
             max_trials=values_of["search_max_trials"],
             parallel_trials=values_of["search_parallel_trials"],
             resources=values_of["trial_resources"],
-            **values["search"],
+            **values["katib_search"],
         ).set_display_name("search with Katib")
         tuned.set_caching_options(False)  # it makes an Experiment
         best = {name: tuned.outputs[name] for name in TUNED}

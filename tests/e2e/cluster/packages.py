@@ -23,9 +23,9 @@ PUBLISHED = "minio://kondense/e2e"
 CHECKPOINTS = f"minio://{BUCKET}/kondense-e2e/checkpoints"
 TRIALS = f"minio://{BUCKET}/kondense-e2e/search-trials"
 SETTINGS = (
-    *("train.batch_size=64", "prune.epochs=1", "prune.steps=1", "sparsify.epochs=1", "sparsify.steps=1"),
-    *("distill.epochs=1", "evaluate.latency_seconds=0.05", "report.max_accuracy_drop=0.9"),
-    *("publish.max_accuracy_drop=0.9", f"train.epochs={EPOCHS}", f"report.title={TITLE}"),
+    *("train.batch_size=64", "prune.epochs=1", "prune.steps=1", "prune_weights.epochs=1", "prune_weights.steps=1"),
+    *("distill.epochs=1", "evaluate.latency_seconds=0.05", "report.max_validation_drop=0.9"),
+    *("publish.max_test_drop=0.9", f"train.epochs={EPOCHS}", f"report.title={TITLE}"),
     f"publish.store_uri={PUBLISHED}",
 )
 STORE_URI = re.compile(r"(?<=name: STORE_URI, value: \")[^\"]+(?=\")")

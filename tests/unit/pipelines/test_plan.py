@@ -14,12 +14,12 @@ def test_the_standard_plan_shares_tasks_and_measures_a_candidate_once_it_is_made
 
 
 def test_a_recipe_takes_the_settings_of_the_step_with_its_method() -> None:
-    configs = resolve("quick", None, ["sparsify.epochs=3", "prune.epochs=7"])
+    configs = resolve("quick", None, ["prune_weights.epochs=3", "prune.epochs=7"])
     plan = read_plan(configs, "none", ["prune:magnitude:0.98 > quantize:weight_only:4", "wide=prune:l1 > distill"])
     assert plan.recipes == ("recipe-1", "wide")
     first, second = plan.candidates["recipe-1"]
-    assert (first.step, dict(first.overrides)) == ("sparsify", {"method": "magnitude", "sparsity": 0.98})
-    assert (second.step, dict(second.overrides)) == ("pack", {"method": "weight_only", "bits": 4})
+    assert (first.step, dict(first.overrides)) == ("prune_weights", {"method": "magnitude", "sparsity": 0.98})
+    assert (second.step, dict(second.overrides)) == ("pack_weights", {"method": "weight_only", "bits": 4})
     assert [(task.name, task.step) for task in plan.candidates["wide"]] == [
         ("prune 1 of wide", "prune"),
         ("distill 2 of wide", "distill"),

@@ -16,7 +16,7 @@ def test_takes_plain_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("max_accuracy_drop", -0.01), ("max_accuracy_drop", 1.0), ("champion_tolerance", -1.0), ("objective", "speed")],
+    [("max_test_drop", -0.01), ("max_test_drop", 1.0), ("champion_tolerance", -1.0), ("objective", "speed")],
 )
 def test_refuses_bounds_outside_their_range(field: str, value: float | str) -> None:
     with pytest.raises(ValueError, match=f"{field} must be"):

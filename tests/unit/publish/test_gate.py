@@ -34,11 +34,11 @@ def holds(checks: list) -> list[bool]:
 )
 def test_the_drop_against_the_teacher(accuracy: float, exported: float, expected: list[bool]) -> None:
     record = make_record(test_accuracy=accuracy, onnx_test_accuracy=exported)
-    assert holds(teacher_checks(PublishConfig(max_accuracy_drop=0.01), record)) == expected
+    assert holds(teacher_checks(PublishConfig(max_test_drop=0.01), record)) == expected
 
 
 def test_a_check_gives_rule_and_value() -> None:
-    check = teacher_checks(PublishConfig(max_accuracy_drop=0.005), make_record())[0]
+    check = teacher_checks(PublishConfig(max_test_drop=0.005), make_record())[0]
     assert check.sentence() == "test accuracy at most 0.50 points below the teacher's 91.00 %: 90.00 % (-1.00 points)"
 
 

@@ -82,7 +82,7 @@ def test_the_same_model_again_changes_nothing(shop: Shop) -> None:
     [
         ({"test_accuracy": 0.89}, {}, "test accuracy at most 1.00 points below the teacher's 90.50 %: 89.00 %"),
         ({"onnx_accuracy": 0.89}, {}, "exported test accuracy at most 1.00 points below"),
-        ({"test_accuracy": 0.9}, {"max_accuracy_drop": 0.004}, "at most 0.40 points below"),
+        ({"test_accuracy": 0.9}, {"max_test_drop": 0.004}, "at most 0.40 points below"),
     ],
 )
 def test_a_gate_that_does_not_hold_publishes_nothing(shop: Shop, figures: dict, options: dict, reason: str) -> None:

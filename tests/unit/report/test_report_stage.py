@@ -59,8 +59,8 @@ def test_no_candidate_at_all(places):
 
 @pytest.mark.parametrize("value", [-0.01, 1.0, float("nan")])
 def test_a_drop_outside_its_range_is_refused(value):
-    with pytest.raises(ValueError, match="max_accuracy_drop must be"):
-        ReportConfig(max_accuracy_drop=value)
+    with pytest.raises(ValueError, match="max_validation_drop must be"):
+        ReportConfig(max_validation_drop=value)
 
 
 def test_an_unknown_objective_lists_the_right_ones():

@@ -20,6 +20,8 @@ from torch import nn
 
 from tests.support.quantize_makers import make_dataset, make_model
 
+pytestmark = pytest.mark.usefixtures("log_on_stdout")
+
 
 @pytest.fixture(scope="module")
 def dataset():
@@ -50,7 +52,7 @@ def test_the_bound_holds_and_a_wider_one_gives_a_smaller_file(network, dataset, 
     model = lenet if network == "lenet5" else resnet
     sizes = []
     for drop in (0.0, 0.05, 0.3):
-        asked = request(dataset, max_accuracy_drop=drop)
+        asked = request(dataset, max_validation_drop=drop)
         found = apply(model, asked)
         assert validation(found, dataset) >= validation(model, dataset) - drop
         sizes.append(len(pack_model(found)))
@@ -65,7 +67,7 @@ def test_the_bound_holds_and_a_wider_one_gives_a_smaller_file(network, dataset, 
 
 
 def test_training_makes_it_smaller_at_the_same_bound(dataset, lenet):
-    options = {"max_accuracy_drop": 0.15, "learning_rate": 0.05}
+    options = {"max_validation_drop": 0.15, "learning_rate": 0.05}
     plain = apply(lenet, request(dataset, **options))
     asked = request(dataset, lenet, fine_tune=True, epochs=30, rounds=2, **options)
     trained = apply(lenet, asked)
@@ -117,7 +119,7 @@ def test_pruned_weights_stay_zero_in_training(dataset, lenet, monkeypatch):
         weight = module.get_parameter("fc1.weight")
         weight.masked_fill_(weight.abs() < weight.abs().median(), 0.0)
     pruned = dataclasses.replace(lenet, module=module, masked=("fc1.weight",))
-    trained = apply(pruned, request(dataset, fine_tune=True, epochs=1, rounds=1, max_accuracy_drop=0.9))
+    trained = apply(pruned, request(dataset, fine_tune=True, epochs=1, rounds=1, max_validation_drop=0.9))
     assert (trained.module.get_parameter("fc1.weight")[weight == 0] == 0).all()
     assert trained.masked == ("fc1.weight",)
 
@@ -195,10 +197,16 @@ def test_where_nothing_holds_the_bound_the_most_accurate_is_written_and_then_sai
     save_model(tmp_path / "teacher", lenet)
     save_model(tmp_path / "model", make_model("lenet5", dataset, steps=0))
     config = QuantizeConfig(
-        method="rate_distortion", device="cpu", max_accuracy_drop=0.01, epochs=1, rounds=1, learning_rate=1e-6, **tuning
+        method="rate_distortion",
+        device="cpu",
+        max_validation_drop=0.01,
+        epochs=1,
+        rounds=1,
+        learning_rate=1e-6,
+        **tuning,
     )
     directories = {f"{name}_dir": tmp_path / name for name in ("dataset", "model", "teacher")}
-    with pytest.raises(ShortfallError, match=rf"max_accuracy_drop 0\.01 was not met: .* allow more, or {advice}\.$"):
+    with pytest.raises(ShortfallError, match=rf"max_validation_drop 0\.01 was not met: .* allow more, or {advice}\.$"):
         stage.run(config, quantized_dir=tmp_path / "quantized", **directories)
     written = load_model(tmp_path / "quantized")
     details = written.lineage[-1]["details"]["rate_distortion"]
@@ -223,8 +231,8 @@ def test_of_two_trials_the_smaller_that_holds_or_else_the_more_accurate_is_bette
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"max_accuracy_drop": -0.01}, r"max_accuracy_drop must be in \[0, 1\], but got -0.01"),
-        ({"max_accuracy_drop": float("nan")}, "max_accuracy_drop must be a number, but got nan"),
+        ({"max_validation_drop": -0.01}, r"max_validation_drop must be in \[0, 1\], but got -0.01"),
+        ({"max_validation_drop": float("nan")}, "max_validation_drop must be a number, but got nan"),
         ({"rounds": 0}, r"rounds must be in \[1, 1000\], but got 0"),
     ],
 )
