@@ -85,6 +85,10 @@ class Methods(Mapping[str, Method]):
         kind, summary = options.pop("kind", ""), options.pop("summary", f"from {point.value}")
         return Method(name, kind, summary, point.value, options)
 
+    def summary(self) -> str:
+        """Return the clauses of our own methods as the description of a Config's field."""
+        return "; ".join(f"{name}: {method.summary}" for name, method in sorted(self._declared.items()))
+
     def of_kind(self, kind: str) -> tuple[str, ...]:
         """Return the names of our own methods of a kind."""
         return tuple(name for name, method in sorted(self._declared.items()) if method.kind == kind)
