@@ -17,7 +17,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         OSError: the disk is full or not writable.
     """
     # Not save_file: on a full disk it raises a SafetensorError that has no errno.
-    path.write_bytes(save(dict(tensors)))
+    path.write_bytes(tensor_bytes(tensors))
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return the content of a file of ``tensors``."""
+    return save(dict(tensors))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

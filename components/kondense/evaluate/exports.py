@@ -47,16 +47,18 @@ def export_forms(model: Model, dataset: Dataset, *, arithmetic: str, uint8_input
     return forms
 
 
-def teacher_form(directory: Path, teacher: Model, dataset: Dataset, *, uint8_input: bool) -> Form:
-    """Return the teacher's form: its model.onnx where it was evaluated before with the same input, else exported.
+def teacher_form(teacher: Model, dataset: Dataset, onnx: bytes | None, *, uint8_input: bool) -> Form:
+    """Return the teacher's form: the ONNX file given, else exported."""
+    return _form(teacher, onnx or export_onnx(teacher, dataset, uint8_input=uint8_input))
 
-    The digest of that file was checked when the teacher was loaded.
-    """
-    if ONNX in read_description(directory)["files"]:
-        onnx = (directory / ONNX).read_bytes()
-        if read_metadata(onnx, str(directory / ONNX))["input"] == (UINT8 if uint8_input else FLOAT):
-            return _form(teacher, onnx)
-    return _form(teacher, export_onnx(teacher, dataset, uint8_input=uint8_input))
+
+def exported_onnx(directory: Path, *, uint8_input: bool) -> bytes | None:
+    """Return the model.onnx of a verified Model artifact if it takes the same kind of input, else None."""
+    if ONNX not in read_description(directory)["files"]:
+        return None
+    content = (directory / ONNX).read_bytes()
+    same = read_metadata(content, str(directory / ONNX))["input"] == (UINT8 if uint8_input else FLOAT)
+    return content if same else None
 
 
 def choose_arithmetic(

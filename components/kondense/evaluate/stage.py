@@ -3,6 +3,7 @@
 Shapes: N images, K classes.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kondense.artifacts.model import WEIGHTS, Model, load_model, save_model
+from kondense.artifacts.model import Model, encode_state, load_model, save_model
 from kondense.artifacts.report import EVALUATION, FORMAT_VERSION, evaluation_bytes
+from kondense.artifacts.tensors import tensor_bytes
 from kondense.codec.model_file import KZ, pack_model
 from kondense.data.dataset import SPLITS, Dataset, load_dataset
 from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
-from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, teacher_form
+from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, exported_onnx, teacher_form
 from kondense.evaluate.program import checked_program
 from kondense.evaluate.timings import BATCHES, describe_primary, integer_speedup, time_forms, time_further
 from kondense.measuring.accuracy import accuracy, predict
@@ -31,13 +33,30 @@ from kondense.measuring.size import count_nonzero, count_parameters, fp32_bytes,
 PROGRAM = "program.pt2"
 
 
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """A measured candidate.
+
+    Attributes:
+        model: the candidate; the input without its activation quantizers where float arithmetic is faster.
+        evaluation: the content of evaluation.json.
+        files: model.onnx, weights.kz and, where asked for, program.pt2, by name.
+    """
+
+    model: Model
+    evaluation: dict[str, Any]
+    files: dict[str, bytes]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The scalar figures of the evaluation, the same names for every candidate."""
+        return _metrics(self.evaluation)
+
+
 def run(
     config: EvaluateConfig, *, dataset_dir: Path, model_dir: Path, candidate_dir: Path, teacher_dir: Path | None = None
 ) -> dict[str, float]:
     """Measure the model and write it again with model.onnx, weights.kz and evaluation.json beside it.
-
-    Where layers with quantized inputs run faster in float, the candidate is the model without the quantizers of
-    its inputs; its weights stay integers.
 
     Args:
         config: the parameters.
@@ -48,21 +67,50 @@ def run(
             as a candidate does, that is taken, else the teacher is exported.
 
     Returns:
-        The figures of evaluation.json that are one number, the same names for every candidate.
+        ``Evaluated.metrics``.
 
     Raises:
-        ValueError: the model does not fit the dataset, or the exported model disagrees with it.
+        InputError: the model does not fit the dataset, or the exported model disagrees with it.
         ArtifactError: ONNX cannot express the network.
     """
     dataset, model = load_dataset(dataset_dir), load_model(model_dir)
     teacher = load_model(teacher_dir) if teacher_dir else None
+    exported = exported_onnx(teacher_dir, uint8_input=config.uint8_input) if teacher_dir else None
+    evaluated = evaluate(model, dataset, config, teacher=teacher, teacher_onnx=exported)
+    files = evaluated.files | {EVALUATION: evaluation_bytes(evaluated.evaluation)}
+    save_model(candidate_dir, evaluated.model, files=files)
+    return evaluated.metrics
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    *,
+    teacher: Model | None = None,
+    teacher_onnx: bytes | None = None,
+) -> Evaluated:
+    """Measure a model: accuracy, size, latency, robustness.
+
+    Where layers with quantized inputs run faster in float, the candidate is the model without the quantizers of
+    its inputs; its weights stay integers.
+
+    Args:
+        model: left as it is.
+        dataset: the validation and test splits are measured.
+        config: the parameters.
+        teacher: the model that latency and predictions are compared with.
+        teacher_onnx: its exported form, where there is one; else it is exported.
+
+    Raises:
+        InputError: the model does not fit the dataset, or the exported model disagrees with it.
+        ArtifactError: ONNX cannot express the network.
+    """
     for role, each in (("model", model), ("teacher", teacher)):
         if each is not None:
             _check_fits(role, each, dataset)
     forms = export_forms(model, dataset, arithmetic=config.arithmetic, uint8_input=config.uint8_input)
-    reference = (
-        teacher_form(teacher_dir, teacher, dataset, uint8_input=config.uint8_input) if teacher_dir and teacher else None
-    )
+    reference = teacher_form(teacher, dataset, teacher_onnx, uint8_input=config.uint8_input) if teacher else None
     rng = np.random.default_rng(config.seed)
     timed = time_forms(forms, reference, dataset, seconds=config.latency_seconds)
     arithmetic = choose_arithmetic(forms, integer_speedup(timed, rng), asked=config.arithmetic)
@@ -80,7 +128,7 @@ def run(
         **_sizes(candidate.model, dataset),
         "bytes": {
             "fp32": fp32_bytes(model.module),
-            "stored": (model_dir / WEIGHTS).stat().st_size,
+            "stored": len(tensor_bytes(encode_state(model))),
             "kz": len(kz),
             "onnx": len(candidate.onnx),
         },
@@ -93,8 +141,7 @@ def run(
         "peak_memory_bytes": peak_memory_bytes(candidate.onnx, batch=max(BATCHES)),
         "environment": describe_environment(),
     }
-    save_model(candidate_dir, candidate.model, files=files | {EVALUATION: evaluation_bytes(evaluation)})
-    return _metrics(evaluation)
+    return Evaluated(candidate.model, evaluation, files)
 
 
 def _check_fits(role: str, model: Model, dataset: Dataset) -> None:
