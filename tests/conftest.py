@@ -1,10 +1,19 @@
 """Fixtures that tests of every kind share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kondense.logging import to_stdout
 
 from tests.support.data_makers import make_cifar10, make_cifar100, make_digits, make_fashion_mnist, make_image_folder
+
+
+@pytest.fixture
+def log_on_stdout() -> Iterator[None]:
+    """Print the lines of Kondense's logger, as commands and containers do."""
+    with to_stdout():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from kondense.champion.config import ChampionConfig
 from kondense.data.dataset import FORMAT_VERSION as DATASET_FORMAT
 from kondense.data.dataset import dataset_digest, load_dataset
 from kondense.files import new_directory, read_json, write_json
+from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.publish.config import derived_model_name
 from kondense.publish.versions import VersionRecord, read_champion, read_version, version_prefix
@@ -48,7 +49,7 @@ def run(config: ChampionConfig, *, dataset_dir: Path, champion_dir: Path) -> dic
         verdict = _verdict(name, champion["version"], config.always or not known, reason, found)
     with new_directory(champion_dir) as scratch:
         write_json(scratch / VERDICT, verdict)
-    print(f"{verdict['reason']}: {'a challenger is made' if verdict['challenge'] else 'nothing to do'}", flush=True)
+    LOG.info(f"{verdict['reason']}: {'a challenger is made' if verdict['challenge'] else 'nothing to do'}")
     metrics = {"challenge": float(verdict["challenge"])}
     if verdict["test_accuracy"] is not None:
         metrics["champion_test_accuracy"] = verdict["test_accuracy"]

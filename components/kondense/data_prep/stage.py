@@ -15,6 +15,7 @@ from kondense.data.locate import opened
 from kondense.data.pixels import mean_and_std, resized, with_channels
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.split import split
+from kondense.logging import LOG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _read(config: DataPrepConfig) -> Dataset:
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(opened(config.source, source.wanted)) if config.source else None
         collection = source.collect(config, directory)
-        print(f"data_prep: {config.dataset_name} from {config.source or collection.origin}", flush=True)
+        LOG.info(f"data_prep: {config.dataset_name} from {config.source or collection.origin}")
         return prepare(collection, config)
 
 

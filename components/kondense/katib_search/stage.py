@@ -30,6 +30,7 @@ from kondense.katib_search.trials import (
     summary,
     trial_line,
 )
+from kondense.logging import LOG
 from kondense.search.history import Status
 from kondense.store.store import NotFoundError, Store, StoreError, open_store
 from kondense.trial.reason import failure_key
@@ -283,4 +284,4 @@ def heeding_sigterm(pod: Pod, delete: Callable[[], bool], name: str) -> Iterator
 
 def say(line: str) -> None:
     """Write a line to the step's log, with the time."""
-    print(time.strftime("%H:%M:%S ") + line, flush=True)
+    LOG.info(time.strftime("%H:%M:%S ") + line)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from kondense.errors import KondenseError
+from kondense.logging import LOG
 
 PAUSES_S = (1.0, 4.0, 16.0, 32.0)  # Katib's database manager restarts within a minute
 TIMEOUT_S = 30.0
@@ -71,6 +72,6 @@ def _push(trial: str, metrics: Mapping[str, float], address: str, pauses_s: Sequ
             else:
                 return
             if pause_s is not None:
-                print(f"could not push metrics to {address} ({reason}); trying again in {pause_s:g} s", flush=True)
+                LOG.info(f"could not push metrics to {address} ({reason}); trying again in {pause_s:g} s")
                 time.sleep(pause_s)
     raise PushError(f"Katib's database manager at {address} must take the metrics, but: {reason}")

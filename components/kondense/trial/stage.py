@@ -19,6 +19,7 @@ from kondense.distill.config import DistillConfig
 from kondense.distill.stage import run as distill
 from kondense.errors import InputError
 from kondense.export.onnx import export_onnx
+from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.latency import measure_latency, open_session
 from kondense.networks.allowed import allowing
@@ -97,7 +98,7 @@ def _epochs_reported(config: TrialConfig) -> Iterator[None]:
         try:
             report({"validation_accuracy": point["validation_accuracy"]}, pauses_s=())
         except ConnectionError as error:
-            print(f"this epoch is missing in Katib's chart: {error}", flush=True)
+            LOG.info(f"this epoch is missing in Katib's chart: {error}")
 
     with epochs_told_to(tell):
         yield

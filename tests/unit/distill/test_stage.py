@@ -19,6 +19,8 @@ from kondense.train.stage import run as train
 
 from tests.support.toy_training import toy_dataset
 
+pytestmark = pytest.mark.usefixtures("log_on_stdout")
+
 CONFIG = DistillConfig(epochs=3, batch_size=32, width=0.5, device="cpu")
 ARGUMENTS = {"classes": 3, "channels": 1, "image_size": 16}
 

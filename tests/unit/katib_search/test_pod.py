@@ -11,6 +11,8 @@ from kondense.katib_search.stage import heeding_sigterm
 
 from tests.support.fake_kubernetes import Server
 
+pytestmark = pytest.mark.usefixtures("log_on_stdout")
+
 OWNER = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "search-x1", "uid": "uid-of-the-run"}
 
 

@@ -22,6 +22,8 @@ from kondense.store.store import StoreError
 
 from tests.support.fake_kubernetes import Server, make_event, make_trial, status
 
+pytestmark = pytest.mark.usefixtures("log_on_stdout")
+
 RUN = "1234abcd-0000-4000-8000-000000000000"
 NAME = "kondense-bohb-1234abcd00004000"
 ROOT = Path(__file__).parents[3]

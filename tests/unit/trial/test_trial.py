@@ -23,6 +23,8 @@ from kondense.trial.stage import run
 
 from tests.support.toy_training import toy_dataset
 
+pytestmark = pytest.mark.usefixtures("log_on_stdout")
+
 
 @pytest.fixture
 def config(tmp_path) -> TrialConfig:

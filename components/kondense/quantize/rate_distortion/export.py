@@ -17,6 +17,7 @@ from kondense.artifacts.quantized import QuantizedTensor
 from kondense.channels.dead import dead_channels, fold_constants
 from kondense.channels.dependencies import find_groups
 from kondense.channels.surgery import remove
+from kondense.logging import LOG
 from kondense.quantize.rate_distortion.grid import RateGrid
 
 BIAS_STEPS = 16  # steps to the root mean square of a bias that was not trained on a grid
@@ -85,7 +86,7 @@ def without_dead_channels(model: Model, images_NCHW: Tensor) -> Model:
         try:
             groups = find_groups(module, (channels, height, width))
         except ValueError as error:
-            print(f"channels that do not matter stay: {error}")
+            LOG.info(f"channels that do not matter stay: {error}")
             return model
         steps = {name: _step_of(bias) for name, bias in module.named_parameters() if name.endswith("bias")}
         for layer in fold_constants(module, groups, images_NCHW):

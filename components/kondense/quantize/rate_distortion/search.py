@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from kondense.artifacts.model import Model
 from kondense.codec.model_file import pack_model
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.quantize.grid import SMALLEST_SCALE
 from kondense.quantize.layers import quantizable_layers
@@ -62,7 +63,7 @@ def apply(model: Model, request: Request) -> Model:
 
     Where none does, the most accurate one is returned, and the request's ``shortfalls`` say so.
 
-    The bound is ``max_accuracy_drop`` below the teacher's validation accuracy, or the model's own without a teacher.
+    The bound is ``max_validation_drop`` below the teacher's validation accuracy, or the model's own without a teacher.
     Without ``fine_tune`` the factor is bisected. With it, a training brings all weights to grids of one step, which
     grow coarser on the way. There are ``rounds`` of them, each of ``epochs`` from ``model`` itself, to grids that are
     as much coarser or finer than the last as the accuracy was above or below the bound. Training on from grids that
@@ -81,7 +82,7 @@ def apply(model: Model, request: Request) -> Model:
         raise InputError("quantization needs a Conv2d or Linear layer, but the network has none.")
     config = request.config
     reference = (request.teacher or model).module
-    lowest = _accuracy(reference, request) - config.max_accuracy_drop
+    lowest = _accuracy(reference, request) - config.max_validation_drop
     steps = unit_steps(model.module, request.calibration_batches(), seed=config.seed)
     found = [_bisect(model, request, steps, weight, lowest) for weight in RATE_WEIGHTS]
     if config.fine_tune:
@@ -89,7 +90,7 @@ def apply(model: Model, request: Request) -> Model:
     best = functools.reduce(lambda one, other: one.or_better(other, lowest), found)
     if best.validation_accuracy < lowest:
         request.shortfalls.append(
-            f"max_accuracy_drop {config.max_accuracy_drop} was not met: of all grids tried the most accurate has a"
+            f"max_validation_drop {config.max_validation_drop} was not met: of all grids tried the most accurate has a"
             f" validation accuracy of {best.validation_accuracy:.4f}, below {lowest:.4f}; allow more"
             f"{', or give more rounds or epochs.' if config.fine_tune else ', or fine_tune.'}"
         )
@@ -135,7 +136,7 @@ def _train(model: Model, request: Request, steps: dict[str, float], lowest: floa
         _coarsen(module, factor, steps)
         trial = _trial(factor, model, module, request, choices=1)
         holds = trial.validation_accuracy >= lowest
-        print(
+        LOG.info(
             f"round {number}/{request.config.rounds} factor={factor:.3f} size_bytes={trial.size_bytes}"
             f" validation_accuracy={trial.validation_accuracy:.4f} ({'holds' if holds else 'breaks'} {lowest:.4f})"
         )

@@ -1,0 +1,38 @@
+"""The one logger, `kondense`: silent in the library, lines on standard output in commands and containers.
+
+A library's user shows them with `logging.basicConfig(level=logging.INFO)`.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+WARNING = "warning: "  # a progress display shows lines that begin so
+LOG = logging.getLogger("kondense")
+LOG.addHandler(logging.NullHandler())
+
+
+class StdoutHandler(logging.Handler):
+    """Prints each record as one line, flushed; warnings begin with ``warning:``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record."""
+        print((WARNING if record.levelno >= logging.WARNING else "") + record.getMessage(), flush=True)
+
+
+@contextlib.contextmanager
+def to_stdout() -> Iterator[None]:
+    """Print the logger's lines while the block runs; nested blocks print them once."""
+    if any(isinstance(handler, StdoutHandler) for handler in LOG.handlers):
+        yield
+        return
+    handler, level, propagate = StdoutHandler(), LOG.level, LOG.propagate
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False  # kfp's executor configures the root logger
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(level)
+        LOG.propagate = propagate
