@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, NotRequired, Protocol, TypedDict
 
 import torch
 from safetensors.torch import save
@@ -54,6 +54,15 @@ class Quantization(TypedDict):
     activations: dict[str, dict[str, Any]]
 
 
+class ImagesDescription(TypedDict):
+    """The images and labels that a model was made for."""
+
+    classes: list[str]
+    shape: list[Annotated[int, "[1, inf)"]]
+    mean: list[float]
+    std: list[Annotated[float, "(0, inf)"]]
+
+
 class Description(TypedDict):
     """What model.json says, beside its format version."""
 
@@ -61,8 +70,37 @@ class Description(TypedDict):
     edits: dict[str, dict[str, Any]]
     quantization: Quantization
     masked: list[str]
+    images: NotRequired[ImagesDescription]
     lineage: list[dict[str, Any]]
     files: dict[str, str]
+
+
+class DescribesImages(Protocol):
+    """What ``Images`` and a Dataset have in common."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+    @property
+    def mean(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def std(self) -> tuple[float, ...]: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The images and labels that a model was made for; ``shape`` is (C, H, W), ``mean`` and ``std`` are per channel."""
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, data: DescribesImages) -> "Images":
+        """Return the description of a dataset's images."""
+        return cls(data.classes, data.shape, data.mean, data.std)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +115,7 @@ class Model:
         activations: input quantizers, by module name.
         masked: state-dict names of the weights whose zeros are pruned and must stay zero.
         lineage: one record per stage that made this model, oldest first (see ``stage_record``).
+        images: the images and labels that it was made for; None if no stage has recorded them.
     """
 
     module: nn.Module
@@ -85,6 +124,7 @@ class Model:
     activations: Mapping[str, InputQuantizer] = dataclasses.field(default_factory=dict)
     masked: tuple[str, ...] = ()
     lineage: tuple[Mapping[str, Any], ...] = ()
+    images: Images | None = None
 
     def masks(self) -> dict[str, Tensor]:
         """Return the boolean masks of the pruned weights by name: True where a weight is kept."""
@@ -181,6 +221,7 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
             "activations": {name: describe_quantizer(each) for name, each in model.activations.items()},
         },
         "masked": list(model.masked),
+        **({"images": {key: list(value) for key, value in vars(model.images).items()}} if model.images else {}),
         "lineage": [dict(record) for record in model.lineage],
     }
 
@@ -229,7 +270,12 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
         activations=activations,
         masked=tuple(description["masked"]),
         lineage=tuple(description["lineage"]),
+        images=_decode_images(description.get("images")),
     )
+
+
+def _decode_images(description: Mapping[str, Any] | None) -> Images | None:
+    return Images(**{key: tuple(value) for key, value in description.items()}) if description else None
 
 
 def _decode_tensor(

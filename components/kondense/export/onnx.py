@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from kondense.artifacts.fold import fold_batch_norms
-from kondense.artifacts.model import Model, model_identity
-from kondense.data.dataset import Dataset
+from kondense.artifacts.model import DescribesImages, Model, model_identity
 from kondense.export.integer_layers import replace_layers, replace_quantizers
 from kondense.export.integer_storage import drop_quantizers, separate_zero_points, store_packed
 from kondense.export.metadata import FLOAT, FORMAT_VERSION, UINT8, Metadata, metadata_entries, parse_metadata
@@ -23,7 +22,7 @@ from kondense.files import ArtifactError
 OPSET = 21  # the first whose DequantizeLinear and Cast take 4-bit integers
 
 
-def export_onnx(model: Model, dataset: Dataset, *, uint8_input: bool = False) -> bytes:
+def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = False) -> bytes:
     """Return ``model`` as an ONNX file of opset 21, batch norms folded.
 
     Statically quantized layers become QuantizeLinear/DequantizeLinear pairs with the artifact's own
@@ -33,7 +32,7 @@ def export_onnx(model: Model, dataset: Dataset, *, uint8_input: bool = False) ->
 
     Args:
         model: any model; it is left as it was.
-        dataset: gives the image shape and, as metadata, the labels and the normalisation.
+        dataset: a Dataset or the model's ``images``: gives the image shape and, as metadata, the labels and the normalisation.
         uint8_input: whether the graph normalises by itself, so that it takes pixels as they are.
 
     Raises:

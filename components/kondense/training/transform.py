@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kondense.artifacts.lineage import stage_record
-from kondense.artifacts.model import Model, load_model, model_digest, save_model
+from kondense.artifacts.model import Images, Model, load_model, model_digest, save_model
 from kondense.config import Config
 from kondense.data.dataset import Dataset, dataset_digest, load_dataset
 from kondense.errors import InputError, ShortfallError
@@ -71,14 +71,14 @@ def run_transform(
     inputs |= {role: model_digest(directory) for role, directory in directories.items()}
     checkpoint = open_checkpoint(stage, config, inputs)
     result = technique(models.pop("model", None), dataset, config, teachers=models, checkpoint=checkpoint)
-    save_model(output_dir, recorded(stage, config, result, inputs))
+    save_model(output_dir, recorded(stage, config, result, inputs, dataset))
     if result.shortfall:
         raise ShortfallError(result.shortfall)
     return dict(result.metrics)
 
 
-def recorded(stage: str, config: Config, result: Result, inputs: Mapping[str, str]) -> Model:
-    """Return the result's model with the stage's record at the end of its lineage."""
+def recorded(stage: str, config: Config, result: Result, inputs: Mapping[str, str], dataset: Dataset) -> Model:
+    """Return the result's model with the dataset's images and the stage's record at the end of its lineage."""
     record = stage_record(
         stage,
         config,
@@ -88,7 +88,7 @@ def recorded(stage: str, config: Config, result: Result, inputs: Mapping[str, st
         curves=result.curve,
         details=result.details,
     )
-    return dataclasses.replace(result.model, lineage=(*result.model.lineage, record))
+    return dataclasses.replace(result.model, lineage=(*result.model.lineage, record), images=Images.of(dataset))
 
 
 def check_fits(role: str, model: Model, dataset: Dataset) -> None:

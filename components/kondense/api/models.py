@@ -1,0 +1,77 @@
+"""Load, save and export models."""
+
+import tempfile
+from pathlib import Path
+
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.data.dataset import Dataset
+from kondense.errors import InputError
+from kondense.export.onnx import export_onnx as onnx_bytes
+from kondense.files import write_file
+from kondense.networks.allowed import allowing
+from kondense.store.store import open_store
+
+
+def load(source: str | Path, *, allow_network: str = "") -> Model:
+    """Read and verify a model artifact; it is in evaluation mode and on the CPU.
+
+    Loading runs no code that only the artifact names: a network of your own is imported only if you allow its module.
+
+    Args:
+        source: a directory, such as ``runs/latest/chosen``, or ``minio://bucket/prefix`` or ``s3://bucket/prefix``.
+        allow_network: module or package of a network of your own, such as ``package.module``.
+
+    Raises:
+        ArtifactError: a missing or damaged file, an unknown format version, or a network that is not allowed.
+
+    Example:
+        >>> kd.save(model, "saved")
+        >>> kd.load("saved").network.name
+        'lenet300'
+    """
+    with allowing(modules=[allow_network] if allow_network else []):
+        if "://" not in str(source):
+            return load_model(Path(source))
+        with tempfile.TemporaryDirectory(prefix="kondense-load-") as scratch:
+            directory = Path(scratch) / "model"
+            open_store(str(source)).download_artifact(directory)
+            return load_model(directory)
+
+
+def save(model: Model, directory: str | Path) -> None:
+    """Write a model as an artifact: ``model.json``, ``weights.safetensors``; whole or not at all.
+
+    Args:
+        model: the model.
+        directory: its place; replaced if it exists.
+
+    Raises:
+        InputError: the network differs from the one that its name builds in a way that ``model.json`` cannot express.
+        OSError: the disk is full or not writable.
+
+    Example:
+        >>> kd.save(model, "saved")
+    """
+    save_model(Path(directory), model)
+
+
+def export_onnx(model: Model, path: str | Path, data: Dataset | None = None, *, uint8_input: bool = False) -> None:
+    """Write a model as an ONNX file of opset 21, ready for ``kondense infer`` and onnxruntime.
+
+    Args:
+        model: any model.
+        path: the file.
+        data: gives the labels, the image shape and the normalisation; by default the data that the model was made with.
+        uint8_input: let the graph take pixels and normalise them.
+
+    Raises:
+        InputError: the model does not know its data, because it was loaded; pass ``data``.
+        ArtifactError: ONNX cannot express the network; the text names the module.
+
+    Example:
+        >>> kd.export_onnx(model, "model.onnx", data)
+    """
+    described = data or model.images
+    if described is None:
+        raise InputError("export_onnx needs the data's labels and normalisation: pass the Dataset as data.")
+    write_file(Path(path), onnx_bytes(model, described, uint8_input=uint8_input))

@@ -1,0 +1,236 @@
+"""One function per technique, on models and data in memory. Arguments are never changed."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kondense.api.parameters import configured, takes
+from kondense.artifacts.model import Model, model_identity
+from kondense.config import Config
+from kondense.data.dataset import SPLITS, Dataset
+from kondense.distill.config import DistillConfig
+from kondense.distill.stage import distill as distill_model
+from kondense.evaluate.config import EvaluateConfig
+from kondense.evaluate.stage import Evaluated
+from kondense.evaluate.stage import evaluate as evaluate_model
+from kondense.logging import LOG
+from kondense.prune.config import PruneConfig
+from kondense.prune.stage import prune as prune_model
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.stage import quantize as quantize_model
+from kondense.train.config import TrainConfig
+from kondense.train.stage import train as train_model
+from kondense.training.checkpoint import checkpoints_at, open_checkpoint
+from kondense.training.transform import Result, check_fits, recorded
+
+Method = str | Callable[..., Any]
+
+
+@takes(TrainConfig, without=("network", "import_uri"))
+def train(data: Dataset, network: str = "lenet5", *, checkpoints: str = "", **parameters: Any) -> Result:
+    """Train a network from random weights.
+
+    Args:
+        data: its training split is trained on, its validation split measured after every epoch.
+        network: a built-in name, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
+        checkpoints: directory or URI that keeps the run's checkpoints: the same call continues a run that was stopped.
+        **parameters: PARAMETERS
+
+    Returns:
+        ``.model``, ``.metrics`` and ``.curve``, one point per epoch.
+
+    Raises:
+        InputError: a parameter is out of range, or the network does not fit the images.
+        NonFiniteLossError: training diverged.
+
+    Example:
+        >>> teacher = kd.train(data, "lenet300", epochs=1, learning_rate=0.02).model
+        >>> teacher.network.name
+        'lenet300'
+    """
+    config = configured(TrainConfig, {"network": network, **parameters})
+    return apply("train", train_model, config, None, data, checkpoints=checkpoints)
+
+
+@takes(PruneConfig, without=("method",))
+def prune(
+    model: Model,
+    data: Dataset,
+    *,
+    method: Method = "l1",
+    teacher: Model | None = None,
+    checkpoints: str = "",
+    **parameters: Any,
+) -> Result:
+    """Remove weights or whole channels, and fine-tune what remains.
+
+    Args:
+        model: the network to prune; stays as it is.
+        data: fine-tuning uses its training split.
+        method: the name of a pruning method, or a score of your own: a function ``(module, groups)`` that ranks
+            channels or ``(module, weights)`` that ranks weights (see ``kondense.prune.methods``).
+        teacher: the model whose logits join the loss; the unpruned model by default.
+        checkpoints: directory or URI that keeps the run's checkpoints: the same call continues a run that was stopped.
+        **parameters: PARAMETERS
+
+    Returns:
+        ``.model``, ``.metrics``, ``.curve``, ``.details`` and ``.shortfall``: why the request was not met, or empty.
+
+    Raises:
+        InputError: the request names no layer, cannot be met, or does not fit the model.
+        NonFiniteLossError: fine-tuning diverged.
+
+    Example:
+        >>> result = kd.prune(model, data, method="l1", sparsity=0.5, epochs=1)
+        >>> result.metrics["macs"] <= 0.5 * result.metrics["macs_before"]
+        True
+    """
+    config, own = _split(PruneConfig, method, parameters)
+    return apply("prune", prune_model, config, model, data, teachers=_role(teacher), checkpoints=checkpoints, **own)
+
+
+@takes(DistillConfig, without=("method",))
+def distill(
+    teacher: Model | Sequence[Model],
+    data: Dataset,
+    *,
+    student: Model | None = None,
+    method: str = "logits",
+    checkpoints: str = "",
+    **parameters: Any,
+) -> Result:
+    """Train a small network, the student, on the labels and on the outputs of a large one, the teacher.
+
+    Args:
+        teacher: one to three models; the layers that some methods imitate are those of the first.
+        data: its training split is trained on.
+        student: the model to train on, such as a pruned one; by default the teacher's network at ``width``.
+        method: the part of the loss beside the logits.
+        checkpoints: directory or URI that keeps the run's checkpoints: the same call continues a run that was stopped.
+        **parameters: PARAMETERS
+
+    Returns:
+        ``.model`` is the student; ``.metrics`` has its figures and, with ``_teacher``, those of the first teacher.
+
+    Raises:
+        InputError: a model does not fit the data, or the student cannot be built.
+        NonFiniteLossError: training diverged.
+
+    Example:
+        >>> result = kd.distill(model, data, width=0.5, epochs=1)
+        >>> result.metrics["parameters"] < result.metrics["parameters_teacher"]
+        True
+    """
+    teachers = [teacher] if isinstance(teacher, Model) else list(teacher)
+    roles = dict(zip(("teacher", "teacher_2", "teacher_3"), teachers, strict=False))
+    config = configured(DistillConfig, {"method": method, **parameters})
+    return apply("distill", distill_model, config, student, data, teachers=roles, checkpoints=checkpoints)
+
+
+@takes(QuantizeConfig, without=("method",))
+def quantize(
+    model: Model,
+    data: Dataset,
+    *,
+    method: Method = "static",
+    teacher: Model | None = None,
+    checkpoints: str = "",
+    **parameters: Any,
+) -> Result:
+    """Store weights, and with some methods compute activations, in few bits.
+
+    Args:
+        model: a float model; stays as it is.
+        data: calibration and training use its training split.
+        method: the name of a quantization method, or a quantizer of your own (see ``kondense.quantize.methods``).
+        teacher: the model whose logits join the loss of methods that train; ``model`` itself by default.
+        checkpoints: directory or URI that keeps the run's checkpoints: the same call continues a run that was stopped.
+        **parameters: PARAMETERS
+
+    Returns:
+        ``.model``, ``.metrics``, ``.curve``, ``.details`` and ``.shortfall``: why the request was not met, or empty.
+
+    Raises:
+        InputError: the model is quantized already, has no layer to quantize, or a parameter does not fit.
+        NonFiniteLossError: training diverged.
+
+    Example:
+        >>> small = kd.quantize(model, data, method="static", bits=8).model
+        >>> sorted(small.quantized)[0]
+        'fc1.weight'
+    """
+    config, own = _split(QuantizeConfig, method, parameters)
+    return apply(
+        "quantize", quantize_model, config, model, data, teachers=_role(teacher), checkpoints=checkpoints, **own
+    )
+
+
+@takes(EvaluateConfig)
+def evaluate(model: Model, data: Dataset, *, teacher: Model | None = None, **parameters: Any) -> Evaluated:
+    """Measure accuracy, size, latency and robustness of the model that would be deployed: its ONNX file.
+
+    Args:
+        model: the model to measure.
+        data: the validation and test splits are measured.
+        teacher: the model to compare with; latencies are timed in turns with it.
+        **parameters: PARAMETERS
+
+    Returns:
+        ``.metrics`` by name, ``.evaluation`` with all details, ``.files`` (``model.onnx``, ``weights.kz``).
+
+    Raises:
+        InputError: the model does not fit the data, or its ONNX file disagrees with it.
+        ArtifactError: ONNX cannot express the network.
+
+    Example:
+        >>> result = kd.evaluate(model, data, latency_seconds=0.05, further_latency_seconds=0, robustness_images=0)
+        >>> result.metrics["bytes_kz"] < result.metrics["bytes_fp32"]
+        True
+    """
+    return evaluate_model(model, data, configured(EvaluateConfig, parameters), teacher=teacher)
+
+
+def apply(
+    stage: str,
+    technique: Callable[..., Result],
+    config: Config,
+    model: Model | None,
+    data: Dataset,
+    *,
+    teachers: Mapping[str, Model] | None = None,
+    checkpoints: str = "",
+    **options: Any,
+) -> Result:
+    """Call a stage's pure function, resumable with ``checkpoints``, and add its record to the model's lineage."""
+    models = ({"model": model} if model is not None else {}) | dict(teachers or {})
+    for role, each in models.items():
+        check_fits(role, each, data)
+    inputs = {"dataset": data_identity(data)} | {role: model_identity(each) for role, each in models.items()}
+    with checkpoints_at(checkpoints):
+        checkpoint = open_checkpoint(stage, config, inputs) if checkpoints else None
+    result = technique(model, data, config, teachers=dict(teachers or {}), checkpoint=checkpoint, **options)
+    if result.shortfall:
+        LOG.warning("%s", result.shortfall)
+    return dataclasses.replace(result, model=recorded(stage, config, result, inputs, data))
+
+
+def data_identity(data: Dataset) -> str:
+    """Return the digest of a dataset's images, labels and normalisation."""
+    digest = hashlib.sha256(repr((data.classes, data.mean, data.std)).encode())
+    for name in SPLITS:
+        split = data.split(name)
+        digest.update(split.images.contiguous().numpy().data)
+        digest.update(split.labels.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _split(config: type[Any], method: Method, parameters: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the Config and, where the method is the caller's own, the option that hands it over."""
+    if isinstance(method, str):
+        return configured(config, {"method": method, **parameters}), {}
+    return configured(config, parameters), {"method": method}
+
+
+def _role(teacher: Model | None) -> dict[str, Model]:
+    return {} if teacher is None else {"teacher": teacher}
