@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from kondense.search.history import History, Status, Trial
+from kondense.search.history import History, Proposal, Status, Trial
 from kondense.search.hyperband import read_plan
-from kondense.search.proposal import Proposal
 from kondense.search.space import Parameter, SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import load_suggester
 
 from benchmarks.search.problems import PROBLEMS, RESOURCE, Problem
 
@@ -57,7 +56,7 @@ class Clock:
 
     def suggest(self, method: str, trials: Mapping[str, Trial], issued: str, count: int) -> tuple[list[Proposal], str]:
         history = History(tuple(trials.values()), issued, "minimize", "benchmark")
-        suggestion = SUGGESTERS[method].suggest(self.space, self.settings, self.seed, history, count)
+        suggestion = load_suggester(method).suggest(self.space, self.settings, self.seed, history, count)
         return list(suggestion.proposals), suggestion.settings["issued"]
 
     def run(self, method: str, target: float, latest: float) -> float:

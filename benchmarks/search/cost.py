@@ -5,11 +5,10 @@ import time
 from typing import Any
 
 import numpy as np
-from kondense.search.history import History, Status, Trial
+from kondense.search.history import History, Proposal, Status, Trial
 from kondense.search.ledger import identity
-from kondense.search.proposal import Proposal
 from kondense.search.space import Parameter, SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import load_suggester
 
 DIMENSIONS = 16
 OBSERVATIONS = (100, 1_000, 10_000)
@@ -33,7 +32,7 @@ def measure() -> list[dict[str, Any]]:
             seconds = []
             for seed in range(REPEATS):
                 start = time.process_time()
-                SUGGESTERS[method].suggest(space, settings, seed, history, 1)
+                load_suggester(method).suggest(space, settings, seed, history, 1)
                 seconds.append(time.process_time() - start)
             rows.append(
                 {
@@ -68,7 +67,7 @@ def _history(banded: bool, observations: int) -> tuple[SearchSpace, History]:
     while True:
         history = History(tuple(trials), issued)
         batch = min(81, observations - len(trials)) if banded else observations
-        suggestion = SUGGESTERS[method].suggest(space, settings, 0, history, max(batch, 1))
+        suggestion = load_suggester(method).suggest(space, settings, 0, history, max(batch, 1))
         first = identity(suggestion.proposals[0].name)
         if len(trials) >= observations and first is not None and first.rung == 0:
             return space, history

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from kondense.search.history import History, Status, Trial
 from kondense.search.space import Parameter, SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import load_suggester
 
 from benchmarks.search.problems import RESOURCE, Problem
 
@@ -13,7 +13,7 @@ class Ours:
     """One of our suggesters as an optimizer that asks for one evaluation at a time."""
 
     def __init__(self, method: str, problem: Problem, seed: int, settings: Mapping[str, str] | None = None) -> None:
-        self.suggester, self.seed = SUGGESTERS[method], seed
+        self.suggester, self.seed = load_suggester(method), seed
         self.full_resource = problem.max_resource
         self.space, self.settings = problem.space, dict(settings or {})
         if method in ("hyperband", "bohb"):

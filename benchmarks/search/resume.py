@@ -19,7 +19,7 @@ from kondense.data_prep.stage import run as data_prep
 from kondense.search.history import History, Status, Trial
 from kondense.search.ledger import identity
 from kondense.search.space import Parameter, SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import load_suggester
 from kondense.training.trainer import NonFiniteLossError
 from kondense.trial.config import TrialConfig
 from kondense.trial.stage import run as trial
@@ -59,7 +59,7 @@ def measure() -> list[dict[str, Any]]:
 
 
 def _search(dataset_dir: Path, store: Path, resumes: bool) -> list[dict[str, Any]]:
-    suggester, issued = SUGGESTERS["hyperband"], ""
+    suggester, issued = load_suggester("hyperband"), ""
     trials: list[Trial] = []
     entries = []
     for _ in range(suggester.planned_trials(SETTINGS, SPACE) or 0):

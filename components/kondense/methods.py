@@ -1,9 +1,9 @@
 """Tables of a stage's methods, read without importing them: a new method is one new file, or an entry point.
 
 A method's own file declares a literal dict ``METHOD`` with ``name``, ``kind``, ``summary``, ``function`` (the attribute
-to load) and any further options of the stage. Other packages register theirs under an entry point group:
-``[project.entry-points."kondense.scores"]``, ``name = "package.module:function"``. Those are imported when they are
-first looked up, so that one that fails does not affect the others. Stdlib only.
+to load; without it, the module) and any further options of the stage. Other packages register theirs under an entry
+point group: ``[project.entry-points."kondense.scores"]``, ``name = "package.module:function"``. Those are imported when
+they are first looked up, so that one that fails does not affect the others. Stdlib only.
 """
 
 import ast
@@ -43,8 +43,8 @@ class Method:
     def load(self) -> Callable[..., Any]:
         """Import and return the method's function."""
         module, _, attribute = self.location.partition(":")
-        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        return function
+        loaded: Any = importlib.import_module(module)
+        return getattr(loaded, attribute) if attribute else loaded
 
 
 class Methods(Mapping[str, Method]):
@@ -103,5 +103,5 @@ def declared_methods(package: str) -> Iterator[Method]:
     for path in sorted(ROOT.joinpath(*package.split(".")[1:]).glob("*.py")):
         if match := DECLARATION.search(path.read_text(encoding="utf-8")):
             options = ast.literal_eval(match[1])
-            name, kind, summary, function = (options.pop(key) for key in ("name", "kind", "summary", "function"))
-            yield Method(name, kind, summary, f"{package}.{path.stem}:{function}", options)
+            name, kind, summary = (options.pop(key) for key in ("name", "kind", "summary"))
+            yield Method(name, kind, summary, f"{package}.{path.stem}:{options.pop('function', '')}", options)

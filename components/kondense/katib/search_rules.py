@@ -5,7 +5,7 @@ from typing import Any
 
 from kondense.katib.fields import TOLD, Violation
 from kondense.search.space import SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import SUGGESTERS, load_suggester
 
 # What the webhook's rules report already, in Katib's own words.
 LIST_KINDS, RANGE_KINDS = ("categorical", "discrete"), ("int", "double")
@@ -25,12 +25,12 @@ def broken(document: Mapping[str, Any]) -> Iterator[Violation]:
                 yield Violation(f"spec.parameters[{i}]", str(error), TOLD)
     names = [parameter.get("name") for parameter in parameters]
     algorithm = spec.get("algorithm", {})
-    suggester = SUGGESTERS.get(algorithm.get("algorithmName"))
-    if not sound or not parameters or len(set(names)) < len(names) or suggester is None:
+    name = algorithm.get("algorithmName")
+    if not sound or not parameters or len(set(names)) < len(names) or name not in SUGGESTERS:
         return
     settings = {item.get("name", ""): item.get("value", "") for item in algorithm.get("algorithmSettings", [])}
     try:
-        suggester.validate(
+        load_suggester(name).validate(
             SearchSpace.from_katib(parameters),
             settings,
             max_trial_count=spec.get("maxTrialCount"),

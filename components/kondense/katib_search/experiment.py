@@ -21,7 +21,7 @@ from kondense.search.history import Goal
 from kondense.search.hyperband import read_plan
 from kondense.search.space import SearchSpace
 from kondense.search.start import SETTING as START
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import SUGGESTERS, load_suggester
 
 API_VERSION = "kubeflow.org/v1beta1"
 NAME_LENGTH = 40  # characters; Katib's limit
@@ -228,7 +228,7 @@ def _fix(spec: dict[str, Any], name: str, value: str) -> None:
 def _set_counts(spec: dict[str, Any], config: KatibSearchConfig) -> None:
     """Set how many trials there are; a search with rungs runs whole cycles of its brackets."""
     most = config.max_trials or int(spec.get("maxTrialCount") or 0)
-    planned = SUGGESTERS[spec["algorithm"]["algorithmName"]].planned_trials(_settings(spec), _space(spec))
+    planned = load_suggester(spec["algorithm"]["algorithmName"]).planned_trials(_settings(spec), _space(spec))
     if planned and not config.max_trials:  # what the user asks for is not bent; the suggestion service checks it
         whole = planned * max(1, math.ceil(most / planned))
         most = whole if spec["algorithm"]["algorithmName"] in WITH_RUNGS else min(most or planned, planned)
@@ -259,7 +259,7 @@ def _set_metrics(spec: Mapping[str, Any]) -> None:
 def _check(spec: Mapping[str, Any]) -> None:
     """Raise ValueError for what the suggestion service would refuse, before anything is started."""
     name, settings, space = spec["algorithm"]["algorithmName"], _settings(spec), _space(spec)
-    SUGGESTERS[name].validate(
+    load_suggester(name).validate(
         space,
         settings,
         max_trial_count=spec["maxTrialCount"],

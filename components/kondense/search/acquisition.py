@@ -1,4 +1,4 @@
-"""Minimizing a drawn function over a mixed space: random rows, then ever smaller steps around the best.
+"""Minimization of a sampled function over a mixed space: random rows, then shrinking steps around the best.
 
 Legend: C candidates, D parameters; rows are unit-cube coordinates.
 """
@@ -12,13 +12,13 @@ from kondense.search.space import SearchSpace
 
 Array = NDArray[np.float64]
 
-RANDOM = 100  # candidates anywhere
+RANDOM = 100  # candidates from the whole space
 NEAR = 60  # candidates around the best known configurations
 STARTS = 10  # best known configurations
 ROUNDS = 4
-SURVIVORS = 5  # best candidates that each round starts from
+SURVIVORS = 5  # best candidates, the parents of the next round
 CHILDREN = 50  # candidates of each round
-REACH = 0.5  # largest standard deviation of a step; falls by SHRINK each round
+REACH = 0.5  # maximum standard deviation of a step; multiplied by SHRINK each round
 SHRINK = 0.6
 
 
@@ -27,8 +27,8 @@ def minimize(function: Callable[[Array], Array], space: SearchSpace, known: Arra
 
     Args:
         function: values [C] of rows [C, D].
-        space: the parameters; candidates lie in the middle of their cells.
-        known: rows evaluated so far, [N, D]; the best by `function` are starting points.
+        space: the parameters; candidates are in the middle of their cells.
+        known: evaluated rows, [N, D]; the best by `function` are starting points.
         rng: source of randomness.
     """
     starts = known[np.argsort(function(known), kind="stable")[:STARTS]]
@@ -44,10 +44,10 @@ def minimize(function: Callable[[Array], Array], space: SearchSpace, known: Arra
 
 
 def vary(space: SearchSpace, parents: Array, count: int, reach: float, rng: np.random.Generator) -> Array:
-    """Return `count` rows, each a parent with some parameters changed: one at least, all at most.
+    """Return `count` rows, each a parent with at least one parameter changed.
 
-    An ordered parameter makes a normal step of standard deviation up to `reach`, cut at the ends; a categorical one
-    takes any value.
+    An ordered parameter changes by a normal step of standard deviation up to `reach`, clipped at the ends; a
+    categorical one takes any value.
     """
     dimensions = len(space.parameters)
     rows = parents[rng.integers(len(parents), size=count)]

@@ -1,4 +1,4 @@
-"""BOHB: Hyperband whose new configurations come from a model of all results so far.
+"""BOHB: Hyperband with new configurations from a model of all results so far.
 
 Source: Falkner, Klein, Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at Scale", ICML 2018. Bracket
 sizes are those of the authors' package (`floor`) unless `bracket_sizes` says otherwise.
@@ -6,16 +6,15 @@ sizes are those of the authors' package (`floor`) unless `bracket_sizes` says ot
 The setting `model` chooses between
 
 - `density`: the paper's model, by `parzen`: kernel densities on the highest rung with enough observations.
-- `process` (default): a Gaussian process over configurations and rungs, by `process`; its drawn function at the full
-  resource is minimized. Deviations from the paper: every rung informs the model, by the correlation between rungs
-  that the results themselves show; a draw is as uncertain as the data, so parallel asks differ and low rungs that
-  mislead are left; while the data say little about the full resource, configurations are random, and so is every
-  second bracket of the first cycle, a hedge against low rungs that mislead before the full resource has had its say;
-  rungs are filled in eta waves, so that the high rungs have had their say before the lowest is full.
+- `process` (default): a Gaussian process over configurations and rungs, by `gaussian_process`; a function sampled from
+  its posterior at the full resource is minimized (Thompson sampling). Deviations from the paper: every rung informs the
+  model, weighted by the correlation between rungs that the results show, so that misleading low rungs are ignored;
+  parallel requests differ because each samples another function; while the data say little about the full resource,
+  configurations are random, and so is every second bracket of the first cycle, a hedge against misleading low rungs
+  before the full resource has results; rungs are filled in eta waves, so that the high rungs have results before the
+  lowest is full.
 
-Measured (`benchmarks.search`, 50 seeds, regret at 4x, 16x and 64x the full budget): .973, .328, .044 on the well
-correlated Hartmann-3 (Hyperband .868, .364, .139), 2.24, .81, .13 on the badly correlated one (2.53, 1.07, .38), .092,
-.048, .000 on counting ones 8+8 (.255, .243, .212), .211, .170, .017 on 16+16 (.328, .317, .286).
+`benchmarks/README.md` has the measured regret.
 """
 
 from collections.abc import Mapping
@@ -28,25 +27,34 @@ from kondense.search import acquisition, halving, hyperband, parzen
 from kondense.search import settings as reading
 from kondense.search.gaussian_process import Data, Process, encode
 from kondense.search.halving import Policy
-from kondense.search.history import History
+from kondense.search.history import History, Suggestion
 from kondense.search.observations import Observations, collect, normal_scores, select
 from kondense.search.parzen import ParzenConfig
-from kondense.search.proposal import Suggestion
 from kondense.search.sampling import draw_random, first_new, generator, seed_of
 from kondense.search.space import SearchSpace
 from kondense.search.start import read_start, starting_point
-from kondense.search.state import Board
+from kondense.search.state import ExperimentState
 
 __all__ = ["planned_trials", "suggest", "validate"]
 
 SIZES = ("floor", "ceil")  # the default first
 MODELS = ("process", "density")
-RANDOM_FRACTION = {"process": 0.1, "density": 1 / 3}  # default share of configurations drawn at random
-SETTINGS = (*hyperband.SETTINGS, "model", "random_fraction", *parzen.SETTINGS)
+RANDOM_FRACTION = {"process": 0.1, "density": 1 / 3}  # default of the setting random_fraction
+METHOD = {
+    "name": "bohb",
+    "kind": "multi-fidelity",
+    "summary": "Hyperband with new configurations from a model of all results so far",
+}
+SETTINGS = {
+    **hyperband.SETTINGS,
+    "model": "process (a Gaussian process over all rungs, default) or density (the paper's kernel densities)",
+    "random_fraction": "share of configurations drawn at random (default 0.1, 1/3 with model density)",
+    **parzen.SETTINGS,
+}
 
-FEWEST = 8  # observations before there is a process
-MOST = 80  # observations in a process; its cost grows with their cube
-INFORMATION = 12.0  # observations of the full resource, or their worth, before the process is followed
+FEWEST = 8  # minimum number of observations of a process
+MOST = 80  # maximum number of observations of a process; its cost grows with their cube
+INFORMATION = 12.0  # observations of the full resource, or their equivalent, before proposals come from the process
 
 
 def validate(
@@ -56,13 +64,8 @@ def validate(
     max_trial_count: int | None = None,
     parallel_trial_count: int | None = None,
 ) -> None:
-    """Check an experiment before it starts.
-
-    Raises:
-        ValueError: a rule is broken; the message gives the rule and the value.
-    """
-    reading.check_names(settings, SETTINGS)
-    reading.check_counts(max_trial_count, parallel_trial_count)
+    """Check an experiment before it starts; a ValueError gives the broken rule and the value."""
+    reading.check(settings, SETTINGS, max_trial_count, parallel_trial_count)
     plan, resource_name = hyperband.read_plan(space, settings, SIZES)
     read_start(settings, space.without(resource_name), plan)
     _random_fraction(settings)
@@ -75,38 +78,38 @@ def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:
 
 
 def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history: History, count: int) -> Suggestion:
-    """Return `count` trials: promotions where they are certain, else new configurations from the model."""
+    """Return `count` trials: certain promotions first, then new configurations from the model."""
     plan, resource_name = hyperband.read_plan(space, settings, SIZES)
     searched = space.without(resource_name)
     points = read_start(settings, searched, plan)
-    board = Board(history)
-    observations = collect(board, [len(bracket.sizes) for bracket in plan.brackets])
+    state = ExperimentState(history)
+    observations = collect(state, [len(bracket.sizes) for bracket in plan.brackets])
     random_fraction = _random_fraction(settings)
     hedged: range = range(0)
     waves = 1
     if reading.read_choice(settings, "model", MODELS) == "process":
-        propose = partial(_from_process, searched, board, observations, len(plan.brackets) - 1)
+        propose = partial(_from_process, searched, state, observations, len(plan.brackets) - 1)
         hedged = range(1, len(plan.brackets), 2)
         waves = plan.eta
     else:
-        propose = partial(parzen.propose, searched, board, observations, ParzenConfig.read(settings))
+        propose = partial(parzen.propose, searched, state, observations, ParzenConfig.read(settings))
 
-    def draw(board: Board, bracket: int) -> Mapping[str, str]:
-        config = len(board.ledger.digests[bracket])
-        point = starting_point(points, plan, board, bracket, config)
+    def draw(state: ExperimentState, bracket: int) -> Mapping[str, str]:
+        config = len(state.ledger.digests[bracket])
+        point = starting_point(points, plan, state, bracket, config)
         if point is not None:
             return point
         rng = generator(seed_of(settings, seed), f"{history.experiment}/model", bracket, config)
         if rng.random() >= random_fraction and bracket not in hedged:
             rows = propose(rng)
-            proposed = None if rows is None else first_new(searched, rows, board.ledger.known)
+            proposed = None if rows is None else first_new(searched, rows, state.ledger.known)
             if proposed is not None:
                 return proposed
-        # A random configuration is the one that Hyperband has in this place.
+        # A random configuration is the one that Hyperband draws for this bracket and number.
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
-        return draw_random(searched, rng, board.ledger.known)
+        return draw_random(searched, rng, state.ledger.known)
 
-    return halving.suggest(plan, resource_name, board, count, Policy(draw, waves, history.max_trials))
+    return halving.suggest(plan, resource_name, state, count, Policy(draw, waves, history.max_trials))
 
 
 def _random_fraction(settings: Mapping[str, str]) -> float:
@@ -115,13 +118,13 @@ def _random_fraction(settings: Mapping[str, str]) -> float:
 
 
 def _from_process(
-    space: SearchSpace, board: Board, observations: Observations, top: int, rng: np.random.Generator
+    space: SearchSpace, state: ExperimentState, observations: Observations, top: int, rng: np.random.Generator
 ) -> NDArray[np.float64] | None:
-    """Return unit-cube rows in rising order of a function drawn from the process; None while it knows too little."""
+    """Return unit-cube rows in rising order of a function sampled from the process; None while data are too few."""
     if len(observations) < FEWEST:
         return None
     chosen = select(observations, MOST, rng)
-    rows = chosen.rows(space, board)
+    rows = chosen.rows(space, state)
     targets = normal_scores(chosen.losses)
     data = Data(encode(space, rows), top - chosen.levels, targets - targets.mean(), len(space.parameters))
     process = Process(data, rng)

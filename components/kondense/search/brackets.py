@@ -17,7 +17,7 @@ class Bracket:
 
     Args:
         sizes: configurations in each rung, falling.
-        resources: what each rung spends on a configuration, rising.
+        resources: resource of each rung, rising.
     """
 
     sizes: tuple[int, ...]
@@ -29,8 +29,8 @@ class BracketPlan:
     """The cycle of brackets, the widest (most configurations, smallest resource) first.
 
     Args:
-        min_resource: the least that a trial may spend.
-        max_resource: what the highest rung of every bracket spends; the paper's R is max_resource / min_resource.
+        min_resource: minimum resource of a trial.
+        max_resource: resource of the highest rung of every bracket; the paper's R is max_resource / min_resource.
         eta: one of this many configurations is promoted, at this many times the resource.
         sizes: `ceil` is Algorithm 1 (81, 34, 15, 8, 5 configurations for R = 81, eta = 3); `floor` is Table 1
             (81, 27, 9, 6, 5), whose rungs divide evenly.
@@ -64,7 +64,7 @@ class BracketPlan:
         resources = self.brackets[0].resources
         if resources[0] < self.min_resource or len(set(resources)) < len(resources):
             raise InputError(
-                f"the resource's step must leave different resources of at least min_resource={self.min_resource} "
+                f"the resource's step must allow different resources of at least min_resource={self.min_resource} "
                 f"for all rungs, but step {self.resource_step} gives {', '.join(map(str, resources))}."
             )
 
@@ -82,7 +82,7 @@ class BracketPlan:
         return sum(sum(bracket.sizes) for bracket in self.brackets)
 
     def bracket(self, number: int) -> Bracket:
-        """Return bracket `number` of an endless run."""
+        """Return bracket `number`; the cycle repeats without end."""
         return self.brackets[number % len(self.brackets)]
 
     def _bracket(self, halvings: int, depth: int) -> Bracket:

@@ -3,7 +3,7 @@
 Legend: N observations, C candidates, D parameters; rows are unit-cube coordinates.
 
 Source: Falkner et al., BOHB, ICML 2018, section 4.1 and Algorithm 2. Deviations: the kernels of ordered parameters
-are cut at the ends of [0, 1] and scaled to mass 1 there, so the ends are not thinned out; the bandwidth of a
+are truncated at the ends of [0, 1] and scaled to mass 1, so that the density does not drop there; the bandwidth of a
 categorical shrinks with the observations and never makes a value impossible.
 """
 
@@ -20,7 +20,7 @@ _error_function = np.vectorize(math.erf, otypes=[np.float64])
 
 
 class Density:
-    """A product-kernel density around observed rows.
+    """A product-kernel density estimate.
 
     Ordered parameters have normal kernels with the normal reference rule's bandwidth; categoricals have the kernel of
     Aitchison and Aitken: weight 1 - b on the observed value, b spread over the others.

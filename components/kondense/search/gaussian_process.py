@@ -1,12 +1,12 @@
-"""A Gaussian process over configurations and rungs, and functions drawn from its posterior.
+"""A Gaussian process over configurations and rungs, and functions sampled from its posterior.
 
 Legend: N observations, C candidates, A axes (coordinates; one per value of a categorical), T trend columns,
 K random features, L levels. The target at configuration x and level l is
 
     f_l(x) + offset_l + noise,   cov(f_k(x), f_l(y)) = links between k and l * (matern(x, y) + trend * x' y)
 
-where a link is the correlation of two neighbouring levels and the links between k and l are multiplied. A level that
-says little about the full resource is found out by the evidence, and then ignored.
+where a link is the correlation of two neighbouring levels, and the links between k and l are multiplied. The evidence
+shows which levels say little about the full resource; these are ignored.
 
 Sources: Rasmussen and Williams 2006, chapters 2 and 5 (evidence); Rahimi and Recht 2007 (random features);
 Wilson et al. 2020, "Efficiently sampling functions from Gaussian process posteriors" (the draw's update).
@@ -23,8 +23,8 @@ from kondense.search.space import SearchSpace
 
 Array = NDArray[np.float64]
 
-LINKS = (0.01, 0.5, 0.8, 0.95)  # correlations of neighbouring levels, equally likely beforehand
-OFFSET = 1.0  # prior variance of a level's offset, in that of f
+LINKS = (0.01, 0.5, 0.8, 0.95)  # correlations of neighbouring levels, equally likely a priori
+OFFSET = 1.0  # prior variance of a level's offset, relative to the variance of f
 JITTER = 1e-6
 TRIES = 6  # steps of the search for hyperparameters
 RANDOM_FEATURES = 96
@@ -33,7 +33,7 @@ MATERN_FREEDOM = 5  # Matern 5/2: its spectral density is a Student t of 5 degre
 
 @dataclass(frozen=True)
 class Encoding:
-    """Columns of configurations: axes [N, A] for distances, trend [N, T] for slopes and curvatures."""
+    """Encoded configurations: axes [N, A] for distances, trend [N, T] for slopes and curvatures."""
 
     axes: Array
     trend: Array
@@ -85,7 +85,7 @@ class Data:
         encoding: of the configurations.
         gaps: levels below the full resource, [N].
         targets: centred, about unit variance, [N].
-        dimensions: D, which sets the prior of the length scale.
+        dimensions: D, which determines the prior of the length scale.
     """
 
     encoding: Encoding
@@ -95,15 +95,15 @@ class Data:
 
 
 class Process:
-    """The process with hyperparameters drawn from (nearly) their posterior.
+    """The process with hyperparameters sampled approximately from their posterior.
 
     Attributes:
         shape: the hyperparameters.
-        information: number of observations, each counted by its squared correlation with the full resource.
+        information: number of observations, weighted by their squared correlation with the full resource.
     """
 
     def __init__(self, data: Data, rng: np.random.Generator) -> None:
-        """Fit: climb to likely hyperparameters, then draw the links from their posterior given the others."""
+        """Fit: search for likely hyperparameters, then sample the links from their posterior given the others."""
         self.data = data
         axes, trend = data.encoding.axes, data.encoding.trend
         self._distances = _distances(axes, axes)
@@ -140,11 +140,11 @@ class Process:
         return self.evidence(shape, self._smooth(shape)) - 0.5 * sum(x * x for x in z)
 
     def _draw_links(self, shape: Shape, rng: np.random.Generator) -> Shape:
-        """Draw each link given the others; links to levels without data share one draw from the prior."""
+        """Sample each link given the others; links to levels without data share one sample from the prior."""
         present = set(self.data.gaps.tolist())
         shared = float(rng.choice(LINKS))
         known = [gap in present and gap + 1 in present for gap in range(len(shape.links))]
-        links = [link if seen else shared for link, seen in zip(shape.links, known, strict=True)]
+        links = [link if observed else shared for link, observed in zip(shape.links, known, strict=True)]
         smooth = self._smooth(shape)
         for gap in np.flatnonzero(known)[::-1]:
             choices = [replace(shape, links=(*links[:gap], link, *links[gap + 1 :])) for link in LINKS]
@@ -158,7 +158,7 @@ class Process:
         return _matern(self._distances, shape.length) + math.exp(shape.trend) * self._products
 
     def covariance(self, shape: Shape, smooth: Array) -> Array:
-        """Return the covariance of the targets, [N, N], over the variance of f."""
+        """Return the covariance of the targets, [N, N], relative to the variance of f."""
         gaps, worth = self.data.gaps, shape.worth()
         ratio = worth[:, np.newaxis] / worth
         between = np.minimum(ratio, 1 / ratio)
@@ -170,7 +170,7 @@ class Process:
         """Return the log likelihood of the targets, the variance of f integrated out (inverse gamma prior (1, 1))."""
         targets = self.data.targets
         count = len(targets)
-        # Bordered by the targets, the matrix's Cholesky factor L ends with the row L^-1 targets.
+        # With the targets as the last row and column, the Cholesky factor L ends with the row L^-1 targets.
         bordered = np.empty((count + 1, count + 1))
         bordered[:count, :count] = self.covariance(shape, smooth)
         bordered[count, :count] = targets
@@ -181,7 +181,7 @@ class Process:
         return -(count / 2 + 1) * math.log(1 + fit / 2) - half_log_determinant
 
     def draw(self, rng: np.random.Generator) -> Callable[[Encoding], Array]:
-        """Return a function drawn from the posterior at the full resource: encoded candidates -> values [C]."""
+        """Return a function sampled from the posterior at the full resource: encoded candidates -> values [C]."""
         data, shape = self.data, self.shape
         features = _random_features(data.encoding.axes.shape[1], shape, rng)
         weights = self._prior_weights(RANDOM_FEATURES + data.encoding.trend.shape[1], rng)

@@ -5,11 +5,16 @@ from collections.abc import Mapping
 
 from kondense.errors import InputError
 from kondense.search import settings as reading
-from kondense.search.history import History
-from kondense.search.ledger import SETTING
-from kondense.search.proposal import Proposal, Suggestion
+from kondense.search.history import History, Suggestion
 from kondense.search.space import SearchSpace
-from kondense.search.state import Board
+from kondense.search.state import ExperimentState
+
+METHOD = {
+    "name": "grid",
+    "kind": "single-fidelity",
+    "summary": "every configuration of a finite space once; random_state shuffles the order",
+}
+SETTINGS: Mapping[str, str] = {}
 
 
 def validate(
@@ -19,13 +24,8 @@ def validate(
     max_trial_count: int | None = None,
     parallel_trial_count: int | None = None,
 ) -> None:
-    """Check an experiment before it starts.
-
-    Raises:
-        ValueError: a rule is broken; the message gives the rule and the value.
-    """
-    reading.check_names(settings, ())
-    reading.check_counts(max_trial_count, parallel_trial_count)
+    """Check an experiment before it starts; a ValueError gives the broken rule and the value."""
+    reading.check(settings, SETTINGS, max_trial_count, parallel_trial_count)
     size = planned_trials(settings, space)
     if max_trial_count is None:
         raise InputError(f"grid needs maxTrialCount of at most the grid's {size} configurations, but it is not set.")
@@ -49,37 +49,33 @@ def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:
 def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history: History, count: int) -> Suggestion:
     """Return the next `count` configurations of the grid, the last parameter changing fastest.
 
-    With the setting `random_state` the order is a walk with a fixed stride, which visits every point once as well.
-    Once all are issued, those whose trials are not reported any more (deleted, or ended without a metric) are issued
-    again under new names: Katib asks for a trial in the place of each.
+    With the setting `random_state` the order is a walk with a fixed stride, which also visits every point once.
+    Once all are issued, those whose trials are no longer reported (deleted, or ended without a metric) are issued
+    again under new names: Katib requests a replacement for each of them.
 
     Raises:
-        ValueError: fewer are left than asked for.
+        ValueError: fewer remain than requested.
     """
     size = planned_trials(settings, space)
-    board = Board(history)
-    if not board.rungs:
-        board.start_bracket()
-    issued = len(board.ledger.digests[0])
-    indices = [*range(issued, size), *(_lost(board, size) if issued + count > size else ())][:count]
+    state = ExperimentState(history)
+    if not state.rungs:
+        state.start_bracket()
+    issued = len(state.ledger.digests[0])
+    indices = [*range(issued, size), *(_lost(state, size) if issued + count > size else ())][:count]
     if len(indices) < count:
         raise InputError(
-            f"the grid has {size} configurations, but {issued} are issued and {count} more were asked for, "
+            f"the grid has {size} configurations, but {issued} are issued and {count} more were requested, "
             f"and only {len(indices)} are open or lost."
         )
     start, stride = _walk(size, settings.get("random_state"))
-    proposals = []
-    for index in indices:
-        assignments = space.point((start + index * stride) % size)
-        entry = board.add(0, assignments)
-        proposals.append(Proposal(entry.name(history.experiment), assignments, entry.labels()))
-    return Suggestion(tuple(proposals), {SETTING: board.ledger.text()})
+    points = iter([space.point((start + index * stride) % size) for index in indices])
+    return state.issue(count, lambda number: next(points))
 
 
-def _lost(board: Board, size: int) -> list[int]:
+def _lost(state: ExperimentState, size: int) -> list[int]:
     """Return the issued points of the grid of which no trial is reported, in order."""
-    digests = board.ledger.digests[0]
-    reported = {digest for digest, known in zip(digests, board.assignments[0], strict=True) if known is not None}
+    digests = state.ledger.digests[0]
+    reported = {digest for digest, known in zip(digests, state.assignments[0], strict=True) if known is not None}
     return [index for index, digest in enumerate(digests[:size]) if digest not in reported]
 
 

@@ -1,7 +1,7 @@
-"""What is known of an experiment when a suggestion is asked for."""
+"""State of an experiment at the time of a suggestion request, and the suggester's reply."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -28,7 +28,7 @@ class Trial:
 
     Args:
         name: as issued by a suggester.
-        assignments: parameter names to Katib's strings.
+        assignments: values of the parameters, as Katib's strings.
         status: its last condition.
         value: the objective, in the experiment's own direction; None or NaN if there is none.
     """
@@ -41,14 +41,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class History:
-    """The state from which a suggester works; it has no memory of its own.
+    """Everything a suggester works from; it keeps no state of its own.
 
     Args:
-        trials: all trials reported, in any order; those whose name was not issued are ignored.
+        trials: all reported trials, in any order; those whose name was not issued are ignored.
         issued: the ledger of issued trials: setting `issued` of the last Suggestion, empty at the start.
         goal: direction of the objective.
         experiment: its name, the start of every trial's name, at most 40 characters.
-        max_trials: the trials that there will be in all, as far as it is known.
+        max_trials: number of trials in total; None if unknown.
 
     Raises:
         ValueError: the goal or the name breaks a rule.
@@ -65,3 +65,31 @@ class History:
             raise InputError(f"goal must be minimize or maximize, but got {self.goal!r}.")
         if not 1 <= len(self.experiment) <= 40:
             raise InputError(f"an experiment's name must have 1 to 40 characters, but got {self.experiment!r}.")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One trial to run.
+
+    Args:
+        name: the trial's name, which encodes bracket, rung and configuration.
+        assignments: values of all parameters, as Katib's strings.
+        labels: for people (`kubectl get trials -L bracket,rung`); never read back.
+    """
+
+    name: str
+    assignments: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The reply to one request.
+
+    Args:
+        proposals: exactly as many as requested.
+        settings: algorithm settings to store and to send with the next request (the ledger).
+    """
+
+    proposals: tuple[Proposal, ...]
+    settings: Mapping[str, str]

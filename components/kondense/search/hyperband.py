@@ -1,4 +1,4 @@
-"""Hyperband: successive halving of random configurations, from many at little resource to few at all of it.
+"""Hyperband: successive halving of random configurations, from many at a small resource to few at the full one.
 
 Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1. Deviations: `halving`, `brackets`.
 """
@@ -9,14 +9,26 @@ from kondense.errors import InputError
 from kondense.search import halving
 from kondense.search import settings as reading
 from kondense.search.brackets import SIZES, BracketPlan
-from kondense.search.history import History
-from kondense.search.proposal import Suggestion
+from kondense.search.history import History, Suggestion
 from kondense.search.sampling import draw_random, generator, seed_of
 from kondense.search.space import SearchSpace
 from kondense.search.start import read_start, starting_point
-from kondense.search.state import Board
+from kondense.search.state import ExperimentState
 
-SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta", "bracket_sizes", "start")
+METHOD = {
+    "name": "hyperband",
+    "kind": "multi-fidelity",
+    "summary": "successive halving of random configurations in several brackets",
+}
+SETTINGS = {
+    "resource_name": "name of the int parameter that is the resource, such as epochs",
+    "r_l": "maximum resource, Katib's name (default: the parameter's max)",
+    "max_resource": "maximum resource, same as r_l",
+    "min_resource": "minimum resource (default: the parameter's smallest value of at least 1)",
+    "eta": "one of eta configurations is promoted, to eta times the resource (default 3)",
+    "bracket_sizes": "ceil (Algorithm 1 of the paper) or floor (its Table 1); default ceil, floor for bohb",
+    "start": "configurations to start from, name=value joined by commas, several joined by semicolons",
+}
 
 
 def validate(
@@ -26,13 +38,8 @@ def validate(
     max_trial_count: int | None = None,
     parallel_trial_count: int | None = None,
 ) -> None:
-    """Check an experiment before it starts.
-
-    Raises:
-        ValueError: a rule is broken; the message gives the rule and the value.
-    """
-    reading.check_names(settings, SETTINGS)
-    reading.check_counts(max_trial_count, parallel_trial_count)
+    """Check an experiment before it starts; a ValueError gives the broken rule and the value."""
+    reading.check(settings, SETTINGS, max_trial_count, parallel_trial_count)
     plan, resource_name = read_plan(space, settings)
     read_start(settings, space.without(resource_name), plan)
 
@@ -43,21 +50,21 @@ def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:
 
 
 def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history: History, count: int) -> Suggestion:
-    """Return `count` trials: promotions where they are certain, else new random configurations."""
+    """Return `count` trials: certain promotions first, then new random configurations."""
     plan, resource_name = read_plan(space, settings)
     searched = space.without(resource_name)
     points = read_start(settings, searched, plan)
 
-    def draw(board: Board, bracket: int) -> Mapping[str, str]:
-        config = len(board.ledger.digests[bracket])
-        point = starting_point(points, plan, board, bracket, config)
+    def draw(state: ExperimentState, bracket: int) -> Mapping[str, str]:
+        config = len(state.ledger.digests[bracket])
+        point = starting_point(points, plan, state, bracket, config)
         if point is not None:
             return point
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
-        return draw_random(searched, rng, board.ledger.known)
+        return draw_random(searched, rng, state.ledger.known)
 
     return halving.suggest(
-        plan, resource_name, Board(history), count, halving.Policy(draw, max_trials=history.max_trials)
+        plan, resource_name, ExperimentState(history), count, halving.Policy(draw, max_trials=history.max_trials)
     )
 
 
@@ -66,21 +73,19 @@ def read_plan(
 ) -> tuple[BracketPlan, str]:
     """Return the brackets and the name of the resource's parameter.
 
-    Settings: `resource_name` (an int parameter), `max_resource` or Katib's name for it `r_l` (default: the
-    parameter's max), `min_resource` (default: its least value of at least 1), `eta` (default 3), `bracket_sizes`
-    (`ceil` or `floor`; the default is the first of `all_sizes`).
+    The default of the setting `bracket_sizes` is the first of `all_sizes`.
 
     Raises:
         ValueError: a rule is broken; the message gives the rule and the value.
     """
     name = settings.get("resource_name", "")
     if not name:
-        raise InputError("setting resource_name must name the int parameter that carries the resource, but is not set.")
+        raise InputError("setting resource_name must name the int parameter that is the resource, but is not set.")
     parameter = space[name]
     if parameter.kind != "int" or parameter.low is None or parameter.high is None:
         raise InputError(f"setting resource_name must name an int parameter, but {name!r} is {parameter.kind}.")
     if len(space.parameters) == 1:
-        raise InputError(f"there must be a parameter besides the resource {name!r}, but there is none.")
+        raise InputError(f"the space must have a parameter besides the resource {name!r}, but has none.")
     lowest, highest = int(parameter.low), int(parameter.high)
     step = int(parameter.step or 1)
     first = lowest if lowest >= 1 else lowest + -(-(1 - lowest) // step) * step
@@ -94,7 +99,7 @@ def read_plan(
         )
     if smallest < lowest or largest > highest or largest < smallest:
         raise InputError(
-            f"the resource must keep {name}'s range, {lowest} <= min_resource <= {named} <= {highest}, "
+            f"the resource must be in {name}'s range, {lowest} <= min_resource <= {named} <= {highest}, "
             f"but got min_resource={smallest}, {named}={largest}."
         )
     plan = BracketPlan(

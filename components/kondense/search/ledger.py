@@ -1,10 +1,10 @@
 """The ledger of issued trials, and trial names.
 
-A controller forgets trials (a trial without metrics is never reported again) and sends back neither labels nor order;
-it does send back trial names and the settings of the last reply. So a trial's identity is its name,
-`<experiment>-b<bracket>r<rung>c<config>-<digest>`, and the ledger of all names is one setting. Its text, at
-10,000 trials about 40 kB: brackets separated by `;`, each the digests of its configurations (4 characters apiece),
-then for each higher rung `/` and the promoted configurations, as in `q83nAAECKjod/0,2/2;EjRW`.
+A controller drops trials (one without metrics is never reported again) and returns neither labels nor order, only the
+trial names and the settings of the last reply. So a trial's identity is its name,
+`<experiment>-b<bracket>r<rung>c<config>-<digest>`, and the ledger of all names is one setting. Its text has about 40 kB
+for 10,000 trials: brackets separated by `;`, each with the digests of its configurations (4 characters each), then for
+each higher rung `/` and the promoted configurations, as in `q83nAAECKjod/0,2/2;EjRW`.
 """
 
 import base64
@@ -17,17 +17,17 @@ from dataclasses import dataclass
 
 from kondense.errors import InputError
 
-CACHED = 512  # brackets whose part of the ledger is kept read; a cycle has a few
+CACHED = 512  # brackets whose parsed part of the ledger is cached; a cycle has a few
 SETTING = "issued"  # the algorithm setting that holds the ledger
 NAME = re.compile(r"(.+)-b(\d+)r(\d+)c(\d+)-([0-9a-f]{6})")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which trial of which bracket.
+    """A trial's bracket, rung and configuration.
 
     Args:
-        bracket: counted from 0 in order of starting; a search without brackets has only bracket 0.
+        bracket: counted from 0 in order of their start; a search without brackets has only bracket 0.
         rung: counted from 0 within the bracket.
         config: counted from 0 within the bracket; a promoted configuration keeps its number.
         digest: of the configuration without its resource, 6 hexadecimal digits; the same in every rung.
@@ -54,13 +54,13 @@ def identity(name: str) -> Identity | None:
 
 
 def digest(assignments: Mapping[str, str], resource_name: str | None = None) -> str:
-    """Return 6 hexadecimal digits that stand for a configuration, its resource left out."""
+    """Return 6 hexadecimal digits that identify a configuration without its resource."""
     text = "\n".join(f"{name}={value}" for name, value in sorted(assignments.items()) if name != resource_name)
     return hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
 
 
 class Ledger:
-    """Everything issued so far.
+    """All issued trials.
 
     Attributes:
         digests: of each bracket's configurations, in order.
@@ -71,14 +71,14 @@ class Ledger:
         """Read the setting's text.
 
         Raises:
-            ValueError: it is no ledger.
+            ValueError: the text is not a ledger.
         """
         self.digests: list[list[str]] = []
         self.promoted: list[list[list[int]]] = []
         self._texts = text.split(";") if text else []
         self._changed: set[int] = set()
         for number, part in enumerate(self._texts):
-            # Only the last bracket changes often: the others' parts are read once.
+            # Only the last bracket changes often: the others' parts are cached.
             digests, promoted = (_read_once if number + 1 < len(self._texts) else _read)(part)
             self.digests.append(list(digests))
             self.promoted.append([list(rung) for rung in promoted])
@@ -111,7 +111,7 @@ class Ledger:
         self._texts.append("")
 
     def add(self, bracket: int, assignments: Mapping[str, str], resource_name: str | None = None) -> Identity:
-        """Enter a new configuration in the lowest rung of a bracket."""
+        """Add a new configuration to the lowest rung of a bracket."""
         value = digest(assignments, resource_name)
         self.digests[bracket].append(value)
         self.known.add(value)
@@ -119,7 +119,7 @@ class Ledger:
         return Identity(bracket, 0, len(self.digests[bracket]) - 1, value)
 
     def promote(self, bracket: int, rung: int, config: int) -> Identity:
-        """Enter a configuration of a bracket in a rung above its lowest."""
+        """Add a configuration of a bracket to a rung above its lowest."""
         while len(self.promoted[bracket]) < rung:
             self.promoted[bracket].append([])
         self.promoted[bracket][rung - 1].append(config)

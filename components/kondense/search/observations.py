@@ -1,6 +1,6 @@
-"""What a model learns from: the finished trials of all rungs.
+"""Training data of a model: the finished trials of all rungs.
 
-Legend: N observations, D parameters; level l counts resources from the smallest of all brackets (0) to the full one.
+Legend: N observations, D parameters; levels number the resources from the smallest of all brackets (0) to the full one.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.search.space import SearchSpace
-from kondense.search.state import FAILED, Board
+from kondense.search.state import FAILED, ExperimentState
 
-LEAST_PER_LEVEL = 10  # observations of a level that a selection keeps
+LEAST_PER_LEVEL = 10  # minimum number of observations of a level in a selection
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Observations:
     Args:
         levels: level of each, [N].
         losses: loss of each, [N]; a failed trial has the worst loss of its level.
-        failed: which ones failed, [N].
+        failed: whether each one failed, [N].
         brackets: bracket of each, [N].
         configs: number in the bracket of each, [N].
     """
@@ -44,22 +44,22 @@ class Observations:
             self.levels[index], self.losses[index], self.failed[index], self.brackets[index], self.configs[index]
         )
 
-    def rows(self, space: SearchSpace, board: Board) -> NDArray[np.float64]:
+    def rows(self, space: SearchSpace, state: ExperimentState) -> NDArray[np.float64]:
         """Return the unit-cube rows of the configurations, [N, D]."""
-        known = [board.assignments[b][c] or {} for b, c in zip(self.brackets, self.configs, strict=True)]
+        known = [state.assignments[b][c] or {} for b, c in zip(self.brackets, self.configs, strict=True)]
         return space.to_unit(known)
 
 
-def collect(board: Board, rungs_per_bracket: Sequence[int] = (1,)) -> Observations:
+def collect(state: ExperimentState, rungs_per_bracket: Sequence[int] = (1,)) -> Observations:
     """Return all finished trials.
 
     Args:
-        board: the experiment's state.
+        state: the experiment's state.
         rungs_per_bracket: of each bracket in one cycle; its rungs end at the full resource.
     """
     depth = max(rungs_per_bracket)
     columns: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
-    for bracket, rungs in enumerate(board.rungs):
+    for bracket, rungs in enumerate(state.rungs):
         lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
         for level, rung in enumerate(rungs, start=lowest):
             columns[0].extend([level] * len(rung.losses))
@@ -71,13 +71,13 @@ def collect(board: Board, rungs_per_bracket: Sequence[int] = (1,)) -> Observatio
     failed = losses == FAILED
     usable = ~np.isnan(losses)
     for i in np.flatnonzero(failed):
-        usable[i] = board.assignments[brackets[i]][configs[i]] is not None
+        usable[i] = state.assignments[brackets[i]][configs[i]] is not None
     _penalize(levels, losses, failed)
     return Observations(levels, losses, failed, brackets, configs).take(np.flatnonzero(usable))
 
 
 def _penalize(levels: NDArray[np.int64], losses: NDArray[np.float64], failed: NDArray[np.bool_]) -> None:
-    """Give each failed trial the worst loss of its level; of all levels where it has none."""
+    """Give each failed trial the worst loss of its level, or of all levels if its own has none."""
     finite = np.isfinite(losses)
     for level in np.unique(levels[failed]):
         peers = losses[finite & (levels == level)]
@@ -87,9 +87,9 @@ def _penalize(levels: NDArray[np.int64], losses: NDArray[np.float64], failed: ND
 
 
 def select(observations: Observations, count: int, rng: np.random.Generator) -> Observations:
-    """Return at most `count` observations: half of what is left to each level from the top, the rest to the lowest.
+    """Return at most `count` observations: half of the remainder for each level from the top, the rest for the lowest.
 
-    Of a level that has more than its share, half of the share goes to its best, the rest is drawn at random.
+    Of a level with more than its share, half of the share are its best observations, the others are drawn at random.
     """
     if len(observations) <= count:
         return observations

@@ -19,23 +19,23 @@ Distribution = Literal["uniform", "logUniform", "normal", "logNormal"]
 KINDS = ("double", "int", "discrete", "categorical")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
 
-DIGITS = 10  # of a double's string: enough for any search, few enough to survive the trip to [0, 1] and back
-SIGMAS = 3.0  # min and max of a normal distribution lie this many standard deviations from its mean, as in Katib
+DIGITS = 10  # of a double's string: enough for any search, few enough to survive the conversion to [0, 1] and back
+SIGMAS = 3.0  # distance of a normal distribution's min and max from its mean in standard deviations, as in Katib
 STANDARD_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter as an Experiment states it.
+    """A hyperparameter as specified in an Experiment.
 
     Args:
         name: unique within its space.
         kind: `discrete` is a list of numbers (ordered), `categorical` a list of words (unordered).
         low: smallest value of a double or int.
         high: largest value of a double or int.
-        step: distance between neighbouring values; None leaves a double continuous and means 1 for an int.
+        step: distance between neighbouring values; None: a continuous double, or 1 for an int.
         distribution: of a double or int: uniform or normal (mean in the middle, range of six standard deviations,
-            cut at the range), on a linear or logarithmic axis.
+            truncated to the range), on a linear or logarithmic axis.
         values: the strings of a discrete or categorical parameter.
 
     Raises:
@@ -70,24 +70,24 @@ class Parameter:
         if not self.values:
             raise self.error(f"a {self.kind} parameter needs a non-empty list")
         if self.low is not None or self.high is not None or self.step is not None:
-            raise self.error(f"a {self.kind} parameter takes a list, not min, max or step")
+            raise self.error(f"a {self.kind} parameter needs a list, not min, max or step")
         seen: set[str | float] = set()
         for value in self.values:
             key = self.number(value) if self.kind == "discrete" else value
             if key in seen:
-                raise self.error(f"the list must not repeat a value, but {value!r} comes twice")
+                raise self.error(f"the list must not repeat a value, but {value!r} occurs twice")
             seen.add(key)
 
     def _check_range(self) -> None:
         if self.values:
-            raise self.error(f"a {self.kind} parameter takes min and max, not a list")
+            raise self.error(f"a {self.kind} parameter needs min and max, not a list")
         if self.low is None or self.high is None:
             raise self.error(f"a {self.kind} parameter needs min and max, but got min={self.low}, max={self.high}")
         for label, value in (("min", self.low), ("max", self.high), ("step", self.step)):
             if value is not None and not math.isfinite(value):
                 raise self.error(f"{label} must be finite, but got {value}")
             if self.kind == "int" and value is not None and value != int(value):
-                raise self.error(f"{label} of an int parameter must be whole, but got {value}")
+                raise self.error(f"{label} of an int parameter must be an integer, but got {value}")
         if self.low > self.high:
             raise self.error(f"min must not be above max, but got min={self.low:g}, max={self.high:g}")
         if self.step is not None and self.step <= 0:
@@ -128,7 +128,7 @@ class Parameter:
         return _exact(1.0 if self.step is None else self.step)
 
     def number(self, text: str) -> float:
-        """Return the number that `text` stands for.
+        """Return the number in `text`.
 
         Raises:
             ValueError: it is not a finite number.
@@ -151,11 +151,11 @@ class Parameter:
     def to_unit(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the coordinates of values given as strings, [N] in [0, 1].
 
-        A value of a list, step or int lies in the middle of its cell. `from_unit` gives back the same string for
-        every string that it made.
+        A value of a list, step or int is mapped to the middle of its cell. `from_unit` returns the same string for
+        every string that it produced.
 
         Raises:
-            ValueError: a string is no value of this parameter.
+            ValueError: a string is not a value of this parameter.
         """
         if self.values:
             try:
@@ -168,21 +168,21 @@ class Parameter:
         except ValueError:
             numbers = np.array([math.nan])
         if not np.isfinite(numbers).all():
-            numbers = np.array([self.number(text) for text in texts], dtype=np.float64)  # names the wrong one
+            numbers = np.array([self.number(text) for text in texts], dtype=np.float64)  # the error names the wrong one
         return self._cumulative(self._warp(numbers)) if self.levels is None else self._centre(self._nearest(numbers))
 
     def from_unit(self, unit: NDArray[np.float64]) -> list[str]:
-        """Return the values at coordinates `unit` [N] in [0, 1], as strings that Katib takes."""
+        """Return the values at coordinates `unit` [N] in [0, 1], as Katib's strings."""
         if self.levels is None:
             return [repr(value) for value in self._tidy(self._unwarp(self._quantile(unit)))]
         return [self.level(int(index)) for index in self._index(unit)]
 
     def snap(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return for coordinates `unit` [N] the middle of the cell that each lies in."""
+        """Return the middle of the cell of each of the coordinates `unit` [N]."""
         return unit if self.levels is None else self._centre(self._index(unit))
 
     def _index(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the number of the cell that holds each coordinate."""
+        """Return the number of each coordinate's cell."""
         levels = self.levels or 1
         if self.distribution == "uniform":
             return np.clip(np.floor(unit * levels), 0, levels - 1)
@@ -199,7 +199,7 @@ class Parameter:
 
     @cached_property
     def _edges(self) -> tuple[float, float]:
-        """Return the ends of the axis; the outer cells of a quantized one are as wide on both sides of their value."""
+        """The ends of the axis; the outer cells of a quantized axis have their value in the middle."""
         low, high = float(self.low or 0), float(self.high or 0)
         ends = self._warp(np.array([low, high]))
         levels = self.levels
@@ -237,7 +237,7 @@ class Parameter:
         return np.asarray(start + share * (stop - start), dtype=np.float64)
 
     def _tidy(self, numbers: NDArray[np.float64]) -> list[float]:
-        """Round to DIGITS of the range (of the value itself on a logarithmic axis), never past an end."""
+        """Round to DIGITS of the range (of the value itself on a logarithmic axis), within the range."""
         low, high = float(self.low or 0), float(self.high or 0)
         if self.logarithmic:
             rounded = [float(f"{x:.{DIGITS}g}") for x in numbers.tolist()]
@@ -248,5 +248,5 @@ class Parameter:
 
 
 def _exact(value: float | None) -> Decimal:
-    """Return the decimal number that a person wrote: 0.1 is a tenth, not its binary neighbour."""
+    """Return the decimal number as written: 0.1 is a tenth, not its binary neighbour."""
     return Decimal(repr(value))

@@ -1,10 +1,10 @@
-"""Proposals by the ratio of two densities: that of the good configurations over that of the others.
+"""Proposals by the ratio of two densities: good configurations over all others.
 
 Legend: N observations, C candidates, D parameters; rows are unit-cube coordinates.
 
 Source: Falkner et al., BOHB, ICML 2018, Algorithm 2; Bergstra et al. 2011 for the ratio. Deviations: at most MOST_GOOD
-good and MOST_OTHERS other observations are used (the best, and a random draw), so that the cost stays flat; a failed
-trial is never among the good.
+good and MOST_OTHERS other observations are used (the best, and a random draw), so that the cost stays constant; a
+failed trial never counts as good.
 """
 
 from collections.abc import Mapping
@@ -17,23 +17,22 @@ from kondense.search import settings as reading
 from kondense.search.density import Density
 from kondense.search.observations import Observations
 from kondense.search.space import SearchSpace
-from kondense.search.state import Board
+from kondense.search.state import ExperimentState
 
+SETTINGS = {
+    "top_n_percent": "percentage of the observations that count as good, [1, 99] (default 15)",
+    "min_points_in_model": "minimum size of either group; 0 (default): one more than there are parameters",
+    "num_samples": "candidates, of which the one with the largest ratio is chosen (default 64)",
+    "bandwidth_factor": "widening of the kernels from which candidates are drawn (default 3)",
+    "min_bandwidth": "minimum bandwidth of an ordered parameter, in unit-cube coordinates (default 0.001)",
+}
 MOST_GOOD = 100
 MOST_OTHERS = 300
 
 
 @dataclass(frozen=True)
 class ParzenConfig:
-    """Settings of the density model; their names are those of the authors' package.
-
-    Args:
-        top_n_percent: share of the observations that count as good, (0, 100).
-        min_points_in_model: least size of either group; 0 means one more than there are parameters.
-        num_samples: candidates of which the one with the largest ratio is taken.
-        bandwidth_factor: widens the kernels that candidates are drawn from.
-        min_bandwidth: of an ordered parameter, in unit-cube coordinates.
-    """
+    """Settings of the density model, named as in the authors' package; SETTINGS describes them."""
 
     top_n_percent: float = 15.0
     min_points_in_model: int = 0
@@ -57,22 +56,23 @@ class ParzenConfig:
         )
 
     def least(self, space: SearchSpace) -> int:
-        """Return the least number of observations in either group."""
+        """Return the minimum number of observations in either group."""
         return self.min_points_in_model or len(space.parameters) + 1
 
 
-SETTINGS = tuple(ParzenConfig.__dataclass_fields__)
-
-
 def propose(
-    space: SearchSpace, board: Board, observations: Observations, config: ParzenConfig, rng: np.random.Generator
+    space: SearchSpace,
+    state: ExperimentState,
+    observations: Observations,
+    config: ParzenConfig,
+    rng: np.random.Generator,
 ) -> NDArray[np.float64] | None:
     """Return candidates in falling order of the ratio, [C, D]; None with too few observations.
 
     Args:
-        space: the parameters searched.
-        board: the experiment's state, which holds the configurations.
-        observations: of the highest level with enough of them, or of any lower one too, which is left aside.
+        space: the searched parameters.
+        state: the experiment's state, which holds the configurations.
+        observations: of all levels; the highest level with enough of them is used.
         config: the settings.
         rng: source of randomness.
     """
@@ -89,8 +89,8 @@ def propose(
     others = order[good:]
     if len(others) > MOST_OTHERS:
         others = rng.choice(others, MOST_OTHERS, replace=False)
-    better = Density(space, at_level.take(order[: min(good, MOST_GOOD)]).rows(space, board), config.min_bandwidth)
-    worse = Density(space, at_level.take(others).rows(space, board), config.min_bandwidth)
+    better = Density(space, at_level.take(order[: min(good, MOST_GOOD)]).rows(space, state), config.min_bandwidth)
+    worse = Density(space, at_level.take(others).rows(space, state), config.min_bandwidth)
     candidates = space.snap(better.sample(rng, config.num_samples, config.bandwidth_factor))
     ratio = better.log_density(candidates) - worse.log_density(candidates)
     return np.asarray(candidates[np.argsort(-ratio, kind="stable")], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Drawing configurations that have not been issued before."""
+"""Random configurations that have not been issued before."""
 
 import zlib
 from collections.abc import Collection, Mapping
@@ -10,26 +10,26 @@ from kondense.search.ledger import digest
 from kondense.search.space import SearchSpace
 
 ATTEMPTS = 64  # draws before a finite space is searched in order
-SCANNED = 20_000  # points of a finite space looked at in order
+SCANNED = 20_000  # points of a finite space that are tried in order
 
 
 def generator(seed: int, experiment: str, bracket: int, config: int) -> np.random.Generator:
-    """Return the generator of one configuration: the same in every process, another one for every configuration."""
+    """Return the random generator of one configuration, the same in every process."""
     return np.random.default_rng([seed, zlib.crc32(experiment.encode()), bracket, config])
 
 
 def seed_of(settings: Mapping[str, str], seed: int) -> int:
-    """Return setting `random_state` if it is given, else `seed`."""
+    """Return the setting `random_state` if it is set, else `seed`."""
     return int(float(settings["random_state"])) if "random_state" in settings else seed
 
 
 def draw_random(space: SearchSpace, rng: np.random.Generator, issued: Collection[str]) -> dict[str, str]:
-    """Return a configuration drawn from the space's distributions, a new one while there is one.
+    """Return a configuration drawn from the space's distributions, a new one while there are any.
 
     Args:
         space: the parameters to draw.
-        rng: the generator of this configuration.
-        issued: digests of the configurations issued before.
+        rng: the random generator of this configuration.
+        issued: digests of the issued configurations.
     """
     fresh = first_new(space, space.sample(rng, 1), issued)
     if fresh is None:
@@ -50,7 +50,7 @@ def _scan(space: SearchSpace, rng: np.random.Generator, issued: Collection[str])
     """Return the next new point of a finite space in order; any point once all have been issued."""
     size = space.size
     start = int(rng.integers(size)) if size is not None else 0
-    if size is None:  # 65 draws of a continuous space all known: its range holds no more numbers than that
+    if size is None:  # 65 draws of a continuous space are all known: its range has hardly any other numbers
         return space.from_unit(space.sample(rng, 1))[0]
     for offset in range(min(size, SCANNED)):
         point = space.point((start + offset) % size)

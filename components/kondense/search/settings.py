@@ -5,14 +5,19 @@ from collections.abc import Collection, Mapping
 from kondense.errors import InputError
 from kondense.search.ledger import SETTING, Ledger
 
-ALWAYS = ("random_state", SETTING)  # every suggester takes these
+ALWAYS = ("random_state", SETTING)  # settings of every suggester
 
 
-def check_names(settings: Mapping[str, str], allowed: Collection[str]) -> None:
-    """Check that every setting is known, and the ledger and `random_state` where they are given.
+def check(
+    settings: Mapping[str, str],
+    allowed: Collection[str],
+    max_trial_count: int | None,
+    parallel_trial_count: int | None,
+) -> None:
+    """Check the names of the settings, `random_state`, the ledger, and the counts that are set.
 
     Raises:
-        ValueError: a setting is unknown (the message lists the known ones) or cannot be read.
+        ValueError: a setting is unknown (the known ones are listed) or cannot be read, or a count is below 1.
     """
     for name in settings:
         if name not in allowed and name not in ALWAYS:
@@ -20,21 +25,13 @@ def check_names(settings: Mapping[str, str], allowed: Collection[str]) -> None:
             raise InputError(f"unknown setting {name!r}; the settings are {known}.")
     read_integer(settings, "random_state", 0, minimum=0)
     Ledger(settings.get(SETTING, ""))
-
-
-def check_counts(max_trial_count: int | None, parallel_trial_count: int | None) -> None:
-    """Check the experiment's counts; None is not set.
-
-    Raises:
-        ValueError: a count is below 1.
-    """
     for name, count in (("maxTrialCount", max_trial_count), ("parallelTrialCount", parallel_trial_count)):
         if count is not None and count < 1:
             raise InputError(f"{name} must be at least 1, but got {count}.")
 
 
 def read_integer(settings: Mapping[str, str], name: str, default: int, minimum: int) -> int:
-    """Return a whole number.
+    """Return an integer.
 
     Raises:
         ValueError: it is not a whole number of at least `minimum`.
@@ -61,7 +58,7 @@ def read_number(settings: Mapping[str, str], name: str, default: float, low: flo
         value = float(text)
     except ValueError:
         raise InputError(f"setting {name} must be a number, but got {text!r}.") from None
-    if not low <= value <= high:  # also refuses NaN
+    if not low <= value <= high:  # also rejects NaN
         raise InputError(f"setting {name} must be in [{low:g}, {high:g}], but got {text!r}.")
     return value
 
@@ -70,7 +67,7 @@ def read_choice(settings: Mapping[str, str], name: str, choices: tuple[str, ...]
     """Return one of `choices`, the first by default.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: the value is none of them.
     """
     text = settings.get(name, choices[0])
     if text not in choices:

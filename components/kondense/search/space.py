@@ -26,7 +26,7 @@ class SearchSpace:
     """The parameters of an Experiment, in its order.
 
     Raises:
-        ValueError: there is no parameter, or two share a name.
+        ValueError: there is no parameter, or two have the same name.
     """
 
     parameters: tuple[Parameter, ...]
@@ -36,7 +36,7 @@ class SearchSpace:
             raise InputError("the search space must have at least one parameter, but got none.")
         for index, name in enumerate(self.names):
             if name in self.names[:index]:
-                raise InputError(f"parameter names must be unique, but {name!r} comes twice.")
+                raise InputError(f"parameter names must be unique, but {name!r} occurs twice.")
 
     @classmethod
     def from_katib(cls, parameters: Sequence[Mapping[str, Any]]) -> "SearchSpace":
@@ -65,15 +65,15 @@ class SearchSpace:
         """Return the parameter called `name`.
 
         Raises:
-            ValueError: there is none; the message lists the names there are.
+            ValueError: there is none; the message lists the existing names.
         """
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
-        raise InputError(f"no parameter is called {name!r}; there are {', '.join(self.names)}.")
+        raise InputError(f"no parameter is called {name!r}; the parameters are {', '.join(self.names)}.")
 
     def without(self, name: str) -> "SearchSpace":
-        """Return this space less the parameter called `name`."""
+        """Return this space without the parameter called `name`."""
         dropped = self[name]
         return SearchSpace(tuple(parameter for parameter in self.parameters if parameter is not dropped))
 
@@ -85,7 +85,7 @@ class SearchSpace:
         """Return the unit-cube rows [N, D] of configurations given as strings.
 
         Raises:
-            ValueError: a string is no value of its parameter.
+            ValueError: a string is not a value of its parameter.
         """
         unit = np.empty((len(configurations), len(self.parameters)))
         for column, parameter in enumerate(self.parameters):

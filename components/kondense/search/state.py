@@ -1,18 +1,18 @@
-"""The state of an experiment, put together from the ledger and the reported trials."""
+"""The state of an experiment, reconstructed from the ledger and the reported trials."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
-from kondense.search.history import History, Status, Trial
-from kondense.search.ledger import Identity, Ledger
+from kondense.search.history import History, Proposal, Status, Suggestion, Trial
+from kondense.search.ledger import SETTING, Identity, Ledger
 
 PENDING = math.nan  # the loss of a trial that may still report one
 FAILED = math.inf  # the loss of a trial that ended without one
 
 UNFINISHED = (Status.CREATED, Status.RUNNING)
-SUCCEEDED = Status.SUCCEEDED  # looking a member up in its enumeration takes as long as all else that a trial needs
+SUCCEEDED = Status.SUCCEEDED  # a global: the look-up of an enumeration's member dominates the time per trial
 VALUED = (Status.SUCCEEDED, Status.EARLY_STOPPED)
 
 
@@ -24,20 +24,20 @@ class Rung:
     losses: list[float] = field(default_factory=list)
 
 
-class Board:
-    """All brackets with their rungs, and the values of each configuration where they are known.
+class ExperimentState:
+    """All brackets with their rungs, and the known values of each configuration.
 
     Attributes:
-        ledger: what has been issued.
+        ledger: the trials issued so far.
         experiment: the experiment's name.
-        rungs: per bracket its rungs.
-        assignments: per bracket the assignments of each configuration; None if no trial of it is reported any more.
+        rungs: the rungs of each bracket.
+        assignments: for each bracket the assignments of each configuration; None if none of its trials is reported.
     """
 
     def __init__(self, history: History) -> None:
-        """Match the reported trials with the ledger; a trial that is not in it is left out.
+        """Match the reported trials with the ledger, ignoring trials that it does not list.
 
-        A trial in the ledger that is not reported has ended without a metric: the controller leaves such trials out.
+        A trial of the ledger that is not reported has ended without a metric: the controller omits such trials.
 
         Raises:
             ValueError: the ledger cannot be read.
@@ -72,7 +72,7 @@ class Board:
         return sum(len(rung.configs) for rungs in self.rungs for rung in rungs)
 
     def rung(self, bracket: int, level: int) -> Rung:
-        """Return a rung of a bracket; an empty one if nothing has been issued there."""
+        """Return a rung of a bracket; an empty one if it has no trials yet."""
         rungs = self.rungs[bracket]
         return rungs[level] if level < len(rungs) else Rung()
 
@@ -94,6 +94,30 @@ class Board:
         issued = self.ledger.promote(bracket, level, config)
         self._append(issued)
         return issued
+
+    def issue(self, count: int, draw: Callable[[int], Mapping[str, str]]) -> Suggestion:
+        """Issue `count` new configurations of a search without brackets.
+
+        Args:
+            count: number of trials.
+            draw: returns the assignments of configuration number i, counted from 0 over the whole search;
+                `ledger.known` holds the digests of those issued before.
+        """
+        if not self.rungs:
+            self.start_bracket()
+        proposals = []
+        for _ in range(count):
+            assignments = draw(len(self.ledger.digests[0]))
+            proposals.append(self.proposal(self.add(0, assignments), assignments))
+        return self.reply(proposals)
+
+    def proposal(self, issued: Identity, assignments: Mapping[str, str]) -> Proposal:
+        """Return an issued trial as a proposal."""
+        return Proposal(issued.name(self.experiment), assignments, issued.labels())
+
+    def reply(self, proposals: Sequence[Proposal]) -> Suggestion:
+        """Return the proposals together with the ledger."""
+        return Suggestion(tuple(proposals), {SETTING: self.ledger.text()})
 
     def _append(self, issued: Identity) -> None:
         rungs = self.rungs[issued.bracket]

@@ -1,18 +1,27 @@
-"""The search methods by their algorithm name in Katib."""
+"""The suggesters by their algorithm name in Katib.
+
+A suggester of our own is a module of this package with a literal METHOD; others come under the entry point group
+`kondense.suggesters` (`package.module` or `package.module:object`), or as an object through `kd.search`.
+"""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
-from kondense.search import bohb, grid, hyperband, random_search, tpe
-from kondense.search.history import History
-from kondense.search.proposal import Proposal, Suggestion
+from kondense.errors import InputError
+from kondense.methods import Methods
+from kondense.search.history import History, Suggestion
 from kondense.search.space import SearchSpace
 
-__all__ = ["SUGGESTERS", "Proposal", "Suggester", "Suggestion"]
+MULTI_FIDELITY = "multi-fidelity"  # the kind of a suggester that needs a resource; the other kind is single-fidelity
+SUGGESTERS = Methods("kondense.search", group="kondense.suggesters", describe=lambda name, loaded: loaded.METHOD)
 
 
 class Suggester(Protocol):
-    """A search method: a module with these functions, all pure."""
+    """A module or an object with these pure functions and a mapping METHOD: name, kind, summary, settings.
+
+    `kind` is `single-fidelity` or `multi-fidelity`, `settings` maps the names of the algorithm's settings to
+    descriptions. A suggester keeps no state: everything it needs comes with each request.
+    """
 
     def validate(
         self,
@@ -22,21 +31,31 @@ class Suggester(Protocol):
         max_trial_count: int | None = None,
         parallel_trial_count: int | None = None,
     ) -> None:
-        """Raise a ValueError that gives rule and value if the experiment breaks a rule."""
+        """Raise a ValueError of one line, giving rule and value, if the experiment breaks a rule."""
 
     def planned_trials(self, settings: Mapping[str, str], space: SearchSpace) -> int | None:
-        """Return the number of trials after which the method is through; None if it has no end."""
+        """Return the number of trials that complete the search; None if there is no such number."""
 
     def suggest(
         self, space: SearchSpace, settings: Mapping[str, str], seed: int, history: History, count: int
     ) -> Suggestion:
-        """Return exactly `count` proposals, the same for the same arguments in every process."""
+        """Return exactly `count` proposals, the same for the same arguments in every process.
+
+        `ExperimentState(history).issue(count, draw)` names the trials and keeps the ledger.
+        """
 
 
-SUGGESTERS: dict[str, Suggester] = {
-    "random": random_search,
-    "grid": grid,
-    "tpe": tpe,
-    "hyperband": hyperband,
-    "bohb": bohb,
-}
+def load_suggester(name: str) -> Suggester:
+    """Return the suggester of a name.
+
+    Raises:
+        ValueError: no suggester has this name (those that exist are listed), or it cannot be imported.
+    """
+    if name not in SUGGESTERS:
+        raise InputError(f"algorithm must be one of {', '.join(SUGGESTERS)}, but got {name!r}.")
+    return cast(Suggester, SUGGESTERS[name].load())
+
+
+def is_multi_fidelity(name: str) -> bool:
+    """Return whether a suggester trains configurations with growing amounts of a resource."""
+    return SUGGESTERS[name].kind == MULTI_FIDELITY

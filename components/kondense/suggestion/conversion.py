@@ -7,11 +7,10 @@ from typing import Any
 
 from kondense.errors import InputError
 from kondense.katib.api import messages
-from kondense.search.history import History, Status, Trial
+from kondense.search.history import History, Status, Suggestion, Trial
 from kondense.search.ledger import SETTING
-from kondense.search.proposal import Suggestion
 from kondense.search.space import SearchSpace
-from kondense.search.suggesters import SUGGESTERS, Suggester
+from kondense.search.suggesters import SUGGESTERS, Suggester, load_suggester
 
 KINDS = {
     messages.DOUBLE: "double",
@@ -79,7 +78,7 @@ def read_search(experiment: Any) -> Search:
         )
     return Search(
         algorithm=algorithm,
-        suggester=SUGGESTERS[algorithm],
+        suggester=load_suggester(algorithm),
         space=SearchSpace.from_katib([_parameter(parameter) for parameter in spec.parameter_specs.parameters]),
         settings=_settings(spec.algorithm.algorithm_settings),
         max_trial_count=spec.max_trial_count or None,  # 0 is Katib's word for not set

@@ -24,7 +24,7 @@ from kondense.katib import metrics, page, template
 from kondense.katib.spec import Experiment, ExperimentError, load
 from kondense.search.history import Status
 from kondense.search.space import SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import load_suggester
 
 from kondense_pipelines.local.warm import PATIENT
 from kondense_pipelines.local_search import baseline, local_rules, results
@@ -238,7 +238,7 @@ class _Runner:
             self._start(record)
 
     def _suggest(self, count: int) -> None:
-        suggester = SUGGESTERS[self.experiment.algorithm]
+        suggester = load_suggester(self.experiment.algorithm)
         suggestion = suggester.suggest(self.space, self.state.settings, SEED, self.state.history(), count)
         trials = [
             {"name": proposal.name, "assignments": dict(proposal.assignments), "labels": dict(proposal.labels)}

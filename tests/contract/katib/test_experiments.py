@@ -16,7 +16,7 @@ from kondense.config import add_flags, from_flags
 from kondense.katib import fields, metrics, template
 from kondense.katib.spec import load, parse
 from kondense.search.space import SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import load_suggester
 from kondense.trial.config import TrialConfig
 from kondense_pipelines.local_search import local_rules
 from kubeflow.katib import models as katib_models
@@ -56,7 +56,7 @@ def test_the_job_is_valid_to_the_api_server(name):
 def test_the_trial_count_fits_the_search(name):
     experiment = read(name)
     space = SearchSpace.from_katib(experiment.parameters)
-    planned = SUGGESTERS[experiment.algorithm].planned_trials(experiment.settings, space)
+    planned = load_suggester(experiment.algorithm).planned_trials(experiment.settings, space)
     if experiment.algorithm in ("hyperband", "bohb"):
         assert experiment.max_trials % planned == 0  # whole cycles of the brackets
     elif planned is not None:

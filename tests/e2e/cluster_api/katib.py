@@ -15,7 +15,7 @@ from kondense.katib_search.job import COMMAND, trial_config, variable
 from kondense.search.history import History, Status, Trial
 from kondense.search.ledger import SETTING, digest
 from kondense.search.space import SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import load_suggester
 from kondense.store.store import open_store
 
 from tests.e2e.cluster_api.objects import Object
@@ -83,7 +83,7 @@ class Search:
             return
         objective = self.spec["objective"]["type"]
         history = History(tuple(self.trials.values()), self.settings.get(SETTING, ""), objective, self.name)
-        suggester = SUGGESTERS[self.spec["algorithm"]["algorithmName"]]
+        suggester = load_suggester(self.spec["algorithm"]["algorithmName"])
         reply = suggester.suggest(self.space, self.settings, 0, history, room)
         self.settings |= reply.settings
         for proposal in reply.proposals:

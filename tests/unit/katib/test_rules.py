@@ -152,7 +152,7 @@ BROKEN = {
     # What the suggestion service would refuse when the Experiment starts.
     "min above max": (parameter(min="2"), "parameter 'lr': min must not be above max, but got min=2, max=0.9"),
     "step 0": (parameter(step="0"), "parameter 'lr': step must be above 0, but got 0"),
-    "categorical twice": (put("spec.parameters.2.feasibleSpace.list", ["a", "a"]), "'a' comes twice"),
+    "categorical twice": (put("spec.parameters.2.feasibleSpace.list", ["a", "a"]), "'a' occurs twice"),
     "unknown setting": (
         put("spec.algorithm.algorithmSettings", [{"name": "seed", "value": "1"}]),
         "unknown setting 'seed'; the settings are random_state",

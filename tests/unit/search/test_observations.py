@@ -6,26 +6,26 @@ from kondense.search.history import History, Status, Trial
 from kondense.search.observations import Observations, collect, select
 from kondense.search.parzen import ParzenConfig
 from kondense.search.space import Parameter, SearchSpace
-from kondense.search.state import Board
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.state import ExperimentState
+from kondense.search.suggesters import load_suggester
 
 SPACE = SearchSpace((Parameter("x", "double", 0.0, 1.0), Parameter("epochs", "int", 1, 9)))
 SETTINGS = {"resource_name": "epochs"}
 
 
-def board(fates: dict[int, tuple[Status, float | None]], missing: tuple[int, ...] = ()) -> Board:
+def state_after(fates: dict[int, tuple[Status, float | None]], missing: tuple[int, ...] = ()) -> ExperimentState:
     """Return the state after nine trials of the lowest rung: losses 0, 1, ... but for `fates`."""
-    suggestion = SUGGESTERS["hyperband"].suggest(SPACE, SETTINGS, 0, History(), 9)
+    suggestion = load_suggester("hyperband").suggest(SPACE, SETTINGS, 0, History(), 9)
     trials = [
         Trial(proposal.name, proposal.assignments, *fates.get(index, (Status.SUCCEEDED, float(index))))
         for index, proposal in enumerate(suggestion.proposals)
         if index not in missing
     ]
-    return Board(History(tuple(trials), suggestion.settings["issued"]))
+    return ExperimentState(History(tuple(trials), suggestion.settings["issued"]))
 
 
 def test_a_failed_trial_has_the_worst_loss_of_its_level() -> None:
-    state = board({2: (Status.FAILED, None), 5: (Status.RUNNING, None), 6: (Status.KILLED, 3.0)}, missing=(8,))
+    state = state_after({2: (Status.FAILED, None), 5: (Status.RUNNING, None), 6: (Status.KILLED, 3.0)}, missing=(8,))
     observations = collect(state, [3, 2, 1])
     assert observations.configs.tolist() == [0, 1, 2, 3, 4, 6, 7]
     assert observations.losses.tolist() == [0, 1, 7, 3, 4, 7, 7]
@@ -35,14 +35,14 @@ def test_a_failed_trial_has_the_worst_loss_of_its_level() -> None:
 
 
 def test_losses_of_a_maximized_objective_are_turned_round() -> None:
-    suggestion = SUGGESTERS["hyperband"].suggest(SPACE, SETTINGS, 0, History(), 1)
+    suggestion = load_suggester("hyperband").suggest(SPACE, SETTINGS, 0, History(), 1)
     trials = tuple(Trial(p.name, p.assignments, Status.SUCCEEDED, 0.9) for p in suggestion.proposals)
-    state = Board(History(trials, suggestion.settings["issued"], goal="maximize"))
+    state = ExperimentState(History(trials, suggestion.settings["issued"], goal="maximize"))
     assert collect(state, [3, 2, 1]).losses.tolist() == [-0.9]
 
 
 def test_all_failed_is_no_error() -> None:
-    observations = collect(board({index: (Status.FAILED, None) for index in range(9)}), [3, 2, 1])
+    observations = collect(state_after({index: (Status.FAILED, None) for index in range(9)}), [3, 2, 1])
     assert observations.losses.tolist() == [0.0] * 9
     assert observations.failed.all()
 
@@ -62,7 +62,7 @@ def test_a_selection_keeps_the_best_and_something_of_every_level() -> None:
 
 def test_the_density_model_waits_for_enough_points_and_keeps_failures_out_of_the_good() -> None:
     space, rng = SPACE.without("epochs"), np.random.default_rng(0)
-    state = board({index: (Status.FAILED, None) for index in range(4, 9)})
+    state = state_after({index: (Status.FAILED, None) for index in range(4, 9)})
     observations = collect(state, [3, 2, 1])
     assert parzen.propose(space, state, observations.take(np.arange(3)), ParzenConfig(), rng) is None
     rows = parzen.propose(space, state, observations, ParzenConfig(num_samples=32), rng)

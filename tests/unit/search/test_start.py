@@ -4,7 +4,7 @@ import pytest
 from kondense.search.history import History, Status, Trial
 from kondense.search.ledger import SETTING
 from kondense.search.space import Parameter, SearchSpace
-from kondense.search.suggesters import SUGGESTERS
+from kondense.search.suggesters import load_suggester
 
 SPACE = SearchSpace(
     (
@@ -19,7 +19,7 @@ START = "lr=0.01,optimizer=adam; lr=0.05,optimizer=sgd"
 
 @pytest.mark.parametrize("algorithm", ["hyperband", "bohb"])
 def test_they_are_first_in_the_bracket_of_the_whole_resource_and_come_once(algorithm: str) -> None:
-    suggester, issued = SUGGESTERS[algorithm], ""
+    suggester, issued = load_suggester(algorithm), ""
     trials: list[Trial] = []
     settings = BANDS | {"start": START}
     for _ in range(60):
@@ -34,14 +34,14 @@ def test_they_are_first_in_the_bracket_of_the_whole_resource_and_come_once(algor
 @pytest.mark.parametrize(
     ("start", "rule"),
     [
-        ("lr=0.01", "must be name=value of each of lr, optimizer, but got 'lr=0.01'"),
+        ("lr=0.01", "must be name=value for each of lr, optimizer, but got 'lr=0.01'"),
         ("lr=0.01,optimizer=lion", "optimizer must be one of sgd, adam, but got 'lion'"),
         ("lr=1,optimizer=sgd", r"lr must be in \[0.0001, 0.1\], but got 1"),
         ("lr=x,optimizer=sgd", "must be a finite number, but got 'x'"),
-        (";".join(["lr=0.01,optimizer=sgd"] * 9), "must state at most . configurations, but got 9"),
+        (";".join(["lr=0.01,optimizer=sgd"] * 9), "must list at most . configurations, but got 9"),
     ],
 )
 def test_what_lies_outside_the_space_is_refused(start: str, rule: str) -> None:
     for algorithm in ("hyperband", "bohb"):
         with pytest.raises(ValueError, match=rule):
-            SUGGESTERS[algorithm].validate(SPACE, BANDS | {"start": start})
+            load_suggester(algorithm).validate(SPACE, BANDS | {"start": start})

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from kondense.search.history import History, Status, Trial
+from kondense.search.history import History, Proposal, Status, Trial
 from kondense.search.ledger import identity
 from kondense.search.space import Parameter, SearchSpace
-from kondense.search.suggesters import SUGGESTERS, Proposal
+from kondense.search.suggesters import load_suggester
 
 SPACE = SearchSpace(
     (
@@ -76,8 +76,8 @@ def experiment(
             rng.shuffle(reported)
             foreign = Trial("other-b0r0c0-123456", {"lr": "1"}, Status.SUCCEEDED, -1e9)
             history = History((*reported, foreign), issued, goal, "e", total if told else None)
-            suggestion = SUGGESTERS[method].suggest(space, settings, 1, history, count)
-            assert suggestion == SUGGESTERS[method].suggest(space, settings, 1, history, count)
+            suggestion = load_suggester(method).suggest(space, settings, 1, history, count)
+            assert suggestion == load_suggester(method).suggest(space, settings, 1, history, count)
             assert len(suggestion.proposals) == count
             issued = suggestion.settings["issued"]
             running |= {proposal.name: proposal for proposal in suggestion.proposals}
@@ -106,7 +106,7 @@ def test_every_experiment_ends_without_a_repeat(case: str, parallel: int, fate: 
 @pytest.mark.parametrize("parallel", [1, 4, 9])
 def test_a_cycle_of_brackets_is_the_papers(case: str, second: int, parallel: int) -> None:
     method, space, settings = CASES[case]
-    assert SUGGESTERS[method].planned_trials(settings, space) == 17 + second
+    assert load_suggester(method).planned_trials(settings, space) == 17 + second
     rungs = seats_taken(experiment(case, parallel, 44, told=False))
     expected = {(0, 0): 9, (0, 1): 3, (0, 2): 1, (1, 0): second, (1, 1): 1, (2, 0): 3}
     assert {key: rungs[key] for key in expected} == expected
@@ -167,7 +167,7 @@ def test_an_owed_seat_never_goes_to_a_configuration_that_failed(
 
 def test_a_running_configuration_goes_up_only_where_no_rung_has_a_result() -> None:
     _, space, settings = CASES["hyperband"]
-    first = SUGGESTERS["hyperband"].suggest(space, settings, 1, History((), "", "minimize", "e", 22), 17)
+    first = load_suggester("hyperband").suggest(space, settings, 1, History((), "", "minimize", "e", 22), 17)
 
     def next_of(losses: dict[int, float]) -> tuple[int, int]:
         trials = [
@@ -175,7 +175,7 @@ def test_a_running_configuration_goes_up_only_where_no_rung_has_a_result() -> No
             for i, p in enumerate(first.proposals)
         ]
         history = History(tuple(trials), first.settings["issued"], "minimize", "e", 22)
-        (proposal,) = SUGGESTERS["hyperband"].suggest(space, settings, 1, history, 1).proposals
+        (proposal,) = load_suggester("hyperband").suggest(space, settings, 1, history, 1).proposals
         named = identity(proposal.name)
         return named.bracket, named.config
 
@@ -186,22 +186,22 @@ def test_a_running_configuration_goes_up_only_where_no_rung_has_a_result() -> No
 
 def test_an_owed_seat_goes_to_the_rung_of_which_most_is_known() -> None:
     _, space, settings = CASES["hyperband"]
-    first = SUGGESTERS["hyperband"].suggest(space, settings, 1, History((), "", "minimize", "e", 22), 17)
+    first = load_suggester("hyperband").suggest(space, settings, 1, History((), "", "minimize", "e", 22), 17)
     fates = [(Status.SUCCEEDED, float(20 - number)) for number in range(8)] + [(Status.RUNNING, None)] * 9
     # Of the first bracket eight of nine are known, of the second none.
     trials = [Trial(p.name, p.assignments, *fate) for p, fate in zip(first.proposals, fates, strict=True)]
     history = History(tuple(trials), first.settings["issued"], "minimize", "e", 22)
-    (proposal,) = SUGGESTERS["hyperband"].suggest(space, settings, 1, history, 1).proposals
+    (proposal,) = load_suggester("hyperband").suggest(space, settings, 1, history, 1).proposals
     assert identity(proposal.name).rung == 1
     assert identity(proposal.name).config == 7  # the best so far
-    with_an_end = SUGGESTERS["hyperband"].suggest(space, settings, 1, history, 3).proposals
+    with_an_end = load_suggester("hyperband").suggest(space, settings, 1, history, 3).proposals
     assert [identity(each.name).config for each in with_an_end] == [7, 6, 5]
 
 
 def test_a_random_configuration_of_bohb_is_hyperbands() -> None:
     _, space, settings = CASES["hyperband"]
     history = History((), "", "minimize", "e")
-    first, second = (SUGGESTERS[m].suggest(space, settings, 3, history, 8).proposals for m in ("hyperband", "bohb"))
+    first, second = (load_suggester(m).suggest(space, settings, 3, history, 8).proposals for m in ("hyperband", "bohb"))
     assert first == second
 
 
@@ -211,7 +211,7 @@ def test_waves_promote_before_a_rung_is_full() -> None:
     rungs = []
     for _ in range(13):
         history = History(tuple(trials), issued, "minimize", "e")
-        suggestion = SUGGESTERS["bohb"].suggest(*CASES["bohb"][1:], 0, history, 1)
+        suggestion = load_suggester("bohb").suggest(*CASES["bohb"][1:], 0, history, 1)
         issued, (proposal,) = suggestion.settings["issued"], suggestion.proposals
         named = identity(proposal.name)
         assert named is not None
@@ -265,7 +265,7 @@ def test_parallel_proposals_differ(case: str) -> None:
     method, space, settings = CASES[case]
     done = experiment(case, 4, 40)
     issued = ""
-    suggestion = SUGGESTERS[method].suggest(space, settings, 1, History((), issued, "minimize", "e"), 16)
+    suggestion = load_suggester(method).suggest(space, settings, 1, History((), issued, "minimize", "e"), 16)
     assert len({tuple(p.assignments.values()) for p in suggestion.proposals}) == 16
     assert len({trial.name for trial in done}) == 40
 
@@ -287,7 +287,7 @@ def test_seeds_and_random_state_change_the_reply(case: str) -> None:
 
     def first(seed: int, **more: str) -> dict[str, str]:
         history = History((), "", "minimize", "e")
-        return dict(SUGGESTERS[method].suggest(space, settings | more, seed, history, 1).proposals[0].assignments)
+        return dict(load_suggester(method).suggest(space, settings | more, seed, history, 1).proposals[0].assignments)
 
     assert first(1, random_state="5") == first(2, random_state="5") != first(1, random_state="6")
     assert case == "grid" or first(1) != first(2)
@@ -305,7 +305,7 @@ def test_a_small_space_is_used_up_before_anything_repeats(case: str) -> None:
     method, _, settings = CASES[case]
     settings = {"resource_name": "epochs"} if settings else {}
     history = History((), "", "minimize", "e")
-    proposals = SUGGESTERS[method].suggest(space, settings, 0, history, 14).proposals
+    proposals = load_suggester(method).suggest(space, settings, 0, history, 14).proposals
     assert len(proposals) == 14
     assert len({(p.assignments["c"], p.assignments["i"]) for p in proposals[:12]}) == 12
 
@@ -313,13 +313,13 @@ def test_a_small_space_is_used_up_before_anything_repeats(case: str) -> None:
 def test_without_the_reply_the_same_request_gives_it_again() -> None:
     method, space, settings = CASES["bohb"]
     history = History((), "", "minimize", "e")
-    lost = SUGGESTERS[method].suggest(space, settings, 0, history, 4)
-    assert SUGGESTERS[method].suggest(space, settings, 0, history, 4) == lost
+    lost = load_suggester(method).suggest(space, settings, 0, history, 4)
+    assert load_suggester(method).suggest(space, settings, 0, history, 4) == lost
 
 
 def test_a_rung_takes_the_places_that_more_workers_ask_for() -> None:
     method, space, settings = CASES["hyperband"]
-    proposals = SUGGESTERS[method].suggest(space, settings, 0, History((), "", "minimize", "e"), 20).proposals
+    proposals = load_suggester(method).suggest(space, settings, 0, History((), "", "minimize", "e"), 20).proposals
     brackets = Counter(issued.bracket for proposal in proposals if (issued := identity(proposal.name)))
     assert brackets == {0: 9, 1: 5, 2: 3, 3: 3}
 
@@ -327,7 +327,7 @@ def test_a_rung_takes_the_places_that_more_workers_ask_for() -> None:
 def test_names_fit_kubernetes() -> None:
     method, space, settings = CASES["bohb"]
     history = History((), "", "minimize", "e" * 40)
-    for proposal in SUGGESTERS[method].suggest(space, settings, 0, history, 3).proposals:
+    for proposal in load_suggester(method).suggest(space, settings, 0, history, 3).proposals:
         assert len(proposal.name) <= 63
         assert proposal.labels["rung"] == "0"
     with pytest.raises(ValueError, match="1 to 40 characters"):
@@ -349,7 +349,7 @@ def test_names_fit_kubernetes() -> None:
         ("hyperband", {"eta": "2.5"}, {}, "eta must be a whole number of at least 2, but got '2.5'"),
         ("hyperband", {"eta": "inf"}, {}, "eta must be a whole number, but got 'inf'"),
         ("hyperband", {"resource_name": "lr"}, {}, "must name an int parameter, but 'lr' is double"),
-        ("hyperband", {"resource_name": "epoch"}, {}, "no parameter is called 'epoch'; there are lr"),
+        ("hyperband", {"resource_name": "epoch"}, {}, "no parameter is called 'epoch'; the parameters are lr"),
         ("hyperband", {"resource_name": ""}, {}, "resource_name must name the int parameter"),
         ("hyperband", {"r_l": "0"}, {}, "r_l must be a whole number of at least 1, but got '0'"),
         ("hyperband", {"r_l": "10"}, {}, "min_resource <= r_l <= 9, but got min_resource=1, r_l=10"),
@@ -368,19 +368,19 @@ def test_a_broken_rule_is_named_with_its_value(
 ) -> None:
     method, space, good = CASES[case]
     with pytest.raises(ValueError, match=rule) as error:
-        SUGGESTERS[method].validate(space, good | settings, **counts)
+        load_suggester(method).validate(space, good | settings, **counts)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_good_experiment_is_valid(case: str) -> None:
     method, space, settings = CASES[case]
-    SUGGESTERS[method].validate(space, settings, max_trial_count=22, parallel_trial_count=4)
+    load_suggester(method).validate(space, settings, max_trial_count=22, parallel_trial_count=4)
 
 
 def test_a_grid_refuses_more_than_it_has_and_needs_steps() -> None:
     space = SearchSpace((Parameter("c", "categorical", values=("a", "b")),))
-    grid = SUGGESTERS["grid"]
+    grid = load_suggester("grid")
     first = grid.suggest(space, {}, 0, History(), 2)
     reported = tuple(Trial(p.name, p.assignments, Status.SUCCEEDED, 1.0) for p in first.proposals)
     with pytest.raises(ValueError, match="2 configurations, but 2 are issued and 1 more"):
@@ -391,7 +391,7 @@ def test_a_grid_refuses_more_than_it_has_and_needs_steps() -> None:
 
 def test_a_full_grid_issues_lost_points_again_and_no_others() -> None:
     space = SearchSpace((Parameter("c", "categorical", values=("a", "b", "c")),))
-    grid = SUGGESTERS["grid"]
+    grid = load_suggester("grid")
     first = grid.suggest(space, {}, 0, History(), 3)
     reported = tuple(Trial(p.name, p.assignments, Status.FAILED) for p in first.proposals[1:])
     again = grid.suggest(space, {}, 0, History(reported, first.settings["issued"]), 1)
@@ -404,14 +404,14 @@ def test_a_full_grid_issues_lost_points_again_and_no_others() -> None:
 def test_the_least_resource_is_at_least_one() -> None:
     space = SearchSpace((Parameter("x", "double", 0.0, 1.0), Parameter("epochs", "int", 0, 90, step=10)))
     settings = {"resource_name": "epochs"}
-    SUGGESTERS["hyperband"].validate(space, settings)
-    proposals = SUGGESTERS["hyperband"].suggest(space, settings, 0, History(), 20).proposals
+    load_suggester("hyperband").validate(space, settings)
+    proposals = load_suggester("hyperband").suggest(space, settings, 0, History(), 20).proposals
     assert {proposal.assignments["epochs"] for proposal in proposals} == {"10", "30", "90"}
 
 
 def test_a_grid_walks_the_whole_space_in_any_order() -> None:
     for settings in ({}, {"random_state": "3"}):
-        proposals = SUGGESTERS["grid"].suggest(GRID, settings, 0, History(), 270).proposals
+        proposals = load_suggester("grid").suggest(GRID, settings, 0, History(), 270).proposals
         assert len({tuple(proposal.assignments.values()) for proposal in proposals}) == 270
 
 

@@ -79,7 +79,7 @@ BAD = {
     "min above max": (experiment(parameters=[{**LR, "min": "2"}]), "min must not be above max, but got min=2, max=1"),
     "step 0": (experiment(parameters=[step(step="0")]), "step must be above 0, but got 0"),
     "min no number": (experiment(parameters=[{**LR, "min": "low"}]), "min must be a number, but got 'low'"),
-    "categories twice": (experiment(parameters=[{**KIND, "list": ["a", "a"]}]), "'a' comes twice"),
+    "categories twice": (experiment(parameters=[{**KIND, "list": ["a", "a"]}]), "'a' occurs twice"),
     "no categories": (experiment(parameters=[{**KIND, "list": []}]), "needs a non-empty list"),
     "unknown type": (experiment(parameters=[{**LR, "parameter_type": 0}]), "parameterType of 'lr' must be one of"),
     "no parameters": (experiment(parameters=[]), "must have at least one parameter"),
