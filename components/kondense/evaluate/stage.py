@@ -16,6 +16,7 @@ from kondense.artifacts.report import EVALUATION, FORMAT_VERSION, evaluation_byt
 from kondense.artifacts.tensors import tensor_bytes
 from kondense.codec.model_file import KZ, pack_model
 from kondense.data.dataset import SPLITS, Dataset, load_dataset
+from kondense.display import html_table, metric_rows, text_table
 from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, exported_onnx, teacher_form
@@ -29,13 +30,14 @@ from kondense.measuring.latency import predict_onnx, takes_pixels
 from kondense.measuring.memory import peak_memory_bytes
 from kondense.measuring.robustness import measure_robustness
 from kondense.measuring.size import count_nonzero, count_parameters, fp32_bytes, layer_table
+from kondense.training.transform import check_fits
 
 PROGRAM = "program.pt2"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Evaluated:
-    """A measured candidate.
+    """A measured candidate; shows its figures in a notebook.
 
     Attributes:
         model: the candidate; the input without its activation quantizers where float arithmetic is faster.
@@ -51,6 +53,17 @@ class Evaluated:
     def metrics(self) -> dict[str, float]:
         """The scalar figures of the evaluation, the same names for every candidate."""
         return _metrics(self.evaluation)
+
+    def __str__(self) -> str:
+        return "\n".join([self._title(), text_table(metric_rows(self.metrics))])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(metric_rows(self.metrics), title=self._title())
+
+    def _title(self) -> str:
+        return f"{self.evaluation['name']}: {'; '.join(self.evaluation['steps']) or 'unchanged'}"
 
 
 def run(
@@ -108,7 +121,7 @@ def evaluate(
     """
     for role, each in (("model", model), ("teacher", teacher)):
         if each is not None:
-            _check_fits(role, each, dataset)
+            check_fits(role, each, dataset)
     forms = export_forms(model, dataset, arithmetic=config.arithmetic, uint8_input=config.uint8_input)
     reference = teacher_form(teacher, dataset, teacher_onnx, uint8_input=config.uint8_input) if teacher else None
     rng = np.random.default_rng(config.seed)
@@ -142,15 +155,6 @@ def evaluate(
         "environment": describe_environment(),
     }
     return Evaluated(candidate.model, evaluation, files)
-
-
-def _check_fits(role: str, model: Model, dataset: Dataset) -> None:
-    channels, size, _ = dataset.shape
-    wanted = {"classes": len(dataset.classes), "channels": channels, "image_size": size}
-    for name, value in wanted.items():
-        found = model.network.arguments.get(name)
-        if found != value:
-            raise InputError(f"the {role}'s {name} must be the dataset's, {value}, but got {found}.")
 
 
 def _origin(model: Model, dataset: Dataset, *, rounded: bool) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import Images, Model, load_model, model_digest, save_model
 from kondense.config import Config
 from kondense.data.dataset import Dataset, dataset_digest, load_dataset
+from kondense.display import html_table, metric_rows, text_table
 from kondense.errors import InputError, ShortfallError
 from kondense.networks.build import check_images
 from kondense.training.checkpoint import open_checkpoint
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """The outcome of a technique.
 
@@ -34,6 +35,14 @@ class Result:
     curve: Sequence[Mapping[str, float]] = ()
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shortfall: str = ""
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, [self.summary, text_table(metric_rows(self.metrics)), self.shortfall]))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(metric_rows(self.metrics), title=". ".join(filter(None, [self.summary, self.shortfall])))
 
 
 def run_transform(

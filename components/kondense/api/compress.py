@@ -1,0 +1,226 @@
+"""Several compressed models of one network, measured and compared: the compress pipeline in memory."""
+
+import dataclasses
+import html
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kondense.api.parameters import configured, takes
+from kondense.api.techniques import apply, data_identity
+from kondense.artifacts.lineage import stage_record
+from kondense.artifacts.model import Model, model_identity, save_model
+from kondense.artifacts.report import EVALUATION, PAGE, REPORT, Report, evaluation_bytes, models, report_bytes
+from kondense.data.dataset import Dataset
+from kondense.display import text_table
+from kondense.distill.stage import distill
+from kondense.errors import InputError, KondenseError
+from kondense.evaluate.config import EvaluateConfig
+from kondense.evaluate.exports import ONNX
+from kondense.evaluate.stage import Evaluated, evaluate
+from kondense.files import new_directory
+from kondense.logging import LOG
+from kondense.prune.stage import prune
+from kondense.quantize.stage import quantize
+from kondense.recipes import Composed, compose, models_of
+from kondense.report.config import ReportConfig
+from kondense.report.document import build_report
+from kondense.report.page import render
+from kondense.training.transform import check_fits
+
+TEACHER = "teacher"
+TECHNIQUES = {"prune": prune, "distill": distill, "quantize": quantize}
+# The candidates that `kondense run` makes, by name.
+RECIPES: Mapping[str, str] = {
+    "quantized": "quantize",
+    "pruned": "prune",
+    "pruned-quantized": "prune > quantize",
+    "distilled": "distill",
+    "distilled-quantized": "distill > quantize",
+    "pruned-distilled-quantized": "prune > distill > quantize",
+    "sparse-packed": "prune:magnitude > quantize:weight_only",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Compressed models beside the one they were made from; shows its report in a notebook.
+
+    Attributes:
+        report: the content of report.json.
+        evaluated: the measured models by name, ``teacher`` first.
+        failures: why a recipe gave no model, by name.
+    """
+
+    report: Report
+    evaluated: Mapping[str, Evaluated]
+    failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def chosen(self) -> str:
+        """The name of the recommended model."""
+        return self.report["chosen"]
+
+    @property
+    def model(self) -> Model:
+        """The recommended model."""
+        return self.evaluated[self.chosen].model
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """All models by name, ``teacher`` first."""
+        return {name: each.model for name, each in self.evaluated.items()}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per model: accuracy in %, points against the teacher, ratios of size and latency."""
+        return [
+            {
+                "model": each["name"] + (" (chosen)" if each["name"] == self.chosen else ""),
+                "test %": f"{100 * each['test_accuracy']:.2f}",
+                "points": f"{100 * each['difference']['test_accuracy']:+.2f}",
+                "smaller": f"{each['difference']['bytes_ratio']:.1f}x",
+                "bytes": f"{each['bytes']['kz']:,}",
+                "faster": f"{each['difference']['latency_ratio']:.2f}x",
+            }
+            for each in models(self.report)
+        ]
+
+    def page(self) -> str:
+        """Return the report as one self-contained HTML page."""
+        return render(self.report)
+
+    def save(self, directory: str | Path) -> None:
+        """Write report.json, report.html, ``candidates/NAME`` and ``chosen``; whole or not at all."""
+        with new_directory(Path(directory)) as scratch:
+            for name, each in self.evaluated.items():
+                files = each.files | {EVALUATION: evaluation_bytes(each.evaluation)}
+                save_model(scratch / "candidates" / name, each.model, files=files)
+            shutil.copytree(scratch / "candidates" / self.chosen, scratch / "chosen")
+            (scratch / REPORT).write_bytes(report_bytes(self.report))
+            (scratch / PAGE).write_text(self.page(), encoding="utf-8")
+
+    def show(self) -> None:
+        """Show the report in a notebook; elsewhere print the table."""
+        try:
+            from IPython import get_ipython
+            from IPython.display import HTML, display
+        except ImportError:
+            print(self)
+            return
+        if get_ipython() is None:
+            print(self)
+        else:
+            display(HTML(self._repr_html_()))
+
+    def __str__(self) -> str:
+        failed = [f"{name} failed: {reason}" for name, reason in self.failures.items()]
+        return "\n".join([text_table(self.rows()), self.report["reason"], *failed])
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.page(), quote=True)
+        return f'<iframe sandbox="allow-scripts" srcdoc="{page}" style="width:100%;height:800px;border:0"></iframe>'
+
+
+@takes(ReportConfig)
+def compress(
+    model: Model,
+    data: Dataset,
+    recipes: Sequence[str] | Mapping[str, str] = RECIPES,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    checkpoints: str = "",
+    **parameters: Any,
+) -> Comparison:
+    """Compress a model by several recipes, measure each result and recommend one.
+
+    Args:
+        model: the trained network; the teacher of all recipes.
+        data: trains, calibrates and measures.
+        recipes: texts such as ``"prune:l1:0.5 > distill > quantize:static"``, optionally by name; the same texts that
+            ``kondense run --recipe`` takes.
+        settings: parameters of the steps, such as ``{"prune.epochs": 2, "evaluate.latency_seconds": 0.2}``.
+        checkpoints: directory or URI that keeps the trainings' checkpoints: the same call continues.
+        **parameters: PARAMETERS
+
+    Returns:
+        The models with their report. A recipe that fails is in ``.failures``, and the others are finished.
+
+    Raises:
+        InputError: a recipe, a parameter or the model breaks a rule; nothing has been done then.
+        KondenseError: every recipe failed.
+
+    Example:
+        >>> quick = {"prune.epochs": 1, "evaluate.latency_seconds": 0.02, "evaluate.robustness_images": 0}
+        >>> comparison = kd.compress(model, data, ["prune:l1:0.5 > quantize:static"], settings=quick)
+        >>> list(comparison.models)
+        ['teacher', 'recipe-1']
+    """
+    named = (
+        dict(recipes) if isinstance(recipes, Mapping) else {f"recipe-{n}": text for n, text in enumerate(recipes, 1)}
+    )
+    texts = _by_stage(settings or {})
+    plans = {name: compose(text, settings=texts) for name, text in named.items()}
+    for name, steps in plans.items():
+        for step in steps:
+            if step.stage not in TECHNIQUES:
+                raise InputError(f"recipe {name}: compress knows {', '.join(TECHNIQUES)}, but got {step.stage!r}.")
+    measuring = EvaluateConfig.from_strings(texts.get("evaluate", {}))
+    reporting = configured(ReportConfig, parameters)
+    check_fits("model", model, data)
+    teacher = evaluate(model, data, dataclasses.replace(measuring, name=TEACHER))
+    evaluated, failures = {TEACHER: teacher}, {}
+    made: dict[tuple[str, ...], Model] = {}
+    for name, steps in plans.items():
+        LOG.info("%s: %s", name, named[name])
+        try:
+            small = _follow(steps, model, data, made, checkpoints)
+            config = dataclasses.replace(measuring, name=name)
+            evaluated[name] = evaluate(small, data, config, teacher=model, teacher_onnx=teacher.files[ONNX])
+        except KondenseError as error:
+            failures[name] = str(error)
+            LOG.warning("%s failed: %s", name, error)
+    if failures and len(evaluated) == 1:
+        raise KondenseError("every recipe failed: " + "; ".join(f"{name}: {text}" for name, text in failures.items()))
+    return Comparison(_report(evaluated, data, reporting), evaluated, failures)
+
+
+def _by_stage(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return ``{"prune.epochs": 2}`` as texts by stage."""
+    texts: dict[str, dict[str, str]] = {}
+    for key, value in settings.items():
+        stage, dot, field = key.partition(".")
+        if not dot or stage not in (*TECHNIQUES, "evaluate"):
+            known = ", ".join(f"{each}.FIELD" for each in (*TECHNIQUES, "evaluate"))
+            raise InputError(f"settings must be {known}, but got {key!r}.")
+        texts.setdefault(stage, {})[field] = str(value)
+    return texts
+
+
+def _follow(
+    steps: Sequence[Composed], teacher: Model, data: Dataset, made: dict[tuple[str, ...], Model], checkpoints: str
+) -> Model:
+    """Return the model that a recipe makes; recipes that begin alike share their first steps, kept in ``made``."""
+    model, key = teacher, ()
+    for step in steps:
+        key = (*key, f"{step.stage} {step.config.digest()}")
+        if key not in made:
+            roles = models_of(step.stage, model, teacher)
+            source = roles.pop("model", None)
+            technique = TECHNIQUES[step.stage]
+            made[key] = apply(
+                step.stage, technique, step.config, source, data, teachers=roles, checkpoints=checkpoints
+            ).model
+        model = made[key]
+    return model
+
+
+def _report(evaluated: Mapping[str, Evaluated], data: Dataset, config: ReportConfig) -> Report:
+    digests = [model_identity(each.model) for each in evaluated.values()]
+    inputs = {"dataset": data_identity(data)} | dict(zip(evaluated, digests, strict=True))
+    return build_report(
+        [each.evaluation for each in evaluated.values()],
+        digests,
+        record=stage_record("report", config, inputs=inputs, metrics={}, summary=f"report {config.objective}"),
+        **config.to_dict(),
+    )
