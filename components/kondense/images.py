@@ -1,7 +1,9 @@
-"""Image references: one environment look-up each, with a default. Stdlib only."""
+"""Image references: one environment variable each, with a default. Stdlib only."""
 
 import os
 
+from kondense.version import __version__
+
 # kfp's SubprocessRunner warns about images without "python" in their names.
-STAGE_IMAGE = os.environ.get("KONDENSE_STAGE_IMAGE", "kondense/stage-python:0.1.0")
-SUGGESTION_IMAGE = os.environ.get("KONDENSE_SUGGESTION_IMAGE", "kondense/suggestion-python:0.1.0")
+STAGE_IMAGE = os.environ.get("KONDENSE_STAGE_IMAGE", f"kondense/stage-python:{__version__}")
+SUGGESTION_IMAGE = os.environ.get("KONDENSE_SUGGESTION_IMAGE", f"kondense/suggestion-python:{__version__}")

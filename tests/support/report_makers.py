@@ -313,6 +313,7 @@ def make_record(stage, summary, curve):
         "curves": curve,
         "details": {},
         "versions": dict(VERSIONS),
+        "revision": "v0.1.0-5-g0506b60c7a12",
     }
 
 

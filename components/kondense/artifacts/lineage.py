@@ -1,4 +1,4 @@
-"""What made an artifact: one record per stage, kept in the artifact itself."""
+"""The lineage of an artifact: one record per stage, saved in the artifact."""
 
 import importlib.metadata
 import platform
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kondense.config import Config
+from kondense.version import __version__, source_revision
 
-LIBRARIES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "numpy", "kondense")
+LIBRARIES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "numpy")
 
 
 def stage_record(
@@ -23,13 +24,13 @@ def stage_record(
     """Return the lineage record of one stage.
 
     Args:
-        stage: its name, such as ``prune``.
-        config: the full configuration; its ``seed`` is the stage's only source of randomness.
-        inputs: digests of the artifacts it read, by role (``dataset``, ``model``, ``teacher``).
-        metrics: what it measured, finite numbers.
-        summary: the step in words, as the report shows it: ``prune l1 50% of MACs``.
+        stage: name of the stage, such as ``prune``.
+        config: the full configuration; its ``seed`` is the only source of randomness.
+        inputs: digests of the artifacts that the stage read, by role (``dataset``, ``model``, ``teacher``).
+        metrics: measured values, finite.
+        summary: the step in words for the report: ``prune l1 50% of MACs``.
         curves: one mapping per epoch: ``epoch``, ``train_loss``, ``validation_accuracy``, ``learning_rate``.
-        details: more that the report shows, such as sparsity by layer before and after.
+        details: further content of the report, such as sparsity by layer before and after.
     """
     return {
         "stage": stage,
@@ -40,15 +41,16 @@ def stage_record(
         "curves": [dict(point) for point in curves],
         "details": dict(details or {}),
         "versions": library_versions(),
+        "revision": source_revision(),
     }
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that shape a result."""
-    versions = {"python": platform.python_version()}
+    """Return the versions of Kondense, Python and the libraries that affect results."""
+    versions = {"kondense": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # the images install Kondense as source, and the suggestion image has no torch
+            continue  # the suggestion image has no torch
     return versions

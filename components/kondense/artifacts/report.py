@@ -79,6 +79,7 @@ class LineageRecord(TypedDict):
     metrics: dict[str, float]
     details: NotRequired[dict[str, Any]]
     versions: dict[str, str]
+    revision: NotRequired[str]
 
 
 class DatasetSummary(TypedDict):

@@ -79,7 +79,7 @@ def _step(step: Step, report: Report) -> Markup:
         _part("Measured by the step", record["metrics"]),
         _part("Inputs, sha256", record["inputs"], kind="pairs-list digests"),
         _part("Result, sha256", {model["name"]: model["digest"] for model in step.ends}, kind="pairs-list digests"),
-        _part("Versions", record["versions"]),
+        _part("Versions", record["versions"] | {"source revision": record.get("revision", "")}),
     ]
     return element("details", element("summary", heading), element("div", parts, class_="record"), class_="step")
 

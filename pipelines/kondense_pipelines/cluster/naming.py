@@ -1,46 +1,25 @@
 """What Kubeflow's pages call our pipelines' versions and runs, and how they describe them."""
 
 import datetime
-import importlib.metadata
-import os
 import re
-import subprocess
-import tomllib
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
+
+from kondense import version
 
 from kondense_pipelines.cluster.package import Package
 
-ROOT = Path(__file__).parents[3]
 NAMING = ("dataset", "network")  # the parameters that tell runs apart
 SHORT = 7  # digits of a revision or digest that people read
 REVISION_DIGITS = 12
 LONGEST = 255  # KFP's database holds no longer name or description of a run, and refuses it
-GIT_S = 10.0
 
 
 def source_revision() -> str:
-    """Return what names this source: the image's revision, that of the checkout, else the sources' digest."""
-    if given := os.environ.get("KONDENSE_REVISION"):
-        return given
-    if (ROOT / ".git").exists():
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", f"--abbrev={REVISION_DIGITS}"]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_S).stdout.strip()
-        except (OSError, subprocess.SubprocessError):  # no git here, or a checkout that it refuses
-            pass
+    """Return the source revision that the image, the wheel or the checkout states; else the sources' digest."""
     from kondense_pipelines.local.cache import sources_version
 
-    return sources_version()
-
-
-def project_version() -> str:
-    """Return this package's version; pyproject.toml's where it is not installed."""
-    try:
-        return importlib.metadata.version("kondense")
-    except importlib.metadata.PackageNotFoundError:
-        return str(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+    return version.source_revision() or sources_version()
 
 
 def short_revision(revision: str) -> str:
@@ -57,7 +36,7 @@ def version_name(package: Package, revision: str) -> str:
 
 def version_title(package: Package, revision: str, taken: Collection[str]) -> str:
     """Return what the pages call a version: ``0.1.0 (0506b60)``, with the package's digest where that is taken."""
-    told = f"{project_version()} ({short_revision(revision)}"
+    told = f"{version.__version__} ({short_revision(revision)}"
     title = f"{told})"
     return f"{told}, package {package.digest[:SHORT]})" if title in taken else title
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kondense_pipelines.cluster.naming import project_version
+from kondense.version import __version__
 from kondense_pipelines.cluster.package import Package, read_package
 from kondense_pipelines.deploy import job, register
 
@@ -69,7 +69,7 @@ def test_pipelines_are_uploaded_in_a_version_named_by_the_source(
     assert {each["name"] for each in fake.objects["pipelines"]} == {package.stem for package in packages}
     names = {each["name"] for each in fake.objects["versions"]}
     assert all(re.fullmatch(r"[a-z]+-0123456789ab-[0-9a-f]{10}", name) for name in names)
-    assert {each["display_name"] for each in fake.objects["versions"]} == {f"{project_version()} (0123456)"}
+    assert {each["display_name"] for each in fake.objects["versions"]} == {f"{__version__} (0123456)"}
     described = {each["name"]: each["description"] for each in fake.objects["pipelines"]}
     versions = {each["name"].partition("-")[0]: each["description"] for each in fake.objects["versions"]}
     for package in packages:

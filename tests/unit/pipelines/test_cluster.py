@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from kfp import compiler, dsl
-from kondense_pipelines.cluster import access, naming
+from kondense.version import __version__
+from kondense_pipelines.cluster import access
 from kondense_pipelines.cluster import client as cluster
 from kondense_pipelines.cluster.client import Access, AccessError
 from kondense_pipelines.cluster.package import read_package
@@ -120,7 +121,7 @@ def test_a_run_is_one_of_a_registered_version(fake: FakePlatform, address: str, 
     for _ in range(2):
         list(cluster.submit(Access(address), package, ["count=3"], revision="0506b60c7a12"))
     (pipeline,), (version,) = fake.objects["pipelines"], fake.objects["versions"]
-    assert version["display_name"] == f"{naming.project_version()} (0506b60)"
+    assert version["display_name"] == f"{__version__} (0506b60)"
     assert version["name"] == f"toy-0506b60c7a12-{read_package(package).digest}"
     assert version["description"].startswith("source revision 0506b60c7a12, package ")
     for run in fake.objects["runs"]:
@@ -137,7 +138,7 @@ def test_two_packages_of_one_revision_are_told_apart(
     other.write_text(package.read_text().replace("defaultValue: 0.5", "defaultValue: 0.75"))
     for file in (package, other, package, other):
         list(cluster.submit(Access(address), file, revision="0506b60c7a12"))
-    told = f"{naming.project_version()} (0506b60"
+    told = f"{__version__} (0506b60"
     digest = read_package(other).digest[:7]
     assert [each["display_name"] for each in fake.objects["versions"]] == [f"{told})", f"{told}, package {digest})"]
     assert len(fake.objects["pipelines"]) == 1
