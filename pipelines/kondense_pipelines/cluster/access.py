@@ -161,7 +161,7 @@ def check_version(health: Mapping[str, Any], endpoint: str) -> None:
         told = health.get("tag_name") or health.get("apiServerTagName")
         raise AccessError(
             f"Kubeflow Pipelines must be {written(OLDEST)} or newer, but {endpoint} is {told}: upgrade it "
-            "(the README's chapter Deploy says how)."
+            "(docs/deploy.md explains how)."
         )
 
 

@@ -14,6 +14,7 @@ from tests.e2e.cluster.session import Session
 
 REGISTER = "kondense-register"
 HARMLESS = ("Warning:",)
+DEPLOY = "docs/deploy.md"
 
 
 def apply_overlay(session: Session) -> None:
@@ -59,28 +60,28 @@ def register_twice(session: Session) -> None:
 
 
 def uninstall(session: Session) -> None:
-    """README's commands of the chapter Uninstall leave only what it names."""
+    """The commands of docs/deploy.md, Uninstall, keep only what it names."""
     check(not (left := session.clean_up()), f"before the store goes, what was made must go, but: {'; '.join(left)}")
     before = set(overlay.objects(session))
-    commands = readme_commands(session)
+    commands = documented_commands(session)
     complaints = session.kubectl.script(commands, ROOT, timeout_s=session.options.setup_timeout_s)
     # `delete -k` complains of the Jobs that the first command has deleted, and deletes the rest.
     wrong = [line for line in complaints if not any(word in line for word in HARMLESS)]
-    check(not wrong, f"README's commands must work, but said: {' '.join(wrong)[:600]}", *commands.splitlines())
+    check(not wrong, f"the commands of {DEPLOY} must work, but said: {' '.join(wrong)[:600]}", *commands.splitlines())
     overlay.wait_until_gone(session)
     check_katib_is_as_before(session)
     session.overlay_made = False
     absent = sum("NotFound" in line for line in complaints)
-    note = f", README's commands said NotFound {absent} times" if absent else ""
+    note = f", the documented commands said NotFound {absent} times" if absent else ""
     session.note(f"{len(before)} objects before, {len(overlay.objects(session))} after{note}")
 
 
-def readme_commands(session: Session) -> str:
-    """Return the shell commands of README's chapter Uninstall, for this session's overlay and namespace."""
-    text = (ROOT / "README.md").read_text()
-    match = re.search(r"^### Uninstall\n+```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+def documented_commands(session: Session) -> str:
+    """Return the shell commands of docs/deploy.md, Uninstall, for this session's overlay and namespace."""
+    text = (ROOT / DEPLOY).read_text()
+    match = re.search(r"^## Uninstall\n+```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     if not match:
-        raise CheckError("README must have commands in its chapter Uninstall, but has none")
+        raise CheckError(f"{DEPLOY} must have commands in its chapter Uninstall, but has none")
     lines = match[1].splitlines()
     if session.options.overlay == "seaweedfs":  # it has no volume of ours
         lines = [line for line in lines if "data-minio-0" not in line]

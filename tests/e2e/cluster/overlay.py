@@ -19,7 +19,7 @@ KINDS = (
 INPUTS = "kondense-inputs"
 IMAGES = "kondense-images"
 GONE_S = 60.0
-LEFT = {f"Secret/{SECRET}"}  # README, Uninstall: of what carries our label
+LEFT = {f"Secret/{SECRET}"}  # kept by docs/deploy.md, Uninstall, of all that has our label
 GPU, GPUS = "nvidia.com/gpu", "4"
 
 
@@ -87,7 +87,7 @@ def apply(session: Session) -> str:
         session.overlay_made = not stands(session)
         if session.overlay_made:
             forget_registered(session)
-        # A Job cannot be changed while it is there (README, Upgrade).
+        # An existing Job cannot be changed (docs/deploy.md, Upgrade).
         session.kubectl("delete", "jobs", f"--selector={OURS}", "--ignore-not-found")
     session.keys.clear()  # the credentials Job replaces those that Kubeflow Pipelines publishes
     return session.kubectl("apply", f"--kustomize={directory(session)}")

@@ -15,7 +15,7 @@ from tests.e2e.cluster.session import BUCKET, Session
 
 EVERY_MINUTE = "0 * * * * *"
 FIRES_S = 300.0
-REMEDY = "they come from the Secret"  # README, When something is wrong
+REMEDY = "they come from the Secret"  # docs/troubleshooting.md
 ACCOUNT = "pipeline-runner"
 # A search of one cycle of the brackets with rungs of 1 and 3 epochs.
 SEARCH = {"search_max_epochs": "3", "search_max_trials": "6", "search_parallel_trials": "2"}

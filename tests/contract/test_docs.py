@@ -1,0 +1,86 @@
+"""The documents: what their pages name exists, and the reference of parameters is current."""
+
+from pathlib import Path
+
+import pytest
+from kondense.errors import InputError
+from kondense_pipelines.cli.reference import reference
+
+from tests.support.documents import LINK, ROOT, check_text
+
+PAGES = sorted(
+    path.relative_to(ROOT)
+    for pattern in ("*.md", "docs/*.md", "*/README.md", "pipelines/examples/*.md", "tests/e2e/cluster/README.md")
+    for path in ROOT.glob(pattern)
+)
+GENERATED = Path("docs/parameters.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_what_a_page_names_exists(page: Path) -> None:
+    if page != GENERATED:
+        check_text(page, (ROOT / page).read_text())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\nkondense run --datasett digits\n```",
+        "```\nkondense run --set prune.sparsitty=0.5\n```",
+        "```\nkondense run --set prune.sparsity=1.5\n```",
+        '```\nkondense run --recipe "prune:l3:0.5"\n```',
+        "```\nkondense submit compress --param datasets=digits\n```",
+        "```\nkondense compile --resource gpu=1\n```",
+        "```\nkondense models lst\n```",
+        "```\nkondense search\n```",
+        "```\nkondense search manifests/experiments/none.yaml\n```",
+        "```\nmake run && kondense infer\n```",
+        "`kondense compile --kubernets`",
+        "```\npython -m kondense.cli prune --dataset-dir a --model-dir b --pruned-dir c --spasity 0.5\n```",
+        "```\npython -m kondense.cli prune --dataset-dir a --model-dir b --pruned-dir c \\\n    --method l3\n```",
+        "```\npython -m benchmarks.compresion\n```",
+        "```\npython -m benchmarks.compression --part size\n```",
+        "`python -m benchmarks.compression --parts sizes`",
+        "```\nmake tests\n```",
+        "```\nmake images REGISTER=here\n```",
+        "```\nkubectl apply -k manifests/overlays/clusters\n```",
+        "`tests/unit/none/*.py`",
+        "`prune.sparsitty`",
+        "`--prune.sparsitty`",
+        "[there](nowhere.md)",
+        "[there](pruning.md#nowhere)",
+        "| parameter | effect |\n|---|---|\n| `sparsity`, `targett` | |",
+        "```python\nfrom kondense.methods import Nothing\n```",
+        "```python\ndef broken(:\n```",
+    ],
+)
+def test_something_that_does_not_exist_is_found(text: str) -> None:
+    with pytest.raises((AssertionError, InputError, SyntaxError, SystemExit)):
+        check_text(Path("docs/pruning.md"), text)
+
+
+def test_what_exists_is_not_found_wanting() -> None:
+    text = "`prune.sparsity=0.5` `kondense compile --set STEP.FIELD=VALUE` `kondense search` [a](pruning.md#methods)"
+    check_text(Path("docs/pruning.md"), text)
+
+
+def test_the_first_page_is_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 250, f"README.md must have at most 250 lines, but has {len(lines)}"
+
+
+def test_every_page_can_be_reached_from_the_first() -> None:
+    seen, waiting = set(), [Path("README.md")]
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        for link in LINK.findall((ROOT / page).read_text()):
+            target = ((ROOT / page).parent / link.partition("#")[0]).resolve()
+            if target.suffix == ".md" and target.relative_to(ROOT) not in seen:
+                waiting.append(target.relative_to(ROOT))
+    assert set(PAGES) <= seen, f"no page links to {', '.join(sorted(map(str, set(PAGES) - seen)))}"
+
+
+def test_the_parameters_are_those_of_the_configs() -> None:
+    text = (ROOT / GENERATED).read_text()
+    assert text == reference(), "run: python -m kondense_pipelines.cli.reference > docs/parameters.md"
