@@ -52,10 +52,14 @@ def test_what_a_page_names_exists(page: Path) -> None:
         "| parameter | effect |\n|---|---|\n| `sparsity`, `targett` | |",
         "```python\nfrom kondense.methods import Nothing\n```",
         "```python\ndef broken(:\n```",
+        "```python\nkd.shrink(model)\n```",
+        "```python\nkd.prune(model, data, sparsitty=0.5)\n```",
+        "```python\nkd.Dataset.from_nothing()\n```",
+        "`kd.shrink`",
     ],
 )
 def test_something_that_does_not_exist_is_found(text: str) -> None:
-    with pytest.raises((AssertionError, InputError, SyntaxError, SystemExit)):
+    with pytest.raises((AssertionError, InputError, SyntaxError, SystemExit, TypeError)):
         check_text(Path("docs/pruning.md"), text)
 
 

@@ -3,12 +3,14 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import kondense
 import typer
 from kondense.cli import make_parser
 from kondense.config import from_flags
@@ -188,6 +190,8 @@ def check_text(page: Path, text: str) -> None:
     for link in LINK.findall(FENCE.sub("", text)):
         check_link(page, link)
     check_parameters(page, text)
+    for name in re.findall(r"`kd\.(\w+)", FENCE.sub("", text)):
+        assert name in kondense.__all__, f"kondense has no public name {name}"
     for code in blocks(text, "python"):
         check_python(code)
 
@@ -203,6 +207,18 @@ def check_parameters(page: Path, text: str) -> None:
             assert name.partition("=")[0] in config.__dataclass_fields__, f"{config.__name__} has no {name}"
     for name in first_cells(text, "field") if page.stem == "kubeflow-ui" else ():
         assert name in form_names(), f"the run form has no field {name}"
+
+
+def public(node: ast.expr) -> Any:
+    """Return the object of ``kd.NAME`` or ``kd.NAME.ATTRIBUTE``; None for other expressions."""
+    if not isinstance(node, ast.Attribute):
+        return None
+    if isinstance(node.value, ast.Name) and node.value.id == "kd":
+        assert node.attr in kondense.__all__, f"kondense has no public name {node.attr}"
+        return getattr(kondense, node.attr)
+    owner = public(node.value)
+    assert owner is None or hasattr(owner, node.attr), f"{ast.unparse(node.value)} has no {node.attr}"
+    return owner and getattr(owner, node.attr)
 
 
 def check_link(page: Path, link: str) -> None:
@@ -231,7 +247,13 @@ def first_cells(text: str, heading: str) -> list[str]:
 
 
 def check_python(code: str) -> None:
+    """Raise AssertionError or TypeError for an import, a public name or an argument that does not exist."""
     for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call) and (function := public(node.func)):
+            positional = [argument for argument in node.args if not isinstance(argument, ast.Starred)]
+            inspect.signature(function).bind_partial(*positional, **{each.arg or "": None for each in node.keywords})
+        if isinstance(node, ast.Attribute):
+            public(node)
         if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in OURS:
             module = importlib.import_module(str(node.module))
             for alias in node.names:
