@@ -1,8 +1,7 @@
-"""The most that can be pruned while the accuracy stays within a bound."""
+"""The largest sparsity whose accuracy stays within a bound."""
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -10,70 +9,68 @@ from torch import nn
 from kondense.errors import InputError
 from kondense.logging import LOG
 from kondense.prune.batch_norm import reestimate
-from kondense.prune.method import Method
+from kondense.prune.context import Context
 from kondense.prune.metrics import validation_accuracy
-from kondense.prune.request import Request
+from kondense.prune.pruner import Prepare
 
-HALVINGS = 5  # 32nds of the sparsity asked for
+HALVINGS = 5  # down to 1/32 of the requested sparsity
 
 
-def floor_of(request: Request, module: nn.Module, teacher: nn.Module | None) -> float:
-    """Return the least validation accuracy that ``max_validation_drop`` allows; 0 where it sets no bound.
+def floor_of(context: Context, module: nn.Module, teacher: nn.Module | None) -> float:
+    """Return the least validation accuracy that ``max_validation_drop`` allows; 0 if it sets no bound.
 
-    It is counted from the teacher's accuracy where there is a teacher, else from that of the model itself.
+    The reference is the accuracy of the teacher if there is one, else of the model itself.
 
     Raises:
-        ValueError: the unpruned model lies below it already.
+        InputError: the unpruned model is below the floor already.
     """
-    drop = request.config.max_validation_drop
+    drop = context.config.max_validation_drop
     if drop >= 1.0:
         return 0.0
-    own = validation_accuracy(module, request.dataset, request.device)
-    reference = own if teacher is None else validation_accuracy(teacher, request.dataset, request.device)
-    if own < reference - drop:
+    unpruned = validation_accuracy(module, context.dataset, context.device)
+    reference = unpruned if teacher is None else validation_accuracy(teacher, context.dataset, context.device)
+    if unpruned < reference - drop:
         raise InputError(
-            f"max_validation_drop must be at least {reference - own:.4f}, by which the unpruned model lies below its"
-            f" teacher (validation accuracy {own:.4f} and {reference:.4f}), but got {drop}."
+            f"max_validation_drop must be at least {reference - unpruned:.4f}, the gap between the unpruned model and"
+            f" its teacher (validation accuracy {unpruned:.4f} and {reference:.4f}), but got {drop}."
         )
     return reference - drop
 
 
-def shortfall_of(request: Request, validation_accuracy: float) -> str:
-    """Say that the fine-tuned network lies below the bound, where it does."""
-    if validation_accuracy >= request.floor:
+def shortfall_of(context: Context, validation_accuracy: float) -> str:
+    """Return why the fine-tuned network breaks the bound, or an empty string."""
+    if validation_accuracy >= context.floor:
         return ""
     return (
-        f"max_validation_drop {request.config.max_validation_drop} was not met: after fine-tuning, a validation accuracy of"
-        f" {validation_accuracy:.4f} lies below {request.floor:.4f}."
+        f"max_validation_drop {context.config.max_validation_drop} was not met: after fine-tuning, the validation"
+        f" accuracy is {validation_accuracy:.4f}, below {context.floor:.4f}."
     )
 
 
-def largest_sparsity(
-    prepare: Callable[[nn.Module, Request], Method], module: nn.Module, request: Request
-) -> tuple[float, list[dict[str, Any]]]:
-    """Return the largest sparsity, at most that of the request, at which the accuracy stays above ``request.floor``.
+def largest_sparsity(prepare: Prepare, module: nn.Module, context: Context) -> tuple[float, list[dict[str, Any]]]:
+    """Return the largest sparsity, up to the requested one, whose accuracy is at least ``context.floor``.
 
-    Each amount is tried on a copy: pruned in one step, batch norms re-estimated, fine-tuned for ``trial_epochs``
-    (on top of the budget of epochs, and thrown away), measured on the validation split.
+    Every trial works on a copy: prune in one step, re-estimate batch norms, fine-tune for ``trial_epochs`` (in
+    addition to the budget of epochs), measure on the validation split.
 
     Args:
-        prepare: the method's.
-        module: the network; left as it is.
-        request: the whole request; its sparsity is the upper end.
+        prepare: prepares the method.
+        module: the network; not changed.
+        context: the request; its sparsity is the upper end.
 
     Returns:
-        The sparsity, 0 where none holds, and every trial: ``sparsity`` and ``validation_accuracy``.
+        The sparsity, 0 if no trial met the floor, and all trials: ``sparsity`` and ``validation_accuracy``.
     """
     trials: list[dict[str, Any]] = []
 
     def holds(sparsity: float) -> bool:
-        asked = dataclasses.replace(request, config=dataclasses.replace(request.config, sparsity=sparsity))
-        found = tried_accuracy(prepare, module, asked, f"bound-{len(trials)}")
-        trials.append({"sparsity": sparsity, "validation_accuracy": found})
-        LOG.info(f"sparsity={sparsity:.4f} validation_accuracy={found:.4f} floor={request.floor:.4f}")
-        return found >= request.floor
+        trial = dataclasses.replace(context, config=dataclasses.replace(context.config, sparsity=sparsity))
+        accuracy = tried_accuracy(prepare, module, trial, f"bound-{len(trials)}")
+        trials.append({"sparsity": sparsity, "validation_accuracy": accuracy})
+        LOG.info(f"sparsity={sparsity:.4f} validation_accuracy={accuracy:.4f} floor={context.floor:.4f}")
+        return accuracy >= context.floor
 
-    low, high = 0.0, request.config.sparsity
+    low, high = 0.0, context.config.sparsity
     if holds(high):
         return high, trials
     for _ in range(HALVINGS):
@@ -82,13 +79,11 @@ def largest_sparsity(
     return low, trials
 
 
-def tried_accuracy(
-    prepare: Callable[[nn.Module, Request], Method], module: nn.Module, request: Request, name: str
-) -> float:
-    """Return the validation accuracy of a copy of ``module`` pruned in one step and repaired; nothing is kept."""
-    trial = copy.deepcopy(module)
-    masks = prepare(trial, request).step(1.0)
-    reestimate(trial, request.dataset, seed=request.config.seed, device=request.device)
-    if request.config.trial_epochs:
-        return request.tune(trial, name, request.config.trial_epochs, masks=masks, counted=False)
-    return validation_accuracy(trial, request.dataset, request.device)
+def tried_accuracy(prepare: Prepare, module: nn.Module, context: Context, phase: str) -> float:
+    """Return the validation accuracy of a copy of ``module`` that is pruned in one step and repaired."""
+    trial, config = copy.deepcopy(module), context.config
+    masks = prepare(trial, context).step(1.0)
+    reestimate(trial, context.dataset, seed=config.seed, device=context.device)
+    if config.trial_epochs:
+        return context.session.train(trial, phase, epochs=config.trial_epochs, masks=masks, counted=False)
+    return validation_accuracy(trial, context.dataset, context.device)

@@ -1,7 +1,6 @@
-"""How many channels each group keeps, so that the whole meets a budget.
+"""The number of channels that each group keeps, so that the network meets a budget.
 
-Pure arithmetic: what a network of other channel counts would cost follows from the layers' shapes, so
-nothing is pruned to find out.
+Pure arithmetic: the cost of a network with other channel counts follows from the layers' shapes.
 """
 
 import dataclasses
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor
 
 Cost = Callable[[Mapping[str, int]], float]
-BISECTIONS = 40  # halve the ratio's interval below 1e-12, finer than any count can tell apart
+BISECTIONS = 40  # halve the ratio's interval below 1e-12, finer than any count resolves
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """What a layer costs: ``per_weight * outputs * inputs + per_output * outputs``.
+    """The cost of a layer: ``per_weight * outputs * inputs + per_output * outputs``.
 
-    ``inputs`` is 1 where each output sees one input only (depthwise convolutions, norms).
+    ``inputs`` is 1 if each output has one input only (depthwise convolutions, norms).
     """
 
     outputs: int
@@ -30,9 +29,9 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A layer's inputs or outputs that leave with a group's channels, ``entries`` for each of them.
+    """A layer's inputs or outputs that are removed with a group's channels, ``entries`` per channel.
 
-    Inputs are those that each output sees: a convolution in G groups counts 1 / G for each of its own.
+    Inputs are counted per output: one input of a convolution in G groups counts 1 / G.
     """
 
     layer: str
@@ -42,10 +41,10 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Channels that can be removed: a removed one takes its entries out of every part.
+    """Channels that can be removed; each removes its entries from every part.
 
-    ``name`` is the layer that produces them, ``scores`` [channels] what each is worth; ``sparsity`` is the
-    fraction of ``original`` channels that must go, None where the budget decides; counts are multiples of
+    ``name`` is the layer that produces them, ``scores`` [channels] rank them; ``sparsity`` is the
+    fraction of ``original`` channels to remove, None if the budget decides; counts are multiples of
     ``blocks``, whatever the rounding.
     """
 
@@ -62,12 +61,12 @@ class Group:
         return len(self.scores)
 
     def multiple(self, round_to: int) -> int:
-        """Return what counts are multiples of."""
+        """Return the number that counts are multiples of."""
         return math.lcm(round_to, self.blocks)
 
 
 def total_cost(layers: Mapping[str, Layer], groups: Sequence[Group], counts: Mapping[str, int]) -> float:
-    """Return what the layers would cost if each group kept ``counts[group.name]`` channels."""
+    """Return the cost of the layers if each group keeps ``counts[group.name]`` channels."""
     outputs = {name: float(layer.outputs) for name, layer in layers.items()}
     inputs = {name: float(layer.inputs) for name, layer in layers.items()}
     for group in groups:
@@ -90,22 +89,22 @@ def allowed(count: float, channels: int, round_to: int) -> int:
 
 
 def smallest_counts(groups: Sequence[Group], round_to: int) -> dict[str, int]:
-    """Return the fewest channels that each group can keep; groups with a sparsity of their own keep that."""
+    """Return the fewest channels that each group can keep; a group with a fixed sparsity keeps that."""
     return {group.name: _count(group, 1.0, math.inf, "layer", round_to) for group in groups}
 
 
 def choose_counts(groups: Sequence[Group], cost: Cost, budget: float, *, scope: str, round_to: int) -> dict[str, int]:
-    """Return how many channels each group keeps: as many as the budget allows.
+    """Return the number of channels that each group keeps: as many as the budget allows.
 
     Args:
         groups: with scores.
-        cost: of the network at given counts; falls when a count falls.
-        budget: what the counts may cost at most.
-        scope: ``layer`` takes the same fraction from each group, ``global`` the channels with the lowest
+        cost: maps counts to the cost of the network; monotonic in every count.
+        budget: the largest cost.
+        scope: ``layer`` removes the same fraction from each group, ``global`` the channels with the lowest
             scores relative to their group's mean.
         round_to: see ``allowed``.
 
-    A budget below the cost of the smallest counts gives those.
+    If the budget is below the cost of the smallest counts, they are returned.
     """
     ranked = torch.cat([_relative(group) for group in groups]).sort().values
 
@@ -146,7 +145,7 @@ def _count(group: Group, ratio: float, threshold: float, scope: str, round_to: i
 def _restore(
     groups: Sequence[Group], counts: dict[str, int], larger: Mapping[str, int], cost: Cost, budget: float
 ) -> dict[str, int]:
-    """Give back channels that left only because several groups crossed a multiple at once; the best first."""
+    """Restore channels that were removed only because several groups crossed a multiple at once; the best first."""
     for group in sorted(groups, key=lambda group: float(group.scores.mean()), reverse=True):
         attempt = counts | {group.name: larger[group.name]}
         if cost(attempt) <= budget:
@@ -163,10 +162,10 @@ def _fill(
     budget: float,
     round_to: int,
 ) -> dict[str, int]:
-    """Give back what rounding took, up to ``most``; the multiple that is worth most for what it costs first.
+    """Restore channels that rounding removed, up to ``most``; the multiple with the best ratio of score to cost first.
 
-    Without ``most``, what is left would all go to the groups that cost least, whatever else they weigh: with a budget
-    of MACs to the linear layers, which hold most of the bytes.
+    Without ``most``, the cheapest groups would get the remaining budget: with a budget of MACs the linear layers, which
+    have most of the bytes.
     """
     worth = {group.name: _relative(group).sort(descending=True).values.cumsum(0).tolist() for group in groups}
     while True:

@@ -1,11 +1,11 @@
-"""Running statistics of batch norms after the network before them has changed."""
+"""Re-estimation of batch norm statistics after pruning."""
 
 import torch
 from torch import nn
 
 from kondense.data.dataset import Dataset
 
-IMAGES = 2_000  # enough for means and variances over images and positions; more changes the third digit
+IMAGES = 2_000  # enough for means and variances over images and positions; more changes only the third digit
 BATCH = 500
 
 
@@ -13,13 +13,13 @@ BATCH = 500
 def reestimate(module: nn.Module, dataset: Dataset, *, seed: int, device: str | torch.device = "cpu") -> None:
     """Set the running statistics of every batch norm to those of training images, in place.
 
-    Right after channels are removed, the old statistics leave accuracy near chance.
+    With the previous statistics, the accuracy after a removal of channels is often near chance.
 
     Args:
-        module: the network; it ends on the CPU in evaluation mode. Only its batch norms train.
-        dataset: the images are drawn from its training split.
-        seed: of the draw.
-        device: where the statistics are computed.
+        module: the network; it ends on the CPU in evaluation mode.
+        dataset: gives the images, from its training split.
+        seed: of the choice of images.
+        device: computes the statistics.
 
     Source: Li et al. 2020 (EagleEye), section 3.4, adaptive batch normalization.
     """

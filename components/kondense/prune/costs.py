@@ -1,4 +1,4 @@
-"""What each layer of a network costs in terms of its channel counts: MACs, parameters, bytes or channels."""
+"""The cost of each layer as a function of its channel counts: MACs, parameters, bytes or channels."""
 
 import math
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from kondense.prune.allocation import Layer
 def layer_costs(
     module: nn.Module, target: str, image_shape: tuple[int, int, int], roots: Iterable[str]
 ) -> dict[str, Layer]:
-    """Return the cost of every layer that has one, by module name.
+    """Return the cost of every layer with weights, by module name.
 
     Args:
         module: the network.
         target: ``macs``, ``parameters``, ``bytes`` (of parameters and running statistics) or ``channels``;
             the last counts the channels of each group once.
         image_shape: shape of one image, (C, H, W).
-        roots: the layers that the groups are named after.
+        roots: names of the groups, each that of a layer.
     """
     if target == "channels":
         return {name: Layer(module.get_parameter(f"{name}.weight").shape[0], 1, 0.0, 1.0) for name in roots}
@@ -34,10 +34,10 @@ def layer_costs(
             else:
                 costs[name] = Layer(outputs, inputs, size * math.prod(taps), size * float(layer.bias is not None))
         elif target != "macs":
-            own = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+            numbers = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
             if target == "bytes":
-                own += sum(buffer.numel() for buffer in layer.buffers(recurse=False) if buffer.ndim)
-            if own:
+                numbers += sum(buffer.numel() for buffer in layer.buffers(recurse=False) if buffer.ndim)
+            if numbers:
                 outputs = len(next(layer.parameters(recurse=False)))
-                costs[name] = Layer(outputs, 1, 0.0, size * own / outputs)
+                costs[name] = Layer(outputs, 1, 0.0, size * numbers / outputs)
     return costs

@@ -1,4 +1,4 @@
-"""The texts of ``layers`` and ``pattern``, parsed. Stdlib only."""
+"""Parsers of the parameters ``layers`` and ``pattern``. Stdlib only."""
 
 import re
 
@@ -6,10 +6,10 @@ from kondense.errors import InputError
 
 
 def parse_fractions(text: str) -> dict[str, float]:
-    """Read ``Conv2d=0.8,Linear=0.95,fc2=0.5``: fractions removed by operation type or module name.
+    """Parse ``Conv2d=0.8,Linear=0.95,fc2=0.5``: fractions to remove by layer type or module name.
 
     Raises:
-        ValueError: no ``name=fraction``, a fraction outside [0, 1), or a name given twice.
+        InputError: no ``name=fraction``, a fraction outside [0, 1), or a name given twice.
     """
     fractions: dict[str, float] = {}
     for entry in filter(None, map(str.strip, text.split(","))):
@@ -27,10 +27,10 @@ def parse_fractions(text: str) -> dict[str, float]:
 
 
 def parse_pattern(text: str) -> tuple[int, int]:
-    """Read ``2:4``: how many weights stay of how many.
+    """Parse ``2:4``: keep 2 of every 4 weights.
 
     Raises:
-        ValueError: another form, or numbers that leave nothing or prune nothing.
+        InputError: another form, or numbers that keep nothing or prune nothing.
     """
     match = re.fullmatch(r"(\d+):(\d+)", text.strip())
     keep, size = map(int, match.groups()) if match else (0, 0)

@@ -1,100 +1,103 @@
-"""Drives a method through its budget of epochs: in steps with fine-tuning after each, or within one run of training."""
+"""The loop of iterative pruning: steps with fine-tuning after each, or one training run that prunes gradually."""
 
 import copy
 
-import torch
 from torch import nn
 
 from kondense.logging import LOG
-from kondense.networks.build import NetworkSpec, check_images
+from kondense.networks.build import check_images
 from kondense.prune.batch_norm import reestimate
 from kondense.prune.config import PruneConfig
-from kondense.prune.method import Masks, Method
+from kondense.prune.context import Context
 from kondense.prune.metrics import validation_accuracy
-from kondense.prune.request import Request
+from kondense.prune.pruner import Masks, Pruner
 from kondense.prune.schedule import Ramp, shares
-from kondense.training.masking import Masking
+from kondense.training.masking import Masking, zero_masked
 
-Steps = list[dict[str, float]]  # per step (or epoch): sparsity reached, accuracy before (untuned) and after tuning
+Steps = list[dict[str, float]]  # per step (or epoch): sparsity, accuracy before (untuned) and after fine-tuning
 
 
-def drive(module: nn.Module, method: Method, request: Request, network: NetworkSpec) -> tuple[Masks, Steps]:
+def iterate(module: nn.Module, pruner: Pruner, context: Context) -> tuple[Masks, Steps]:
     """Prune and fine-tune ``module`` in place.
 
     Args:
-        module: what ``method`` was prepared for.
-        method: says what goes.
-        request: how far, and the budget.
-        network: what the module was built as, to check that images still fit.
+        module: the network that ``pruner`` was prepared for.
+        pruner: the method.
+        context: the request and the budget of epochs.
 
     Returns:
-        The masks that hold, and a figure per step.
+        The final masks, and the figures of every step.
     """
-    ramp = _ramp(request.config, method.own_epochs())
-    masking = method.masking(ramp) if request.config.pruning_schedule != "one_shot" else None
+    ramp = _ramp(context.config, pruner.own_epochs())
+    masking = pruner.masking(ramp) if context.config.pruning_schedule != "one_shot" else None
     if masking is None:
-        masks, history = _in_steps(module, method, request, network)
+        masks, history = _in_steps(module, pruner, context)
     else:
-        masks, history = _within_a_run(module, method, request, ramp, masking)
-    final = method.finish()
+        masks, history = _within_a_run(module, pruner, context, ramp, masking)
+    final = pruner.finish()
     masks = masks if final is None else final
-    with torch.no_grad():
-        for name, mask in masks.items():  # a weight times a mask may be -0.0, which packs worse than 0.0
-            module.get_parameter(name).masked_fill_(~mask, 0.0)
+    zero_masked(module, masks)
     return masks, history
 
 
-def _in_steps(module: nn.Module, method: Method, request: Request, network: NetworkSpec) -> tuple[Masks, Steps]:
-    config, own = request.config, method.own_epochs()
-    steps = method.steps(config.steps, config.epochs - own) if config.pruning_schedule != "one_shot" else 1
-    sparsity = method.sparsity(config.sparsity)
-    epochs, horizons = (method.epochs_by_step(count - own, steps) for count in (config.epochs, config.horizon))
+def _in_steps(module: nn.Module, pruner: Pruner, context: Context) -> tuple[Masks, Steps]:
+    config, session, own = context.config, context.session, pruner.own_epochs()
+    steps = pruner.steps(config.steps, config.epochs - own) if config.pruning_schedule != "one_shot" else 1
+    sparsity = pruner.sparsity(config.sparsity)
+    epochs, horizons = (pruner.epochs_by_step(count - own, steps) for count in (config.epochs, config.horizon))
     history: Steps = []
     masks: Masks = {}
     for number, share in enumerate(shares(config.pruning_schedule, steps), start=1):
-        masks = method.step(share)
-        check_images("the pruned network", module, request.dataset.shape, len(request.dataset.classes))
-        untuned = _reestimated_accuracy(module, request)
+        masks = pruner.step(share)
+        check_images("the pruned network", module, context.dataset.shape, len(context.dataset.classes))
+        untuned = _reestimated_accuracy(module, context)
         LOG.info(f"step {number}/{steps} sparsity={share * sparsity:.4f} validation_accuracy={untuned:.4f}")
         # A run that makes fewer steps is another run, and must not meet this one's checkpoints.
-        phase, loss, horizon = f"step-{number}-of-{steps}", method.loss(request.loss), horizons[number - 1]
-        tuned = request.tune(module, phase, epochs[number - 1], horizon=horizon, loss=loss, masks=masks)
-        method.tuned(share, tuned)
+        phase, loss, horizon = f"step-{number}-of-{steps}", pruner.loss(session.loss), horizons[number - 1]
+        tuned = session.train(module, phase, epochs=epochs[number - 1], horizon=horizon, loss=loss, masks=masks)
+        pruner.tuned(share, tuned)
         history.append({"sparsity": share * sparsity, "untuned": untuned, "validation_accuracy": tuned})
     return masks, history
 
 
 def _within_a_run(
-    module: nn.Module, method: Method, request: Request, ramp: Ramp, masking: Masking
+    module: nn.Module, pruner: Pruner, context: Context, ramp: Ramp, masking: Masking
 ) -> tuple[Masks, Steps]:
-    config, own = request.config, method.own_epochs()
-    before, kept = copy.deepcopy(module.state_dict()), request.masks(module)
-    names = method.step(1.0)
-    untuned = _reestimated_accuracy(module, request)
+    config, session, own = context.config, context.session, pruner.own_epochs()
+    before, kept = copy.deepcopy(module.state_dict()), context.masks(module)
+    names = pruner.step(1.0)
+    untuned = _reestimated_accuracy(module, context)
     module.load_state_dict(before)
-    sparsity = method.sparsity(config.sparsity)
+    sparsity = pruner.sparsity(config.sparsity)
     LOG.info(f"sparsity={sparsity:.4f} at once: validation_accuracy={untuned:.4f}")
-    first, loss = len(request.curve), method.loss(request.loss)
-    phase, horizon = f"ramp-{ramp.epochs:g}", config.horizon - own
-    request.tune(module, phase, config.epochs - own, horizon=horizon, loss=loss, masks=kept, masking=masking)
-    method.tuned(1.0, _reestimated_accuracy(module, request))
+    first, loss = len(session.curve), pruner.loss(session.loss)
+    session.train(
+        module,
+        f"ramp-{ramp.epochs:g}",
+        epochs=config.epochs - own,
+        horizon=config.horizon - own,
+        loss=loss,
+        masks=kept,
+        masking=masking,
+    )
+    pruner.tuned(1.0, _reestimated_accuracy(module, context))
     return {name: module.get_parameter(name).detach() != 0 for name in names}, [
         {
             "sparsity": ramp.share(number) * sparsity,
             "untuned": untuned,
             "validation_accuracy": point["validation_accuracy"],
         }
-        for number, point in enumerate(request.curve[first:], start=1)
+        for number, point in enumerate(session.curve[first:], start=1)
     ]
 
 
-def _reestimated_accuracy(module: nn.Module, request: Request) -> float:
-    reestimate(module, request.dataset, seed=request.config.seed, device=request.device)
-    return validation_accuracy(module, request.dataset, request.device)
+def _reestimated_accuracy(module: nn.Module, context: Context) -> float:
+    reestimate(module, context.dataset, seed=context.config.seed, device=context.device)
+    return validation_accuracy(module, context.dataset, context.device)
 
 
 def _ramp(config: PruneConfig, own_epochs: int) -> Ramp:
-    """Return the ramp of a run; one that a shorter run does not see the end of is shortened with it."""
+    """Return the ramp of a run; if the run is too short to reach its end, the ramp is shortened too."""
     epochs, horizon = config.epochs - own_epochs, config.horizon - own_epochs
     length = config.pruning_end * horizon
     return Ramp(config.pruning_schedule, length if length <= epochs else config.pruning_end * epochs, config.steps)

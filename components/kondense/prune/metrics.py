@@ -1,4 +1,4 @@
-"""What pruning did: figures, a table of layers, a summary in words."""
+"""The metrics of a pruned model, a table of its layers and a summary in words."""
 
 from typing import Any
 
@@ -10,7 +10,6 @@ from kondense.data.dataset import Dataset
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.size import count_macs, count_parameters
 from kondense.networks.layers import weighted_layers
-from kondense.prune.config import MASKING, PruneConfig
 
 
 def validation_accuracy(module: nn.Module, dataset: Dataset, device: torch.device) -> float:
@@ -21,7 +20,7 @@ def validation_accuracy(module: nn.Module, dataset: Dataset, device: torch.devic
 
 
 def measure(before: Model, after: Model, dataset: Dataset, device: torch.device) -> dict[str, float]:
-    """Return the stage's figures: accuracy on the validation split, sparsity, parameters and MACs."""
+    """Return accuracy on the validation split, sparsity, parameters and MACs, of both models."""
     metrics = {}
     for suffix, model in (("", after), ("_before", before)):
         metrics[f"validation_accuracy{suffix}"] = validation_accuracy(model.module, dataset, device)
@@ -37,8 +36,8 @@ def measure(before: Model, after: Model, dataset: Dataset, device: torch.device)
 def layer_sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
     """Return one row per convolution and fully connected layer, in the order of the network.
 
-    ``sparsity_before`` and ``sparsity`` are the fractions of the weights before pruning that are zero, and
-    that are zero or gone; ``shape_before`` and ``shape`` are the weight's.
+    ``sparsity_before`` and ``sparsity`` are fractions of the weights before pruning: those that were zero, and those
+    that are zero or removed; ``shape_before`` and ``shape`` are the weight's.
     """
     rows = []
     for name, layer in weighted_layers(before).items():
@@ -58,10 +57,10 @@ def layer_sparsity(before: nn.Module, after: nn.Module) -> list[dict[str, Any]]:
     return rows
 
 
-def summary(config: PruneConfig, metrics: dict[str, float], *, taught: bool) -> str:
+def summary(method: str, kind: str, metrics: dict[str, float], *, taught: bool) -> str:
     """Return the step in words, such as ``prune l1 65% of MACs with the teacher's logits``."""
-    if config.method in MASKING:
+    if kind == "weights":
         extent = f"{metrics['sparsity']:.1%} of weights"
     else:
         extent = f"{1.0 - metrics['macs'] / metrics['macs_before']:.1%} of MACs"
-    return f"prune {config.method} {extent}" + (" with the teacher's logits" if taught else "")
+    return f"prune {method} {extent}" + (" with the teacher's logits" if taught else "")

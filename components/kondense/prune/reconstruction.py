@@ -1,8 +1,7 @@
-"""Let the layers of a pruned network make up for the channels that they no longer see, without training.
+"""Reconstruct the outputs of the layers of a pruned network, without training.
 
-Each layer's weights become those that come closest, by least squares over training images, to what the layer
-gave before channels left; its inputs are those of the pruned network, so errors of earlier layers are made
-up for too.
+Each layer's weights are fitted by least squares over training images to the layer's outputs before pruning. Its inputs
+are those of the pruned network, so errors of earlier layers are compensated too.
 
 Shapes: N images, P positions sampled of each, I inputs of a layer (taps included), O outputs.
 """
@@ -15,39 +14,46 @@ from torch import Tensor, nn
 
 from kondense.artifacts.dataflow import calls, only_user, trace
 from kondense.data.dataset import Dataset
-from kondense.prune.request import Request
+from kondense.prune.context import Context
 
 IMAGES = 2_000
-ROWS = 20_000  # equations per layer; ResNet-8's largest layer has 576 unknowns per output
-ELEMENTS = 2**24  # of the largest activation of all images together, 64 MiB; fewer images where they would be more
-RIDGE = 1e-3  # of the mean square of the inputs: holds back weights that the images say little about
+ROWS = 20_000  # equations per layer; the largest layer of ResNet-8 has 576 unknowns per output
+ELEMENTS = 2**24  # most elements of an activation of all images together, 64 MiB; limits the number of images
+RIDGE = 1e-3  # relative to the mean square of the inputs; damps weights that the images determine poorly
 BATCH = 250
 
 
 @torch.no_grad()
 def reconstruct(
-    module: nn.Module, before: nn.Module, kept_outputs: Mapping[str, Tensor], request: Request, *, images: int = IMAGES
+    module: nn.Module,
+    before: nn.Module,
+    kept_outputs: Mapping[str, Tensor],
+    context: Context,
+    *,
+    images: int = IMAGES,
+    rows: int = ROWS,
 ) -> None:
     """Fit the weights of every layer of ``module`` to the outputs of ``before``, in place, one after the other.
 
-    Left as they are: convolutions in groups, whose channels see as much as before, and layers whose zeros an
-    earlier stage pruned.
+    Not changed: grouped convolutions, whose channels keep their inputs, and layers with weights that an earlier stage
+    pruned.
 
     Args:
-        module: the network after channels have left; it ends on the CPU, in evaluation mode.
-        before: the network before.
-        kept_outputs: by layer that lost outputs, those that are left.
-        request: gives the images, drawn from the training split, and the seed.
-        images: how many at most; with fewer, fewer equations.
+        module: the network after the removal; it ends on the CPU, in evaluation mode.
+        before: the network before the removal.
+        kept_outputs: indices of the remaining outputs, by layer that lost some.
+        context: gives training images and the seed.
+        images: the most images; the number of equations is proportional.
+        rows: equations per layer at the default number of images.
 
     Source: He et al. 2017 (channel pruning), section 3.1, equation 5, and section 3.2 (outputs of the network
-    before pruning, inputs of the pruned one). Deviation: a ridge towards the weights as they are.
+    before pruning, inputs of the pruned one). Deviation: a ridge towards the current weights.
     """
-    images_NCHW = _images(module, request.dataset, images, request.config.seed)
-    masked = {name.rpartition(".")[0] for name in request.masked}
+    images_NCHW = _images(module, context.dataset, images, context.config.seed)
+    masked = {name.rpartition(".")[0] for name in context.masked}
     layers = {name: layer for name, layer in module.named_modules() if name not in masked and _can_solve(layer)}
-    sampler = Sampler(len(images_NCHW), ROWS * images // IMAGES, request.config.seed)
-    device = request.device
+    sampler = Sampler(len(images_NCHW), rows * images // IMAGES, context.config.seed)
+    device = context.device
     wanted = _outputs(before.to(device).eval(), list(layers), images_NCHW.to(device), sampler)
     for name, kept in kept_outputs.items():
         if name in wanted:
@@ -63,7 +69,7 @@ def _can_solve(layer: nn.Module) -> bool:
 
 
 class Sampler:
-    """Chooses positions of a layer's outputs: others in every image, the same ones every time."""
+    """Samples positions of a layer's outputs: different ones in every image, the same ones at every call."""
 
     def __init__(self, images: int, rows: int, seed: int) -> None:
         self.images, self.rows, self.seed = images, rows, seed
@@ -85,7 +91,7 @@ def _images(module: nn.Module, dataset: Dataset, most: int, seed: int) -> Tensor
 
 
 def _largest_output(module: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Return the number of elements of the largest output of any module for one image."""
+    """Return the number of elements of the largest module output for one image."""
     largest = 0
 
     def note(output: object) -> None:
@@ -102,7 +108,7 @@ def _largest_output(module: nn.Module, shape: tuple[int, int, int]) -> int:
 
 def _outputs(before: nn.Module, names: list[str], images_NCHW: Tensor, sampler: Sampler) -> dict[str, Tensor]:
     """Return the outputs of the named layers at the sampled positions, [N * P, O] each."""
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     start = 0
 
     def keep(name: str, output: Tensor) -> None:
@@ -111,7 +117,7 @@ def _outputs(before: nn.Module, names: list[str], images_NCHW: Tensor, sampler: 
         output_NOL = output.flatten(2) if output.ndim == 4 else output.unsqueeze(2)
         chosen = sampler.positions(output_NOL.shape[2])[start : start + len(output)].to(output.device)
         index = chosen.unsqueeze(1).expand(-1, output_NOL.shape[1], -1)
-        found[name].append(output_NOL.gather(2, index).transpose(1, 2).flatten(0, 1))
+        outputs[name].append(output_NOL.gather(2, index).transpose(1, 2).flatten(0, 1))
 
     hooks = [
         before.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: keep(name, output))
@@ -123,7 +129,7 @@ def _outputs(before: nn.Module, names: list[str], images_NCHW: Tensor, sampler: 
     for hook in hooks:
         hook.remove()
     batches = len(images_NCHW.split(BATCH))
-    return {name: torch.cat(parts) for name, parts in found.items() if len(parts) == batches}  # called once
+    return {name: torch.cat(parts) for name, parts in outputs.items() if len(parts) == batches}  # called once
 
 
 def _fit(
@@ -155,10 +161,10 @@ def _solve(layer: nn.Module, norm: nn.Module | None, inputs: Tensor, wanted_RO: 
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     shifts = layer.bias is not None or norm is not None
     fit = _fit_few if len(wanted_RO) < layer.weight[0].numel() else _fit_many
-    found = fit(_batches(layer, inputs, wanted_RO, sampler), layer.weight.flatten(1), shifts)
-    if found is None:
-        return  # constant inputs: nothing to tell the weights apart by
-    change_IO, mean_I, error_O = found
+    solution = fit(_batches(layer, inputs, wanted_RO, sampler), layer.weight.flatten(1), shifts)
+    if solution is None:
+        return  # constant inputs do not determine the weights
+    change_IO, mean_I, error_O = solution
     layer.weight.add_(change_IO.T.reshape(layer.weight.shape))
     if shifts:
         _shift(layer, norm, error_O - mean_I @ change_IO)
@@ -180,7 +186,7 @@ def _fit_many(batches: Iterable[tuple[Tensor, Tensor]], weight_OI: Tensor, shift
         mean_I += inputs_RI.sum(0)
         error_O += missing_RO.sum(0)
         rows += len(inputs_RI)
-    if shifts:  # what the best shift of each output is follows from the means
+    if shifts:  # the best shift of each output follows from the means
         mean_I, error_O = mean_I / rows, error_O / rows
         gram_II -= rows * torch.outer(mean_I, mean_I)
         moment_IO -= rows * torch.outer(mean_I, error_O)
@@ -208,8 +214,8 @@ def _fit_few(batches: Iterable[tuple[Tensor, Tensor]], weight_OI: Tensor, shifts
 
 
 def _shift(layer: nn.Conv2d | nn.Linear, norm: nn.Module | None, shift_O: Tensor) -> None:
-    """Let the outputs become those of the weights alone plus ``shift_O``."""
-    if norm is not None:  # it subtracts its mean: what the layer cannot add, the norm subtracts less
+    """Set the bias so that the outputs are those of the weights alone plus ``shift_O``."""
+    if norm is not None:  # its mean is subtracted, so it takes the shift with opposite sign
         mean_O = norm.get_buffer("running_mean")
         mean_O.sub_(shift_O if layer.bias is None else shift_O - layer.bias)
     else:
@@ -220,7 +226,7 @@ def _shift(layer: nn.Conv2d | nn.Linear, norm: nn.Module | None, shift_O: Tensor
 def _batches(
     layer: nn.Conv2d | nn.Linear, inputs: Tensor, wanted_RO: Tensor, sampler: Sampler
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the inputs [R, I] that a layer multiplies its weights with, and what it should give [R, O], in parts."""
+    """Yield, in parts, the inputs [R, I] that a layer multiplies with its weights and the wanted outputs [R, O]."""
     if isinstance(layer, nn.Linear):
         yield inputs, wanted_RO
         return
@@ -236,7 +242,7 @@ def _batches(
 
 
 def _windows(layer: nn.Conv2d, inputs_NCHW: Tensor) -> Tensor:
-    """Return a view of what the weights are multiplied with at each output, [N, C, outH, outW, kH, kW]."""
+    """Return a view of the inputs of each output, [N, C, outH, outW, kH, kW]."""
     assert not isinstance(layer.padding, str)
     vertical, horizontal = layer.padding
     windows = F.pad(inputs_NCHW, (horizontal, horizontal, vertical, vertical))
@@ -248,16 +254,16 @@ def _windows(layer: nn.Conv2d, inputs_NCHW: Tensor) -> Tensor:
 
 
 def _norms_after(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the batch norm that alone reads a layer's outputs, by layer, where the network's graph shows one."""
+    """Return the batch norm that is the only consumer of a layer, by layer, as far as the network's graph shows it."""
     graph = trace(module)
     if graph is None:
         return {}
     nodes, modules = calls(graph), dict(module.named_modules())
-    found: dict[str, nn.Module] = {}
+    norms: dict[str, nn.Module] = {}
     for name, node in nodes.items():
         user = only_user(node)
         if user is not None and user.op == "call_module" and str(user.target) in nodes:
             norm = modules[str(user.target)]
             if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None:
-                found[name] = norm
-    return found
+                norms[name] = norm
+    return norms

@@ -1,4 +1,4 @@
-"""How far each step prunes, and how many epochs of fine-tuning follow it. Stdlib only."""
+"""The sparsity of each step, and the epochs of fine-tuning after it. Stdlib only."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from kondense.errors import InputError
 
-RAMP_STEPS = 100  # of a ramp without a number of its own; every one sorts all weights
+RAMP_STEPS = 100  # default number of steps of a ramp; every step sorts all weights
 
 
 def linear(progress: float) -> float:
@@ -15,7 +15,7 @@ def linear(progress: float) -> float:
 
 
 def cubic(progress: float) -> float:
-    """Remove much at first, while there is much to spare. Source: Zhu and Gupta 2017, equation 1, from 0."""
+    """Remove more in early steps, while there is more redundancy. Source: Zhu and Gupta 2017, equation 1, from 0."""
     return 1.0 - (1.0 - progress) ** 3
 
 
@@ -35,12 +35,12 @@ def shares(schedule: str, steps: int) -> list[float]:
 
 
 def epochs_by_step(epochs: int, steps: int) -> list[int]:
-    """Return the epochs of fine-tuning after each step: one, and all that are left after the last.
+    """Return the epochs of fine-tuning after each step: one, and the rest after the last.
 
-    The first steps are the same whatever the budget, so a run with more epochs continues one with fewer.
+    The first steps do not depend on the budget, so a run with more epochs continues one with fewer.
 
     Raises:
-        ValueError: fewer epochs than steps.
+        InputError: fewer epochs than steps.
     """
     if epochs < steps:
         raise InputError(f"epochs must be at least steps ({steps}), but got {epochs}.")
@@ -49,12 +49,12 @@ def epochs_by_step(epochs: int, steps: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """The share of the final sparsity over a run of training that is pruned as it goes on.
+    """The share of the final sparsity during a training run with gradual pruning.
 
     Attributes:
         schedule: a name of ``SCHEDULES``.
         epochs: from the beginning of the run until the share is 1.
-        steps: equal steps of the progress; 0 makes ``RAMP_STEPS``.
+        steps: number of equal steps of the progress; 0: ``RAMP_STEPS``.
     """
 
     schedule: str
@@ -62,11 +62,11 @@ class Ramp:
     steps: int = 0
 
     def share(self, epoch: float) -> float:
-        """Return the share that is pruned ``epoch`` epochs after the beginning."""
+        """Return the share ``epoch`` epochs after the beginning."""
         return SCHEDULES[self.schedule](min(1.0, epoch / self.epochs))
 
     def rise(self, step: int, epoch: float) -> float | None:
-        """Return the share that training step number ``step`` (from 1), which ends at ``epoch``, brings, if it does."""
+        """Return the new share if training step ``step`` (from 1), which ends at ``epoch``, raises it, else None."""
         before, now = (self._progress(epoch * at / step) for at in (step - 1, step))
         return SCHEDULES[self.schedule](now) if now > before else None
 

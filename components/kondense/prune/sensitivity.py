@@ -1,11 +1,11 @@
-"""How much accuracy each layer costs: the layers are pruned one at a time.
+"""The accuracy with each layer pruned alone.
 
-Source: Han et al. 2015, section 4.1, figure 6. Deviation: batch norms are re-estimated, and the layers behind
-a pruned one make up for it (``reconstruct``), as they do when the network is pruned in earnest.
+Source: Han et al. 2015, section 4.1, figure 6. Deviation: batch norms are re-estimated and the consumers of a pruned
+layer reconstructed, as in the pruning itself.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -14,49 +14,47 @@ from kondense.errors import InputError
 from kondense.logging import LOG
 from kondense.prune.accuracy_bound import tried_accuracy
 from kondense.prune.channels import ChannelPruner
+from kondense.prune.context import Context
 from kondense.prune.masks.masks import MaskPruner
-from kondense.prune.method import Method
-from kondense.prune.request import Request
+from kondense.prune.pruner import Prepare, Pruner
 
 FRACTIONS = (0.25, 0.5, 0.75, 0.9)
 
 
-def scanned_layers(method: Method) -> list[str]:
-    """Return the layers that ``method`` can prune one at a time; a group of channels goes by its first layer.
+def scanned_layers(pruner: Pruner) -> list[str]:
+    """Return the layers that can be pruned one at a time; a group of channels is named after its first layer.
 
     Raises:
-        ValueError: it cannot.
+        InputError: the method prunes no single layers.
     """
-    if isinstance(method, ChannelPruner):
-        return list(method.original)
-    if isinstance(method, MaskPruner):
-        return list(method.layers)
-    raise InputError(f"sensitivity must go with a method that scores channels or weights, not {type(method).__name__}.")
+    if isinstance(pruner, ChannelPruner):
+        return list(pruner.original)
+    if isinstance(pruner, MaskPruner):
+        return list(pruner.layers)
+    raise InputError(f"sensitivity needs a method that scores channels or weights, but got {type(pruner).__name__}.")
 
 
-def scan(
-    prepare: Callable[[nn.Module, Request], Method], module: nn.Module, request: Request, layers: Iterable[str]
-) -> dict[str, Any]:
+def scan(prepare: Prepare, module: nn.Module, context: Context, layers: Iterable[str]) -> dict[str, Any]:
     """Return the validation accuracy with each layer pruned alone at several fractions.
 
     Args:
-        prepare: the method's.
-        module: the network; left as it is.
-        request: how; its sparsity does not count here.
-        layers: the names.
+        prepare: prepares the method.
+        module: the network; not changed.
+        context: the request; its sparsity is ignored.
+        layers: names of the layers.
 
     Returns:
         ``of`` ("sparsity") and ``rows``: a ``layer`` and its ``points``, pairs of fraction and accuracy.
     """
+    config = dataclasses.replace(
+        context.config, sparsity=0.0, trial_epochs=0, sparse_epochs=0, target="macs", max_validation_drop=1.0
+    )
     rows = []
     for layer in layers:
         points = []
         for fraction in FRACTIONS:
-            config = dataclasses.replace(
-                request.config, sparsity=0.0, trial_epochs=0, sparse_epochs=0, target="macs", max_validation_drop=1.0
-            )
-            asked = dataclasses.replace(request, config=config, fractions={layer: fraction})
-            points.append([fraction, tried_accuracy(prepare, module, asked, "")])
+            single = dataclasses.replace(context, config=config, fractions={layer: fraction})
+            points.append([fraction, tried_accuracy(prepare, module, single, "")])
         rows.append({"layer": layer, "points": points})
-        LOG.info(f"sensitivity {layer} " + " ".join(f"{value}:{found:.4f}" for value, found in points))
+        LOG.info(f"sensitivity {layer} " + " ".join(f"{fraction}:{accuracy:.4f}" for fraction, accuracy in points))
     return {"of": "sparsity", "rows": rows}

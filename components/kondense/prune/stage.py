@@ -8,130 +8,138 @@ from typing import Any
 
 from torch import nn
 
-from kondense.artifacts.lineage import stage_record
-from kondense.artifacts.model import Model, load_model, model_digest, save_model
-from kondense.data.dataset import Dataset, dataset_digest, load_dataset
-from kondense.errors import InputError, ShortfallError
-from kondense.prune import greedy
+from kondense.artifacts.model import Model
+from kondense.data.dataset import Dataset, dataset_digest
+from kondense.prune import channels
 from kondense.prune.accuracy_bound import floor_of, largest_sparsity, shortfall_of
-from kondense.prune.config import PruneConfig
-from kondense.prune.loop import drive
-from kondense.prune.masks import constrained, lottery, magnitude, nm, random, taylor
-from kondense.prune.method import Method
+from kondense.prune.config import AUTO_OPTIMIZERS, PruneConfig
+from kondense.prune.context import Context, make_session, resolve
+from kondense.prune.loop import iterate
+from kondense.prune.masks import masks
+from kondense.prune.methods import METHODS, bind, kind_of
 from kondense.prune.metrics import layer_sparsity, measure, summary
-from kondense.prune.request import Request, resolve
-from kondense.prune.scores import bn_scale, fpgm, l1, l2, taylor_channel
+from kondense.prune.pruner import Prepare, Pruner
 from kondense.prune.sensitivity import scan, scanned_layers
-from kondense.training.checkpoint import open_checkpoint
-from kondense.training.losses import Loss, SoftLabelLoss
-
-METHODS: dict[str, Callable[[nn.Module, Request], Method]] = {
-    "bn_scale": bn_scale.prepare,
-    "constrained": constrained.prepare,
-    "fpgm": fpgm.prepare,
-    "greedy": greedy.prepare,
-    "l1": l1.prepare,
-    "l2": l2.prepare,
-    "lottery": lottery.prepare,
-    "magnitude": magnitude.prepare,
-    "nm": nm.prepare,
-    "random": random.prepare,
-    "taylor": taylor.prepare,
-    "taylor_channel": taylor_channel.prepare,
-}
+from kondense.training.checkpoint import Checkpoint
+from kondense.training.losses import teacher_loss
+from kondense.training.transform import Result, check_fits, check_float, copied, run_transform
 
 
 def run(
     config: PruneConfig, *, dataset_dir: Path, model_dir: Path, pruned_dir: Path, teacher_dir: Path | None = None
 ) -> dict[str, float]:
-    """Prune the model and write the result as a model artifact.
+    """Prune a model artifact (see ``prune``).
 
     Args:
         config: the parameters.
-        dataset_dir: a Dataset artifact; its training split is fine-tuned on.
+        dataset_dir: a Dataset artifact.
         model_dir: the Model artifact to prune.
-        pruned_dir: where the pruned Model artifact goes.
-        teacher_dir: a Model artifact whose logits join the fine-tuning loss, instead of those of the unpruned model.
+        pruned_dir: directory of the pruned Model artifact.
+        teacher_dir: the Model artifact of a teacher.
 
     Returns:
-        ``validation_accuracy`` with ``_before`` and ``_untuned`` (right after the last removal, or after all at once
-        where weights go little by little), ``sparsity``
-        (fraction of the weights that are gone or zero), ``parameters``, ``macs``, and both ``_before``.
-
-    Raises:
-        ValueError: the request names no layer, cannot be met, or does not fit the model.
-        ShortfallError: the artifact is written, but it is only the closest to what was asked for.
-        NonFiniteLossError: fine-tuning diverged.
+        The metrics.
     """
-    dataset, model = load_dataset(dataset_dir), load_model(model_dir)
-    inputs = {"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)}
-    if model.quantized or model.activations:
-        raise InputError(f"a model must be pruned before it is quantized, but {model_dir} is quantized.")
-    check_fits("model", model, dataset)
-    teacher = None
-    if teacher_dir is not None:
-        inputs["teacher"], teacher = model_digest(teacher_dir), load_model(teacher_dir)
-        check_fits("teacher", teacher, dataset)
-    loss = _loss(teacher or load_model(model_dir), dataset, config) if config.alpha else None
-    request = resolve(
-        config,
-        model,
-        dataset,
-        loss,
-        open_checkpoint("prune", config, inputs),
-        dataset_digest=inputs["dataset"],
-    )
-    request = dataclasses.replace(request, floor=floor_of(request, model.module, teacher.module if teacher else None))
-    outcome = _prune(model, request)
-    metrics = measure(model, outcome.pruned, dataset, request.device) | {
-        "validation_accuracy_untuned": outcome.steps[-1]["untuned"]
-    }
-    details: dict[str, Any] = {"layers": layer_sparsity(model.module, outcome.pruned.module), "steps": outcome.steps}
-    record = stage_record(
+    digest = dataset_digest(dataset_dir)
+    return run_transform(
         "prune",
         config,
-        inputs=inputs,
-        metrics=metrics,
-        summary=summary(config, metrics, taught=teacher_dir is not None),
-        curves=request.curve,
-        details=details | outcome.details,
+        lambda model, dataset, config, *, teachers, checkpoint: prune(
+            model, dataset, config, checkpoint=checkpoint, dataset_digest=digest, **teachers
+        ),
+        dataset_dir=dataset_dir,
+        model_dir=model_dir,
+        output_dir=pruned_dir,
+        teacher_dirs={"teacher": teacher_dir} if teacher_dir else {},
     )
-    save_model(pruned_dir, dataclasses.replace(outcome.pruned, lineage=(*model.lineage, record)))
-    if outcome.shortfall:
-        raise ShortfallError(outcome.shortfall)
-    return metrics
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A pruned model, a figure per step, the method's own details and what it did not reach."""
+def prune(
+    model: Model,
+    dataset: Dataset,
+    config: PruneConfig,
+    *,
+    teacher: Model | None = None,
+    checkpoint: Checkpoint | None = None,
+    method: Callable[..., Any] | None = None,
+    dataset_digest: str = "",
+) -> Result:
+    """Prune a copy of ``model`` and fine-tune it on the dataset's training split.
 
-    pruned: Model
-    steps: list[dict[str, float]]
-    details: dict[str, Any]
-    shortfall: str
+    Args:
+        model: a float model; not changed.
+        dataset: the data.
+        config: the parameters.
+        teacher: its logits join the fine-tuning loss, instead of those of the unpruned model; not changed.
+        checkpoint: where to resume from and to save to.
+        method: a score that outweighs ``config.method`` (see ``kondense.prune.methods``).
+        dataset_digest: digest of the Dataset artifact, which ``lottery`` compares with the model's lineage.
+
+    Returns:
+        The pruned model, and ``validation_accuracy`` with ``_before`` and ``_untuned`` (before the last fine-tuning, or
+        if all of a gradual pruning were done at once), ``sparsity`` (fraction of the weights that are removed or zero),
+        ``parameters``, ``macs``, and all three ``_before``.
+
+    Raises:
+        InputError: the request names no layer, cannot be met, or does not fit the model.
+        NonFiniteLossError: fine-tuning diverged.
+    """
+    check_float("prune", model)
+    check_fits("model", model, dataset)
+    model, name = copied(model), config.method
+    if method is not None:
+        config, name = _settled(config, kind_of(method)), getattr(method, "__name__", type(method).__name__)
+    kind = kind_of(method) if method is not None else METHODS[config.method].kind
+    if teacher is not None:
+        check_fits("teacher", teacher, dataset)
+        teacher = copied(teacher)
+    loss = teacher_loss(config, (teacher or model).module, dataset, temperature=config.temperature, alpha=config.alpha)
+    session = make_session(config, dataset, loss, checkpoint)
+    context = resolve(config, model, session, dataset_digest=dataset_digest)
+    context = dataclasses.replace(context, floor=floor_of(context, model.module, teacher.module if teacher else None))
+    pruned, steps, details, shortfall = _prune(model, context, preparer(method or METHODS[config.method].load()))
+    metrics = measure(model, pruned, dataset, context.device)
+    metrics["validation_accuracy_untuned"] = steps[-1]["untuned"]
+    details = {"layers": layer_sparsity(model.module, pruned.module), "steps": steps} | details
+    if method is not None:
+        details["method"] = name
+    text = summary(name, kind, metrics, taught=teacher is not None)
+    return Result(pruned, metrics, text, session.curve, details, shortfall)
 
 
-def _prune(model: Model, request: Request) -> Outcome:
-    module, prepare = copy.deepcopy(model.module), METHODS[request.config.method]
-    method, details = prepare(module, request), {}
-    if request.config.sensitivity:
-        details["sensitivity"] = scan(prepare, module, request, scanned_layers(method))
-    if request.floor and request.config.method != "greedy":  # which looks at the floor itself
-        sparsity, details["bound"] = largest_sparsity(prepare, module, request)
-        request = dataclasses.replace(request, config=dataclasses.replace(request.config, sparsity=sparsity))
-        method = prepare(module, request)
-    masks, history = drive(module, method, request, model.network)
+def _settled(config: PruneConfig, kind: str) -> PruneConfig:
+    """Return the config with the values that ``auto`` means for a score that no table lists."""
+    scope = "global" if config.scope == "auto" else config.scope
+    optimizer = AUTO_OPTIMIZERS[kind] if config.optimizer == "auto" else config.optimizer
+    return dataclasses.replace(config, scope=scope, optimizer=optimizer)
+
+
+def _prune(
+    model: Model, context: Context, prepare: Prepare
+) -> tuple[Model, list[dict[str, float]], dict[str, Any], str]:
+    """Return the pruned model, the figures of every step, further details and the shortfall."""
+    module = copy.deepcopy(model.module)
+    details: dict[str, Any] = {}
+    pruner = prepare(module, context)
+    if context.config.sensitivity:
+        details["sensitivity"] = scan(prepare, module, context, scanned_layers(pruner))
+    if context.floor and not pruner.keeps_floor:
+        sparsity, details["bound"] = largest_sparsity(prepare, module, context)
+        context = dataclasses.replace(context, config=dataclasses.replace(context.config, sparsity=sparsity))
+        pruner = prepare(module, context)
+    masks, steps = iterate(module, pruner, context)
     pruned = dataclasses.replace(model, module=module, masked=tuple(sorted(masks)))
-    shortfall = method.shortfall() or shortfall_of(request, history[-1]["validation_accuracy"])
-    return Outcome(pruned, history, details | method.details(), shortfall)
+    shortfall = pruner.shortfall() or shortfall_of(context, steps[-1]["validation_accuracy"])
+    return pruned, steps, details | pruner.details(), shortfall
 
 
-def _loss(teacher: Model, dataset: Dataset, config: PruneConfig) -> Loss:
-    return SoftLabelLoss(
-        teacher.module,
-        temperature=config.temperature,
-        alpha=config.alpha,
-        label_smoothing=config.label_smoothing,
-        unchanged=dataset if config.augment == "none" else None,
-    )
+def preparer(function: Callable[..., Any]) -> Prepare:
+    """Return the ``prepare(module, context)`` of a method's function, which may be a score."""
+    if getattr(function, "__name__", "") == "prepare":
+        return function
+    make = {"channels": channels.prepare, "weights": masks.prepare}[kind_of(function)]
+
+    def prepare(module: nn.Module, context: Context) -> Pruner:
+        return make(module, context, bind(function, context))
+
+    return prepare

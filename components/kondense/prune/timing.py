@@ -1,4 +1,4 @@
-"""What channel counts cost in time: the network of each shape, measured once beside the unpruned one."""
+"""Latency as a function of channel counts: each shape is measured once, next to the unpruned network."""
 
 import copy
 import io
@@ -28,24 +28,30 @@ Key = tuple[tuple[str, int], ...]
 
 
 class Timing:
-    """A table of latencies by channel counts; a shape is exported and measured when it is first asked for.
+    """A table of latencies by channel counts; a shape is exported and measured on first use.
 
-    Each measurement takes turns between the shape and the unpruned network, and what is kept is the ratio of their
-    lower quartiles: a machine that is busy for a while slows both, and single runs that other work stretches do not
-    count. A shape that meets a budget is confirmed, measured once more for longer: among many short measurements
-    the lowest is not the truth. The table is kept beside the run's checkpoints, so that a run that is started again
-    sees the same figures and takes the same way.
+    Each measurement alternates between the shape and the unpruned network and keeps the ratio of their lower quartiles:
+    other load on the machine slows both, and single slow runs have no effect. A shape that meets a budget is confirmed
+    by a longer measurement, since the minimum of many short measurements is biased. The table is stored with the run's
+    checkpoints, so that a restarted run makes the same choices.
 
     Attributes:
         unpruned_ms: median time of the unpruned network.
-        ratios: time relative to the unpruned network's, by (group, channels) pairs in order of their names.
-        confirmed: those of them that were measured for longer.
+        ratios: latency relative to the unpruned network's, by (group, channels) pairs in order of their names.
+        confirmed: keys of the longer measurements.
     """
 
     def __init__(
-        self, module: nn.Module, image_shape: tuple[int, int, int], batch_size: int, checkpoint: Checkpoint | None
+        self,
+        module: nn.Module,
+        image_shape: tuple[int, int, int],
+        batch_size: int,
+        checkpoint: Checkpoint | None,
+        *,
+        seconds: float = SECONDS,
+        confirm_seconds: float = CONFIRM_SECONDS,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint, self.seconds, self.confirm_seconds = checkpoint, seconds, confirm_seconds
         generator = np.random.default_rng(0)
         self.images_NCHW = generator.standard_normal((batch_size, *image_shape), dtype=np.float32)
         self.unpruned = self._open(module)
@@ -53,39 +59,39 @@ class Timing:
         self.confirmed: set[Key] = set()
         self.unpruned_ms = 0.0
         if not self._load():
-            found = measure_latency(
-                {"unpruned": self.unpruned}, self.images_NCHW, seconds=SECONDS, warmup_seconds=WARMUP_SECONDS
+            latency = measure_latency(
+                {"unpruned": self.unpruned}, self.images_NCHW, seconds=seconds, warmup_seconds=WARMUP_SECONDS
             )
-            self.unpruned_ms = found["unpruned"].median_ms
+            self.unpruned_ms = latency["unpruned"].median_ms
 
     def ratio(self, module: nn.Module, groups: Mapping[str, ChannelGroup], counts: Mapping[str, int]) -> float:
-        """Return the time of ``module`` with as many channels as ``counts`` says, relative to the unpruned network.
+        """Return the latency of ``module`` with ``counts`` channels, relative to the unpruned network.
 
         Args:
-            module: the network as it stands; left as it is.
+            module: the current network; not changed.
             groups: its groups.
             counts: channels by group.
         """
         key = tuple(sorted(counts.items()))
         if key not in self.ratios:
-            self.ratios[key] = self.measure(_shaped(module, groups, counts), SECONDS)
+            self.ratios[key] = self.measure(_shaped(module, groups, counts), self.seconds)
             self._save()
         return self.ratios[key]
 
     def confirm(self, module: nn.Module, groups: Mapping[str, ChannelGroup], counts: Mapping[str, int]) -> float:
-        """Return the same, measured for longer; the table keeps it."""
+        """Return the same from a longer measurement, which replaces the short one."""
         key = tuple(sorted(counts.items()))
         if key not in self.confirmed:
-            self.ratios[key] = self.measure(_shaped(module, groups, counts), CONFIRM_SECONDS)
+            self.ratios[key] = self.measure(_shaped(module, groups, counts), self.confirm_seconds)
             self.confirmed.add(key)
             self._save()
         return self.ratios[key]
 
     def measure(self, module: nn.Module, seconds: float) -> float:
-        """Return the time of ``module`` relative to the unpruned network, measured now."""
+        """Measure the latency of ``module`` relative to the unpruned network."""
         sessions = {"unpruned": self.unpruned, "pruned": self._open(module)}
-        found = measure_latency(sessions, self.images_NCHW, seconds=seconds, warmup_seconds=WARMUP_SECONDS)
-        pruned_ms, unpruned_ms = (np.percentile(found[name].samples_ms, 25) for name in ("pruned", "unpruned"))
+        latency = measure_latency(sessions, self.images_NCHW, seconds=seconds, warmup_seconds=WARMUP_SECONDS)
+        pruned_ms, unpruned_ms = (np.percentile(latency[name].samples_ms, 25) for name in ("pruned", "unpruned"))
         return float(pruned_ms / unpruned_ms)
 
     def _load(self) -> bool:
@@ -110,8 +116,8 @@ class Timing:
             self.checkpoint.store.write(f"{self.checkpoint.prefix}/{TABLE}", json.dumps(content).encode())
 
     def _open(self, module: nn.Module) -> onnxruntime.InferenceSession:
-        # The exporter by tracing takes 0.1 s where the one that writes our artifacts takes seconds per network;
-        # onnxruntime makes the same kernels of both.
+        # The tracing exporter takes 0.1 s per network, the one for our artifacts seconds; onnxruntime runs the same
+        # kernels for both.
         stream = io.BytesIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -126,7 +132,7 @@ class Timing:
 
 
 def _shaped(module: nn.Module, groups: Mapping[str, ChannelGroup], counts: Mapping[str, int]) -> nn.Module:
-    """Return a copy with as many channels; which ones is of no consequence to its time."""
+    """Return a copy with ``counts`` channels; which ones does not affect the latency."""
     shape = copy.deepcopy(module)
     removed = {name: groups[name].lowest(torch.zeros(groups[name].channels), count) for name, count in counts.items()}
     remove(shape, groups, removed)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PADDING = 2  # pixels on each side; 28- and 32-pixel images tolerate it without losing the object
+PADDING = 2  # pixels on each side, small enough for 28- and 32-pixel images
 
 
 def augment(images_BCHW: Tensor, kind: str, generator: torch.Generator) -> Tensor:

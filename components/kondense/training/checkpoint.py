@@ -1,9 +1,8 @@
-"""Checkpoints: where a training run stands, under a key made of all that determines the run.
+"""Checkpoints: the state of a training run, under a key made of everything that determines the run.
 
-The key leaves out how many epochs are asked for, since a schedule depends on its horizon only: a run of 3
-epochs out of 9 is the beginning of the run of 9, and continues it. A checkpoint is safetensors behind its
-own SHA-256; a damaged one is reported, ignored and overwritten. Concurrent runs of one key write equal
-files, so they do no harm.
+The key excludes the number of epochs, since schedules depend on their horizon only: a run of 3 epochs out of 9 is the
+beginning of the run of 9. A checkpoint is safetensors after its SHA-256; a damaged one is reported, ignored and
+overwritten. Concurrent runs with one key write equal files.
 """
 
 import contextlib
@@ -25,7 +24,8 @@ from kondense.store.store import NotFoundError, Store, open_store
 from kondense.training.settings import TrainingConfig
 
 FORMAT_VERSION = 2
-VARIABLE = "KONDENSE_CHECKPOINTS"  # the environment variable that says where, as open_store takes it
+VARIABLE = "KONDENSE_CHECKPOINTS"  # environment variable with the location, as in open_store
+SAVE_SECONDS = 300.0  # between checkpoints within an epoch; every epoch ends with one anyway
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +38,18 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoints of one run: files ``<prefix>/<epoch>-<step>`` in a store."""
+    """The checkpoints of one run: files ``<prefix>/<epoch>-<step>`` in a store.
+
+    ``seconds`` is the least time between two of them within an epoch.
+    """
 
     store: Store
     prefix: str
+    seconds: float = SAVE_SECONDS
 
     def child(self, name: str) -> "Checkpoint":
         """Return the checkpoints of one phase of the run."""
-        return Checkpoint(self.store, f"{self.prefix}/{name}")
+        return dataclasses.replace(self, prefix=f"{self.prefix}/{name}")
 
     def save(self, state: State) -> str:
         """Write ``state`` whole or not at all and return its key."""
@@ -56,7 +60,7 @@ class Checkpoint:
         return key
 
     def load(self, *, epochs: int) -> State | None:
-        """Return the furthest intact state that lies within the first ``epochs`` epochs, if any."""
+        """Return the latest intact state within the first ``epochs`` epochs, if any."""
         for key in sorted(self.store.list(self.prefix + "/"), reverse=True):
             name = key.rpartition("/")[2]
             epoch, _, step = name.partition("-")
@@ -66,7 +70,7 @@ class Checkpoint:
                 try:
                     return _decode(self.store.read(key))
                 except NotFoundError:
-                    continue  # a concurrent run of the same key has moved on
+                    continue  # a concurrent run with the same key has deleted it
                 except ValueError as error:
                     LOG.warning(f"checkpoint {key} is damaged ({error}); it is ignored and that part is trained again")
         return None
@@ -78,7 +82,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def checkpoints_at(uri: str) -> Iterator[None]:
-    """Keep the checkpoints of the block at ``uri``; an empty one leaves the environment's choice."""
+    """Keep the checkpoints of the block at ``uri``; if empty, where the environment says."""
     before = os.environ.get(VARIABLE)
     if uri:
         os.environ[VARIABLE] = uri
@@ -92,11 +96,11 @@ def checkpoints_at(uri: str) -> Iterator[None]:
 
 
 def open_checkpoint(stage: str, config: Config, inputs: Mapping[str, str]) -> Checkpoint | None:
-    """Return the checkpoints of a stage's run, or None when ``KONDENSE_CHECKPOINTS`` is not set.
+    """Return the checkpoints of a stage's run, or None if ``KONDENSE_CHECKPOINTS`` is not set.
 
     Args:
-        stage: its name.
-        config: all of its parameters; ``epochs`` counts only through the schedule's horizon.
+        stage: the stage's name.
+        config: its parameters; ``epochs`` enters the key only through the schedule's horizon.
         inputs: digests of its input artifacts, by role.
     """
     uri = os.environ.get(VARIABLE, "")

@@ -1,4 +1,4 @@
-"""Where and in what arithmetic and memory format a network is trained."""
+"""The device, the arithmetic and the memory format of training."""
 
 import torch
 from torch import Tensor, nn
@@ -8,21 +8,21 @@ from kondense.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device; ``auto`` takes a GPU when there is one.
+    """Return the device; ``auto``: a GPU if there is one.
 
     Raises:
-        ValueError: ``cuda`` is asked for and there is none.
+        InputError: ``cuda`` is requested and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device must be available, but got cuda and torch sees no GPU; use cpu or auto.")
+        raise InputError("device must be available, but got cuda and torch finds no GPU; use cpu or auto.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the arithmetic; ``auto`` takes bfloat16 on GPUs that have it, else float32.
+    """Return the arithmetic; ``auto``: bfloat16 on GPUs that support it, else float32.
 
     Raises:
-        ValueError: float16 on the CPU, where it underflows and is slow.
+        InputError: float16 on the CPU, where it underflows and is slow.
     """
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
@@ -32,7 +32,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def choose_memory_format(module: nn.Module) -> torch.memory_format:
-    """Return channels_last, which convolutions gain from, unless a layer's backward is broken in it.
+    """Return channels_last, which is faster for convolutions, unless a layer's backward is broken in it.
 
     torch 2.14.1 on CPU corrupts the heap in the backward of a strided 1x1 convolution with fewer than 8
     input channels in channels_last; channel pruning makes such layers.

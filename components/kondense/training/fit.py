@@ -1,10 +1,10 @@
-"""The one training loop.
+"""The training loop.
 
 Shapes: B images in a batch, C channels, H height, W width, K classes.
 
-A run is a function of the network's weights, the data and the config: each step's randomness is seeded by
-(seed, epoch, step) and each rate depends on the absolute epoch. So a run that is killed anywhere and started
-again ends with the weights of an undisturbed one, bit for bit on one machine with one number of threads.
+A run is a function of the network's weights, the data and the config: (seed, epoch, step) seeds the randomness of each
+step, and learning rates depend on the absolute epoch. So a run that is killed anywhere and restarted ends with the
+weights of an uninterrupted one, bit for bit on one machine with one number of threads.
 """
 
 import contextlib
@@ -26,11 +26,10 @@ from kondense.training.masking import Masking
 from kondense.training.settings import TrainingConfig
 from kondense.training.trainer import Trainer
 
-# Who is told of every epoch in this context, beside the log.
+# Called with every epoch's point in this context.
 _listener: contextvars.ContextVar[Callable[[Mapping[str, float]], None] | None] = contextvars.ContextVar(
     "listener", default=None
 )
-CHECKPOINT_SECONDS = 300.0  # within long epochs; every epoch ends with a checkpoint anyway
 
 
 def fit(
@@ -48,14 +47,14 @@ def fit(
 
     Args:
         module: the network; logits [B, K] from images [B, C, H, W].
-        dataset: its training split is trained on, its validation split measured after each epoch.
-        config: how.
+        dataset: training uses its training split; accuracy is measured on its validation split after each epoch.
+        config: the training parameters.
         loss: maps (logits [B, K], labels [B], normalised images [B, C, H, W]) to a scalar; cross-entropy
-            with the config's label smoothing when not given.
+            with the config's label smoothing by default.
         masks: by parameter name, boolean, True where a weight is kept; the others are zero after every step.
-        masking: replaces the masks as the run goes on.
+        masking: updates the masks during the run.
         checkpoint: where to resume from and to save to; on SIGTERM the run saves and exits with status 143.
-        on_epoch: called with each new point of the curve; prints it when not given.
+        on_epoch: called with each new point of the curve; logs it by default.
 
     Returns:
         One point per epoch: ``epoch``, ``train_loss``, ``validation_accuracy``, ``learning_rate``.
@@ -70,7 +69,7 @@ def fit(
     if state:
         trainer.restore(state)
         LOG.info(f"resumed at epoch {trainer.epoch}/{config.epochs} step {trainer.step} from a checkpoint")
-    report = on_epoch or (lambda point: print_epoch(point, config.epochs, trainer.images_per_s))
+    report = on_epoch or (lambda point: log_epoch(point, config.epochs, trainer.images_per_s))
     with _sigterm(active=checkpoint is not None) as terminated, _isolated_randomness():
         keeper = Keeper(checkpoint, terminated)
         while trainer.epoch < config.epochs:
@@ -95,7 +94,7 @@ def epochs_told_to(listener: Callable[[Mapping[str, float]], None]) -> Iterator[
 
 @dataclasses.dataclass
 class Keeper:
-    """Saves a run's states: one per epoch, one per ``CHECKPOINT_SECONDS`` within, one on SIGTERM."""
+    """Saves a run's states: one per epoch, one per ``checkpoint.seconds`` within, one on SIGTERM."""
 
     checkpoint: Checkpoint | None
     terminated: threading.Event
@@ -103,15 +102,15 @@ class Keeper:
     saved_at: float = dataclasses.field(default_factory=time.monotonic)
 
     def due(self) -> bool:
-        """Tell whether a state within an epoch is to be saved now."""
+        """Return whether to save a state within the epoch now."""
         if self.checkpoint is None:
             return False
-        return self.terminated.is_set() or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        return self.terminated.is_set() or time.monotonic() - self.saved_at > self.checkpoint.seconds
 
     def save(self, state: State, *, last: bool = False) -> None:
-        """Save ``state``, drop the one it supersedes, and exit if SIGTERM came.
+        """Save ``state``, delete the previous one, and exit after a SIGTERM.
 
-        The last state of a run is never dropped: a promoted trial continues it.
+        The last state of a run is never deleted: a promoted trial continues it.
         """
         if self.checkpoint is not None:
             key = self.checkpoint.save(state)
@@ -123,8 +122,8 @@ class Keeper:
             raise SystemExit(128 + signal.SIGTERM)
 
 
-def print_epoch(point: Mapping[str, float], epochs: int, images_per_s: float) -> None:
-    """Print one point of the curve as the line that progress bars and people read."""
+def log_epoch(point: Mapping[str, float], epochs: int, images_per_s: float) -> None:
+    """Log one point of the curve as the line that progress bars parse."""
     names = ("train_loss", "validation_accuracy", "learning_rate")
     values = " ".join(f"{name}={point[name]:.6g}" for name in names)
     LOG.info(f"epoch {point['epoch']:.0f}/{epochs} {values} images_per_s={images_per_s:.0f}")
@@ -139,7 +138,7 @@ def _isolated_randomness() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm(*, active: bool) -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM sets, when ``active`` and in the main thread; the handler is put back after."""
+    """Yield an event that SIGTERM sets, if ``active`` and in the main thread; restore the handler afterwards."""
     terminated = threading.Event()
     if not active or threading.current_thread() is not threading.main_thread():
         yield terminated

@@ -1,25 +1,33 @@
-"""Masks that change while a network trains."""
+"""Masks of pruned weights: zeroing them, and masks that change during training."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 
 class Masking(Protocol):
-    """Chooses which weights stay, again and again within a training run.
+    """Updates the masks within a training run.
 
-    It must remember nothing: a run that is resumed has the network and the masks of before, nothing else.
+    It must have no state: a resumed run restores the network and the masks, nothing else.
     """
 
     def update(
         self, module: nn.Module, masks: Mapping[str, Tensor], step: int, epoch: float
     ) -> Mapping[str, Tensor] | None:
-        """Return the masks from now on, or None to leave them.
+        """Return the new masks, or None to keep the current ones.
 
         Args:
-            module: the network after ``step`` steps of training, with the gradients of the last one.
-            masks: those of now, boolean, by parameter name; True where a weight is kept.
-            step: steps of training behind, from the beginning of the run.
+            module: the network after ``step`` training steps, with the gradients of the last one.
+            masks: the current ones, boolean, by parameter name; True where a weight is kept.
+            step: number of training steps since the beginning of the run.
             epoch: the same in epochs, fractional.
         """
+
+
+@torch.no_grad()
+def zero_masked(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set masked weights to 0.0: a weight times a mask may be -0.0, which packs worse."""
+    for name, mask in masks.items():
+        module.get_parameter(name).masked_fill_(~mask, 0.0)

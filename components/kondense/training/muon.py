@@ -1,6 +1,6 @@
-"""Muon: momentum that is orthogonalised, so that all directions of a weight learn at the same pace.
+"""Muon: orthogonalised momentum, so that all directions of a weight learn equally fast.
 
-Where epochs are few, as after channels have left, it goes further in each of them than SGD. Shapes: weight [O, I, ...]
+It makes more progress per epoch than SGD in short fine-tunings, as after channel pruning. Shapes: weight [O, I, ...]
 is a matrix of R = O rows and C columns.
 """
 
@@ -11,29 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of the polynomial a x + b x^3 + c x^5, applied five times: singular values from .01 on come out between .7 and 1.2.
+# Of the polynomial a x + b x^3 + c x^5, applied five times: maps singular values above 0.01 to between 0.7 and 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 TINY = 1e-7
-LONGEST_SIDE = 128  # the time goes with the square of a matrix's shorter side; beyond this it would outweigh the rest
+LONGEST_SIDE = 128  # the time grows with the square of a matrix's shorter side; beyond this it would dominate
 
 
 class Muon(torch.optim.SGD):
     """SGD with Nesterov momentum, its direction orthogonalised for weights whose shorter side is up to LONGEST_SIDE.
 
     Source: Jordan et al. 2024 (Muon), with its scale sqrt(max(1, R / C)) and decoupled weight decay, as
-    torch.optim.Muon. Deviations: it takes convolutions, which torch's refuses, and leaves large matrices to SGD;
-    arithmetic is float32, since the others are small; a checkpoint finds the momentum where SGD leaves it.
+    torch.optim.Muon. Deviations: it supports convolutions, which torch's rejects, and uses SGD for large
+    matrices; arithmetic is float32, since the others are small; the state has the keys of SGD's, for checkpoints.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, learning_rate: float, momentum: float) -> None:
         """Take groups of ``params`` with their ``weight_decay``."""
-        # Not fused: a gradient scaler would leave it to the fused step to unscale gradients.
+        # Not fused: a gradient scaler leaves unscaling to a fused step.
         super().__init__(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Make a step along the gradients; there is nothing to evaluate again, so no ``closure`` is taken."""
+        """Update the weights; a ``closure`` is not supported."""
         assert closure is None
         weights = [
             (group, weight)
@@ -43,7 +43,7 @@ class Muon(torch.optim.SGD):
         ]
         gradients = [weight.grad for _, weight in weights]
         for _, weight in weights:
-            weight.grad = None  # SGD passes over it
+            weight.grad = None  # SGD skips it
         super().step()
         for (group, weight), gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
@@ -67,9 +67,9 @@ def orthogonalise(matrix_RC: Tensor) -> Tensor:
     """
     a, b, c = COEFFICIENTS
     wide_RC = matrix_RC.T if matrix_RC.shape[0] > matrix_RC.shape[1] else matrix_RC
-    found_RC = wide_RC.float() / wide_RC.float().norm().clamp(min=TINY)
+    result_RC = wide_RC.float() / wide_RC.float().norm().clamp(min=TINY)
     for _ in range(ITERATIONS):
-        product_RR = found_RC @ found_RC.T
+        product_RR = result_RC @ result_RC.T
         polynomial_RR = torch.addmm(product_RR, product_RR, product_RR, beta=b, alpha=c)
-        found_RC = torch.addmm(found_RC, polynomial_RR, found_RC, beta=a)
-    return found_RC.T if wide_RC is not matrix_RC else found_RC
+        result_RC = torch.addmm(result_RC, polynomial_RR, result_RC, beta=a)
+    return result_RC.T if wide_RC is not matrix_RC else result_RC

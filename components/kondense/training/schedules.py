@@ -1,8 +1,8 @@
 """Learning rates as functions of the absolute epoch.
 
-A schedule maps progress, the fraction of the horizon that is behind, in [0, 1], to a factor of the peak
-learning rate. It knows nothing of where a run started or will stop, so a run resumed or promoted from 3
-to 9 epochs sees the very rates that an uninterrupted one sees.
+A schedule maps progress, the elapsed fraction of the horizon, [0, 1], to a factor of the peak learning rate. It does
+not depend on where a run starts or stops, so a run that is resumed or promoted from 3 to 9 epochs has the learning
+rates of an uninterrupted one.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The parameters of the one training loop; the Configs of train, prune and distill inherit them."""
+"""The parameters of the training loop, which the Configs of train, prune, distill and quantize inherit."""
 
 import dataclasses
 
@@ -14,34 +14,36 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Config):
-    """How a network is trained. Schedules depend on the absolute epoch and on ``max_epochs`` only."""
+    """The parameters of training. Schedules depend on the absolute epoch and on ``max_epochs`` only."""
 
     epochs: int = option(8, "epochs to train", interval="[1, 100000]")
     max_epochs: int = option(
         0,
-        "epochs that the schedule spans; 0 means `epochs`. A trial stopped early keeps the schedule of the longest.",
+        "epochs that the learning rate schedule spans; 0: `epochs`. A trial with fewer epochs than the longest sets it",
         interval="[0, 100000]",
     )
     batch_size: int = option(128, "images per step", interval="[1, 65536]")
     learning_rate: float = option(0.05, "peak learning rate", interval="(0, 100]")
     optimizer: str = option(
         "sgd",
-        "muon orthogonalises the steps of weights with a side of up to 128: more per epoch where channels have left",
+        "sgd; muon: orthogonalises the updates of weights with a side of up to 128 (faster after channel pruning)",
         choices=OPTIMIZERS,
     )
     momentum: float = option(0.9, "momentum of SGD (Nesterov when above 0)", interval="[0, 1)")
     weight_decay: float = option(5e-4, "L2 penalty on weights (not on biases and norms)", interval="[0, 1]")
-    schedule: str = option("cosine", "learning rate over the epochs", choices=SCHEDULES)
+    schedule: str = option("cosine", "learning rate schedule", choices=SCHEDULES)
     warmup_epochs: float = option(0.5, "epochs of linear warm-up", interval="[0, 1000]")
-    label_smoothing: float = option(0.0, "mass taken from the true label", interval="[0, 1)")
-    augment: str = option("none", "random crops (2 pixels of padding) and flips", choices=AUGMENTATIONS)
+    label_smoothing: float = option(0.0, "probability mass taken from the true label", interval="[0, 1)")
+    augment: str = option("none", "random crops (2 pixels of padding), and horizontal flips", choices=AUGMENTATIONS)
     averaging: float = option(
-        0.0, "decay of the moving average of the weights, per step; 0 keeps none", interval="[0, 1)"
+        0.0, "decay per step of the moving average of the weights; 0: no average", interval="[0, 1)"
     )
-    device: str = option("auto", "where to train; auto takes a GPU when there is one", choices=DEVICES)
-    precision: str = option("auto", "arithmetic; auto takes bfloat16 on GPUs that have it", choices=PRECISIONS)
-    compile: bool = option(False, "torch.compile the network (pays off on long runs)")
-    seed: int = option(0, "seed of all randomness", interval="[0, 2147483647]")
+    device: str = option("auto", "device to train on; auto: a GPU if there is one", choices=DEVICES)
+    precision: str = option(
+        "auto", "arithmetic; auto: bfloat16 on GPUs that support it, else float32", choices=PRECISIONS
+    )
+    compile: bool = option(False, "compile the network with torch.compile (for long runs)")
+    seed: int = option(0, "seed of all random numbers", interval="[0, 2147483647]")
 
     def __post_init__(self) -> None:
         super().__post_init__()

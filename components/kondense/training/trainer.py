@@ -29,7 +29,7 @@ PARTS = ("module", "average", "momentum", "mask", "objective", "objective_moment
 
 
 class NonFiniteLossError(KondenseError, ArithmeticError):
-    """The loss turned NaN or infinite: the run cannot be saved by going on."""
+    """The loss became NaN or infinite."""
 
 
 class Trainer:
@@ -72,7 +72,7 @@ class Trainer:
         """Train from the current position to the end of the epoch and add a point to the curve.
 
         Args:
-            due: asked after every step whether a state within the epoch is to be saved.
+            due: called after every step; whether to save a state within the epoch.
             save: saves it.
         """
         order = torch.randperm(len(self.labels), generator=_generator(self.config.seed, self.epoch))
@@ -114,7 +114,7 @@ class Trainer:
         return loss.detach()
 
     def _check_loss(self) -> None:
-        """Stop a diverged run; reading the loss waits for a GPU, so there it is done every few steps only."""
+        """Stop a diverged run; on a GPU only every few steps, since reading the loss synchronises."""
         total = float(self.loss_sum)
         if not math.isfinite(total):
             rate = self.optimizer.param_groups[0]["lr"]
@@ -129,8 +129,8 @@ class Trainer:
     def _update_masks(self) -> None:
         if self.masking is not None:
             done = self.epoch * self.steps + self.step + 1
-            found = self.masking.update(self.module, self.masks, done, done / self.steps)
-            self.masks = self.masks if found is None else self._placed(found)
+            masks = self.masking.update(self.module, self.masks, done, done / self.steps)
+            self.masks = self.masks if masks is None else self._placed(masks)
 
     def _apply_masks(self) -> None:
         for name, mask in self.masks.items():
@@ -143,7 +143,7 @@ class Trainer:
         if not self.average:
             return
         done = self.epoch * self.steps + self.step
-        # The average starts at the initial weights; a decay that grows in keeps it from remembering them.
+        # The average starts at the initial weights; a growing decay lets it forget them.
         decay = min(self.config.averaging, (1 + done) / (10 + done))
         for name, tensor in self._state():
             if tensor.is_floating_point():
@@ -167,7 +167,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Put the averaged weights in place for the block, when there are any."""
+        """Use the averaged weights, if any, in the block."""
         if not self.average:
             yield
             return
@@ -181,7 +181,7 @@ class Trainer:
             self.module.load_state_dict(current)
 
     def state(self) -> State:
-        """Return all that ``restore`` needs to go on from here."""
+        """Return everything that ``restore`` needs to continue from here."""
         tensors = {f"module.{name}": tensor.cpu() for name, tensor in self._state()}
         tensors |= {f"average.{name}": tensor.cpu() for name, tensor in self.average.items()}
         tensors |= {f"mask.{name}": mask.cpu() for name, mask in self.masks.items()}
@@ -200,7 +200,7 @@ class Trainer:
         return State(tensors, position)
 
     def restore(self, state: State) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
         for key, tensor in state.tensors.items():
             part, _, name = key.partition(".")
@@ -227,7 +227,7 @@ class Trainer:
                 yield f"{part}.{name}", parameter
 
     def finish(self) -> None:
-        """Leave the network on the CPU, contiguous, in evaluation mode, with the averaged weights if there are any."""
+        """Move the network to the CPU, contiguous, in evaluation mode, with the averaged weights if there are any."""
         if self.average:
             self.module.load_state_dict(self.average)
         with torch.no_grad():
@@ -255,7 +255,7 @@ def _optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -> to
 
 
 def _generator(seed: int, *position: int, globally: bool = False) -> torch.Generator:
-    """Return a generator for one place of the run; ``globally`` seeds dropout's, the global one, alike."""
+    """Return a generator for one position of the run; ``globally`` also seeds the global one, which dropout uses."""
     text = ",".join(map(str, (seed, *position)))
     number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
     if globally:

@@ -10,14 +10,14 @@ from kondense.networks.build import NetworkSpec, build
 from kondense.prune import stage
 from kondense.prune.accuracy_bound import largest_sparsity
 from kondense.prune.config import PruneConfig
-from kondense.prune.method import Method
 from kondense.prune.metrics import validation_accuracy
-from kondense.prune.request import Request
+from kondense.prune.pruner import Pruner
 from kondense.prune.sensitivity import FRACTIONS
 from kondense.prune.timing import Timing
 from kondense.train.config import TrainConfig
 from kondense.train.stage import run as train
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 DATASET = toy_dataset()
@@ -46,14 +46,14 @@ def prune(made, output, *, model="trained", teacher=None, **settings):
     )
 
 
-class Threshold(Method):
+class Threshold(Pruner):
     """Spoils the network if more than 0.37 is asked for."""
 
-    def __init__(self, module, request):
-        self.module, self.request = module, request
+    def __init__(self, module, context):
+        self.module, self.context = module, context
 
     def step(self, share):
-        if share * self.request.config.sparsity > 0.37:
+        if share * self.context.config.sparsity > 0.37:
             for parameter in self.module.parameters():
                 parameter.data.zero_()
         return {}
@@ -62,7 +62,7 @@ class Threshold(Method):
 def test_bisection_finds_the_threshold(made):
     module = load_model(made / "trained").module
     before = copy.deepcopy(module.state_dict())
-    request = Request(PruneConfig(**FAST, sparsity=0.8), DATASET, floor=0.9)
+    request = make_context(PruneConfig(**FAST, sparsity=0.8), DATASET, floor=0.9)
     found, trials = largest_sparsity(Threshold, module, request)
     assert 0.37 - 0.8 / 32 <= found <= 0.37
     assert [row["sparsity"] for row in trials][:3] == [0.8, 0.4, 0.2]

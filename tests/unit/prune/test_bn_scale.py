@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from kondense.channels.dependencies import find_groups
 from kondense.networks.build import NetworkSpec, build
 from kondense.prune.config import PruneConfig
-from kondense.prune.request import Request
 from kondense.prune.scores import bn_scale
 from torch import nn
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 DATASET = toy_dataset()
@@ -43,12 +43,12 @@ def test_sparse_training_shrinks_the_scales_and_takes_its_epochs_from_the_budget
     means = []
     for penalty in (0.0, 0.2):
         module = resnet()
-        request = Request(PruneConfig(**SETTINGS, epochs=3, sparse_epochs=2, sparse_penalty=penalty), DATASET)
+        request = make_context(PruneConfig(**SETTINGS, epochs=3, sparse_epochs=2, sparse_penalty=penalty), DATASET)
         method = bn_scale.prepare(module, request)
         assert method.own_epochs() == 2
         method.step(0.5)
         method.step(1.0)
-        assert len(request.curve) == 2
+        assert len(request.session.curve) == 2
         scales = [layer.weight.detach() for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
         means.append(float(torch.cat(scales).abs().mean()))
     assert means[1] < means[0] - 0.04
@@ -56,7 +56,7 @@ def test_sparse_training_shrinks_the_scales_and_takes_its_epochs_from_the_budget
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"sparse_epochs must be less than epochs \(2\), .* but got 2"):
-        bn_scale.prepare(resnet(), Request(PruneConfig(**SETTINGS, epochs=2, sparse_epochs=2), DATASET))
+        bn_scale.prepare(resnet(), make_context(PruneConfig(**SETTINGS, epochs=2, sparse_epochs=2), DATASET))
     lenet = build(NetworkSpec("lenet5", {"classes": 3, "channels": 1, "image_size": 16}))
     with pytest.raises(ValueError, match="bn_scale must find batch norms with a scale"):
-        bn_scale.prepare(lenet, Request(PruneConfig(**SETTINGS), DATASET))
+        bn_scale.prepare(lenet, make_context(PruneConfig(**SETTINGS), DATASET))

@@ -7,10 +7,10 @@ from kondense.measuring.size import count_macs, count_parameters
 from kondense.networks.build import NetworkSpec, build
 from kondense.prune import channels
 from kondense.prune.config import PruneConfig
-from kondense.prune.request import Request
 from kondense.prune.scores import l1
 from torch import nn
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 NETWORKS = ["lenet5", "lenet_cifar", "lenet300", "resnet8", "mobilenet_small"]
@@ -29,7 +29,7 @@ def network(name):
 
 
 def request(fractions=None, excluded=(), **settings):
-    return Request(PruneConfig(**settings), toy_dataset(), fractions=fractions or {}, excluded=frozenset(excluded))
+    return make_context(PruneConfig(**settings), toy_dataset(), fractions=fractions or {}, excluded=frozenset(excluded))
 
 
 def images(count=4):
@@ -132,9 +132,11 @@ def test_what_cannot_be_reached_is_refused_before_anything_is_changed():
 def test_where_every_layer_has_its_own_fraction_sparsity_asks_for_nothing():
     module = network("lenet5")
     fractions = {"conv1": 0.2, "conv2": 0.52, "fc1": 0.5}
-    pruner = l1.prepare(module, request(fractions, sparsity=0.99, round_to=1, reconstruct=False))
+    pruner = channels.prepare(module, request(fractions, sparsity=0.99, round_to=1, reconstruct=False), l1.score)
     pruner.step(1.0)
     assert [module.get_submodule(name).weight.shape[0] for name in fractions] == [16, 24, 250]
     assert pruner.shortfall() == ""
     with pytest.raises(ValueError, match="sparsity must be at most"):
-        l1.prepare(network("lenet5"), request({"conv1": 0.2, "conv2": 0.52}, sparsity=0.999, round_to=8))
+        channels.prepare(
+            network("lenet5"), request({"conv1": 0.2, "conv2": 0.52}, sparsity=0.999, round_to=8), l1.score
+        )

@@ -5,11 +5,11 @@ import torch
 from kondense.prune.config import PruneConfig
 from kondense.prune.masks import constrained
 from kondense.prune.masks.constrained import Lagrangian, project
-from kondense.prune.request import Request
 from kondense.training.fit import fit
 from kondense.training.settings import TrainingConfig
 from torch import nn
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 SHAPE = (2, 2, 1, 2)  # 8 weights: 4 kernels of 2, 2 neurons of 4
@@ -108,7 +108,7 @@ def request(**settings):
     config = PruneConfig(
         **{"method": "constrained", "epochs": 3, "batch_size": 32, "learning_rate": 0.01, "device": "cpu"} | settings
     )
-    return Request(config, toy_dataset())
+    return make_context(config, toy_dataset())
 
 
 @pytest.mark.parametrize("granularity", ["weights", "kernels", "neurons"])
@@ -132,7 +132,7 @@ def test_the_penalty_pulls_the_weights_into_the_budget():
     for penalty in (1e-4, 1.0):
         module, asked = network(), request(sparsity=0.8, penalty=penalty, penalty_growth=10.0)
         weights = {name: module.get_parameter(name) for name in ("3.weight",)}
-        lagrangian = Lagrangian(asked.loss, weights, {"3.weight": 100}, asked.config)
+        lagrangian = Lagrangian(asked.session.loss, weights, {"3.weight": 100}, asked.config)
         fit(
             module,
             asked.dataset,

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from kondense.measuring.size import count_parameters
 from kondense.prune import greedy
 from kondense.prune.config import PruneConfig
-from kondense.prune.request import Request
 from torch import nn
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 pytestmark = pytest.mark.usefixtures("log_on_stdout")
@@ -67,7 +67,7 @@ def test_the_first_move_is_the_best_of_all():
     rises = {}
     for layer, cost in ((1, parameters(3, 4)), (3, parameters(4, 3))):
         rises[str(layer)] = (loss_of(zeroed(module, layer, 1)) - before) / (parameters(4, 4) - cost)
-    method = greedy.prepare(module, Request(PruneConfig(**SETTINGS, sparsity=0.01), DATASET))
+    method = greedy.prepare(module, make_context(PruneConfig(**SETTINGS, sparsity=0.01), DATASET))
     method.step(1.0)
     (row,) = method.details()["trajectory"]
     assert row["layer"] == min(rises, key=rises.get)
@@ -78,7 +78,7 @@ def test_the_first_move_is_the_best_of_all():
 def test_meets_the_budget_as_well_as_brute_force():
     module = network()
     original, budget = copy.deepcopy(module), 0.5 * parameters(4, 4)
-    method = greedy.prepare(module, Request(PruneConfig(**SETTINGS, sparsity=0.5), DATASET))
+    method = greedy.prepare(module, make_context(PruneConfig(**SETTINGS, sparsity=0.5), DATASET))
     method.step(1.0)
     assert count_parameters(module) <= budget
     losses = {}
@@ -92,7 +92,7 @@ def test_meets_the_budget_as_well_as_brute_force():
 
 def test_stops_at_the_last_state_that_holds_and_says_so(capsys):
     module = network()
-    request = Request(PruneConfig(**SETTINGS, sparsity=0.9), DATASET, floor=0.9)
+    request = make_context(PruneConfig(**SETTINGS, sparsity=0.9), DATASET, floor=0.9)
     method = greedy.prepare(module, request)
     method.step(1.0)
     trajectory = method.details()["trajectory"]
@@ -106,7 +106,7 @@ def test_stops_at_the_last_state_that_holds_and_says_so(capsys):
 
 def test_fractions_of_layers_are_met_and_left_alone():
     module = network()
-    request = Request(PruneConfig(**SETTINGS, sparsity=0.4), DATASET, fractions={"3": 0.5})
+    request = make_context(PruneConfig(**SETTINGS, sparsity=0.4), DATASET, fractions={"3": 0.5})
     method = greedy.prepare(module, request)
     method.step(1.0)
     assert module[3].out_features == 2
@@ -115,7 +115,7 @@ def test_fractions_of_layers_are_met_and_left_alone():
 
 def test_the_slice_is_what_one_move_saves():
     module = network()
-    method = greedy.prepare(module, Request(PruneConfig(**SETTINGS | {"slice": 0.3}, sparsity=0.3), DATASET))
+    method = greedy.prepare(module, make_context(PruneConfig(**SETTINGS | {"slice": 0.3}, sparsity=0.3), DATASET))
     method.step(1.0)
     assert len(method.details()["trajectory"]) == 1
     assert count_parameters(module) <= 0.7 * parameters(4, 4)

@@ -1,8 +1,8 @@
 import pytest
 from kondense.networks.build import NetworkSpec, build
 from kondense.networks.layers import matching, parse_names
+from kondense.prune.context import resolve_fractions
 from kondense.prune.fractions import parse_fractions
-from kondense.prune.layers import resolve_fractions
 
 
 def network(name):

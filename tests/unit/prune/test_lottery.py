@@ -6,11 +6,12 @@ from kondense.artifacts.model import load_model
 from kondense.data.dataset import dataset_digest, load_dataset, save_dataset
 from kondense.networks.build import build
 from kondense.prune.config import PruneConfig
+from kondense.prune.context import make_session, resolve
 from kondense.prune.masks import lottery
-from kondense.prune.request import resolve
 from kondense.prune.stage import run
 from kondense.train.config import TrainConfig
 from kondense.train.stage import run as train
+from kondense.training.session import Session
 
 from tests.support.toy_training import toy_dataset
 
@@ -36,7 +37,7 @@ def made(tmp_path_factory):
 def prepared(made, config=CONFIG, **changes):
     model = dataclasses.replace(load_model(made / "trained"), **changes)
     digest = dataset_digest(made / "dataset")
-    asked = resolve(config, model, load_dataset(made / "dataset"), dataset_digest=digest)
+    asked = resolve(config, model, make_session(config, load_dataset(made / "dataset")), dataset_digest=digest)
     return model.module, lottery.prepare(load_model(made / "trained").module, asked)
 
 
@@ -61,23 +62,23 @@ def test_rewinding_to_epoch_0_is_the_initialisation(made):
 
 
 def test_tickets_and_controls_are_reported_with_the_same_budget(made, tmp_path, monkeypatch):
-    tuned = []
-    original = lottery.Request.tune
+    trained = []
+    original = Session.train
 
-    def noted(self, module, phase, epochs, **settings):
+    def noted(self, module, phase, *, epochs, **settings):
         zeros = sum(int((module.get_parameter(name) == 0).sum()) for name in settings["masks"])
-        tuned.append((phase, epochs, zeros))
-        return original(self, module, phase, epochs, **settings)
+        trained.append((phase, epochs, zeros))
+        return original(self, module, phase, epochs=epochs, **settings)
 
-    monkeypatch.setattr(lottery.Request, "tune", noted)
+    monkeypatch.setattr(Session, "train", noted)
     run(CONFIG, dataset_dir=made / "dataset", model_dir=made / "trained", pruned_dir=tmp_path / "pruned")
-    assert [entry[:2] for entry in tuned] == [
+    assert [entry[:2] for entry in trained] == [
         ("step-1-of-2", 1),
         ("control-1", 2),
         ("step-2-of-2", 1),
         ("control-2", 2),
     ]
-    assert tuned[0][2] == tuned[1][2] < tuned[2][2] == tuned[3][2]
+    assert trained[0][2] == trained[1][2] < trained[2][2] == trained[3][2]
     record = load_model(tmp_path / "pruned").lineage[-1]
     tickets = record["details"]["tickets"]
     assert [entry["sparsity"] for entry in tickets] == pytest.approx([0.8 * (1 - 0.5**3), 0.8])

@@ -6,11 +6,12 @@ from kondense.networks.build import NetworkSpec, build
 from kondense.prune.config import PruneConfig
 from kondense.prune.masks import magnitude
 from kondense.prune.masks.masks import choose_masks, layer_adaptive
-from kondense.prune.request import Request
 from kondense.prune.schedule import Ramp
+from kondense.prune.stage import preparer
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 
@@ -18,10 +19,13 @@ def network(name="resnet8"):
     return build(NetworkSpec(name, {"classes": 3, "channels": 1, "image_size": 16}), seed=3)
 
 
+prepare = preparer(magnitude.score)
+
+
 def request(**settings):
     fractions, excluded = settings.pop("fractions", {}), frozenset(settings.pop("excluded", ()))
     masked = settings.pop("masked", ())
-    return Request(
+    return make_context(
         PruneConfig(method="magnitude", **settings),
         toy_dataset(),
         fractions=fractions,
@@ -38,7 +42,7 @@ def zeros(module, name):
 @pytest.mark.parametrize("name", ["lenet300", "resnet8", "mobilenet_small"])
 def test_global_masks_are_those_of_torch(name, sparsity):
     ours, theirs = network(name), network(name)
-    masks = magnitude.prepare(ours, request(sparsity=sparsity, scope="global")).step(1.0)
+    masks = prepare(ours, request(sparsity=sparsity, scope="global")).step(1.0)
     layers = {path: layer for path, layer in theirs.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     torch_prune.global_unstructured(
         [(layer, "weight") for layer in layers.values()], pruning_method=torch_prune.L1Unstructured, amount=sparsity
@@ -59,7 +63,7 @@ def test_global_masks_are_those_of_torch(name, sparsity):
 
 def test_layer_masks_are_those_of_torch():
     ours, theirs = network(), network()
-    masks = magnitude.prepare(ours, request(sparsity=0.7, scope="layer")).step(1.0)
+    masks = prepare(ours, request(sparsity=0.7, scope="layer")).step(1.0)
     for name, layer in theirs.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             torch_prune.l1_unstructured(layer, "weight", amount=0.7)
@@ -72,7 +76,7 @@ def test_by_hand():
         module[0].weight.copy_(torch.tensor([[0.1, -0.5], [0.3, 0.02]]))
         module[2].weight.copy_(torch.tensor([[-0.2, 0.9]]))
     bias = module[0].bias.clone()
-    masks = magnitude.prepare(module, request(sparsity=0.5)).step(1.0)
+    masks = prepare(module, request(sparsity=0.5)).step(1.0)
     assert masks["0.weight"].tolist() == [[False, True], [True, False]]
     assert masks["2.weight"].tolist() == [[False, True]]
     torch.testing.assert_close(module[0].weight, torch.tensor([[0.0, -0.5], [0.3, 0.0]]))
@@ -84,7 +88,7 @@ def test_never_empties_a_layer():
     with torch.no_grad():
         module.fc2.weight.mul_(1e-6)  # all of it is smaller than all of the rest
     weights = sum(layer.weight.numel() for layer in (module.fc1, module.fc2, module.fc3))
-    magnitude.prepare(module, request(sparsity=1 - 3 / weights)).step(1.0)
+    prepare(module, request(sparsity=1 - 3 / weights)).step(1.0)
     assert [int((layer.weight != 0).sum()) for layer in (module.fc1, module.fc2, module.fc3)] == [1, 1, 1]
 
 
@@ -105,7 +109,7 @@ def test_never_empties_a_layer():
 )
 def test_more_than_every_layer_can_lose_is_refused(asked, rule):
     with pytest.raises(ValueError, match=rule):
-        magnitude.prepare(network("lenet300"), request(**asked))
+        prepare(network("lenet300"), request(**asked))
 
 
 def unit_means(weight, granularity):
@@ -123,9 +127,7 @@ def unit_means(weight, granularity):
 def test_kernels_and_neurons_go_as_one(granularity):
     module = network("lenet5")
     whole = copy.deepcopy(module)
-    masks = magnitude.prepare(
-        module, request(sparsity=0.7, granularity=granularity, excluded=["fc1"], scope="global")
-    ).step(1.0)
+    masks = prepare(module, request(sparsity=0.7, granularity=granularity, excluded=["fc1"], scope="global")).step(1.0)
     assert ("fc2.weight" in masks) is (granularity == "kernels")  # the classes are no neurons to lose
     total = sum(mask.numel() for mask in masks.values())
     pruned = sum(int((~mask).sum()) for mask in masks.values())
@@ -146,7 +148,7 @@ def test_kernels_and_neurons_go_as_one(granularity):
 
 def test_gradual_masks_rise_with_the_ramp_and_never_fall_back():
     module = network("lenet300")
-    masking = magnitude.prepare(module, request(sparsity=0.9)).masking(Ramp("cubic", epochs=2.0, steps=4))
+    masking = prepare(module, request(sparsity=0.9)).masking(Ramp("cubic", epochs=2.0, steps=4))
     masks, sparsities = {}, []
     for step in range(1, 31):
         found = masking.update(module, masks, step, step / 10)
@@ -164,7 +166,7 @@ def test_gradual_masks_rise_with_the_ramp_and_never_fall_back():
 
 def test_steps_only_add_zeros_and_never_revive_a_weight():
     module = network()
-    step = magnitude.prepare(module, request(sparsity=0.9)).step
+    step = prepare(module, request(sparsity=0.9)).step
     first = step(0.5)
     with torch.no_grad():
         for name, mask in first.items():  # what training must not do
@@ -177,9 +179,9 @@ def test_steps_only_add_zeros_and_never_revive_a_weight():
 
 def test_masks_of_an_earlier_stage_stay():
     module = network("lenet300")
-    magnitude.prepare(module, request(sparsity=0.6)).step(1.0)
+    prepare(module, request(sparsity=0.6)).step(1.0)
     before = {name: weight != 0 for name, weight in module.named_parameters() if name.endswith("weight")}
-    masks = magnitude.prepare(module, request(sparsity=0.3, masked=tuple(before), excluded=["fc1"])).step(1.0)
+    masks = prepare(module, request(sparsity=0.3, masked=tuple(before), excluded=["fc1"])).step(1.0)
     assert torch.equal(masks["fc1.weight"], before["fc1.weight"])
     for name in ("fc2.weight", "fc3.weight"):
         assert not (masks[name] & ~before[name]).any()
@@ -188,7 +190,7 @@ def test_masks_of_an_earlier_stage_stay():
 def test_fractions_of_single_layers_and_excluded_ones():
     module = network("lenet5")
     fractions = {"conv1": 0.2, "fc1": 0.9}
-    magnitude.prepare(module, request(sparsity=0.5, fractions=fractions, excluded=["fc2"])).step(1.0)
+    prepare(module, request(sparsity=0.5, fractions=fractions, excluded=["fc2"])).step(1.0)
     assert zeros(module, "conv1.weight") == pytest.approx(0.2, abs=1e-3)
     assert zeros(module, "fc1.weight") == pytest.approx(0.9, abs=1e-3)
     assert zeros(module, "conv2.weight") == pytest.approx(0.5, abs=1e-3)
@@ -198,7 +200,7 @@ def test_fractions_of_single_layers_and_excluded_ones():
 def test_excluding_everything_is_refused():
     module = network("lenet300")
     with pytest.raises(ValueError, match="exclude must leave a layer to prune, but got all of them"):
-        magnitude.prepare(copy.deepcopy(module), request(excluded=["fc1", "fc2", "fc3"]))
+        prepare(copy.deepcopy(module), request(excluded=["fc1", "fc2", "fc3"]))
 
 
 def test_layer_adaptive_scores_are_the_paper_s_and_choose_across_layers():

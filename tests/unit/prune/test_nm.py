@@ -4,7 +4,6 @@ import pytest
 import torch
 from kondense.prune.config import PruneConfig
 from kondense.prune.masks import nm
-from kondense.prune.request import Request
 from kondense.prune.schedule import Ramp
 from torch import nn
 from torch.sparse._semi_structured_conversions import (
@@ -12,6 +11,7 @@ from torch.sparse._semi_structured_conversions import (
     sparse_semi_structured_to_dense_cutlass,
 )
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 
@@ -30,7 +30,7 @@ def network(seed=3):
 
 def request(pattern="2:4", excluded=("0",), **settings):
     config = PruneConfig(method="nm", pattern=pattern, **settings)
-    return Request(config, toy_dataset(), excluded=frozenset(excluded))
+    return make_context(config, toy_dataset(), excluded=frozenset(excluded))
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "1:4", "4:8", "1:2"])

@@ -7,44 +7,44 @@ from kondense.channels.dependencies import find_groups
 from kondense.channels.surgery import remove
 from kondense.prune import reconstruction
 from kondense.prune.config import PruneConfig
-from kondense.prune.reconstruction import reconstruct
-from kondense.prune.request import Request
+from kondense.prune.reconstruction import RIDGE, reconstruct
 from torch import nn
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 DATASET = toy_dataset(size=8)
 
 
 def request(**values):
-    return Request(PruneConfig(device="cpu"), DATASET, **values)
+    return make_context(PruneConfig(device="cpu"), DATASET, **values)
 
 
-def shrink(module, removed, asked):
+def shrink(module, removed, asked, **options):
     """Remove channels and reconstruct; returns the network before."""
     before = copy.deepcopy(module)
     kept = remove(
         module, find_groups(module, DATASET.shape), {name: torch.tensor(value) for name, value in removed.items()}
     )
-    reconstruct(module, before, kept, asked)
+    reconstruct(module, before, kept, asked, **options)
     return before
 
 
-def test_it_is_the_least_squares_solution(monkeypatch):
-    monkeypatch.setattr(reconstruction, "RIDGE", 0.0)
+def test_it_is_the_least_squares_solution():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 3)).eval()
+    columns = torch.arange(6 * 36).reshape(6, 36)[[0, 2, 3, 5]].flatten()
+    weight = module[3].weight[:, columns].detach().double().numpy()
     before = shrink(module, {"0": [1, 4]}, request())
     images = DATASET.normalise(DATASET.train.images)
     with torch.no_grad():
         inputs, wanted = module[:3](images).double().numpy(), before(images).double().numpy()
-    padded = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
-    fitted = np.linalg.lstsq(padded, wanted, rcond=None)[0]
-    residual = wanted - padded @ fitted
-    with torch.no_grad():
-        ours = wanted - module(images).double().numpy()
-    # As many unknowns as images: both solve the system, ours in float32.
-    assert abs(ours).max() < max(1e-3, 3 * abs(residual).max())
+    missing = wanted - inputs @ weight.T
+    centred, errors = inputs - inputs.mean(0), missing - missing.mean(0)
+    ridge = np.sqrt(RIDGE * (centred**2).sum() / centred.shape[1]) * np.eye(centred.shape[1])
+    change = np.linalg.lstsq(np.vstack([centred, ridge]), np.vstack([errors, np.zeros((len(ridge), 3))]), rcond=None)[0]
+    np.testing.assert_allclose(module[3].weight.detach().numpy(), weight + change.T, atol=1e-4)
+    np.testing.assert_allclose(module[3].bias.detach().numpy(), missing.mean(0) - inputs.mean(0) @ change, atol=1e-4)
 
 
 def test_a_channel_that_others_can_replace_is_replaced_through_norms_and_a_shortcut():
@@ -105,13 +105,12 @@ def test_pruned_zeros_stay_and_the_mode_is_evaluation():
     assert not module.training
 
 
-def test_few_positions_of_many_images_and_the_same_every_time(monkeypatch):
-    monkeypatch.setattr(reconstruction, "ROWS", 1000)
+def test_few_positions_of_many_images_and_the_same_every_time():
     made = []
     for _ in range(2):
         torch.manual_seed(0)
         module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.Flatten(), nn.Linear(128, 3))
-        before = shrink(module, {"0": [1, 2]}, request())
+        before = shrink(module, {"0": [1, 2]}, request(), rows=1000)
         made.append(module)
     assert torch.equal(made[0][2].weight, made[1][2].weight)
     assert not torch.equal(made[0][2].weight, before[2].weight[:, [0, 3, 4, 5]])

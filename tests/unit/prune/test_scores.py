@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from kondense.prune.config import PruneConfig
 from kondense.prune.masks import random, taylor
-from kondense.prune.request import Request
+from kondense.prune.stage import preparer
 from torch import nn
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 
@@ -17,7 +18,7 @@ def network():
 
 
 def request(**settings):
-    return Request(PruneConfig(batch_size=24, **settings), toy_dataset(size=4, train=60))
+    return make_context(PruneConfig(batch_size=24, **settings), toy_dataset(size=4, train=60))
 
 
 def test_taylor_is_how_much_the_loss_changes_without_the_weight():
@@ -47,7 +48,7 @@ def test_taylor_leaves_the_network_as_it_was():
     module = network().train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     module[1].weight.grad = torch.ones_like(module[1].weight)
-    taylor.prepare(module, request(method="taylor", sparsity=0.5)).masks(module, {}, 0.5)
+    preparer(taylor.score)(module, request(method="taylor", sparsity=0.5)).masks(module, {}, 0.5)
     assert module.training
     assert torch.equal(module[1].weight.grad, torch.ones_like(module[1].weight))
     assert module[4].weight.grad is None
@@ -56,7 +57,7 @@ def test_taylor_leaves_the_network_as_it_was():
 
 def test_random_is_a_uniform_lot_of_the_seed():
     weights = {"b": nn.Parameter(torch.zeros(40, 25)), "a": nn.Parameter(torch.zeros(30, 10))}
-    first, again, other = (random.score(nn.Identity(), weights, seed) for seed in (1, 1, 2))
+    first, again, other = (random.score(nn.Identity(), weights, request(seed=seed)) for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name]) for name in weights)
     assert first["b"].shape == (40, 25)
     everything = torch.cat([first["a"].flatten(), first["b"].flatten()])
@@ -66,10 +67,10 @@ def test_random_is_a_uniform_lot_of_the_seed():
 
 def test_random_masks_take_the_same_share_of_any_weights():
     module = network()
-    masks = random.prepare(module, request(method="random", sparsity=0.5)).step(1.0)
+    masks = preparer(random.score)(module, request(method="random", sparsity=0.5)).step(1.0)
     pruned = sum(int((~mask).sum()) for mask in masks.values())
     assert pruned == 38  # of 76
     with torch.no_grad():
         module[1].weight.copy_(torch.arange(64.0).reshape(4, 16))
-    repeated = random.prepare(module, request(method="random", sparsity=0.5)).step(1.0)
+    repeated = preparer(random.score)(module, request(method="random", sparsity=0.5)).step(1.0)
     assert all(torch.equal(mask, repeated[name]) for name, mask in masks.items())

@@ -8,12 +8,13 @@ from kondense.networks.build import NetworkSpec, build
 from kondense.prune import greedy
 from kondense.prune import timing as timing_module
 from kondense.prune.config import PruneConfig
-from kondense.prune.request import Request
 from kondense.prune.scores import l1
+from kondense.prune.stage import preparer
 from kondense.prune.timing import Timing
 from kondense.store.store import open_store
 from kondense.training.checkpoint import Checkpoint
 
+from tests.support.prune_context import make_context
 from tests.support.toy_training import toy_dataset
 
 DATASET = toy_dataset()
@@ -25,7 +26,7 @@ def resnet():
 
 
 def request(checkpoint=None, **settings):
-    return Request(
+    return make_context(
         PruneConfig(device="cpu", target="latency", latency_batch_size=4, **settings), DATASET, checkpoint=checkpoint
     )
 
@@ -44,12 +45,10 @@ def test_a_shape_is_measured_once_beside_the_unpruned_network_and_kept(tmp_path,
     module = resnet()
     groups = find_groups(module, DATASET.shape)
     checkpoint = Checkpoint(open_store(str(tmp_path)), "prune/key")
-    timing = Timing(module, DATASET.shape, 4, checkpoint)
+    timing = Timing(module, DATASET.shape, 4, checkpoint, seconds=0.01, confirm_seconds=0.01)
     before = copy.deepcopy(module.state_dict())
     counts = {name: group.channels for name, group in groups.items()}
     smaller = counts | {name: count for name, count in FEWER.items() if name in groups}
-    monkeypatch.setattr(timing_module, "SECONDS", 0.01)
-    monkeypatch.setattr(timing_module, "CONFIRM_SECONDS", 0.01)
     first = timing.ratio(module, groups, smaller)
     ratio = timing.confirm(module, groups, smaller)
     assert first > 0
@@ -86,7 +85,7 @@ def test_greedy_takes_what_saves_time_and_nothing_else(monkeypatch):
     assert method.details()["latency"]["rows"]
 
 
-@pytest.mark.parametrize("prepare", [greedy.prepare, l1.prepare])
+@pytest.mark.parametrize("prepare", [greedy.prepare, preparer(l1.score)])
 def test_a_time_that_cannot_be_reached_gives_the_closest_and_says_so(prepare, monkeypatch):
     measured(monkeypatch, width)
     module = resnet()
@@ -101,13 +100,13 @@ def test_a_time_that_cannot_be_reached_gives_the_closest_and_says_so(prepare, mo
 def test_the_other_methods_meet_a_time_too(monkeypatch):
     measured(monkeypatch, width)
     module = resnet()
-    method = l1.prepare(module, request(sparsity=0.4, reconstruct=False))
+    method = preparer(l1.score)(module, request(sparsity=0.4, reconstruct=False))
     method.step(1.0)
     assert width(module) <= 0.6
     assert method.shortfall() == ""
 
 
-@pytest.mark.parametrize("prepare", [greedy.prepare, l1.prepare])
+@pytest.mark.parametrize("prepare", [greedy.prepare, preparer(l1.score)])
 def test_a_short_measurement_that_flatters_is_not_believed(prepare, monkeypatch):
     """Short measurements promise half of the time; only what a longer one finds counts."""
 

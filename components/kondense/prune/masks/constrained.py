@@ -1,20 +1,20 @@
-"""Pruning under budgets: train towards the nearest weights that keep every layer's budget, pulled ever harder.
+"""Pruning under budgets: training with a growing penalty on the distance to weights that meet every layer's budget.
 
     min over theta, alpha   L(theta) + R(alpha)   so that   theta = alpha * theta~
 
-theta~ are the weights before pruning, alpha has a factor per unit (a weight, kernel or neuron, see ``masks``), and R
-is 0 where every layer has at most its budget of factors that are not 0, infinite elsewhere. The augmented Lagrangian
-with the scaled multiplier u and the penalty mu is minimised in turns:
+theta~ are the weights before pruning, alpha has one factor per unit (a weight, kernel or neuron, see ``masks``), and R
+is 0 if the number of non-zero factors of every layer is within its budget, else infinite. The augmented Lagrangian with
+the scaled multiplier u and the penalty mu is minimised alternately:
 
     theta   by the training loop, with mu/2 ||theta - alpha * theta~ + u||^2 in the loss
     alpha   exactly: min 1/2 ||(theta + u) - alpha * theta~||^2 + R(alpha), the projection onto the budget
     u       u + theta - alpha * theta~
 
-mu grows geometrically. In the end theta becomes alpha * theta~, so budgets are met exactly, and what is left of the
-epochs tunes what is left of the weights.
+mu grows geometrically. Finally theta is set to alpha * theta~, so that budgets are met exactly, and the remaining
+epochs fine-tune the remaining weights.
 
 Source: Boyd et al. 2011, sections 3.1.1 and 9.1 (ADMM on a nonconvex set); Carreira-Perpinan and Idelbayev 2018
-(the alternation with a growing penalty). Deviation: alpha is renewed every ``INTERVAL`` steps of training instead of
+(the alternation with a growing penalty). Deviation: alpha is updated every ``INTERVAL`` training steps instead of
 after theta has converged.
 """
 
@@ -25,56 +25,64 @@ from torch import Tensor, nn
 
 from kondense.errors import InputError
 from kondense.prune.config import PruneConfig
+from kondense.prune.context import Context
 from kondense.prune.masks import magnitude
 from kondense.prune.masks.masks import MaskPruner, kept_units, lowest_within, maskable_layers, unit_means
-from kondense.prune.method import Masks, Method
-from kondense.prune.request import Request
+from kondense.prune.pruner import Masks, Pruner
 from kondense.prune.schedule import Ramp
 from kondense.training.losses import Loss, Objective
+
+METHOD = {
+    "name": "constrained",
+    "kind": "weights",
+    "summary": "trains towards a budget per layer with a growing penalty (ADMM)",
+    "function": "prepare",
+    "fixed_sparsity": True,
+}
 
 INTERVAL = 32  # training steps between two projections
 
 
-def prepare(module: nn.Module, request: Request) -> Method:
+def prepare(module: nn.Module, context: Context) -> Pruner:
     """Return the method that trains towards the budgets.
 
-    The budgets are ``layers`` and, for the other layers, ``sparsity`` of each (scope ``layer``) or what global
-    magnitude pruning would leave each of them (scope ``global``).
+    ``layers`` gives the budgets; those of the other layers are ``sparsity`` of each (scope ``layer``) or the number of
+    weights that global magnitude pruning would keep in each (scope ``global``).
 
     Raises:
-        ValueError: a budget that leaves a layer no unit, too few epochs, several steps, or every layer excluded.
+        InputError: a budget that leaves a layer no unit, too few epochs, several steps, or every layer excluded.
     """
-    config = request.config
+    config = context.config
     if config.steps > 1:
-        raise InputError(f"steps must be 0 or 1 with constrained, which prunes in one go, but got {config.steps}.")
+        raise InputError(f"steps must be 0 or 1 with constrained, which prunes at once, but got {config.steps}.")
     if config.epochs < 2:
-        raise InputError(f"epochs must be at least 2 with constrained, to pull and to tune, but got {config.epochs}.")
-    return ConstrainedPruner(module, request, magnitude.score, maskable_layers(module, request))
+        raise InputError(f"epochs must be at least 2 with constrained (penalty, fine-tuning), but got {config.epochs}.")
+    return ConstrainedPruner(module, context, magnitude.score, maskable_layers(module, context))
 
 
 class ConstrainedPruner(MaskPruner):
-    """Pulls one network into its budgets."""
+    """Trains one network towards its budgets."""
 
     def own_epochs(self) -> int:
         """Return the epochs with the penalty."""
-        config = self.request.config
+        config = self.context.config
         return min(max(1, round(config.pruning_end * config.epochs)), config.epochs - 1)
 
-    def steps(self, asked: int, epochs: int) -> int:
+    def steps(self, requested: int, epochs: int) -> int:
         """Return 1: the budgets are met at once."""
         return 1
 
     def masking(self, ramp: Ramp) -> None:
-        """Return nothing: the penalty prunes, no schedule does."""
+        """Return None: the penalty prunes, not a schedule."""
 
     def step(self, share: float) -> Masks:
-        """Train with the penalty, then take the projection; ``share`` is 1."""
-        config = self.request.config
+        """Train with the penalty, then project; ``share`` is 1."""
+        config, session = self.context.config, self.context.session
         masks, weights = self.masks(self.module, self.kept, share), self.weights(self.module)
         budgets = {name: int(kept_units(masks[name], config.granularity).sum()) for name in weights}
-        lagrangian = Lagrangian(self.request.loss, weights, budgets, config)
-        self.request.tune(self.module, "constrained", self.own_epochs(), loss=lagrangian, masks=self.kept)
-        lagrangian.to("cpu").renew(config.penalty * config.penalty_growth)
+        lagrangian = Lagrangian(session.loss, weights, budgets, config)
+        session.train(self.module, "constrained", epochs=self.own_epochs(), loss=lagrangian, masks=self.kept)
+        lagrangian.to("cpu").update(config.penalty * config.penalty_growth)
         for name, weight in weights.items():
             target = lagrangian.target(name)
             with torch.no_grad():
@@ -84,12 +92,12 @@ class ConstrainedPruner(MaskPruner):
 
 
 class Lagrangian(Objective):
-    """A loss, and the pull of every weight towards its projection.
+    """A loss plus the penalty on the distance of every weight to its projection.
 
     Args:
         loss: L.
-        weights: theta, by name; what they are now is theta~.
-        budgets: by weight name, how many units may stay.
+        weights: theta, by name; their current values are theta~.
+        budgets: number of units to keep, by weight name.
         config: gives ``granularity``, and mu by ``penalty`` and ``penalty_growth``.
     """
 
@@ -107,16 +115,16 @@ class Lagrangian(Objective):
         self.register_buffer("begun", torch.tensor(0))
 
     def begin(self, index_B: Tensor, progress: float) -> None:
-        """Renew alpha, u and mu every ``INTERVAL`` steps."""
+        """Update alpha, u and mu every ``INTERVAL`` steps."""
         if isinstance(self.loss, Objective):
             self.loss.begin(index_B, progress)
         if int(self.get_buffer("begun")) % INTERVAL == 0:
-            self.renew(self.config.penalty * self.config.penalty_growth**progress)
+            self.update(self.config.penalty * self.config.penalty_growth**progress)
         self.get_buffer("begun").add_(1)
 
     @torch.no_grad()
-    def renew(self, mu: float) -> None:
-        """Project, move the multipliers and set the penalty, which rescales them."""
+    def update(self, mu: float) -> None:
+        """Project, update the multipliers and set the penalty, which rescales them."""
         for name, weight in self.weights.items():
             target, multiplier = self.target(name), self.get_buffer(_key("multiplier", name))
             shifted = weight.to(multiplier.device) + multiplier
@@ -141,14 +149,14 @@ class Lagrangian(Objective):
 def project(weight: Tensor, original: Tensor, budget: int, granularity: str) -> Tensor:
     """Return alpha * ``original`` for the alpha that minimises 1/2 ||weight - alpha * original||^2 within a budget.
 
-    A unit's best factor is <weight, original> / ||original||^2 and lowers the sum by half of
-    <weight, original>^2 / ||original||^2, so the ``budget`` units that lower it most have theirs, the others 0.
+    The best factor of a unit is <weight, original> / ||original||^2 and lowers the objective by half of
+    <weight, original>^2 / ||original||^2, so the ``budget`` units that lower it most get it, the others 0.
 
     Args:
         weight: [O, I] or [O, I, kH, kW].
         original: same shape.
-        budget: how many factors may differ from 0.
-        granularity: what has a factor of its own: ``weights``, ``kernels`` or ``neurons``.
+        budget: the most factors that may differ from 0.
+        granularity: the unit: ``weights``, ``kernels`` or ``neurons``.
     """
     products = unit_means(weight * original, granularity)
     squares = unit_means(original.square(), granularity)

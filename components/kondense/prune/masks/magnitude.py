@@ -1,17 +1,17 @@
-"""Magnitude pruning: the smallest weights become zero. Source: Han et al. 2015, section 3."""
+"""Magnitude pruning: zeroes the smallest weights. Source: Han et al. 2015, section 3."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from kondense.prune.masks import masks
-from kondense.prune.method import Method
-from kondense.prune.request import Request
-
-
-def prepare(module: nn.Module, request: Request) -> Method:
-    """Return the method that zeroes the smallest weights (see ``masks.prepare``)."""
-    return masks.prepare(module, request, score)
+METHOD = {
+    "name": "magnitude",
+    "kind": "weights",
+    "summary": "zeroes the smallest weights",
+    "function": "score",
+    "scope": "lamp",
+    "layer_adaptive": True,
+}
 
 
 def score(module: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
-"""Unstructured pruning: single weights, kernels or neurons of convolutions and fully connected layers become zero.
+"""Unstructured pruning: zeroes single weights, kernels or neurons of convolutions and fully connected layers.
 
-A method is a score per weight; this module turns scores into masks. Biases and norms are never touched,
-and every layer keeps at least its best unit. A unit is what goes as one:
+A method is a score per weight; this module turns scores into masks. Biases and norms are not pruned, and every layer
+keeps at least its best unit. A unit is pruned as one:
 
     weights: a weight
     kernels: weight [O, I, kH, kW] -> [kH, kW], one of O * I; of a fully connected layer, a weight
-    neurons: weight [O, ...] -> [...], one of O: all that an output sees
+    neurons: weight [O, ...] -> [...], one of O: all weights of an output
 """
 
 import dataclasses
@@ -17,88 +17,87 @@ from torch import Tensor, nn
 
 from kondense.errors import InputError
 from kondense.networks.layers import weighted_layers
-from kondense.prune.method import Masks, Method
-from kondense.prune.request import Request
+from kondense.prune.context import Context
+from kondense.prune.pruner import Masks, Pruner, check_scores
 from kondense.prune.schedule import Ramp
-from kondense.training.masking import Masking
+from kondense.training.masking import Masking, zero_masked
 
-# The score of every weight in its weight's shape, by name; the lowest go first.
+# The score of every weight in its weight's shape, by name; the lowest are pruned first.
 Score = Callable[[nn.Module, Mapping[str, nn.Parameter]], dict[str, Tensor]]
 
 
-def prepare(module: nn.Module, request: Request, score: Score) -> "MaskPruner":
+def prepare(module: nn.Module, context: Context, score: Score) -> "MaskPruner":
     """Return the method that zeroes the weights of ``module`` with the lowest scores.
 
     Args:
         module: pruned in place.
-        request: how far.
-        score: the method.
+        context: the request.
+        score: ranks the weights.
 
     Raises:
-        ValueError: every layer is excluded.
+        InputError: every layer is excluded.
     """
-    return MaskPruner(module, request, score, maskable_layers(module, request))
+    return MaskPruner(module, context, score, maskable_layers(module, context))
 
 
-def maskable_layers(module: nn.Module, request: Request) -> list[str]:
-    """Return the names of the layers that masks may reach.
+def maskable_layers(module: nn.Module, context: Context) -> list[str]:
+    """Return the names of the layers that may be pruned.
 
     Raises:
-        ValueError: there is none.
+        InputError: there is none.
     """
-    layers = [name for name in weighted_layers(module) if name not in request.excluded]
-    if request.config.granularity == "neurons":  # the outputs of the last layer are the classes
+    layers = [name for name in weighted_layers(module) if name not in context.excluded]
+    if context.config.granularity == "neurons":  # the outputs of the last layer are the classes
         layers = [name for name in layers if name != list(weighted_layers(module))[-1]]
     if not layers:
         raise InputError("exclude must leave a layer to prune, but got all of them.")
     return layers
 
 
-class MaskPruner(Method):
-    """Prunes one network, at once or little by little within one run of training."""
+class MaskPruner(Pruner):
+    """Prunes one network, at once or gradually within one training run."""
 
-    def __init__(self, module: nn.Module, request: Request, score: Score, layers: list[str]) -> None:
-        self.module, self.request, self.score, self.layers = module, request, score, layers
-        self.kept: Masks = request.masks(module)
-        check_reachable(self._sizes(), request)
+    def __init__(self, module: nn.Module, context: Context, score: Score, layers: list[str]) -> None:
+        self.module, self.context, self.score, self.layers = module, context, score, layers
+        self.kept: Masks = context.masks(module)
+        check_reachable(self._sizes(), context)
 
     def step(self, share: float) -> Masks:
-        """Prune a share of what is asked for; once pruned, a weight stays so."""
+        """Prune a share of the requested sparsity; a pruned weight stays pruned."""
         self.kept = self.masks(self.module, self.kept, share)
-        with torch.no_grad():
-            for name, mask in self.kept.items():
-                self.module.get_parameter(name).masked_fill_(~mask, 0.0)
+        zero_masked(self.module, self.kept)
         return dict(self.kept)
 
     def masks(self, module: nn.Module, kept: Mapping[str, Tensor], share: float) -> Masks:
-        """Return the masks of a share of what is asked for, within those of the weights ``kept`` so far."""
-        config = self.request.config
-        scores = self.score(module, self.weights(module))
+        """Return the masks of a share of the requested sparsity; they include what ``kept`` has pruned."""
+        config = self.context.config
+        weights = self.weights(module)
+        scores = check_scores(self.score(module, weights), {name: weight.shape for name, weight in weights.items()})
         for name in kept.keys() & scores.keys():
             scores[name] = scores[name].masked_fill(~kept[name], -math.inf)
-        own = {f"{name}.weight": share * fraction for name, fraction in self.request.fractions.items()}
-        chosen = choose_masks(scores, share * config.sparsity, config.comparison, own, config.granularity)
+        fixed = {f"{name}.weight": share * fraction for name, fraction in self.context.fractions.items()}
+        chosen = choose_masks(scores, share * config.sparsity, config.comparison, fixed, config.granularity)
         return dict(kept) | {name: mask & kept.get(name, mask) for name, mask in chosen.items()}
 
     def weights(self, module: nn.Module) -> dict[str, nn.Parameter]:
-        """Return the weights that masks may reach, by name."""
+        """Return the weights that may be pruned, by name."""
         return {f"{name}.weight": module.get_parameter(f"{name}.weight") for name in self.layers}
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         sizes = {}
         for name in self.layers:
             weight = self.module.get_parameter(f"{name}.weight")
-            sizes[name] = weight.numel(), weight.numel() // unit_means(weight, self.request.config.granularity).numel()
+            sizes[name] = weight.numel(), weight.numel() // unit_means(weight, self.context.config.granularity).numel()
         return sizes
 
     def masking(self, ramp: Ramp) -> Masking | None:
-        """Return what prunes within a run of training."""
+        """Return the masking that prunes within a training run."""
         return GradualMasking(self, ramp)
 
 
 @dataclasses.dataclass(frozen=True)
 class GradualMasking:
-    """Prunes a little after every few steps of training, as far as the ramp says."""
+    """Prunes every few training steps, as far as the ramp says."""
 
     pruner: MaskPruner
     ramp: Ramp
@@ -112,22 +111,22 @@ class GradualMasking:
 
 
 def choose_masks(
-    scores: Mapping[str, Tensor], sparsity: float, scope: str, own: Mapping[str, float], granularity: str = "weights"
+    scores: Mapping[str, Tensor], sparsity: float, scope: str, fixed: Mapping[str, float], granularity: str = "weights"
 ) -> Masks:
     """Return boolean masks, True where a weight is kept.
 
     Args:
-        scores: by weight name; the lowest are pruned, units by the mean of theirs.
+        scores: by weight name; the lowest are pruned, units by their mean.
         sparsity: fraction pruned, [0, 1), of all weights together (``global``, ``lamp``) or of each layer's
             (``layer``).
         scope: ``global``, ``lamp`` (by ``layer_adaptive`` scores) or ``layer``.
-        own: fractions of single weights, which take no part in the others' total.
+        fixed: fractions of single weight tensors, which are excluded from the total of the others.
         granularity: ``weights``, ``kernels`` or ``neurons``.
     """
     units = {name: unit_means(tensor.detach().float(), granularity) for name, tensor in scores.items()}
     weights = {name: tensor.numel() for name, tensor in scores.items()}
-    rest = {name: unit for name, unit in units.items() if name not in own}
-    alone = {name: own[name] for name in units if name in own}
+    rest = {name: unit for name, unit in units.items() if name not in fixed}
+    alone = {name: fixed[name] for name in units if name in fixed}
     if scope == "layer":
         alone |= dict.fromkeys(rest, sparsity)
     masks = {name: _lowest_pruned({name: units[name]}, weights, part)[name] for name, part in alone.items()}
@@ -141,7 +140,8 @@ def choose_masks(
 def layer_adaptive(scores: Tensor) -> Tensor:
     """Return each score's square over the sum of the squares of those of its layer that are not below it.
 
-    So a layer's best always has 1, and none is emptied for being small throughout. Pruned ones (-inf) stay last.
+    So the best score of a layer is always 1, and no layer is emptied because all its weights are small. Scores of
+    pruned weights (-inf) stay lowest.
 
     Source: Lee et al. 2021 (LAMP), equation 4.
     """
@@ -166,19 +166,19 @@ def kept_units(mask: Tensor, granularity: str) -> Tensor:
     return mask.flatten(within).any(-1) if within < mask.ndim else mask
 
 
-def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> None:
-    """Raise ValueError unless what is asked for leaves a unit in every layer.
+def check_reachable(sizes: Mapping[str, tuple[int, int]], context: Context) -> None:
+    """Raise InputError unless the request leaves a unit in every layer.
 
     Args:
-        sizes: by layer, how many weights it has and how many a unit of it has.
-        request: how far.
+        sizes: by layer, the number of its weights and of those of one unit.
+        context: the request.
     """
-    config, own = request.config, request.fractions
-    rest = {name: size for name, size in sizes.items() if name not in own}
-    asked = {name: own[name] for name in sizes if name in own}
+    config, fixed = context.config, context.fractions
+    rest = {name: size for name, size in sizes.items() if name not in fixed}
+    fractions = {name: fixed[name] for name in sizes if name in fixed}
     if config.comparison == "layer":
-        asked |= dict.fromkeys(rest, config.sparsity)
-    for name, fraction in asked.items():
+        fractions |= dict.fromkeys(rest, config.sparsity)
+    for name, fraction in fractions.items():
         weights, unit = sizes[name]
         if round(fraction * weights) > weights - unit:
             raise InputError(
@@ -194,12 +194,12 @@ def check_reachable(sizes: Mapping[str, tuple[int, int]], request: Request) -> N
 
 
 def _lowest_pruned(units: Mapping[str, Tensor], weights: Mapping[str, int], sparsity: float) -> Masks:
-    """Return masks of units; a unit of a layer stands for an equal part of the layer's ``weights``."""
+    """Return masks of units; each unit of a layer has an equal part of the layer's ``weights``."""
     if not units:
         return {}
     flat = {name: tensor.flatten().clone() for name, tensor in units.items()}
     for tensor in flat.values():
-        tensor[tensor.argmax()] = math.inf  # a layer without any weight would pass nothing on
+        tensor[tensor.argmax()] = math.inf  # a layer without weights would pass nothing on
     scores = torch.cat(list(flat.values()))
     sizes = torch.cat([tensor.new_full((len(tensor),), weights[name] // len(tensor)) for name, tensor in flat.items()])
     budget = round(sparsity * sum(weights[name] for name in units))
@@ -211,7 +211,7 @@ def _lowest_pruned(units: Mapping[str, Tensor], weights: Mapping[str, int], spar
 def lowest_within(scores: Tensor, budget: int, sizes: Tensor | None = None) -> Tensor:
     """Mark the lowest ``scores`` [n] whose ``sizes`` [n], 1 unless given, sum to at most ``budget``.
 
-    Of equal scores the first go first; those that are infinite never go.
+    Of equal scores the first are marked first; infinite ones never.
     """
     protected = torch.isposinf(scores)
     if sizes is None or bool((sizes == 1).all()):  # as sorting would, but several times faster on millions of weights

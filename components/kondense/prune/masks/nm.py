@@ -1,10 +1,10 @@
-"""n:m pruning: of every m consecutive inputs of an output, the n largest weights stay (2:4 for sparse tensor cores).
+"""n:m pruning: keeps the n largest of every m consecutive weights of an output (2:4 for sparse tensor cores).
 
     Linear  [O, I]         -> groups along I
     Conv2d  [O, I, kH, kW] -> groups along I at each (kH, kW): a convolution is the product of a matrix
                               [O, kH * kW * I], inputs innermost, with the image's patches
 
-Source: Mishra et al. 2021, sections 2 and 4. Deviation: the way there is gradual, m - 1 of m, then m - 2, ...
+Source: Mishra et al. 2021, sections 2 and 4. Deviation: gradual, m - 1 of m first, then m - 2, ...
 """
 
 from collections.abc import Mapping
@@ -13,60 +13,70 @@ import torch
 from torch import Tensor, nn
 
 from kondense.errors import InputError
+from kondense.prune.context import Context
 from kondense.prune.fractions import parse_pattern
 from kondense.prune.masks.magnitude import score
 from kondense.prune.masks.masks import MaskPruner, maskable_layers
-from kondense.prune.method import Masks, Method
-from kondense.prune.request import Request
+from kondense.prune.pruner import Masks, Pruner
+
+METHOD = {
+    "name": "nm",
+    "kind": "weights",
+    "summary": "keeps the n largest of every m consecutive weights",
+    "function": "prepare",
+    "fixed_sparsity": True,
+}
 
 
-def prepare(module: nn.Module, request: Request) -> Method:
+def prepare(module: nn.Module, context: Context) -> Pruner:
     """Return the method that keeps the n largest of every m weights.
 
     Raises:
-        ValueError: m does not divide the inputs of a layer that is not excluded, or every layer is excluded.
+        InputError: m does not divide the inputs of a layer that is not excluded, or every layer is excluded.
     """
-    layers = maskable_layers(module, request)
-    _, size = parse_pattern(request.config.pattern)
+    layers = maskable_layers(module, context)
+    _, size = parse_pattern(context.config.pattern)
     inputs = {name: module.get_parameter(f"{name}.weight").shape[1] for name in layers}
     odd = {name: count for name, count in inputs.items() if count % size}
     if odd:
         text = ", ".join(f"{name} has {count}" for name, count in odd.items())
         raise InputError(
-            f"pattern {request.config.pattern} needs layers whose inputs are a multiple of {size}, but {text};"
-            f" exclude leaves them whole: exclude={','.join(odd)}."
+            f"pattern {context.config.pattern} needs layers whose number of inputs is a multiple of {size}, but {text};"
+            f" exclude them: exclude={','.join(odd)}."
         )
-    for name in sorted(request.fractions):
-        raise InputError(f"pattern gives the sparsity of every layer with method nm, but layers names {name!r}.")
-    return PatternPruner(module, request, score, layers)
+    for name in sorted(context.fractions):
+        raise InputError(
+            f"layers must be empty with method nm, whose pattern gives the sparsity, but it names {name!r}."
+        )
+    return PatternPruner(module, context, score, layers)
 
 
 class PatternPruner(MaskPruner):
     """Prunes one network to the pattern, an entry of each group at a time."""
 
-    def sparsity(self, asked: float) -> float:
-        """Return what the pattern prunes, whatever is asked for."""
-        keep, size = parse_pattern(self.request.config.pattern)
+    def sparsity(self, requested: float) -> float:
+        """Return the sparsity of the pattern."""
+        keep, size = parse_pattern(self.context.config.pattern)
         return 1.0 - keep / size
 
     def masks(self, module: nn.Module, kept: Mapping[str, Tensor], share: float) -> Masks:
-        """Return the masks of a share of the pattern, within those of the weights ``kept`` so far."""
-        keep, size = parse_pattern(self.request.config.pattern)
+        """Return the masks of a share of the pattern, which prune no weight back in that ``kept`` has pruned."""
+        keep, size = parse_pattern(self.context.config.pattern)
         left = size - int(share * (size - keep) + 1e-9)
-        found = dict(kept)
+        masks = dict(kept)
         for name, scores in score(module, self.weights(module)).items():
             mask = kept.get(name, torch.ones_like(scores, dtype=torch.bool))
-            # A weight that an earlier stage pruned counts among the smallest of its group.
-            found[name] = largest_of_groups(scores.masked_fill(~mask, -1.0), left, size) & mask
-        return found
+            # A weight that an earlier stage pruned counts as one of the smallest of its group.
+            masks[name] = largest_of_groups(scores.masked_fill(~mask, -1.0), left, size) & mask
+        return masks
 
 
 def largest_of_groups(scores: Tensor, keep: int, size: int) -> Tensor:
-    """Mark the ``keep`` largest of every ``size`` consecutive inputs; of equal ones the first.
+    """Mark the ``keep`` largest of every ``size`` consecutive inputs; the first of equal ones.
 
     Args:
         scores: [O, I] or [O, I, kH, kW]; ``size`` divides I.
-        keep: entries that stay in each group.
+        keep: number of entries to keep in each group.
         size: entries of a group.
 
     Returns:

@@ -1,24 +1,23 @@
-"""Random pruning: the honest baseline, weights go by lot."""
+"""Random pruning, a baseline: zeroes weights uniformly at random."""
 
-import functools
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from kondense.prune.masks import masks
-from kondense.prune.method import Method
-from kondense.prune.request import Request
+from kondense.prune.context import Context
+
+METHOD = {
+    "name": "random",
+    "kind": "weights",
+    "summary": "zeroes weights uniformly at random",
+    "function": "score",
+}
 
 
-def prepare(module: nn.Module, request: Request) -> Method:
-    """Return the method that zeroes weights by lot (see ``masks.prepare``)."""
-    return masks.prepare(module, request, functools.partial(score, seed=request.config.seed))
-
-
-def score(module: nn.Module, weights: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
-    """Return a number in [0, 1) per weight, by name: the same ones at every call."""
-    generator = torch.Generator().manual_seed(seed)
+def score(module: nn.Module, weights: Mapping[str, nn.Parameter], context: Context) -> dict[str, Tensor]:
+    """Return a number in [0, 1) per weight, by name: the same at every call."""
+    generator = torch.Generator().manual_seed(context.config.seed)
     return {
         name: torch.rand(weights[name].shape, generator=generator).to(weights[name].device) for name in sorted(weights)
     }

@@ -1,9 +1,9 @@
-"""Network slimming: scales of batch norms are trained towards zero, and the channels with the smallest removed.
+"""Network slimming: trains the scales of batch norms towards zero and removes the channels with the smallest.
 
 Source: Liu et al. 2017, section 3, equation 1 (an L1 penalty on the scales joins the loss) and "channel pruning and
-fine-tuning". Deviations: the penalty is trained for ``sparse_epochs`` of the epochs of fine-tuning, not for all
-of the training; scales are compared relative to the mean of their group; where several norms scale a channel,
-those behind a shortcut for instance, their absolute values are added up.
+fine-tuning". Deviations: the penalty applies for ``sparse_epochs`` of the fine-tuning, not for all of the training;
+scales are compared relative to the mean of their group; if several norms scale a channel, for instance after a
+shortcut, their absolute values are summed.
 """
 
 from collections.abc import Mapping
@@ -14,27 +14,34 @@ from torch import Tensor, nn
 from kondense.channels.dependencies import ChannelGroup
 from kondense.errors import InputError
 from kondense.prune import channels
-from kondense.prune.method import Masks, Method
-from kondense.prune.request import Request
+from kondense.prune.context import Context
+from kondense.prune.pruner import Masks, Pruner
 from kondense.training.losses import Loss
+
+METHOD = {
+    "name": "bn_scale",
+    "kind": "channels",
+    "summary": "trains batch-norm scales towards zero, removes the channels with the smallest",
+    "function": "prepare",
+}
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def prepare(module: nn.Module, request: Request) -> Method:
+def prepare(module: nn.Module, context: Context) -> Pruner:
     """Return the method that trains with the penalty and then removes the channels with the smallest scales.
 
     Raises:
-        ValueError: no channel has a norm with a scale, no epoch is left after the sparse training, or what
-            ``channels.prepare`` refuses.
+        InputError: no channel has a norm with a scale, no epoch remains after the sparse training, or an error of
+            ``channels.prepare``.
     """
-    config = request.config
+    config = context.config
     if config.epochs <= config.sparse_epochs:
         raise InputError(
-            f"sparse_epochs must be less than epochs ({config.epochs}), which they are part of,"
-            f" but got {config.sparse_epochs}."
+            f"sparse_epochs must be less than epochs ({config.epochs}), which include them, but got"
+            f" {config.sparse_epochs}."
         )
-    pruner = Slimming(module, request)
+    pruner = Slimming(module, context)
     pruner.check()
     return pruner
 
@@ -42,29 +49,29 @@ def prepare(module: nn.Module, request: Request) -> Method:
 class Slimming(channels.ChannelPruner):
     """Removes channels by the scales of their norms, after sparse training."""
 
-    def __init__(self, module: nn.Module, request: Request) -> None:
-        super().__init__(module, request, score)
+    def __init__(self, module: nn.Module, context: Context) -> None:
+        super().__init__(module, context, score)
         self.trained = False
 
     def groups(self) -> dict[str, ChannelGroup]:
-        """Return the groups of the network as it stands that have a scale."""
-        found = {name: group for name, group in super().groups().items() if _scales(group)}
-        if not found:
-            raise InputError("bn_scale must find batch norms with a scale behind the channels, but there are none.")
-        return found
+        """Return the current groups that have a scale."""
+        groups = {name: group for name, group in super().groups().items() if _has_scales(group)}
+        if not groups:
+            raise InputError("bn_scale needs batch norms with a scale after the channels, but there are none.")
+        return groups
 
     def own_epochs(self) -> int:
         """Return the epochs of sparse training."""
         return self.config.sparse_epochs
 
     def step(self, share: float) -> Masks:
-        """Remove a share of what is asked for; before the first one, train with the penalty."""
+        """Remove a share of the channels; before the first step, train with the penalty."""
         if not self.trained:
             self.trained = True
             if self.config.sparse_epochs:
-                loss = penalised(self.request.loss, self.module, self.config.sparse_penalty)
-                masks = self.request.masks(self.module)
-                self.request.tune(self.module, "sparse", self.config.sparse_epochs, loss=loss, masks=masks)
+                session, epochs = self.context.session, self.config.sparse_epochs
+                loss = penalised(session.loss, self.module, self.config.sparse_penalty)
+                session.train(self.module, "sparse", epochs=epochs, loss=loss, masks=self.context.masks(self.module))
         return super().step(share)
 
 
@@ -90,5 +97,5 @@ def score(module: nn.Module, groups: Mapping[str, ChannelGroup]) -> dict[str, Te
     return scores
 
 
-def _scales(group: ChannelGroup) -> bool:
+def _has_scales(group: ChannelGroup) -> bool:
     return any(isinstance(member.layer, NORMS) and member.layer.weight is not None for member in group.members)

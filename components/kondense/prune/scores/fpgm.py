@@ -1,9 +1,9 @@
-"""FPGM: the channels whose filters lie nearest to the geometric median of their layer are removed.
+"""FPGM: removes the channels whose filters are closest to the geometric median of their layer.
 
-What lies in the middle can be made up for by the others, however large it is.
+The other filters can represent such a filter, however large its weights are.
 
 Source: He et al. 2019, section 3.3, equation 5: the filters that minimise the sum of the distances to all filters
-of the layer. Deviation: where a shortcut adds up several layers, the distances are summed over these layers.
+of the layer. Deviation: where a shortcut adds the outputs of several layers, their distances are summed.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from kondense.channels.dependencies import WEIGHTED, ChannelGroup
-from kondense.prune import channels
-from kondense.prune.method import Method
-from kondense.prune.request import Request
+from kondense.prune.channels import by_channel, weight_slices
 
-
-def prepare(module: nn.Module, request: Request) -> Method:
-    """Return the method that removes the channels in the middle of the others (see ``channels.prepare``)."""
-    return channels.prepare(module, request, score)
+METHOD = {
+    "name": "fpgm",
+    "kind": "channels",
+    "summary": "removes the channels closest to the geometric median of their layer",
+    "function": "score",
+    "criterion": True,
+}
 
 
 def score(module: nn.Module, groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
@@ -29,7 +30,7 @@ def score(module: nn.Module, groups: Mapping[str, ChannelGroup]) -> dict[str, Te
         total = torch.zeros(group.channels)
         for member in group.members:
             if member.output and isinstance(member.layer, WEIGHTED):
-                filters = channels.weight_slices(member)
-                total += channels.by_channel(member, torch.cdist(filters, filters).sum(1))
+                filters = weight_slices(member)
+                total += by_channel(member, torch.cdist(filters, filters).sum(1))
         scores[name] = total
     return scores

@@ -1,8 +1,8 @@
-"""L1 channel pruning: the channels with the smallest weights are removed.
+"""L1 channel pruning: removes the channels with the smallest weights.
 
-Source: Li et al. 2017, section 3.1: a filter's score is the sum of its absolute weights. Deviation: all
-layers that lose a weight with the channel count, the consumers' inputs too, as in Fang et al. 2023
-(DepGraph), section 3.3, with p = 1.
+Source: Li et al. 2017, section 3.1: the score of a filter is the sum of its absolute weights. Deviation: it includes
+all layers that lose a weight with the channel, also the inputs of the consumers, as in Fang et al. 2023 (DepGraph),
+section 3.3, with p = 1.
 """
 
 from collections.abc import Mapping
@@ -10,18 +10,17 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from kondense.channels.dependencies import ChannelGroup
-from kondense.prune import channels
-from kondense.prune.method import Method
-from kondense.prune.request import Request
+from kondense.prune.channels import sum_over_members
 
-
-def prepare(module: nn.Module, request: Request) -> Method:
-    """Return the method that removes the channels with the smallest weights (see ``channels.prepare``)."""
-    return channels.prepare(module, request, score)
+METHOD = {
+    "name": "l1",
+    "kind": "channels",
+    "summary": "removes the channels with the smallest L1 norm",
+    "function": "score",
+    "criterion": True,
+}
 
 
 def score(module: nn.Module, groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
-    """Return the sum of the absolute weights that leave with each channel, [channels], by group."""
-    return {
-        name: channels.sum_over_members(group, lambda slices: slices.abs().sum(1)) for name, group in groups.items()
-    }
+    """Return the sum of the absolute weights that are removed with each channel, [channels], by group."""
+    return {name: sum_over_members(group, lambda slices: slices.abs().sum(1)) for name, group in groups.items()}

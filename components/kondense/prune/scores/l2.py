@@ -1,8 +1,8 @@
-"""L2 channel pruning: the channels with the smallest weights in the Euclidean norm are removed.
+"""L2 channel pruning: removes the channels with the smallest weights in the Euclidean norm.
 
-Source: Fang et al. 2023 (DepGraph), section 3.3, equation 4 with p = 2: the squares of all weights that leave
-with a channel are added up, the consumers' inputs too. Deviation: the root of that sum, which ranks the channels
-of a group alike and keeps the score in the units of a weight.
+Source: Fang et al. 2023 (DepGraph), section 3.3, equation 4 with p = 2: the sum of the squares of all weights that are
+removed with a channel, also in the consumers' inputs. Deviation: the root of that sum, which ranks the channels of a
+group alike and has the unit of a weight.
 """
 
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from kondense.channels.dependencies import ChannelGroup
-from kondense.prune import channels
-from kondense.prune.method import Method
-from kondense.prune.request import Request
+from kondense.prune.channels import sum_over_members
 
-
-def prepare(module: nn.Module, request: Request) -> Method:
-    """Return the method that removes the channels with the smallest weights (see ``channels.prepare``)."""
-    return channels.prepare(module, request, score)
+METHOD = {
+    "name": "l2",
+    "kind": "channels",
+    "summary": "removes the channels with the smallest L2 norm",
+    "function": "score",
+    "criterion": True,
+}
 
 
 def score(module: nn.Module, groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
-    """Return the Euclidean norm of the weights that leave with each channel, [channels], by group."""
+    """Return the Euclidean norm of the weights that are removed with each channel, [channels], by group."""
     return {
-        name: channels.sum_over_members(group, lambda slices: slices.square().sum(1)).sqrt()
-        for name, group in groups.items()
+        name: sum_over_members(group, lambda slices: slices.square().sum(1)).sqrt() for name, group in groups.items()
     }
