@@ -1,11 +1,12 @@
 """A stage's Config dataclass: the only home of its parameters' names, defaults, ranges and descriptions.
 
-Stdlib only, so that compiling a pipeline or printing ``--help`` stays cheap.
+Flags, KFP components and run forms are made from it. Stdlib only, so that ``--help`` and compilation are fast.
 """
 
 import argparse
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
 import re
@@ -18,6 +19,7 @@ from kondense.renamed import refuse_old
 
 C = typing.TypeVar("C", bound="Config")
 
+KINDS = (int, float, str, bool)
 INTERVAL = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
 
 
@@ -31,17 +33,25 @@ def option(
     """Declare one field of a Config.
 
     Args:
-        default: the value when none is given; it fixes nothing about the type, the annotation does.
-        description: one line for ``--help`` and the KFP run form.
-        interval: the allowed range in interval notation, such as ``[0, 1)`` or ``[1, inf)``.
+        default: the default value; the type is that of the annotation.
+        description: one line for ``--help``, the KFP component and the run form.
+        interval: the allowed range in interval notation, such as ``[0, 1)`` or ``[1, inf)``; a number needs one.
         choices: the allowed values.
     """
     metadata = {"description": description, "interval": interval, "choices": tuple(choices)}
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def described(field: dataclasses.Field[Any], text: str = "", *, default: bool = False) -> str:
+    """Return a field's description, or ``text``, with its range or choices, and its default if ``default``."""
+    interval, choices = field.metadata["interval"], field.metadata["choices"]
+    rules = [f"in {interval}"] if interval else [", ".join(map(str, choices))] if choices else []
+    rules += [f"default {field.default!r}"] if default else []
+    return (text or field.metadata["description"]) + (f" ({'; '.join(rules)})" if rules else "")
+
+
 def outside(value: float, interval: str) -> bool:
-    """Tell whether ``value`` lies outside ``interval`` (NaN always does)."""
+    """Return whether ``value`` is outside ``interval``; NaN always is."""
     match = INTERVAL.fullmatch(interval)
     assert match, f"malformed interval {interval!r}"
     opening, low, high, closing = match.groups()
@@ -51,20 +61,26 @@ def outside(value: float, interval: str) -> bool:
 
 
 def check_choice(name: str, value: str | int, choices: Sequence[str] | Sequence[int]) -> None:
-    """Raise ValueError, listing the right ones, unless ``value`` is one of ``choices``."""
+    """Raise InputError, listing ``choices``, unless ``value`` is one of them."""
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(map(str, sorted(choices)))}, but got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A flat set of int, float, str and bool parameters, checked when it is made.
+    """A flat set of int, float, str and bool parameters, checked when it is created.
 
     A subclass that has rules between fields extends ``__post_init__`` and calls this one first.
 
     Raises:
-        ValueError: a value of the wrong type or outside its range; the text gives rule and value.
+        TypeError: at its definition, a subclass has a field without description, or a number without range.
+        InputError: a value has the wrong type or is out of range; the text gives rule and value.
     """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name, kind in inspect.get_annotations(cls, eval_str=True).items():
+            _check_field(f"{cls.__name__}.{name}", kind, cls.__dict__.get(name))
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -98,39 +114,56 @@ class Config:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     @classmethod
+    def parameters(cls) -> dict[str, tuple[type, dataclasses.Field[Any]]]:
+        """Return type and declaration of every parameter, by the name that flags and texts give it."""
+        hints = typing.get_type_hints(cls)
+        return {field.name: (hints[field.name], field) for field in dataclasses.fields(cls)}
+
+    @classmethod
     def from_strings(cls, values: Mapping[str, str]) -> Self:
-        """Build a Config from texts, as flags, ``--set`` and Katib give them.
+        """Return a Config from texts, as flags, ``--set`` and Katib give them.
 
         Raises:
-            ValueError: an unknown name (the right ones are listed) or a text that is no such value.
+            InputError: an unknown name (the known ones are listed), or a text that is not a value of its type.
         """
         return cls(**cls._parsed(values))
 
     def updated(self, values: Mapping[str, str]) -> Self:
-        """Return this Config with the parameters that ``values`` gives as texts.
+        """Return this Config with the parameters that ``values`` sets as texts.
 
         Raises:
-            ValueError: an unknown name (the right ones are listed) or a text that is no such value.
+            InputError: an unknown name (the known ones are listed), or a text that is not a value of its type.
         """
         return dataclasses.replace(self, **self._parsed(values))
 
     @classmethod
     def _parsed(cls, values: Mapping[str, str]) -> dict[str, Any]:
-        hints = typing.get_type_hints(cls)
+        known = cls.parameters()
         refuse_old(cls.__name__, values)
         for name in values:
-            if name not in hints:
+            if name not in known:
                 raise InputError(
-                    f"unknown parameter {name!r} of {cls.__name__}; the parameters are {', '.join(sorted(hints))}."
+                    f"unknown parameter {name!r} of {cls.__name__}; the parameters are {', '.join(sorted(known))}."
                 )
-        return {name: parse(name, hints[name], text) for name, text in values.items()}
+        return {name: parse(name, known[name][0], text) for name, text in values.items()}
+
+
+def _check_field(name: str, kind: Any, field: Any) -> None:
+    """Raise TypeError unless a field states all that flags, components and forms are made from."""
+    metadata = field.metadata if isinstance(field, dataclasses.Field) else {}
+    if kind not in KINDS:
+        raise TypeError(f"{name} must be int, float, str or bool, but got {kind}.")
+    if not metadata.get("description"):
+        raise TypeError(f"{name} must be declared with option(default, description), but got {field!r}.")
+    if kind in (int, float) and not (metadata["choices"] or INTERVAL.fullmatch(metadata["interval"])):
+        raise TypeError(f"{name} is a number and must have an interval such as [0, inf), or choices.")
 
 
 def parse(name: str, kind: type, text: str) -> int | float | str | bool:
-    """Read one parameter's text as its type.
+    """Return the value that a parameter's text means.
 
     Raises:
-        ValueError: the text is no such value; booleans are ``true`` and ``false``.
+        InputError: the text is not of type ``kind``; booleans are ``true`` and ``false``.
     """
     if kind is str:
         return text
@@ -144,23 +177,21 @@ def parse(name: str, kind: type, text: str) -> int | float | str | bool:
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type[Config]) -> None:
-    """Add one ``--flag`` per field of ``config`` to ``parser``; underscores become dashes."""
-    hints = typing.get_type_hints(config)
-    for field in dataclasses.fields(config):
-        choices = "|".join(map(str, field.metadata["choices"]))
-        allowed = field.metadata["interval"] or choices or hints[field.name].__name__
-        help_text = f"{field.metadata['description']} [{allowed}; default {field.default}]"
-        parser.add_argument(flag(field.name), metavar=hints[field.name].__name__, help=help_text.replace("%", "%%"))
+    """Add one ``--flag`` per parameter of ``config`` to ``parser``; see ``flag``."""
+    for name, (kind, field) in config.parameters().items():
+        help_text = described(field, default=True).replace("%", "%%")
+        parser.add_argument(flag(name), dest=name, metavar=kind.__name__, help=help_text)
 
 
 def flag(name: str) -> str:
-    """Return the command-line flag of a parameter: ``batch_size`` -> ``--batch-size``."""
-    return "--" + name.replace("_", "-")
+    """Return the command-line flag of a parameter: ``batch_size`` -> ``--batch-size``.
+
+    A stage's parameter keeps its name: ``prune.batch_size`` -> ``--prune.batch_size``, as ``--set`` takes it.
+    """
+    return f"--{name}" if "." in name else "--" + name.replace("_", "-")
 
 
 def from_flags(namespace: argparse.Namespace, config: type[C]) -> C:
-    """Build ``config`` from parsed flags; those not given keep their defaults."""
-    names = [field.name for field in dataclasses.fields(config)]
-    return config.from_strings(
-        {name: getattr(namespace, name) for name in names if getattr(namespace, name) is not None}
-    )
+    """Return a ``config`` from parsed flags; the others keep their defaults."""
+    given = {name: getattr(namespace, name) for name in config.parameters()}
+    return config.from_strings({name: text for name, text in given.items() if text is not None})

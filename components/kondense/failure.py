@@ -1,7 +1,7 @@
-"""How a container says why it failed: one line in its log and on its pod's status. Stdlib only.
+"""Report why a container fails: one line in its log and in its pod's status. Stdlib only.
 
-Kubernetes shows what a container leaves in its termination log: `kubectl describe pod`, Katib's and Argo's pages and
-KFP's graph have it, also when the log is gone.
+Kubernetes keeps a container's termination log: `kubectl describe pod` and the pages of Katib, Argo and KFP show it,
+even when the log is gone.
 """
 
 import contextlib
@@ -11,47 +11,44 @@ from pathlib import Path
 
 from kondense.errors import EXPECTED, exit_code_of
 
-TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes' default; a pod has the file, other machines have none
+TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes' default; it exists in pods only
 SHORT = 80  # characters of a line that a page's box shows, "error: " included
 LONGEST = 4000  # bytes of a termination log; Kubernetes keeps 4,096
 PREFIX = "error: "
 
 
-def tell(reason: object, *, termination_log: Path = TERMINATION_LOG) -> str:
-    """Print why this process fails and return it, as one line.
+def report_failure(reason: object, *, termination_log: Path = TERMINATION_LOG) -> None:
+    """Print why this process fails, as one line.
 
-    In a pod a long reason has a line that fits a page's box before it, in the log and in the termination log.
+    In a pod the termination log gets it too, and a long reason is preceded by its beginning, which fits a page's box.
     """
-    line = reason_of(reason)
-    lines = [line]
+    lines = [one_line(reason)]
     if termination_log.exists():
-        if len(PREFIX + line) > SHORT:
-            lines = [shortened(line), line]
-        with contextlib.suppress(OSError):  # the log tells it in any case
+        if len(PREFIX + lines[0]) > SHORT:
+            lines.insert(0, shortened(lines[0]))
+        with contextlib.suppress(OSError):  # the container's log has it in any case
             termination_log.write_bytes("\n".join(lines).encode()[:LONGEST] + b"\n")
-    for each in lines:
-        print(PREFIX + each, file=sys.stderr, flush=True)
-    return line
+    for line in lines:
+        print(PREFIX + line, file=sys.stderr, flush=True)
 
 
-def reason_of(reason: object) -> str:
-    """Return a reason as one line; an error without words is told by its type."""
+def one_line(reason: object) -> str:
+    """Return a reason as one line; for an error without text, the name of its type."""
     return " ".join(str(reason).split()) or type(reason).__name__
 
 
 def shortened(line: str) -> str:
-    """Return the beginning of a line that fits a page's box, cut after a word where that keeps half of it."""
+    """Return the beginning of a line that fits a page's box, cut after a word if that keeps half of it."""
     room = SHORT - len(PREFIX) - len("...")
-    begin = line[:room]
-    words = begin.rpartition(" ")[0]
-    return f"{words if 2 * len(words) > room else begin}..."
+    words = line[:room].rpartition(" ")[0]
+    return f"{words if 2 * len(words) > room else line[:room]}..."
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Exit with one line and the error's code where the block raises an expected error; a bug keeps its traceback."""
+def reporting_failures() -> Iterator[None]:
+    """Report an expected error of the block and exit with its code; any other exception keeps its traceback."""
     try:
         yield
     except EXPECTED as error:
-        tell(error)
+        report_failure(error)
         raise SystemExit(exit_code_of(error)) from None

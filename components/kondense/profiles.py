@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from kondense.config import check_choice
 
 Value = int | float | str | bool
-AS_PROFILE = -1  # of a number in a compiled pipeline: as the run's profile says
+AS_PROFILE = -1  # a number in a compiled pipeline that the run's profile sets
 
 PROFILES: Mapping[str, Mapping[str, Mapping[str, Value]]] = {
-    # A look at everything: minutes on two CPU cores.
+    # Every method once: minutes on two CPU cores.
     "quick": {
         "train": {"epochs": 8, "warmup_epochs": 0.5},
         "prune": {"epochs": 4, "steps": 0},
@@ -27,16 +27,16 @@ DEFAULT_PROFILE = "quick"
 
 
 def settled(values: Mapping[str, Value], profile: str, step: str) -> dict[str, Value]:
-    """Return a step's values with those that are ``AS_PROFILE`` taken from a profile.
+    """Return a step's values, with those that are ``AS_PROFILE`` taken from a profile.
 
     Args:
-        values: of the stage's parameters.
-        profile: its name; it is chosen in the run form, after the pipeline was compiled.
-        step: the pipeline's step, whose stage's parameters these are.
+        values: the stage's parameters.
+        profile: the profile's name; it is chosen in the run form, after the pipeline was compiled.
+        step: the pipeline's step.
 
     Raises:
-        ValueError: an unknown profile.
+        InputError: an unknown profile.
     """
     check_choice("profile", profile, tuple(PROFILES))
-    stated = PROFILES[profile].get(step, {})
-    return {name: stated[name] if value == AS_PROFILE and name in stated else value for name, value in values.items()}
+    numbers = PROFILES[profile].get(step, {})
+    return {name: numbers[name] if value == AS_PROFILE and name in numbers else value for name, value in values.items()}

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from hera.workflows.models import Workflow
 from kfp import compiler
-from kondense.cli import STAGES, make_parser, stage_config
+from kondense.cli import make_parser
 from kondense.config import from_flags
+from kondense.stages import STAGES
 from kondense_pipelines.cli.app import app
 from kondense_pipelines.graphs.argo import display_name, make_workflow
 from kondense_pipelines.graphs.compile import compile_all
@@ -116,19 +117,20 @@ def test_every_stage_takes_its_flags_and_gets_the_step_s_config(
     configs = resolve("quick", {"seed": 7})
     steps = {"prune-2": "prune_weights", "quantize-5": "pack_weights"}
     for name, template in templates.items():
-        *command, stage = template["container"]["command"]
+        *command, name_of_stage = template["container"]["command"]
         assert command == ["python3", "-m", "kondense.cli"]
         flags = [
             re.sub(r"\{\{(.+?)\}\}", lambda match: values[match[1]], each) for each in template["container"]["args"]
         ]
         names = [each.partition("=")[0] for each in flags if each.startswith("--")]
         assert len(names) == len(set(names))
+        stage = STAGES[name_of_stage]
         parsed = make_parser(stage).parse_args(flags)
-        expected = configs[steps.get(name, stage)].to_dict()
-        if stage == "evaluate":
-            expected["name"] = from_flags(parsed, stage_config(stage)).to_dict()["name"]
-        assert from_flags(parsed, stage_config(stage)).to_dict() == expected, name
-        optional = {key for key in STAGES[stage].optional if getattr(parsed, key)}
+        expected = configs[steps.get(name, stage.name)].to_dict()
+        if stage.name == "evaluate":
+            expected["name"] = from_flags(parsed, stage.config_class).to_dict()["name"]
+        assert from_flags(parsed, stage.config_class).to_dict() == expected, name
+        optional = [each for each in stage.inputs if each.optional and getattr(parsed, each.directory)]
         assert bool(optional) == (name == "distill-2" or name.startswith("evaluate-"))
 
 

@@ -1,93 +1,146 @@
-"""Every stage's component, command and Config say the same."""
+"""The components are what the Configs and the stages' functions say, in the form that a package has."""
 
 import dataclasses
-import importlib
 import inspect
 import typing
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
-from kfp import dsl
-from kondense.cli import STAGES, stage_config
-from kondense.katib_search.structures import RESOURCES
+from google.protobuf.json_format import MessageToDict
+from kondense.config import Config, option
+from kondense.kfp import component, source
 from kondense.networks.build import NETWORKS
 from kondense.networks.names import BUILT_IN
-from kondense.profiles import DEFAULT_PROFILE
+from kondense.prune.config import PruneConfig
+from kondense.stages import STAGES, Artifact, Stage, load
+from kondense.train.config import TrainConfig
 
-SCALARS = (int, float, str, bool)
-COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
-PROFILED = ("distill", "prune", "train")  # whose numbers a run's profile may give
-STRUCTURES = ("experiment", "space", "settings", "resources")  # lists and maps of tune, which its Config has as texts
-PROFILE = {"profile": (str, DEFAULT_PROFILE), "step": (str, "")}
+KINDS = {int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", str: "STRING", bool: "BOOLEAN"}
+COMPONENTS = STAGES.components()
+# Inputs that are no fields of a Config: type and default.
+PROFILE = {"profile": ("STRING", "quick"), "step": ("STRING", "")}
+STRUCTURES = {name: ("STRUCT", {}) for name in ("experiment", "settings", "resources")} | {"space": ("LIST", [])}
+FURTHER = {**dict.fromkeys(("train", "prune", "distill"), PROFILE), "katib_search": STRUCTURES}
+TEXTS = {"gpus", "accelerator", "cpu", "memory", "shared_memory", "node_selector", "tolerations"}  # of STRUCTURES
 
 
-def component_of(stage: str) -> typing.Callable[..., None]:
-    module = importlib.import_module(f"kondense.{stage}.component")
-    return getattr(module, stage).python_func
+@dataclasses.dataclass(frozen=True)
+class LongerConfig(PruneConfig):
+    """The parameters of prune and one more."""
+
+    patience: int = option(3, 'epochs without "gain", as in C:\\temp', interval="[1, inf)")
 
 
-def stage_of(stage: str) -> ModuleType:
-    return importlib.import_module(f"kondense.{stage}.stage")
+def compiled(made: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a component and its container as a package has them."""
+    spec = MessageToDict(made.pipeline_spec)
+    (content,), (executor,) = spec["components"].values(), spec["deploymentSpec"]["executors"].values()
+    return content, executor["container"]
+
+
+def check_field(field: dataclasses.Field[Any], kind: type, parameter: dict[str, Any]) -> None:
+    assert parameter["parameterType"] == KINDS[kind], field.name
+    assert type(field.default)(parameter["defaultValue"]) == field.default, field.name
+    assert parameter["isOptional"], field.name
+    assert parameter["description"].startswith(field.metadata["description"]), field.name
+    assert field.metadata["interval"] in parameter["description"], field.name
+    assert all(str(choice) in parameter["description"] for choice in field.metadata["choices"]), field.name
 
 
 @pytest.mark.parametrize("stage", COMPONENTS)
-def test_parameters_are_the_config_fields_with_types_and_defaults(stage: str) -> None:
-    parameters = inspect.signature(component_of(stage)).parameters.values()
-    found = {each.name: (each.annotation, each.default) for each in parameters if each.annotation in SCALARS}
-    hints = typing.get_type_hints(stage_config(stage))
-    expected = {each.name: (hints[each.name], each.default) for each in dataclasses.fields(stage_config(stage))}
-    if stage == "katib_search":
-        expected = {name: each for name, each in expected.items() if name not in (*STRUCTURES, *RESOURCES)}
-    assert found == expected | (PROFILE if stage in PROFILED else {})
-
-
-def test_tunes_structures_are_maps_and_lists_and_stand_for_fields_of_its_config() -> None:
-    parameters = inspect.signature(component_of("katib_search")).parameters
-    found = {name: (parameters[name].annotation, parameters[name].default) for name in STRUCTURES}
-    assert found == {"experiment": (dict, {}), "space": (list, []), "settings": (dict, {}), "resources": (dict, {})}
-    fields = {each.name for each in dataclasses.fields(stage_config("katib_search"))}
-    assert {*STRUCTURES, *RESOURCES} - fields == {"resources"}
-
-
-@pytest.mark.parametrize("stage", sorted(set(COMPONENTS) - {"report"}))
-def test_artifacts_are_the_directories_of_run(stage: str) -> None:
-    parameters = inspect.signature(component_of(stage)).parameters.values()
-    artifacts = {each.name for each in parameters if each.annotation not in (*SCALARS, dict, list)}
-    directories = {name.removesuffix("_dir") for name in (*STAGES[stage].directories, *STAGES[stage].optional)}
-    assert artifacts - {"metrics", "classification", "html"} == directories
+def test_a_package_has_every_field_with_type_default_range_and_description(stage: str) -> None:
+    parameters = compiled(component(stage))[0]["inputDefinitions"]["parameters"]
+    config = STAGES[stage].config_class
+    hints, further = typing.get_type_hints(config), FURTHER.get(stage, {})
+    for name, (kind, default) in further.items():
+        described = parameters.pop(name)
+        assert (described["parameterType"], described["defaultValue"]) == (kind, default), name
+        assert described["description"], name
+    hidden = {*STRUCTURES, *TEXTS} if stage == "katib_search" else set()
+    assert set(parameters) == {field.name for field in dataclasses.fields(config)} - hidden
+    for field in dataclasses.fields(config):
+        if field.name in parameters:
+            check_field(field, hints[field.name], parameters[field.name])
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_command_knows_the_directories_of_run(stage: str) -> None:
-    config, *directories = inspect.signature(stage_of(stage).run).parameters.values()
-    assert config.annotation is stage_config(stage)
+def test_the_table_has_the_directories_of_the_function(stage: str) -> None:
+    config, *directories = inspect.signature(load(STAGES[stage].run)).parameters.values()
+    assert config.annotation is STAGES[stage].config_class
     assert all(each.kind is inspect.Parameter.KEYWORD_ONLY for each in directories)
-    required = [each.name for each in directories if each.default is inspect.Parameter.empty]
-    assert required == list(STAGES[stage].directories)
-    optional = [(each.name, each.default) for each in directories if each.default is not inspect.Parameter.empty]
-    assert optional == [(name, None) for name in STAGES[stage].optional]
+    optional = {each.name: each.default is not inspect.Parameter.empty for each in directories}
+    assert {each.directory: each.optional for each in STAGES[stage].directories} == optional
+    assert [each.name for each in directories if each.name.endswith("_dirs")] == [
+        each.directory for each in STAGES[stage].directories if each.several
+    ]
 
 
 @pytest.mark.parametrize("stage", COMPONENTS)
-def test_every_parameter_is_described(stage: str) -> None:
-    module = importlib.import_module(f"kondense.{stage}.component")
-    for field in dataclasses.fields(stage_config(stage)):
-        assert field.metadata["description"]
-    assert getattr(module, stage).description
+def test_a_package_has_the_artifacts_of_the_table(stage: str) -> None:
+    content, container = compiled(component(stage))
+    for side, artifacts in (("input", STAGES[stage].inputs), ("output", STAGES[stage].outputs)):
+        expected = {name: (each.type, optional) for each in artifacts for name, optional in each.names.items()}
+        declared = content.get(f"{side}Definitions", {}).get("artifacts", {})
+        assert {
+            name: (each["artifactType"]["schemaTitle"].removeprefix("system."), each.get("isOptional", False))
+            for name, each in declared.items()
+        } == expected
+    assert "pip install" not in " ".join(container["command"])
+
+
+def test_a_search_returns_parameters_of_the_training() -> None:
+    returned = dict(STAGES["katib_search"].returns)
+    assert returned.pop("trial") is str
+    hints = typing.get_type_hints(TrainConfig)
+    assert returned == {name: hints[name] for name in returned}
+    declared = compiled(component("katib_search"))[0]["outputDefinitions"]["parameters"]
+    assert {name: each["parameterType"] for name, each in declared.items()} == {
+        name: KINDS[kind] for name, kind in STAGES["katib_search"].returns.items()
+    }
 
 
 def test_metrics_are_logged_where_runs_are_compared_and_nowhere_else() -> None:
-    def logs(stage: str) -> bool:
-        parameters = inspect.signature(component_of(stage)).parameters.values()
-        return any(each.annotation == dsl.Output[dsl.Metrics] for each in parameters)
-
-    assert [stage for stage in COMPONENTS if logs(stage)] == ["evaluate", "report"]
+    logged = [name for name in COMPONENTS if "Metrics" in {each.type for each in STAGES[name].outputs}]
+    assert logged == ["evaluate", "report"]
 
 
-def test_every_component_is_a_stage() -> None:
-    root = Path(importlib.import_module("kondense").__path__[0])
-    assert {path.parent.name for path in root.glob("*/component.py")} == set(COMPONENTS)
+def test_one_more_field_of_a_config_is_in_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    longer = dataclasses.replace(STAGES["prune"], name="longer", config=f"{__name__}:LongerConfig")
+    monkeypatch.setitem(STAGES._built_in, "longer", longer)
+    parameters = compiled(component("longer"))[0]["inputDefinitions"]["parameters"]
+    before = compiled(component("prune"))[0]["inputDefinitions"]["parameters"]
+    assert parameters.pop("patience") == {
+        "parameterType": "NUMBER_INTEGER",
+        "defaultValue": 3.0,
+        "isOptional": True,
+        "description": 'epochs without "gain", as in C:\\temp (in [1, inf))',
+    }
+    assert parameters == before
+
+
+def test_the_shipped_source_is_short_and_can_be_read() -> None:
+    function = component("prune").python_func
+    assert inspect.getsource(function) == source(STAGES["prune"])
+    body = inspect.getsource(function).rpartition('"""')[2]
+    assert body.split("\n\n") == [
+        "\n    from kondense.kfp import run_component",
+        '    return run_component("prune", locals())\n',
+    ]
+    program = compiled(component("prune"))[1]["command"][-1]
+    assert inspect.getsource(function) in program
+
+
+def test_an_output_of_one_value_and_none() -> None:
+    stage = Stage("none", config="", run="", summary="", outputs=(Artifact("a", "Artifact"),))
+    assert stage.directories[0].directory == "a_dir"
+    assert typing.get_type_hints(component("champion").python_func)["return"] is bool
+    assert typing.get_type_hints(component("train").python_func)["return"] is type(None)
+
+
+def test_every_folder_with_a_stage_is_in_the_table() -> None:
+    root = Path(inspect.getfile(Config)).parent
+    assert {path.parent.name for path in root.glob("*/stage.py")} == set(STAGES)
 
 
 def test_network_names_without_torch_are_those_of_the_registry() -> None:

@@ -5,7 +5,6 @@ not needed for that.
 """
 
 import dataclasses
-import importlib
 import sys
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from kfp.dsl import executor, utils
 from kfp.dsl.types import artifact_types
-from kondense.cli import STAGES, stage_config
+from kondense.stages import STAGES
 from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.compile import compile_all
 from kondense_pipelines.graphs.parameters import resolve
@@ -26,7 +25,7 @@ from tests.support.strict_kfp.graph import Node, Package
 from tests.support.strict_kfp.lineage import Lineage
 from tests.support.strict_kfp.values import check_input, wire
 
-COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
+COMPONENTS = sorted(STAGES.components())
 METADATA = {"display_name": "x", "store_session_info": "{}", "accuracy": 1, "sizes": {"list": [1, 2.5]}}
 TYPES = {"driver": {"type": {"instanceSchema": ""}}, "graph": {}}  # from a task beside it, through the graph around it
 
@@ -128,9 +127,8 @@ class Execute:
             raise Reached(config, directories)
 
         stage = ModuleType(f"kondense.{name}.stage")
-        stage.__dict__.update(run=run, BEST="best.json", PAGE="page.html")
+        stage.__dict__.update(run=run)
         self.monkeypatch.setitem(sys.modules, stage.__name__, stage)
-        self.monkeypatch.setattr(importlib.import_module(f"kondense.{name}"), "stage", stage, raising=False)
 
 
 @pytest.fixture
@@ -182,7 +180,7 @@ def test_parameters_left_out_get_the_configs_defaults(
     component = components[name]
     assert {*component.defaults} == {*component.node.declared("inputs", "parameters")}
     configs = [execute(component, component.required, given, {}).config for given in ({}, component.defaults)]
-    default = stage_config(name)()
+    default = STAGES[name].config_class()
     if name == "katib_search":  # it takes where the data set lies from its input
         default = dataclasses.replace(default, dataset_uri="minio://mlpipeline/v2/artifacts/p/r/t/dataset")
     assert configs == [default, default]

@@ -1,6 +1,5 @@
 """Bad input to a component ends in one line that says why, in the way of kfp's own executor."""
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from kondense.cli import STAGES
+from kondense.kfp import component
+from kondense.stages import STAGES
 from kondense_pipelines.local.steps import failure_line
 
 from tests.support.strict_kfp.fork_server import ForkServer
 
-COMPONENTS = sorted(set(STAGES) - {"trial"})  # Katib starts trials, KFP does not
+COMPONENTS = sorted(STAGES.components())
 EXPERIMENT = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "experiments" / "bohb.yaml").read_text())
 # A parameter that the Config refuses, and what the line says of it.
 REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
@@ -57,8 +57,7 @@ class Steps:
 
     def __call__(self, name: str, parameters: Mapping[str, Any]) -> tuple[int, list[str]]:
         """Return the exit code and the log's lines; the artifacts that it needs are not there."""
-        component = getattr(importlib.import_module(f"kondense.{name}.component"), name)
-        specification = component.component_spec
+        specification = component(name).component_spec
         inputs, outputs = specification.inputs or {}, specification.outputs or {}
         message = {
             "inputs": {

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from kfp import dsl
 from kondense.artifacts.model import load_model
-from kondense.data_prep.component import data_prep
-from kondense.katib_search.component import katib_search
+from kondense.kfp import component
 from kondense.store.local import LocalStore
-from kondense.train.component import train
 from kondense_pipelines.graphs.compile import EXPERIMENT
 from kondense_pipelines.graphs.search import TUNED, read_template
 from kondense_pipelines.local.progress import RunProgress
@@ -30,8 +28,8 @@ BEST = {"momentum": "0.7", "weight_decay": "0.002", "batch_size": "64", "schedul
 @dsl.pipeline(name="tuning")
 def tuning(experiment: dict, store: str, ui: str):
     """The beginning of the search pipeline, with a small network."""
-    data = data_prep(dataset_name="digits", image_size=16).set_display_name("data prep").outputs["dataset"]
-    tuned = katib_search(
+    data = component("data_prep")(dataset_name="digits", image_size=16).set_display_name("data prep").outputs["dataset"]
+    tuned = component("katib_search")(
         dataset=data,
         experiment=experiment,
         settings={"eta": 3},
@@ -46,7 +44,8 @@ def tuning(experiment: dict, store: str, ui: str):
     ).set_display_name("search")
     tuned.set_caching_options(False)
     best = {name: tuned.outputs[name] for name in TUNED}
-    train(dataset=data, network="lenet300", width=0.1, epochs=1, device="cpu", **best).set_display_name("train")
+    train = component("train")(dataset=data, network="lenet300", width=0.1, epochs=1, device="cpu", **best)
+    train.set_display_name("train")
 
 
 class Tuning:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from kondense.artifacts.model import load_model
-from kondense.train.component import train
+from kondense.kfp import component
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = {"epochs": 6, "batch_size": 8, "network": "lenet300", "width": 0.2, "device": "cpu", "seed": 1}
@@ -43,7 +43,7 @@ class Component:
         }
 
     def start(self) -> subprocess.Popen[str]:
-        container = train.component_spec.implementation.container
+        container = component("train").component_spec.implementation.container
         words = [word.replace("{{$}}", json.dumps(self.input)) for word in (*container.command, *container.args)]
         checkpoints = str(self.directory / "checkpoints")
         return subprocess.Popen(

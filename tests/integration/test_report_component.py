@@ -8,7 +8,7 @@ import pytest
 import yaml
 from kfp import compiler, dsl, local
 from kondense.artifacts.comparison import COMPARED
-from kondense.report.component import report
+from kondense.kfp import component
 
 from tests.support.report_makers import RECIPES, make_evaluations, write_candidates
 
@@ -22,7 +22,7 @@ def pipeline_of(directories):
             name.replace("-", "_"): dsl.importer(artifact_uri=str(directory), artifact_class=dsl.Model).output
             for name, directory in zip(RECIPES, directories, strict=True)
         }
-        report(title=title, max_validation_drop=max_validation_drop, **candidates)
+        component("report")(title=title, max_validation_drop=max_validation_drop, **candidates)
 
     return pipeline
 
@@ -34,9 +34,9 @@ def directories(tmp_path):
 
 def test_compiles_with_one_page_for_the_ui_and_descriptions_for_its_form(directories, tmp_path):
     compiler.Compiler().compile(pipeline_of(directories), str(tmp_path / "pipeline.yaml"))
-    component = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())["components"]["comp-report"]
+    compiled = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())["components"]["comp-report"]
     outputs = {
-        name: each["artifactType"]["schemaTitle"] for name, each in component["outputDefinitions"]["artifacts"].items()
+        name: each["artifactType"]["schemaTitle"] for name, each in compiled["outputDefinitions"]["artifacts"].items()
     }
     assert outputs == {
         "report": "system.Artifact",
@@ -44,7 +44,7 @@ def test_compiles_with_one_page_for_the_ui_and_descriptions_for_its_form(directo
         "html": "system.HTML",
         "metrics": "system.Metrics",
     }
-    parameters = component["inputDefinitions"]["parameters"]
+    parameters = compiled["inputDefinitions"]["parameters"]
     assert parameters.keys() == {"title", "objective", "max_validation_drop"}
     assert all(parameter["description"] for parameter in parameters.values())
     assert parameters["max_validation_drop"]["defaultValue"] == 0.01

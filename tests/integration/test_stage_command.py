@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from kondense.cli import STAGES, main
+from kondense.cli import main
 from kondense.data.dataset import load_dataset
+from kondense.stages import STAGES
 
 COMMAND = (sys.executable, "-m", "kondense.cli")
 
@@ -42,7 +43,7 @@ def test_help_lists_stages_and_flags(capsys: pytest.CaptureFixture[str]) -> None
     ("arguments", "message"),
     [
         ([], "usage:"),
-        (["cook"], "error: stage must be one of data_prep, train, "),
+        (["cook"], "error: stage must be one of champion, data_prep, "),
         (["train"], "error: the following arguments are required: --dataset-dir, --model-dir"),
         (["train", "--dataset-dir", "d", "--model-dir", "m", "--epochs", "0"], "error: epochs must be in [1, 100000]"),
         (

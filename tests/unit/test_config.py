@@ -8,8 +8,8 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kondense.cli import STAGES, stage_config
 from kondense.config import Config, add_flags, flag, from_flags, option, outside, parse
+from kondense.stages import STAGES
 
 CHOICES = ("red", "green")
 
@@ -19,7 +19,7 @@ class Example(Config):
     """One field of every kind."""
 
     count: int = option(3, "how many", interval="[1, 100]")
-    unbounded: int = option(0, "any whole number")
+    unbounded: int = option(0, "any whole number", interval="(-inf, inf)")
     fraction: float = option(0.5, "share removed, 50% by default", interval="[0, 1)")
     rate: float = option(0.1, "above zero", interval="(0, inf)")
     text: str = option("", "anything")
@@ -139,16 +139,32 @@ def test_a_config_cannot_be_changed():
         Example().count = 5
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "text"),
+    [
+        (float, option(0.5, "share removed"), "Bad.field is a number and must have an interval"),
+        (int, option(1, "how many", interval="1 to 3"), "Bad.field is a number and must have an interval"),
+        (str, option("", ""), r"Bad.field must be declared with option\(default, description\)"),
+        (int, 3, r"Bad.field must be declared with option\(default, description\), but got 3"),
+        (bool, dataclasses.field(default=True), r"Bad.field must be declared with option\(default, description\)"),
+        (list, option("", "several"), "Bad.field must be int, float, str or bool, but got <class 'list'>"),
+    ],
+)
+def test_a_field_that_forms_and_flags_cannot_describe_is_refused_with_its_class(kind, field, text):
+    with pytest.raises(TypeError, match=text):
+        dataclasses.dataclass(frozen=True)(type("Bad", (Config,), {"__annotations__": {"field": kind}, "field": field}))
+
+
 def test_help_says_description_range_and_default():
     text = " ".join(parser().format_help().split())
-    assert "--count int how many [[1, 100]; default 3]" in text
+    assert "--count int how many (in [1, 100]; default 3)" in text
     assert "share removed, 50% by default" in text
-    assert "--colour str one of two [red|green; default red]" in text
+    assert "--colour str one of two (red, green; default 'red')" in text
 
 
 @pytest.mark.parametrize("stage", sorted(set(STAGES) - {"trial"}))  # a trial has a flag that must be given
 def test_every_stages_defaults_survive_texts(stage):
-    config = stage_config(stage)()
+    config = STAGES[stage].config_class()
     assert type(config).from_strings({name: str(value) for name, value in config.to_dict().items()}) == config
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from kondense import failure
+from kondense.errors import InputError
 
 LONG = "import_uri must be a model artifact (a directory with model.json) or a .safetensors file, but got x."
 
@@ -11,7 +12,7 @@ LONG = "import_uri must be a model artifact (a directory with model.json) or a .
 def test_a_short_reason_is_one_line_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "termination-log"
     log.touch()
-    failure.tell("sparsity must be in [0, 1),\n  but got 2.", termination_log=log)
+    failure.report_failure("sparsity must be in [0, 1),\n  but got 2.", termination_log=log)
     assert log.read_text() == "sparsity must be in [0, 1), but got 2.\n"
     assert capsys.readouterr().err == "error: sparsity must be in [0, 1), but got 2.\n"
 
@@ -19,7 +20,7 @@ def test_a_short_reason_is_one_line_everywhere(tmp_path: Path, capsys: pytest.Ca
 def test_a_long_reason_begins_with_what_fits_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "termination-log"
     log.touch()
-    failure.tell(LONG, termination_log=log)
+    failure.report_failure(LONG, termination_log=log)
     first, whole = log.read_text().splitlines()
     assert 40 < len(f"error: {first}") <= 80
     assert LONG.startswith(first.removesuffix("..."))
@@ -28,7 +29,7 @@ def test_a_long_reason_begins_with_what_fits_a_page(tmp_path: Path, capsys: pyte
 
 
 def test_outside_of_a_pod_a_reason_is_one_line_and_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    failure.tell(LONG, termination_log=tmp_path / "none")
+    failure.report_failure(LONG, termination_log=tmp_path / "none")
     assert not (tmp_path / "none").exists()
     assert capsys.readouterr().err == f"error: {LONG}\n"
 
@@ -36,17 +37,17 @@ def test_outside_of_a_pod_a_reason_is_one_line_and_no_file(tmp_path: Path, capsy
 def test_what_a_stage_may_raise_ends_in_one_line_and_a_bug_keeps_its_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as ended, failure.told():
-        raise ValueError("rounds must be in [1, 9], but got 10.")
-    assert ended.value.code == 1
+    with pytest.raises(SystemExit) as ended, failure.reporting_failures():
+        raise InputError("rounds must be in [1, 9], but got 10.")
+    assert ended.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
-    with pytest.raises(KeyError), failure.told():
+    with pytest.raises(KeyError), failure.reporting_failures():
         raise KeyError("a bug")
 
 
 @pytest.mark.parametrize("error", [ValueError(), TimeoutError(""), OSError(" ")])
 def test_an_error_without_words_is_told_by_its_type(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    failure.tell(error)
+    failure.report_failure(error)
     assert capsys.readouterr().err == f"error: {type(error).__name__}\n"
 
 
@@ -57,5 +58,5 @@ def test_one_long_word_does_not_leave_nothing() -> None:
 def test_a_termination_log_keeps_what_kubernetes_keeps(tmp_path: Path) -> None:
     log = tmp_path / "termination-log"
     log.touch()
-    failure.tell("word " * 3000, termination_log=log)
+    failure.report_failure("word " * 3000, termination_log=log)
     assert log.stat().st_size <= 4096

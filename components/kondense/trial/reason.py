@@ -16,7 +16,7 @@ def keep_reason(store_uri: str, trial: str, error: BaseException) -> None:
     """Write why the trial fails to its store, as one line; without a store or a name there is no place for it."""
     if not store_uri or not trial:
         return
-    line = failure.reason_of(error)
+    line = failure.one_line(error)
     if not isinstance(error, EXPECTED):
         line = f"{type(error).__name__}: {line}"
     with contextlib.suppress(OSError):  # the store may be the very reason

@@ -49,9 +49,11 @@ def relay(command: Sequence[str], names: Sequence[str]) -> int:
         finally:
             signal.signal(signal.SIGTERM, previous)
     if code:
-        failure.tell(last or f"{command[0]} ended with exit code {code}")
+        failure.report_failure(last or f"{command[0]} ended with exit code {code}")
     elif not told:
-        failure.tell(f"the command must print a finite value of one of {', '.join(names)} as name=value, but did not.")
+        failure.report_failure(
+            f"the command must print a finite value of one of {', '.join(names)} as name=value, but did not."
+        )
         return 1
     return code if code >= 0 else 128 - code  # a signal ended it
 
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return relay(options.command, [name.strip() for name in options.metrics.split(",")])
     except EXPECTED as error:
-        failure.tell(error)
+        failure.report_failure(error)
         return 1
 
 

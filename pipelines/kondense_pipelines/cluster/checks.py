@@ -9,23 +9,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from kondense.champion.config import ChampionConfig
 from kondense.config import Config, check_choice
 from kondense.errors import InputError
 from kondense.katib_search.config import KatibSearchConfig
-from kondense.katib_search.structures import config_texts
 from kondense.networks.names import check_form
 from kondense.profiles import settled
 from kondense.renamed import FORM, refuse_old
+from kondense.stages import STAGES, Stage, load
 
 from kondense_pipelines.cluster.package import ContainerTask, Known, Package
-from kondense_pipelines.graphs.parameters import STEPS
 
-# A component's function -> its Config. A stage's folder, component and function have one name.
-CONFIGS: Mapping[str, type[Config]] = {
-    each.__module__.split(".")[-2]: each for each in (*(step.config for step in STEPS.values()), ChampionConfig)
-}
-STRUCTURES = ("experiment", "space", "settings", "resources")  # inputs of katib_search that become several fields
 ANYWHERE = "minio://bucket/dataset"  # stands for a data set that is not there yet
 NETWORKS = ("network", "student_network")  # fields that hold a network's name
 KINDS: Mapping[str, tuple[type, ...]] = {
@@ -53,8 +46,8 @@ def check_parameters(package: Package, parameters: Mapping[str, Any]) -> None:
         if literals := declared[name].get("literals"):
             check_choice(name, value, [_plain(each) for each in literals])
     for task in package.tasks(parameters):
-        if task.function in CONFIGS:
-            _check_task(task, CONFIGS[task.function])
+        if task.function in STAGES:
+            _check_task(task, STAGES[task.function])
 
 
 def _check_type(name: str, value: Any, kind: str) -> None:
@@ -68,13 +61,15 @@ def _plain(literal: Any) -> Any:
     return int(literal) if isinstance(literal, float) and literal.is_integer() else literal
 
 
-def _check_task(task: ContainerTask, config: type[Config]) -> None:
+def _check_task(task: ContainerTask, stage: Stage) -> None:
+    config, structures = stage.config_class, stage.structures
     fields = {field.name for field in dataclasses.fields(config)}
     flat = {name: each.value for name, each in task.known.items() if name in fields and _flat(each.value)}
     try:
         values = _settled(flat, task.known)
-        if config is KatibSearchConfig:
-            values |= config_texts(**{name: task.known[name].value for name in STRUCTURES if name in task.known})
+        if structures:
+            known = {name: task.known[name].value for name in structures.inputs if name in task.known}
+            values |= load(structures.reader)(**known)
         if fields & set(task.declared) <= set(task.known):
             _check_search(config(**values))
         else:

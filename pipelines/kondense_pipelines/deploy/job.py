@@ -51,5 +51,5 @@ def _message(error: Any) -> str:
 
 
 def _fail(error: object) -> int:
-    failure.tell(error)
+    failure.report_failure(error)
     return 1

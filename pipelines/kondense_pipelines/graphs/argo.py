@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kondense.cli import STAGES, stage_config
 from kondense.config import flag
 from kondense.errors import InputError
-from kondense.report.component import report
+from kondense.stages import STAGES, VIEWS, Stage
 
 from kondense_pipelines.graphs.resources import Resources
 
@@ -154,16 +153,18 @@ def stage_template(
     task = spec["root"]["dag"]["tasks"][name]
     component = spec["components"][task["componentRef"]["name"]]
     container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
-    stage = container["args"][container["args"].index("--function_to_execute") + 1]
-    made = {key.removesuffix("_dir") for key in STAGES[stage].directories}  # KFP's metrics and pages are none of it
+    stage = STAGES[container["args"][container["args"].index("--function_to_execute") + 1]]
     inputs = {key: f"{INPUTS}/{key}" for key in task["inputs"].get("artifacts", {})}
-    outputs = {key: f"{OUTPUTS}/{key}" for key in component["outputDefinitions"]["artifacts"] if key in made}
+    outputs = {each.name: f"{OUTPUTS}/{each.name}" for each in stage.outputs if each.type not in VIEWS}
     places = {key: s3_place(store, bucket, f"{name}/{key}") for key in outputs}
     return {
         "name": name,
         "annotations": {"workflows.argoproj.io/display-name": display_name(task["taskInfo"]["name"])},
         "metadata": {
-            "labels": {"app.kubernetes.io/name": "kondense", "app.kubernetes.io/component": stage.replace("_", "-")}
+            "labels": {
+                "app.kubernetes.io/name": "kondense",
+                "app.kubernetes.io/component": stage.name.replace("_", "-"),
+            }
         },
         "inputs": {"artifacts": [{"name": key, "path": path, **READABLE} for key, path in inputs.items()]},
         "outputs": {
@@ -175,7 +176,7 @@ def stage_template(
         **pod(
             {
                 "image": container["image"],
-                "command": ["python3", "-m", "kondense.cli", stage],
+                "command": ["python3", "-m", "kondense.cli", stage.name],
                 "args": [*directory_flags(stage, inputs | outputs), *parameter_flags(task, component, stage)],
                 "securityContext": SECURITY,
             },
@@ -191,21 +192,22 @@ def display_name(text: str) -> str:
     return name if len(name) > 1 else f"step-{name or 0}"
 
 
-def directory_flags(stage: str, paths: Mapping[str, str]) -> list[str]:
-    """Return the flags of a stage's artifacts. The report's component names its candidates, its command lists them."""
+def directory_flags(stage: Stage, paths: Mapping[str, str]) -> list[str]:
+    """Return the flags of a stage's artifacts."""
     flags = []
-    for directory in (*STAGES[stage].directories, *STAGES[stage].optional):
-        if directory == "candidate_dirs":  # in the component's order, the teacher first; the IR's is the alphabet's
-            flags += [flag(directory), *(paths[key] for key in report.component_spec.inputs if key in paths)]
-        elif (key := directory.removesuffix("_dir")) in paths:
-            flags.append(f"{flag(directory)}={paths[key]}")
+    for artifact in stage.directories:
+        given = [paths[name] for name in artifact.names if name in paths]
+        if artifact.several:
+            flags += [flag(artifact.directory), *given]
+        else:
+            flags += [f"{flag(artifact.directory)}={path}" for path in given]
     return flags
 
 
-def parameter_flags(task: Mapping[str, Any], component: Mapping[str, Any], stage: str) -> list[str]:
+def parameter_flags(task: Mapping[str, Any], component: Mapping[str, Any], stage: Stage) -> list[str]:
     """Return the flags of a task's parameters: its constants, and references to the Workflow's arguments."""
     flags = []
-    known = stage_config(stage).__dataclass_fields__
+    known = stage.config_class.__dataclass_fields__
     for key, value in task["inputs"].get("parameters", {}).items():
         if key not in known:
             continue  # the profile and the step's name: in a Workflow the profile is settled

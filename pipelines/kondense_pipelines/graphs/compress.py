@@ -1,28 +1,20 @@
 """The compress pipeline: one teacher, every way of making it small side by side, a report, a choice, a gate.
 
-What makes, measures and compares the candidates is a graph of its own within the pipeline: KFP's page then shows the
-pipeline at one look, and the candidates behind one box.
+The candidates are made, measured and compared in a graph of their own within the pipeline: KFP's page then shows the
+pipeline at a glance, and the candidates behind one box. The search and refresh pipelines are compress with other steps
+before it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kfp import dsl
-from kondense.config import Config
-from kondense.data_prep.component import data_prep
-from kondense.distill.component import distill
-from kondense.distill.config import DistillConfig
-from kondense.evaluate.component import evaluate
+from kondense.kfp import component
 from kondense.profiles import DEFAULT_PROFILE
-from kondense.prune.component import prune
-from kondense.prune.config import PruneConfig
-from kondense.publish.component import publish
-from kondense.quantize.component import quantize
-from kondense.quantize.config import QuantizeConfig
-from kondense.report.component import report
-from kondense.train.component import train
+from kondense.recipes import models_of
+from kondense.stages import STAGES
 
-from kondense_pipelines.graphs.candidates import Plan, Task
+from kondense_pipelines.graphs.candidates import Plan
 from kondense_pipelines.graphs.parameters import CURATED, PROFILE, STEPS, Values, form, step_arguments
 from kondense_pipelines.graphs.resources import Resources, equip
 from kondense_pipelines.graphs.run_form import Parameter, parameter_table, pipeline_function, set_literals
@@ -32,24 +24,16 @@ DISPLAY_NAME = "Compress a network"
 DESCRIPTION = "Train a network or import one, make it small in every way, compare, choose and publish behind a gate."
 CANDIDATES = "candidates"  # the graph within
 PARAMETERS = (*CURATED, PROFILE)
-CANDIDATE_STEPS = {"prune", "prune_weights", "distill", "quantize", "pack_weights", "evaluate", "report"}
-
-COMPRESSING: Mapping[
-    type[Config], tuple[Any, str]
-] = {  # a step's Config -> its component, the output that is the model
-    PruneConfig: (prune, "pruned"),
-    DistillConfig: (distill, "student"),
-    QuantizeConfig: (quantize, "quantized"),
-}
+CANDIDATE_STAGES = ("prune", "distill", "quantize", "evaluate", "report")
+CANDIDATE_STEPS = {step for step, settings in STEPS.items() if settings.stage in CANDIDATE_STAGES}
 # The form's parameters that the graph within uses.
-HANDED_ON = (
-    *(name for name, targets in CURATED.items() if {step for step, _ in targets} & CANDIDATE_STEPS),
-    PROFILE,
-)
+PASSED = (*(name for name, targets in CURATED.items() if {step for step, _ in targets} & CANDIDATE_STEPS), PROFILE)
+
+BeforeTeacher = Callable[[Any, Mapping[str, Mapping[str, Any]], Mapping[str, Any], Callable[..., None]], None]
 
 
 class Compared(NamedTuple):
-    """What the graph of the candidates puts out."""
+    """The outputs of the graph of the candidates."""
 
     report: dsl.Artifact
     chosen: dsl.Model
@@ -74,176 +58,151 @@ def make_compress(
     Args:
         arguments: the run form's defaults by parameter (``parameters.split``).
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
-        resources: what the steps get of a cluster; None for a local run.
+        resources: resources of the steps on a cluster; None for a local run.
         plan: the candidates; None for the standard ones.
         nested: False puts the candidates' tasks beside the others, and no profile into the form: Argo's Workflow.
     """
-    planned = plan or Plan()
-    parameters = form(PARAMETERS if nested else CURATED, arguments)
-    graph = CandidateGraph(bound or {}, parameters, resources, planned, nested=nested)
 
-    def build(given: dict[str, Any]) -> None:
-        given = {PROFILE: DEFAULT_PROFILE, **given}
-        values = step_arguments(bound or {}, given)
-        prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
-        data = prepared.outputs["dataset"]
-        trained = train(dataset=data, **values["train"]).set_display_name("train teacher")
-        finish(values, data, graph.add(data, trained.outputs["model"], given))
-        if resources:
-            equip(resources)
+    def build(prepared: Any, values: Any, given: Any, compress: Callable[..., None]) -> None:
+        compress()
 
     return make_pipeline(
-        NAME,
-        display_name=DISPLAY_NAME,
-        summary=DESCRIPTION,
-        parameters=parameters,
-        build=build,
+        (NAME, DISPLAY_NAME, DESCRIPTION),
+        form(PARAMETERS if nested else CURATED, arguments),
+        build,
+        bound=bound,
         resources=resources,
-        plan=planned,
+        plan=plan,
+        nested=nested,
     )
 
 
 def make_pipeline(
-    name: str,
-    *,
-    display_name: str,
-    summary: str,
+    names: tuple[str, str, str],
     parameters: Mapping[str, Parameter],
-    build: Any,
-    resources: Resources | None,
-    plan: Plan,
+    before_teacher: BeforeTeacher,
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    bound: Values | None = None,
+    resources: Resources | None = None,
+    plan: Plan | None = None,
+    nested: bool = True,
 ) -> Any:
-    """Return a KFP pipeline whose description tells its parameters and what this package makes.
+    """Return a KFP pipeline that reads data, trains a teacher, compresses it and publishes what the report chose.
 
     Args:
-        name: of the pipeline.
-        display_name: what the UI shows.
-        summary: one line.
+        names: name, display name and one line of description.
         parameters: of its run form.
-        build: makes its tasks from the parameters' values.
-        resources: what its steps get of a cluster; None for a local run.
-        plan: its candidates.
+        before_teacher: makes the tasks before the training, called with the task that read the data, the arguments of
+            every step, the parameters' values, and ``compress(**overrides of the training)``, which makes the rest.
+        fixed: values of parameters that the form does not have.
+        bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
+        resources: resources of the steps on a cluster; None for a local run.
+        plan: the candidates; None for the standard ones.
+        nested: whether the candidates have a graph of their own.
     """
-    given = resources or Resources()
-    made = ", ".join(plan.candidates) or "no candidate beside the teacher"
-    gpus = f"{given.gpus} x {given.accelerator} for each step that trains" if given.gpus else "no GPU"
-    description = "\n".join(
-        [
-            summary,
-            "",
-            f"This package makes {made}, and asks for {gpus}. Any other field of any step, other "
-            "candidates and recipes, GPUs and memory: kondense compile --set, --candidates, --recipe, --resource.",
-            "",
-            "Parameters (default):",
-            parameter_table(parameters),
-        ]
-    )
+    bound, plan, cluster = bound or {}, plan or Plan(), resources or Resources()
+    graph = candidate_graph(bound, parameters, resources, plan, nested=nested)
+
+    def build(given: dict[str, Any]) -> None:
+        given = {PROFILE: DEFAULT_PROFILE, **(fixed or {}), **given}
+        values = step_arguments(bound, given)
+        prepared = component("data_prep")(**values["data_prep"]).set_display_name("data prep")
+        data = prepared.outputs["dataset"]
+
+        def compress(**overrides: Any) -> None:
+            trained = component("train")(dataset=data, **{**values["train"], **overrides})
+            trained.set_display_name("train teacher")
+            compared = graph(dataset=data, teacher=trained.outputs["model"], given=given)
+            chosen = {name: compared[name] for name in ("chosen", "report")}
+            published = component("publish")(dataset=data, **chosen, **values["publish"]).set_display_name("publish")
+            published.set_caching_options(False)  # it compares with models that others published meanwhile
+
+        before_teacher(prepared, values, given, compress)
+        if resources:
+            equip(resources)
+
+    name, display_name, summary = names
+    text = "\n".join([summary, "", contents(plan, cluster), "", "Parameters (default):", parameter_table(parameters)])
     function = pipeline_function(name, summary, parameters, build)
-    pipeline = dsl.pipeline(name=name, display_name=display_name, description=description)(function)
-    if given.knows_literals:
+    pipeline = dsl.pipeline(name=name, display_name=display_name, description=text)(function)
+    if cluster.knows_literals:
         set_literals(pipeline, parameters)
     return pipeline
 
 
-def finish(values: Mapping[str, Mapping[str, Any]], data: Any, compared: Mapping[str, Any]) -> None:
-    """Make the task that publishes what was chosen."""
-    published = publish(dataset=data, chosen=compared["chosen"], report=compared["report"], **values["publish"])
-    # It writes to the object store and compares with what others have published meanwhile.
-    published.set_display_name("publish").set_caching_options(False)
+def contents(plan: Plan, resources: Resources) -> str:
+    """Return the sentences of a pipeline's description that say what its package makes and asks for."""
+    made = ", ".join(plan.candidates) or "no candidate beside the teacher"
+    gpus = f"{resources.gpus} x {resources.accelerator} for each step that trains" if resources.gpus else "no GPU"
+    return (
+        f"This package makes {made}, and asks for {gpus}. Any other field of any step, other "
+        "candidates and recipes, GPUs and memory: kondense compile --set, --candidates, --recipe, --resource."
+    )
 
 
-class CandidateGraph:
-    """The tasks that follow a trained teacher: compress, measure, compare, choose."""
+def candidate_graph(
+    bound: Values, parameters: Mapping[str, Parameter], resources: Resources | None, plan: Plan, *, nested: bool
+) -> Callable[..., Mapping[str, Any]]:
+    """Return a function that adds the tasks after the training to a pipeline and returns the outputs of the report.
 
-    def __init__(
-        self,
-        bound: Values,
-        parameters: Mapping[str, Parameter],
-        resources: Resources | None,
-        plan: Plan,
-        *,
-        nested: bool = True,
-    ) -> None:
-        """Make the graph, before the pipeline that it is put into.
-
-        Args:
-            bound: values fixed at compile time, by step and field.
-            parameters: of the pipeline's run form.
-            resources: what the tasks get of a cluster; None for a local run.
-            plan: the candidates.
-            nested: False puts the tasks beside those of the pipeline.
-        """
-        self.bound, self.resources, self.plan = bound, resources, plan
-        self.names = [name for name in HANDED_ON if name in parameters]
-        self.graph = self._graph({name: parameters[name] for name in self.names}) if nested else None
-
-    def add(self, data: Any, teacher: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Put the tasks into the pipeline that is being built; return the artifacts ``report``, ``chosen``, ``html``.
-
-        Args:
-            data: the Dataset artifact.
-            teacher: its Model artifact.
-            given: the pipeline's parameters by name.
-        """
-        if self.graph is None:
-            return self._build(given, data, teacher)
-        passed = {name: given[name] for name in self.names}
-        return dict(self.graph(dataset=data, teacher=teacher, **passed).set_display_name(CANDIDATES).outputs)
-
-    def _graph(self, parameters: Mapping[str, Parameter]) -> Any:
-        inputs = {"dataset": Parameter(dsl.Input[dsl.Dataset]), "teacher": Parameter(dsl.Input[dsl.Model])}
-        inputs |= {name: Parameter(each.kind) for name, each in parameters.items()}
-
-        def build(given: dict[str, Any]) -> Compared:
-            artifacts = given.pop("dataset"), given.pop("teacher")
-            made = self._build(given, *artifacts)
-            if self.resources:
-                equip(self.resources)
-            return Compared(*(made[name] for name in Compared._fields))
-
-        summary = "Make, measure and compare the candidates."
-        return dsl.pipeline(name=CANDIDATES, description=summary)(
-            pipeline_function(CANDIDATES, summary, inputs, build, returns=Compared)
-        )
-
-    def _build(self, parameters: Mapping[str, Any], data: Any, teacher: Any) -> dict[str, Any]:
-        others = dict.fromkeys(CURATED)  # of steps that are none of these
-        values = step_arguments(self.bound, {**others, **parameters})
-        reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
-        measured = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
-        for name, model in self._compress(values, data, teacher).items():
-            # The measured teacher, because its ONNX form is there already.
-            task = evaluate(dataset=data, model=model, teacher=measured["teacher"], name=name, **values["evaluate"])
-            measured[name] = task.set_display_name(f"evaluate {name}").outputs["candidate"]
-        inputs = {self._report_input(name): candidate for name, candidate in measured.items()}
-        return dict(report(**inputs, **values["report"]).set_display_name("report").outputs)
-
-    def _compress(self, values: Mapping[str, Mapping[str, Any]], data: Any, teacher: Any) -> dict[str, Any]:
-        """Make the tasks that compress the teacher and return the models they give, by the candidate's name."""
-        made: dict[str, Any] = {}
-        models = {}
-        for name, tasks in self.plan.candidates.items():
-            model = teacher
-            for task in tasks:
-                if task.name not in made:
-                    component, output = COMPRESSING[STEPS[task.step].config]
-                    arguments = {**values[task.step], **task.overrides, **_inputs(task, model, teacher)}
-                    made[task.name] = component(dataset=data, **arguments).set_display_name(task.name).outputs[output]
-                model = made[task.name]
-            models[name] = model
-        return models
-
-    def _report_input(self, name: str) -> str:
-        recipes = self.plan.recipes
-        return f"recipe_{recipes.index(name) + 1}" if name in recipes else name.replace("-", "_")
-
-
-def _inputs(task: Task, model: Any, teacher: Any) -> dict[str, Any]:
-    """Return the models that a task takes, each of them once.
-
-    KFP's metadata store takes an artifact as one input of a task only, so a task that is given the teacher as its
-    model gets no teacher besides: distill then makes a new student, prune and quantize teach by the model itself.
+    Args:
+        bound: values fixed at compile time, by step and field.
+        parameters: of the pipeline's run form.
+        resources: resources of the tasks on a cluster; None for a local run.
+        plan: the candidates.
+        nested: whether the tasks are a graph of their own; it must be made before the pipeline.
     """
-    if STEPS[task.step].config is DistillConfig:
-        return {"teacher": teacher} if model is teacher else {"teacher": teacher, "model": model}
-    return {"model": model, "teacher": teacher} if task.taught and model is not teacher else {"model": model}
+    names = [name for name in PASSED if name in parameters]
+    inputs = {"dataset": Parameter(dsl.Input[dsl.Dataset]), "teacher": Parameter(dsl.Input[dsl.Model])}
+    inputs |= {name: Parameter(parameters[name].kind) for name in names}
+
+    def build(given: dict[str, Any]) -> Compared:
+        unused = {**dict.fromkeys(CURATED), PROFILE: DEFAULT_PROFILE}  # parameters of other steps
+        values = step_arguments(bound, {**unused, **given})
+        outputs = compare(values, plan, given["dataset"], given["teacher"])
+        if resources and nested:
+            equip(resources)
+        return Compared(*(outputs[name] for name in Compared._fields))
+
+    summary = "Make, measure and compare the candidates."
+    function = pipeline_function(CANDIDATES, summary, inputs, build, returns=Compared)
+    graph = dsl.pipeline(name=CANDIDATES, description=summary)(function) if nested else None
+
+    def add(dataset: Any, teacher: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        arguments = {"dataset": dataset, "teacher": teacher, **{name: given[name] for name in names}}
+        if graph is None:
+            return dict(function(**arguments)._asdict())
+        return dict(graph(**arguments).set_display_name(CANDIDATES).outputs)
+
+    return add
+
+
+def compare(values: Mapping[str, Mapping[str, Any]], plan: Plan, data: Any, teacher: Any) -> Mapping[str, Any]:
+    """Make the tasks that compress, measure and compare; return the outputs of the report."""
+    evaluate = component("evaluate")
+    reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
+    measured = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
+    for name, model in compress_teacher(values, plan, data, teacher).items():
+        # The measured teacher, because it has its ONNX form already.
+        task = evaluate(dataset=data, model=model, teacher=measured["teacher"], name=name, **values["evaluate"])
+        measured[name] = task.set_display_name(f"evaluate {name}").outputs["candidate"]
+    recipes = {name: f"recipe_{number}" for number, name in enumerate(plan.recipes, start=1)}
+    inputs = {recipes.get(name, name.replace("-", "_")): candidate for name, candidate in measured.items()}
+    return dict(component("report")(**inputs, **values["report"]).set_display_name("report").outputs)
+
+
+def compress_teacher(values: Mapping[str, Mapping[str, Any]], plan: Plan, data: Any, teacher: Any) -> dict[str, Any]:
+    """Make the tasks that compress the teacher and return their models by the candidate's name."""
+    made: dict[str, Any] = {}
+    compressed = {}
+    for name, tasks in plan.candidates.items():
+        model = teacher
+        for task in tasks:
+            if task.name not in made:
+                models = models_of(task.stage, model, teacher, taught=task.taught)
+                arguments = {**values.get(task.step, {}), **task.overrides, **models}
+                made[task.name] = component(task.stage)(dataset=data, **arguments).set_display_name(task.name)
+            model = made[task.name].outputs[STAGES[task.stage].outputs[0].name]
+        compressed[name] = model
+    return compressed

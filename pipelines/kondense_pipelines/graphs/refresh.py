@@ -1,24 +1,22 @@
 """The refresh pipeline, for recurring runs: champion and challenger on the newest data.
 
-The data are read anew in every run. When the published champion was made from these very data, nothing else happens.
-Otherwise a challenger is trained and compressed as in compress, and published only if the gate holds: not below the
-champion on the same test split, on which publish measures the champion anew.
+Every run reads the data again. If the published champion was made from these data, nothing else happens. Otherwise a
+challenger is trained and compressed as in compress, and published only if it passes the gate: not below the champion on
+the same test split, on which publish measures the champion again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kfp import dsl
-from kondense.champion.component import champion
-from kondense.champion.config import ChampionConfig
-from kondense.data_prep.component import data_prep
-from kondense.train.component import train
+from kondense.kfp import component
+from kondense.stages import STAGES
 
 from kondense_pipelines.graphs.candidates import Plan
-from kondense_pipelines.graphs.compress import PARAMETERS, CandidateGraph, finish, make_pipeline, task_names
-from kondense_pipelines.graphs.parameters import Values, form, step_arguments
-from kondense_pipelines.graphs.resources import Resources, equip
-from kondense_pipelines.graphs.run_form import Parameter
+from kondense_pipelines.graphs.compress import PARAMETERS, make_pipeline, task_names
+from kondense_pipelines.graphs.parameters import Values, form
+from kondense_pipelines.graphs.resources import Resources
+from kondense_pipelines.graphs.run_form import field_parameter
 
 NAME = "refresh"
 DISPLAY_NAME = "Refresh the champion"
@@ -44,42 +42,30 @@ def make_refresh(
     Args:
         arguments: the run form's defaults by parameter (``parameters.split``).
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
-        resources: what the steps get of a cluster; None for a local run.
+        resources: resources of the steps on a cluster; None for a local run.
         plan: the candidates; None for the standard ones.
     """
-    planned = plan or Plan()
-    always = ChampionConfig.__dataclass_fields__["always"]
     parameters = form([name for name in PARAMETERS if name not in WITHOUT], arguments)
-    graph = CandidateGraph(bound or {}, parameters, resources, planned)
-    parameters[ALWAYS] = Parameter(bool, always.default, always.metadata["description"])
+    parameters[ALWAYS] = field_parameter(STAGES["champion"].config_class, "always")
 
-    def build(given: dict[str, Any]) -> None:
-        given |= {"network_import_uri": ""}
-        values = step_arguments(bound or {}, given)
-        prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
-        prepared.set_caching_options(False)  # the files at the same source may be others now
-        data = prepared.outputs["dataset"]
-        publishing, training = values["publish"], values["train"]
-        verdict = champion(
-            dataset=data,
-            model_name=publishing["model_name"],
-            store_uri=publishing["store_uri"],
-            network=training["network"],
+    def build(prepared: Any, values: Any, given: Any, compress: Callable[..., None]) -> None:
+        prepared.set_caching_options(False)  # the files at the same source may have changed
+        verdict = component("champion")(
+            dataset=prepared.outputs["dataset"],
+            **{name: values["publish"][name] for name in ("model_name", "store_uri")},
+            network=values["train"]["network"],
             always=given[ALWAYS],
         ).set_display_name("champion")
-        verdict.set_caching_options(False)  # the champion may be another one now
+        verdict.set_caching_options(False)  # the champion may have changed
         with dsl.If(verdict.outputs["Output"] == True, name="challenge"):  # noqa: E712 -- kfp builds a condition of it
-            trained = train(dataset=data, **training).set_display_name("train teacher")
-            finish(values, data, graph.add(data, trained.outputs["model"], given))
-        if resources:
-            equip(resources)
+            compress()
 
     return make_pipeline(
-        NAME,
-        display_name=DISPLAY_NAME,
-        summary=DESCRIPTION,
-        parameters=parameters,
-        build=build,
+        (NAME, DISPLAY_NAME, DESCRIPTION),
+        parameters,
+        build,
+        fixed={"network_import_uri": ""},
+        bound=bound,
         resources=resources,
-        plan=planned,
+        plan=plan,
     )

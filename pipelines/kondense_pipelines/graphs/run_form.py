@@ -1,4 +1,4 @@
-"""A pipeline function made from a table of parameters, each of which is told once, in a Config.
+"""A pipeline function made from a table of parameters, each of which is declared once, in a Config.
 
 KFP reads a pipeline's parameters from a function's signature and their descriptions from its docstring, and passes
 values by position; ``inspect.signature`` and ``inspect.getdoc`` let both be made from the table.
@@ -6,8 +6,11 @@ values by position; ``inspect.signature`` and ``inspect.getdoc`` let both be mad
 
 import dataclasses
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from kondense.config import Config, described
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +21,21 @@ class Parameter:
         kind: its type: int, float, str, bool, list or dict.
         default: the value that the run form shows; ``inspect.Parameter.empty`` for one that must be given.
         description: one line.
-        literals: the values that it may have; empty for any.
+        literals: the allowed values; empty for any.
     """
 
     kind: Any
     default: Any = inspect.Parameter.empty
     description: str = ""
     literals: tuple[Any, ...] = ()
+
+
+def field_parameter(config: type[Config], name: str, default: Any = None, description: str = "") -> Parameter:
+    """Return the parameter of a Config's field, whose default and description the arguments outweigh."""
+    field = config.__dataclass_fields__[name]
+    value = field.default if default is None else default
+    kind = typing.get_type_hints(config)[name]
+    return Parameter(kind, value, described(field, description), field.metadata["choices"])
 
 
 def pipeline_function(
@@ -62,7 +73,7 @@ def pipeline_function(
 
 
 def set_literals(pipeline: Any, parameters: Mapping[str, Parameter]) -> None:
-    """Write the values that parameters may have into a pipeline's IR, which the DSL cannot say.
+    """Write the allowed values of parameters into a pipeline's IR, for which the DSL has no words.
 
     KFP 2.17 then shows a list to choose from and refuses any other value; 2.16 knows the field and shows nothing.
     """
@@ -77,7 +88,7 @@ def set_literals(pipeline: Any, parameters: Mapping[str, Parameter]) -> None:
 
 
 def parameter_table(parameters: Mapping[str, Parameter]) -> str:
-    """Return the parameters as a table for a pipeline's description, which the UI shows; the form shows names only."""
+    """Return the parameters as a list for a pipeline's description, which the UI shows; the form shows names only."""
     rows = [f"- {name} ({_shown(each)}): {each.description}" for name, each in sorted(parameters.items())]
     return "\n".join(rows)
 

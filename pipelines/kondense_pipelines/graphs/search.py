@@ -1,52 +1,50 @@
 """The search pipeline: hyperparameters by a Katib Experiment, then a teacher trained with the best, then compress.
 
 It needs a cluster with Katib: the katib_search step creates an Experiment and follows it. On one machine
-``kondense search FILE`` runs the same Experiment, trials as processes; under kfp.local the step ends with a line that
-says so.
+``kondense search FILE`` runs the same Experiment with trials as processes; under kfp.local the step fails with a line
+that says so.
 
 The trial template, the objective and the space come from an Experiment's file (manifests/experiments) when the
 pipeline is compiled. The run form can replace the algorithm, its settings, the space, the counts and the resources.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from kfp import dsl
-from kondense.data_prep.component import data_prep
 from kondense.errors import InputError
 from kondense.images import STAGE_IMAGE
 from kondense.katib.spec import load
-from kondense.katib_search.component import katib_search
-from kondense.katib_search.config import KatibSearchConfig
 from kondense.katib_search.experiment import read_experiment
+from kondense.kfp import component
 from kondense.search.suggesters import SUGGESTERS
-from kondense.train.component import train
+from kondense.stages import STAGES
 
 from kondense_pipelines.graphs.candidates import Plan
-from kondense_pipelines.graphs.compress import PARAMETERS, CandidateGraph, finish, make_pipeline
-from kondense_pipelines.graphs.parameters import Values, form, step_arguments
-from kondense_pipelines.graphs.resources import Resources, equip
-from kondense_pipelines.graphs.run_form import Parameter
+from kondense_pipelines.graphs.compress import PARAMETERS, make_pipeline
+from kondense_pipelines.graphs.parameters import Values, form
+from kondense_pipelines.graphs.resources import Resources
+from kondense_pipelines.graphs.run_form import Parameter, field_parameter
 
 NAME = "search"
 DISPLAY_NAME = "Search, then compress"
 DESCRIPTION = "Search hyperparameters with Katib, train with the best, then compress, compare, choose and publish."
-TASKS = ("data prep", "search with Katib", "train teacher")  # before those of compress
-# What the best trial gives to the teacher's training.
-TUNED = (
-    "batch_size",
-    "learning_rate",
-    "momentum",
-    "weight_decay",
-    "schedule",
-    "warmup_epochs",
-    "label_smoothing",
-    "augment",
-    "averaging",
-)
-# Parameters of compress that the search decides, or that would make it idle.
+STAGE = STAGES["katib_search"]
+TUNED = tuple(name for name in STAGE.returns if name != "trial")  # parameters of the training that the best trial sets
+# Inputs of katib_search -> the parameters of the run form that set them.
+FORM = {
+    "algorithm": "search_algorithm",
+    "max_epochs": "search_max_epochs",
+    "max_trials": "search_max_trials",
+    "parallel_trials": "search_parallel_trials",
+    "settings": "search_settings",
+    "space": "search_space",
+    "resources": "trial_resources",
+}
+# Parameters of compress that the search decides, or that would make it useless.
 DECIDED = ("network_import_uri", "train_epochs")
 
 
@@ -54,8 +52,8 @@ def read_template(file: Path) -> dict[str, Any]:
     """Return an Experiment.
 
     Raises:
-        ValueError: there is no such file, it breaks rules of Katib's (all of them are listed), or its trials are not
-            ours.
+        InputError: there is no such file, it breaks rules of Katib's (all of them are listed), or its trials are not
+            Kondense's.
     """
     if not file.is_file():
         raise InputError(f"the Experiment must be a file such as those in manifests/experiments, but got {file}.")
@@ -79,36 +77,29 @@ def search_parameters(spec: Mapping[str, Any], resources: Resources) -> dict[str
         spec: of the Experiment that is compiled in.
         resources: their GPUs and nodes are also the default of the trials.
     """
-
-    def told(field: str) -> str:
-        return str(KatibSearchConfig.__dataclass_fields__[field].metadata["description"])
-
-    trial = {
-        "gpus": resources.gpus,
-        "accelerator": resources.accelerator,
-        "node_selector": dict(resources.node_selector),
-        "tolerations": [toleration_text(each) for each in resources.tolerations],
+    config, structures = STAGE.config_class, STAGE.structures
+    assert structures, "the stage has structures"
+    defaults = {
+        "algorithm": spec["algorithm"]["algorithmName"],
+        "parallel_trials": spec.get("parallelTrialCount", 1),
+        "space": spec["parameters"],
+        "resources": {
+            "gpus": resources.gpus,
+            "accelerator": resources.accelerator,
+            "node_selector": dict(resources.node_selector),
+            "tolerations": [toleration_text(each) for each in resources.tolerations],
+        },
     }
-    return {
-        "search_algorithm": Parameter(
-            str, spec["algorithm"]["algorithmName"], "how trials are chosen; Katib must know it", tuple(SUGGESTERS)
-        ),
-        "search_max_epochs": Parameter(int, 0, told("max_epochs")),
-        "search_max_trials": Parameter(int, 0, told("max_trials")),
-        "search_parallel_trials": Parameter(int, spec.get("parallelTrialCount", 1), told("parallel_trials")),
-        "search_settings": Parameter(
-            dict, {}, 'settings of the algorithm by name, such as {"eta": "4"}; the others stay the Experiment\'s'
-        ),
-        "search_space": Parameter(
-            list, spec["parameters"], "the parameters to search, in the form of spec.parameters of an Experiment"
-        ),
-        "trial_resources": Parameter(
-            dict,
-            trial,
-            "what each trial gets: gpus, accelerator, cpu, memory, shared_memory, node_selector, tolerations; what is"
-            " not named is the Experiment's",
-        ),
-    }
+    parameters = {}
+    for name, parameter in FORM.items():
+        if name in structures.inputs:
+            kind, description = structures.inputs[name]
+            parameters[parameter] = Parameter(kind, defaults.get(name, kind()), description)
+        else:
+            parameters[parameter] = field_parameter(config, name, defaults.get(name))
+    algorithm = {"description": "how trials are chosen; Katib must know it", "literals": tuple(SUGGESTERS)}
+    parameters["search_algorithm"] = dataclasses.replace(parameters["search_algorithm"], **algorithm)
+    return parameters
 
 
 def make_search(
@@ -124,49 +115,33 @@ def make_search(
         experiment: an Experiment (``read_template``).
         arguments: values of compress's parameters; those that the form leaves out are taken from here.
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
-        resources: what the steps get of a cluster; its GPUs are also the default of the trials'.
+        resources: resources of the steps on a cluster; its GPUs are also the default of the trials'.
         plan: the candidates; None for the standard ones.
     """
-    given, planned = resources or Resources(), plan or Plan()
-    decided = {name: arguments[name] for name in DECIDED} | {"network_import_uri": ""}
+    cluster = resources or Resources()
     parameters = form([name for name in PARAMETERS if name not in DECIDED], arguments)
-    graph = CandidateGraph(bound or {}, parameters, given, planned)
-    parameters |= search_parameters(experiment["spec"], given)
+    parameters |= search_parameters(experiment["spec"], cluster)
 
-    def build(values_of: dict[str, Any]) -> None:
-        values_of = {**decided, **values_of}
-        values = step_arguments(bound or {}, values_of)
-        prepared = data_prep(**values["data_prep"]).set_display_name("data prep")
-        data = prepared.outputs["dataset"]
-        tuned = katib_search(
-            dataset=data,
+    def build(prepared: Any, values: Any, given: Any, compress: Callable[..., None]) -> None:
+        best = component("katib_search")(
+            dataset=prepared.outputs["dataset"],
             experiment=dict(experiment),
             run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             pipeline=NAME,
             image=STAGE_IMAGE,
-            network=values["train"]["network"],
-            width=values["train"]["width"],
-            algorithm=values_of["search_algorithm"],
-            settings=values_of["search_settings"],
-            space=values_of["search_space"],
-            max_epochs=values_of["search_max_epochs"],
-            max_trials=values_of["search_max_trials"],
-            parallel_trials=values_of["search_parallel_trials"],
-            resources=values_of["trial_resources"],
+            **{name: values["train"][name] for name in ("network", "width")},
+            **{name: given[parameter] for name, parameter in FORM.items()},
             **values["katib_search"],
         ).set_display_name("search with Katib")
-        tuned.set_caching_options(False)  # it makes an Experiment
-        best = {name: tuned.outputs[name] for name in TUNED}
-        trained = train(dataset=data, **{**values["train"], **best}).set_display_name("train teacher")
-        finish(values, data, graph.add(data, trained.outputs["model"], values_of))
-        equip(given)
+        best.set_caching_options(False)  # it creates an Experiment
+        compress(**{name: best.outputs[name] for name in TUNED})
 
     return make_pipeline(
-        NAME,
-        display_name=DISPLAY_NAME,
-        summary=DESCRIPTION,
-        parameters=parameters,
-        build=build,
-        resources=given,
-        plan=planned,
+        (NAME, DISPLAY_NAME, DESCRIPTION),
+        parameters,
+        build,
+        fixed={name: arguments[name] for name in DECIDED} | {"network_import_uri": ""},
+        bound=bound,
+        resources=cluster,
+        plan=plan,
     )

@@ -11,12 +11,7 @@ from kondense.artifacts.comparison import COMPARED, compared
 from kondense.artifacts.metadata import (
     KEYS,
     REQUIRED,
-    champion_metadata,
-    dataset_metadata,
-    model_metadata,
-    receipt_metadata,
-    report_metadata,
-    search_metadata,
+    metadata_of,
 )
 from kondense.artifacts.report import models, read_report
 from kondense.report.config import ReportConfig
@@ -59,7 +54,7 @@ def test_the_names_are_documented_and_required_ones_are_among_them() -> None:
 
 
 def test_a_model_that_was_measured_has_its_figures(candidates: list[Path]) -> None:
-    found = model_metadata(candidates[-1], title="{candidate} (candidate)")
+    found = metadata_of(candidates[-1], title="{candidate} (candidate)")
     check(found, "measured model")
     assert found["display_name"] == "sparse-packed (candidate)"
     assert (found["dataset"], found["bytes"], found["latency_ms"]) == ("fashion-mnist", 22_411, 0.1174)
@@ -69,7 +64,7 @@ def test_a_model_that_was_not_measured_says_what_its_lineage_knows(tmp_path: Pat
     write(tmp_path, "dataset.json", name="digits")
     trained = ("train", {"validation_accuracy": 0.9, "parameters": 400.0, "train_loss": float("nan"), "secret": 1.0})
     write_model(tmp_path, lineage(trained))
-    found = model_metadata(tmp_path, title="teacher {network}", dataset_dir=tmp_path)
+    found = metadata_of(tmp_path, title="teacher {network}", dataset_dir=tmp_path)
     check(found, "model")
     assert found["display_name"] == "teacher lenet5"
     assert (found["dataset"], found["bits"], found["sparsity"], found["bytes"]) == ("digits", 32, 0.0, 1000)
@@ -79,7 +74,7 @@ def test_a_model_that_was_not_measured_says_what_its_lineage_knows(tmp_path: Pat
     zeros = ("prune", {"sparsity": 0.9, "sparsity_before": 0.0, "parameters": 200.0})
     more = ("prune", {"sparsity": 0.95, "sparsity_before": 0.9, "parameters": 200.0})
     write_model(tmp_path, lineage(trained, channels, zeros, more, ("quantize", {"bits": 4.5})))
-    found = model_metadata(tmp_path, title="{method}", dataset_dir=tmp_path)
+    found = metadata_of(tmp_path, title="{method}", dataset_dir=tmp_path)
     assert found["display_name"] == "quantize so"
     assert (found["bits"], found["parameters"]) == (4.5, 200.0)
     assert found["sparsity"] == pytest.approx(1 - 0.5 * 0.05)
@@ -92,9 +87,9 @@ def test_a_report_and_its_figures_are_the_chosen_models(candidates: list[Path], 
         report_dir=tmp_path / "report",
         chosen_dir=tmp_path / "chosen",
     )
-    found = report_metadata(tmp_path / "report")
+    found = metadata_of(tmp_path / "report")
     check(found, "report")
-    chosen = model_metadata(tmp_path / "chosen", title="chosen: {candidate}")
+    chosen = metadata_of(tmp_path / "chosen", title="chosen: {candidate}")
     assert (found["candidate"], chosen["display_name"]) == ("sparse-packed", "chosen: sparse-packed")
     assert {*logged} == {*COMPARED}
     assert logged["bytes"] == chosen["bytes"] == found["bytes"]
@@ -119,7 +114,7 @@ def test_figures_are_few_and_the_same_as_the_reports(candidates: list[Path], tmp
 def test_a_data_set(tmp_path: Path) -> None:
     splits = {"train": 10, "validation": 2, "test": 3}
     write(tmp_path, "dataset.json", name="digits", splits=splits, classes=["0", "1"], shape=[1, 8, 8])
-    found = dataset_metadata(tmp_path)
+    found = metadata_of(tmp_path)
     check(found, "dataset")
     assert (found["shape"], found["classes"], found["train_images"]) == ("1x8x8", 2, 10)
 
@@ -132,7 +127,7 @@ def test_a_receipt(tmp_path: Path, published: bool, title: str) -> None:
     times = {"batch_1": {"median": 0.1}}
     named = {"network": "lenet5", "dataset": "digits", "candidate": "pruned"}
     write(tmp_path, "version.json", bytes={"kz": 100}, latency_ms=times, **named, **accuracies)
-    found = receipt_metadata(tmp_path)
+    found = metadata_of(tmp_path)
     check(found, "receipt")
     assert (found["display_name"], found["published"]) == (title, int(published))
 
@@ -140,7 +135,7 @@ def test_a_receipt(tmp_path: Path, published: bool, title: str) -> None:
 def test_a_champion_that_is_not_there_has_no_accuracy(tmp_path: Path) -> None:
     verdict = {"model_name": "net", "version": "", "challenge": True, "reason": "none yet", "test_accuracy": None}
     write(tmp_path, "champion.json", **verdict)
-    found = champion_metadata(tmp_path)
+    found = metadata_of(tmp_path)
     check(found, "champion")
     assert "champion_test_accuracy" not in found and found["challenge"] == 1
 
@@ -158,7 +153,7 @@ def test_a_search(tmp_path: Path) -> None:
         trials=trials,
         finished=[{"name": "a"}, {"name": "b"}],
     )
-    found = search_metadata(tmp_path)
+    found = metadata_of(tmp_path)
     check(found, "search")
     assert (found["trials"], found["trials_without_result"], found["best_value"]) == (2, 1, 0.9)
     assert found["display_name"] == "search: 2 trials by bohb"

@@ -1,0 +1,197 @@
+"""The KFP component of a stage, made from its Config and its entry in ``kondense.stages``.
+
+KFP ships a component as the source text of a function, which calls ``run_component`` in the container.
+``python -m kondense.kfp prune`` prints that source.
+"""
+
+import functools
+import linecache
+import sys
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from shutil import copyfile
+from typing import Any, NamedTuple
+
+from kfp import dsl
+
+from kondense.artifacts.comparison import compared
+from kondense.artifacts.inputs import fetched
+from kondense.artifacts.metadata import metadata_of
+from kondense.artifacts.report import EVALUATION, PAGE, read_evaluation
+from kondense.config import Config, described
+from kondense.failure import reporting_failures
+from kondense.files import read_json
+from kondense.images import STAGE_IMAGE
+from kondense.profiles import DEFAULT_PROFILE, settled
+from kondense.stages import STAGES, VIEWS, Artifact, Stage, load
+
+PROFILE = {
+    "profile": (str, DEFAULT_PROFILE, "quick or full: sets the numbers that are -1"),
+    "step": (str, "", "the pipeline's step whose numbers of the profile are used; empty: none"),
+}
+SOURCE = '''\
+def {name}(
+{parameters}
+) -> {returns}:
+    """{summary}.
+
+    Args:
+{descriptions}
+    """
+    from kondense.kfp import run_component
+
+    return run_component("{name}", locals())
+'''
+
+
+@functools.cache
+def component(name: str, image: str = STAGE_IMAGE) -> Any:
+    """Return the KFP component of a stage.
+
+    Args:
+        name: the stage, built in or registered by an entry point.
+        image: runs it; the stage's package and Kondense must be installed in it.
+
+    Raises:
+        KeyError: there is no such stage.
+        InputError: the stage of an entry point cannot be imported.
+    """
+    text, file = source(STAGES[name]), f"<component {name}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # inspect.getsource reads it here
+    namespace: dict[str, Any] = {"__name__": __name__, "dsl": dsl, "NamedTuple": NamedTuple}
+    exec(compile(text, file, "exec"), namespace)
+    factory = dsl.component(base_image=image, install_kfp_package=False, packages_to_install=[])
+    return factory(namespace[name])
+
+
+def source(stage: Stage) -> str:
+    """Return the function that KFP ships; its signature and docstring are the component's."""
+    scalars = dict(parameters(stage))
+    artifacts = [
+        f"{name}: dsl.{side}[dsl.{artifact.type}]{' = None' if optional else ''}"
+        for side, group in (("Input", stage.inputs), ("Output", stage.outputs))
+        for artifact in group
+        for name, optional in artifact.names.items()
+    ]
+    lines = sorted(artifacts, key=lambda line: line.endswith("None"))  # those without default come first
+    lines += [f"{name}: {kind.__name__} = {default!r}" for name, (kind, default, _) in scalars.items()]
+    return SOURCE.format(
+        name=stage.name,
+        parameters="\n".join(f"    {line}," for line in lines),
+        returns=annotation(stage.returns),
+        summary=in_docstring(stage.summary[0].upper() + stage.summary[1:]),
+        descriptions="\n".join(f"        {name}: {in_docstring(text)}" for name, (_, _, text) in scalars.items()),
+    )
+
+
+def in_docstring(text: str) -> str:
+    """Return a text as one line of a docstring."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+
+
+def parameters(stage: Stage) -> Iterator[tuple[str, tuple[type, Any, str]]]:
+    """Yield type, default and description of a component's parameters by name: the Config's fields, and a few more."""
+    hints = typing.get_type_hints(stage.config_class)
+    structures = stage.structures
+    for name, (kind, text) in structures.inputs.items() if structures else ():
+        yield name, (kind, kind(), text)
+    for field in fields(stage.config_class):
+        if not structures or field.name not in structures.replaced:
+            yield field.name, (hints[field.name], field.default, described(field))
+    yield from PROFILE.items() if stage.profiled else ()
+
+
+def annotation(returns: Mapping[str, type]) -> str:
+    """Return the annotation of a component that returns these parameters."""
+    if list(returns) in ([], ["Output"]):
+        return next((kind.__name__ for kind in returns.values()), "None")
+    listed = ", ".join(f'("{name}", {kind.__name__})' for name, kind in returns.items())
+    return f'NamedTuple("Outputs", [{listed}])'
+
+
+def run_component(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Run a stage on the artifacts of a KFP task, describe its outputs, and return its parameters.
+
+    Args:
+        name: the stage.
+        arguments: parameters and artifacts by name, as KFP's executor passes them; an omitted artifact is None.
+    """
+    with reporting_failures():
+        stage = STAGES[name]
+        inputs = {key: arguments[key] for artifact in stage.inputs for key in artifact.names}
+        with fetched(**inputs):
+            config = make_config(stage, arguments, inputs)
+            metrics = load(stage.run)(config, **directories(stage, arguments))
+        show_outputs(stage, config, arguments, metrics)
+        return returned(stage, arguments, metrics)
+
+
+def make_config(stage: Stage, arguments: Mapping[str, Any], inputs: Mapping[str, Any]) -> Config:
+    """Return the Config of a task; an empty field ``<input>_uri`` gets the address of that input."""
+    values = {field.name: arguments[field.name] for field in fields(stage.config_class) if field.name in arguments}
+    values |= {f"{key}_uri": inputs[key].uri for key in inputs if values.get(f"{key}_uri") == ""}
+    if stage.structures:
+        values = {key: value for key, value in values.items() if key not in stage.structures.replaced}
+        values |= load(stage.structures.reader)(**{key: arguments[key] for key in stage.structures.inputs})
+    if stage.profiled:
+        values = settled(values, arguments["profile"], arguments["step"])
+    return stage.config_class(**values)
+
+
+def directories(stage: Stage, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the paths that a stage's function takes, without those of omitted artifacts."""
+    found = {}
+    for artifact in stage.directories:
+        if paths := [Path(arguments[name].path) for name in artifact.names if arguments[name]]:
+            found[artifact.directory] = paths if artifact.several else paths[0]
+    return found
+
+
+def show_outputs(stage: Stage, config: Config, arguments: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Set the metadata of all outputs, and write those that only KFP's pages show."""
+    dataset = Path(arguments["dataset"].path) if "dataset" in arguments else None
+    for output in sorted(stage.outputs, key=lambda output: output.type in VIEWS):  # views show the others
+        artifact = arguments[output.name]
+        if output.type in VIEWS:
+            show(output, artifact, arguments, metrics)
+            title = output.title.format(**config.to_dict()) or arguments[output.source].metadata.get("display_name")
+            artifact.metadata["display_name"] = title
+        else:
+            artifact.metadata.update(metadata_of(Path(artifact.path), title=output.title, dataset_dir=dataset))
+
+
+def show(output: Artifact, artifact: Any, arguments: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Write one view: the page of its source, its source's evaluation, or the metrics of the stage."""
+    source = Path(arguments[output.source].path) if output.source else Path()
+    if output.type == "HTML":
+        copyfile(source / PAGE, artifact.path)
+    elif output.type == "ClassificationMetrics":
+        evaluation = read_evaluation(source)
+        artifact.log_confusion_matrix(evaluation["dataset"]["classes"], evaluation["confusion"])
+    else:
+        for name, value in (figures(source, arguments.get("teacher")) if output.source else metrics).items():
+            artifact.log_metric(name, value)
+
+
+def figures(directory: Path, teacher: Any) -> dict[str, float]:
+    """Return a measured model's figures, against the teacher if that was measured or is the model itself."""
+    evaluation = read_evaluation(directory)
+    if teacher and (Path(teacher.path) / EVALUATION).is_file():
+        return compared(evaluation, read_evaluation(Path(teacher.path)))
+    return compared(evaluation, evaluation if evaluation["name"] == "teacher" else None)
+
+
+def returned(stage: Stage, arguments: Mapping[str, Any], metrics: Mapping[str, float]) -> Any:
+    """Return the parameters that a component returns."""
+    if stage.name == "champion":
+        return bool(metrics["challenge"])
+    if stage.name == "katib_search":
+        best = read_json(Path(arguments["search"].path) / "best.json", format_version=1)
+        return tuple(best["trial"] if name == "trial" else best["config"][f"train.{name}"] for name in stage.returns)
+    return tuple(kind(metrics[name]) for name, kind in stage.returns.items()) or None
+
+
+if __name__ == "__main__":
+    print(source(STAGES[sys.argv[1]]), end="")
