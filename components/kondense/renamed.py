@@ -7,6 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from kondense.errors import InputError
 
+
+def _field(name: str, *stages: str) -> str:
+    return " or ".join(f"{stage}.{name}" for stage in stages)
+
+
 # By where the name is used: a Config's class (its fields, as flags, --set, run form and API give them), the steps of a
 # pipeline, and the parameters of a pipeline's run form.
 STEP, FORM = "step", "run form"
@@ -15,6 +20,32 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "QuantizeConfig": {"max_accuracy_drop": "max_validation_drop"},
     "ReportConfig": {"max_accuracy_drop": "max_validation_drop"},
     "PublishConfig": {"max_accuracy_drop": "max_test_drop"},
+    "TrialConfig": {
+        "network": "train.network",
+        "width": "train.width",
+        "epochs": _field("epochs", "train", "prune", "distill"),
+        "max_epochs": _field("max_epochs", "train", "prune", "distill"),
+        "tune_epochs": _field("epochs", "prune", "distill"),
+        "lr": _field("learning_rate", "train", "prune", "distill"),
+        "momentum": _field("momentum", "train", "prune", "distill"),
+        "weight_decay": _field("weight_decay", "train", "prune", "distill"),
+        "batch_size": _field("batch_size", "train", "prune", "distill"),
+        "schedule": _field("schedule", "train", "prune", "distill"),
+        "warmup_epochs": _field("warmup_epochs", "train", "prune", "distill"),
+        "label_smoothing": _field("label_smoothing", "train", "prune", "distill"),
+        "augment": _field("augment", "train", "prune", "distill"),
+        "averaging": _field("averaging", "train", "prune", "distill"),
+        "prune_method": "prune.method",
+        "sparsity": "prune.sparsity",
+        "layers": "prune.layers",
+        "pruning_schedule": "prune.pruning_schedule",
+        "pruning_steps": "prune.steps",
+        "quantize_method": "quantize.method",
+        "bits": "quantize.bits",
+        "student_width": "distill.width",
+        "temperature": _field("temperature", "prune", "distill"),
+        "alpha": _field("alpha", "prune", "distill"),
+    },
     STEP: {"sparsify": "prune_weights", "pack": "pack_weights", "search": "katib_search"},
     FORM: {"report_max_accuracy_drop": "report_max_drop"},
 }

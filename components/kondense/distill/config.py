@@ -24,7 +24,7 @@ class DistillConfig(TrainingConfig):
     The loss is ``(1 - alpha) * cross-entropy + alpha * soft cross-entropy + hint_weight * the method's part``.
     """
 
-    epochs: int = option(6, "epochs to train the student", interval="[1, 100000]")
+    epochs: int = option(5, "epochs to train the student", interval="[1, 100000]")
     method: str = option(
         "logits", "what the student imitates beside the teacher's logits; logits is nothing more", choices=METHODS
     )

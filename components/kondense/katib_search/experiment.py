@@ -16,7 +16,7 @@ import yaml
 
 from kondense.errors import InputError
 from kondense.katib_search.config import KatibSearchConfig, read_pairs
-from kondense.katib_search.job import adapt_job, set_flag, trial_config, trial_container
+from kondense.katib_search.job import adapt_job, set_epochs, set_flag, trial_config, trial_container
 from kondense.search.history import Goal
 from kondense.search.hyperband import read_plan
 from kondense.search.space import SearchSpace
@@ -193,8 +193,8 @@ def _set_resource(body: dict[str, Any], config: KatibSearchConfig) -> Plan:
     args = trial_container(spec["trialTemplate"]["trialSpec"])["args"]
     if not resource:
         if config.max_epochs:
-            set_flag(args, "epochs", str(config.max_epochs))
-            set_flag(args, "max-epochs", str(config.max_epochs))
+            set_epochs(args, "epochs", config.max_epochs)
+            set_epochs(args, "max_epochs", config.max_epochs)
         return Plan(body)
     parameter = next((each for each in spec["parameters"] if each.get("name") == resource), None)
     if parameter is None:
@@ -203,7 +203,7 @@ def _set_resource(body: dict[str, Any], config: KatibSearchConfig) -> Plan:
     most = config.max_epochs or int(settings.get("r_l") or settings.get("max_resource") or feasible.get("max", 0))
     if config.max_epochs:
         feasible["max"] = str(most)
-        set_flag(args, "max-epochs", str(most))
+        set_epochs(args, "max_epochs", most)
         settings.pop("max_resource", None)
         settings["r_l"] = str(most)
     if spec["algorithm"]["algorithmName"] in WITH_RUNGS:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kondense.errors import InputError
 from kondense.katib_search.config import KatibSearchConfig, read_pairs, read_tolerations
+from kondense.renamed import flag_names
 from kondense.trial.config import TrialConfig
 
 COMMAND = ["-m", "kondense.cli", "trial"]
@@ -37,9 +38,9 @@ def adapt_job(
     if config.image:
         container["image"] = config.image
     if config.network:
-        set_flag(container["args"], "network", config.network)
+        set_flag(container["args"], "train.network", config.network)
     if config.width:
-        set_flag(container["args"], "width", f"{config.width:g}")
+        set_flag(container["args"], "train.width", f"{config.width:g}")
     variables = {"DATASET_URI": dataset_uri, "STORE_URI": config.store_uri}
     variables |= {name: environment.get(name, "") for name in HANDED_ON}
     for name, value in variables.items():
@@ -63,10 +64,10 @@ def trial_config(template: Mapping[str, Any], name: str, assignments: Mapping[st
         texts[f"${{trialParameters.{each['name']}}}"] = assignments.get(each["reference"], name)
     flags = {}
     for word in container["args"]:
-        flag, _, text = word.partition("=")
+        (name, *_), text = flag_names([word]) or [word], word.partition("=")[2]
         for placeholder, value in texts.items():
             text = text.replace(placeholder, value)
-        flags[flag.removeprefix("--").replace("-", "_")] = text
+        flags[name] = text
     return TrialConfig.from_strings(flags)
 
 
@@ -101,6 +102,13 @@ def set_flag(args: list[str], name: str, value: str) -> None:
             args[index] = prefix + value
             return
     args.append(prefix + value)
+
+
+def set_epochs(args: list[str], field: str, epochs: int) -> None:
+    """Set ``epochs`` or ``max_epochs`` of the stages whose ``max_epochs`` the template states; else of train."""
+    stages = [word[2:].partition(".")[0] for word in args if word.partition("=")[0].endswith(".max_epochs")]
+    for stage in stages or ["train"]:
+        set_flag(args, f"{stage}.{field}", str(epochs))
 
 
 def _set_resources(container: dict[str, Any], config: KatibSearchConfig) -> None:

@@ -1,20 +1,19 @@
-"""Which candidates a run makes: the standard ones, and recipes of the user's own.
+"""The candidates of a run: the standard ones, and recipes of the user.
 
-KFP's graphs are fixed when they are compiled, so a plan is given to ``kondense run`` and ``kondense compile``, and
-every step of a recipe is a task that is seen.
+KFP's graphs are fixed when they are compiled, so ``kondense run`` and ``kondense compile`` take the plan, and every
+step of a recipe is a task of its own.
 """
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from kondense.config import Config, check_choice
 from kondense.errors import InputError
 from kondense.profiles import Value
-from kondense.prune.config import MASKING
-from kondense.trial.recipe import parse_recipe
+from kondense.recipes import SAME_NETWORK, STEPS, compose
 
-MOST_RECIPES = 4  # as many inputs has the report's component for them
+MOST_RECIPES = 4  # the report's component has as many inputs for recipes
 NAMED = re.compile(r"\s*([a-z0-9][a-z0-9-]*)\s*=(.*)", re.DOTALL)
 
 
@@ -23,20 +22,23 @@ class Task:
     """One task on the way to a candidate.
 
     Attributes:
-        name: its display name; candidates that share a name share the task.
+        name: its display name; candidates with tasks of the same name share the task.
         step: the pipeline's step whose parameters it has.
-        taught: the teacher's logits join its loss.
+        taught: whether the teacher's logits join its loss.
         overrides: parameters that outweigh the step's.
+        stage: the stage that runs; that of the step by default.
     """
 
     name: str
     step: str
     taught: bool = False
     overrides: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    stage: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stage", self.stage or STEPS[self.step].stage)
 
 
-# What makes a new student has no meaning for a student that is given.
-AS_IT_STANDS: Mapping[str, Value] = {"student_network": "", "width": 0.5, "start": "auto"}
 STANDARD: Mapping[str, tuple[Task, ...]] = {
     "quantized": (Task("quantize", "quantize"),),
     "pruned": (Task("prune", "prune"),),
@@ -45,15 +47,10 @@ STANDARD: Mapping[str, tuple[Task, ...]] = {
     "distilled-quantized": (Task("distill", "distill"), Task("quantize distilled", "quantize")),
     "pruned-distilled-quantized": (
         Task("prune", "prune"),
-        Task("distill pruned", "distill", overrides=AS_IT_STANDS),
+        Task("distill pruned", "distill", overrides=SAME_NETWORK),
         Task("quantize pruned-distilled", "quantize"),
     ),
     "sparse-packed": (Task("prune weights", "prune_weights", taught=True), Task("pack weights", "pack_weights")),
-}
-# Methods whose defaults in a recipe are those of another step than the stage's first.
-RECIPE_METHODS: Mapping[str, str] = {
-    **dict.fromkeys(MASKING, "prune_weights"),
-    **dict.fromkeys(("codebook", "fixed_point", "rate_distortion", "weight_only"), "pack_weights"),
 }
 
 
@@ -65,7 +62,7 @@ class Plan:
 
     @property
     def recipes(self) -> tuple[str, ...]:
-        """The names of the user's own candidates, in order."""
+        """The names of the user's recipes, in order."""
         return tuple(name for name in self.candidates if name not in STANDARD)
 
     def task_names(self) -> tuple[str, ...]:
@@ -78,16 +75,15 @@ class Plan:
 
 
 def read_plan(configs: Mapping[str, Config], candidates: str | None = None, recipes: Sequence[str] = ()) -> Plan:
-    """Return the plan that the texts mean.
+    """Return the plan of a run.
 
     Args:
         configs: the Config of every step.
         candidates: names of standard candidates joined by commas, ``none`` for none of them; None for all.
-        recipes: recipes (``kondense.trial.recipe``), each as ``NAME=STEPS`` or ``STEPS``. A step has the parameters
-            of the pipeline's step with its method, or of the stage's first, where the recipe does not give them.
+        recipes: recipes (``kondense.recipes``), each as ``NAME=STEPS`` or ``STEPS``.
 
     Raises:
-        ValueError: an unknown candidate, a malformed recipe, a parameter out of range, a name given twice, or more
+        InputError: an unknown candidate, a malformed recipe, a parameter out of range, a name given twice, or more
             recipes than a report takes.
     """
     if len(recipes) > MOST_RECIPES:
@@ -100,8 +96,11 @@ def read_plan(configs: Mapping[str, Config], candidates: str | None = None, reci
         match = NAMED.fullmatch(text)
         name, steps = match.groups() if match else (f"recipe-{number}", text)
         if name in STANDARD or name in chosen or name == "teacher":
-            raise InputError(f"a recipe must have a name of its own, but got {name!r}.")
-        chosen[name] = tuple(_tasks(configs, name, steps))
+            raise InputError(f"a recipe must have a name that no other candidate has, but got {name!r}.")
+        try:
+            chosen[name] = tuple(_tasks(configs, name, steps))
+        except ValueError as error:
+            raise InputError(f"recipe {name}: {error}") from None
     return Plan(chosen)
 
 
@@ -111,12 +110,9 @@ def _names(candidates: str | None) -> list[str]:
     return [] if candidates.strip() == "none" else [name.strip() for name in candidates.split(",")]
 
 
-def _tasks(configs: Mapping[str, Config], name: str, text: str) -> Iterable[Task]:
-    for number, step in enumerate(parse_recipe(text), start=1):
-        base = RECIPE_METHODS.get(step.settings.get("method", ""), step.stage)
-        try:
-            values = configs[base].updated(step.settings).to_dict()
-        except ValueError as error:
-            raise InputError(f"recipe {name}, step {number} ({step.stage}): {error}") from None
-        overrides = {each: values[each] for each in step.settings}
-        yield Task(f"{step.stage} {number} of {name}", base, taught=True, overrides=overrides)
+def _tasks(configs: Mapping[str, Config], name: str, text: str) -> Iterator[Task]:
+    for number, composed in enumerate(compose(text, configs), start=1):
+        values = composed.config.to_dict()
+        if composed.step in STEPS:  # the others are the step's own
+            values = {field: values[field] for field in composed.stated}
+        yield Task(f"{composed.stage} {number} of {name}", composed.step, True, values, composed.stage)

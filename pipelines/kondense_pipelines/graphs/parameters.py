@@ -10,51 +10,32 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kondense import recipes
 from kondense.config import Config, check_choice, parse
-from kondense.data_prep.config import DataPrepConfig
-from kondense.distill.config import DistillConfig
 from kondense.errors import InputError
-from kondense.evaluate.config import EvaluateConfig
-from kondense.katib_search.config import KatibSearchConfig
 from kondense.networks.names import check_form
 from kondense.profiles import AS_PROFILE, DEFAULT_PROFILE, PROFILES, Value
-from kondense.prune.config import PruneConfig
-from kondense.publish.config import PublishConfig
-from kondense.quantize.config import QuantizeConfig
+from kondense.recipes import Step
 from kondense.renamed import STEP, refuse_old
-from kondense.report.config import ReportConfig
-from kondense.train.config import TrainConfig
+from kondense.stages import STAGES
 
-from kondense_pipelines.graphs.run_form import Parameter
+from kondense_pipelines.graphs.run_form import Parameter, field_parameter
 
 SEARCH_STEP = "katib_search"
+SEARCH_CONFIG = STAGES["katib_search"].config_class
 SEARCH_FIELDS = {"max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds", "ui"}
 
 Values = Mapping[str, Mapping[str, Value]]  # by step and field
 
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A stage's Config with the pipeline's own defaults; ``owned`` are the fields that the graph sets itself."""
-
-    config: type[Config]
-    defaults: Mapping[str, Value] = dataclasses.field(default_factory=dict)
-    owned: tuple[str, ...] = ()
-
-
 STEPS: Mapping[str, Step] = {
-    "data_prep": Step(DataPrepConfig),
-    "train": Step(TrainConfig),
-    "quantize": Step(QuantizeConfig),
-    "prune": Step(PruneConfig),
-    "prune_weights": Step(PruneConfig, {"method": "magnitude", "sparsity": 0.95, "epochs": 5}),
-    "pack_weights": Step(QuantizeConfig, {"method": "weight_only", "bits": 5}),
-    "distill": Step(DistillConfig),
-    "evaluate": Step(EvaluateConfig, owned=("name",)),
-    "report": Step(ReportConfig),
-    "publish": Step(PublishConfig),
+    "data_prep": Step("data_prep"),
+    "train": Step("train"),
+    **recipes.STEPS,
+    "evaluate": Step("evaluate", owned=("name",)),
+    "report": Step("report"),
+    "publish": Step("publish"),
     # Of the search pipeline alone; the form and the graph set the rest of it.
-    SEARCH_STEP: Step(KatibSearchConfig, owned=tuple(set(KatibSearchConfig.__dataclass_fields__) - SEARCH_FIELDS)),
+    SEARCH_STEP: Step("katib_search", owned=tuple(set(SEARCH_CONFIG.__dataclass_fields__) - SEARCH_FIELDS)),
 }
 
 # The run form's parameters -> the fields they set. The first one says type, default, range and description.
@@ -74,8 +55,8 @@ CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 NETWORK_FIELDS = (("train", "network"), ("distill", "student_network"))  # by step and field
 OWN_WORDS = {
-    "report_max_drop": "fraction by which accuracy may be below the teacher's: validation accuracy of the model that the"
-    " report chooses, test accuracy of the model that is published",
+    "report_max_drop": "fraction by which accuracy may be below the teacher's: validation accuracy for the report's"
+    " choice, test accuracy for publication",
     "seed": "seed of all randomness, in every step",
 }  # of parameters that set more than the first field
 PROFILE = "profile"  # one more parameter: it sets the fields that are AS_PROFILE
@@ -95,13 +76,11 @@ def form(names: Iterable[str], arguments: Mapping[str, Any]) -> dict[str, Parame
             found[name] = Parameter(str, arguments.get(name, DEFAULT_PROFILE), text, tuple(PROFILES))
             continue
         step, field = CURATED[name][0]
-        config = STEPS[step].config
-        metadata = config.__dataclass_fields__[field].metadata
-        text = OWN_WORDS.get(name, metadata["description"])
+        parameter = field_parameter(STEPS[step].config, field, arguments[name], OWN_WORDS.get(name, ""))
         if arguments[name] == AS_PROFILE:
-            text += f"; {AS_PROFILE}: as the profile says"
-        literals = tuple(metadata["choices"])
-        found[name] = Parameter(typing.get_type_hints(config)[field], arguments[name], text, literals)
+            description = f"{parameter.description}; {AS_PROFILE}: as the profile says"
+            parameter = dataclasses.replace(parameter, description=description)
+        found[name] = parameter
     return found
 
 

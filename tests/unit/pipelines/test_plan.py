@@ -41,11 +41,11 @@ def test_a_later_distill_has_no_new_student_whatever_the_step_is_set_to() -> Non
     [
         ("pruned,small", [], "--candidates must be one of .*, but got 'small'"),
         (None, ["prune"] * 5, "at most 4 times, but got 5"),
-        (None, ["pruned=prune"], "a name of its own, but got 'pruned'"),
-        (None, ["a=prune", "a=distill"], "a name of its own, but got 'a'"),
-        (None, ["prune:l1:2"], r"recipe recipe-1, step 1 \(prune\): sparsity must be in \[0, 1\), but got 2.0"),
-        (None, ["quantize > prune"], "must end with quantize"),
-        (None, ["prune:l1 > distill:logits:0.25"], "must give width to distill in the first step only"),
+        (None, ["pruned=prune"], "a name that no other candidate has, but got 'pruned'"),
+        (None, ["a=prune", "a=distill"], "a name that no other candidate has, but got 'a'"),
+        (None, ["prune:l1:2"], r"recipe recipe-1: step 1 \(prune\): sparsity must be in \[0, 1\), but got 2.0"),
+        (None, ["quantize > prune"], "quantize must be the last step of a recipe"),
+        (None, ["prune:l1 > distill:logits:0.25"], "distill may have width only as the first step"),
     ],
 )
 def test_what_cannot_be_made_is_refused(candidates: str | None, recipes: list[str], rule: str) -> None:
