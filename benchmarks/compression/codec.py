@@ -20,8 +20,7 @@ from kondense.codec.tensors import decode_tensor, encode_tensor
 from kondense.quantize import codebook, weight_only
 from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.layers import quantizable_layers
-from kondense.quantize.rate_distortion import search as rate_distortion
-from kondense.quantize.request import Request
+from kondense.quantize.stage import quantize
 from numpy.typing import NDArray
 
 from benchmarks.compression import nncodec_peer
@@ -53,7 +52,7 @@ def sparse(setting: Setting) -> Model:
 def rate_distorted(setting: Setting) -> Model:
     """Return the smallest quantization of the teacher that loses at most 1 % on the validation split."""
     config = QuantizeConfig(method="rate_distortion", max_validation_drop=0.01, seed=setting.seed)
-    return rate_distortion.apply(setting.teacher, Request(config, setting.dataset))
+    return quantize(setting.teacher, setting.dataset, config).model
 
 
 CASES: Mapping[str, Callable[[Setting], Model]] = {

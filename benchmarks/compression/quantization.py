@@ -17,7 +17,7 @@ from kondense.measuring.classification import agreement
 from kondense.measuring.latency import open_session, predict_onnx
 from kondense.measuring.size import fp32_bytes
 from kondense.quantize.config import QuantizeConfig
-from kondense.quantize.request import Request
+from kondense.quantize.context import calibration_batches
 from kondense.quantize.stage import run
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -54,7 +54,7 @@ def kondense(setting: Setting, *, epochs: int = 0, **options: bool | int | str) 
 def onnxruntime_static(setting: Setting) -> dict[str, float]:
     """Let onnxruntime calibrate and quantize the fp32 file."""
     # Our own calibration images, so that both see the same.
-    batches = Request(QuantizeConfig(seed=setting.seed), setting.dataset).calibration_batches()
+    batches = calibration_batches(setting.dataset, QuantizeConfig(seed=setting.seed))
     target = setting.directory / "static.onnx"
     quantize_static(_prepared(setting), target, Batches(batches), quant_format=QuantFormat.QDQ)
     return _figures(setting, target.read_bytes())

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kondense.prune.config import METHODS as PRUNING
-from kondense.quantize.config import METHODS as QUANTIZING
-from kondense.quantize.config import TUNABLE
+from kondense.quantize.methods import METHODS as QUANTIZING
 from kondense_pipelines.graphs.candidates import MOST_RECIPES, STANDARD, Plan, read_plan
 from kondense_pipelines.graphs.compile import NAMES, compile_all
 from kondense_pipelines.graphs.parameters import resolve
@@ -59,7 +58,7 @@ def test_recipes_beside_some_candidates(candidates: tuple[str, ...], tmp_path: P
     check(compiled(tmp_path, plan))
 
 
-TUNED = [f"quantize:{method}:fine_tune=true" for method in TUNABLE]
+TUNED = [f"quantize:{method}:fine_tune=true" for method in QUANTIZING.having("fine_tune")]
 LAST = st.sampled_from(["", *(f" > quantize:{method}" for method in QUANTIZING), *(f" > {each}" for each in TUNED)])
 FIRST = st.sampled_from(["prune", "distill", *(f"prune:{method}" for method in PRUNING)])
 RECIPE = st.one_of(

@@ -4,6 +4,10 @@ import torch
 from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset, Split
 from kondense.networks.build import NetworkSpec, build
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.context import Context
+from kondense.training.losses import cross_entropy
+from kondense.training.session import Session
 from torch import nn
 
 
@@ -53,3 +57,8 @@ def make_model(name: str, dataset: Dataset, *, steps: int = 30, width: float = 1
         loss.backward()
         optimizer.step()
     return Model(module.eval(), spec)
+
+
+def make_context(config: QuantizeConfig, dataset: Dataset, teacher: Model | None = None) -> Context:
+    """Return the context of a quantization method that trains on labels only."""
+    return Context(config, Session(dataset, config, cross_entropy(0.0)), teacher)

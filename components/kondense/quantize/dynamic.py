@@ -1,4 +1,4 @@
-"""Dynamic quantization: int8 weights, and activations put on grids of their own extremes at run time.
+"""Dynamic quantization: int8 weights, and activations on grids of their own minimum and maximum at run time.
 
 It needs no calibration. Shapes: weight [O, I, ...] -> scale [O] or [1].
 """
@@ -6,49 +6,46 @@ It needs no calibration. Shapes: weight [O, I, ...] -> scale [O] or [1].
 import dataclasses
 from collections.abc import Mapping
 
-import torch
-
 from kondense.artifacts.fold import fold_batch_norms
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import DynamicQuantizer, install_quantizers
-from kondense.errors import InputError
-from kondense.quantize.grid import largest_scale, round_to_grid
-from kondense.quantize.layers import quantizable_layers
-from kondense.quantize.request import Request
-from kondense.quantize.weight_only import least_error_scale
+from kondense.quantize.context import Context
+from kondense.quantize.grid import round_to_grid
+from kondense.quantize.layers import bits_by_layer, with_weights
+from kondense.quantize.weight_only import weight_scale
+
+METHOD = {
+    "name": "dynamic",
+    "kind": "activations",
+    "summary": "computes on integers, with activation ranges found at run time",
+    "function": "apply",
+}
 
 
-def apply(model: Model, request: Request) -> Model:
-    """Quantize ``model`` as the request's config says; see ``quantize``."""
-    return quantize(model, bits=request.config.bits, granularity=request.config.granularity)
+def apply(model: Model, context: Context) -> Model:
+    """Quantize ``model`` with the config's parameters; see ``quantize``."""
+    config = context.config
+    context.summary = f"quantize to {config.bits}-bit weights and 8-bit activations at run time"
+    return quantize(model, bits=config.bits, granularity=config.granularity)
 
 
 def quantize(model: Model, *, bits: int | Mapping[str, int] = 8, granularity: str = "channel") -> Model:
-    """Return ``model`` with integer weights, its batch norms folded, and inputs quantized as they come.
+    """Return ``model`` with integer weights, folded batch norms, and inputs that are quantized at run time.
 
-    Biases stay in float. Zeros stay zeros.
+    Biases remain in float. Zeros remain zeros.
 
     Args:
-        model: a float model; it is left as it was.
-        bits: of a weight, 2 to 8, one number or one by layer. Below 8 bits the largest weights may be clipped.
+        model: a float model; it is not changed.
+        bits: bits per weight, 2 to 8, one number or one by layer; below 8 bits the largest weights may be clipped.
         granularity: ``channel`` or ``tensor``, of the weights.
-
-    Raises:
-        ValueError: the model is quantized already.
 
     Source: onnxruntime's quantize_dynamic (asymmetric uint8 activations per tensor).
     """
-    if model.quantized or model.activations:
-        raise InputError("a model must be quantized once, but this one is quantized already.")
-    module = fold_batch_norms(model.module)
-    activations, quantized = {}, {}
-    for name in quantizable_layers(module):
+    module, quantized = fold_batch_norms(model.module), {}
+    for name, count in bits_by_layer(module, bits).items():
         weight = module.get_parameter(f"{name}.weight")
-        layer_bits = bits if isinstance(bits, int) else bits[name]
-        find = largest_scale if layer_bits == 8 else least_error_scale
-        tensor = round_to_grid(weight, find(weight, layer_bits, granularity), layer_bits)
-        with torch.no_grad():
-            weight.copy_(tensor.dequantize())
-        quantized[f"{name}.weight"], activations[name] = tensor, DynamicQuantizer()
-    install_quantizers(module, activations)
-    return dataclasses.replace(model, module=module, quantized=quantized, activations=activations)
+        quantized[f"{name}.weight"] = round_to_grid(weight, weight_scale(weight, count, granularity), count)
+    result = with_weights(dataclasses.replace(model, module=module), quantized)
+    activations = {name.removesuffix(".weight"): DynamicQuantizer() for name in quantized}
+    install_quantizers(result.module, activations)
+    return dataclasses.replace(result, activations=activations)

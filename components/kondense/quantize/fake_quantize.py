@@ -1,4 +1,4 @@
-"""Layers that train as their quantized forms will compute: fake quantization with learnt step sizes.
+"""Layers that train with the values of their quantized forms: fake quantization with learnt step sizes.
 
 Shapes: weight [O, I, ...] with a step [O] or [1]; a layer's input [N, ...] with a step [1]; R steps.
 
@@ -16,7 +16,7 @@ from kondense.quantize.grid import SMALLEST_SCALE, weight_limit
 
 
 class RoundToStep(torch.autograd.Function):
-    """Round to the nearest point of a grid; the gradient passes inside the grid and reaches the step."""
+    """Round to a grid; the gradient passes through inside the grid, and the step size has one too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, step: Tensor, rounded: Tensor, inside: Tensor) -> Tensor:
@@ -30,19 +30,19 @@ class RoundToStep(torch.autograd.Function):
         values, step, rounded, inside = ctx.saved_tensors
         (gradient,) = gradients
         passed = gradient * inside
-        # (rounded - value) / step inside the grid, rounded / step, the grid's end, outside.
+        # Inside the grid (rounded - value) / step, outside rounded / step.
         by_step = (gradient * rounded - passed * values) / step
         return passed, by_step.sum_to_size(step.shape), None, None
 
 
 def scale_gradient(step: Tensor, factor: float) -> Tensor:
-    """Return ``step`` such that its gradient comes out ``factor`` times as large (Esser et al. 2020, appendix A)."""
+    """Return ``step`` with a gradient ``factor`` times as large (Esser et al. 2020, appendix A)."""
     scaled = step * factor
     return scaled + (step - scaled).detach()
 
 
 class WeightGrid(nn.Module):
-    """The symmetric grid of a weight, with a learnt or a fixed step."""
+    """The symmetric grid of a weight, with a learnt or a fixed step size."""
 
     step: Tensor
 
@@ -55,12 +55,12 @@ class WeightGrid(nn.Module):
             self.register_buffer("step", step_R.clone())
 
     def scale(self) -> Tensor:
-        """Return the steps as they count, [R]: above zero and, when asked for, such as bfloat16 holds."""
+        """Return the step sizes [R]: positive and, with ``two_bytes``, bfloat16 values."""
         step_R = self.step.detach().abs()
         return (step_R.bfloat16().float() if self.two_bytes else step_R).clamp(min=SMALLEST_SCALE)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return ``weight`` on the grid; integers as ``round_to_grid`` finds them."""
+        """Return ``weight`` on the grid, with the integers of ``round_to_grid``."""
         limit, shape = weight_limit(self.bits), (-1, *[1] * (weight.ndim - 1))
         scale = self.scale().reshape(shape)
         with torch.no_grad():
@@ -74,7 +74,7 @@ class WeightGrid(nn.Module):
 
 
 class InputGrid(nn.Module):
-    """The grid of a layer's input: a learnt step, and the zero point that calibration found."""
+    """The grid of a layer's input: a learnt step size, and the zero point of calibration."""
 
     def __init__(self, quantizer: ActivationQuantizer) -> None:
         super().__init__()
@@ -82,11 +82,11 @@ class InputGrid(nn.Module):
         self.step = nn.Parameter(torch.tensor([quantizer.scale]))
 
     def quantizer(self) -> ActivationQuantizer:
-        """Return the grid as an artifact holds it."""
+        """Return the grid for an artifact."""
         return ActivationQuantizer(max(float(self.step.detach().abs()), SMALLEST_SCALE), self.zero_point, self.bits)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return ``values`` on the grid, as ``ActivationQuantizer`` gives them."""
+        """Return ``values`` on the grid, the same values as ``ActivationQuantizer``."""
         last = 2**self.bits - 1
         step = self.step.abs().clamp(min=SMALLEST_SCALE)
         zero_point = torch.tensor([self.zero_point], dtype=torch.int32, device=values.device)
@@ -104,9 +104,9 @@ class InputGrid(nn.Module):
 class FakeQuantizedLayer(nn.Module):
     """A convolution or linear layer on its grids, with the batch norm that will be folded into it.
 
-    Training normalises by the batch's statistics, yet the weight is rounded the way it will be stored: scaled by
-    the running statistics, whose effect is divided out again behind the layer. Once ``frozen``, the running
-    statistics normalise, and the layer computes what the folded one will.
+    Training normalises by the batch's statistics, but rounds the weight as it will be stored: scaled by the running
+    statistics, which are divided out after the layer. Once ``frozen``, the layer normalises by the running statistics
+    and computes the same as the folded layer.
 
     Source: Krishnamoorthi 2018, section 3.2.2 (batch norm with correction and freeze); in the form of
     torch.ao.nn.intrinsic.qat.ConvBn2d.
@@ -116,17 +116,17 @@ class FakeQuantizedLayer(nn.Module):
         super().__init__()
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         self.layer, self.norm, self.weight_grid = layer, norm, weight
-        self.input_grids = () if values is None else (values,)  # a tuple: the network registers the grids, once each
+        self.input_grids = () if values is None else (values,)  # a tuple: the network registers each grid once
         self.frozen = False
 
     def freeze(self, *, frozen: bool) -> None:
-        """Let the running statistics normalise from now on, or the batch's."""
+        """Normalise by the running statistics from now on, or by the batch's."""
         self.frozen = frozen
         if self.norm is not None:
             self.norm.train(self.training and not frozen)
 
     def train(self, mode: bool = True) -> "FakeQuantizedLayer":
-        """Set the mode; a frozen norm stays in evaluation mode."""
+        """Set the mode; a frozen norm remains in evaluation mode."""
         super().train(mode)
         self.freeze(frozen=self.frozen)
         return self
@@ -154,7 +154,7 @@ class FakeQuantizedLayer(nn.Module):
         return gain_O / spread_O
 
     def forward(self, values: Tensor) -> Tensor:
-        """Compute as the quantized layer will, up to the rounding of its bias."""
+        """Compute the output of the quantized layer, up to the rounding of its bias."""
         for grid in self.input_grids:
             values = grid(values)
         weight, bias = self.folded()
@@ -176,7 +176,7 @@ class FakeQuantizedLayer(nn.Module):
 
 
 class QuantizedInput(nn.Module):
-    """A module that takes its input on a grid."""
+    """A module whose input is rounded to a grid."""
 
     def __init__(self, module: nn.Module, values: InputGrid) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class QuantizedInput(nn.Module):
 
 
 class FakeQuantizedNetwork(nn.Module):
-    """A network whose layers train on grids; ``unwrap`` gives it back."""
+    """A network whose layers train on grids; ``unwrap`` returns the network."""
 
     def __init__(
         self,
@@ -202,36 +202,36 @@ class FakeQuantizedNetwork(nn.Module):
         Args:
             network: with its batch norms in place.
             grids: the weights' grids by layer name.
-            activations: where inputs are rounded, and the grid that calibration found.
-            norms: the batch norm that each layer's weight will take in, by layer name.
+            activations: the calibrated grids of rounded inputs, by module name.
+            norms: the batch norm that will be folded into each layer, by layer name.
         """
         super().__init__()
         self.network, self.norms = network, dict(norms or {})
-        # Equal grids are of the same values, seen by several modules, which must go on sharing a step.
+        # Equal grids belong to one value that several modules read; they must keep sharing a step size.
         shared = {quantizer: InputGrid(quantizer) for quantizer in (activations or {}).values()}
         self.grids = nn.ModuleList(shared.values())
-        self.by_place = {name: shared[quantizer] for name, quantizer in (activations or {}).items()}
-        self.layers = {name: self._wrapped(name, grid) for name, grid in grids.items()}  # a dict registers nothing
+        self.input_grids = {name: shared[quantizer] for name, quantizer in (activations or {}).items()}
+        self.layers = {name: self._wrapped(name, grid) for name, grid in grids.items()}  # a dict: no submodules
         for name in self.norms.values():
             replace(network, name, nn.Identity())
         for name, layer in self.layers.items():
             replace(network, name, layer)
-        places = [name for name in self.by_place if name not in self.layers]
-        self.places = sorted(places, key=lambda name: -name.count("."))  # the inner ones first
-        for name in self.places:
-            replace(network, name, QuantizedInput(network.get_submodule(name), self.by_place[name]))
+        input_names = [name for name in self.input_grids if name not in self.layers]
+        self.input_names = sorted(input_names, key=lambda name: -name.count("."))  # inner modules first
+        for name in self.input_names:
+            replace(network, name, QuantizedInput(network.get_submodule(name), self.input_grids[name]))
 
     def _wrapped(self, name: str, grid: WeightGrid) -> FakeQuantizedLayer:
         norm = self.network.get_submodule(self.norms[name]) if name in self.norms else None
-        return FakeQuantizedLayer(self.network.get_submodule(name), norm, grid, self.by_place.get(name))
+        return FakeQuantizedLayer(self.network.get_submodule(name), norm, grid, self.input_grids.get(name))
 
     def parameter_name(self, name: str) -> str:
-        """Return the name that the parameter ``name`` of the network has in here."""
+        """Return the name in this module of the network's parameter ``name``."""
         layer, _, leaf = name.rpartition(".")
         return f"network.{layer}.layer.{leaf}" if layer in self.layers else f"network.{name}"
 
     def freeze(self, *, frozen: bool) -> None:
-        """Let the batch norms that will be folded keep their statistics from now on, or not."""
+        """Freeze the statistics of the batch norms that will be folded, or let them change."""
         for layer in self.layers.values():
             layer.freeze(frozen=frozen)
 
@@ -241,12 +241,12 @@ class FakeQuantizedNetwork(nn.Module):
         return logits_NK
 
     def activations(self) -> dict[str, ActivationQuantizer]:
-        """Return the grids of the inputs as they are learnt now, by module name."""
-        return {name: grid.quantizer() for name, grid in self.by_place.items()}
+        """Return the current grids of the inputs, by module name."""
+        return {name: grid.quantizer() for name, grid in self.input_grids.items()}
 
     def unwrap(self) -> nn.Module:
-        """Return the network with its own layers and norms, as trained."""
-        for name in reversed(self.places):
+        """Return the trained network with its original layers and norms."""
+        for name in reversed(self.input_names):
             wrapped = self.network.get_submodule(name)
             assert isinstance(wrapped, QuantizedInput)
             replace(self.network, name, wrapped.module)
@@ -258,6 +258,6 @@ class FakeQuantizedNetwork(nn.Module):
 
 
 def replace(module: nn.Module, name: str, new: nn.Module) -> None:
-    """Put ``new`` in the place of the submodule ``name``."""
+    """Replace the submodule ``name`` by ``new``."""
     parent, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(parent), leaf, new)

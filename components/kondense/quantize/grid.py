@@ -12,7 +12,7 @@ SMALLEST_SCALE = torch.finfo(torch.float32).eps  # as in torch.ao's observers
 
 
 def activation_quantizer(low: float, high: float, *, bits: int = 8) -> ActivationQuantizer:
-    """Return the asymmetric grid over [low, high], widened so that zero is on it.
+    """Return the asymmetric grid over [low, high], widened to include zero.
 
     Source: torch.ao.quantization.MinMaxObserver (quint8, per_tensor_affine), in the same float32 steps.
     """
@@ -25,7 +25,7 @@ def activation_quantizer(low: float, high: float, *, bits: int = 8) -> Activatio
 
 
 def symmetric_quantizer(low: float, high: float, *, bits: int = 8) -> ActivationQuantizer:
-    """Return the grid with zero in its middle that reaches the farther of ``low`` and ``high``.
+    """Return the grid with zero in its middle that covers ``low`` and ``high``.
 
     Source: torch.ao.quantization.MinMaxObserver (quint8, per_tensor_symmetric).
     """
@@ -54,7 +54,7 @@ def largest_scale(weight: Tensor, bits: int, granularity: str) -> Tensor:
 
 
 def round_to_grid(weight: Tensor, scale: Tensor, bits: int) -> QuantizedTensor:
-    """Return ``weight`` on the symmetric grid of ``scale`` ([O] or [1]); what lies outside is clipped."""
+    """Return ``weight`` on the symmetric grid of ``scale`` ([O] or [1]); values outside are clipped."""
     limit = weight_limit(bits)
     shape = (-1, *[1] * (weight.ndim - 1))
     integers = torch.round(weight.detach().float() / scale.reshape(shape)).clamp(-limit, limit)

@@ -1,8 +1,14 @@
-"""Which layers have integer kernels."""
+"""The layers of a network whose weights can be quantized, and a model's quantized weights."""
 
+import copy
+import dataclasses
+from collections.abc import Mapping
+
+import torch
 from torch import nn
 
 from kondense.artifacts.model import Model
+from kondense.artifacts.quantized import CodebookTensor, QuantizedTensor
 
 WITH_KERNELS = (nn.Conv2d, nn.Linear)
 
@@ -16,20 +22,33 @@ def quantizable_layers(module: nn.Module) -> list[str]:
     ]
 
 
+def bits_by_layer(module: nn.Module, bits: int | Mapping[str, int]) -> Mapping[str, int]:
+    """Return the bits of each quantizable layer, given one number for all or one by layer."""
+    return dict.fromkeys(quantizable_layers(module), bits) if isinstance(bits, int) else bits
+
+
+@torch.no_grad()
+def with_weights(model: Model, quantized: Mapping[str, QuantizedTensor | CodebookTensor]) -> Model:
+    """Return a copy of ``model`` with ``quantized`` weights, by parameter name."""
+    module = copy.deepcopy(model.module).eval()
+    for name, tensor in quantized.items():
+        module.get_parameter(name).copy_(tensor.dequantize())
+    return dataclasses.replace(model, module=module, quantized=quantized)
+
+
 def float_layers(model: Model) -> list[str]:
-    """Return the names of the layers with weights of two dimensions or more that stay in float."""
-    names = []
-    for name, parameter in model.module.named_parameters():
-        if parameter.ndim > 1 and name not in model.quantized:
-            names.append(name.removesuffix(".weight"))
-    return names
+    """Return the names of the layers with weights of at least two dimensions that remain in float."""
+    return [
+        name.removesuffix(".weight")
+        for name, parameter in model.module.named_parameters()
+        if parameter.ndim > 1 and name not in model.quantized
+    ]
 
 
 def weight_errors(quantized: Model, original: Model) -> dict[str, float]:
-    """Return the error of each quantized weight relative to the weight, as root mean squares, by layer.
+    """Return the relative root mean square error of each quantized weight, by layer.
 
-    Layers into which a batch norm was folded are left out, since their weights were rescaled, and those that lost
-    channels.
+    Not included are layers with a folded batch norm, whose weights are rescaled, and layers that lost channels.
     """
     originals = dict(original.module.named_parameters())
     folded = {name for name in quantized.quantized if f"{name.removesuffix('.weight')}.bias" not in originals}

@@ -1,4 +1,4 @@
-"""Quantization-aware training: a statically quantized network, trained on its grids, whose steps are learnt too.
+"""Quantization-aware training: a statically quantized network is trained on its grids, along with their step sizes.
 
 Shapes: weight [O, I, ...] -> step [O] or [1]; bias [O].
 """
@@ -11,28 +11,39 @@ from torch import Tensor, nn
 
 from kondense.artifacts.fold import fold_batch_norms, foldable_norms
 from kondense.artifacts.model import Model
-from kondense.artifacts.quantized import install_quantizers
+from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from kondense.quantize.context import Context
 from kondense.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
 from kondense.quantize.grid import round_to_grid
-from kondense.quantize.request import Request
 from kondense.quantize.static import static
 from kondense.training.losses import Loss, Objective
 
+METHOD = {
+    "name": "qat",
+    "kind": "activations",
+    "summary": "as static, then trains on the grids",
+    "function": "apply",
+    "calibrates": True,
+    "trains": True,
+}
 
-def apply(model: Model, request: Request) -> Model:
-    """Calibrate ``model`` as the request's config says and train it on; see ``train``."""
-    return train(model, static.apply(model, request), request)
+
+def apply(model: Model, context: Context) -> Model:
+    """Calibrate ``model`` with the config's parameters and train it; see ``train``."""
+    calibrated = static.apply(model, context)
+    context.summary = static.summary(context.config, f"{context.config.epochs} epochs of training")
+    return train(model, calibrated, context)
 
 
-def train(model: Model, calibrated: Model, request: Request) -> Model:
-    """Return ``calibrated`` after training; what it computes on integers is what was trained.
+def train(model: Model, calibrated: Model, context: Context) -> Model:
+    """Return ``calibrated`` after training with fake quantization; its integers compute the same values.
 
-    Zeros of pruned weights stay zeros.
+    Zeros of pruned weights remain zeros.
 
     Args:
-        model: the float model; the training starts from its weights, its batch norms in place.
-        calibrated: what ``static.quantize`` made of it: where values are quantized, and the steps to start from.
-        request: how to train.
+        model: the float model; training starts from its weights, with its batch norms.
+        calibrated: the result of ``static.quantize``: the quantized values, and the initial step sizes.
+        context: how to train.
 
     Source: Jacob et al. 2018, section 3; Esser et al. 2020.
     """
@@ -40,20 +51,23 @@ def train(model: Model, calibrated: Model, request: Request) -> Model:
     grids = {
         name.removesuffix(".weight"): WeightGrid(tensor.scale, tensor.bits)
         for name, tensor in calibrated.quantized.items()
+        if isinstance(tensor, QuantizedTensor)
     }
     norms = {name: norm for name, norm in foldable_norms(module).items() if name in grids}
-    network = FakeQuantizedNetwork(module, grids, calibrated.activations, norms)
+    inputs = {name: grid for name, grid in calibrated.activations.items() if isinstance(grid, ActivationQuantizer)}
+    network = FakeQuantizedNetwork(module, grids, inputs, norms)
     masks = {network.parameter_name(name): mask for name, mask in model.masks().items()}
-    request.train(network, "qat", loss=FreezingLoss(network, request.loss, request.config.freeze), masks=masks)
+    loss = FreezingLoss(network, context.session.loss, context.config.freeze)
+    context.train(network, "qat", loss=loss, masks=masks)
     return _settle(calibrated, network)
 
 
 class FreezingLoss(Objective):
-    """A loss that freezes the network's batch norms in the course of the training."""
+    """A loss that freezes the network's batch norms after a fraction of the training."""
 
     def __init__(self, network: FakeQuantizedNetwork, loss: Loss, freeze: float) -> None:
         super().__init__()
-        self.networks = (network,)  # a tuple, so that it is no part of this module
+        self.networks = (network,)  # a tuple, which state_dict ignores
         self.loss, self.freeze = loss, freeze
 
     def begin(self, index_B: Tensor, progress: float) -> None:
@@ -70,7 +84,7 @@ class FreezingLoss(Objective):
 def _settle(calibrated: Model, network: FakeQuantizedNetwork) -> Model:
     """Return the trained network as integers, its norms folded."""
     activations = network.activations()
-    # As the layers themselves fold: another order of rounding could move a weight to the next integer.
+    # As the layers themselves fold: another order of rounding could change an integer.
     folded = {name: layer.folded()[0].detach() for name, layer in network.layers.items()}
     grids = {name: layer.weight_grid for name, layer in network.layers.items()}
     module, quantized = fold_batch_norms(network.unwrap()), {}

@@ -1,4 +1,4 @@
-"""What a network loses when one layer alone is quantized.
+"""The effect of quantizing one layer alone.
 
 Shapes: N images, K classes.
 """
@@ -22,7 +22,7 @@ REPORTED_BITS = (2, 3, 4, 5, 6, 8)
 
 
 def accuracy_by_bits(module: nn.Module, dataset: Dataset, granularity: str) -> dict[str, Any]:
-    """Return the validation accuracy with one layer's weights on fewer bits and the others in float.
+    """Return the validation accuracy with the weights of one layer at fewer bits and the others in float.
 
     Returns:
         ``of``: ``bits``; ``rows``: by layer, ``points`` of bits and accuracy, as the report draws them.
@@ -31,10 +31,10 @@ def accuracy_by_bits(module: nn.Module, dataset: Dataset, granularity: str) -> d
     def measure(changed: nn.Module) -> float:
         return accuracy(predict(changed, dataset.validation, dataset), dataset.validation.labels)
 
-    found = scan(module, granularity, REPORTED_BITS, measure)
+    accuracies = scan(module, granularity, REPORTED_BITS, measure)
     rows = [
         {"layer": name, "points": [list(point) for point in zip(REPORTED_BITS, values, strict=True)]}
-        for name, values in found.items()
+        for name, values in accuracies.items()
     ]
     return {"of": "bits", "rows": rows}
 
@@ -44,15 +44,15 @@ def divergence_by_bits(
 ) -> dict[str, list[float]]:
     """Return the mean divergence of the predictions from the float network's, by layer and bits.
 
-    It needs no labels and moves even where no image changes its class.
+    It needs no labels and also shows changes that leave the predicted classes the same.
 
     Source: Cai et al. 2020, "ZeroQ", section 3.3 (Kullback-Leibler divergence as sensitivity).
     """
     expected_NK = _log_probabilities(module, batches_NCHW)
 
     def measure(changed: nn.Module) -> float:
-        found_NK = _log_probabilities(changed, batches_NCHW)
-        return float(F.kl_div(found_NK, expected_NK, reduction="batchmean", log_target=True))
+        changed_NK = _log_probabilities(changed, batches_NCHW)
+        return float(F.kl_div(changed_NK, expected_NK, reduction="batchmean", log_target=True))
 
     return scan(module, granularity, bits, measure)
 
@@ -60,20 +60,21 @@ def divergence_by_bits(
 def scan(
     module: nn.Module, granularity: str, bits: Sequence[int], measure: Callable[[nn.Module], float]
 ) -> dict[str, list[float]]:
-    """Return what ``measure`` says with each layer alone quantized to each number of bits."""
+    """Return ``measure`` of the network with each layer alone quantized to each number of bits."""
     module = copy.deepcopy(module).eval()
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for name in quantizable_layers(module):
         weight = module.get_parameter(f"{name}.weight")
-        found[name] = []
+        values[name] = []
         for count in bits:
             with _changed(weight, quantize_weight(weight, bits=count, granularity=granularity).dequantize()):
-                found[name].append(measure(module))
-    return found
+                values[name].append(measure(module))
+    return values
 
 
 @contextlib.contextmanager
 def _changed(weight: nn.Parameter, values: Tensor) -> Iterator[None]:
+    """Replace a weight within the block."""
     before = weight.detach().clone()
     with torch.no_grad():
         weight.copy_(values)

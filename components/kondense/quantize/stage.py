@@ -1,115 +1,103 @@
 """Quantize a trained model, with training where the method needs it."""
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kondense.artifacts.lineage import stage_record
-from kondense.artifacts.model import Model, load_model, model_digest, save_model
-from kondense.data.dataset import Dataset, dataset_digest, load_dataset
-from kondense.errors import InputError, ShortfallError
-from kondense.measuring.accuracy import accuracy, predict
-from kondense.quantize import codebook, dynamic, fixed_point, mixed, qat, weight_only
+from kondense.artifacts.model import Model
+from kondense.data.dataset import Dataset
+from kondense.errors import InputError
 from kondense.quantize.config import QuantizeConfig
-from kondense.quantize.layers import float_layers, weight_errors
-from kondense.quantize.rate_distortion import search as rate_distortion
-from kondense.quantize.request import Request
+from kondense.quantize.context import Context, Quantizer
+from kondense.quantize.layers import float_layers, quantizable_layers, weight_errors
+from kondense.quantize.methods import METHODS
 from kondense.quantize.sensitivity import accuracy_by_bits
-from kondense.quantize.static import static
-from kondense.quantize.summary import summarise
-from kondense.training.checkpoint import open_checkpoint
-from kondense.training.losses import Loss, SoftLabelLoss, cross_entropy
-
-METHODS: dict[str, Callable[[Model, Request], Model]] = {
-    "codebook": codebook.apply,
-    "dynamic": dynamic.apply,
-    "fixed_point": fixed_point.apply,
-    "mixed": mixed.apply,
-    "qat": qat.apply,
-    "rate_distortion": rate_distortion.apply,
-    "static": static.apply,
-    "weight_only": weight_only.apply,
-}
+from kondense.training.checkpoint import Checkpoint
+from kondense.training.losses import teacher_loss
+from kondense.training.session import Session
+from kondense.training.transform import Result, check_float, copied, run_transform
 
 
 def run(
     config: QuantizeConfig, *, dataset_dir: Path, model_dir: Path, quantized_dir: Path, teacher_dir: Path | None = None
 ) -> dict[str, float]:
-    """Quantize the model and write the result as a model artifact.
+    """Quantize a Model artifact (see ``quantize`` and ``run_transform``).
 
     Args:
         config: the parameters.
-        dataset_dir: a Dataset artifact; its training split is calibrated and trained on.
-        model_dir: the Model artifact to quantize; it must be a float one.
-        quantized_dir: where the quantized Model artifact goes.
-        teacher_dir: a Model artifact whose logits join the loss of methods that train, instead of those of the
-            model as it came in.
+        dataset_dir: a Dataset artifact.
+        model_dir: the Model artifact to quantize.
+        quantized_dir: directory of the quantized Model artifact.
+        teacher_dir: the Model artifact of a teacher for methods that train.
+    """
+    return run_transform(
+        "quantize",
+        config,
+        lambda model, dataset, config, *, teachers, checkpoint: quantize(
+            model, dataset, config, teacher=teachers.get("teacher"), checkpoint=checkpoint
+        ),
+        dataset_dir=dataset_dir,
+        output_dir=quantized_dir,
+        model_dir=model_dir,
+        teacher_dirs={"teacher": teacher_dir} if teacher_dir else {},
+    )
+
+
+def quantize(
+    model: Model,
+    dataset: Dataset,
+    config: QuantizeConfig,
+    *,
+    teacher: Model | None = None,
+    checkpoint: Checkpoint | None = None,
+    method: Quantizer | None = None,
+) -> Result:
+    """Return a quantized copy of ``model``.
+
+    Args:
+        model: a float model; it is not changed.
+        dataset: calibration and training use its training split.
+        config: the parameters.
+        teacher: gives the soft labels of training; default: ``model``.
+        checkpoint: parent of the checkpoints of the training phases.
+        method: a quantizer of one's own, instead of ``config.method``.
 
     Returns:
-        ``validation_accuracy`` and ``validation_accuracy_before`` (fractions), ``bits`` (mean over all
-        parameters) and ``float_layers`` (how many layers with weights stay in float).
+        The model with ``validation_accuracy`` and ``validation_accuracy_before`` (fractions), ``bits`` (mean over all
+        parameters) and ``float_layers`` (number of layers with weights that remain in float).
 
     Raises:
-        ValueError: the model is quantized already, has no layer to quantize, or calibration images
-            are all of one class or not finite.
+        InputError: the model is quantized already, has no layer to quantize, or the calibration images are all of one
+            class or not finite.
         NonFiniteLossError: training diverged.
-        ShortfallError: the artifact is written, but it is only the closest to what was asked for.
     """
-    dataset, model = load_dataset(dataset_dir), load_model(model_dir)
-    if model.quantized or model.activations:
-        raise InputError(f"a model must be quantized once, but {model_dir} is quantized already.")
-    inputs = {"dataset": dataset_digest(dataset_dir), "model": model_digest(model_dir)}
-    teacher = load_model(model_dir)
-    if teacher_dir is not None:
-        inputs["teacher"], teacher = model_digest(teacher_dir), load_model(teacher_dir)
-        check_fits("teacher", teacher, dataset)
-    loss = cross_entropy(config.label_smoothing)
-    if config.trains and config.alpha:
-        loss = _teacher_loss(teacher, dataset, config)
-    request = Request(config, dataset, loss, teacher, open_checkpoint("quantize", config, inputs))
-    quantized = METHODS[config.method](model, request)
-    if not quantized.quantized:
-        raise InputError("quantization needs a Conv2d or Linear layer, but the network has none.")
+    check_float("quantize", model)
+    if not quantizable_layers(model.module):
+        raise InputError("quantize needs a network with a Conv2d or Linear layer, but this one has none.")
+    reference = copied(teacher or model)
+    loss = teacher_loss(config, reference.module, dataset, temperature=config.temperature, alpha=config.alpha)
+    context = Context(config, Session(dataset, config, loss, checkpoint), reference)
+    original = copied(model)
+    quantized = (method or METHODS[config.method].load())(copied(model), context)
     metrics = {
-        "validation_accuracy": _validation_accuracy(quantized, dataset),
-        "validation_accuracy_before": _validation_accuracy(model, dataset),
+        "validation_accuracy": context.validation_accuracy(quantized.module),
+        "validation_accuracy_before": context.validation_accuracy(original.module),
         "bits": _mean_bits(quantized),
         "float_layers": float(len(float_layers(quantized))),
     }
     details: dict[str, Any] = {
         "float_layers": float_layers(quantized),
-        "weight_errors": weight_errors(quantized, model),
+        "weight_errors": weight_errors(quantized, original),
     }
+    if method:
+        details["method"] = _name(method)
     if config.sensitivity:
-        details["sensitivity"] = accuracy_by_bits(model.module, dataset, config.granularity)
-    record = stage_record(
-        "quantize",
-        config,
-        inputs=inputs,
-        metrics=metrics,
-        summary=summarise(config, quantized),
-        curves=request.curve,
-        details=details | request.details,
-    )
-    save_model(quantized_dir, dataclasses.replace(quantized, lineage=(*model.lineage, record)))
-    if request.shortfalls:
-        raise ShortfallError(" ".join(request.shortfalls))
-    return metrics
+        details["sensitivity"] = accuracy_by_bits(original.module, dataset, config.granularity)
+    summary = context.summary or f"quantize by {_name(method) if method else config.method}"
+    return Result(quantized, metrics, summary, context.session.curve, details | context.details, context.shortfall)
 
 
-def _teacher_loss(teacher: Model, dataset: Dataset, config: QuantizeConfig) -> Loss:
-    return SoftLabelLoss(
-        teacher.module,
-        temperature=config.temperature,
-        alpha=config.alpha,
-        label_smoothing=config.label_smoothing,
-        unchanged=dataset if config.augment == "none" else None,
-    )
-
-
-def _validation_accuracy(model: Model, dataset: Dataset) -> float:
-    return accuracy(predict(model.module, dataset.validation, dataset), dataset.validation.labels)
+def _name(method: Quantizer) -> str:
+    return str(getattr(method, "__name__", type(method).__name__))
 
 
 def _mean_bits(model: Model) -> float:

@@ -12,73 +12,81 @@ from torch import Tensor
 
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import QuantizedTensor
-from kondense.errors import InputError
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.context import Context
 from kondense.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
 from kondense.quantize.grid import SMALLEST_SCALE, largest_scale, round_to_grid, rows, weight_limit
-from kondense.quantize.layers import quantizable_layers
-from kondense.quantize.request import Request
+from kondense.quantize.layers import bits_by_layer, with_weights
 
-STEPS_PER_OCTAVE = 128  # scales that bfloat16 holds from one power of two to the next
-SMALL = 2**16  # weights of a tensor up to which every scale is tried; where there are more, every fourth
+METHOD = {
+    "name": "weight_only",
+    "kind": "weights",
+    "summary": "stores weights as integers of `bits` bits",
+    "function": "apply",
+    "fine_tune": True,
+    "step": "pack_weights",
+}
+STEPS_PER_OCTAVE = 128  # number of bfloat16 values from one power of two to the next
+SMALL = 2**16  # weights of a tensor up to which every scale is tried; above, every fourth
 
 
-def apply(model: Model, request: Request) -> Model:
-    """Quantize ``model`` as the request's config says; see ``quantize`` and ``fine_tune``."""
-    quantized = quantize(model, bits=request.config.bits, granularity=request.config.granularity)
-    return fine_tune(model, quantized, request) if request.config.fine_tune else quantized
+def apply(model: Model, context: Context) -> Model:
+    """Quantize ``model`` with the config's parameters; see ``quantize`` and ``fine_tune``."""
+    config = context.config
+    context.summary = f"quantize weights to {config.bits} bits per {config.granularity}{fine_tuning(config)}"
+    quantized = quantize(model, bits=config.bits, granularity=config.granularity)
+    return fine_tune(model, quantized, context) if config.fine_tune else quantized
+
+
+def fine_tuning(config: QuantizeConfig) -> str:
+    """Return the end of a summary: the epochs of fine-tuning, if any."""
+    return f", {config.epochs} epochs of fine-tuning" if config.fine_tune else ""
 
 
 def quantize(model: Model, *, bits: int | Mapping[str, int] = 4, granularity: str = "channel") -> Model:
     """Return ``model`` with the weights of its convolutions and linear layers on uniform symmetric grids.
 
-    Zeros stay zeros, so that a pruned network stays as sparse as it is.
+    Zeros remain zeros, so a pruned network keeps its sparsity.
 
     Args:
-        model: a float model; it is left as it was.
-        bits: of a weight, 2 to 8, one number or one by layer.
+        model: a float model; it is not changed.
+        bits: bits per weight, 2 to 8, one number or one by layer.
         granularity: ``channel`` or ``tensor``.
-
-    Raises:
-        ValueError: the model is quantized already.
     """
-    if model.quantized or model.activations:
-        raise InputError("a model must be quantized once, but this one is quantized already.")
-    module = copy.deepcopy(model.module).eval()
-    quantized = {}
-    for name in quantizable_layers(module):
-        weight = module.get_parameter(f"{name}.weight")
-        layer_bits = bits if isinstance(bits, int) else bits[name]
-        quantized[f"{name}.weight"] = quantize_weight(weight, bits=layer_bits, granularity=granularity)
-        with torch.no_grad():
-            weight.copy_(quantized[f"{name}.weight"].dequantize())
-    return dataclasses.replace(model, module=module, quantized=quantized)
+    quantized = {
+        f"{name}.weight": quantize_weight(
+            model.module.get_parameter(f"{name}.weight"), bits=count, granularity=granularity
+        )
+        for name, count in bits_by_layer(model.module, bits).items()
+    }
+    return with_weights(model, quantized)
 
 
-def fine_tune(model: Model, quantized: Model, request: Request, *, learn: bool = True) -> Model:
+def fine_tune(model: Model, quantized: Model, context: Context, *, learn: bool = True) -> Model:
     """Return ``quantized`` after training on its grids.
 
     Args:
-        model: the float model that ``quantized`` was made of; the training starts from its weights.
+        model: the float model before quantization; training starts from its weights.
         quantized: its weights on uniform grids, activations in float.
-        request: how to train.
-        learn: whether the grids' steps are trained too; they end as numbers that bfloat16 holds.
+        context: how to train.
+        learn: whether to train the step sizes too, as bfloat16 values in the end.
 
     Source: Esser et al. 2020.
     """
     grids = {
         name.removesuffix(".weight"): WeightGrid(tensor.scale, tensor.bits, learn=learn, two_bytes=learn)
         for name, tensor in quantized.quantized.items()
+        if isinstance(tensor, QuantizedTensor)
     }
     network = FakeQuantizedNetwork(copy.deepcopy(model.module), grids)
     masks = {network.parameter_name(name): mask for name, mask in model.masks().items()}
-    request.train(network, "fine-tune", masks=masks)
-    module, tensors = network.unwrap(), {}
-    for name, grid in grids.items():
-        weight = module.get_submodule(name).weight
-        tensors[f"{name}.weight"] = round_to_grid(weight, grid.scale(), grid.bits)
-        with torch.no_grad():
-            weight.copy_(tensors[f"{name}.weight"].dequantize())
-    return dataclasses.replace(quantized, module=module, quantized=tensors)
+    context.train(network, "fine-tune", masks=masks)
+    module = network.unwrap()
+    tensors = {
+        f"{name}.weight": round_to_grid(module.get_parameter(f"{name}.weight"), grid.scale(), grid.bits)
+        for name, grid in grids.items()
+    }
+    return with_weights(dataclasses.replace(quantized, module=module), tensors)
 
 
 def quantize_weight(weight: Tensor, *, bits: int, granularity: str) -> QuantizedTensor:
@@ -86,20 +94,25 @@ def quantize_weight(weight: Tensor, *, bits: int, granularity: str) -> Quantized
     return round_to_grid(weight, least_error_scale(weight, bits, granularity), bits)
 
 
-def least_error_scale(weight: Tensor, bits: int, granularity: str) -> Tensor:
-    """Return the scale, [O] or [1], with the least squared error among those tried.
+def weight_scale(weight: Tensor, bits: int, granularity: str) -> Tensor:
+    """Return the scale [O] or [1] for integer kernels: no clipping at 8 bits, least squared error below."""
+    return (largest_scale if bits == 8 else least_error_scale)(weight, bits, granularity)
 
-    Tried are the scales that bfloat16 holds, from just above the one that clips nothing down two octaves
-    (one from 5 bits on, where more clipping never pays). So a scale costs two bytes, not four.
+
+def least_error_scale(weight: Tensor, bits: int, granularity: str) -> Tensor:
+    """Return the scale, [O] or [1], with the least squared error among the candidates.
+
+    Candidates are the bfloat16 values from just above the scale that clips nothing down two octaves (one octave from
+    5 bits on, where more clipping never helps). A scale thus takes two bytes instead of four.
     """
     values_RM = rows(weight, granularity)
     codes_R = largest_scale(weight, bits, granularity).to(torch.bfloat16).view(torch.int16) + 2
     best_R = torch.full(codes_R.shape, torch.inf)
     scale_R = torch.empty_like(best_R)
     for step in range(0, STEPS_PER_OCTAVE * (2 if bits < 5 else 1), 1 if weight.numel() <= SMALL else 4):
-        tried_R = (codes_R - step).view(torch.bfloat16).float().clamp(min=SMALLEST_SCALE)
-        error_R = squared_error(values_RM, tried_R, bits)
-        scale_R = torch.where(error_R < best_R, tried_R, scale_R)
+        candidate_R = (codes_R - step).view(torch.bfloat16).float().clamp(min=SMALLEST_SCALE)
+        error_R = squared_error(values_RM, candidate_R, bits)
+        scale_R = torch.where(error_R < best_R, candidate_R, scale_R)
         best_R = torch.minimum(error_R, best_R)
     return scale_R
 

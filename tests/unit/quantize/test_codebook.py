@@ -6,10 +6,9 @@ from kondense.codec.model_file import pack_model, unpack_model
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.quantize.codebook import Gather, apply, quantize, tidy
 from kondense.quantize.config import QuantizeConfig
-from kondense.quantize.request import Request
 from torch import nn
 
-from tests.support.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_context, make_dataset, make_model
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +75,10 @@ def test_a_value_moves_by_the_mean_gradient_of_its_weights_and_zero_not_at_all()
 
 def test_training_the_values_lowers_the_loss(lenet, dataset):
     config = QuantizeConfig(method="codebook", bits=2, epochs=3, batch_size=40, device="cpu")
-    plain = apply(lenet, Request(config, dataset))
-    request = Request(QuantizeConfig(**config.to_dict() | {"fine_tune": True}), dataset)
-    tuned = apply(lenet, request)
-    assert len(request.curve) == 3
+    plain = apply(lenet, make_context(config, dataset))
+    context = make_context(QuantizeConfig(**config.to_dict() | {"fine_tune": True}), dataset)
+    tuned = apply(lenet, context)
+    assert len(context.session.curve) == 3
     assert cross_entropy(tuned, dataset) < cross_entropy(plain, dataset)
     for name, tensor in tuned.quantized.items():
         weight = tuned.module.get_parameter(name)
@@ -105,8 +104,3 @@ def test_the_artifact_and_the_kz_file_hold_it(lenet, dataset, tmp_path, bits):
         assert torch.equal(predict(model.module, dataset.test, dataset), predict(shared.module, dataset.test, dataset))
     assert len(content) < 431_080 * bits / 8
     assert accuracy(predict(shared.module, dataset.test, dataset), dataset.test.labels) > 0.5
-
-
-def test_a_quantized_model_is_refused(lenet):
-    with pytest.raises(ValueError, match="must be quantized once"):
-        quantize(quantize(lenet, bits=4), bits=4)

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from kondense.artifacts.model import Model, load_model, save_model
+from kondense.artifacts.model import load_model, save_model
 from kondense.artifacts.quantized import DynamicQuantizer, read_quantizer
 from kondense.codec.model_file import pack_model, unpack_model
 from kondense.data.dataset import Dataset
@@ -71,9 +71,3 @@ def test_the_artifact_and_the_packed_form_keep_it(dataset: Dataset, tmp_path: Pa
 def test_a_scheme_that_is_none_is_refused(spec: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         read_quantizer(spec)
-
-
-def test_a_quantized_model_is_refused(dataset: Dataset) -> None:
-    quantized: Model = dynamic.quantize(make_model("lenet5", dataset, width=0.5, steps=1))
-    with pytest.raises(ValueError, match="quantized once"):
-        dynamic.quantize(quantized)

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 from kondense.artifacts.fold import fold_batch_norms
+from kondense.quantize.graph import next_layer, only_relu_follows, trace_graph
 from kondense.quantize.static.equalize import equalize
-from kondense.quantize.successors import meets_relu, next_layer, trace_flow
 from torch import Tensor, nn
 
 from tests.support.quantize_makers import make_dataset, make_model
@@ -114,10 +114,10 @@ def test_zeros_and_dead_channels_stay() -> None:
 
 def test_successors_of_a_residual_block() -> None:
     dataset = make_dataset(size=16)
-    flow = trace_flow(fold_batch_norms(make_model("resnet8", dataset, width=0.5, steps=1).module))
-    assert next_layer("blocks.0.conv1", flow) == "blocks.0.conv2"
-    assert next_layer("blocks.0.conv2", flow) is None  # meets the shortcut
-    assert next_layer("conv1", flow) is None  # read twice
-    assert meets_relu("blocks.0.conv1", flow)
-    assert not meets_relu("blocks.0.conv2", flow)
-    assert not meets_relu("fc", flow)
+    graph = trace_graph(fold_batch_norms(make_model("resnet8", dataset, width=0.5, steps=1).module))
+    assert next_layer(graph, "blocks.0.conv1") == "blocks.0.conv2"
+    assert next_layer(graph, "blocks.0.conv2") is None  # meets the shortcut
+    assert next_layer(graph, "conv1") is None  # read twice
+    assert only_relu_follows(graph, "blocks.0.conv1")
+    assert not only_relu_follows(graph, "blocks.0.conv2")
+    assert not only_relu_follows(graph, "fc")

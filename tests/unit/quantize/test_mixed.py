@@ -14,7 +14,7 @@ from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.sensitivity import ALL_BITS, REPORTED_BITS, accuracy_by_bits, divergence_by_bits
 from kondense.quantize.weight_only import quantize, quantize_weight
 
-from tests.support.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_context, make_dataset, make_model
 
 UNIFORM = 7296  # bytes of the small LeNet's weights at 4 bits, with their scales
 
@@ -50,9 +50,7 @@ def test_the_choice_is_the_best_of_all(dataset: Dataset, lenet: Model, places: d
     stage.run(config, **places, quantized_dir=tmp_path / "mixed")
     quantized = load_model(tmp_path / "mixed")
     details = quantized.lineage[-1]["details"]
-    from kondense.quantize.request import Request
-
-    costs = divergence_by_bits(lenet.module, Request(config, dataset).calibration_batches(), "channel")
+    costs = divergence_by_bits(lenet.module, make_context(config, dataset).calibration_batches(), "channel")
     counts = {name: lenet.module.get_submodule(name).weight for name in costs}
 
     def total(bits: tuple[int, ...]) -> int:
@@ -89,7 +87,9 @@ def test_integer_arithmetic_within_a_given_budget(fine_tune: bool, places: dict[
 
 def test_a_budget_that_cannot_be_met_is_refused(places: dict[str, Path], tmp_path: Path) -> None:
     config = QuantizeConfig(method="mixed", budget_bytes=100)
-    with pytest.raises(ValueError, match=r"budget_bytes must be at least \d+, what the fewest bits take, but got 100"):
+    with pytest.raises(
+        ValueError, match=r"budget_bytes must be at least \d+, the size at the fewest bits, but got 100"
+    ):
         stage.run(config, **places, quantized_dir=tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
 

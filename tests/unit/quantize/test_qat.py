@@ -15,11 +15,11 @@ from kondense.measuring.accuracy import predict
 from kondense.quantize import qat, stage
 from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
-from kondense.quantize.request import Request
+from kondense.quantize.methods import METHODS
 from kondense.quantize.static import static
 from kondense.training.trainer import NonFiniteLossError
 
-from tests.support.quantize_makers import make_dataset, make_model
+from tests.support.quantize_makers import make_context, make_dataset, make_model
 
 QAT = QuantizeConfig(method="qat", epochs=2, batch_size=50, learning_rate=0.02)
 TUNED = QuantizeConfig(method="weight_only", fine_tune=True, bits=2, epochs=2, batch_size=50, learning_rate=0.02)
@@ -48,12 +48,12 @@ def weights(directory: Path) -> bytes:
 
 
 def test_the_artifact_computes_what_was_trained(dataset: Dataset, resnet: Model) -> None:
-    request = Request(QAT, dataset)
-    calibrated = static.apply(resnet, request)
+    context = make_context(QAT, dataset)
+    calibrated = static.apply(resnet, context)
     module = copy.deepcopy(resnet.module)
     grids = {name.removesuffix(".weight"): WeightGrid(each.scale, 8) for name, each in calibrated.quantized.items()}
     network = FakeQuantizedNetwork(module, grids, calibrated.activations, foldable_norms(module))
-    request.train(network, "qat", loss=qat.FreezingLoss(network, request.loss, 0.5))
+    context.train(network, "qat", loss=qat.FreezingLoss(network, context.session.loss, 0.5))
     steps = {name: grid.scale() for name, grid in grids.items()}
     trained_NK = predict(network, dataset.validation, dataset)
     quantized = qat._settle(calibrated, network)
@@ -77,15 +77,15 @@ def test_training_makes_few_bits_better(dataset: Dataset, resnet: Model) -> None
         logits_NK = predict(model.module, dataset.validation, dataset)
         return float(torch.nn.functional.cross_entropy(logits_NK, dataset.validation.labels))
 
-    trained = qat.apply(resnet, Request(config, dataset))
+    trained = qat.apply(resnet, make_context(config, dataset))
     assert {tensor.bits for tensor in trained.quantized.values()} == {2}
-    assert loss(trained) < 0.7 * loss(static.apply(resnet, Request(config, dataset)))
+    assert loss(trained) < 0.7 * loss(static.apply(resnet, make_context(config, dataset)))
 
 
 def test_onnxruntime_runs_it_on_integers_alone(dataset: Dataset, resnet: Model, tmp_path: Path) -> None:
     from tests.unit.export.test_onnx_export import kernels, onnx_logits
 
-    quantized = qat.apply(resnet, Request(QAT, dataset))
+    quantized = qat.apply(resnet, make_context(QAT, dataset))
     content = export_onnx(quantized, dataset)
     found = kernels(content, tmp_path)
     layers = Counter(type(layer).__name__ for layer in quantized.module.modules())
@@ -149,7 +149,7 @@ def test_pruned_weights_stay_zero(method: str, dataset: Dataset) -> None:
             weight *= weight.abs() > weight.abs().median()
     pruned = dataclasses.replace(model, masked=("conv2.weight", "fc1.weight"))
     config = dataclasses.replace(QAT, method=method, bits=4, fine_tune=method != "qat")
-    quantized = stage.METHODS[method](pruned, Request(config, dataset))
+    quantized = METHODS[method].load()(pruned, make_context(config, dataset))
     assert quantized.masked == pruned.masked
     for name in pruned.masked:
         zeros = pruned.module.get_parameter(name) == 0
@@ -174,4 +174,4 @@ def test_fine_tuned_scales_take_two_bytes(places: dict[str, Path], tmp_path: Pat
 
 def test_a_diverged_run_says_so(dataset: Dataset, resnet: Model) -> None:
     with pytest.raises(NonFiniteLossError, match="a lower learning_rate may help"):
-        qat.apply(resnet, Request(dataclasses.replace(QAT, learning_rate=100.0, epochs=3), dataset))
+        qat.apply(resnet, make_context(dataclasses.replace(QAT, learning_rate=100.0, epochs=3), dataset))

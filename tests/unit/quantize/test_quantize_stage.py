@@ -1,18 +1,26 @@
 """The quantize stage: artifacts in, an artifact out, and what it refuses."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from kondense.artifacts.fold import fold_batch_norms
-from kondense.artifacts.model import load_model, save_model
+from kondense.artifacts.model import Model, load_model, save_model
+from kondense.artifacts.quantized import QuantizedTensor
 from kondense.data.dataset import Split, load_dataset, save_dataset
 from kondense.measuring.accuracy import predict
-from kondense.quantize import stage, summary
-from kondense.quantize.config import CALIBRATIONS, METHODS, QuantizeConfig
-from kondense.quantize.layers import quantizable_layers
+from kondense.quantize import stage
+from kondense.quantize.config import CALIBRATIONS, QuantizeConfig
+from kondense.quantize.context import Context
+from kondense.quantize.layers import quantizable_layers, with_weights
+from kondense.quantize.methods import METHODS
 from kondense.quantize.static import ranges
+from kondense.quantize.weight_only import quantize_weight
+from torch import nn
 
 from tests.support.quantize_makers import make_dataset, make_model
 
@@ -31,10 +39,8 @@ def run(config: QuantizeConfig, places: tuple[Path, Path], output: Path) -> dict
     return stage.run(config, dataset_dir=places[0], model_dir=places[1], quantized_dir=output)
 
 
-def test_the_config_lists_the_methods_and_calibrations() -> None:
-    assert set(METHODS) == set(stage.METHODS)
+def test_the_config_lists_the_calibrations() -> None:
     assert set(CALIBRATIONS) == set(ranges.CALIBRATIONS)
-    assert set(METHODS) == set(summary.TEXTS)
 
 
 # Those of their own tests apart: what bits rate_distortion uses is its result.
@@ -51,13 +57,14 @@ def test_the_artifact_computes_what_was_measured(
     assert metrics["validation_accuracy"] == float((predictions_N == dataset.validation.labels).double().mean())
     if method != "mixed":
         assert {tensor.bits for tensor in model.quantized.values()} == {bits}
-    assert bool(model.activations) == (method in {"dynamic", "qat", "static"})
+    assert bool(model.activations) == (METHODS[method].kind == "activations")
     record = model.lineage[-1]
     assert record["stage"] == "quantize"
     assert record["config"] == config.to_dict()
     assert set(record["inputs"]) == {"dataset", "model"}
     assert record["details"]["float_layers"] == []
-    assert len(record["curves"]) == (method == "qat")
+    assert len(record["curves"]) == config.trains
+    assert record["summary"] != f"quantize by {method}"
     assert "sensitivity" not in record["details"]
 
 
@@ -102,11 +109,91 @@ def test_the_same_seed_gives_the_same_artifact(places: tuple[Path, Path], tmp_pa
     assert load_model(tmp_path / "other").activations != load_model(tmp_path / "first").activations
 
 
-def test_a_quantized_model_is_refused(places: tuple[Path, Path], tmp_path: Path) -> None:
-    run(QuantizeConfig(), places, tmp_path / "quantized")
-    with pytest.raises(ValueError, match="quantized once, but .* is quantized already"):
+@pytest.mark.parametrize("method", ["static", "weight_only"])
+def test_a_quantized_model_is_refused(method: str, places: tuple[Path, Path], tmp_path: Path) -> None:
+    run(QuantizeConfig(method=method), places, tmp_path / "quantized")
+    with pytest.raises(ValueError, match="quantize needs a float model, but got a quantized one"):
         run(QuantizeConfig(method="weight_only"), (places[0], tmp_path / "quantized"), tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_a_network_without_layers_to_quantize_is_refused(places: tuple[Path, Path]) -> None:
+    model = dataclasses.replace(load_model(places[1]), module=nn.Flatten())
+    with pytest.raises(ValueError, match="needs a network with a Conv2d or Linear layer"):
+        stage.quantize(model, load_dataset(places[0]), QuantizeConfig())
+
+
+class HalfPrecise:
+    """A quantizer of a user's own: 8 bits, with the last layer in float."""
+
+    def __call__(self, model: Model, context: Context) -> Model:
+        names = quantizable_layers(model.module)[:-1]
+        context.summary = "quantize all but the last layer"
+        return with_weights(model, {f"{name}.weight": self.rounded(model, name) for name in names})
+
+    def rounded(self, model: Model, name: str) -> QuantizedTensor:
+        return quantize_weight(model.module.get_parameter(f"{name}.weight"), bits=8, granularity="channel")
+
+
+def test_a_quantizer_of_ones_own_is_passed_as_an_object(places: tuple[Path, Path]) -> None:
+    dataset, model = load_dataset(places[0]), load_model(places[1])
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    model.module.train()
+    result = stage.quantize(model, dataset, QuantizeConfig(), method=HalfPrecise())
+    assert result.summary == "quantize all but the last layer"
+    assert result.details["method"] == "HalfPrecise"
+    assert result.details["float_layers"] == ["fc"]
+    assert result.metrics["float_layers"] == 1
+    assert model.module.training and not model.quantized
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.module.state_dict().items())
+
+
+THIRD_PARTY = """
+from kondense.quantize import weight_only
+
+METHOD = {"kind": "weights", "summary": "3 bits", "fine_tune": True}
+
+
+def quantize(model, context):
+    return weight_only.quantize(model, bits=3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "fails"),
+    [("three_bits", ""), ("broken", "kondense.quantizers: broken = no_such_module:quantize cannot be used")],
+)
+def test_a_registered_quantizer_runs_with_a_summary_and_a_broken_one_is_named(
+    name: str, fails: str, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """One file outside the package and its registration; a process of its own reads the entry points anew."""
+    (tmp_path / "third_party.py").write_text(THIRD_PARTY)
+    (tmp_path / "third_party-1.dist-info").mkdir()
+    entry_points = "[kondense.quantizers]\nthree_bits = third_party:quantize\nbroken = no_such_module:quantize\n"
+    (tmp_path / "third_party-1.dist-info/entry_points.txt").write_text(entry_points)
+    (tmp_path / "third_party-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1\n")
+    script = (
+        "import sys; from pathlib import Path; from kondense.quantize import stage;"
+        " from kondense.quantize.config import QuantizeConfig;"
+        " data, model, output, name = sys.argv[1:];"
+        " config = QuantizeConfig(method=name, fine_tune=True);"
+        " stage.run(config, dataset_dir=Path(data), model_dir=Path(model), quantized_dir=Path(output))"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, places), str(tmp_path / "quantized"), name],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if fails:
+        assert fails in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    model = load_model(tmp_path / "quantized")
+    assert {tensor.bits for tensor in model.quantized.values()} == {3}
+    assert model.lineage[-1]["summary"] == "quantize by three_bits"
 
 
 def test_calibration_on_one_class_is_refused(places: tuple[Path, Path], tmp_path: Path) -> None:
@@ -132,7 +219,8 @@ def test_calibration_on_one_class_is_refused(places: tuple[Path, Path], tmp_path
         ({"percentile": 100.5}, "percentile must be in [50, 100], but got 100.5."),
         (
             {"exclude": "conv1", "method": "dynamic"},
-            "exclude must be empty unless method is static, but got 'conv1' with dynamic.",
+            "exclude must be '' with method dynamic and float arithmetic, but got 'conv1'; methods that use it:"
+            " static.",
         ),
         ({"calibration_images": 0}, "calibration_images must be in [1, 1000000], but got 0."),
     ],

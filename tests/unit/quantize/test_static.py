@@ -9,9 +9,8 @@ from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import ActivationQuantizer
 from kondense.data.dataset import Dataset
 from kondense.networks.build import NetworkSpec
-from kondense.quantize import weight_only
+from kondense.quantize.graph import quantizer_places, trace_graph
 from kondense.quantize.grid import activation_quantizer, largest_scale, round_to_grid
-from kondense.quantize.points import quantization_points
 from kondense.quantize.static import static
 from kondense.quantize.static.observers import BINS, Observation, observe
 from kondense.quantize.static.ranges import minmax_range, percentile_range
@@ -138,11 +137,11 @@ def test_convolution_outputs_that_meet_an_addition_are_quantized(dataset: Datase
     assert quantized.activations["blocks.0.conv2"].zero_point == 0
 
 
-def test_points_follow_the_flow() -> None:
+def test_quantizers_are_placed_behind_transparent_modules() -> None:
     module = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.Hardswish(), nn.Flatten()
     )
-    assert quantization_points(module, ["0", "3"]) == ["0", "3", "4"]
+    assert quantizer_places(trace_graph(module), ["0", "3"]) == ["0", "3", "4"]
 
 
 def test_percentile_clips_outliers() -> None:
@@ -179,14 +178,6 @@ def test_the_integers_of_7_bits_never_saturate_16_bit_sums(lenet: Model, images:
     quantized = static.quantize(lenet, [images], bits=7)
     largest = max(int(tensor.integers.abs().max()) for tensor in quantized.quantized.values())
     assert 2 * 255 * largest < 2**15
-
-
-def test_a_quantized_model_is_refused(lenet: Model, images: Tensor) -> None:
-    for first in (static.quantize(lenet, [images]), weight_only.quantize(lenet, bits=4)):
-        with pytest.raises(ValueError, match="quantized once"):
-            static.quantize(first, [images])
-        with pytest.raises(ValueError, match="quantized once"):
-            weight_only.quantize(first, bits=4)
 
 
 def test_empty_calibration_is_refused(lenet: Model, images: Tensor) -> None:

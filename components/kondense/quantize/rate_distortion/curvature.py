@@ -1,4 +1,4 @@
-"""How much the loss feels a change of a tensor, and the steps of grids that then do equal harm."""
+"""The curvature of the loss by tensor, and the step sizes of grids that change the loss equally."""
 
 import copy
 from collections.abc import Iterable
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 from kondense.quantize.layers import quantizable_layers
 
-SMALLEST_CURVATURE = 1e-4  # of the largest tensor's; one that the loss hardly feels is not to be lost altogether
+SMALLEST_CURVATURE = 1e-4  # relative to the largest tensor; keeps tensors that hardly matter to the loss
 
 
 def unit_steps(module: nn.Module, batches_NCHW: Iterable[Tensor], *, seed: int) -> dict[str, float]:
-    """Return a step for the weights and biases of convolutions and linear layers, by parameter name.
+    """Return a step size for each weight and bias of convolutions and linear layers, by parameter name.
 
-    A step is proportional to one over the root of the tensor's mean curvature, so that a rounding error costs the
-    same everywhere. The one of the largest tensor is the root mean square of its non-zero weights.
+    It is proportional to one over the root of the tensor's mean curvature, so that rounding errors cost the same
+    everywhere. That of the largest tensor is the root mean square of its non-zero weights.
 
     Args:
-        module: the network; it is left as it was.
+        module: the network; it is not changed.
         batches_NCHW: calibration images, normalised.
-        seed: of the labels that are drawn.
+        seed: of the drawn labels.
     """
     names = [
         f"{name}.{kind}"
@@ -38,7 +38,7 @@ def unit_steps(module: nn.Module, batches_NCHW: Iterable[Tensor], *, seed: int) 
 
 
 def _mean_curvature(module: nn.Module, names: list[str], batches_NCHW: Iterable[Tensor], seed: int) -> dict[str, float]:
-    """Return the mean squared gradient by tensor, with labels that the network itself draws.
+    """Return the mean squared gradient by tensor, with labels drawn from the predictions.
 
     Source: the empirical diagonal of the Fisher matrix, averaged (Theis et al. 2018, section 3).
     """

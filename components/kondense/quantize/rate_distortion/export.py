@@ -1,4 +1,4 @@
-"""From a network whose parameters lie on grids to a quantized model, batch norms folded.
+"""A quantized model with folded batch norms from a network whose parameters lie on grids.
 
 Shapes: weight [O, I, ...] -> scale [1], or [O] where a batch norm is folded in; bias [O].
 """
@@ -20,24 +20,26 @@ from kondense.channels.surgery import remove
 from kondense.logging import LOG
 from kondense.quantize.rate_distortion.grid import RateGrid
 
-BIAS_STEPS = 16  # steps to the root mean square of a bias that was not trained on a grid
+BIAS_STEPS = 16  # per root mean square, of a bias that was not trained on a grid
 
 
 def on_grids(model: Model, trained: nn.Module, grids: Mapping[str, RateGrid], choices: int) -> Model:
     """Return ``model`` with the values of ``trained`` and integers for the parameters that ``grids`` names.
 
-    A batch norm behind a layer becomes one scale per channel, as bfloat16, and a bias. Such biases and the parameters
-    of norms that stay are rounded; biases with grids lie on powers of two already, which the kz file holds as integers.
+    A batch norm after a layer becomes one scale per channel, in bfloat16, and a bias. These biases and the parameters
+    of the other norms are rounded; biases with grids are multiples of powers of two, which the kz file stores as
+    integers.
 
     Args:
-        model: gives the structure, without grids; it is left as it was.
-        trained: the same network with grids.
-        grids: those of ``trained``, by parameter name.
-        choices: how often each chooses its integers (see ``RateGrid.integers``).
+        model: the same network without grids; it is not changed.
+        trained: the network with grids.
+        grids: of ``trained``, by parameter name.
+        choices: rounds of choosing integers (see ``RateGrid.integers``).
     """
     state = trained.state_dict()
     integers = {
-        name: grid.integers(trained.get_parameter(behind_grid(name)).detach(), choices) for name, grid in grids.items()
+        name: grid.integers(trained.get_parameter(parameter_behind(name)).detach(), choices)
+        for name, grid in grids.items()
     }
     steps = {name: grid.step for name, grid in grids.items()}
     module = copy.deepcopy(model.module).eval()
@@ -67,12 +69,13 @@ def on_grids(model: Model, trained: nn.Module, grids: Mapping[str, RateGrid], ch
 
 
 def without_dead_channels(model: Model, images_NCHW: Tensor) -> Model:
-    """Return ``model`` without the channels that do not matter, nor those that then do not matter any more.
+    """Return ``model`` without the channels that do not matter, repeated until there are none.
 
-    What a channel without weights always is goes into the biases of the layers that read it, rounded to their grid.
+    The constant output of a channel without weights is added to the biases of the layers that read it, rounded to
+    their grid.
 
     Args:
-        model: quantized; left as it was. It is returned whole where its channels cannot be traced.
+        model: quantized; it is not changed, and returned itself if its channels cannot be traced.
         images_NCHW: a few images, normalised.
     """
     module = copy.deepcopy(model.module).eval()
@@ -86,7 +89,7 @@ def without_dead_channels(model: Model, images_NCHW: Tensor) -> Model:
         try:
             groups = find_groups(module, (channels, height, width))
         except ValueError as error:
-            LOG.info(f"channels that do not matter stay: {error}")
+            LOG.info(f"channels that do not matter are kept: {error}")
             return model
         steps = {name: _step_of(bias) for name, bias in module.named_parameters() if name.endswith("bias")}
         for layer in fold_constants(module, groups, images_NCHW):
@@ -109,7 +112,7 @@ def without_dead_channels(model: Model, images_NCHW: Tensor) -> Model:
 
 
 def _step_of(bias: Tensor) -> float:
-    """Return the largest power of two that all values are multiples of; that of float32 at the largest, at least."""
+    """Return the largest power of two of which all values are multiples."""
     values = bias.detach().double().abs()
     largest = float(values.max())
     if not largest:
@@ -120,14 +123,14 @@ def _step_of(bias: Tensor) -> float:
     return step
 
 
-def behind_grid(name: str) -> str:
-    """Return the name of the parameter that a grid quantizes."""
+def parameter_behind(name: str) -> str:
+    """Return the name of the parameter that the grid ``name`` quantizes."""
     owner, _, kind = name.rpartition(".")
     return f"{owner}.parametrizations.{kind}.original"
 
 
 def _factor(norm: nn.Module) -> Tensor:
-    """Return what a batch norm multiplies each channel by, [O]."""
+    """Return the factor of a batch norm by channel, [O]."""
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_var is not None
     factor_O = (norm.running_var.double() + norm.eps).rsqrt()
     return factor_O if norm.weight is None else factor_O * norm.weight.detach().double()
@@ -136,14 +139,14 @@ def _factor(norm: nn.Module) -> Tensor:
 def _scaled(integers: Tensor, step: float, factor_O: Tensor | None) -> QuantizedTensor:
     scale = torch.tensor([step], dtype=torch.float64) if factor_O is None else step * factor_O.abs()
     if factor_O is not None:
-        # A scale stays positive; where the norm turns a channel around, its integers are.
+        # Scales are positive, so the integers take the sign of the norm's factor.
         integers = integers * torch.where(factor_O < 0, -1.0, 1.0).reshape(-1, *[1] * (integers.ndim - 1))
     bits = max(2, math.ceil(math.log2(float(integers.abs().max()) + 1)) + 1)
     return QuantizedTensor((integers + 0.0).to(torch.int8), scale.bfloat16().float(), bits)
 
 
 def _rounded(parameter: Tensor, *, is_bias: bool) -> Tensor:
-    """Return a bias on a grid of a power of two, and anything else as bfloat16 holds it."""
+    """Return a bias as multiples of a power of two, and any other parameter in bfloat16."""
     size = float(parameter.detach().square().mean().sqrt()) / BIAS_STEPS
     if not is_bias or not size:
         return parameter.detach().bfloat16().float()

@@ -1,4 +1,4 @@
-"""A weight that is trained on the grid points which are cheap and near, zero above all.
+"""A weight that is trained on grid points chosen by distance and cost in bits, with zero preferred.
 
 Shapes: weight [O, I, ...] as a matrix of R rows and C columns, a vector one row.
 """
@@ -21,15 +21,15 @@ from kondense.quantize.rate_distortion.rate_model import (
 )
 from kondense.training.losses import Loss, Objective
 
-CHOOSE_EVERY = 4  # steps between choices of which weights are zero
-MEASURE_EVERY = 20  # steps between measurements of what integers cost
-RAMP = 0.6  # share of the training after which the grid is as coarse as it gets
+CHOOSE_EVERY = 4  # steps between choices of the zero weights
+MEASURE_EVERY = 20  # steps between measurements of the cost of integers
+RAMP = 0.6  # fraction of the training after which the grid has its full step size
 
 
 class RateGrid(nn.Module):
-    """A parametrization: the weight on its grid, with gradients as if it were not (straight-through).
+    """A parametrization: the weight on its grid, with straight-through gradients.
 
-    The weight behind it goes on learning where it is zero on the grid, so that weights come back.
+    The underlying weight keeps training where it is zero on the grid, so it can become non-zero again.
     """
 
     kept: Tensor
@@ -41,7 +41,7 @@ class RateGrid(nn.Module):
         self.shape = matrix_shape(tuple(weight.shape))
         self.line = likeliest_line(weight.detach().reshape(self.shape).cpu().numpy()) if weight.ndim > 1 else 0
         self.step, self.rate_weight = step, rate_weight
-        self.share = 1.0  # of the step, for now
+        self.share = 1.0  # current fraction of the step size
         self.choosing = self.measuring = False
         self.register_buffer("kept", torch.ones(self.shape, dtype=torch.bool))
         for name, tensor in vars(initial_rates(*self.shape)).items():
@@ -52,7 +52,7 @@ class RateGrid(nn.Module):
 
         Args:
             weight: any weight of the grid's shape.
-            rounds: how often to choose; after each but the last the rates are measured anew.
+            rounds: number of choices; after each but the last the rates are measured again.
         """
         with torch.no_grad():
             steps_RC = weight.reshape(self.shape) / (self.step * self.share)
@@ -63,7 +63,7 @@ class RateGrid(nn.Module):
             return integers_RC.reshape(weight.shape)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return ``weight`` on the grid; in training, which weights are zero is chosen every few steps."""
+        """Return ``weight`` on the grid; during training the zeros are chosen every few steps."""
         on_grid: Tensor = StraightThrough.apply(weight, self._on_grid(weight.detach()))
         return on_grid
 
@@ -89,7 +89,7 @@ class RateGrid(nn.Module):
 
 
 class StraightThrough(torch.autograd.Function):
-    """Replace a value and let the gradient pass. Source: Bengio et al. 2013."""
+    """Replace a value and pass the gradient unchanged. Source: Bengio et al. 2013."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, on_grid: Tensor) -> Tensor:
@@ -98,20 +98,20 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient as it is."""
+        """Return the gradient unchanged."""
         return gradients[0], None
 
 
 class RateObjective(Objective):
-    """A loss that tells the grids of every step how coarse they are and what to do."""
+    """A loss that sets the coarseness of the grids in every step."""
 
     done: Tensor
 
     def __init__(self, loss: Loss, grids: Iterable[RateGrid], first_share: float) -> None:
-        """Let training start with grids of ``first_share``, (0, 1], of their steps."""
+        """Start training with ``first_share``, (0, 1], of the grids' step sizes."""
         super().__init__()
         self.loss, self.first_share = loss, first_share
-        self.grids = list(grids)  # a list, not modules: they belong to the network
+        self.grids = list(grids)  # a list: state_dict ignores it
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
 
     def begin(self, index_B: Tensor, progress: float) -> None:
@@ -126,5 +126,5 @@ class RateObjective(Objective):
             grid.measuring = done % MEASURE_EVERY == 0
 
     def forward(self, logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
-        """Return the loss that was given."""
+        """Return the loss, a scalar."""
         return self.loss(logits_BK, labels_B, images_BCHW)

@@ -1,7 +1,7 @@
-"""The price of an integer in a kz file, and the integers that weigh distortion against it.
+"""The cost of an integer in a kz file, and the integers with the least distortion plus cost.
 
-A model of what the codec's adaptive coder will have learnt: where non-zeros lie by row, by column and next to each
-other, and how often each magnitude comes. Shapes: a weight [O, I, ...] is a matrix of R rows and C columns, a vector
+A model of the codec's adaptive coder: the density of non-zeros by row, by column and next to each other, and the
+frequency of each magnitude. Shapes: a weight [O, I, ...] is a matrix of R rows and C columns, a vector
 one row.
 """
 
@@ -15,26 +15,24 @@ from torch import Tensor
 from kondense.codec.models import NEIGHBOUR_PRIOR
 from kondense.codec.neighbours import DIRECTIONS, ONE_LINE
 
-# As the codec learns them (codec_models): rows' and columns' shares start from the overall one.
+# As in kondense.codec.models: the densities of rows and columns start from the overall density.
 ROW_PRIOR = 8.0  # weights' worth of average density
 COLUMN_PRIOR = 16.0
-LEAST_SHARE = 2.0**-12  # no place gets odds beyond this, as in codec_streams
-DEAREST_BITS = 12.0
-LARGEST_SLOPE = 4.0  # bits per level, where all magnitudes are 1
-
-
+LEAST_SHARE = 2.0**-12  # bound of the odds of a place, as in kondense.codec.streams
+MOST_BITS = 12.0
+LARGEST_SLOPE = 4.0  # bits per level if all magnitudes are 1
 LIMIT = 127  # largest magnitude; integers are int8
-LEVEL_PRIOR = 0.3  # weights that every magnitude is taken to have had
-TYPICAL_LEVEL = 5  # the slope of prices is that from 1 to here
+LEVEL_PRIOR = 0.3  # prior count of each magnitude
+TYPICAL_LEVEL = 5  # the slope of the cost is measured from level 1 to this one
 
 
 @dataclasses.dataclass
 class Rates:
-    """Bits that a non-zero costs more than a zero: those of its place, and those of its sign and magnitude.
+    """Bits that a non-zero costs more than a zero: for its place, and for its sign and magnitude.
 
     Attributes:
         place: [R, C].
-        level: [LIMIT + 1], by magnitude; the first is never used.
+        level: [LIMIT + 1], by magnitude; the first is unused.
     """
 
     place: Tensor
@@ -42,25 +40,25 @@ class Rates:
 
     @property
     def slope(self) -> Tensor:
-        """Bits of a level more, where most magnitudes lie."""
+        """Bits per level at common magnitudes."""
         bits = self.level[TYPICAL_LEVEL] - self.level[1]
         return (bits / (TYPICAL_LEVEL - 1)).clamp(0.0, LARGEST_SLOPE)
 
 
 def initial_rates(rows: int, columns: int) -> Rates:
-    """Return rates of which nothing is known: half of the weights are zero, and a level costs a bit."""
-    return Rates(torch.zeros(rows, columns), (1.0 + torch.arange(LIMIT + 1)).clamp(max=DEAREST_BITS))
+    """Return prior rates: half of the weights are zero, and a level costs a bit."""
+    return Rates(torch.zeros(rows, columns), (1.0 + torch.arange(LIMIT + 1)).clamp(max=MOST_BITS))
 
 
 def measure_rates(integers_RC: Tensor, line: int = 0) -> Rates:
-    """Return what integers like ``integers_RC`` cost.
+    """Return the rates of integers distributed like ``integers_RC``.
 
-    Places are taken to be non-zero with the odds of their row times those of their column over those of all, times
-    what as many non-zeros next to a place make of these odds.
+    The odds of a non-zero are those of its row times those of its column over the overall odds, times a factor for the
+    number of adjacent non-zeros.
 
     Args:
         integers_RC: the integers.
-        line: columns per line of the square images that a row is seen as, 0 where it is none (codec_neighbours).
+        line: columns per line of the square images in a row, 0: none (see kondense.codec.neighbours).
     """
     magnitude_RC = integers_RC.abs()
     kept_RC = (magnitude_RC > 0).to(torch.float32)
@@ -70,30 +68,30 @@ def measure_rates(integers_RC: Tensor, line: int = 0) -> Rates:
     share_1C = (kept_RC.sum(0, keepdim=True) + COLUMN_PRIOR * overall) / (rows + COLUMN_PRIOR)
     place_RC = _bits_against(share_R1) + (_bits_against(share_1C) - _bits_against(overall))
     if line:
-        place_RC = place_RC - _neighbours_worth(kept_RC, place_RC, line)
+        place_RC = place_RC - _neighbour_gain(kept_RC, place_RC, line)
     count_L = torch.bincount(magnitude_RC.reshape(-1).long(), minlength=LIMIT + 1).to(torch.float32) + LEVEL_PRIOR
     count_L[0] = 0.0
-    level_L = (1 - torch.log2(count_L / count_L.sum())).clamp(max=DEAREST_BITS)
+    level_L = (1 - torch.log2(count_L / count_L.sum())).clamp(max=MOST_BITS)
     return Rates(place_RC, level_L)
 
 
 def _bits_against(share: Tensor) -> Tensor:
-    """Return log2 of the odds against what happens with probability ``share``."""
+    """Return log2 of the odds against an event of probability ``share``."""
     bounded = share.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
     return torch.log2((1 - bounded) / bounded)
 
 
-def _neighbours_worth(kept_RC: Tensor, place_RC: Tensor, line: int) -> Tensor:
-    """Return log2 of what the non-zeros next to each place make of its odds, [R, C].
+def _neighbour_gain(kept_RC: Tensor, place_RC: Tensor, line: int) -> Tensor:
+    """Return log2 of the factor of each place's odds for its number of adjacent non-zeros, [R, C].
 
-    Deviation from the codec, which knows some of the neighbours only: all four count, so that no place is special.
+    Deviation from the codec, which knows only some of the neighbours: all four count, which treats places alike.
     """
     count_N = neighbours(kept_RC, line).reshape(-1).long()
     likely_N = torch.sigmoid(-math.log(2) * place_RC.reshape(-1))
-    came_K = torch.bincount(count_N, kept_RC.reshape(-1), DIRECTIONS + 1)
+    count_K = torch.bincount(count_N, kept_RC.reshape(-1), DIRECTIONS + 1)
     expected_K = torch.bincount(count_N, likely_N, DIRECTIONS + 1)
-    worth_K = torch.log2((came_K + NEIGHBOUR_PRIOR) / (expected_K + NEIGHBOUR_PRIOR))
-    return worth_K[count_N].reshape(kept_RC.shape)
+    gain_K = torch.log2((count_K + NEIGHBOUR_PRIOR) / (expected_K + NEIGHBOUR_PRIOR))
+    return gain_K[count_N].reshape(kept_RC.shape)
 
 
 def neighbours(values_RC: Tensor, line: int) -> Tensor:
@@ -110,11 +108,11 @@ def neighbours(values_RC: Tensor, line: int) -> Tensor:
 
 
 def nearest_levels(steps_RC: Tensor, rates: Rates, rate_weight: float) -> Tensor:
-    """Return the best magnitude of each weight, if it is not to be zero and a level more costs what it typically does.
+    """Return the best non-zero magnitude of each weight, at the typical cost of a level.
 
     Args:
         steps_RC: the weights in steps of the grid.
-        rates: what levels cost.
+        rates: of the levels.
         rate_weight: squared steps that one bit is worth, at least 0.
     """
     # Level k + 1 beats k from k + 1/2 + rate_weight * slope / 2 on.
@@ -122,10 +120,10 @@ def nearest_levels(steps_RC: Tensor, rates: Rates, rate_weight: float) -> Tensor
 
 
 def worth_keeping(steps_RC: Tensor, levels_RC: Tensor, rates: Rates, rate_weight: float) -> Tensor:
-    """Return where ``levels_RC`` is better than zero: it saves more squared error than its bits are worth."""
+    """Return where ``levels_RC`` is better than zero: the squared error it saves outweighs its bits."""
     saved_RC = 2 * steps_RC.abs() * levels_RC - levels_RC.square()
-    # Never below 0: where most weights are not zero, zeros would be dear, and so none would come about.
-    place_RC = rates.place.clamp(0.0, DEAREST_BITS)
+    # Never below 0: where most weights are non-zero, zeros would be expensive, and there would be none.
+    place_RC = rates.place.clamp(0.0, MOST_BITS)
     return saved_RC > rate_weight * (place_RC + rates.level[levels_RC.long()])
 
 

@@ -1,8 +1,8 @@
-"""Bias correction: take out of each output channel the mean error that quantization put in.
+"""Bias correction: subtract the mean error of each output channel that quantization causes.
 
 Shapes: a layer's output [N, O, H, W] or [N, ..., O]; its mean over all but the channels [O].
 
-Source: Nagel et al. 2019, section 4.2, in the form measured on images (appendix D).
+Source: Nagel et al. 2019, section 4.2, in the variant measured on images (appendix D).
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,16 +39,16 @@ def output_means(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence
 
 
 def correct_bias(module: nn.Module, name: str, means: Mapping[str, Tensor], batches_NCHW: Sequence[Tensor]) -> None:
-    """Shift the bias of the layer ``name`` in place so that its mean output is what the float network's is.
+    """Shift the bias of the layer ``name`` in place so that its mean output equals the float network's.
 
     Args:
-        module: the network, quantized up to and with this layer; the layers before are corrected already.
+        module: the network, quantized up to and including this layer; the layers before are corrected already.
         name: of a layer with a bias.
         means: of the float network's outputs, by layer.
         batches_NCHW: calibration images, normalised.
     """
     layer = module.get_submodule(name)
     assert isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None
-    found_O = output_means(module, [name], batches_NCHW)[name]
+    mean_O = output_means(module, [name], batches_NCHW)[name]
     with torch.no_grad():
-        layer.bias += (means[name] - found_O).to(layer.bias.dtype)
+        layer.bias += (means[name] - mean_O).to(layer.bias.dtype)

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: move scale between neighbouring layers so that channels have like ranges.
+"""Cross-layer equalisation: rescale neighbouring layers so that their channels have equal ranges.
 
 Shapes: weight [O, I, ...]; C channels between two layers.
 
@@ -9,18 +9,18 @@ Deviation: biases are not absorbed, because activations are calibrated on images
 import torch
 from torch import Tensor, nn
 
-from kondense.quantize.successors import next_layer, trace_flow
+from kondense.quantize.graph import next_layer, trace_graph
 
 PASSES = 40
-SETTLED = 1e-3  # largest relative change of a channel's range at which the passes end
+TOLERANCE = 1e-3  # the passes end when no channel's range changes by more, relatively
 
 
 def equalize(module: nn.Module) -> list[tuple[str, str]]:
-    """Scale the channels between layers of ``module`` in place; it goes on computing the same function.
+    """Rescale the channels between layers of ``module`` in place; its function remains the same.
 
-    A channel whose weights reach r1 in the layer that writes it and r2 in the one that reads it reaches
-    sqrt(r1 r2) in both afterwards. Between the two may lie what commutes with a positive factor, such as ReLU
-    and pooling. Zeros stay zeros.
+    A channel with maximum weights r1 in the layer that writes it and r2 in the layer that reads it has sqrt(r1 r2) in
+    both afterwards. Modules between the two must commute with a positive factor, as ReLU and pooling do. Zeros remain
+    zeros.
 
     Args:
         module: in evaluation mode, its batch norms folded.
@@ -28,16 +28,17 @@ def equalize(module: nn.Module) -> list[tuple[str, str]]:
     Returns:
         The pairs of layers.
     """
-    flow = trace_flow(module)
+    graph = trace_graph(module)
     pairs = []
-    for name, layer in flow.modules.items():
+    for name, layer in graph.modules.items():
         if type(layer) in (nn.Conv2d, nn.Linear):
-            reader = next_layer(name, flow)
-            if reader is not None and _by_input(module.get_submodule(reader), len(layer.weight)) is not None:
+            reader = next_layer(graph, name)
+            channels = len(layer.get_parameter("weight"))
+            if reader is not None and _by_input(module.get_submodule(reader), channels) is not None:
                 pairs.append((name, reader))
     for _ in range(PASSES):
         changes = [_equalize(module.get_submodule(writer), module.get_submodule(reader)) for writer, reader in pairs]
-        if max(changes, default=0.0) < SETTLED:
+        if max(changes, default=0.0) < TOLERANCE:
             break
     return pairs
 
@@ -59,10 +60,10 @@ def _equalize(writer: nn.Module, reader: nn.Module) -> float:
 
 
 def _by_input(reader: nn.Module, channels: int) -> Tensor | None:
-    """Return the reader's weight as [O, C, ...] by input channel, a view, or None where groups mix that up."""
+    """Return a view [O, C, ...] of the reader's weight by input channel, or None if its groups do not allow one."""
     assert isinstance(reader, nn.Conv2d | nn.Linear)
     weight = reader.weight.data
-    if isinstance(reader, nn.Linear):  # a flattened image has its pixels side by side, channel after channel
+    if isinstance(reader, nn.Linear):  # a flattened image has its pixels channel by channel
         return weight.view(len(weight), channels, -1) if weight.shape[1] % channels == 0 else None
     if reader.groups == 1:
         return weight.view(len(weight), channels, -1)

@@ -1,10 +1,10 @@
-"""Learned rounding: whether each weight goes to the integer below or above, so that outputs change least.
+"""Learned rounding: each weight is rounded up or down such that the layer's outputs change least.
 
 Shapes: weight [O, I, ...]; B calibration images in a step.
 
 Source: Nagel et al. 2020, "Up or down? Adaptive rounding for post-training quantization" (AdaRound), with the
-inputs that the quantized layers before give. Deviation: the loss is relative to that of rounding to the nearest,
-so that one weight of the regulariser fits every layer and number of bits; it is kept only where it is better.
+inputs from the quantized layers before. Deviation: the loss is relative to that of rounding to nearest, so that one
+weight of the regulariser fits every layer and number of bits; the result is used only where it is better.
 """
 
 import copy
@@ -19,12 +19,12 @@ from kondense.artifacts.quantized import QuantizedTensor
 from kondense.quantize.grid import round_to_grid, weight_limit
 
 ZETA, GAMMA = 1.1, -0.1  # the rectified sigmoid's stretch (section 3, equation 23)
-BETAS = (20.0, 2.0)  # of the regulariser, at the end of the warm-up and of the run
-WARM_UP = 0.2  # share of the steps without regulariser
+BETAS = (20.0, 2.0)  # exponent of the regulariser, at the end of the warm-up and of the run
+WARM_UP = 0.2  # fraction of the steps without regulariser
 WEIGHT = 4.0  # of the regulariser, its mean over the weights
 RATE = 0.1  # of Adam; with it 500 steps leave less error than 1500 at the paper's 0.01
 BATCH = 32  # images per step
-SAMPLE = 256  # images that the loss of rounding to the nearest is measured on
+SAMPLE = 256  # images on which the loss of rounding to nearest is measured
 
 
 def learn_rounding(
@@ -38,27 +38,27 @@ def learn_rounding(
     steps: int,
     generator: torch.Generator,
 ) -> QuantizedTensor:
-    """Return the weight of ``layer`` on its grid, rounded so that its outputs on images change least.
+    """Return the weight of ``layer`` on its grid, rounded such that its outputs on images change least.
 
-    Zeros stay zeros.
+    Zeros remain zeros.
 
     Args:
-        layer: a float convolution or linear layer; it is left as it was.
+        layer: a float convolution or linear layer; it is not changed.
         scale: of the grid, [O] or [1].
-        bits: of a weight.
-        inputs: of the layer in the network quantized so far, [N, ...].
-        targets: what the float layer gives in the float network, [N, ...].
-        relu: whether nothing but a ReLU sees the outputs, so that values below zero do not count.
-        steps: of gradient descent.
+        bits: bits per weight.
+        inputs: of the layer in the partly quantized network, [N, ...].
+        targets: outputs of the layer in the float network, [N, ...].
+        relu: whether a ReLU is all that reads the outputs, so that negative values do not count.
+        steps: optimizer steps.
         generator: draws the batches.
     """
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     weight = layer.weight.detach().float()
     scales = scale.reshape(-1, *[1] * (weight.ndim - 1))
     floor = torch.floor(weight / scales)
-    place = weight / scales - floor  # [0, 1)
-    # The rectified sigmoid gives the weight itself at the start.
-    start = -torch.log((ZETA - GAMMA) / (place - GAMMA) - 1)
+    fraction = weight / scales - floor  # [0, 1)
+    # At the start the rectified sigmoid returns the weight itself.
+    start = -torch.log((ZETA - GAMMA) / (fraction - GAMMA) - 1)
     variable = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([variable], lr=RATE)
     probe = copy.deepcopy(layer)
@@ -66,8 +66,8 @@ def learn_rounding(
 
     def loss(weight: Tensor, index_B: Tensor) -> Tensor:
         outputs = torch.func.functional_call(probe, {"weight": weight}, (inputs[index_B],))
-        wanted = targets[index_B]
-        return F.mse_loss(outputs.relu(), wanted.relu()) if relu else F.mse_loss(outputs, wanted)
+        expected = targets[index_B]
+        return F.mse_loss(outputs.relu(), expected.relu()) if relu else F.mse_loss(outputs, expected)
 
     nearest, sample_N = round_to_grid(weight, scale, bits), torch.arange(min(SAMPLE, len(inputs)))
     with torch.no_grad():
@@ -88,24 +88,24 @@ def learn_rounding(
     with torch.no_grad():
         integers = (floor + (variable >= 0)).clamp(-limit, limit) * kept
         learned = QuantizedTensor(integers.to(torch.int8), scale.float(), bits)
-        # A layer of a few weights may end in a poor minimum.
+        # A layer with few weights may end in a poor minimum.
         return learned if float(loss(learned.dequantize(), sample_N)) < size else nearest
 
 
 def _beta(progress: float) -> float:
-    """Return the regulariser's exponent, 0 while there is none; the lower, the more it wants whole numbers."""
+    """Return the regulariser's exponent, 0 during the warm-up; a lower one pulls harder towards 0 and 1."""
     if progress < WARM_UP:
         return 0.0
     return BETAS[1] + (BETAS[0] - BETAS[1]) * 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
 def record(module: nn.Module, name: str, batches_NCHW: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return what enters and leaves the layer ``name`` on calibration images, [N, ...] each."""
-    entered, left = [], []
+    """Return inputs and outputs of the layer ``name`` on calibration images, [N, ...] each."""
+    layer_inputs, layer_outputs = [], []
 
     def keep(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        entered.append(inputs[0].detach())
-        left.append(output.detach())
+        layer_inputs.append(inputs[0].detach())
+        layer_outputs.append(output.detach())
 
     handle = module.get_submodule(name).register_forward_hook(keep)
     try:
@@ -114,4 +114,4 @@ def record(module: nn.Module, name: str, batches_NCHW: Sequence[Tensor]) -> tupl
                 module(batch_NCHW)
     finally:
         handle.remove()
-    return torch.cat(entered), torch.cat(left)
+    return torch.cat(layer_inputs), torch.cat(layer_outputs)

@@ -1,7 +1,7 @@
-"""What values pass a module's input on calibration images."""
+"""The distribution of a module's inputs on calibration images."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,22 @@ BINS = 4096
 
 @dataclasses.dataclass
 class Observation:
-    """The values seen at one point: their extremes, and how many fell in each of BINS equal bins between."""
+    """The inputs of one module: their minimum and maximum, and a histogram of BINS equal bins between."""
 
     low: float
     high: float
     counts: Tensor  # int64 [BINS]
 
 
-def observe(module: nn.Module, points: Sequence[str], batches_NCHW: Iterable[Tensor]) -> dict[str, Observation]:
-    """Run ``batches_NCHW`` through ``module`` twice and return what entered the modules named ``points``.
+def observe(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tensor]) -> dict[str, Observation]:
+    """Return the distribution of the inputs of the modules ``names``, by name.
 
-    The first pass finds the extremes, the second fills the bins, so that no value has to be kept.
+    A first pass finds minimum and maximum and a second one fills the histogram, so that no values are stored.
 
     Raises:
-        ValueError: there is no image, or a value is NaN or infinite (the point is named).
+        InputError: there is no image, or a value is NaN or infinite (the text names the module).
     """
-    batches = list(batches_NCHW)
-    if not sum(len(batch) for batch in batches):
+    if not sum(len(batch_NCHW) for batch_NCHW in batches_NCHW):
         raise InputError("calibration needs at least 1 image, but got 0.")
     observations: dict[str, Observation] = {}
 
@@ -37,35 +36,35 @@ def observe(module: nn.Module, points: Sequence[str], batches_NCHW: Iterable[Ten
         low, high = (float(bound) for bound in torch.aminmax(values))
         if not torch.isfinite(torch.tensor([low, high])).all():
             raise InputError(f"calibration values must be finite, but the input of {name!r} holds NaN or infinity.")
-        known = observations.setdefault(name, Observation(low, high, torch.zeros(BINS, dtype=torch.int64)))
-        known.low, known.high = min(known.low, low), max(known.high, high)
+        seen = observations.setdefault(name, Observation(low, high, torch.zeros(BINS, dtype=torch.int64)))
+        seen.low, seen.high = min(seen.low, low), max(seen.high, high)
 
     def count(name: str, values: Tensor) -> None:
-        known = observations[name]
-        if known.high > known.low:
-            counts = torch.histc(values.float(), bins=BINS, min=known.low, max=known.high)
-            known.counts += counts.long()
+        seen = observations[name]
+        if seen.high > seen.low:
+            counts = torch.histc(values.float(), bins=BINS, min=seen.low, max=seen.high)
+            seen.counts += counts.long()
 
     for record in (widen, count):
-        _run(module, points, batches, record)
-    missing = [name for name in points if name not in observations]
+        _run(module, names, batches_NCHW, record)
+    missing = [name for name in names if name not in observations]
     if missing:
         raise InputError(f"module {missing[0]!r} is never run, so its input cannot be calibrated.")
     return observations
 
 
 def _run(
-    module: nn.Module, points: Sequence[str], batches: Sequence[Tensor], record: Callable[[str, Tensor], None]
+    module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tensor], record: Callable[[str, Tensor], None]
 ) -> None:
     handles = [
         module.get_submodule(name).register_forward_pre_hook(
             lambda _module, inputs, name=name: record(name, inputs[0].detach())
         )
-        for name in points
+        for name in names
     ]
     try:
         with torch.no_grad():
-            for batch_NCHW in batches:
+            for batch_NCHW in batches_NCHW:
                 module(batch_NCHW)
     finally:
         for handle in handles:

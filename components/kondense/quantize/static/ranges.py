@@ -1,7 +1,7 @@
-"""From the values seen at a point to the range of its grid: the calibrations.
+"""Calibration: the range of an activation's grid from its observed values.
 
-Every one maps an observation to (low, high). ``entropy`` and ``mse`` look for the range of least cost by moving
-one end at a time; where the grid is symmetric, both ends at once.
+Each calibration maps an observation to (low, high). ``entropy`` and ``mse`` search for the range of least cost one end
+at a time, or both ends at once for a symmetric grid.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,22 +16,24 @@ from kondense.quantize.static.observers import BINS, Observation
 
 Array = NDArray[np.float64]
 Cost = Callable[[Array, Array, ActivationQuantizer], float]
-CANDIDATES = 120  # ends tried between SHORTEST of the full range and all of it
-SHORTEST = 1 / 16  # below it, a grid of 255 steps has no two bins of BINS to a step, and no cost of rounding is seen
+CANDIDATES = 120  # per end, between SHORTEST of the full range and all of it
+SHORTEST = (
+    1 / 16
+)  # below it, a grid of 255 steps has fewer than two of BINS bins per step, which shows no rounding error
 ROUNDS = 2
-NOTHING = 1e-4  # values that a level counts as having when it has none, but what is clipped falls on it
+EMPTY = 1e-4  # count of an empty level that clipped values fall on
 
 
 def calibrate(
     observation: Observation, calibration: str, *, percentile: float = 99.99, symmetric: bool = False
 ) -> ActivationQuantizer:
-    """Return the grid of the values seen.
+    """Return the grid of the observed values.
 
     Args:
         observation: the values.
         calibration: one of CALIBRATIONS.
-        percentile: of the values that ``percentile`` keeps.
-        symmetric: whether zero lies in the middle of the grid.
+        percentile: share of the values that ``percentile`` keeps, %.
+        symmetric: whether the grid has zero in its middle.
     """
     make = symmetric_quantizer if symmetric else activation_quantizer
     if calibration == "percentile":
@@ -42,12 +44,12 @@ def calibrate(
 
 
 def minmax_range(observation: Observation) -> tuple[float, float]:
-    """Return the extremes."""
+    """Return minimum and maximum."""
     return observation.low, observation.high
 
 
 def percentile_range(observation: Observation, percentile: float) -> tuple[float, float]:
-    """Return the range that leaves (100 - percentile) % of the values outside, half of them on each side."""
+    """Return the range that excludes (100 - percentile) % of the values, half of them on each side."""
     total = int(observation.counts.sum())
     if not total:
         return observation.low, observation.high
@@ -60,7 +62,7 @@ def percentile_range(observation: Observation, percentile: float) -> tuple[float
 
 
 def squared_error(centres: Array, counts: Array, quantizer: ActivationQuantizer) -> float:
-    """Return the sum of the squared errors of values at ``centres``, ``counts`` of them each."""
+    """Return the sum of squared errors of ``counts`` values at ``centres``."""
     values = (_levels(centres, quantizer) - quantizer.zero_point) * quantizer.scale
     return float((counts * (values - centres) ** 2).sum())
 
@@ -68,13 +70,12 @@ def squared_error(centres: Array, counts: Array, quantizer: ActivationQuantizer)
 def divergence(centres: Array, counts: Array, quantizer: ActivationQuantizer) -> float:
     """Return the Kullback-Leibler divergence of the values on the grid from the values clipped to its range.
 
-    The grid's distribution spreads what falls on a level evenly over the bins of that level. It is made of the
-    values inside the range only, so that what is clipped, which the reference piles up at the ends, counts
-    against a short range.
+    The distribution on the grid spreads the values of a level evenly over the bins of that level. It contains only the
+    values inside the range, whereas the reference has the clipped values at its ends, so that clipping costs.
 
     Source: Migacz 2017, "8-bit inference with TensorRT". Deviations: bins over the levels of the actual grid, so
-    that asymmetric grids and ranges with two ends are judged too; zeros count as much as their neighbours, as in
-    NVIDIA's pytorch-quantization, since they are on the grid and many.
+    that asymmetric grids work too; zeros, which are many and exactly on the grid, count as much as their neighbours, as
+    in NVIDIA's pytorch-quantization.
     """
     counts = _without_zeros(centres, counts)
     low, high = (bound * quantizer.scale for bound in _bounds(quantizer))
@@ -91,7 +92,7 @@ def divergence(centres: Array, counts: Array, quantizer: ActivationQuantizer) ->
     size = 2**quantizer.bits
     mass = np.bincount(levels, weights=clipped, minlength=size)
     bins = np.bincount(levels, weights=occupied, minlength=size)
-    spread = np.maximum(mass[levels[occupied]] / bins[levels[occupied]], NOTHING)
+    spread = np.maximum(mass[levels[occupied]] / bins[levels[occupied]], EMPTY)
     p, q = reference[occupied] / reference.sum(), spread / spread.sum()
     return float((p * np.log(p / q)).sum())
 
@@ -112,7 +113,7 @@ def _least_cost(
     centres = (edges[:-1] + edges[1:]) / 2
     zero = int(np.searchsorted(edges, 0.0, side="right")) - 1
     if 0 <= zero < BINS:
-        centres[zero] = 0.0  # most values there are zeros proper, which every grid holds
+        centres[zero] = 0.0  # most values there are exact zeros, which are on every grid
 
     def costs(low: float, high: float) -> float:
         return cost(centres, counts, make(low, high))
@@ -128,7 +129,7 @@ def _least_cost(
 
 
 def _ends(full: float) -> Iterator[float]:
-    """Yield the ends to try, the full one first, so that it wins where nothing is gained."""
+    """Yield the candidate ends, the full one first, so that it wins ties."""
     return iter((full * np.linspace(1.0, SHORTEST, CANDIDATES)).tolist() if full else [0.0])
 
 

@@ -5,7 +5,7 @@ Shapes: images [N, C, H, W]; weight [O, I, ...] -> scale [O] or [1]; bias [O].
 
 import copy
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,33 +15,52 @@ from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
 from kondense.errors import InputError
 from kondense.networks.layers import matching, parse_names
-from kondense.quantize.grid import largest_scale, round_to_grid
-from kondense.quantize.layers import quantizable_layers
-from kondense.quantize.points import quantization_points
-from kondense.quantize.request import Request
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.context import Context
+from kondense.quantize.graph import only_relu_follows, quantizer_places, trace_graph
+from kondense.quantize.grid import round_to_grid
+from kondense.quantize.layers import bits_by_layer, quantizable_layers
 from kondense.quantize.static.bias_correction import correct_bias, output_means
 from kondense.quantize.static.equalize import equalize as equalize_layers
 from kondense.quantize.static.learned_rounding import learn_rounding, record
 from kondense.quantize.static.observers import observe
 from kondense.quantize.static.ranges import calibrate
-from kondense.quantize.successors import meets_relu, trace_flow
-from kondense.quantize.weight_only import least_error_scale
+from kondense.quantize.weight_only import weight_scale
 
-LARGEST_BIAS = 2**30  # integers of a bias stay below this, half of what int32 holds
+METHOD = {
+    "name": "static",
+    "kind": "activations",
+    "summary": "computes on integers, with activation ranges found by calibration",
+    "function": "apply",
+    "calibrates": True,
+    "equalize": True,
+    "bias_correction": True,
+    "rounding": True,
+    "exclude": True,
+}
+LARGEST_BIAS = 2**30  # largest integer of a bias, half of the range of int32
 
 
-def apply(model: Model, request: Request) -> Model:
-    """Quantize ``model`` as the request's config says; see ``quantize``."""
-    return quantize_as(model, request, request.config.bits)
+def apply(model: Model, context: Context) -> Model:
+    """Quantize ``model`` with the config's parameters; see ``quantize``."""
+    context.summary = summary(context.config)
+    return quantize_as(model, context, context.config.bits)
 
 
-def quantize_as(model: Model, request: Request, bits: int | Mapping[str, int]) -> Model:
-    """Quantize ``model`` as the request's config says, but with these bits, one number or one by layer."""
-    config = request.config
-    excluded = matching(model.module, "exclude", parse_names(config.exclude))
+def summary(config: QuantizeConfig, *extras: str) -> str:
+    """Return the step in words."""
+    options = {"equalised": config.equalize, "learned rounding": config.rounding == "learned"}
+    options["biases corrected"] = config.bias_correction
+    parts = [config.calibration, *(text for text, chosen in options.items() if chosen), *extras]
+    return f"quantize to {config.bits}-bit weights and 8-bit activations ({', '.join(parts)})"
+
+
+def quantize_as(model: Model, context: Context, bits: int | Mapping[str, int]) -> Model:
+    """Quantize ``model`` with the config's parameters but ``bits``, one number or one by layer."""
+    config = context.config
     return quantize(
         model,
-        request.calibration_batches(),
+        context.calibration_batches(),
         bits=bits,
         granularity=config.granularity,
         calibration=config.calibration,
@@ -50,14 +69,14 @@ def quantize_as(model: Model, request: Request, bits: int | Mapping[str, int]) -
         equalize=config.equalize,
         bias_correction=config.bias_correction,
         rounding_steps=config.rounding_steps if config.rounding == "learned" else 0,
-        exclude=excluded,
+        exclude=matching(model.module, "exclude", parse_names(config.exclude)),
         seed=config.seed,
     )
 
 
 def quantize(
     model: Model,
-    batches_NCHW: Iterable[Tensor],
+    batches_NCHW: Sequence[Tensor],
     *,
     bits: int | Mapping[str, int] = 8,
     granularity: str = "channel",
@@ -70,35 +89,31 @@ def quantize(
     exclude: Collection[str] = (),
     seed: int = 0,
 ) -> Model:
-    """Return ``model`` with integer weights and quantized activations; it is left as it was.
+    """Return a copy of ``model`` with integer weights and quantized activations.
 
-    Batch norms are folded first. Weights are symmetric int8 within ``bits``, activations uint8 per tensor, and
-    biases lie on the grid of int32 accumulators, so that an integer engine computes the very same.
+    Batch norms are folded first. Weights are symmetric int8 within ``bits``, activations uint8 per tensor, and biases
+    lie on the grid of int32 accumulators, so that an integer engine computes the same values.
 
     Args:
         model: a float model.
         batches_NCHW: calibration images, normalised.
-        bits: of the weights, 2 to 8, one number or one by layer. On processors without VNNI some engines add
-            pairs of products in 16 bits; 7 bits are safe there. Below 8 bits the largest weights may be clipped.
+        bits: bits per weight, 2 to 8, one number or one by layer. On processors without VNNI some engines add pairs of
+            products in 16 bits; 7 bits are safe there. Below 8 bits the largest weights may be clipped.
         granularity: ``channel`` or ``tensor``, of the weights.
-        calibration: how to find the range of an activation, one of CALIBRATIONS.
-        percentile: of the values that ``percentile`` calibration keeps.
-        symmetric: whether zero lies in the middle of the activations' grids.
+        calibration: how the range of an activation is found, one of CALIBRATIONS.
+        percentile: share of the values that ``percentile`` calibration keeps, %.
+        symmetric: whether the activations' grids have zero in their middle.
         equalize: whether to equalise channels across layers first (``equalize.py``).
-        bias_correction: whether to take mean errors out of the outputs (``bias_correction.py``).
-        rounding_steps: of learning how to round, per layer (``learned_rounding.py``); to the nearest when 0.
-        exclude: layers that stay in float; what they pass on is quantized all the same, for the layers behind them.
-        seed: of the rounding's batches.
+        bias_correction: whether to correct biases (``bias_correction.py``).
+        rounding_steps: optimizer steps of learned rounding per layer (``learned_rounding.py``); 0: round to nearest.
+        exclude: layers to keep in float; their outputs are quantized for the next layers.
+        seed: of the batches of learned rounding.
 
     Raises:
-        ValueError: the model is quantized already, ``exclude`` leaves no layer, or calibration meets no image or no
-            finite values.
+        InputError: ``exclude`` names all layers, or calibration has no images or non-finite values.
 
     Source: Jacob et al. 2018, section 2.
     """
-    if model.quantized or model.activations:
-        raise InputError("a model must be quantized once, but this one is quantized already.")
-    batches = list(batches_NCHW)
     module = fold_batch_norms(model.module)
     if equalize:
         equalize_layers(module)
@@ -106,26 +121,27 @@ def quantize(
     layers = [name for name in everything if name not in exclude]
     if everything and not layers:
         raise InputError(f"exclude must leave a layer to quantize, but it names all of them: {', '.join(everything)}.")
-    points = [name for name in quantization_points(module, everything) if name not in exclude]
-    observations = observe(module, points, batches)
+    reference = copy.deepcopy(module)
+    graph = trace_graph(reference)
+    places = [name for name in quantizer_places(graph, everything) if name not in exclude]
     activations = {
         name: calibrate(observation, calibration, percentile=percentile, symmetric=symmetric)
-        for name, observation in observations.items()
+        for name, observation in observe(module, places, batches_NCHW).items()
     }
-    reference = copy.deepcopy(module)
     install_quantizers(module, activations)
-    rounder = Rounder(reference, module, batches, rounding_steps, torch.Generator().manual_seed(seed))
+    rounder = Rounder(reference, module, batches_NCHW, rounding_steps, torch.Generator().manual_seed(seed))
     biased = [name for name in layers if bias_correction and module.get_submodule(name).bias is not None]
-    means = output_means(reference, biased, batches) if biased else {}
+    means = output_means(reference, biased, batches_NCHW) if biased else {}
     quantized = {}
     for name in layers:
-        layer, layer_bits = module.get_submodule(name), bits if isinstance(bits, int) else bits[name]
-        scale = weight_scale(layer, layer_bits, granularity, activations[name])
-        weight = rounder.round(name, scale, layer_bits)
+        layer, count = module.get_submodule(name), bits_by_layer(module, bits)[name]
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        scale = bias_safe(weight_scale(layer.weight, count, granularity), layer.bias, activations[name])
+        weight = rounder.round(name, scale, count, relu=only_relu_follows(graph, name))
         with torch.no_grad():
             layer.weight.copy_(weight.dequantize())
         if name in means:
-            correct_bias(module, name, means, batches)
+            correct_bias(module, name, means, batches_NCHW)
         settle_bias(layer, weight, activations[name])
         quantized[f"{name}.weight"] = weight
     return dataclasses.replace(model, module=module, quantized=quantized, activations=activations)
@@ -133,7 +149,7 @@ def quantize(
 
 @dataclasses.dataclass(frozen=True)
 class Rounder:
-    """Puts weights on grids: to the nearest point, or as it learns on calibration images."""
+    """Rounds weights to their grids: to nearest, or by learned rounding on calibration images."""
 
     reference: nn.Module
     module: nn.Module
@@ -141,7 +157,7 @@ class Rounder:
     steps: int
     generator: torch.Generator
 
-    def round(self, name: str, scale: Tensor, bits: int) -> QuantizedTensor:
+    def round(self, name: str, scale: Tensor, bits: int, *, relu: bool) -> QuantizedTensor:
         """Return the weight of the layer ``name`` on the grid of ``scale``; the layers before it are quantized."""
         layer = self.module.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
@@ -149,31 +165,23 @@ class Rounder:
             return round_to_grid(layer.weight, scale, bits)
         _, targets = record(self.reference, name, self.batches)
         inputs, _ = record(self.module, name, self.batches)
-        relu = meets_relu(name, trace_flow(self.reference))
         return learn_rounding(
             layer, scale, bits, inputs, targets, relu=relu, steps=self.steps, generator=self.generator
         )
 
 
-def weight_scale(layer: nn.Module, bits: int, granularity: str, activation: ActivationQuantizer) -> Tensor:
-    """Return the scale of a layer's weight, [O] or [1]: nothing is clipped at 8 bits, below the error counts."""
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    find = largest_scale if bits == 8 else least_error_scale
-    return bias_safe(find(layer.weight, bits, granularity), layer.bias, activation)
-
-
 def bias_safe(scale: Tensor, bias_O: Tensor | None, activation: ActivationQuantizer) -> Tensor:
-    """Return ``scale``, coarser where a channel of tiny weights would push its bias out of int32; it loses nothing."""
+    """Return ``scale``, larger where the bias of a channel with tiny weights would overflow int32; nothing is lost."""
     if bias_O is None:
         return scale
-    reach_O = bias_O.detach().abs()
-    needed = (reach_O if len(scale) > 1 or len(reach_O) == 1 else reach_O.amax(0, keepdim=True)) / activation.scale
+    size_O = bias_O.detach().abs()
+    needed = (size_O if len(scale) > 1 or len(size_O) == 1 else size_O.amax(0, keepdim=True)) / activation.scale
     return torch.maximum(scale, needed / LARGEST_BIAS)
 
 
 @torch.no_grad()
-def settle_bias(layer: nn.Module, weight: QuantizedTensor, activation: ActivationQuantizer) -> None:
-    """Round the bias of ``layer`` in place to the grid of the accumulator."""
+def settle_bias(layer: nn.Conv2d | nn.Linear, weight: QuantizedTensor, activation: ActivationQuantizer) -> None:
+    """Round the bias of ``layer`` to the grid of the accumulator, in place."""
     if layer.bias is not None:
         step = (weight.scale * activation.scale).double()
         layer.bias.copy_(torch.round(layer.bias.double() / step) * step)

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from kondense.quantize.kmeans import BINS, nearest, optimal_centroids
+from kondense.quantize.codebook import BINS, nearest, optimal_centroids
 
 
 def squared_error(values, centroids):

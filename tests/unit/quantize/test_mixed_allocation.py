@@ -4,8 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from kondense.quantize import bit_allocation
-from kondense.quantize.bit_allocation import allocate
+from kondense.quantize.mixed import allocate
 
 
 def brute_force(costs: list[list[float]], sizes: list[list[int]], budget: int) -> float:
@@ -43,18 +42,17 @@ def test_budgets_at_their_ends() -> None:
     assert allocate(costs, sizes, 59) == [1, 0]
     assert allocate(costs, sizes, 60) == [0, 1]
     assert allocate(costs, sizes, 70) == [1, 1]
-    with pytest.raises(ValueError, match="budget_bytes must be at least 40, what the fewest bits take, but got 39"):
+    with pytest.raises(ValueError, match="budget_bytes must be at least 40, the size at the fewest bits, but got 39"):
         allocate(costs, sizes, 39)
 
 
-def test_a_front_cut_short_still_fits_and_is_nearly_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_front_cut_short_still_fits_and_is_nearly_the_best() -> None:
     rng = np.random.default_rng(0)
     sizes = [[int(count) * bits for bits in range(2, 9)] for count in rng.integers(1000, 100_000, 12)]
     costs = [sorted(rng.exponential(size=7), reverse=True) for _ in sizes]
     budget = sum(row[2] for row in sizes)
     exact = allocate(costs, sizes, budget)
-    monkeypatch.setattr(bit_allocation, "LARGEST_FRONT", 300)
-    short = allocate(costs, sizes, budget)
+    short = allocate(costs, sizes, budget, most_states=300)
     totals = [sum(row[choice] for row, choice in zip(costs, chosen, strict=True)) for chosen in (exact, short)]
     assert sum(row[choice] for row, choice in zip(sizes, short, strict=True)) <= budget
     assert totals[0] <= totals[1] < 1.05 * totals[0]

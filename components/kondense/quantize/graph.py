@@ -1,0 +1,115 @@
+"""The dataflow between a network's layers: where quantizers belong, and which layers are neighbours."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from kondense.artifacts.dataflow import calls, only_user, trace
+
+# What a module without weights commutes with.
+FACTOR = "a positive factor per channel"
+QUANTIZER = "a quantizer, or it merges into one"
+TRANSPARENT: Mapping[type[nn.Module], tuple[str, ...]] = {
+    nn.Identity: (FACTOR, QUANTIZER),
+    nn.ReLU: (FACTOR, QUANTIZER),
+    nn.ReLU6: (QUANTIZER,),
+    nn.LeakyReLU: (FACTOR,),
+    nn.MaxPool2d: (FACTOR, QUANTIZER),
+    nn.AvgPool2d: (FACTOR,),
+    nn.AdaptiveAvgPool2d: (FACTOR,),
+    nn.AdaptiveMaxPool2d: (FACTOR,),
+    nn.Flatten: (FACTOR, QUANTIZER),
+    nn.Dropout: (FACTOR, QUANTIZER),
+}
+# Functions and methods of tensors that commute with a positive factor per channel.
+FUNCTIONS = (torch.relu, F.relu, torch.flatten, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, "relu", "flatten")
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """The traced graph of a network; it has no nodes where the network cannot be traced.
+
+    Attributes:
+        nodes: of the modules that are called exactly once, by name.
+        modules: all modules by name.
+    """
+
+    nodes: Mapping[str, fx.Node]
+    modules: Mapping[str, nn.Module]
+
+    def called(self, node: fx.Node | None) -> str | None:
+        """Return the name of the module that ``node`` calls, if this is its only call."""
+        if node is None or node.op != "call_module" or str(node.target) not in self.nodes:
+            return None
+        return str(node.target)
+
+    def commutes(self, name: str, operation: str) -> bool:
+        """Return whether the module ``name`` commutes with FACTOR or QUANTIZER."""
+        return any(isinstance(self.modules[name], kind) for kind in TRANSPARENT if operation in TRANSPARENT[kind])
+
+
+def trace_graph(module: nn.Module) -> Graph:
+    """Return the dataflow between the modules of ``module``."""
+    graph = trace(module)
+    return Graph(calls(graph) if graph is not None else {}, dict(module.named_modules()))
+
+
+def quantizer_places(graph: Graph, layers: list[str]) -> list[str]:
+    """Return the modules whose inputs must be quantized so that ``layers`` run on integers.
+
+    onnxruntime runs a convolution on integers only when its output is quantized too: through the input of the next
+    quantized layer where only modules that commute with a quantizer are in between, else by a quantizer of its own.
+
+    Args:
+        graph: of the network, its batch norms folded.
+        layers: the convolutions and linear layers whose weights become integers.
+
+    Source: onnxruntime/core/optimizer/qdq_transformer (selectors, propagation, ReLU removal).
+    """
+    places = list(layers)
+    for name in layers:
+        if isinstance(graph.modules[name], nn.Conv2d) and name in graph.nodes:
+            places += [place for place in _output_places(graph, name, places) if place not in places]
+    return places
+
+
+def _output_places(graph: Graph, name: str, places: list[str]) -> list[str]:
+    """Return the modules to add so that the output of ``name`` reaches quantizers only."""
+    node, passed = graph.nodes[name], []
+    while (user := graph.called(only_user(node))) and user not in places and graph.commutes(user, QUANTIZER):
+        passed.append(user)
+        node = graph.nodes[user]
+    users = [graph.called(user) for user in node.users]
+    if users and None not in users:
+        return [user for user in users if user is not None]
+    return passed[-1:]
+
+
+def next_layer(graph: Graph, name: str) -> str | None:
+    """Return the only convolution or linear layer that reads the output of ``name`` channel by channel, if any."""
+    node = graph.nodes.get(name)
+    while node is not None and (node := only_user(node)) is not None:
+        if node.op == "call_module":
+            reader = str(node.target)
+            if type(graph.modules[reader]) in (nn.Conv2d, nn.Linear):
+                return reader if reader in graph.nodes else None
+            if not graph.commutes(reader, FACTOR):
+                return None
+        elif node.target not in FUNCTIONS:
+            return None
+    return None
+
+
+def only_relu_follows(graph: Graph, name: str) -> bool:
+    """Return whether a ReLU is all that reads the output of ``name``."""
+    node = graph.nodes.get(name)
+    while node is not None and (node := only_user(node)) is not None and node.op != "output":
+        if node.op != "call_module":
+            return node.target in (torch.relu, F.relu, "relu")
+        module = graph.modules[str(node.target)]
+        if not isinstance(module, nn.Identity):
+            return isinstance(module, nn.ReLU)
+    return False
