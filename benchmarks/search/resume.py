@@ -8,6 +8,7 @@ failed trial in both.
 
 import contextlib
 import io
+import json
 import re
 import tempfile
 import time
@@ -35,6 +36,7 @@ SPACE = SearchSpace(
         Parameter("epochs", "int", 1, MAX_EPOCHS),
     )
 )
+FIELDS = {"lr": "learning_rate"}  # of the train stage, where a parameter of the space has another name
 EPOCH = re.compile(r"^epoch \d+/", re.MULTILINE)
 
 
@@ -67,17 +69,14 @@ def _search(dataset_dir: Path, store: Path, resumes: bool) -> list[dict[str, Any
         issued, (proposal,) = suggestion.settings["issued"], suggestion.proposals
         named = identity(proposal.name)
         assert named is not None
-        values = {name: float(value) for name, value in proposal.assignments.items() if name != "epochs"}
+        settings = {f"train.{FIELDS.get(name, name)}": value for name, value in proposal.assignments.items()}
+        settings |= {"train.network": "lenet5", "train.max_epochs": str(MAX_EPOCHS), "train.schedule": "constant"}
         config = TrialConfig(
             dataset_uri=str(dataset_dir),
             store_uri=str(store if resumes else store / proposal.name),
             trial_name=proposal.name,
-            network="lenet5",
-            epochs=int(proposal.assignments["epochs"]),
-            max_epochs=MAX_EPOCHS,
-            schedule="constant",
+            settings=json.dumps(settings),
             device="cpu",
-            **values,
         )
         output, start = io.StringIO(), time.perf_counter()
         score = None

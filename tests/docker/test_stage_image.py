@@ -135,7 +135,7 @@ def test_a_trial_reads_and_writes_the_object_store(
     open_store("minio://mlpipeline/datasets").upload_directory("digits", digits16_dir)
     options = {"network_mode": "host", "environment": store, "mem_limit": "4g"}
     arguments = ["--dataset-uri=minio://mlpipeline/datasets/digits", "--store-uri=minio://mlpipeline/trials"]
-    arguments += ["--trial-name=exp-b0r0c0-abcdef", "--epochs=1", "--max-epochs=3", "--network=lenet5"]
+    arguments += ["--trial-name=exp-b0r0c0-abcdef", "--train.epochs=1", "--train.max_epochs=3"]
     output = run(engine, stage_image, "-m", "kondense.cli", "trial", *arguments, **options)
     assert "validation_accuracy=" in output
     assert open_store("minio://mlpipeline/trials").list("")

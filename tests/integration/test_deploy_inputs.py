@@ -32,9 +32,8 @@ def test_they_are_made_once_and_trials_start_from_them(bucket_uri: str, tmp_path
         directory = tmp_path / uri.rpartition("/")[2]
         open_store(uri).download_artifact(directory)
         load(directory)
-    found = run_trial(
-        TrialConfig(dataset_uri=data, teacher_uri=teacher, network="lenet300", recipe="prune:magnitude:0.5", epochs=1)
-    )
+    recipe, settings = "prune:magnitude:0.5:epochs=1", '{"train.network": "lenet300"}'
+    found = run_trial(TrialConfig(dataset_uri=data, teacher_uri=teacher, recipe=recipe, settings=settings))
     assert found["validation_accuracy"] > 0.5
 
 

@@ -104,7 +104,7 @@ def test_the_best_trials_hyperparameters_train_the_teacher(tuning_run: Tuning, c
     results = tuning_run(cluster.write_kubeconfig(tuning_run.directory / "kubeconfig"))
     sent = cluster.only_experiment()
     args = sent["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert "--network=lenet300" in args
+    assert "--train.network=lenet300" in args
     assert type(sent["spec"]["maxTrialCount"]) is type(sent["spec"]["parallelTrialCount"]) is int
     pod = sent["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"

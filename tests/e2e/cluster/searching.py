@@ -41,7 +41,8 @@ def failing_trials(session: Session) -> None:
     check({trial.name for trial in failed} == bad, f"{sorted(bad)} must fail and no other, but {failed} did", *look)
     for trial in failed:
         reason = searches.failure_reason(session, trial.name)
-        check("lr" in reason, f"the reason of {trial.name} must name lr, but is {reason!r}", *look)
+        named = "learning_rate" in reason
+        check(named, f"the reason of {trial.name} must name learning_rate, but is {reason!r}", *look)
         session.note(reason[:100])
 
 

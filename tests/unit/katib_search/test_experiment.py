@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from kondense.katib_search.config import KatibSearchConfig, read_pairs, read_tol
 from kondense.katib_search.experiment import build_plan, experiment_name, label_value
 from kondense.katib_search.job import trial_config, trial_container, variable
 
+EXPERIMENTS = Path(__file__).parents[3] / "manifests" / "experiments"
 RUN = "3f2b8a9c-77d1-4c1e-9a55-0123456789ab"
 
 
@@ -44,9 +46,9 @@ def test_every_algorithm_gives_an_experiment_that_katib_takes(bohb: str, name: s
     parsed = parse(json.loads(json.dumps(made.body)))
     assert parsed.algorithm == name
     flags = dict(word.removeprefix("--").split("=", 1) for word in args(made))
-    assert flags["max-epochs"] == "3"
+    assert flags["train.max_epochs"] == "3"
     with_rungs = name in ("hyperband", "bohb")
-    assert flags["epochs"] == ("${trialParameters.epochs}" if with_rungs else "3")
+    assert flags["train.epochs"] == ("${trialParameters.epochs}" if with_rungs else "3")
     assert made.max_resource == (3.0 if with_rungs else None)
     assert parsed.max_trials is not None and parsed.parallel == 2
 
@@ -147,15 +149,25 @@ def test_the_store_of_the_step_is_the_trials(bohb: str) -> None:
     assert variable(container(made), "STORE_URI") == "minio://other/place"
     assert "hidden" not in json.dumps(made.body)
     assert container(made)["image"] == "registry/stage:1"
-    assert {"--network=resnet8", "--width=0.5"} <= set(args(made))
+    assert {"--train.network=resnet8", "--train.width=0.5"} <= set(args(made))
 
 
 def test_what_the_best_trial_ran_with_is_read_from_its_command(bohb: str) -> None:
     made = plan(bohb, network="resnet8")
     given = {"lr": "0.1", "momentum": "0.8", "weight_decay": "0.001", "batch_size": "64", "schedule": "constant"}
     found = trial_config(made.spec["trialTemplate"], "x-b0r2c1-abcdef", {**given, "augment": "crop", "epochs": "9"})
-    assert (found.lr, found.batch_size, found.network, found.trial_name) == (0.1, 64, "resnet8", "x-b0r2c1-abcdef")
-    assert (found.dataset_uri, found.max_epochs, found.label_smoothing) == ("minio://b/data", 9, 0.0)
+    assert (found.dataset_uri, found.trial_name) == ("minio://b/data", "x-b0r2c1-abcdef")
+    assert (found.train.learning_rate, found.train.batch_size, found.train.network) == (0.1, 64, "resnet8")
+    assert (found.train.epochs, found.train.max_epochs, found.train.label_smoothing) == (9, 9, 0.0)
+
+
+def test_the_most_epochs_are_those_of_every_stage_that_has_the_resource() -> None:
+    made = plan((EXPERIMENTS / "compression.yaml").read_text(), max_epochs=3)
+    flags = dict(word[2:].split("=", 1) for word in args(made))
+    assert [name for name, value in flags.items() if value == "3"] == ["prune.max_epochs", "distill.max_epochs"]
+    fixed = plan((EXPERIMENTS / "pruning.yaml").read_text(), algorithm="random", max_epochs=3)
+    assert {"--prune.epochs=3", "--prune.max_epochs=3"} <= set(args(fixed))
+    assert not [word for word in args(fixed) if word.startswith("--train.epochs")]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +206,9 @@ def test_trials_that_run_something_else_leave_no_model(bohb: str) -> None:
     with pytest.raises(ValueError, match="must run python3 -m kondense.cli trial"):
         plan(bohb.replace("kondense.cli", "other.cli"))
     with pytest.raises(ValueError, match="unknown parameter 'netwerk'"):
-        plan(bohb.replace("--network=", "--netwerk="))
+        plan(bohb.replace("--train.network=", "--netwerk="))
+    with pytest.raises(ValueError, match="lr has been renamed: use train.learning_rate"):
+        plan(bohb.replace("--train.learning_rate=", "--lr="))
 
 
 def test_tolerations() -> None:

@@ -94,7 +94,8 @@ def test_the_best_trial_at_the_maximum_is_handed_on(step: Step, cluster: Server,
     assert found == {"trials": 4.0, "trials_without_result": 1.0, "validation_accuracy": 0.95, "size_bytes": 100.0}
     assert (step.directory / "model_dir" / "model.json").read_text() == "better"
     best = json.loads((step.directory / "search_dir" / "best.json").read_text())
-    assert (best["trial"], best["config"]["lr"], best["config"]["batch_size"]) == ("better", 0.1, 64)
+    used = [best["config"][f"train.{name}"] for name in ("learning_rate", "batch_size")]
+    assert (best["trial"], used) == ("better", [0.1, 64])
     results = json.loads((step.directory / "search_dir" / "results.json").read_text())
     assert results["best"]["name"] == "better" and len(results["trials"]) == 4
     assert "better" in (step.directory / "search_dir" / "report.html").read_text()
