@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kondense.data import download
 from kondense.data.batch_pickle import read_batch
-from kondense.data.collection import Collection, Labelled
+from kondense.data.collection import Collection, Labelled, Source
 from kondense.data.locate import locate, obtain
 from kondense.errors import InputError
 
@@ -22,7 +22,7 @@ SHAPE = (3, 32, 32)
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How one of the two data sets lies in its files."""
+    """The files and keys of one of the two data sets."""
 
     torchvision: str
     folder: str
@@ -34,11 +34,11 @@ class Layout:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of all its files."""
+        """The names of all files."""
         return (*self.train, self.test, self.meta)
 
 
-CIFAR10 = Layout(
+CIFAR10_LAYOUT = Layout(
     torchvision="CIFAR10",
     folder="cifar-10-batches-py",
     train=tuple(f"data_batch_{number}" for number in range(1, 6)),
@@ -47,7 +47,7 @@ CIFAR10 = Layout(
     labels="labels",
     names="label_names",
 )
-CIFAR100 = Layout(
+CIFAR100_LAYOUT = Layout(
     torchvision="CIFAR100",
     folder="cifar-100-python",
     train=("train",),
@@ -58,21 +58,16 @@ CIFAR100 = Layout(
 )
 
 
-def wanted(layout: Layout, name: str) -> bool:
-    """Tell whether a file of this name belongs to the data."""
-    return name in layout.files
-
-
 def collect(layout: Layout, source: Path | None) -> Collection:
     """Read CIFAR-10 or CIFAR-100, [N, 3, 32, 32].
 
     Args:
         layout: which of the two.
-        source: a directory that holds the files; None searches the usual places, then downloads.
+        source: a directory with the files; None searches the usual directories, then downloads.
 
     Raises:
-        SourceError: the files are nowhere; the text says how to provide them.
-        ValueError: a file is damaged or would run code, or a label names no class.
+        SourceError: the files were not found; the text names the ways to provide them.
+        InputError: a file is damaged or would run code, or a label has no class.
     """
     layouts = (".", layout.folder)
     if source is None:
@@ -119,3 +114,10 @@ def _entry(path: Path, batch: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(batch.get(key), kind):
         raise InputError(f"{path} must hold {key!r} ({kind.__name__}), but holds {', '.join(sorted(batch))}.")
     return batch[key]
+
+
+def _source(layout: Layout) -> Source:
+    return Source(lambda directory, image_size, channels: collect(layout, directory), lambda name: name in layout.files)
+
+
+CIFAR10, CIFAR100 = map(_source, (CIFAR10_LAYOUT, CIFAR100_LAYOUT))

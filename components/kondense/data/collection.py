@@ -1,9 +1,11 @@
-"""Images and labels as a source gives them, before they are split.
+"""Images and labels of a source, before the split.
 
 Shapes: N images, C channels, H height, W width, M chosen images.
 """
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +17,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [M, C, H, W], lab
 
 
 class Images(Protocol):
-    """N images of which some can be taken: a uint8 array [N, C, H, W], or files that are read only when taken."""
+    """N images: a uint8 array [N, C, H, W], or files that are read when they are taken."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -35,23 +37,23 @@ class Labelled:
         return len(self.labels)
 
     def take(self, chosen_M: NDArray[np.int64]) -> Arrays:
-        """Return the chosen images and labels in that order; files are read here."""
+        """Return the chosen images and labels in this order; files are read here."""
         return self.images[chosen_M], self.labels[chosen_M]
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """What a source holds. Splits that it does not come with are None and are cut from ``train``.
+    """The images of a source. Missing splits are None and are later cut from ``train``.
 
     Attributes:
-        classes: their names, by label.
+        classes: names of the classes, by label.
         train: the training images.
+        origin: where the files were found, for messages.
         validation: the validation images, or None.
         test: the test images, or None.
-        origin: which place served, for people to read.
 
     Raises:
-        ValueError: a label names no class; the text gives the range and the label.
+        InputError: a label without a class; the text gives the range and the label.
     """
 
     classes: tuple[str, ...]
@@ -77,3 +79,17 @@ class Collection:
             raise InputError(
                 f"{name} labels of {self.origin} must be in [0, {len(self.classes)}), but got {int(wrong[0])}."
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set that data_prep can read.
+
+    Attributes:
+        collect: reads it from a directory, or from where it is found if None; takes ``image_size`` and ``channels``,
+            which a source may apply while it decodes.
+        wanted: tells by its base name whether a file belongs to the data.
+    """
+
+    collect: Callable[[Path | None, int, int], Collection]
+    wanted: Callable[[str], bool]

@@ -1,17 +1,25 @@
-"""The Dataset artifact: images and labels of three splits, with what is needed to normalise them.
+"""The Dataset artifact: images and labels of three splits, with the mean and deviation that normalise them.
 
 Shapes: N images, C channels, H height, W width.
 """
 
 import dataclasses
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, TypedDict, cast
+from typing import Annotated, Any, TypedDict, cast
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from kondense.artifacts.schema import check_fields
 from kondense.artifacts.tensors import read_tensors, write_tensors
+from kondense.data import folder, memory
+from kondense.data.collection import Collection
+from kondense.data.locate import opened
+from kondense.data.pixels import mean_and_std, resized, with_channels
+from kondense.data.split import split_collection
 from kondense.errors import InputError
 from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 
@@ -20,7 +28,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Description(TypedDict):
-    """What dataset.json says, beside its format version."""
+    """The content of dataset.json without its format version."""
 
     name: str
     classes: list[str]
@@ -44,11 +52,27 @@ class Split:
         return len(self.labels)
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A labelled image data set.
+Pair = tuple[ArrayLike | Tensor, ArrayLike | Tensor]  # images, labels
 
-    ``mean`` and ``std`` are per channel, of the training split, for pixel values scaled to [0, 1].
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Dataset:
+    """Labelled images in three splits: train, validation and test.
+
+    Make one with ``from_arrays``, ``from_loader``, ``from_folder`` or ``from_store``. These take images as uint8, or
+    as float in [0, 1] without normalisation, and cut missing splits from the training images with ``seed``:
+    ``test_fraction`` of them for the test, then ``validation_size`` images (0: one in twelve) for the validation.
+
+    Attributes:
+        name: names the data set in reports and published models.
+        classes: names of the classes, by label.
+        mean: mean per channel of the training images, for pixel values in [0, 1].
+        std: standard deviation per channel, likewise.
+        seed: seed of the split.
+        source: where the images come from.
+        train: training images and labels.
+        validation: validation images and labels; all choices are made on them.
+        test: test images and labels, for the final measurements.
     """
 
     name: str
@@ -60,6 +84,137 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: Pair,
+        validation: Pair | None = None,
+        test: Pair | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        name: str = "data",
+        seed: int = 0,
+        validation_size: int = 0,
+        test_fraction: float = 0.2,
+    ) -> "Dataset":
+        """Return the data set of NumPy arrays or tensors.
+
+        Args:
+            train: images [N, C, H, W], [N, H, W, C] or [N, H, W], uint8 or float in [0, 1], and integer labels [N].
+            validation: likewise; cut from ``train`` if missing.
+            test: likewise.
+            classes: names of the classes, by label; by default the numbers up to the largest label.
+            name: names the data set in reports and published models.
+            seed: seed of the split.
+            validation_size: training images kept for validation; 0 takes one in twelve.
+            test_fraction: fraction of ``train`` kept for the test if ``test`` is missing, (0, 1).
+
+        Raises:
+            InputError: the arrays break one of these rules; the text gives the split, the rule and the value.
+
+        >>> import numpy as np
+        >>> images, labels = np.zeros((120, 28, 28), np.uint8), np.arange(120) % 3
+        >>> Dataset.from_arrays(train=(images, labels), classes=["cat", "dog", "owl"], name="pets")
+        Dataset(pets: 3 classes, images [1, 28, 28], 88 train, 8 validation, 24 test)
+        """
+        pairs = {"train": train, "validation": validation, "test": test}
+        parts = {split: memory.from_pair(split, pair) for split, pair in pairs.items()}
+        collection = memory.collection_of(parts, classes, name)
+        return cls.from_collection(
+            collection, name=name, seed=seed, validation_size=validation_size, test_fraction=test_fraction
+        )
+
+    @classmethod
+    def from_loader(
+        cls,
+        train: Iterable[Any],
+        validation: Iterable[Any] | None = None,
+        test: Iterable[Any] | None = None,
+        **options: Any,
+    ) -> "Dataset":
+        """Return the data set of DataLoaders, each read once: use loaders without augmentation and normalisation.
+
+        Args:
+            train: yields batches (images, labels) as ``from_arrays`` takes them, all of one image shape.
+            validation: likewise; cut from ``train`` if missing.
+            test: likewise.
+            options: the keyword arguments of ``from_arrays``.
+
+        Raises:
+            InputError: batches without labels or of unlike shapes, or values that ``from_arrays`` rejects.
+        """
+        loaders = {"train": train, "validation": validation, "test": test}
+        pairs: dict[str, Any] = {split: memory.from_batches(split, loader) for split, loader in loaders.items()}
+        return cls.from_arrays(**pairs, **options)
+
+    @classmethod
+    def from_folder(
+        cls, path: str | Path, *, image_size: int = 0, channels: int = 0, name: str = "folder", **cut: Any
+    ) -> "Dataset":
+        """Return the data set of a folder of images per class, as ``kondense run --dataset folder`` reads it.
+
+        Args:
+            path: a directory, or its address in a store (``s3://bucket/prefix``): ``cat/1.png``, or
+                ``train/cat/1.png`` with ``test/cat/2.png`` and ``validation/...``.
+            image_size: side in pixels that images are cropped and resized to; 0: all are squares of one size.
+            channels: 1 for grey, 3 for colour; 0 is 1 if all images are grey.
+            name: names the data set in reports and published models.
+            cut: ``seed``, ``validation_size``, ``test_fraction`` and ``limit``, see ``kondense.data.split``.
+
+        Raises:
+            InputError: no images, fewer than two classes, or a file that is no image; the text names it.
+        """
+        with opened(str(path), folder.wanted) as directory:
+            collection = folder.collect(directory, image_size=image_size, channels=channels)
+            return cls.from_collection(collection, name=name, source=str(path), **cut)
+
+    @classmethod
+    def from_store(cls, address: str | Path) -> "Dataset":
+        """Return the data set that ``save`` or the data_prep stage wrote to a directory or a store.
+
+        Args:
+            address: a directory, ``minio://bucket/prefix`` or ``s3://bucket/prefix``.
+
+        Raises:
+            ArtifactError: a missing or damaged file, or an unknown format version.
+            StoreError: the store cannot be reached.
+        """
+        from kondense.store.store import open_store
+
+        if "://" not in str(address):
+            return load_dataset(Path(address))
+        with tempfile.TemporaryDirectory(prefix="kondense-dataset-") as scratch:
+            open_store(str(address)).download_artifact(Path(scratch))
+            return load_dataset(Path(scratch))
+
+    @classmethod
+    def from_collection(
+        cls,
+        collection: Collection,
+        *,
+        name: str,
+        source: str = "memory",
+        seed: int = 0,
+        image_size: int = 0,
+        channels: int = 0,
+        **cut: Any,
+    ) -> "Dataset":
+        """Split a collection, resize its images and measure the training images; see ``kondense.data.split``."""
+        splits = {}
+        for part, (images_NCHW, labels_N) in split_collection(collection, seed=seed, **cut).items():
+            finished_NCHW = with_channels(resized(images_NCHW, image_size), channels)
+            splits[part] = Split(torch.from_numpy(finished_NCHW), torch.from_numpy(labels_N))
+        mean, std = mean_and_std(splits["train"].images.numpy())
+        return cls(name=name, classes=collection.classes, mean=mean, std=std, seed=seed, source=source, **splits)
+
+    def save(self, directory: str | Path) -> None:
+        """Write the Dataset artifact to ``directory``, whole or not at all."""
+        save_dataset(Path(directory), self)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(self.split(name))} {name}" for name in SPLITS)
+        return f"Dataset({self.name}: {len(self.classes)} classes, images {list(self.shape)}, {sizes})"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,7 +236,7 @@ class Dataset:
 
 
 def check_split(name: str, split: Split, classes: int) -> None:
-    """Raise ValueError unless images and labels fit each other and every label names a class."""
+    """Raise InputError unless images and labels fit each other and every label has a class."""
     images, labels = split.images, split.labels
     if images.ndim != 4 or images.dtype != torch.uint8:
         raise InputError(f"{name} images must be uint8 [N, C, H, W], but got {images.dtype} {list(images.shape)}.")
@@ -98,7 +253,7 @@ def save_dataset(directory: Path, dataset: Dataset) -> None:
     """Write ``dataset`` to ``directory``, whole or not at all.
 
     Raises:
-        ValueError: images or labels break a rule of the format.
+        InputError: images or labels break a rule of the format.
         OSError: the disk is full or not writable.
     """
     for name in SPLITS:
@@ -146,7 +301,7 @@ def load_dataset(directory: Path) -> Dataset:
 
 
 def dataset_digest(directory: Path) -> str:
-    """Return the digest that names this dataset: that of dataset.json, which holds all the others."""
+    """Return the digest that identifies this data set: that of dataset.json, which contains all others."""
     return sha256(directory / "dataset.json")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kondense.data import download
-from kondense.data.collection import Collection, Labelled
+from kondense.data.collection import Collection, Labelled, Source
 from kondense.data.idx import read_idx
 from kondense.data.locate import existing, locate, obtain
 
@@ -26,20 +26,15 @@ ROUTES = {
 }
 
 
-def wanted(name: str) -> bool:
-    """Tell whether a file of this name belongs to the data."""
-    return name.removesuffix(".gz") in FILES
-
-
 def collect(source: Path | None) -> Collection:
     """Read Fashion-MNIST, [N, 1, 28, 28].
 
     Args:
-        source: a directory that holds the files; None searches the usual places, then downloads.
+        source: a directory with the files; None searches the usual directories, then downloads.
 
     Raises:
-        SourceError: the files are nowhere; the text says how to provide them.
-        ValueError: a file is damaged, or a label names no class.
+        SourceError: the files were not found; the text names the ways to provide them.
+        InputError: a file is damaged, or a label has no class.
     """
     if source is None:
         directory, origin = obtain(LAYOUTS, FILES, ROUTES)
@@ -54,3 +49,8 @@ def _labelled(directory: Path, part: str) -> Labelled:
     images, labels = (existing(directory, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
     assert images and labels
     return Labelled(read_idx(images, 3)[:, None], read_idx(labels, 1).astype(np.int64))
+
+
+SOURCE = Source(
+    lambda directory, image_size, channels: collect(directory), lambda name: name.removesuffix(".gz") in FILES
+)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kondense.data.collection import Collection, Labelled
+from kondense.data.collection import Collection, Labelled, Source
 from kondense.errors import InputError
 
 if TYPE_CHECKING:
@@ -164,3 +164,11 @@ def _opened(path: Path) -> "Image.Image":
     if image.mode not in GREY_MODES + COLOUR_MODES:
         raise InputError(f"{path} must have 8 bits per channel, but has mode {image.mode}.")
     return image
+
+
+def _collect(source: Path | None, image_size: int, channels: int) -> Collection:
+    assert source is not None  # DataPrepConfig requires it
+    return collect(source, image_size=image_size, channels=channels)
+
+
+SOURCE = Source(_collect, wanted)

@@ -1,21 +1,21 @@
-"""Change the size or the channels of images that are in memory.
+"""Change the size or the channels of images in memory.
 
-Shapes: N images, C channels, H height, W width. Everything is uint8 and integer arithmetic, so the
-bytes are the same on every machine.
+Shapes: N images, C channels, H height, W width. All arithmetic is on integers, so the bytes are the same on every
+machine.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 LUMA = (19595, 38470, 7471)  # red, green, blue in 1/65536
-CHUNK = 4096  # images converted at a time: bounds the memory of the wider integers
+CHUNK = 4096  # images converted at a time; bounds the memory of the wider integers
 
 
 def resized(images_NCHW: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Return the images at ``size`` x ``size`` pixels (bilinear, antialiased); 0 or their own size changes nothing."""
-    if size in (0, images_NCHW.shape[2]) and images_NCHW.shape[2] == images_NCHW.shape[3]:
+    """Return the images at ``size`` x ``size`` pixels (bilinear, antialiased); 0 keeps their size."""
+    if not size or images_NCHW.shape[2:] == (size, size):
         return images_NCHW
-    from PIL import Image  # only images that change size need it
+    from PIL import Image
 
     count, channels = images_NCHW.shape[:2]
     output_NCHW = np.empty((count, channels, size, size), np.uint8)
@@ -30,10 +30,10 @@ def with_channels(images_NCHW: NDArray[np.uint8], channels: int) -> NDArray[np.u
 
     Source: grey is ITU-R 601-2 luma in the fixed-point arithmetic of Pillow's conversion to mode L.
     """
-    own = images_NCHW.shape[1]
-    if channels in (0, own):
+    present = images_NCHW.shape[1]
+    if channels in (0, present):
         return images_NCHW
-    if own == 1:
+    if present == 1:
         return np.repeat(images_NCHW, channels, axis=1)
     grey_NCHW = np.empty((len(images_NCHW), 1, *images_NCHW.shape[2:]), np.uint8)
     for start in range(0, len(images_NCHW), CHUNK):
@@ -46,8 +46,8 @@ def with_channels(images_NCHW: NDArray[np.uint8], channels: int) -> NDArray[np.u
 def mean_and_std(images_NCHW: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of pixels scaled to [0, 1].
 
-    The sums are integers, hence exact in any order. A channel that is constant gets a deviation of 1,
-    so that normalising it gives zeros.
+    The sums are integers and exact in any order. A constant channel has a deviation of 1, so that normalising it
+    gives zeros.
     """
     channels = images_NCHW.shape[1]
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)

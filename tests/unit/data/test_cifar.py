@@ -21,8 +21,8 @@ def no_md5(monkeypatch):
 @pytest.mark.parametrize(
     ("layout", "reference", "fixture"),
     [
-        (cifar.CIFAR10, torchvision_cifar.CIFAR10, "cifar10_dir"),
-        (cifar.CIFAR100, torchvision_cifar.CIFAR100, "cifar100_dir"),
+        (cifar.CIFAR10_LAYOUT, torchvision_cifar.CIFAR10, "cifar10_dir"),
+        (cifar.CIFAR100_LAYOUT, torchvision_cifar.CIFAR100, "cifar100_dir"),
     ],
 )
 def test_reads_what_torchvision_reads(request, layout, reference, fixture):
@@ -39,7 +39,7 @@ def test_reads_what_torchvision_reads(request, layout, reference, fixture):
 
 
 def test_the_folder_itself_can_be_the_source(cifar10_dir):
-    collection = cifar.collect(cifar.CIFAR10, cifar10_dir)
+    collection = cifar.collect(cifar.CIFAR10_LAYOUT, cifar10_dir)
     assert (len(collection.train), len(collection.test)) == (100, 20)
     assert collection.classes == CIFAR10_NAMES
 
@@ -139,12 +139,12 @@ def test_a_wrong_batch_is_an_error(cifar10_dir, change, text):
     batch = cifar_batch(20, label_key="labels", classes=10, seed=2) | change
     write_python2_pickle(cifar10_dir / "data_batch_2", batch)
     with pytest.raises(ValueError, match=text):
-        cifar.collect(cifar.CIFAR10, cifar10_dir)
+        cifar.collect(cifar.CIFAR10_LAYOUT, cifar10_dir)
 
 
 def test_cifar10_is_no_cifar100(cifar10_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"source {tmp_path} must hold train, test, meta, but has no"):
-        cifar.collect(cifar.CIFAR100, tmp_path)
+        cifar.collect(cifar.CIFAR100_LAYOUT, tmp_path)
 
 
 def test_the_makers_write_what_python_2_wrote(cifar10_dir: Path):

@@ -7,35 +7,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.data.collection import Arrays, Collection, Labelled
-from kondense.data_prep.config import DataPrepConfig
 from kondense.errors import InputError
 
-VALIDATION_SHARE = 12  # one image in this many, where validation_size is 0
+VALIDATION_SHARE = 12  # one image in this many, if validation_size is 0
 
 
-def split(collection: Collection, config: DataPrepConfig) -> dict[str, Arrays]:
+def split_collection(
+    collection: Collection, *, seed: int = 0, validation_size: int = 0, test_fraction: float = 0.2, limit: int = 0
+) -> dict[str, Arrays]:
     """Return the images of train, validation and test.
 
     The order of every split that is cut is that of ``numpy.random.default_rng(seed).permutation``: first the
-    test images are cut where the source has none, then ``limit`` applies, then the validation images are cut.
-    A test or validation split that the source comes with keeps its order, unless ``limit`` draws from it.
+    test images are cut if the source has none, then ``limit`` applies, then the validation images are cut.
+    A test or validation split of the source keeps its order, unless ``limit`` draws from it.
+
+    Args:
+        collection: the images.
+        seed: of the permutations.
+        validation_size: training images kept for validation; 0 takes one in twelve.
+        test_fraction: fraction of the images kept for the test if the source has no test images, (0, 1).
+        limit: maximum number of training images and of test images; 0 takes all.
 
     Raises:
-        ValueError: too few images for three splits that hold one each; the text gives rule and value.
+        InputError: too few images for three splits.
     """
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(seed)
     order = rng.permutation(len(collection.train))
     if collection.test is None:
-        count = max(1, round(len(order) * config.test_fraction))
-        order, test = order[count:], collection.train.take(_limited(order[:count], config.limit))
+        count = max(1, round(len(order) * test_fraction))
+        order, test = order[count:], collection.train.take(_limited(order[:count], limit))
     else:
-        test = _drawn(collection.test, config.limit, rng)
-    order = _limited(order, config.limit)
+        test = _drawn(collection.test, limit, rng)
+    order = _limited(order, limit)
     if collection.validation is None:
-        count = _validation_size(len(order), config)
+        count = _validation_size(len(order), validation_size)
         order, validation = order[count:], collection.train.take(order[:count])
     else:
-        validation = _drawn(collection.validation, config.limit, rng)
+        validation = _drawn(collection.validation, limit, rng)
     return {"train": collection.train.take(order), "validation": validation, "test": test}
 
 
@@ -48,10 +56,10 @@ def _limited(order_N: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     return order_N[:limit] if limit else order_N
 
 
-def _validation_size(available: int, config: DataPrepConfig) -> int:
+def _validation_size(available: int, validation_size: int) -> int:
     if available < 2:
         raise InputError(f"train and validation must have at least 2 images together, but {available} are left.")
-    size = config.validation_size or max(1, round(available / VALIDATION_SHARE))
+    size = validation_size or max(1, round(available / VALIDATION_SHARE))
     if size >= available:
         raise InputError(f"validation_size must be below the number of training images ({available}), but got {size}.")
     return size
