@@ -8,7 +8,10 @@ The same as `kondense run --dataset digits --candidates none --recipe ...`; the 
 import subprocess
 import sys
 
-RECIPES = ("small=prune:l1:0.5:epochs=1 > quantize:static", "tiny=prune:magnitude:0.9:epochs=2 > quantize:weight_only:4")
+RECIPES = (
+    "small=prune:l1:0.5:epochs=1 > quantize:static",
+    "tiny=prune:magnitude:0.9:epochs=2 > quantize:weight_only:4",
+)
 SETTINGS = ("train.network=lenet300", "train.epochs=3", "evaluate.latency_seconds=0.1", "evaluate.robustness_images=0")
 
 

@@ -1,0 +1,102 @@
+"""The public functions against the stages on artifacts, and what they refuse."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import kondense as kd
+import pytest
+import torch
+from kondense.artifacts.model import load_model, save_model
+from kondense.data.dataset import Dataset, save_dataset
+from kondense.prune.config import PruneConfig
+from kondense.prune.stage import run as prune_artifacts
+from torch import nn
+
+from tests.support.quantize_makers import make_dataset, make_model
+
+QUICK = {"evaluate.latency_seconds": 0.02, "evaluate.further_latency_seconds": 0, "evaluate.robustness_images": 0}
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return make_dataset(size=12)
+
+
+@pytest.fixture(scope="module")
+def model(data: Dataset) -> kd.Model:
+    return make_model("lenet300", data, steps=6)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_importing_loads_no_torch_and_names_are_functions_whatever_is_imported() -> None:
+    code = "import sys, kondense as kd\nassert not {'torch', 'numpy', 'kfp'} & set(sys.modules)\n"
+    code += "import kondense.cli, kondense.kfp, kondense.recipes\n"
+    code += (
+        "assert all(callable(getattr(kd, name)) for name in ('train', 'prune', 'quantize', 'distill', 'evaluate'))\n"
+    )
+    code += "assert callable(kd.search) and set(kd.__all__) <= set(dir(kd)) and kd.__version__"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pruning_in_memory_gives_the_stages_weights_and_leaves_its_arguments_alone(
+    data: Dataset, model: kd.Model, tmp_path: Path
+) -> None:
+    before = copy.deepcopy(model.module)
+    result = kd.prune(model, data, method="l1", sparsity=0.4, epochs=1, batch_size=16, target="parameters")
+    assert same(before, model.module)
+    assert all(parameter.requires_grad for parameter in model.module.parameters())
+    save_dataset(tmp_path / "data", data)
+    save_model(tmp_path / "model", model)
+    config = PruneConfig(method="l1", sparsity=0.4, epochs=1, batch_size=16, target="parameters")
+    places = {"dataset_dir": tmp_path / "data", "model_dir": tmp_path / "model", "pruned_dir": tmp_path / "pruned"}
+    metrics = prune_artifacts(config, **places)
+    assert same(load_model(tmp_path / "pruned").module, result.model.module)
+    assert metrics == dict(result.metrics)
+
+
+def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: kd.Model, tmp_path: Path) -> None:
+    recipes = {
+        "pruned": "prune:l1:0.4:target=parameters:epochs=1",
+        "both": "prune:l1:0.4:target=parameters:epochs=1 > quantize:static",
+        "impossible": "prune:l1:0.99:target=macs:epochs=1:layers=fc9=0.5",
+    }
+    comparison = kd.compress(model, data, recipes, settings=QUICK)
+    assert list(comparison.models) == ["teacher", "pruned", "both"]
+    assert list(comparison.failures) == ["impossible"]
+    assert "fc9" in str(comparison)
+    assert [each["stage"] for each in comparison.models["both"].lineage] == ["prune", "quantize"]
+    comparison.save(tmp_path / "out")
+    assert same(kd.load(tmp_path / "out" / "chosen").module, comparison.model.module)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda model, data: kd.prune(model, data, sparsty=0.5), "unknown parameter 'sparsty'; the parameters are"),
+        (lambda model, data: kd.prune(model, data, sparsity=1.5), r"sparsity must be in \[0, 1\), but got 1.5"),
+        (lambda model, data: kd.prune(model, data, max_accuracy_drop=0.1), "use max_validation_drop"),
+        (lambda model, data: kd.prune(model, data, method="l7"), "method must be one of"),
+        (lambda model, data: kd.quantize(model, data, method=3), "but got 3"),
+        (lambda model, data: kd.compress(model, data, ["prune:l1:0.5 > shrink"]), "recipe steps must be"),
+        (lambda model, data: kd.compress(model, data, settings={"tune.lr": 1}), "settings must be"),
+        (lambda model, data: kd.Model(nn.Sequential(nn.Flatten(), nn.Linear(144, 10))), "network"),
+        (lambda model, data: kd.Model(lambda images: images), "nn.Module"),
+    ],
+)
+def test_bad_input_is_one_error_before_any_work(call, text: str, model: kd.Model, data: Dataset) -> None:
+    with pytest.raises(kd.InputError, match=text):
+        call(model, data)
+
+
+def test_a_class_of_main_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    code = "import kondense as kd\nfrom torch import nn\nclass Net(nn.Linear): pass\n"
+    code += "try:\n    kd.Model(Net(2, 2))\nexcept kd.InputError as error:\n    print(error)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert "__main__" in said
+    assert "a file of its own" in said or "importable" in said
