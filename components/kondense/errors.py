@@ -1,12 +1,28 @@
-"""Every error that Kondense raises on purpose. Their texts give the rule and the value; all else is a bug.
+"""The errors that Kondense raises on purpose; their texts give the rule and the value. Any other exception is a bug.
 
-A command tells them in one line and exits with ``exit_code``: 1 failed, 2 bad input, 3 written but short of what was
-asked. Any other exception keeps its traceback, except the operating system's (OSError), such as a full disk.
+A command prints them in one line and exits with ``exit_code``: 1 failed, 2 bad input, 3 written but short of the
+request. A bug keeps its traceback and exits with 1. Errors of the operating system (OSError), such as a full disk, are
+expected too.
 """
+
+import contextlib
+from collections.abc import Iterator
+
+EXTRAS = {  # module -> the extra of the distribution that installs it
+    "docker": "run",
+    "kfp": "run",
+    "kfp.kubernetes": "cluster",
+    "kubernetes": "run",
+    "minio": "run",
+    "urllib3": "run",
+    "grpc": "katib",
+    "grpc_health": "katib",
+    "kubeflow": "katib",
+}
 
 
 class KondenseError(Exception):
-    """The base of all of them."""
+    """The base of these errors."""
 
     exit_code = 1
 
@@ -18,9 +34,13 @@ class InputError(KondenseError, ValueError):
 
 
 class ShortfallError(KondenseError, ValueError):
-    """The model is written, but it is only the closest to what was asked for."""
+    """The model is written, but only approximates the request."""
 
     exit_code = 3
+
+
+class MissingExtraError(KondenseError, ImportError):
+    """A package is missing that an extra of the distribution installs."""
 
 
 EXPECTED = (KondenseError, OSError)
@@ -29,3 +49,17 @@ EXPECTED = (KondenseError, OSError)
 def exit_code_of(error: BaseException) -> int:
     """Return the exit code of a command that ends with ``error``, one of ``EXPECTED``."""
     return error.exit_code if isinstance(error, KondenseError) else 1
+
+
+@contextlib.contextmanager
+def extras_named() -> Iterator[None]:
+    """Raise MissingExtraError, which names the extra, if an import in the block fails for want of one."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name]
+        raise MissingExtraError(
+            f"the module {error.name} must be installed, but is not: pip install 'kondense[{extra}]'."
+        ) from error

@@ -1,4 +1,4 @@
-"""Files and directories that appear whole or not at all, and their digests. Stdlib only."""
+"""Atomic writes of files and directories, and their digests. Stdlib only."""
 
 import contextlib
 import errno
@@ -17,16 +17,16 @@ from kondense.errors import InputError
 
 
 class ArtifactError(InputError):
-    """An artifact is missing, of an unknown format version, or does not match its digests."""
+    """An artifact is missing, has an unknown format version, or does not match its digests."""
 
 
 @contextlib.contextmanager
 def new_directory(final: Path) -> Iterator[Path]:
-    """Yield a scratch directory that becomes ``final`` when the block ends well.
+    """Yield a scratch directory that becomes ``final`` if the block succeeds.
 
-    When the block raises, or the process dies in it, ``final`` is what it was before. A directory that
-    stands at ``final`` already is replaced by two renames: a reader sees the old, the new or, for an
-    instant, none. Scratch directories that dead processes of this machine left there are removed.
+    If the block raises, or the process dies in it, ``final`` is unchanged. An existing directory at ``final`` is
+    replaced by two renames: a reader sees the old one, the new one or, for an instant, none. Scratch directories of
+    dead processes of this machine are removed.
 
     Raises:
         OSError: the disk is full or not writable; the text names the directory.
@@ -47,7 +47,7 @@ def new_directory(final: Path) -> Iterator[Path]:
 
 
 def write_file(final: Path, content: bytes) -> None:
-    """Write ``content`` to ``final`` so that a reader sees the old content or the new, never a part.
+    """Write ``content`` to ``final``; a reader sees the old content or the new, never a part.
 
     Raises:
         OSError: the disk is full or not writable; the text names the file.
@@ -70,12 +70,12 @@ def write_file(final: Path, content: bytes) -> None:
 
 
 def write_json(final: Path, content: Any) -> None:
-    """Write ``content`` as JSON, whole or not at all. Non-finite numbers are refused with ValueError."""
+    """Write ``content`` as JSON, completely or not at all; non-finite numbers raise ValueError."""
     write_file(final, json_bytes(content))
 
 
 def json_bytes(content: Any) -> bytes:
-    """Return ``content`` as indented UTF-8 JSON; non-finite numbers are refused with ValueError."""
+    """Return ``content`` as indented UTF-8 JSON; non-finite numbers raise ValueError."""
     return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
@@ -83,7 +83,7 @@ def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
     """Read a JSON object and check its ``format_version``.
 
     Raises:
-        ArtifactError: the file is missing, is no JSON object, or has another format version.
+        ArtifactError: the file is missing, is not a JSON object, or has another format version.
     """
     if not path.is_file():
         raise ArtifactError(f"{path.parent} must hold a file {path.name}, but it is missing.")
@@ -91,9 +91,9 @@ def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} must be JSON, but: {error}.") from None
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if type(found) is not int or found != format_version:
-        raise ArtifactError(f"{path} must have format_version {format_version}, but got {found}.")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if type(version) is not int or version != format_version:
+        raise ArtifactError(f"{path} must have format_version {format_version}, but got {version}.")
     return dict(content)
 
 
@@ -111,10 +111,10 @@ def file_digests(directory: Path) -> dict[str, str]:
 
 
 def verify_files(directory: Path, digests: Mapping[str, str], *, required: Collection[str] = ()) -> None:
-    """Check that every named file is there and has its digest, and that the ``required`` ones are named.
+    """Check the digest of every named file, and that the ``required`` files are named.
 
     Raises:
-        ArtifactError: the first file that is missing, differs or has no digest, by name.
+        ArtifactError: the first file that is missing, differs or has no digest.
     """
     for name in required:
         if name not in digests:
@@ -125,8 +125,8 @@ def verify_files(directory: Path, digests: Mapping[str, str], *, required: Colle
             raise ArtifactError(f"{directory} names a file outside itself: {name!r}.")
         if not path.is_file():
             raise ArtifactError(f"{directory} must hold a file {name}, but it is missing.")
-        if (found := sha256(path)) != expected:
-            raise ArtifactError(f"{path} must have sha256 {expected}, but has {found}: it was damaged or changed.")
+        if (digest := sha256(path)) != expected:
+            raise ArtifactError(f"{path} must have sha256 {expected}, but has {digest}: it was damaged or changed.")
 
 
 @contextlib.contextmanager
@@ -136,7 +136,7 @@ def _named_when_full(final: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        text = f"{os.strerror(error.errno)} while writing {final}; nothing of it was kept"
+        text = f"{os.strerror(error.errno)} while writing {final}; nothing was kept"
         raise OSError(error.errno, text) from error
 
 

@@ -1,4 +1,4 @@
-"""How the ``kondense`` command reports expected errors."""
+"""Report expected errors of the ``kondense`` command."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import typer
-from kondense.errors import EXPECTED, exit_code_of
+from kondense.errors import EXPECTED, exit_code_of, extras_named
 
 
 @contextlib.contextmanager
@@ -14,7 +14,8 @@ def reported() -> Iterator[None]:
     """Print expected errors in one line and exit with their code (``kondense.errors``); 130 and 143 after signals."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        yield
+        with extras_named():
+            yield
     except EXPECTED as error:
         fail(error, exit_code_of(error))
     except KeyboardInterrupt:
@@ -22,6 +23,6 @@ def reported() -> Iterator[None]:
 
 
 def fail(error: object, code: int) -> None:
-    """Print one line and leave with ``code``."""
+    """Print one line and exit with ``code``."""
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     raise typer.Exit(code)

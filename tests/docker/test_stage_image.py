@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from kondense import cli
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense_pipelines.local.store import local_store
 
 from tests.contract.test_manifests import kustomize

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense_pipelines.local.store import local_store
 
 from tests.e2e.cluster import searches

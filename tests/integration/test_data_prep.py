@@ -7,7 +7,8 @@ import torch
 from kondense.data.dataset import load_dataset
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import run
-from kondense.store.store import StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import StoreError
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from kondense.artifacts.model import load_model
 from kondense.data.dataset import load_dataset
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense.trial.config import TrialConfig
 from kondense.trial.stage import run as run_trial
 from kondense_pipelines.deploy import inputs

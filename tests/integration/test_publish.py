@@ -8,7 +8,8 @@ import pytest
 from kondense.publish.config import PublishConfig
 from kondense.publish.stage import run
 from kondense.publish.versions import read_champion, version_ids
-from kondense.store.store import StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import StoreError
 from kondense_pipelines.cli.models import list_models, verify_models
 
 from tests.support.publish_makers import Made, make_publishable

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from kondense.publish.versions import version_ids
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense_pipelines.graphs.candidates import Plan
 from kondense_pipelines.graphs.parameters import resolve, split
 from kondense_pipelines.graphs.refresh import WITHOUT, make_refresh, refresh_task_names

@@ -15,7 +15,8 @@ import pytest
 from kondense.files import file_digests
 from kondense.store.bucket import ObjectStore
 from kondense.store.connection import connection_from_environment
-from kondense.store.store import DamagedError, Store, StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import DamagedError, Store, StoreError
 from kondense_pipelines.local import store as embedded
 from kondense_pipelines.local.store import local_store
 from minio import Minio

@@ -16,7 +16,7 @@ from kondense.artifacts.model import load_model
 from kondense.artifacts.report import read_report
 from kondense.publish.versions import version_ids
 from kondense.store.local import LocalStore
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.compile import compile_all
 from kondense_pipelines.graphs.compress import task_names

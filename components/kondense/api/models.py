@@ -9,7 +9,7 @@ from kondense.errors import InputError
 from kondense.export.onnx import export_onnx as onnx_bytes
 from kondense.files import write_file
 from kondense.networks.allowed import allowing
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 
 
 def load(source: str | Path, *, allow_network: str = "") -> Model:

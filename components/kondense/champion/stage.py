@@ -13,7 +13,8 @@ from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.publish.config import derived_model_name
 from kondense.publish.versions import VersionRecord, read_champion, read_version, version_prefix
-from kondense.store.store import Store, open_store
+from kondense.store.open import open_store
+from kondense.store.store import Store
 
 FORMAT_VERSION = 1
 VERDICT = "champion.json"

@@ -180,7 +180,7 @@ class Dataset:
             ArtifactError: a missing or damaged file, or an unknown format version.
             StoreError: the store cannot be reached.
         """
-        from kondense.store.store import open_store
+        from kondense.store.open import open_store
 
         if "://" not in str(address):
             return load_dataset(Path(address))

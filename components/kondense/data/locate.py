@@ -103,7 +103,8 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
             raise SourceError(f"source must be a directory or a URI such as s3://bucket/prefix, but got {source}.")
         yield directory
         return
-    from kondense.store.store import check_key, open_store
+    from kondense.store.open import open_store
+    from kondense.store.store import check_key
 
     with tempfile.TemporaryDirectory(prefix="kondense-source-") as scratch:
         store = open_store(source)

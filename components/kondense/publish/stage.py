@@ -31,7 +31,8 @@ from kondense.publish.versions import (
     version_prefix,
     write_champion,
 )
-from kondense.store.store import Store, StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import Store, StoreError
 
 RECEIPT = "receipt.json"
 ATTEMPTS = 10  # how often the champion may change between the gate and the publication

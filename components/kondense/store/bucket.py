@@ -1,6 +1,6 @@
 """A store in a bucket of MinIO or any S3 endpoint.
 
-The SHA-256 of every object is kept as its metadata and checked whenever the object is read.
+The SHA-256 of every object is stored in its metadata and checked at every read.
 """
 
 import contextlib
@@ -37,19 +37,19 @@ from kondense.store.store import (
 T = TypeVar("T")
 
 DIGEST = "sha256"
-PART_BYTES = 16 * 2**20  # an object above this size goes up in parts of it
+PART_BYTES = 16 * 2**20  # larger objects are uploaded in parts of this size
 CHUNK_BYTES = 2**20
 MISSING = ("NoSuchKey", "NoSuchBucket")
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
-LOST_PARTS = ("NoSuchUpload", "InvalidPart")  # or it joined them, and its answer was lost
+LOST_PARTS = ("NoSuchUpload", "InvalidPart")  # or the server joined them, but its answer was lost
 MADE_BY_ANOTHER = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class IncompleteError(StoreError):
-    """An object went over the network in part only; the whole of it is worth another attempt."""
+    """An object was transferred incompletely; the transfer can be retried."""
 
 
 class ObjectStore(Store):
@@ -65,18 +65,18 @@ class ObjectStore(Store):
         delays_s: tuple[float, ...] = DELAYS_S,
         lease_s: float = 30.0,
     ) -> None:
-        """Describe the store; nothing is asked of the endpoint yet.
+        """Describe the store; no request is sent yet.
 
         Args:
-            uri: its root, for messages and receipts.
-            bucket: made at the first write when it is not there and the credentials allow it.
+            uri: address of the root, for messages and receipts.
+            bucket: name of the bucket; created at the first write if it is missing and the credentials allow it.
             prefix: the folder in the bucket that is the root.
-            connection: where and with which credentials.
-            delays_s: the pauses between attempts while the endpoint is away or fails.
+            connection: endpoint and credentials.
+            delays_s: pauses between the attempts while the endpoint is unreachable or fails.
             lease_s: see ``lease.hold``.
 
         Raises:
-            ValueError: no such name is allowed for a bucket.
+            InputError: ``bucket`` is not a valid name.
         """
         if not BUCKET.fullmatch(bucket):
             raise InputError(f"a bucket's name must be 3 to 63 of a-z, 0-9, dot and dash, but got {bucket!r}.")
@@ -153,23 +153,23 @@ class ObjectStore(Store):
             yield lease
 
     def put(self, key: str, data: bytes) -> None:
-        """Put ``data`` under any ``key``, the store's own included."""
+        """Write ``data`` under any ``key``, reserved names included."""
         self._put(key, io.BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
 
     def remove(self, key: str) -> None:
-        """Remove any ``key``, the store's own included."""
+        """Remove any ``key``, reserved names included."""
         with contextlib.suppress(NotFoundError):
             self._call(key, lambda: self.client.remove_object(self.bucket, self._name(key)))
 
     def entries(self, folder: str) -> Iterator[tuple[str, Object]]:
-        """Yield every key in ``folder`` and below, the store's own included, and what the listing says of it."""
+        """Yield every key in ``folder`` and below, reserved names included, with its entry of the listing."""
         start = self._name(folder).rstrip("/") + "/" if folder or self.prefix else ""
         skip = len(self.prefix) + 1 if self.prefix else 0
         try:
-            found = self._call(folder, lambda: [*self.client.list_objects(self.bucket, start, recursive=True)])
+            entries = self._call(folder, lambda: [*self.client.list_objects(self.bucket, start, recursive=True)])
         except NotFoundError:
-            return  # there is no bucket yet
-        for entry in found:
+            return  # no bucket yet
+        for entry in entries:
             yield (entry.object_name or "")[skip:], entry
 
     def _name(self, key: str) -> str:
@@ -228,7 +228,7 @@ class ObjectStore(Store):
             raise damaged(self.address(key), expected, hasher.hexdigest())
 
     def _call(self, key: str, request: Callable[[], T]) -> T:
-        """Run ``request`` and turn what minio and urllib3 raise into one clear line."""
+        """Run ``request``; errors of minio and urllib3 become a StoreError of one line."""
         try:
             return request()
         except S3Error as error:
@@ -263,7 +263,7 @@ class ObjectStore(Store):
 
 
 class ObjectTickets:
-    """The tickets for one key of a bucket: objects in a folder of the store's own (see lease.Tickets)."""
+    """The tickets for one key of a bucket: objects in a reserved folder (see lease.Tickets)."""
 
     def __init__(self, store: ObjectStore, key: str) -> None:
         self.store = store
@@ -271,8 +271,8 @@ class ObjectTickets:
         self.postings = 0
 
     def post(self, ticket: str) -> None:
-        """Post ``ticket``, or post it anew."""
-        self.postings += 1  # another content, another ETag: the mark
+        """Post ``ticket``, or renew it."""
+        self.postings += 1  # changes content, ETag and therefore the mark
         self.store.put(f"{self.folder}/{ticket}", str(self.postings).encode())
 
     def posted(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How a bucket's endpoint is reached: where it is, with which credentials, and how patiently."""
+"""The connection to a bucket's endpoint: address, credentials, retries."""
 
 import os
 import re
@@ -12,17 +12,17 @@ import urllib3
 
 from kondense.store.store import StoreError
 
-DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 4.0)  # a server that is started again answers within 12 seconds
-PATIENCE_S = 60.0  # no attempt begins after so many seconds
+DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 4.0)  # a restarted server answers within 12 seconds
+PATIENCE_S = 60.0  # no attempt starts later
 TIMEOUT = urllib3.Timeout(connect=5.0, read=60.0)
-PASSING = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may not meet
+PASSING = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may avoid
 REQUIRED = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
 LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:\d+)?")
 
 
 @dataclass(frozen=True)
 class Connection:
-    """An endpoint, such as ``127.0.0.1:9000``, and the credentials, which its text does not show."""
+    """An endpoint, such as ``127.0.0.1:9000``, and its credentials, which ``repr`` omits."""
 
     endpoint: str
     access_key: str = field(repr=False)
@@ -62,7 +62,7 @@ def connection_from_environment(environment: Mapping[str, str]) -> Connection:
 
 
 class PatientPool(urllib3.PoolManager):
-    """An HTTP client that repeats a request, ever more slowly, while the endpoint is away or fails."""
+    """An HTTP client that retries a request with growing delays while the endpoint is unreachable or fails."""
 
     def __init__(self, delays_s: tuple[float, ...]) -> None:
         ca_certs = os.environ.get("SSL_CERT_FILE") or certifi.where()
@@ -72,8 +72,8 @@ class PatientPool(urllib3.PoolManager):
     def urlopen(  # type: ignore[override]  # as PoolManager declares it
         self, method: str, url: str, redirect: bool = True, **options: Any
     ) -> Any:
-        """Send one request; see urllib3. A failure that lasts is returned or raised as it came."""
-        # Repeating is safe: an S3 write puts a whole object or part, and its body is bytes, not a stream.
+        """Send one request, as urllib3 does; the last failure is returned or raised unchanged."""
+        # A retry is safe: an S3 write puts a complete object or part, and its body is bytes, not a stream.
         options["retries"] = False
         deadline_s = time.monotonic() + PATIENCE_S
         for delay_s in self.delays_s:

@@ -1,11 +1,11 @@
-"""Take turns at a key with nothing but put, list and delete, for stores without conditional writes.
+"""Mutual exclusion with put, list and delete only, for stores without conditional writes.
 
-Whoever wants the key posts a ticket in its folder; the lowest ticket holds the key. A holder that dies leaves
-its ticket behind: one that has not been posted anew for ``lease_s`` seconds is removed by the others, and a
-live holder stops writing well before.
+A process that wants a key posts a ticket in the key's folder; the lowest ticket holds the key. If a holder dies, its
+ticket remains: the others remove a ticket that has not been renewed for ``lease_s`` seconds, and a live holder stops
+writing well before.
 
 Source: Lamport 1974, "A new solution of Dijkstra's concurrent programming problem" (the bakery): a ticket's number
-is one above all that can be seen, and nobody enters while another is still choosing. Deviation: the time limit.
+is one above all visible ones, and no process enters while another is choosing. Deviation: the time limit.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ POLL_S = 0.05
 
 
 class Tickets(Protocol):
-    """The tickets posted for one key. A listing shows all that was posted before it began."""
+    """The tickets posted for one key. A listing shows all tickets posted before it began."""
 
     def post(self, ticket: str) -> None:
-        """Post ``ticket``, or post it anew."""
+        """Post ``ticket``, or renew it."""
 
     def posted(self) -> Mapping[str, str]:
-        """Return every posted ticket with a mark that differs after each posting."""
+        """Return every posted ticket with a mark that each posting changes."""
 
     def remove(self, ticket: str) -> None:
-        """Remove ``ticket``; nothing happens when it is not there."""
+        """Remove ``ticket`` if it exists."""
 
 
 class TimedLease(Lease):
-    """A held ticket: good for half of the time after which others take it for abandoned."""
+    """A held ticket, valid for half of the time after which others consider it abandoned."""
 
     def __init__(self, key: str, lease_s: float) -> None:
         self.key = key
@@ -42,27 +42,27 @@ class TimedLease(Lease):
         self.since_s = time.monotonic()
 
     def check(self) -> None:
-        """Raise StoreError when the time is over."""
+        """Raise StoreError if the time is over."""
         held_s = time.monotonic() - self.since_s
         if held_s > self.lease_s / 2:
             raise StoreError(
-                f"exclusive use of {self.key} is good for {self.lease_s / 2:g} s, but {held_s:.1f} s have passed;"
+                f"exclusive use of {self.key} is limited to {self.lease_s / 2:g} s, but {held_s:.1f} s have passed;"
                 " nothing was written; try again."
             )
 
 
 @contextlib.contextmanager
 def hold(tickets: Tickets, key: str, *, lease_s: float, wait_s: float) -> Iterator[Lease]:
-    """Wait for the turn at ``key`` and hold it during the block.
+    """Wait for ``key`` and hold it exclusively during the block.
 
     Args:
-        tickets: those of this key.
-        key: what is held, for messages.
-        lease_s: after so many seconds without a sign of life a ticket counts as abandoned.
-        wait_s: give up after so many seconds.
+        tickets: the tickets of this key.
+        key: its address, for messages.
+        lease_s: a ticket that has not been renewed for this time counts as abandoned.
+        wait_s: maximum time to wait.
 
     Raises:
-        StoreError: the turn did not come within ``wait_s`` seconds.
+        StoreError: others held the key for ``wait_s`` seconds.
     """
     deadline_s = time.monotonic() + wait_s
     ticket = None
@@ -82,7 +82,7 @@ def hold(tickets: Tickets, key: str, *, lease_s: float, wait_s: float) -> Iterat
 
 
 def _take_ticket(tickets: Tickets, lease_s: float) -> str | None:
-    """Post a ticket and return it, or None when that took so long that others may have given up on it."""
+    """Post a ticket and return it; None if that took so long that others may consider it abandoned."""
     owner = uuid.uuid4().hex
     began_s = time.monotonic()
     choosing = f"{CHOOSING}-{owner}"
@@ -100,7 +100,7 @@ def _take_ticket(tickets: Tickets, lease_s: float) -> str | None:
 
 
 def _wait_for_turn(tickets: Tickets, ticket: str, *, lease_s: float, deadline_s: float) -> bool:
-    """Return whether the turn came; if not, the time is over or the ticket was taken for abandoned."""
+    """Return whether the ticket became the lowest before the deadline and before others removed it."""
     seen: dict[str, tuple[str, float]] = {}
     renewed_s = time.monotonic()
     while True:

@@ -18,10 +18,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FileLease(Lease):
-    """A lock on a file: the kernel frees it when the holder dies, so its time is never over."""
+    """A lock on a file: the kernel releases it when the holder dies, so it has no time limit."""
 
     def check(self) -> None:
-        """Do nothing: the lock holds as long as the process."""
+        """Do nothing: the lock lasts as long as the process."""
 
 
 class LocalStore(Store):
@@ -101,11 +101,11 @@ class LocalStore(Store):
 
 @contextlib.contextmanager
 def replacing(final: Path, *, if_absent: bool = False) -> Iterator[BinaryIO]:
-    """Yield a scratch file that becomes ``final`` when the block ends well.
+    """Yield a scratch file that becomes ``final`` if the block succeeds.
 
     Raises:
-        ExistsError: ``if_absent`` and there is a file at ``final``, written meanwhile perhaps.
-        StoreError: the disk is full or not writable; ``final`` is what it was.
+        ExistsError: ``if_absent`` and ``final`` exists, or was written meanwhile.
+        StoreError: the disk is full or not writable; ``final`` is unchanged.
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def replacing(final: Path, *, if_absent: bool = False) -> Iterator[BinaryIO]:
     except StoreError:
         raise
     except OSError as error:
-        kept = "; nothing of it was kept" if error.errno in FULL else ""
+        kept = "; nothing was kept" if error.errno in FULL else ""
         raise StoreError(error.errno, f"{os.strerror(error.errno or 0)} while writing {final}{kept}") from error
     finally:
         Path(name).unlink(missing_ok=True)

@@ -1,99 +1,96 @@
-"""The object store: keys and bytes, on a plain directory or in a bucket, behind one opener.
+"""The object store: keys and bytes in a directory or in a bucket.
 
-A key is a relative path such as ``models/lenet5/champion.json``; no part of it starts with a dot,
-because such names are the stores' own (scratch files, leases). Importing this module is cheap.
+A key is a relative path such as ``models/lenet5/champion.json``. No part of it starts with a dot: such names are
+reserved for scratch files and leases.
 """
 
 import abc
 import contextlib
 import datetime
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from kondense.errors import InputError, KondenseError
 from kondense.files import ArtifactError, json_bytes, new_directory, sha256
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-BUCKET_SCHEMES = ("minio", "s3")
 
 
 class StoreError(KondenseError, OSError):
-    """The store cannot do what was asked: unreachable, refused, full or damaged; the text says which."""
+    """The store is unreachable, full or damaged, or refused the request; the text says which."""
 
 
 class NotFoundError(StoreError, FileNotFoundError):
-    """There is nothing under the key."""
+    """The key does not exist."""
 
 
 class ExistsError(StoreError, FileExistsError):
-    """There is something under the key already, and it was to be written only if absent."""
+    """The key exists already, and was to be written only if absent."""
 
 
 class DamagedError(StoreError):
-    """What is under the key is not what was stored."""
+    """The content under the key is not the content that was stored."""
 
 
 class Lease(abc.ABC):
-    """The exclusive use of a key, for a limited time."""
+    """Exclusive use of a key for a limited time."""
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Raise StoreError when the time is over, so that nothing is written without the lease."""
+        """Raise StoreError if the time is over, so that nothing is written without the lease."""
 
 
 class Store(abc.ABC):
-    """Keys and bytes under one root. Every write is whole or not at all, whatever dies meanwhile.
+    """Keys and bytes under one root. Every write is complete or has no effect, even if a process dies.
 
     Attributes:
-        uri: the root as ``open_store`` takes it.
+        uri: the root, as ``open_store`` takes it.
     """
 
     uri: str
 
     @abc.abstractmethod
     def read(self, key: str) -> bytes:
-        """Return the content under ``key``; NotFoundError when there is none."""
+        """Return the content under ``key``; NotFoundError if there is none."""
 
     @abc.abstractmethod
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
-        """Put ``data`` under ``key``; with ``if_absent``, exactly one of several racing writers does.
+        """Write ``data`` under ``key``; with ``if_absent``, exactly one of several concurrent writers succeeds.
 
         Raises:
-            ExistsError: ``if_absent`` and there is something under ``key`` already.
-            StoreError: the store is full, refuses or cannot be reached; ``key`` is what it was.
+            ExistsError: ``if_absent`` and ``key`` exists already.
+            StoreError: the store is full, refuses or cannot be reached; ``key`` is unchanged.
         """
 
     @abc.abstractmethod
     def exists(self, key: str) -> bool:
-        """Tell whether there is something under ``key``."""
+        """Return whether ``key`` exists."""
 
     @abc.abstractmethod
     def list(self, prefix: str = "") -> list[str]:
-        """Return the keys in the folder ``prefix`` and below, whole and sorted; none is an empty list."""
+        """Return the complete keys in the folder ``prefix`` and below, sorted."""
 
     @abc.abstractmethod
     def delete(self, key: str) -> None:
-        """Remove ``key``; nothing happens when it is not there."""
+        """Remove ``key`` if it exists."""
 
     @abc.abstractmethod
     def upload_file(self, key: str, path: Path) -> None:
-        """Put the content of the file ``path`` under ``key``, in parts when it is large."""
+        """Write the content of the file ``path`` under ``key``, in parts if it is large."""
 
     @abc.abstractmethod
     def download_file(self, key: str, path: Path) -> None:
-        """Write what is under ``key`` to the file ``path``, verified, whole or not at all."""
+        """Write the content under ``key`` to the file ``path``, verified, complete or not at all."""
 
     @abc.abstractmethod
     def exclusive(self, key: str, *, wait_s: float = 120.0) -> contextlib.AbstractContextManager[Lease]:
-        """Hold ``key`` alone among all who ask for it; it is free again when the holder dies.
+        """Hold ``key`` exclusively during the block; it is released if the holder dies.
 
         Raises:
-            StoreError: others held it for ``wait_s`` seconds.
+            StoreError: others held ``key`` for ``wait_s`` seconds.
         """
 
     def address(self, key: str) -> str:
@@ -101,20 +98,20 @@ class Store(abc.ABC):
         return f"{self.uri.rstrip('/')}/{key}" if key else self.uri
 
     def upload_directory(self, prefix: str, directory: Path, *, replace: bool = False) -> dict[str, Any]:
-        """Put every file of ``directory`` under ``prefix``, the manifest that makes them visible last.
+        """Write every file of ``directory`` under ``prefix`` and then the manifest, which makes them visible.
 
-        A prefix is written once, unless ``replace``: the same files again change nothing.
+        A prefix is written once, unless ``replace``; uploading the same files again changes nothing.
 
         Args:
-            prefix: where.
-            directory: what; sub-directories too.
-            replace: take away other files that are there. Meanwhile there is no directory under ``prefix``.
+            prefix: the folder of the store.
+            directory: the local directory, with its sub-directories.
+            replace: remove other files first; until the upload ends there is no directory under ``prefix``.
 
         Returns:
             The manifest.
 
         Raises:
-            ExistsError: a complete directory of other files is there.
+            ExistsError: ``prefix`` holds a complete directory of other files.
             StoreError: the store is full, refuses or cannot be reached; nothing is visible then.
         """
         files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
@@ -125,22 +122,22 @@ class Store(abc.ABC):
         return self.commit(prefix, self.upload_files(prefix, files))
 
     def upload_files(self, prefix: str, files: Mapping[str, Path]) -> dict[str, Any]:
-        """Put ``files``, by name, under ``prefix`` and return the manifest that ``commit`` makes them visible with."""
+        """Write ``files``, by name, under ``prefix`` and return the manifest, which ``commit`` then writes."""
         if MANIFEST in files:
-            raise InputError(f"{files[MANIFEST]} must not be called {MANIFEST}: the store writes its own.")
+            raise InputError(f"{files[MANIFEST]} must not be called {MANIFEST}: the name is reserved for the store.")
         digests = {name: sha256(path) for name, path in sorted(files.items())}
-        if not self._stands(prefix, digests):
+        if not self._holds(prefix, digests):
             for name in digests:
                 self.upload_file(f"{prefix}/{name}", files[name])
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         return {"format_version": FORMAT_VERSION, "created": created, "files": digests}
 
     def commit(self, prefix: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Make the uploaded files of ``manifest`` visible under ``prefix``; return the manifest that stands."""
+        """Make the uploaded files of ``manifest`` visible under ``prefix``; return the manifest in force."""
         try:
             self.write(f"{prefix}/{MANIFEST}", json_bytes(manifest), if_absent=True)
         except ExistsError:
-            self._stands(prefix, manifest["files"])
+            self._holds(prefix, manifest["files"])
             return self.manifest(prefix)
         return dict(manifest)
 
@@ -148,36 +145,36 @@ class Store(abc.ABC):
         """Return the manifest of the directory under ``prefix``: ``created`` and ``files`` (name -> sha256).
 
         Raises:
-            NotFoundError: there is no complete directory.
-            DamagedError: the manifest is damaged or of an unknown format version.
+            NotFoundError: ``prefix`` holds no complete directory.
+            DamagedError: the manifest is damaged or has an unknown format version.
         """
         key = f"{prefix}/{MANIFEST}"
         try:
             content = json.loads(self.read(key))
         except ValueError as error:
             raise DamagedError(f"{self.address(key)} must be JSON, but: {error}.") from None
-        found = content.get("format_version") if isinstance(content, dict) else None
-        if found != FORMAT_VERSION or not isinstance(content.get("files"), dict):
-            raise DamagedError(f"{self.address(key)} must have format_version {FORMAT_VERSION}, but got {found}.")
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION or not isinstance(content.get("files"), dict):
+            raise DamagedError(f"{self.address(key)} must have format_version {FORMAT_VERSION}, but got {version}.")
         return dict(content)
 
     def download_directory(
         self, prefix: str, directory: Path, *, rebuild: Mapping[str, Callable[[Path], None]] | None = None
     ) -> tuple[str, ...]:
-        """Write the directory under ``prefix`` to ``directory``, verified, whole or not at all.
+        """Write the directory under ``prefix`` to ``directory``, verified, complete or not at all.
 
         Args:
-            prefix: where.
-            directory: replaced if it is there.
-            rebuild: by name, functions that write a file into a directory of all the other ones. Such a file is
-                fetched only where what they write is not what was stored, or they raise ArtifactError.
+            prefix: the folder of the store.
+            directory: the local directory; replaced if it exists.
+            rebuild: by name, functions that write a file into a directory of all other files. Such a file is
+                fetched only if the result differs from the stored file, or the function raises ArtifactError.
 
         Returns:
-            The names of the files that were fetched.
+            The names of the fetched files.
 
         Raises:
-            NotFoundError: there is no complete directory, or a file of it is missing.
-            DamagedError: a file is not what was stored.
+            NotFoundError: ``prefix`` holds no complete directory, or a file of it is missing.
+            DamagedError: a file differs from the stored one.
             StoreError: the store cannot be reached.
             OSError: the disk of ``directory`` is full or not writable.
         """
@@ -198,11 +195,11 @@ class Store(abc.ABC):
         for name, expected in digests.items():
             check_key(name)
             self.download_file(f"{prefix}/{name}", directory / name)
-            if (found := sha256(directory / name)) != expected:
-                raise damaged(self.address(f"{prefix}/{name}"), expected, found)
+            if (digest := sha256(directory / name)) != expected:
+                raise damaged(self.address(f"{prefix}/{name}"), expected, digest)
 
     def _clear(self, prefix: str, digests: Mapping[str, str]) -> None:
-        """Remove the directory under ``prefix`` unless it is this one; the manifest goes first."""
+        """Remove the directory under ``prefix``, manifest first, unless its files have these digests."""
         with contextlib.suppress(NotFoundError, DamagedError):
             if self.manifest(prefix)["files"] == digests:
                 return
@@ -210,32 +207,32 @@ class Store(abc.ABC):
             self.delete(key)
 
     def download_artifact(self, directory: Path) -> None:
-        """Write the files of the artifact that the root holds to ``directory``; whoever loads it verifies it.
+        """Write the files of the artifact at the root to ``directory``; loading verifies them.
 
-        An artifact is flat, so what lies in folders below is somebody else's.
+        An artifact is flat: files in folders below the root are not part of it.
         """
         directory.mkdir(parents=True, exist_ok=True)
         for key in self.list():
             if "/" not in key:
                 self.download_file(key, directory / key)
 
-    def _stands(self, prefix: str, digests: Mapping[str, str]) -> bool:
+    def _holds(self, prefix: str, digests: Mapping[str, str]) -> bool:
         try:
-            standing = self.manifest(prefix)["files"]
+            present = self.manifest(prefix)["files"]
         except NotFoundError:
             return False
-        if standing != digests:
+        if present != digests:
             raise ExistsError(f"{self.address(prefix)} is written once, and holds other files already.")
         return True
 
 
-def damaged(address: str, expected: str, found: str) -> DamagedError:
-    """Return the error that says that the content at ``address`` is not what was stored."""
-    return DamagedError(f"{address} must have sha256 {expected}, but has {found}: it was damaged or changed.")
+def damaged(address: str, expected: str, digest: str) -> DamagedError:
+    """Return the error of content at ``address`` that differs from the stored content."""
+    return DamagedError(f"{address} must have sha256 {expected}, but has {digest}: it was damaged or changed.")
 
 
 def check_key(key: str) -> None:
-    """Raise ValueError unless ``key`` is a relative path whose parts are plain names."""
+    """Raise InputError unless ``key`` is a relative path of plain names."""
     parts = key.split("/")
     if any(not part or part.startswith(".") or "\\" in part or not part.isprintable() for part in parts):
         raise InputError(
@@ -243,36 +240,6 @@ def check_key(key: str) -> None:
         )
 
 
-def open_store(uri: str) -> Store:
-    """Open the store at ``uri``: a plain path, ``file://``, ``minio://bucket/prefix`` or ``s3://bucket/prefix``.
-
-    Buckets are reached as the environment says: MINIO_ENDPOINT (host:port), MINIO_ACCESS_KEY,
-    MINIO_SECRET_KEY, MINIO_SECURE (true or false; default: false for this machine, else true).
-
-    Raises:
-        ValueError: an unknown scheme, or no bucket.
-        StoreError: the environment does not say how to reach the bucket.
-    """
-    from kondense.store.local import LocalStore  # the implementations import this module
-
-    if "://" not in uri:
-        if not uri:
-            raise InputError("a store must be a path or a URI, but got ''.")
-        return LocalStore(Path(uri))
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return LocalStore(Path(parts.netloc + parts.path))
-    if parts.scheme not in BUCKET_SCHEMES:
-        raise InputError(f"a store must be a path, file://, minio:// or s3://, but got {uri!r}.")
-    if not parts.netloc:
-        raise InputError(f"a store must be {parts.scheme}://bucket/prefix, but got {uri!r}.")
-    from kondense.store.bucket import ObjectStore
-    from kondense.store.connection import connection_from_environment
-
-    connection = connection_from_environment(os.environ)
-    return ObjectStore(uri, bucket=parts.netloc, prefix=parts.path.strip("/"), connection=connection)
-
-
 def visible(keys: Iterator[str]) -> list[str]:
-    """Return ``keys`` sorted, without the stores' own and without folder markers."""
+    """Return ``keys`` sorted, without reserved names and folder markers."""
     return sorted(key for key in keys if key and not key.endswith("/") and "/." not in f"/{key}")

@@ -9,7 +9,7 @@ from safetensors.torch import load
 from kondense.artifacts.model import Model, load_model
 from kondense.errors import InputError
 from kondense.networks.build import NetworkSpec, build
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 
 
 def import_model(uri: str, network: NetworkSpec) -> Model:

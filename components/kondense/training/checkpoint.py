@@ -20,7 +20,8 @@ from torch import Tensor
 from kondense.config import Config
 from kondense.errors import InputError
 from kondense.logging import LOG
-from kondense.store.store import NotFoundError, Store, open_store
+from kondense.store.open import open_store
+from kondense.store.store import NotFoundError, Store
 from kondense.training.settings import TrainingConfig
 
 FORMAT_VERSION = 2

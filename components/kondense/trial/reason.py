@@ -4,7 +4,7 @@ import contextlib
 
 from kondense import failure
 from kondense.errors import EXPECTED
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 
 
 def failure_key(trial: str) -> str:

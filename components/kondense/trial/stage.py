@@ -23,7 +23,7 @@ from kondense.measuring.latency import measure_latency, open_session
 from kondense.networks.allowed import allowing
 from kondense.recipes import models_of
 from kondense.stages import STAGES, load
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense.train.stage import run as train
 from kondense.training.checkpoint import checkpoints_at
 from kondense.training.fit import epochs_told_to

@@ -15,7 +15,8 @@ from pathlib import Path
 from kondense.data_prep.config import DATASETS, DataPrepConfig
 from kondense.errors import InputError
 from kondense.networks.names import check_form
-from kondense.store.store import Store, open_store
+from kondense.store.open import open_store
+from kondense.store.store import Store
 from kondense.train.config import TrainConfig
 
 from kondense_pipelines.deploy import job

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 
 from tests.e2e.cluster.session import Session
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kondense.store.store import Store, StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import Store, StoreError
 from kondense_pipelines.cluster.client import Access, AccessError, Connected, connect
 from urllib3.exceptions import HTTPError
 

@@ -16,7 +16,7 @@ from kondense.search.history import History, Status, Trial
 from kondense.search.ledger import SETTING, digest
 from kondense.search.space import SearchSpace
 from kondense.search.suggesters import load_suggester
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 
 from tests.e2e.cluster_api.objects import Object
 from tests.e2e.cluster_api.pods import End, play_job, play_pod, start_pod

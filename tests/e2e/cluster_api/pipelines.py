@@ -20,7 +20,8 @@ from kondense.katib_search.trials import ended
 from kondense.profiles import AS_PROFILE, PROFILES
 from kondense.publish.config import derived_model_name
 from kondense.store.connection import connection_from_environment
-from kondense.store.store import StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import StoreError
 
 from tests.e2e.cluster_api import results
 from tests.e2e.cluster_api.objects import Object

@@ -4,7 +4,8 @@ import uuid
 from pathlib import Path
 
 from kondense.publish.versions import FORMAT_VERSION, model_prefix, version_prefix, write_champion
-from kondense.store.store import Store, open_store
+from kondense.store.open import open_store
+from kondense.store.store import Store
 
 VERSION = "0123456789ab"  # of every publication: the same data give the same model
 

@@ -317,7 +317,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(directory, tmp_path):
     save_model(source, Model(build(spec("lenet300")), spec("lenet300")))
     command = [sys.executable, "-c", FULL_DISK, str(source), str(directory)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout == f"[Errno 27] File too large while writing {directory}; nothing of it was kept\n"
+    assert result.stdout == f"[Errno 27] File too large while writing {directory}; nothing was kept\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "model"]
     assert model_digest(directory) == digest
     load_model(directory)

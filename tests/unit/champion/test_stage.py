@@ -12,7 +12,8 @@ from kondense.measuring.accuracy import accuracy, predict
 from kondense.publish.config import PublishConfig
 from kondense.publish.stage import run as publish
 from kondense.publish.versions import read_champion
-from kondense.store.store import StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import StoreError
 
 from tests.support.data_makers import make_digits
 from tests.support.publish_makers import make_publishable

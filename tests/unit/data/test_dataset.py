@@ -188,7 +188,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(directory, digits_dir,
     shutil.copytree(directory, tmp_path / "old")
     command = [sys.executable, "-c", FULL_DISK, str(digits_dir), str(tmp_path / "old")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    expected = f"[Errno 27] File too large while writing {tmp_path / 'old'}; nothing of it was kept\n"
+    expected = f"[Errno 27] File too large while writing {tmp_path / 'old'}; nothing was kept\n"
     assert result.stdout == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "old"]
     assert dataset_digest(tmp_path / "old") == dataset_digest(directory)

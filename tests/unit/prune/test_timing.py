@@ -11,7 +11,7 @@ from kondense.prune.config import PruneConfig
 from kondense.prune.scores import l1
 from kondense.prune.stage import preparer
 from kondense.prune.timing import Timing
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense.training.checkpoint import Checkpoint
 
 from tests.support.prune_context import make_context

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from kondense.store.bucket import ObjectStore
 from kondense.store.connection import Connection, connection_from_environment
-from kondense.store.store import DamagedError, StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import DamagedError, StoreError
 
 KEYS = {"MINIO_ACCESS_KEY": "access-0", "MINIO_SECRET_KEY": "secret-0"}
 FAST = (0.01, 0.01, 0.01)

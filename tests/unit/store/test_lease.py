@@ -93,7 +93,7 @@ def test_a_lease_is_good_for_half_of_the_time_after_which_others_take_over() -> 
     lease = TimedLease("key", 0.2)
     lease.check()
     time.sleep(0.11)
-    with pytest.raises(StoreError, match=r"exclusive use of key is good for 0.1 s, but"):
+    with pytest.raises(StoreError, match=r"exclusive use of key is limited to 0.1 s, but"):
         lease.check()
 
 

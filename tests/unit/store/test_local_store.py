@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 from kondense.store.local import LocalStore
-from kondense.store.store import Store, StoreError, open_store
+from kondense.store.open import open_store
+from kondense.store.store import Store, StoreError
 
 from tests.support.store_suite import StoreSuite
 
 FULL_DISK = """
 import resource, sys
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from pathlib import Path
 store = open_store(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
@@ -25,7 +26,7 @@ for name, action in actions.items():
     try:
         action()
     except OSError as error:
-        print(name, error.errno, "nothing of it was kept" in str(error), "\\n" in str(error))
+        print(name, error.errno, "nothing was kept" in str(error), "\\n" in str(error))
 """
 
 
@@ -72,7 +73,7 @@ def test_plain_paths_and_file_uris_are_the_same(tmp_path: Path) -> None:
 
 def test_opening_a_directory_imports_neither_minio_nor_torch() -> None:
     code = (
-        "import sys; from kondense.store.store import open_store; open_store('x').list();"
+        "import sys; from kondense.store.open import open_store; open_store('x').list();"
         "assert not {'minio', 'urllib3', 'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kondense.networks.build import NetworkSpec, build
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense.training import fit as fit_module
 from kondense.training import trainer
 from kondense.training.checkpoint import Checkpoint, open_checkpoint
@@ -192,7 +192,7 @@ def test_sigterm_saves_and_exits_143_and_the_next_run_ends_the_same(tmp_path):
         """
         import sys, torch
         torch.set_num_threads(1)
-        from kondense.store.store import open_store
+        from kondense.store.open import open_store
         from kondense.training.checkpoint import Checkpoint
         from kondense.training.fit import fit
         from kondense.training.settings import OPTIMIZERS, TrainingConfig

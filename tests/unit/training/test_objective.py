@@ -1,6 +1,6 @@
 import pytest
 import torch
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense.training import fit as fit_module
 from kondense.training import trainer
 from kondense.training.checkpoint import Checkpoint

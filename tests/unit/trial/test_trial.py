@@ -14,7 +14,7 @@ from kondense.artifacts.model import load_model
 from kondense.data.dataset import save_dataset
 from kondense.katib.api import messages, services
 from kondense.recipes import parse_recipe
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from kondense.training.trainer import NonFiniteLossError
 from kondense.trial import relay
 from kondense.trial.config import TrialConfig
