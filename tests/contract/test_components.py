@@ -10,8 +10,6 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from kondense.config import Config, option
 from kondense.kfp import component, source
-from kondense.networks.build import NETWORKS
-from kondense.networks.names import BUILT_IN
 from kondense.prune.config import PruneConfig
 from kondense.stages import STAGES, Artifact, Stage, load
 from kondense.train.config import TrainConfig
@@ -141,7 +139,3 @@ def test_an_output_of_one_value_and_none() -> None:
 def test_every_folder_with_a_stage_is_in_the_table() -> None:
     root = Path(inspect.getfile(Config)).parent
     assert {path.parent.name for path in root.glob("*/stage.py")} == set(STAGES)
-
-
-def test_network_names_without_torch_are_those_of_the_registry() -> None:
-    assert sorted(NETWORKS) == list(BUILT_IN)

@@ -18,7 +18,7 @@ VARIABLE = "KONDENSE_ALLOW_NETWORK"
 def is_imported(name: str) -> bool:
     """Tell whether a network's name means an import: ``package.module:factory``."""
     prefix, colon, rest = name.partition(":")
-    return bool(prefix and colon and rest) and prefix != "torchvision"
+    return bool(prefix and colon and rest) and prefix not in ("torchvision", "timm")
 
 
 def allowed_names() -> tuple[str, ...]:

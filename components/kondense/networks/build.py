@@ -1,7 +1,7 @@
-"""Build any network from its name: built in, ``torchvision:<name>``, or ``package.module:factory``.
+"""Build any network from its name (see ``names``).
 
 A factory is a class of torch modules or a function annotated to return one. A name that only an artifact gives is not
-imported at all unless the user allows it (``allowed``).
+imported unless the user allows it (see ``allowed``).
 """
 
 import dataclasses
@@ -15,17 +15,8 @@ import torch
 from torch import nn
 
 from kondense.errors import InputError
-from kondense.networks import lenet, mobilenet, resnet
-
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "lenet5": lenet.lenet5,
-    "lenet_cifar": lenet.lenet_cifar,
-    "lenet300": lenet.lenet300,
-    "resnet8": resnet.resnet8,
-    "resnet20": resnet.resnet20,
-    "resnet56": resnet.resnet56,
-    "mobilenet_small": mobilenet.mobilenet_small,
-}
+from kondense.networks.libraries import timm_factory, torchvision_factory
+from kondense.networks.names import BUILT_IN, REGISTERED, check_form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +28,22 @@ class NetworkSpec:
 
 
 def check_network(name: str) -> None:
-    """Raise ValueError, saying what would be right, unless ``name`` names a network; builds nothing."""
+    """Raise InputError unless ``name`` names a network; builds nothing."""
     factory(name)
 
 
 def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
-    """Build a network with weights drawn from ``seed``; the global generator is left as it was.
+    """Build a network with weights drawn from ``seed``; the global generator keeps its state.
 
     Raises:
-        ValueError: an unknown name, wrong arguments, or images that the network cannot take.
+        InputError: an unknown name, wrong arguments, or images that the network cannot take.
     """
     make = factory(spec.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             module = make(**spec.arguments)
-        except (TypeError, AssertionError) as error:  # torchvision asserts what it is given
+        except (TypeError, AssertionError) as error:  # torchvision asserts its arguments
             raise InputError(f"network {spec.name!r} must take {dict(spec.arguments)}, but: {error}.") from error
     if not isinstance(module, nn.Module):
         raise InputError(f"network {spec.name!r} must be a factory of torch modules, but gave {type(module).__name__}.")
@@ -79,34 +70,30 @@ def check_images(role: str, module: nn.Module, shape: tuple[int, int, int], clas
 
 
 def factory(name: str) -> Callable[..., nn.Module]:
-    """Return the factory that ``name`` stands for; it takes classes, channels, image_size and more.
+    """Return the factory of the network ``name``; it takes classes, channels, image_size and more.
 
     Raises:
-        ValueError: there is none; the text lists the built-in names and the two other forms.
+        InputError: there is none; the text lists the names and the other forms.
     """
-    if name in NETWORKS:
-        return NETWORKS[name]
+    check_form(name)
+    if name in BUILT_IN:
+        return _imported_factory(BUILT_IN[name])
     prefix, _, rest = name.partition(":")
-    if prefix == "torchvision" and rest:
-        return _torchvision_factory(rest)
-    if prefix and rest:
-        return _imported_factory(prefix, rest)
-    raise InputError(
-        f"network must be one of {', '.join(sorted(NETWORKS))}, or torchvision:<name>, or package.module:factory,"
-        f" but got {name!r}."
-    )
+    if prefix == "torchvision":
+        return torchvision_factory(rest)
+    if prefix == "timm":
+        return timm_factory(rest)
+    return _imported_factory(name) if rest else REGISTERED[name].load()
 
 
-def _imported_factory(module: str, attribute: str) -> Callable[..., nn.Module]:
+def _imported_factory(name: str) -> Callable[..., nn.Module]:
+    module, _, attribute = name.partition(":")
     try:
         made: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        name = f"{module}:{attribute}"
         raise InputError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
     if not _makes_modules(made):
-        raise InputError(
-            f"network '{module}:{attribute}' must be a class of torch modules, or a function annotated to return one."
-        )
+        raise InputError(f"network {name!r} must be a class of torch modules, or a function annotated to return one.")
     return made
 
 
@@ -118,47 +105,3 @@ def _makes_modules(candidate: object) -> bool:
     except (NameError, TypeError):  # an annotation that exists only for type checkers
         return False
     return isinstance(result, type) and issubclass(result, nn.Module)
-
-
-def _torchvision_factory(name: str) -> Callable[..., nn.Module]:
-    from torchvision import models  # costs seconds, and only these networks need it
-
-    names = models.list_models(module=models)  # those that classify
-    if name not in names:
-        raise InputError(f"torchvision's network must be one of {', '.join(names)}, but got {name!r}.")
-    builder = models.get_model_builder(name)
-
-    def make(classes: int, channels: int, image_size: int, width: float = 1.0) -> nn.Module:
-        accepted, arguments = inspect.signature(builder).parameters, {}
-        if width != 1.0 and name.startswith("mobilenet"):
-            arguments["width_mult"] = width
-        elif width != 1.0:
-            raise InputError(f"torchvision:{name} has no width; width must be 1.0, but got {width}.")
-        if "weights" in accepted:
-            arguments["weights"] = None
-        if name.startswith("vit_"):
-            arguments["image_size"] = image_size  # the length of its position embedding
-        module = builder(num_classes=classes, **arguments)
-        if channels != 3:
-            _replace_stem(module, channels)
-        return module
-
-    return make
-
-
-def _replace_stem(module: nn.Module, channels: int) -> None:
-    """Let the first convolution take ``channels`` instead of 3, in place."""
-    for name, child in module.named_modules():
-        if isinstance(child, nn.Conv2d) and child.in_channels == 3:
-            parent, _, leaf = name.rpartition(".")
-            stem = nn.Conv2d(
-                channels,
-                child.out_channels,
-                child.kernel_size,
-                child.stride,
-                child.padding,
-                bias=child.bias is not None,
-            )
-            setattr(module.get_submodule(parent), leaf, stem)
-            return
-    raise InputError(f"the network has no convolution over 3 channels to adapt to images of {channels}.")

@@ -12,7 +12,8 @@ from kondense.artifacts.model import Model, load_model, model_digest, read_descr
 from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
 from kondense.data_prep.config import DataPrepConfig
 from kondense.files import ArtifactError, sha256
-from kondense.networks.build import NETWORKS, NetworkSpec, build
+from kondense.networks.build import NetworkSpec, build
+from kondense.networks.names import BUILT_IN
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -113,7 +114,7 @@ def test_a_fresh_process_computes_the_very_same_logits(tmp_path):
     images = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(2)) * 4 - 2
     save_file({"images": images}, tmp_path / "images")
     expected, directories = {}, []
-    for name in NETWORKS:
+    for name in BUILT_IN:
         for kind, made in (("plain", Model(perturbed(name), spec(name))), ("compressed", compressed(name))):
             directories.append(tmp_path / f"{name}-{kind}")
             save_model(directories[-1], made)

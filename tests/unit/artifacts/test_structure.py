@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch_pruning
 from kondense.artifacts.structure import apply_edits, find_edits
-from kondense.networks.build import NETWORKS, NetworkSpec, build
+from kondense.networks.build import NetworkSpec, build
+from kondense.networks.names import BUILT_IN
 from torch import nn
 
 
@@ -26,7 +27,7 @@ def pruned(name, ratio=0.5):
     return module
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_edits_give_a_pruned_networks_very_shapes(name):
     changed = pruned(name)
     edits = find_edits(build(spec(name)), changed)
@@ -39,7 +40,7 @@ def test_edits_give_a_pruned_networks_very_shapes(name):
         assert torch.equal(base.eval()(images), changed.eval()(images))
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_an_unchanged_network_has_no_edits(name):
     assert find_edits(build(spec(name)), build(spec(name), seed=1)) == {}
 

@@ -93,7 +93,7 @@ def test_fine_tuning_that_breaks_the_bound_is_said(made, tmp_path):
 
 def test_a_bound_that_the_unpruned_model_breaks_is_refused_before_any_work(made, tmp_path):
     with pytest.raises(
-        ValueError, match=r"max_validation_drop must be at least 0\.\d+, by which the unpruned model lies"
+        ValueError, match=r"max_validation_drop must be at least 0\.\d+, the gap between the unpruned model"
     ):
         prune(made, tmp_path / "pruned", model="untrained", teacher="trained", max_validation_drop=0.01)
     assert not (tmp_path / "pruned").exists()

@@ -58,5 +58,5 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"sparse_epochs must be less than epochs \(2\), .* but got 2"):
         bn_scale.prepare(resnet(), make_context(PruneConfig(**SETTINGS, epochs=2, sparse_epochs=2), DATASET))
     lenet = build(NetworkSpec("lenet5", {"classes": 3, "channels": 1, "image_size": 16}))
-    with pytest.raises(ValueError, match="bn_scale must find batch norms with a scale"):
+    with pytest.raises(ValueError, match="bn_scale needs batch norms with a scale"):
         bn_scale.prepare(lenet, make_context(PruneConfig(**SETTINGS), DATASET))

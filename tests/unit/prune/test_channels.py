@@ -110,7 +110,7 @@ def test_a_fraction_of_a_layer_and_excluded_layers():
 
 def test_layers_with_shared_channels_must_agree():
     asked = request({"conv1": 0.5, "blocks.0.conv2": 0.25}, sparsity=0.0)
-    with pytest.raises(ValueError, match="layers that share their channels must lose the same fraction, but got"):
+    with pytest.raises(ValueError, match="layers that share channels must have the same fraction, but got"):
         channels.prepare(network("resnet8"), asked, l1.score)
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_reached_is_refused_before_anything_is_changed():
     with pytest.raises(ValueError, match=r"sparsity must be at most 0\.\d+ of the macs of this network .round_to 16"):
         channels.prepare(module, request(sparsity=0.9, round_to=16), l1.score)
     assert module.conv1.out_channels == 16
-    with pytest.raises(ValueError, match="a network must have channels to remove"):
+    with pytest.raises(ValueError, match="the network has no channel to remove"):
         channels.prepare(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), request(), l1.score)
 
 

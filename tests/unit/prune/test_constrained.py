@@ -89,7 +89,7 @@ def test_the_alternation_finds_the_constrained_minimum_of_a_quadratic_by_brute_f
         for group in optimizer.param_groups:
             group["lr"] = 0.5 / (5.0 + float(lagrangian.mu))
         optimizer.step()
-    lagrangian.renew(100.0)
+    lagrangian.update(100.0)
     support = tuple(lagrangian.target("w")[0].nonzero().flatten().tolist())
     assert len(support) == 3
     ranking = sorted(values, key=values.get)
@@ -139,7 +139,7 @@ def test_the_penalty_pulls_the_weights_into_the_budget():
             TrainingConfig(epochs=6, batch_size=8, learning_rate=0.02, device="cpu"),
             loss=lagrangian,
         )
-        lagrangian.to("cpu").renew(1.0)
+        lagrangian.to("cpu").update(1.0)
         weight = module.get_parameter("3.weight").detach()
         gaps.append(
             float((weight - project(weight, lagrangian.get_buffer("original/3/weight"), 100, "weights")).norm())
@@ -151,7 +151,7 @@ def test_the_penalty_pulls_the_weights_into_the_budget():
     ("settings", "rule"),
     [
         ({"steps": 2}, "steps must be 0 or 1 with constrained, .* but got 2"),
-        ({"epochs": 1}, "epochs must be at least 2 with constrained, .* but got 1"),
+        ({"epochs": 1}, "epochs must be at least 2 with constrained .*, but got 1"),
         ({"scope": "layer", "sparsity": 0.99}, r"'5' can lose at most 0.958333 of its 24 weights, but got 0.99"),
     ],
 )
@@ -162,5 +162,5 @@ def test_what_cannot_be_met_is_refused(settings, rule):
 
 def test_tried_at_other_sparsities_it_would_train_each_time():
     for settings in ({"sensitivity": True}, {"max_validation_drop": 0.01}):
-        with pytest.raises(ValueError, match="sensitivity and max_validation_drop must go with .* but got constrained"):
+        with pytest.raises(ValueError, match="sensitivity and max_validation_drop need .* but got constrained"):
             PruneConfig(method="constrained", **settings)

@@ -89,7 +89,7 @@ def test_tickets_and_controls_are_reported_with_the_same_budget(made, tmp_path, 
 @pytest.mark.parametrize(
     ("changes", "settings", "rule"),
     [
-        ({"lineage": ()}, {}, "lottery needs a model that the train stage trained .* but got a model without lineage"),
+        ({"lineage": ()}, {}, "lottery needs a model as the train stage trained it, but got a model without lineage"),
         ({}, {"rewind_epochs": 3}, "rewind_epochs must be less than the 3 epochs .* but got 3"),
     ],
 )
@@ -100,7 +100,7 @@ def test_what_cannot_be_rewound_is_refused(changes, settings, rule, made):
 
 def test_pruned_before_or_on_other_data_is_refused(made, tmp_path):
     run(CONFIG, dataset_dir=made / "dataset", model_dir=made / "trained", pruned_dir=tmp_path / "pruned")
-    with pytest.raises(ValueError, match="no stage has changed since, but got train > prune"):
+    with pytest.raises(ValueError, match="as the train stage trained it, but got train > prune"):
         run(CONFIG, dataset_dir=made / "dataset", model_dir=tmp_path / "pruned", pruned_dir=tmp_path / "again")
     save_dataset(tmp_path / "other", toy_dataset(seed=1))
     with pytest.raises(
