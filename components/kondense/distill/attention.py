@@ -1,4 +1,4 @@
-"""Attention transfer: the student looks where the teacher looks.
+"""Attention transfer: the student's maps are active in the same places as the teacher's.
 
 Shapes: B images in a batch, C channels, H height, W width.
 
@@ -13,41 +13,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kondense.distill.feature_loss import Hint, Request
+from kondense.distill.feature_loss import Context, FeatureLoss
 from kondense.distill.features import same_size
 from kondense.distill.layer_pairs import pair_by_maps
 from kondense.errors import InputError
 
+METHOD = {
+    "name": "attention",
+    "kind": "layers",
+    "summary": "matches spatial attention maps",
+    "function": "prepare",
+    "hint_weight": 10.0,
+}
 
-def prepare(request: Request) -> Hint:
-    """Return the part of the loss that compares attention maps (see ``hint.Hint``).
+
+def prepare(context: Context) -> FeatureLoss:
+    """Return the loss on attention maps.
 
     Raises:
-        ValueError: the layers asked for do not exist or do not fit, or have no extent in space.
+        InputError: the layers do not exist, do not fit, or have maps of one pixel.
     """
-    pairs = pair_by_maps(request.teacher, request.student, request.image_shape, request.hint_layers)
+    pairs = pair_by_maps(context.teacher, context.student, context.image_shape, context.hint_layers)
     for layer in (layer for pair in pairs for layer in (pair.teacher, pair.student)):
         if not layer.is_map:
             raise InputError(
-                f"the method attention needs layers with maps larger than 1x1, but {layer.name!r} gives"
-                f" {list(layer.shape)}; features and relational take such layers."
+                f"method attention needs layers with maps larger than 1x1, but the output of {layer.name!r} is"
+                f" {list(layer.shape)}; features and relational accept such layers."
             )
-    return AttentionHint(pairs)
+    return AttentionLoss(pairs)
 
 
-class AttentionHint(Hint):
-    """Compares where in space the layers of each pair are active."""
+class AttentionLoss(FeatureLoss):
+    """Compares the spatial distribution of activity in each pair of layers."""
 
-    def keep(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+    def targets(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the mean square over the channels of each of the teacher's maps, [B, 1, H, W]."""
         return [energy(output_BCHW) for output_BCHW in outputs]
 
-    def forward(self, outputs: Sequence[Tensor], kept: Sequence[Tensor]) -> Tensor:
+    def forward(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """Return half the squared distance of the attention maps, summed over the pairs, averaged over the batch."""
         losses = []
-        for mine_BCHW, theirs_B1HW in zip(outputs, kept, strict=True):
-            mine, theirs = same_size(energy(mine_BCHW), theirs_B1HW)
-            losses.append((direction(mine) - direction(theirs)).square().sum(1).mean())
+        for output_BCHW, target_B1HW in zip(outputs, targets, strict=True):
+            student_BP, teacher_BP = map(direction, same_size(energy(output_BCHW), target_B1HW))
+            losses.append((student_BP - teacher_BP).square().sum(1).mean())
         return 0.5 * torch.stack(losses).sum()
 
 

@@ -1,6 +1,6 @@
-"""The teachers' outputs for every training image, computed once.
+"""A cache of the teachers' outputs for every training image.
 
-Small caches lie in memory, large ones in a temporary file that is mapped into it and vanishes with the process.
+Small caches are in memory, large ones in a memory-mapped temporary file that is deleted with the process.
 
 Shapes: N images of the training split, B images in a batch.
 """
@@ -17,7 +17,7 @@ from kondense.data.dataset import Dataset
 from kondense.distill.teachers import Teachers
 from kondense.errors import InputError
 
-MEMORY_BYTES = 512 * 2**20  # above this the cache goes to a file
+MEMORY_BYTES = 512 * 2**20  # larger caches are files
 BATCH = 500
 
 
@@ -27,13 +27,13 @@ def fill(
     """Return the teachers' outputs for the training split, [N, ...] each, float32 on the CPU.
 
     Args:
-        teachers: asked once for every image.
-        dataset: gives the images.
-        device: where the outputs are computed.
-        memory_bytes: how much may lie in memory.
+        teachers: the teachers.
+        dataset: its training split gives the images.
+        device: computes the outputs.
+        memory_bytes: the largest cache in memory; larger ones are files.
 
     Raises:
-        OSError: the cache needs a file, and the temporary directory has no room for it.
+        InputError: the temporary directory has too little space for the file.
     """
     images_u8 = dataset.train.images
     cached: list[Tensor] = []
@@ -41,8 +41,8 @@ def fill(
         outputs = teachers.outputs(dataset.normalise(images_u8[start : start + BATCH].to(device)))
         if not cached:
             cached = _allocate([(len(images_u8), *output.shape[1:]) for output in outputs], memory_bytes)
-        for whole, output in zip(cached, outputs, strict=True):
-            whole[start : start + BATCH] = output.float().cpu()
+        for target, output in zip(cached, outputs, strict=True):
+            target[start : start + BATCH] = output.float().cpu()
     return cached
 
 
@@ -55,12 +55,12 @@ def _allocate(shapes: list[tuple[int, ...]], memory_bytes: int) -> list[Tensor]:
     if needed > free:
         raise InputError(
             f"cache_teacher needs {needed / 2**20:.0f} MiB in {directory}, but {free / 2**20:.0f} MiB are free;"
-            " leave it off, or let TMPDIR name a larger directory."
+            " turn it off, or set TMPDIR to a larger directory."
         )
     return [_mapped(shape, directory) for shape in shapes]
 
 
 def _mapped(shape: tuple[int, ...], directory: Path) -> Tensor:
-    # The mapping outlives the file's name, so nothing is left behind however the process ends.
+    # The mapping outlives the file's name, so no file remains however the process ends.
     with tempfile.NamedTemporaryFile(prefix="kondense-teacher-", dir=directory) as file:
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=torch.float32).view(shape)

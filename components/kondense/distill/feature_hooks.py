@@ -1,4 +1,4 @@
-"""The layers of a network whose outputs can be watched, and the watching.
+"""The layers of a network whose outputs can be recorded by hooks.
 
 Shapes: N images, C channels, H height, W width, F features.
 """
@@ -18,7 +18,7 @@ class Layer:
     Attributes:
         name: of the module.
         shape: of its output for one image: (C, H, W), or (F,).
-        depth: how much of the network has run when it ends, as a fraction of all such layers, (0, 1].
+        depth: position in the order of execution, as a fraction of all such layers, (0, 1].
     """
 
     name: str
@@ -27,15 +27,15 @@ class Layer:
 
     @property
     def is_map(self) -> bool:
-        """Whether the output has an extent in space."""
+        """Whether the output is a map of several pixels."""
         return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1
 
 
 def list_layers(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Layer]:
-    """Return the layers with outputs [N, C, H, W] or [N, F], by name, in the order in which they end.
+    """Return the layers with outputs [N, C, H, W] or [N, F], by name, in the order in which they finish.
 
-    Left out are modules that run several times, those that end before anything was learnt from, and those whose
-    output is the network's.
+    Not included are modules that run several times, finish before the first one with parameters, or have the same
+    output as the network.
     """
     outputs: list[tuple[str, Tensor | None]] = []
     hooks = [
@@ -52,10 +52,12 @@ def list_layers(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[st
         for hook in hooks:
             hook.remove()
     runs = [name for name, _ in outputs]
-    learnt = [index for index, name in enumerate(runs) if any(True for _ in module.get_submodule(name).parameters())]
+    with_parameters = [
+        index for index, name in enumerate(runs) if any(True for _ in module.get_submodule(name).parameters())
+    ]
     kept = [
         (name, output)
-        for name, output in outputs[learnt[0] if learnt else 0 :]
+        for name, output in outputs[with_parameters[0] if with_parameters else 0 :]
         if isinstance(output, Tensor) and output is not logits and output.ndim in (2, 4) and runs.count(name) == 1
     ]
     return {
@@ -64,13 +66,13 @@ def list_layers(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[st
 
 
 @contextlib.contextmanager
-def watch(module: nn.Module, names: Sequence[str], *, training: bool) -> Iterator[dict[str, Tensor]]:
-    """Yield a mapping that holds the latest output of each named layer, [N, ...].
+def record_outputs(module: nn.Module, names: Sequence[str], *, training: bool) -> Iterator[dict[str, Tensor]]:
+    """Yield a mapping with the latest output of each named layer, [N, ...].
 
     Args:
         module: the network.
-        names: of its layers.
-        training: keep outputs only of passes in this mode, so that measuring a student in between costs nothing.
+        names: names of its layers.
+        training: record only passes in this mode, so that measuring a student meanwhile costs nothing.
     """
     outputs: dict[str, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""What of a teacher's inner layers a student imitates.
+"""The part of the student's loss that compares its inner layers with a teacher's.
 
 Shapes: B images in a batch.
 """
@@ -12,14 +12,14 @@ from kondense.distill.layer_pairs import Pair
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What a method is given.
+class Context:
+    """The inputs of a distillation method.
 
     Attributes:
-        teacher: the first one, when there are several.
-        student: the network that learns.
+        teacher: the first teacher.
+        student: the network to train.
         image_shape: shape of one image, (C, H, W).
-        hint_layers: the pairs asked for; empty leaves the choice to the method.
+        hint_layers: the pairs of layers to compare; empty: chosen by the method.
         seed: of the weights of adapters.
     """
 
@@ -30,22 +30,22 @@ class Request:
     seed: int = 0
 
 
-class Hint(nn.Module):
-    """A method's part of the loss; its parameters, if it has any, learn along and are no part of the student."""
+class FeatureLoss(nn.Module):
+    """A method's part of the loss; its parameters are trained too and are not part of the student."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         super().__init__()
         self.pairs = tuple(pairs)
 
-    def keep(self, outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return what is needed of the teacher's outputs, [B, ...] each, one per pair: it may be cached."""
+    def targets(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the targets from the teacher's outputs, [B, ...] each, one per pair; they may be cached."""
         return list(outputs)
 
-    def forward(self, outputs: Sequence[Tensor], kept: Sequence[Tensor]) -> Tensor:
+    def forward(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """Return the loss, a scalar.
 
         Args:
             outputs: of the student's layers, one per pair, [B, ...].
-            kept: of the teacher's, as ``keep`` gave it.
+            targets: of the teacher's layers.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Which layer of the student imitates which of the teacher.
+"""The pairs of a teacher's and a student's layers that a method compares.
 
 Shapes: C channels, H height, W width, F features.
 """
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from kondense.distill.config import parse_hint_layers
 from kondense.distill.feature_hooks import Layer, list_layers
-from kondense.distill.hint_layers import parse_hint_layers
 from kondense.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A layer of the teacher and the layer of the student that imitates it; both maps, or both features."""
+    """A layer of the teacher and the layer of the student to compare; both maps, or both features."""
 
     teacher: Layer
     student: Layer
@@ -24,53 +24,60 @@ class Pair:
 def pair_by_maps(
     teacher: nn.Module, student: nn.Module, image_shape: tuple[int, int, int], text: str
 ) -> tuple[Pair, ...]:
-    """Return the pairs that ``hint_layers`` names or, when it is empty, one for every size of the student's maps.
+    """Return the pairs named by ``text`` (``hint_layers``) or, if it is empty, one pair per map size of the student.
 
-    A network's representative of a size is the last layer with it. Paired are the representatives of equal size;
-    where the teacher has none, the one at the nearest depth. Networks without maps are paired by their features.
+    The last layer of a size represents it. Representatives of equal size are paired, or else those of nearest depth.
+    Networks without maps are paired by their features.
 
     Raises:
-        ValueError: a named layer does not exist, or a pair does not fit; the text lists what is there.
+        InputError: a named layer does not exist, or a pair does not fit; the text lists the layers.
     """
-    theirs, mine = list_layers(teacher, image_shape), list_layers(student, image_shape)
+    teacher_layers, student_layers = list_layers(teacher, image_shape), list_layers(student, image_shape)
     if text:
-        return named_pairs(theirs, mine, text)
-    spatial = any(layer.is_map for layer in theirs.values()) and any(layer.is_map for layer in mine.values())
-    choices = _representatives(theirs, spatial=spatial)
+        return named_pairs(teacher_layers, student_layers, text)
+    spatial = any(layer.is_map for layer in teacher_layers.values()) and any(
+        layer.is_map for layer in student_layers.values()
+    )
+    choices = _representatives(teacher_layers, spatial=spatial)
     if not choices:
-        raise InputError("the teacher must have inner layers to imitate, but it has none.")
-    return tuple(Pair(_nearest(layer, choices), layer) for layer in _representatives(mine, spatial=spatial))
+        raise InputError("the teacher must have inner layers to compare, but it has none.")
+    return tuple(Pair(_nearest(layer, choices), layer) for layer in _representatives(student_layers, spatial=spatial))
 
 
 def pair_last(teacher: nn.Module, student: nn.Module, image_shape: tuple[int, int, int], text: str) -> tuple[Pair, ...]:
-    """Return the pairs that ``hint_layers`` names or, when it is empty, the layers that feed the classifiers.
+    """Return the pairs named by ``text`` (``hint_layers``) or, if it is empty, the inputs of the classifiers.
 
     Raises:
-        ValueError: a named layer does not exist, or a pair does not fit; the text lists what is there.
+        InputError: a named layer does not exist, or a pair does not fit; the text lists the layers.
     """
-    theirs, mine = list_layers(teacher, image_shape), list_layers(student, image_shape)
+    teacher_layers, student_layers = list_layers(teacher, image_shape), list_layers(student, image_shape)
     if text:
-        return named_pairs(theirs, mine, text)
-    for role, layers in (("teacher", theirs), ("student", mine)):
+        return named_pairs(teacher_layers, student_layers, text)
+    for role, layers in (("teacher", teacher_layers), ("student", student_layers)):
         if not layers:
-            raise InputError(f"the {role} must have inner layers to imitate, but it has none.")
-    return (Pair(list(theirs.values())[-1], list(mine.values())[-1]),)
+            raise InputError(f"the {role} must have inner layers to compare, but it has none.")
+    return (Pair(list(teacher_layers.values())[-1], list(student_layers.values())[-1]),)
 
 
-def named_pairs(theirs: Mapping[str, Layer], mine: Mapping[str, Layer], text: str) -> tuple[Pair, ...]:
-    """Return the pairs of the layers that ``text`` names.
+def named_pairs(
+    teacher_layers: Mapping[str, Layer], student_layers: Mapping[str, Layer], text: str
+) -> tuple[Pair, ...]:
+    """Return the pairs of the layers named by ``text``.
 
     Raises:
-        ValueError: a name is none of a network's layers (they are listed), or a map is paired with features.
+        InputError: an unknown name (the layers are listed), or a map paired with features.
     """
     pairs = []
     for teacher_name, student_name in parse_hint_layers(text):
-        for role, name, layers in (("teacher", teacher_name, theirs), ("student", student_name, mine)):
+        for role, name, layers in (
+            ("teacher", teacher_name, teacher_layers),
+            ("student", student_name, student_layers),
+        ):
             if name not in layers:
                 raise InputError(
                     f"hint_layers must name layers of the {role}, which are {', '.join(layers)}; but got {name!r}."
                 )
-        pair = Pair(theirs[teacher_name], mine[student_name])
+        pair = Pair(teacher_layers[teacher_name], student_layers[student_name])
         if len(pair.teacher.shape) != len(pair.student.shape):
             raise InputError(
                 f"hint_layers must pair maps [C, H, W] or features [F], but {teacher_name!r} is"

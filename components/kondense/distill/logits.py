@@ -1,11 +1,18 @@
-"""Distillation from logits alone: the student imitates the teacher's softened outputs, and no layer inside.
+"""Distillation from logits alone.
 
 Source: Hinton et al. 2015; the loss itself is ``kondense.training.losses.soft_cross_entropy``.
 """
 
-from kondense.distill.feature_loss import Hint, Request
+from kondense.distill.feature_loss import Context, FeatureLoss
+
+METHOD = {
+    "name": "logits",
+    "kind": "logits",
+    "summary": "matches the teacher's logits only, as all methods do",
+    "function": "prepare",
+}
 
 
-def prepare(request: Request) -> Hint | None:
-    """Return None: the logits, which are part of every method's loss, are all."""
+def prepare(context: Context) -> FeatureLoss | None:
+    """Return None: the logits are part of every method's loss."""
     return None

@@ -1,37 +1,28 @@
 """Train a small network, the student, to imitate one to three large ones, the teachers."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kondense.artifacts.lineage import stage_record
-from kondense.artifacts.model import Model, load_model, model_digest, save_model
-from kondense.data.dataset import Dataset, dataset_digest, load_dataset
-from kondense.distill import attention, cache, features, logits, relational
+from kondense.artifacts.model import Model
+from kondense.data.dataset import Dataset
+from kondense.distill import cache
 from kondense.distill.config import DistillConfig
-from kondense.distill.feature_hooks import watch
-from kondense.distill.feature_loss import Hint, Request
-from kondense.distill.loss import Lesson
-from kondense.distill.student import check_given, make_student, size_warning
+from kondense.distill.feature_hooks import record_outputs
+from kondense.distill.feature_loss import Context, FeatureLoss
+from kondense.distill.loss import DistillationLoss
+from kondense.distill.methods import METHODS
+from kondense.distill.student import check_student, make_student, size_warning
 from kondense.distill.teachers import Teachers, weigh
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.size import count_macs, count_parameters
-from kondense.training.checkpoint import Checkpoint, open_checkpoint
+from kondense.training.checkpoint import Checkpoint
 from kondense.training.device import choose_device
 from kondense.training.fit import fit
-from kondense.training.transform import check_fits
-
-METHODS: dict[str, Callable[[Request], Hint | None]] = {
-    "logits": logits.prepare,
-    "features": features.prepare,
-    "attention": attention.prepare,
-    "relational": relational.prepare,
-}
+from kondense.training.transform import Result, copied, run_transform
 
 
 def run(
@@ -44,104 +35,118 @@ def run(
     teacher_2_dir: Path | None = None,
     teacher_3_dir: Path | None = None,
 ) -> dict[str, float]:
-    """Train the student and write it as a model artifact.
+    """Distill Model artifacts (see ``distill`` and ``run_transform``).
 
     Args:
         config: the parameters.
         dataset_dir: a Dataset artifact.
-        teacher_dir: the Model artifact of the teacher; the layers that some methods imitate are this one's.
-        student_dir: where the student's Model artifact goes.
-        model_dir: a Model artifact that is the student as it stands, a pruned one for instance, instead of a new one.
-        teacher_2_dir: a second teacher; the softened outputs of all are averaged.
+        teacher_dir: the Model artifact of the first teacher.
+        student_dir: directory of the student's Model artifact.
+        model_dir: the Model artifact of a given student, such as a pruned model, instead of a new network.
+        teacher_2_dir: a second teacher.
         teacher_3_dir: a third teacher.
+    """
+    directories = {"teacher": teacher_dir, "teacher_2": teacher_2_dir, "teacher_3": teacher_3_dir}
+    return run_transform(
+        "distill",
+        config,
+        distill,
+        dataset_dir=dataset_dir,
+        output_dir=student_dir,
+        model_dir=model_dir,
+        teacher_dirs={role: directory for role, directory in directories.items() if directory is not None},
+    )
+
+
+def distill(
+    student: Model | None,
+    dataset: Dataset,
+    config: DistillConfig,
+    *,
+    teachers: Mapping[str, Model],
+    checkpoint: Checkpoint | None = None,
+) -> Result:
+    """Return the trained student.
+
+    Args:
+        student: the model to start from, such as a pruned one; it is not changed. None: a new network.
+        dataset: its training split is trained on.
+        config: the parameters.
+        teachers: one to three models by role, which are not changed; some methods compare layers of the first one.
+        checkpoint: where to resume from and to save to.
 
     Returns:
-        ``validation_accuracy``, ``parameters`` and ``macs`` of the student and, with ``_teacher``, of the first
-        teacher; ``teacher_agreement``, the fraction of validation images that both label alike.
+        The model with ``validation_accuracy``, ``parameters`` and ``macs`` of the student and, with the suffix
+        ``_teacher``, of the first teacher; ``teacher_agreement``, the fraction of validation images with equal
+        predictions.
 
     Raises:
-        ValueError: a teacher or the student has other classes than the dataset, or the student cannot be built.
+        InputError: the student cannot be built, or the config asks for another student than the given one.
         NonFiniteLossError: training diverged.
     """
-    dataset = load_dataset(dataset_dir)
-    given = {"teacher": teacher_dir, "teacher_2": teacher_2_dir, "teacher_3": teacher_3_dir}
-    teacher_dirs = {role: directory for role, directory in given.items() if directory is not None}
-    teachers = {role: load_model(directory) for role, directory in teacher_dirs.items()}
-    for role, model in teachers.items():
-        check_fits(role, model, dataset)
-    inputs = {"dataset": dataset_digest(dataset_dir)}
-    inputs |= {role: model_digest(directory) for role, directory in teacher_dirs.items()}
-    teacher = teachers["teacher"]
-    if model_dir is not None:
-        inputs["model"] = model_digest(model_dir)
-        student, start = load_model(model_dir), "as it stood"
-        check_given(config, student, dataset)
+    models = [copied(model) for model in teachers.values()]
+    teacher, start = models[0], "as given"
+    if student is None:
+        student, start = make_student(config, teacher, dataset)
     else:
-        student, inherits = make_student(config, teacher, dataset)
-        start = "from the teacher's channels" if inherits else "from random weights"
+        check_student(config, student)
+        student = copied(student)
     warning = size_warning(student.module, teacher.module)
     if warning:
         LOG.warning(warning)
-    checkpoint = open_checkpoint("distill", config, inputs)
-    curves, weights = teach(student, list(teachers.values()), dataset, config, checkpoint)
-    metrics = measure(student.module, teacher.module, dataset, choose_device(config.device))
-    record = stage_record(
-        "distill",
-        config,
-        inputs=inputs,
-        metrics=metrics,
-        summary=summary(config, student, start, len(teachers)),
-        curves=curves,
+    device, modules = choose_device(config.device), [model.module for model in models]
+    weights = weigh(config.teacher_weights, modules, dataset, device)
+    curve = _train(student, Teachers(modules, weights), dataset, config, checkpoint)
+    return Result(
+        student,
+        measure(student.module, teacher.module, dataset, device),
+        summary(config, student, start, len(models)),
+        curve,
         details={
             "teacher_lineage": [dict(entry) for entry in teacher.lineage],
             "teacher_weights": dict(zip(teachers, weights, strict=True)),
             "warnings": [warning] if warning else [],
         },
     )
-    save_model(student_dir, dataclasses.replace(student, lineage=(*student.lineage, record)))
-    return metrics
 
 
-def teach(
-    student: Model, models: Sequence[Model], dataset: Dataset, config: DistillConfig, checkpoint: Checkpoint | None
-) -> tuple[list[dict[str, float]], list[float]]:
-    """Train the student in place; return the points of the curve and the weights of the teachers."""
-    device, modules = choose_device(config.device), [model.module for model in models]
-    request = Request(modules[0], student.module, dataset.shape, config.hint_layers, config.seed)
-    hint = METHODS[config.method](request)
-    pairs = hint.pairs if hint else ()
+def _train(
+    student: Model, teachers: Teachers, dataset: Dataset, config: DistillConfig, checkpoint: Checkpoint | None
+) -> list[dict[str, float]]:
+    """Train the student in place and return the curve."""
+    teacher = teachers.modules[0]
+    context = Context(teacher, student.module, dataset.shape, config.hint_layers, config.seed)
+    feature_loss: FeatureLoss | None = METHODS[config.method].load()(context)
+    pairs, masks = feature_loss.pairs if feature_loss else (), student.masks()
     for pair in pairs:
-        LOG.info(f"the student's {pair.student.name} imitates the teacher's {pair.teacher.name}")
-    weights = weigh(config.teacher_weights, modules, dataset, device)
-    masks = student.masks()
-    with ExitStack() as stack:
-        theirs = stack.enter_context(watch(modules[0], [pair.teacher.name for pair in pairs], training=False))
-        mine = stack.enter_context(watch(student.module, [pair.student.name for pair in pairs], training=True))
-        teachers = Teachers(modules, weights, hint, theirs)
-        cached = cache.fill(teachers, dataset, device) if config.cache_teacher else []
-        lesson = Lesson(config, teachers, hint, mine, cached)
-        curves = fit(student.module, dataset, config, loss=lesson, masks=masks, checkpoint=checkpoint)
-    for module in modules:
-        module.to("cpu")
+        LOG.info(f"the student's {pair.student.name} is compared with the teacher's {pair.teacher.name}")
+    with (
+        record_outputs(teacher, [pair.teacher.name for pair in pairs], training=False) as teacher_layers,
+        record_outputs(student.module, [pair.student.name for pair in pairs], training=True) as student_layers,
+    ):
+        teachers.feature_loss, teachers.layers = feature_loss, teacher_layers
+        cached = cache.fill(teachers, dataset, choose_device(config.device)) if config.cache_teacher else []
+        loss = DistillationLoss(config, teachers, feature_loss, student_layers, cached)
+        curve = fit(student.module, dataset, config, loss=loss, masks=masks, checkpoint=checkpoint)
     with torch.no_grad():
         for name, mask in masks.items():  # a weight times a mask may be -0.0, which packs worse than 0.0
             student.module.get_parameter(name).masked_fill_(~mask, 0.0)
-    return curves, weights
+    return curve
 
 
 def summary(config: DistillConfig, student: Model, start: str, teachers: int) -> str:
     """Return the step in words, such as ``distill into resnet8 at width 0.5 from the teacher's channels, 4 epochs``."""
     width = student.network.arguments.get("width", 1.0)
     method = "" if config.method == "logits" else f" by {config.method}"
-    crowd = f" from {teachers} teachers" if teachers > 1 else ""
-    return f"distill{method}{crowd} into {student.network.name} at width {width:g} {start}, {config.epochs} epochs"
+    several = f" from {teachers} teachers" if teachers > 1 else ""
+    return f"distill{method}{several} into {student.network.name} at width {width:g} {start}, {config.epochs} epochs"
 
 
 def measure(student: nn.Module, teacher: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, float]:
-    """Return the stage's figures, accuracies on the validation split; both networks end on the CPU."""
+    """Return the metrics of ``distill``; both networks are on the CPU afterwards."""
     labels_N = dataset.validation.labels
     metrics: dict[str, float] = {}
-    logits_NK: dict[str, torch.Tensor] = {}
+    logits_NK: dict[str, Tensor] = {}
     for suffix, module in (("", student), ("_teacher", teacher)):
         logits_NK[suffix] = predict(module.to(device), dataset.validation, dataset, device=device)
         module.to("cpu")

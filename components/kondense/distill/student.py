@@ -1,4 +1,6 @@
-"""Which network the student is, and with which weights it starts."""
+"""The student's network and its initial weights."""
+
+from typing import Any
 
 from torch import nn
 
@@ -8,61 +10,54 @@ from kondense.distill.config import DistillConfig
 from kondense.distill.inheritance import inherit, is_narrower
 from kondense.errors import InputError
 from kondense.measuring.size import count_parameters
-from kondense.networks.build import NetworkSpec, build, check_images
-from kondense.training.transform import check_fits
+from kondense.networks.build import NetworkSpec, build
+from kondense.training.transform import check_fits, check_float
 
 WIDTH = DistillConfig().width
 
 
-def make_student(config: DistillConfig, teacher: Model, dataset: Dataset) -> tuple[Model, bool]:
-    """Return a new student and whether it starts from the teacher's channels.
+def make_student(config: DistillConfig, teacher: Model, dataset: Dataset) -> tuple[Model, str]:
+    """Return a new student and the origin of its weights, in words.
 
     Raises:
-        ValueError: the network cannot be built, does not take the images, or cannot start from the teacher.
+        InputError: the network cannot be built, does not take the images, or cannot start from the teacher.
     """
     spec = student_spec(config, teacher, dataset)
-    module = build(spec, seed=config.seed)
-    check_images(f"network {spec.name!r}", module, dataset.shape, len(dataset.classes))
-    inherits = config.start == "teacher" or (config.start == "auto" and is_narrower(module, teacher.module))
-    if inherits:
-        inherit(module, teacher.module, dataset.shape)
-    return Model(module, spec), inherits
+    student = Model(build(spec, seed=config.seed), spec)
+    check_fits("student", student, dataset)
+    if config.start == "teacher" or (config.start == "auto" and is_narrower(student.module, teacher.module)):
+        inherit(student.module, teacher.module, dataset.shape)
+        return student, "from the teacher's channels"
+    return student, "from random weights"
 
 
 def student_spec(config: DistillConfig, teacher: Model, dataset: Dataset) -> NetworkSpec:
-    """Return how to build the student: the network asked for, or the teacher's, at the width asked for."""
+    """Return how to build the student: the configured network, or the teacher's, at the configured width."""
     channels, size, _ = dataset.shape
-    arguments = {"classes": len(dataset.classes), "channels": channels, "image_size": size}
+    arguments: dict[str, Any] = {"classes": len(dataset.classes), "channels": channels, "image_size": size}
     width = config.width
     if not config.student_network or config.student_network == teacher.network.name:
         arguments = dict(teacher.network.arguments)
-        width *= arguments.pop("width", 1.0)
+        width = width * arguments.pop("width", 1.0)
     if width != 1.0:
         arguments["width"] = width
     return NetworkSpec(config.student_network or teacher.network.name, arguments)
 
 
-def check_given(config: DistillConfig, student: Model, dataset: Dataset) -> None:
-    """Raise ValueError unless the model can be the student as it stands and nothing asks for another one."""
-    if student.quantized or student.activations:
-        raise InputError("a model must be distilled before it is quantized, but the student is quantized.")
-    check_fits("student", student, dataset)
-    if config.student_network and config.student_network != student.network.name:
-        raise InputError(
-            f"student_network must be left out when the student is given as a model, which is a"
-            f" {student.network.name}, but got {config.student_network!r}."
-        )
-    if config.width != WIDTH:
-        raise InputError(f"width must be left out when the student is given as a model, but got {config.width}.")
-    if config.start != "auto":
-        raise InputError(
-            f"start must be auto when the student is given as a model, whose weights it has, but got {config.start!r}."
-        )
+def check_student(config: DistillConfig, student: Model) -> None:
+    """Raise InputError if a model cannot be the student, or the config asks for another student."""
+    check_float("distill", student)
+    allowed = {"student_network": ("", student.network.name), "width": (WIDTH,), "start": ("auto",)}
+    for name, values in allowed.items():
+        value = getattr(config, name)
+        if value not in values:
+            choices = " or ".join(map(repr, values))
+            raise InputError(f"{name} must be {choices} if a model is given as the student, but got {value!r}.")
 
 
 def size_warning(student: nn.Module, teacher: nn.Module) -> str:
-    """Return what to warn of when the student has more parameters than the teacher; nothing is compressed then."""
-    mine, theirs = count_parameters(student), count_parameters(teacher)
-    if mine <= theirs:
+    """Return a warning if the student has more parameters than the teacher, or an empty string."""
+    counts = count_parameters(student), count_parameters(teacher)
+    if counts[0] <= counts[1]:
         return ""
-    return f"the student is larger than the teacher: {mine} parameters against {theirs}."
+    return f"the student is larger than the teacher: {counts[0]} parameters against {counts[1]}."

@@ -1,4 +1,4 @@
-"""One to three teachers as one: their softened outputs are averaged.
+"""One to three teachers whose softened outputs are averaged.
 
 Shapes: B images in a batch, N images of the training split, C channels, H height, W width, K classes.
 """
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
-from kondense.distill.feature_loss import Hint
+from kondense.distill.feature_loss import FeatureLoss
 from kondense.errors import InputError
 from kondense.measuring.accuracy import accuracy, predict
 
@@ -20,51 +20,58 @@ def weigh(kind: str, modules: Sequence[nn.Module], dataset: Dataset, device: tor
     """Return the weights of the teachers, which add up to 1.
 
     Args:
-        kind: ``uniform``, or ``accuracy`` for the accuracy on the validation split above that of chance.
+        kind: ``uniform``, or ``accuracy`` for the validation accuracy above chance.
         modules: the teachers; they end on the CPU.
-        dataset: gives the validation split.
-        device: where they are measured.
+        dataset: its validation split is measured.
+        device: computes the predictions.
 
     Raises:
-        ValueError: no teacher is better than chance.
+        InputError: no teacher is better than chance.
     """
     if kind == "uniform" or len(modules) == 1:
         return [1.0 / len(modules)] * len(modules)
     labels_N, chance = dataset.validation.labels, 1.0 / len(dataset.classes)
-    found = [
+    accuracies = [
         accuracy(predict(module.to(device), dataset.validation, dataset, device=device), labels_N) for module in modules
     ]
     for module in modules:
         module.to("cpu")
-    above = [max(0.0, each - chance) for each in found]
+    above = [max(0.0, value - chance) for value in accuracies]
     if not sum(above):
-        raise InputError(f"some teacher must be better than chance ({chance:.4f}), but their accuracies are {found}.")
-    return [each / sum(above) for each in above]
+        raise InputError(f"a teacher must be better than chance ({chance:.4f}), but the accuracies are {accuracies}.")
+    return [value / sum(above) for value in above]
 
 
 class Teachers:
-    """The teachers' outputs for a batch: the logits of each, then what the hint keeps of the first one's layers.
+    """The teachers' outputs for a batch: the logits of each, then the targets from the first teacher's layers.
 
     Args:
         modules: the teachers; put in evaluation mode, without gradients.
-        weights: of each, as ``weigh`` gives them.
-        hint: of the method, if it has one.
-        layers: outputs of the first teacher's watched layers, by name, after a pass.
+        weights: of the teachers (see ``weigh``).
+        feature_loss: the method's part, if any.
+        layers: the latest outputs of the first teacher's hooked layers, by name.
     """
 
     def __init__(
-        self, modules: Sequence[nn.Module], weights: Sequence[float], hint: Hint | None, layers: Mapping[str, Tensor]
+        self,
+        modules: Sequence[nn.Module],
+        weights: Sequence[float],
+        feature_loss: FeatureLoss | None = None,
+        layers: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.modules, self.weights, self.hint, self.layers = list(modules), list(weights), hint, layers
+        self.modules, self.weights = list(modules), list(weights)
+        self.feature_loss, self.layers = feature_loss, {} if layers is None else layers
         for module in self.modules:
             module.eval().requires_grad_(False)
 
     @torch.no_grad()
     def outputs(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Return the outputs for a batch, computed where the images lie; [B, ...] each."""
+        """Return the outputs for a batch, [B, ...] each, on the device of the images."""
         logits = [module.to(images_BCHW.device)(images_BCHW) for module in self.modules]
-        kept = self.hint.keep([self.layers[pair.teacher.name] for pair in self.hint.pairs]) if self.hint else []
-        return [*logits, *kept]
+        if self.feature_loss is None:
+            return logits
+        layers = [self.layers[pair.teacher.name] for pair in self.feature_loss.pairs]
+        return [*logits, *self.feature_loss.targets(layers)]
 
     def log_probabilities(self, outputs: Sequence[Tensor], temperature: float) -> Tensor:
         """Return the logarithm of the weighted mean of the softened outputs, [B, K].

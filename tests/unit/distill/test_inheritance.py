@@ -15,7 +15,7 @@ def test_the_channels_that_weigh_most_are_taken_with_what_reads_them():
 
     teacher, student = chain(4), chain(2)
     with torch.no_grad():
-        # Sums of the outputs: 1, 4, 2, 3 (mean 2.5); of the inputs: 2, 1, 9, 4 (mean 4); scores .9, 1.85, 3.05, 2.2.
+        # Sums of the outputs: 1, 4, 2, 3 (mean 2.5); of the inputs: 2, 1, 9, 4 (mean 4); scores 0.9, 1.85, 3.05, 2.2.
         teacher[1].weight.copy_(torch.diag(torch.tensor([1.0, -4.0, 2.0, 3.0])))
         teacher[1].bias.copy_(torch.tensor([10.0, 11.0, 12.0, 13.0]))
         teacher[3].weight.copy_(torch.tensor([[1.0, 0.5, 3.0, -2.0], [1.0, 0.5, 3.0, 1.0], [0.0, 0.0, -3.0, 1.0]]))
@@ -69,8 +69,8 @@ def test_a_student_that_is_no_narrower_teacher_is_told_from_one_that_is():
 @pytest.mark.parametrize(
     ("student", "rule"),
     [
-        ("lenet5", r"'conv1.weight' is \[20, 1, 5, 5\] and the teacher gives \[16, 1, 3, 3\]; start=random needs"),
-        ("resnet20", r"'blocks.1.conv2.weight' is \[16, 16, 3, 3\] and the teacher gives \[32, 16, 3, 3\]"),
+        ("lenet5", r"'conv1.weight' is \[20, 1, 5, 5\] and the teacher has \[16, 1, 3, 3\]; use start=random"),
+        ("resnet20", r"'blocks.1.conv2.weight' is \[16, 16, 3, 3\] and the teacher has \[32, 16, 3, 3\]"),
     ],
 )
 def test_other_networks_cannot_start_from_the_teacher(student, rule):
@@ -87,7 +87,7 @@ def test_a_teacher_that_cannot_be_traced_is_refused_with_the_way_out():
         def forward(self, images):
             raise RuntimeError("shapes do not agree")
 
-    with pytest.raises(ValueError, match="must be traceable .* but: shapes do not agree; start=random needs no trace"):
+    with pytest.raises(ValueError, match="can be traced, but: shapes do not agree; use start=random"):
         inherit(Unsure(2), Unsure(4), (1, 2, 2))
 
 

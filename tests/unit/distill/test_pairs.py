@@ -1,6 +1,6 @@
 import pytest
 import torch
-from kondense.distill.feature_hooks import list_layers, watch
+from kondense.distill.feature_hooks import list_layers, record_outputs
 from kondense.distill.layer_pairs import named_pairs, pair_by_maps, pair_last
 from kondense.networks.build import NetworkSpec, build
 from torch import nn
@@ -101,13 +101,13 @@ def test_a_network_without_inner_layers_is_refused():
             super().__init__(nn.Flatten(), nn.Linear(784, 10))
 
     for pair in (pair_by_maps, pair_last):
-        with pytest.raises(ValueError, match="the teacher must have inner layers to imitate, but it has none"):
+        with pytest.raises(ValueError, match="the teacher must have inner layers to compare, but it has none"):
             pair(Flat(), network("lenet300"), SHAPE, "")
 
 
 def test_watching_keeps_the_latest_outputs_of_one_mode_and_ends():
     module = network("lenet5")
-    with watch(module, ["conv2", "relu3"], training=True) as outputs:
+    with record_outputs(module, ["conv2", "relu3"], training=True) as outputs:
         module.eval()(torch.zeros(2, *SHAPE))
         assert outputs == {}
         module.train()(torch.ones(3, *SHAPE))

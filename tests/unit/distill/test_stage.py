@@ -8,8 +8,9 @@ import pytest
 import torch
 from kondense.artifacts.model import Model, load_model, save_model
 from kondense.data.dataset import Split, load_dataset, save_dataset
-from kondense.distill import stage
-from kondense.distill.config import METHODS, DistillConfig
+from kondense.distill.config import DistillConfig
+from kondense.distill.methods import METHODS
+from kondense.distill.stage import distill as distill_models
 from kondense.distill.stage import run
 from kondense.distill.student import student_spec
 from kondense.measuring.accuracy import accuracy, predict
@@ -45,10 +46,6 @@ def teacher_of(network="resnet8", **arguments):
     return Model(build(spec).eval(), spec)
 
 
-def test_methods_of_config_and_stage_are_the_same():
-    assert sorted(stage.METHODS) == sorted(METHODS)
-
-
 def test_a_smaller_student_learns_and_scores_what_the_stage_says(made, tmp_path):
     metrics = distill(made, CONFIG, tmp_path / "student")
     student, dataset = load_model(tmp_path / "student"), toy_dataset()
@@ -62,6 +59,21 @@ def test_a_smaller_student_learns_and_scores_what_the_stage_says(made, tmp_path)
     assert record["details"]["teacher_weights"] == {"teacher": 1.0}
     assert [entry["stage"] for entry in record["details"]["teacher_lineage"]] == ["train"]
     assert len(record["curves"]) == 3
+
+
+def test_models_in_memory_are_not_changed(made):
+    teacher, given = load_model(made / "teacher"), load_model(made / "teacher")
+    teacher.module.train()
+    before = {name: tensor.clone() for name, tensor in teacher.module.state_dict().items()}
+    config = dataclasses.replace(CONFIG, epochs=1, method="features")
+    for student in (None, given):
+        result = distill_models(student, toy_dataset(), config, teachers={"teacher": teacher})
+        assert len(result.curve) == 1
+    assert teacher.module.training
+    for model in (teacher, given):
+        assert all(weight.requires_grad for weight in model.module.parameters())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.module.state_dict().items())
+        assert not any(layer._forward_hooks for layer in model.module.modules())
 
 
 def test_the_teacher_alone_teaches(made, tmp_path):
@@ -107,7 +119,7 @@ def test_every_method_trains_and_leaves_a_plain_student(made, tmp_path, method, 
     config = dataclasses.replace(CONFIG, method=method, start="random")
     metrics = distill(made, config, tmp_path / "student")
     assert metrics["validation_accuracy"] > 0.6
-    assert "the student's" in capsys.readouterr().out
+    assert "the student's " in capsys.readouterr().out
     student = load_model(tmp_path / "student")
     assert student.lineage[0]["summary"].startswith(
         f"distill by {method} into resnet8 at width 0.5 from random weights"
@@ -149,7 +161,7 @@ def test_a_pruned_model_is_the_student_of_its_own_teacher_and_its_zeros_stay(mad
     assert student.masked == ("fc.weight",)
     assert metrics["parameters"] == metrics["parameters_teacher"]
     assert [record["stage"] for record in student.lineage] == ["train", "distill"]
-    assert "at width 1 as it stood" in student.lineage[-1]["summary"]
+    assert "at width 1 as given" in student.lineage[-1]["summary"]
     assert set(student.lineage[-1]["inputs"]) == {"dataset", "teacher", "model"}
 
 
@@ -204,8 +216,11 @@ def test_killed_and_started_again_it_ends_with_the_same_student(made, tmp_path, 
     ("values", "rule"),
     [
         ({"method": "hints"}, "method must be one of attention, features, logits, relational, but got 'hints'"),
-        ({"hint_layers": "a:b"}, "hint_layers must be left out for the method logits; .* but got a:b"),
-        ({"hint_weight": 2.0}, "hint_weight must be left out for the method logits; .* but got 2.0"),
+        (
+            {"hint_layers": "a:b"},
+            "hint_layers must not be set with method logits, only with attention, features, relational; got a:b",
+        ),
+        ({"hint_weight": 2.0}, "hint_weight must not be set with method logits, only with .*; got 2.0"),
         ({"method": "features", "hint_layers": "a"}, "hint_layers must be teacher:student,..., but got 'a' in 'a'"),
         ({"method": "features", "hint_layers": "a:c,b:c"}, "every layer of the student once, but got 'c' twice"),
         ({"labels": False}, "alpha must be 1 throughout when labels is false, but got 0.9"),
@@ -235,7 +250,9 @@ def test_bad_parameters_are_refused_with_rule_and_value(values, rule):
 
 def test_other_classes_and_unknown_students_are_refused(made, tmp_path):
     save_model(tmp_path / "seven", teacher_of("lenet300", classes=7))
-    with pytest.raises(ValueError, match="the teacher must have the dataset's 3 classes, but got 7"):
+    with pytest.raises(
+        ValueError, match=r"the teacher must return logits \[N, 3\], one per class, but returned \[2, 7\]"
+    ):
         distill(made, CONFIG, tmp_path / "student", teacher=tmp_path / "seven")
     with pytest.raises(ValueError, match="torchvision.* but got 'lenet9'"):
         distill(made, dataclasses.replace(CONFIG, student_network="torchvision:lenet9"), tmp_path / "student")
@@ -245,9 +262,12 @@ def test_other_classes_and_unknown_students_are_refused(made, tmp_path):
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"student_network": "lenet300"}, "student_network must be left out .* which is a resnet8, but got 'lenet300'"),
-        ({"width": 0.25}, "width must be left out when the student is given as a model, but got 0.25"),
-        ({"start": "random"}, "start must be auto when the student is given as a model, .* but got 'random'"),
+        (
+            {"student_network": "lenet300"},
+            "student_network must be '' or 'resnet8' if a model is given as the student, but got 'lenet300'",
+        ),
+        ({"width": 0.25}, "width must be 0.5 if a model is given as the student, but got 0.25"),
+        ({"start": "random"}, "start must be 'auto' if a model is given as the student, but got 'random'"),
     ],
 )
 def test_a_given_student_contradicts_the_order_for_another(made, tmp_path, values, rule):
@@ -263,6 +283,6 @@ def test_a_given_student_of_the_same_network_is_no_contradiction(made, tmp_path)
 
 def test_students_and_further_teachers_of_other_classes_are_refused(made, tmp_path):
     save_model(tmp_path / "seven", teacher_of("lenet300", classes=7))
-    for role, name in (("model", "student"), ("teacher_2", "teacher_2"), ("teacher_3", "teacher_3")):
-        with pytest.raises(ValueError, match=f"the {name} must have the dataset's 3 classes, but got 7"):
+    for role in ("model", "teacher_2", "teacher_3"):
+        with pytest.raises(ValueError, match=rf"the {role} must return logits \[N, 3\], one per class"):
             distill(made, CONFIG, tmp_path / "student", **{role: tmp_path / "seven"})
