@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kondense.version import version_text
 from kondense_pipelines.cli.app import app
 from typer.testing import CliRunner
 
@@ -69,7 +70,7 @@ def test_search_refuses_a_file_that_is_no_experiment(tmp_path: Path, monkeypatch
 def test_models_of_an_empty_store(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["models", "list", "--store", str(tmp_path / "store")])
     assert result.exit_code == 0, result.stderr
-    assert "no models are published" in result.stdout
+    assert "has no published models" in result.stdout
     missing = CliRunner().invoke(app, ["models", "show", "lenet5", "--store", str(tmp_path / "store")])
     assert missing.exit_code == 2
     assert missing.stderr.startswith("error: model 'lenet5' is not published")
@@ -87,3 +88,9 @@ def test_an_object_store_that_cannot_be_reached_is_one_line_before_any_work(
     assert result.stderr.startswith("error: http://127.0.0.1:9 cannot be reached")
     assert len(result.stderr.splitlines()) == 1
     assert "data prep" not in result.stdout and not (tmp_path / "out" / "report.json").exists()
+
+
+def test_the_version_is_that_of_the_package_and_the_source() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"{version_text()}\n")
+    assert CliRunner().invoke(app, []).exit_code == 2  # the help, as before

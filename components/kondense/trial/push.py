@@ -15,30 +15,26 @@ ADDRESS = "katib-db-manager.kubeflow:6789"
 
 
 class NonFiniteMetricError(KondenseError, ArithmeticError):
-    """A metric is NaN or infinite, which Katib would take for the best there is."""
+    """A metric is NaN or infinite, which Katib would rank as the best."""
 
 
 class PushError(KondenseError, ConnectionError):
-    """Katib's database manager did not take the metrics."""
+    """Katib's database manager did not accept the metrics."""
 
 
 def report(metrics: Mapping[str, float], *, pauses_s: Sequence[float] = PAUSES_S) -> None:
-    """Push the metrics to Katib when it started this trial (``KATIB_TRIAL_NAME``); elsewhere the command prints them.
+    """Push the metrics to Katib if it started this trial (``KATIB_TRIAL_NAME``); otherwise the command prints them.
 
-    Push only what the Experiment declares: Katib's pages show anything else as the objective.
-
-    The SDK's ``report_metrics`` makes the same call, but needs the pod's service account token mounted, which
-    a trial has no other use for.
+    The SDK's ``report_metrics`` makes the same call, but requires the pod's service account token, which a trial does
+    not need.
 
     Args:
-        metrics: values by name.
+        metrics: values by name, those that the Experiment declares: Katib's pages show any other as the objective.
         pauses_s: seconds between the attempts.
 
     Raises:
-        NonFiniteMetricError: a metric is not finite; nothing is reported, because Katib would take it for the
-            best.
-        PushError: Katib's database manager (``KATIB_DB_MANAGER_ADDRESS``) did not take them, after several
-            attempts.
+        NonFiniteMetricError: a metric is not finite; nothing is reported, because Katib would rank it as the best.
+        PushError: Katib's database manager (``KATIB_DB_MANAGER_ADDRESS``) did not accept them, after several attempts.
     """
     for name, value in metrics.items():
         if not math.isfinite(value):
@@ -53,7 +49,7 @@ def _push(trial: str, metrics: Mapping[str, float], address: str, pauses_s: Sequ
 
     from kondense.katib.api import messages, services
 
-    # Fractions of a second, because the latest value of a metric is the one with the latest stamp.
+    # With fractions of a second, because the latest value of a metric is the one with the latest stamp.
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     logs = [
         messages.MetricLog(time_stamp=stamp, metric=messages.Metric(name=name, value=f"{value:.10g}"))
@@ -68,10 +64,10 @@ def _push(trial: str, metrics: Mapping[str, float], address: str, pauses_s: Sequ
             try:
                 services.DBManagerStub(channel).ReportObservationLog(request, timeout=TIMEOUT_S)
             except grpc.RpcError as error:
-                reason = f"{error.code().name} {error.details()}"  # grpc's errors are calls, too
+                reason = f"{error.code().name} {error.details()}"  # grpc's errors are also calls
             else:
                 return
             if pause_s is not None:
-                LOG.info(f"could not push metrics to {address} ({reason}); trying again in {pause_s:g} s")
+                LOG.info(f"could not push metrics to {address} ({reason}); next attempt in {pause_s:g} s")
                 time.sleep(pause_s)
-    raise PushError(f"Katib's database manager at {address} must take the metrics, but: {reason}")
+    raise PushError(f"Katib's database manager at {address} did not accept the metrics: {reason}")

@@ -1,4 +1,4 @@
-"""Where a failed trial keeps its reason: Katib's own condition says only that it failed."""
+"""The reason of a failed trial, kept in its store, because Katib's condition says only that it failed."""
 
 import contextlib
 
@@ -8,16 +8,16 @@ from kondense.store.open import open_store
 
 
 def failure_key(trial: str) -> str:
-    """Return where below ``store_uri`` the reason of a failed trial is kept."""
+    """Return the key below ``store_uri`` of the reason of a failed trial."""
     return f"failures/{trial}.txt"
 
 
 def keep_reason(store_uri: str, trial: str, error: BaseException) -> None:
-    """Write why the trial fails to its store, as one line; without a store or a name there is no place for it."""
+    """Write the reason of a failure to the trial's store, as one line, if it has a store and a name."""
     if not store_uri or not trial:
         return
     line = failure.one_line(error)
     if not isinstance(error, EXPECTED):
         line = f"{type(error).__name__}: {line}"
-    with contextlib.suppress(OSError):  # the store may be the very reason
+    with contextlib.suppress(OSError):  # the store may be the reason
         open_store(store_uri).write(failure_key(trial), f"{line}\n".encode())

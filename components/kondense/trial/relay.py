@@ -1,8 +1,8 @@
 """Run a command and report the metrics that it prints to Katib: ``python -m kondense.trial.relay -- COMMAND``.
 
-For any command that prints ``name=value``. Katib's own StdOut collector is a second container, which looks for the
-command's process once when it starts: it misses a command that has ended by then. Here nothing has to be in time.
-Outside of a cluster the command's output is all that there is, and ``kondense search`` reads the metrics from it.
+The command prints ``name=value``. Katib's StdOut collector is a second container, which looks for the command's
+process once, when it starts, and misses a command that has ended by then; the relay has no such limit. Without a
+cluster, ``kondense search`` reads the metrics from the command's output.
 """
 
 import argparse
@@ -21,36 +21,36 @@ METRIC = re.compile(r"([\w-]+)\s*=\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d
 
 
 def metrics_in(line: str, names: Sequence[str]) -> dict[str, float]:
-    """Return the finite values that a line gives to these metrics, by name; the last one of a name counts."""
-    found = {name: float(text) for name, text in METRIC.findall(line) if name in names}
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    """Return the finite values of these metrics in a line, by name; the last one of a name counts."""
+    values = {name: float(text) for name, text in METRIC.findall(line) if name in names}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def relay(command: Sequence[str], names: Sequence[str]) -> int:
-    """Run ``command``, pass its output on, report each line's metrics, and return its exit code.
+    """Run ``command``, print its output, report each line's metrics, and return its exit code.
 
     Args:
-        command: a program and its arguments; SIGTERM is handed on to it.
+        command: a program and its arguments; it receives SIGTERM.
         names: of the metrics to report.
 
     Raises:
-        OSError: the program cannot be started, or Katib's database manager does not take the metrics.
+        OSError: the program cannot be started, or Katib's database manager does not accept the metrics.
     """
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         previous = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
         try:
-            last, told = "", False
-            for line in _passed_on(process.stdout or ()):
+            last, reported = "", False
+            for line in _printed(process.stdout or ()):
                 last = line.strip() or last
                 if metrics := metrics_in(line, names):
                     report(metrics)
-                    told = True
+                    reported = True
             code = process.wait()
         finally:
             signal.signal(signal.SIGTERM, previous)
     if code:
         failure.report_failure(last or f"{command[0]} ended with exit code {code}")
-    elif not told:
+    elif not reported:
         failure.report_failure(
             f"the command must print a finite value of one of {', '.join(names)} as name=value, but did not."
         )
@@ -58,7 +58,7 @@ def relay(command: Sequence[str], names: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code  # a signal ended it
 
 
-def _passed_on(lines: Iterable[str]) -> Iterator[str]:
+def _printed(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
         sys.stdout.write(line)
         sys.stdout.flush()
@@ -68,7 +68,7 @@ def _passed_on(lines: Iterable[str]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments and run the command."""
     parser = argparse.ArgumentParser(prog="python -m kondense.trial.relay", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--metrics", required=True, help="names to report, joined by commas: those of the Experiment")
+    parser.add_argument("--metrics", required=True, help="the metrics of the Experiment, joined by commas")
     parser.add_argument("command", nargs="+", help="the program and its arguments, after --")
     options = parser.parse_args(arguments)
     try:

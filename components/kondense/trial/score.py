@@ -1,4 +1,4 @@
-"""What a trial is worth: accuracy less a price for what lies above its budgets."""
+"""The score of a trial: accuracy less a penalty for size and latency above their budgets."""
 
 import math
 
@@ -6,11 +6,11 @@ from kondense.trial.config import TrialConfig
 
 
 def score(config: TrialConfig, validation_accuracy: float, size_bytes: float, latency_ms: float) -> float:
-    """Return validation accuracy less a price for what lies above the budgets.
+    """Return validation accuracy less a penalty for size and latency above the budgets.
 
     ``score = accuracy - size_weight * max(0, log2(size / size_budget)) - latency_weight * max(0, log2(latency /
-    latency_budget))``: within the budgets only accuracy counts; each doubling above one costs its weight. A
-    budget of 0 means none.
+    latency_budget))``: within the budgets only accuracy counts; each doubling above a budget costs its weight. A
+    budget of 0 means no limit.
     """
     return (
         validation_accuracy

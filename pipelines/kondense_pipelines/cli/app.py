@@ -1,4 +1,4 @@
-"""The ``kondense`` command. Everything heavy is imported by the command that needs it."""
+"""The ``kondense`` command. Large libraries are imported only by the subcommands that need them."""
 
 import contextlib
 import sys
@@ -10,13 +10,14 @@ import typer
 from kondense.errors import InputError
 from kondense.networks.allowed import allowing
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
+from kondense.version import version_text
 
 from kondense_pipelines.cli import cluster as cluster_commands
 from kondense_pipelines.errors import reported
 
 app = typer.Typer(
-    help="Make trained PyTorch models small and fast, on a laptop and on Kubeflow.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -27,24 +28,32 @@ app.command()(cluster_commands.schedule)
 
 Dataset = Annotated[str | None, typer.Option(help="fashion_mnist, cifar10, cifar100, digits or folder.")]
 Network = Annotated[str | None, typer.Option(help="Built-in name, torchvision:NAME or package.module:factory.")]
-Profile = Annotated[str, typer.Option(help=f"How much work: {' or '.join(PROFILES)}.")]
+Profile = Annotated[str, typer.Option(help=f"Amount of training: {' or '.join(PROFILES)}.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
-Store = Annotated[str, typer.Option(help="Where they are: minio://bucket/prefix, s3://... or a path.")]
-Version = Annotated[str, typer.Option(help="An id, the beginning of one, or champion.")]
-Candidates = Annotated[
-    str | None, typer.Option(help="Standard candidates to make, joined by commas; none for none of them.")
-]
+Store = Annotated[str, typer.Option(help="Store of the models: minio://bucket/prefix, s3://bucket/prefix or a path.")]
+Version = Annotated[str, typer.Option(help="Version: an id, the beginning of one, or champion.")]
+Candidates = Annotated[str | None, typer.Option(help="Standard candidates, joined by commas, or none; all by default.")]
 Recipes = Annotated[
     list[str] | None,
-    typer.Option(
-        "--recipe", metavar="[NAME=]STEPS", help="A candidate of your own: prune:l1:0.5 > distill > quantize."
-    ),
+    typer.Option("--recipe", metavar="[NAME=]STEPS", help="A further candidate: prune:l1:0.5 > distill > quantize."),
 ]
 AllowNetwork = Annotated[
     list[str] | None,
     typer.Option(metavar="PACKAGE.MODULE", help="Import networks of this module, or package, that artifacts name."),
 ]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STEP.FIELD=VALUE", help="Any field of any step.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="STEP.FIELD=VALUE", help="Any parameter of any step.")
+]
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print version and source revision, and exit.")] = False,
+) -> None:
+    """Make trained PyTorch models small and fast, on a laptop and on Kubeflow."""
+    if version:
+        print(version_text())
+        raise typer.Exit
 
 
 @app.command()
@@ -57,21 +66,21 @@ def run(
     settings: Settings = None,
     candidates: Candidates = None,
     recipe: Recipes = None,
-    output: Annotated[Path | None, typer.Option(help="Results go here instead of runs/TIME.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Directory of the results; runs/TIME by default.")] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Run the steps as containers.")] = False,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse nothing of earlier runs.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse no results of earlier runs.")] = False,
     allow_network: AllowNetwork = None,
 ) -> None:
     """Compress a network on this machine: train, prune, quantize, distill, measure, choose, publish.
 
-    A second run reuses what has not changed. Killed at any moment, the same command goes on.
+    A second run reuses the results of unchanged steps. Interrupted at any moment, the same command continues.
     """
     with reported(), allowing(modules=allow_network or ()):
         from kondense_pipelines.graphs.candidates import read_plan
         from kondense_pipelines.graphs.parameters import SEARCH_STEP, resolve
 
-        if wrong := next((text for text in settings or () if text.startswith(f"{SEARCH_STEP}.")), ""):
-            raise InputError(f"--set {wrong} is for `kondense compile`: a run on this machine has no search step.")
+        if unused := next((text for text in settings or () if text.startswith(f"{SEARCH_STEP}.")), ""):
+            raise InputError(f"--set {unused} is for `kondense compile`: a run on this machine has no search step.")
         configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
         plan = read_plan(configs, candidates, recipe or ())
 
@@ -82,10 +91,10 @@ def run(
         from kondense_pipelines.paths import new_run_dir, point_latest
 
         directory = output or new_run_dir()
-        # kfp prints a lot, so standard output is redirected while it runs: this console keeps the real one.
+        # Standard output is redirected while kfp runs, which prints a lot; this console keeps the original.
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
         with contextlib.ExitStack() as stack:
-            # The server loads torch while this process loads kfp.
+            # The server imports torch while this process imports kfp.
             log = directory / "logs" / "warm-server.log"
             server = None if docker else stack.enter_context(warm_server(log))
             from kondense_pipelines.local.compress import run_compress
@@ -110,18 +119,20 @@ def compile_pipelines(
     settings: Settings = None,
     candidates: Candidates = None,
     recipe: Recipes = None,
-    output: Annotated[Path, typer.Option(help="The files go here.")] = Path("build"),
+    output: Annotated[Path, typer.Option(help="Directory of the files.")] = Path("build"),
     kubernetes: Annotated[
-        bool, typer.Option("--kubernetes", help="Also the Pipeline and PipelineVersion objects.")
+        bool, typer.Option("--kubernetes", help="Also write the Pipeline and PipelineVersion objects.")
     ] = False,
-    argo: Annotated[bool, typer.Option("--argo", help="Also compress as an Argo Workflow, without KFP.")] = False,
-    argo_bucket: Annotated[str, typer.Option(help="The bucket of that Workflow's artifacts.")] = "mlpipeline",
+    argo: Annotated[
+        bool, typer.Option("--argo", help="Also write compress as an Argo Workflow, which needs no KFP.")
+    ] = False,
+    argo_bucket: Annotated[str, typer.Option(help="Bucket of that Workflow's artifacts.")] = "mlpipeline",
     experiment: Annotated[Path | None, typer.Option(help="The Katib Experiment of the search pipeline.")] = None,
     resource: cluster_commands.ResourceSettings = None,
 ) -> None:
     """Compile the pipelines for upload to Kubeflow Pipelines.
 
-    Without --resource the packages ask for no GPU; with --resource gpus=1, steps that train get one each.
+    Without --resource the packages request no GPU; with --resource gpus=1, each step that trains gets one.
     """
     with reported():
         from kondense_pipelines.graphs.candidates import read_plan
@@ -151,10 +162,12 @@ def compile_pipelines(
 @app.command()
 def search(
     file: Annotated[Path, typer.Argument(help="A Katib Experiment.")],
-    output: Annotated[Path | None, typer.Option(help="Results go here instead of runs/search-FILE.")] = None,
-    parallel: Annotated[int | None, typer.Option(help="Trials at a time, instead of parallelTrialCount.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Directory of the results; runs/search-FILE by default.")] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Number of parallel trials; parallelTrialCount by default.")
+    ] = None,
 ) -> None:
-    """Run a Katib Experiment on this machine, trials as processes; the same command continues a stopped one."""
+    """Run a Katib Experiment on this machine, with trials as processes; the same command continues a stopped one."""
     with reported():
         from kondense_pipelines.local.store import local_store
         from kondense_pipelines.local_search.runner import run as run_experiment
@@ -169,24 +182,24 @@ def search(
 @app.command()
 def infer(
     model: Annotated[
-        str, typer.Argument(help="An .onnx file, a model's or run's directory, a URI, or a published name.")
+        str, typer.Argument(help="An .onnx file, the directory of a model or run, a URI, or a published name.")
     ],
     images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
     *,
-    top: Annotated[int, typer.Option(help="Labels per image, the likeliest first.")] = 1,
+    top: Annotated[int, typer.Option(help="Number of labels per image, the most probable first.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     threads: Annotated[int, typer.Option(help="Threads of onnxruntime.")] = 1,
     version: Version = "champion",
     store: Store = "",
 ) -> None:
-    """Label images by an exported model: only its ONNX file is run, without torch."""
+    """Label images with an exported model: its ONNX file, without torch."""
     with reported(), contextlib.ExitStack() as stack:
         from kondense_pipelines.cli import infer as inference
 
-        published = "://" not in model and not inference.is_local(model) and "/" not in model
+        published = "/" not in model and not inference.is_local(model)
         opened = stack.enter_context(open_models(store)) if published else None
-        if "://" in model and model.startswith(("minio://", "s3://")):
-            stack.enter_context(open_models(model))  # starts the embedded store where none is configured
+        if model.startswith(("minio://", "s3://")):
+            stack.enter_context(open_models(model))  # starts the embedded store if none is configured
         file, digest = stack.enter_context(inference.exported_model(model, opened, version))
         answers = inference.infer(file, images, top=top, threads=threads, digest=digest)
         print(inference.as_json(answers) if as_json else "\n".join(inference.lines(answers)))
@@ -203,7 +216,7 @@ def list_models(name: Annotated[str, typer.Argument(help="Only this model.")] = 
 
         rows = published(opened, name)
         if not rows:
-            print(f"no models are published in {opened.uri}")
+            print(f"{opened.uri} has no published models")
             return
         table = Table("", "model", "version", "created", "accuracy %", "bytes")
         for row in rows:
@@ -216,7 +229,7 @@ def list_models(name: Annotated[str, typer.Argument(help="Only this model.")] = 
 
 @models.command()
 def show(name: str, version: Version = "champion", store: Store = "") -> None:
-    """Show what a version is and how it came about, as JSON."""
+    """Show a version with its lineage as JSON."""
     with reported(), open_models(store) as opened:
         import json
 
@@ -242,20 +255,20 @@ def verify(name: Annotated[str, typer.Argument()] = "", version: Version = "", s
     with reported(), open_models(store) as opened:
         from kondense_pipelines.cli.models import verify_models
 
-        found = verify_models(opened, name, version)
-        for each in found:
-            print(f"{each.model} {each.version} {each.problem or f'{each.files} files are whole'}")
-        if any(each.problem for each in found):
+        results = verify_models(opened, name, version)
+        for result in results:
+            print(f"{result.model} {result.version} {result.problem or f'{result.files} files are intact'}")
+        if any(result.problem for result in results):
             raise typer.Exit(1)
 
 
 @contextlib.contextmanager
 def open_models(uri: str) -> Iterator[Any]:
-    """Open the store of the published models: ``uri``, or what ``publish.store_uri`` is by default."""
+    """Open the store of the published models: ``uri``, or the default of ``publish.store_uri``."""
     import os
 
     from kondense.publish.config import PublishConfig
-    from kondense.store.store import open_store
+    from kondense.store.open import open_store
 
     from kondense_pipelines.local.store import local_store
     from kondense_pipelines.paths import store_dir

@@ -11,30 +11,30 @@ from kondense.errors import InputError
 
 PIPELINES = ("compress", "search", "refresh")
 
-Pipeline = Annotated[str, typer.Argument(help=f"{', '.join(PIPELINES)}, or a file that kondense compile made.")]
+Pipeline = Annotated[str, typer.Argument(help=f"{', '.join(PIPELINES)}, or a file of kondense compile.")]
 Parameters = Annotated[
-    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the pipeline's run form.")
+    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the run form.")
 ]
 ResourceSettings = Annotated[
     list[str] | None,
     typer.Option(
         "--resource",
         metavar="NAME=VALUE",
-        help="What the steps get of a cluster: gpus, accelerator, node_selector, tolerations, shared_memory, "
-        "cpu_limit, memory_limit, retries, secret, endpoint, ...; kfp_version: of the server that takes the files.",
+        help="Resources of the steps on a cluster: gpus, accelerator, node_selector, tolerations, shared_memory, "
+        "cpu_limit, memory_limit, retries, secret, endpoint, ...; kfp_version: version of the server.",
     ),
 ]
 Endpoint = Annotated[
     str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="Address of Kubeflow Pipelines, its API or its UI.")
 ]
-Namespace = Annotated[str, typer.Option(envvar="KONDENSE_NAMESPACE", help="Your profile's, where there are profiles.")]
-Token = Annotated[str, typer.Option(envvar="KONDENSE_TOKEN", help="Bearer token, where the platform asks for one.")]
+Namespace = Annotated[str, typer.Option(envvar="KONDENSE_NAMESPACE", help="Namespace, on a platform with profiles.")]
+Token = Annotated[str, typer.Option(envvar="KONDENSE_TOKEN", help="Bearer token, if the platform requires one.")]
 NoCache = Annotated[
     bool,
     typer.Option(
         "--no-cache",
-        help="Do every step again: no task, of graphs within too, takes the results of an earlier run. KFP cannot "
-        "do so with a registered version, so such a run shows its package instead of one.",
+        help="Run every step again, also those of nested graphs. KFP cannot do so with a registered version, so such a "
+        "run shows its package instead of a version.",
     ),
 ]
 Account = Annotated[str, typer.Option(help="Service account of the runs; the platform's by default.")]
@@ -51,10 +51,10 @@ def submit(
     token: Token = "",
     service_account: Account = "",
 ) -> None:
-    """Start a run of a pipeline on a cluster; its version is uploaded where it is not there.
+    """Start a run of a pipeline on a cluster; upload its version if it is missing there.
 
-    A pipeline given by its name is compiled with its defaults, for the version of the server: other GPUs, nodes or
-    settings are for ``kondense compile``, whose files this takes too. Parameters are checked before anything starts.
+    A pipeline given by name is compiled with its defaults, for the version of the server. For other GPUs, nodes or
+    settings, pass a file of ``kondense compile``. Parameters are checked before anything starts.
     """
     from kondense_pipelines.errors import reported
 
@@ -72,17 +72,17 @@ def submit(
 def schedule(
     pipeline: Pipeline,
     *,
-    cron: Annotated[str, typer.Option(help="Six fields, seconds first, UTC: '0 0 3 * * *' is at 3 every night.")],
+    cron: Annotated[str, typer.Option(help="Six fields, seconds first, UTC: '0 0 3 * * *' is every night at 3.")],
     param: Parameters = None,
     name: Annotated[str, typer.Option(help="Name of the recurring run; kondense-PIPELINE by default.")] = "",
-    paused: Annotated[bool, typer.Option("--paused", help="It stands in the UI, but does not run.")] = False,
+    paused: Annotated[bool, typer.Option("--paused", help="Create it disabled.")] = False,
     no_cache: NoCache = False,
     endpoint: Endpoint = "http://localhost:8080",
     namespace: Namespace = "",
     token: Token = "",
     service_account: Account = "",
 ) -> None:
-    """Keep a recurring run of a pipeline on a cluster: made, replaced where it differs, else left alone."""
+    """Ensure a recurring run of a pipeline on a cluster: created, or replaced if it differs."""
     from kondense_pipelines.errors import reported
 
     with reported(), source_of(pipeline, param or ()) as source:
@@ -94,16 +94,16 @@ def schedule(
 
         parameters = cluster.read_parameters(source.package, param or ())
         runs = read_package(source.package).name
-        wanted = Schedule(name or f"kondense-{runs}", runs, cron, not paused, parameters=parameters)
+        recurring = Schedule(name or f"kondense-{runs}", runs, cron, not paused, parameters=parameters)
         access = Access(endpoint, namespace, token, service_account)
         for line in cluster.schedule(
-            access, source.package, wanted, source_revision(), caching=not no_cache, recompile=source.recompile
+            access, source.package, recurring, source_revision(), caching=not no_cache, recompile=source.recompile
         ):
             print(line)
 
 
 class Source(NamedTuple):
-    """A compiled pipeline, and how it is made for another version of the server; None where it is a given file."""
+    """A compiled pipeline, and a function that compiles it for another version of the server; None for a file."""
 
     package: Path
     recompile: Callable[[str], Path] | None = None
@@ -115,15 +115,15 @@ def source_of(pipeline: str, parameters: Iterable[str]) -> Iterator[Source]:
 
     Args:
         pipeline: a name or a file.
-        parameters: ``name=value`` texts: the steps may import the network that they name.
+        parameters: ``name=value`` texts; the steps may import the network that they name.
 
     Raises:
-        ValueError: neither.
+        InputError: it is neither.
     """
     if pipeline not in PIPELINES:
         if not Path(pipeline).is_file():
             raise InputError(
-                f"PIPELINE must be {', '.join(PIPELINES)} or a file that kondense compile made, but got {pipeline!r}."
+                f"PIPELINE must be {', '.join(PIPELINES)} or a file of kondense compile, but got {pipeline!r}."
             )
         yield Source(Path(pipeline))
         return

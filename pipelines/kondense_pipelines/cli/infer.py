@@ -1,4 +1,4 @@
-"""What `kondense infer` does: find the exported model that a word means, label images, print. No torch."""
+"""The functions of `kondense infer`: find the exported model, label images, print. Without torch."""
 
 import json
 import tempfile
@@ -10,7 +10,8 @@ from typing import Any
 from kondense.artifacts.identity import MODEL_FORMAT, directory_identity
 from kondense.errors import InputError
 from kondense.files import ArtifactError, read_json, verify_files
-from kondense.store.store import Store, open_store
+from kondense.store.open import open_store
+from kondense.store.store import Store
 
 from kondense_pipelines.cli.models import CHAMPION, pull_model
 
@@ -21,21 +22,21 @@ DESCRIPTION = "model.json"
 def infer(
     onnx: Path, images: Sequence[Path], *, top: int = 1, threads: int = 1, digest: str = ""
 ) -> list[dict[str, Any]]:
-    """Return what an exported model sees on images.
+    """Return the labels that an exported model gives to images.
 
     Args:
         onnx: the file; nothing else of the model is read.
         images: files of any size; all are read before the model runs.
-        top: how many labels each image gets.
+        top: number of labels per image.
         threads: of onnxruntime.
-        digest: of the model that the file must be of; "" when it stands alone.
+        digest: of the model that the file must be the export of; "" for any model.
 
     Returns:
-        One mapping per image: ``image`` and ``labels``, a list of {``label``, ``probability``}, the likeliest first.
+        One mapping per image: ``image`` and ``labels``, a list of {``label``, ``probability``}, most probable first.
 
     Raises:
-        ValueError: no image, or a file that is none; ``top`` or ``threads`` below 1.
-        ArtifactError: the file is no model that Kondense exported, or one of another model than ``digest``.
+        InputError: no image, or a file that is not an image; ``top`` or ``threads`` below 1.
+        ArtifactError: the file is not an export of Kondense, or of another model than ``digest``.
     """
     import numpy as np
     from kondense.inference.classifier import open_classifier
@@ -47,35 +48,33 @@ def infer(
     if not images:
         raise InputError("images must name at least one file, but got none.")
     classifier = open_classifier(onnx, threads=threads)
-    found = classifier.metadata["digest"]
-    if digest and found != digest:
-        raise ArtifactError(
-            f"{onnx} must be the export of the model beside it, {digest[:12]}, but is of model {found[:12]}."
-        )
+    exported = classifier.metadata["digest"]
+    if digest and exported != digest:
+        raise ArtifactError(f"{onnx} must be the export of model {digest[:12]}, but is of model {exported[:12]}.")
     channels, height, width = classifier.metadata["shape"]
     pixels_NCHW = np.stack([read_picture(path, (channels, height, width)) for path in images])
     labels = classifier.metadata["classes"]
     answers = []
     for path, row_K in zip(images, classifier.classify(pixels_NCHW), strict=True):
-        likeliest = np.argsort(-row_K, kind="stable")[:top]
-        seen = [{"label": labels[index], "probability": float(row_K[index])} for index in likeliest]
-        answers.append({"image": str(path), "labels": seen})
+        best = np.argsort(-row_K, kind="stable")[:top]
+        ranked = [{"label": labels[index], "probability": float(row_K[index])} for index in best]
+        answers.append({"image": str(path), "labels": ranked})
     return answers
 
 
 @contextmanager
 def exported_model(model: str, store: Store | None, version: str = CHAMPION) -> Iterator[tuple[Path, str]]:
-    """Yield the ONNX file that ``model`` means and the digest of the model that it must be of ("" for a bare file).
+    """Yield the ONNX file of ``model``, and the digest of the model that it must be the export of ("" for a file).
 
     Args:
         model: an .onnx file, a Model artifact's directory, a run's directory (its chosen model), the address of an
             artifact in a store, or the name of a published model.
-        store: of the published models; None where ``model`` is a path or an address.
+        store: of the published models; None if ``model`` is a path or an address.
         version: of a published model.
 
     Raises:
-        ValueError: nothing of that kind is there; the text says what was looked for.
-        ArtifactError: a file is missing or is not what its digest says.
+        InputError: there is no such model.
+        ArtifactError: a file is missing or does not have its digest.
         StoreError: the store cannot be reached.
     """
     path = Path(model)
@@ -87,7 +86,7 @@ def exported_model(model: str, store: Store | None, version: str = CHAMPION) -> 
         if "://" in model:
             source = open_store(model)
             if not source.exists(DESCRIPTION):
-                raise InputError(f"{model} must be a Model artifact, but holds no {DESCRIPTION}.")
+                raise InputError(f"{model} must be a Model artifact, but has no {DESCRIPTION}.")
             source.download_artifact(directory)
         elif store is None or model.endswith(".onnx") or "/" in model:
             raise InputError(f"{model} must be an ONNX file, a model's directory or a published name, but is missing.")
@@ -97,7 +96,7 @@ def exported_model(model: str, store: Store | None, version: str = CHAMPION) -> 
 
 
 def is_local(model: str) -> bool:
-    """Tell whether ``model`` names a file or directory of this machine."""
+    """Return whether ``model`` is a local file or directory."""
     return "://" not in model and Path(model).exists()
 
 
@@ -106,7 +105,7 @@ def lines(answers: Sequence[dict[str, Any]]) -> list[str]:
     width = max(len(answer["image"]) for answer in answers)
     return [
         f"{answer['image']:<{width}}  "
-        + "  ".join(f"{each['label']} {100 * each['probability']:.1f} %" for each in answer["labels"])
+        + "  ".join(f"{label['label']} {100 * label['probability']:.1f} %" for label in answer["labels"])
         for answer in answers
     ]
 
@@ -117,12 +116,12 @@ def as_json(answers: Sequence[dict[str, Any]]) -> str:
 
 
 def _checked(directory: Path) -> tuple[Path, str]:
-    """Return the ONNX file of a Model artifact whose files are what their digests say, and the model's digest."""
+    """Return the ONNX file of a Model artifact, whose digests are verified, and the model's digest."""
     if not (directory / DESCRIPTION).is_file() and (directory / "chosen" / DESCRIPTION).is_file():
         directory = directory / "chosen"
     description = read_json(directory / DESCRIPTION, format_version=MODEL_FORMAT)
     files = description.get("files")
     if not isinstance(files, dict) or ONNX not in files:
-        raise ArtifactError(f"{directory} must hold {ONNX}, which the evaluate stage writes, but has none.")
+        raise ArtifactError(f"{directory} must have {ONNX}, which the evaluate stage writes, but does not.")
     verify_files(directory, files)
     return directory / ONNX, directory_identity(directory)

@@ -1,4 +1,4 @@
-"""What `kondense models` does: list, show, pull and verify published models, without torch."""
+"""The functions of `kondense models`: list, show, pull and verify published models, without torch."""
 
 import dataclasses
 import tempfile
@@ -27,7 +27,7 @@ CHAMPION = "champion"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One published version as a list shows it; ``champion`` marks the one that is served."""
+    """One published version in a list; ``champion`` marks the one that is served."""
 
     model: str
     champion: bool
@@ -36,7 +36,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """What checking one version gave: the files that were read, and the problem, empty when there is none."""
+    """The result of checking one version: the number of files read, and the problem, empty if there is none."""
 
     model: str
     version: str
@@ -48,7 +48,7 @@ def list_models(store: Store, name: str = "") -> list[Row]:
     """Return every published version of ``name``, or of all models, oldest first; the store may be empty.
 
     Raises:
-        ValueError: ``name`` is not published; the text lists the names that are.
+        InputError: ``name`` is not published; the text lists the published names.
     """
     names = [_known(store, name)] if name else model_names(store)
     rows = []
@@ -60,14 +60,14 @@ def list_models(store: Store, name: str = "") -> list[Row]:
 
 
 def show_model(store: Store, name: str, version: str = CHAMPION) -> dict[str, Any]:
-    """Return what a version is and how it came about.
+    """Return the files, the record and the lineage of a version.
 
     Returns:
-        ``version``, ``created``, ``champion`` (the pointer, or None when it is another's), ``uri``, ``files``
-        (sha256 by name), ``record`` (version.json), ``description`` (model.json: network, edits, lineage).
+        ``version``, ``created``, ``champion`` (the pointer, or None if it points to another version), ``uri``,
+        ``files`` (sha256 by name), ``record`` (version.json), ``description`` (model.json: network, edits, lineage).
 
     Raises:
-        ValueError: no such model or version; the text lists those that are.
+        InputError: no such model or version; the text lists the published ones.
         StoreError: the store cannot be reached or the version is damaged.
     """
     found = find_version(store, name, version)
@@ -88,7 +88,7 @@ def show_model(store: Store, name: str, version: str = CHAMPION) -> dict[str, An
 
 @dataclasses.dataclass(frozen=True)
 class Pulled:
-    """A version that was pulled: which files came over the network, and their bytes."""
+    """A version that was pulled, the files that were fetched, and their size."""
 
     version: Version
     fetched: tuple[str, ...]
@@ -98,49 +98,49 @@ class Pulled:
 def pull_model(store: Store, name: str, directory: Path, version: str = CHAMPION) -> Pulled:
     """Write a version to ``directory``, verified, whole or not at all.
 
-    Its weights.safetensors is rebuilt from weights.kz, and fetched only where the two differ.
+    Its weights.safetensors is rebuilt from weights.kz, and fetched only if the two differ.
 
     Args:
-        store: where it is published.
+        store: of the published models.
         name: the model.
         directory: becomes a Model artifact with report.json, report.html and version.json; replaced if it is one.
         version: an id, the beginning of one, or ``champion``.
 
     Raises:
-        ValueError: no such model or version, or ``directory`` holds something else.
+        InputError: no such model or version, or ``directory`` has other content.
         StoreError: the store cannot be reached or the version is damaged.
     """
     if directory.exists() and not (directory / RECORD).is_file() and (directory.is_file() or any(directory.iterdir())):
-        raise InputError(f"{directory} must be new, empty or an earlier pull, but it holds something else.")
+        raise InputError(f"{directory} must be new, empty or an earlier pull, but it has other content.")
     found = find_version(store, name, version)
     from kondense.artifacts.model import WEIGHTS  # these need torch
     from kondense.codec.model_file import rebuild_weights
 
     rebuild = {WEIGHTS: rebuild_weights}
     fetched = store.download_directory(version_prefix(name, found.id), directory, rebuild=rebuild)
-    return Pulled(found, fetched, sum((directory / each).stat().st_size for each in fetched))
+    return Pulled(found, fetched, sum((directory / file).stat().st_size for file in fetched))
 
 
 def verify_models(store: Store, name: str = "", version: str = "") -> list[Verification]:
     """Read every file of ``version``, or of all versions of ``name``, or of all models, and check all digests.
 
     Raises:
-        ValueError: no such model or version; the text lists those that are.
+        InputError: no such model or version; the text lists the published ones.
         StoreError: the store cannot be reached.
     """
     names = [_known(store, name)] if name else model_names(store)
     return [
-        _verify(store, model, each)
+        _verify(store, model, checked)
         for model in names
-        for each in ([find_id(store, model, version)] if version else version_ids(store, model))
+        for checked in ([find_id(store, model, version)] if version else version_ids(store, model))
     ]
 
 
 def find_version(store: Store, name: str, version: str = CHAMPION) -> Version:
-    """Return the version that an id, the beginning of one, or ``champion`` names.
+    """Return the version of an id, the beginning of one, or ``champion``.
 
     Raises:
-        ValueError: there is none or more than one; the text lists the right ones.
+        InputError: there is none or more than one; the text lists the ids.
     """
     return read_version(store, name, find_id(store, name, version))
 
@@ -153,7 +153,7 @@ def find_id(store: Store, name: str, version: str) -> str:
         if not champion:
             raise InputError(f"model {name!r} has no champion; its versions are {', '.join(ids)}.")
         return champion["version"]
-    matches = [each for each in ids if version and each.startswith(version)]
+    matches = [known for known in ids if version and known.startswith(version)]
     if len(matches) != 1:
         raise InputError(
             f"version must be {CHAMPION} or the beginning of one of {', '.join(ids)}, but got {version!r}."
@@ -182,7 +182,7 @@ def _verify(store: Store, name: str, version: str) -> Verification:
         return Verification(name, version, len(files), str(error))
     problem = ""
     if version_id(files) != version:
-        problem = f"{prefix} must be called by the digest of its files, {version_id(files)}."
+        problem = f"{prefix} must be named by the digest of its files, {version_id(files)}."
     elif not same:
-        problem = f"{prefix}/{RECORD} must be about the model beside it, but is about another one."
+        problem = f"{prefix}/{RECORD} must describe the model beside it, but describes another one."
     return Verification(name, version, len(files), problem)

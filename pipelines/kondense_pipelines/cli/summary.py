@@ -1,4 +1,4 @@
-"""The table of candidates that ends a run."""
+"""The table of candidates at the end of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def candidate_table(report_json: Path) -> tuple[Table, str]:
-    """Return the table of a report's models, the teacher's first, and the reason of the choice."""
+    """Return the table of a report's models, the teacher first, and the reason for the choice."""
     report = read_json(report_json, format_version=FORMAT_VERSION)
     table = Table(title=report["title"] or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "candidate", "test %", "points", "smaller", "bytes", "faster", "ms"):

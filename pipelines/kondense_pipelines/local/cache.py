@@ -1,8 +1,7 @@
 """The cache of finished steps, keyed by content instead of by path.
 
-A step is the same when its code, image, parameters and the content of its input artifacts are the
-same, wherever they lie; its outputs are taken from the cache only when every file of them still has
-the digest it had when the step ended.
+A step is the same if its code, image, parameters and the content of its input artifacts are the same. Its outputs are
+reused only if every file of them still has the digest that it had when the step ended.
 """
 
 import hashlib
@@ -22,23 +21,23 @@ from kondense.artifacts.lineage import LIBRARIES
 from kondense.files import file_digests, sha256, write_json
 
 FORMAT_VERSION = 1
-OUTSIDE = ("source", "import_uri")  # parameters that name data which is no input artifact
+OUTSIDE = ("source", "import_uri")  # parameters that name data that is not an input artifact
 UNUSED_AFTER_S = 30 * 24 * 3600.0
-ABANDONED_AFTER_S = 24 * 3600.0  # a run that is still going writes into its directory more often than that
+ABANDONED_AFTER_S = 24 * 3600.0  # a run in progress writes to its directory more often
 
 
 class ContentCache(LocalCache):
-    """kfp.local's cache with content for paths, and with verified outputs.
+    """kfp.local's cache, keyed by content, with verified outputs.
 
     Args:
         root: the directory of the entries.
-        version: names the code that runs: the sources' digest, or an image's id.
+        version: of the code that runs: the sources' digest, or an image's id.
     """
 
     def __init__(self, root: Path, version: str) -> None:
         super().__init__(cache_root=str(root))
         self.version = version
-        self.digests: dict[str, Any] = {}  # by uri, of this run's artifacts, which nobody else writes
+        self.digests: dict[str, Any] = {}  # by uri, of this run's artifacts, which no other process writes
 
     def compute_key(
         self,
@@ -50,9 +49,9 @@ class ContentCache(LocalCache):
         env_vars: Mapping[str, str] | None = None,
         custom_cache_key: str | None = None,
     ) -> str:
-        """Return the digest of all that decides a step's outputs.
+        """Return the digest of everything that determines a step's outputs.
 
-        ``component_name`` stays out: it counts a component's tasks, so it changes when one is added.
+        ``component_name`` is ignored: it numbers a component's tasks, so it changes if one is added.
         """
         content = {
             "version": self.version,
@@ -66,7 +65,7 @@ class ContentCache(LocalCache):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the outputs kept under ``key``, or None when there are none or a file of them has changed."""
+        """Return the outputs stored under ``key``; None if there are none or a file of them has changed."""
         path = Path(self._entry_path(key))
         entry = _entry(path)
         if not entry or any(tree_digests(Path(uri)) != digests for uri, digests in entry["files"].items()):
@@ -76,7 +75,7 @@ class ContentCache(LocalCache):
         return {name: self._restored(value) for name, value in entry["outputs"].items()}
 
     def put(self, key: str, outputs: Mapping[str, Any]) -> None:
-        """Keep ``outputs`` under ``key``, with the digests of their files."""
+        """Store ``outputs`` under ``key``, with the digests of their files."""
         serialized = self._serialize_outputs(dict(outputs))
         files = {artifact.uri: tree_digests(Path(artifact.uri)) for artifact in _artifacts(outputs.values())}
         self.digests.update(files)
@@ -95,7 +94,7 @@ class ContentCache(LocalCache):
 
     def _restored(self, value: Any) -> Any:
         if isinstance(value, dict) and "uri" in value:
-            # kfp's own check would refuse an artifact that is metadata only and has no file
+            # kfp's own check rejects an artifact that consists of metadata without a file
             restored = self._deserialize_artifact({**value, "uri": ""})
             restored.uri = value["uri"]
             return restored
@@ -105,20 +104,18 @@ class ContentCache(LocalCache):
 
 
 def outside_identity(uri: str) -> Any:
-    """Return what names the content at ``uri``: digests of a local path, something new each time for a remote one."""
+    """Return an identity of the content at ``uri``: digests of a local path, a new random one for a remote address."""
     path = Path(uri.removeprefix("file://"))
     return tree_digests(path) if path.exists() else os.urandom(16).hex()
 
 
 def tree_digests(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below ``path`` by relative name; of ``path`` itself when it is a file."""
-    if path.is_file():
-        return {"": sha256(path)}
-    return file_digests(path)
+    """Return the SHA-256 of every file below ``path`` by relative name; of ``path`` itself if it is a file."""
+    return {"": sha256(path)} if path.is_file() else file_digests(path)
 
 
 def sources_version() -> str:
-    """Return the digest of the components' sources and of the libraries' versions that shape results."""
+    """Return the digest of Kondense's sources and of the versions of the libraries that affect results."""
     root = Path(kondense.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

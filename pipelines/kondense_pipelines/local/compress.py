@@ -1,4 +1,4 @@
-"""Run the compress pipeline on this machine and lay its results out."""
+"""Run the compress pipeline on this machine and copy its results to the run's directory."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from kondense.files import new_directory, write_file, write_json
 from kondense.images import STAGE_IMAGE
 from kondense.networks.allowed import VARIABLE, allowed_names, is_imported
 from kondense.profiles import Value
-from kondense.store.store import open_store
+from kondense.store.open import open_store
 from rich.console import Console
 
 from kondense_pipelines.graphs.candidates import Plan
@@ -30,7 +30,7 @@ from kondense_pipelines.local.warm import WarmServer
 from kondense_pipelines.paths import cache_dir, store_dir
 
 TIMINGS = "timings.json"
-PATHS = ("dataset_source", "network_import_uri")  # parameters that may name data of this machine
+PATHS = ("dataset_source", "network_import_uri")  # parameters that may be local paths
 CHECKPOINTS = "minio://kondense/checkpoints"
 SYSTEM_DATA = Path("/usr/share/datasets")  # Debian's data packages, such as dataset-fashion-mnist
 
@@ -47,21 +47,21 @@ def run_compress(
 ) -> Path:
     """Run the pipeline, write its results to ``output_dir`` and return the path of report.html.
 
-    ``report.json`` and ``report.html``, ``chosen/`` and ``candidates/<name>/`` (Model artifacts),
-    ``logs/<step>.log`` and ``timings.json`` are there at the end; each of them appears whole or not at all.
+    The results are ``report.json``, ``report.html``, ``chosen/`` and ``candidates/<name>/`` (Model artifacts),
+    ``logs/<step>.log`` and ``timings.json``; each appears whole or not at all.
 
     Args:
         configs: the Config of every step.
-        output_dir: where the results go; made when it is not there.
+        output_dir: the run's directory, created if necessary.
         console: shows the progress.
         plan: the candidates; None for the standard ones.
-        server: forks the steps' processes; without it each starts an interpreter of its own.
+        server: forks the steps' processes; without it each step starts an interpreter.
         docker: run the steps as containers of the stage image.
         caching: False reuses neither finished steps nor checkpoints of earlier runs.
 
     Raises:
-        StepError: a step failed. The same call goes on where this one stopped, unless caching is off.
-        ValueError: there is no Docker Engine, or it lacks the image.
+        StepError: a step failed. The same call continues from there, unless caching is off.
+        InputError: there is no Docker Engine, or it lacks the image.
         StoreError: the object store does not start, cannot be reached, or refuses the credentials.
     """
     began = time.monotonic()
@@ -88,7 +88,7 @@ def _prepare(
     caching: bool,
 ) -> tuple[LocalSettings, dict[str, Any], Any]:
     arguments, bound = split(configs)
-    del arguments[PROFILE]  # it is settled
+    del arguments[PROFILE]  # the Configs have its numbers already
     outside = local_paths(arguments)
     arguments |= {name: str(path) for name, path in outside.items()}
     version = f"docker {image_id(STAGE_IMAGE)}" if docker else f"sources {sources_version()}"
@@ -103,36 +103,36 @@ def _prepare(
         environment={**store, "KONDENSE_CHECKPOINTS": checkpoints, **allowance(configs)},
         mounts=[path for path in (SYSTEM_DATA, *outside.values()) if path.exists()],
     )
-    # Flat: kfp.local goes on with the other tasks of a graph within when one fails, and a run should say so at once.
+    # Not nested: if a task of a nested graph fails, kfp.local continues with the others before it reports the failure.
     return settings, arguments, make_compress(arguments, bound, plan=plan, nested=False)
 
 
 def allowance(configs: Mapping[str, Config]) -> dict[str, str]:
-    """Return the variable that lets every step import the run's own networks, which artifacts of the run then name."""
-    named = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
-    wanted = [*allowed_names(), *filter(is_imported, named)]
-    return {VARIABLE: ",".join(dict.fromkeys(wanted))} if wanted else {}
+    """Return the variable that lets every step import the run's networks, which artifacts of the run then name."""
+    networks = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
+    allowed = [*allowed_names(), *filter(is_imported, networks)]
+    return {VARIABLE: ",".join(dict.fromkeys(allowed))} if allowed else {}
 
 
 def local_paths(arguments: Mapping[str, Value]) -> dict[str, Path]:
-    """Return the parameters that name data of this machine, absolute: a container has another working directory."""
+    """Return the parameters that are local paths, made absolute: a container has another working directory."""
     paths = {name: Path(str(arguments[name])) for name in PATHS if arguments[name]}
     return {name: path.absolute() for name, path in paths.items() if path.exists()}
 
 
 def slug(version: str) -> str:
-    """Return a short name of ``version``: what other code has begun must not be continued by this code."""
+    """Return a short name of ``version``: checkpoints of other code must not be continued."""
     return hashlib.sha256(version.encode()).hexdigest()[:12]
 
 
 def check_stores(*uris: str) -> None:
-    """Raise StoreError or ValueError unless each store that is named answers; half an hour of training is worth it."""
+    """Raise StoreError or InputError unless each store responds, before any training."""
     for uri in filter(None, uris):
         open_store(uri).exists("ready")
 
 
 def timings(results: Mapping[str, StepResult], seconds: float) -> dict[str, Any]:
-    """Return how long the run took, and each of its steps, in seconds."""
+    """Return the duration of the run and of its steps, in seconds."""
     steps = [
         {"name": result.name, "reused": result.reused, "seconds": round(result.seconds, 3)}
         for result in results.values()
@@ -145,15 +145,15 @@ def collect(results: Mapping[str, StepResult], output_dir: Path) -> Path:
 
     Args:
         results: the steps' results by display name.
-        output_dir: where they go.
+        output_dir: the run's directory.
     """
     for name, result in results.items():
         if name.startswith("evaluate "):
             copy(result.outputs["candidate"], output_dir / "candidates" / name.removeprefix("evaluate "))
-    reported = results["report"].outputs
-    copy(reported["chosen"], output_dir / "chosen")
+    outputs = results["report"].outputs
+    copy(outputs["chosen"], output_dir / "chosen")
     for file in (REPORT, PAGE):
-        write_file(output_dir / file, (reported["report"] / file).read_bytes())
+        write_file(output_dir / file, (outputs["report"] / file).read_bytes())
     return output_dir / PAGE
 
 

@@ -1,11 +1,11 @@
 """The container function for kfp.local's DockerRunner.
 
-kfp 2.17 starts containers with ``auto_remove`` and takes a container that has already gone for a
-success, so a failed step can pass as a good one (kubeflow/pipelines#13332). This one removes the
-container itself, after it has asked for the exit code.
+kfp 2.17 starts containers with ``auto_remove`` and treats a container that no longer exists as a success, so a failed
+step can count as successful (kubeflow/pipelines#13332). This function removes the container after it has read the exit
+code.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from kondense.errors import InputError
 
 
 def image_id(image: str) -> str:
-    """Return the id of a local image, which names the code that is in it.
+    """Return the id of a local image, which identifies its code.
 
     Raises:
-        ValueError: there is no Docker Engine, or it has no such image.
+        InputError: there is no Docker Engine, or it has no such image.
     """
     import docker
 
@@ -28,10 +28,10 @@ def image_id(image: str) -> str:
             client.close()
     except docker.errors.ImageNotFound:
         raise InputError(
-            f"image {image!r} must be on this machine: build it, or set KONDENSE_STAGE_IMAGE to one that is."
+            f"image {image!r} must be on this machine: build it, or set KONDENSE_STAGE_IMAGE to another one."
         ) from None
     except docker.errors.DockerException as error:
-        raise InputError(f"--docker needs a Docker Engine that answers, but: {error}.") from None
+        raise InputError(f"--docker needs a running Docker Engine, but: {error}.") from None
 
 
 def container_function(
@@ -40,17 +40,17 @@ def container_function(
     """Return a replacement for ``kfp.local.docker_task_handler.run_docker_container``.
 
     Args:
-        write_line: takes each line of output.
-        exited: takes the exit code.
-        mounts: further paths that the container sees, read-only and at the same place.
+        write_line: called with each line of output.
+        exited: called with the exit code.
+        mounts: further paths to mount, read-only, at the same path in the container.
     """
 
     def run_docker_container(
         client: Any, image: str, command: list[str], volumes: Mapping[str, Any], **arguments: Any
     ) -> int:
         arguments.pop("auto_remove", None)
-        further = {str(path): {"bind": str(path), "mode": "ro"} for path in mounts}
-        container = client.containers.create(image=image, command=command, volumes={**further, **volumes}, **arguments)
+        volumes = {**{str(path): {"bind": str(path), "mode": "ro"} for path in mounts}, **volumes}
+        container = client.containers.create(image=image, command=command, volumes=volumes, **arguments)
         try:
             container.start()
             for chunk in lines(container.logs(stream=True, follow=True)):
@@ -64,12 +64,12 @@ def container_function(
     return run_docker_container
 
 
-def lines(chunks: Any) -> Any:
-    """Yield whole lines of text from chunks of bytes."""
+def lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Yield complete lines of text from chunks of bytes."""
     rest = b""
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete:
             yield line.decode(errors="replace")
     if rest:
         yield rest.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar over the steps, the epochs inside the current one, a line per finished step."""
+"""The progress of a run: a bar over the steps, the epochs of the current one, and a line per finished step."""
 
 import re
 import time
@@ -11,19 +11,19 @@ from rich.table import Column
 
 from kondense_pipelines.local.steps import StepResult
 
-# Stages print `epoch 3/8 train_loss=0.31 validation_accuracy=0.89`, which is also what Katib's collector reads.
+# Stages log `epoch 3/8 train_loss=0.31 validation_accuracy=0.89`, which Katib's collector can read too.
 EPOCH = re.compile(r"epoch (\d+)/(\d+)\b(.*)")
 SHOWN = {"train_loss": "loss", "validation_accuracy": "accuracy"}
-WARNING = "warning: "  # so begin the lines of a stage's output that a person should see
+WARNING = "warning: "  # prefix of the lines of a stage's output that the terminal shows
 FIGURE = re.compile(r"(\w+)=([-+.\deE]+)")
 
 
 class RunProgress:
-    """Shows a run on ``console``: live on a terminal, plain lines elsewhere. A context and an ``Observer``.
+    """Shows a run on ``console``: live on a terminal, plain lines elsewhere. A context manager and an ``Observer``.
 
     Args:
-        console: where.
-        steps: how many steps the run has.
+        console: where to print.
+        steps: number of steps of the run.
     """
 
     def __init__(self, console: Console, steps: int) -> None:
@@ -43,7 +43,7 @@ class RunProgress:
         )
         self.overall = self.progress.add_task("all steps", total=steps, figures="")
         self.current = self.overall
-        self.told = ""
+        self.announced = ""
 
     def __enter__(self) -> "RunProgress":
         self.progress.start()
@@ -55,35 +55,31 @@ class RunProgress:
         self.progress.stop()
 
     def started(self, step: str) -> None:
-        """Show that ``step`` goes on."""
+        """Show that ``step`` has begun."""
         self.current = self.progress.add_task(step, total=None, figures="")
 
     def line(self, step: str, text: str) -> None:
-        """Show the epoch that ``text`` tells, if it does; without a terminal, that the step goes on."""
-        if self.told != step and not self.console.is_terminal:
-            self.told = step  # a step that is reused prints nothing and needs no announcement
+        """Show the epoch if ``text`` reports one; without a terminal, announce the step at its first line."""
+        if self.announced != step and not self.console.is_terminal:
+            self.announced = step  # a reused step prints nothing, so it is not announced
             self.console.print(f"{time.strftime('%H:%M:%S')}  {step} ...", highlight=False)
         if text.startswith(WARNING):
             self.console.print(f"[yellow]![/] {escape(step)}: {escape(text.removeprefix(WARNING))}", highlight=False)
-        found = read_epoch(text)
-        if found is None:
-            return
-        epoch, epochs, figures = found
-        told = [f"{short} {figures[name][:6]}" for name, short in SHOWN.items() if name in figures]
-        self.progress.update(self.current, completed=epoch, total=epochs, figures="  ".join(told))
+        if line := read_epoch(text):
+            epoch, epochs, figures = line
+            shown = [f"{short} {figures[name][:6]}" for name, short in SHOWN.items() if name in figures]
+            self.progress.update(self.current, completed=epoch, total=epochs, figures="  ".join(shown))
 
     def finished(self, result: StepResult) -> None:
-        """Count the step and leave a line about it."""
+        """Count the step and print a line about it."""
         self.progress.remove_task(self.current)
         self.progress.advance(self.overall)
-        mark, what = ("[cyan]=[/]", "reused, nothing changed") if result.reused else ("[green]✓[/]", "")
-        seconds = "" if result.reused else f"{result.seconds:6.1f} s"
-        self.console.print(f"{mark} {escape(result.name):32} {seconds}{what}", highlight=False)
+        mark = "[cyan]=[/]" if result.reused else "[green]✓[/]"
+        note = "reused, nothing changed" if result.reused else f"{result.seconds:6.1f} s"
+        self.console.print(f"{mark} {escape(result.name):32} {note}", highlight=False)
 
 
 def read_epoch(text: str) -> tuple[int, int, dict[str, str]] | None:
     """Return epoch, epochs and the figures of a stage's progress line; None for any other line."""
     match = EPOCH.match(text)
-    if not match:
-        return None
-    return int(match[1]), int(match[2]), dict(FIGURE.findall(match[3]))
+    return (int(match[1]), int(match[2]), dict(FIGURE.findall(match[3]))) if match else None

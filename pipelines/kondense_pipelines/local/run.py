@@ -1,7 +1,7 @@
 """Run a pipeline on this machine under kfp.local, with progress, logs per step, a cache and a warm start.
 
-kfp.local has no hooks, so for the time of a run five of its names are replaced (``_hooks``), each
-by one that does the same and tells us about it. kfp is pinned to the version they were written for.
+kfp.local has no hooks, so five of its names are replaced during a run (``_hooks``), each by one that does the same and
+reports it. kfp is pinned to the version that they were written for.
 """
 
 import collections
@@ -32,14 +32,14 @@ class LocalSettings:
     """Where and how a pipeline runs on this machine.
 
     Attributes:
-        order: display names of the steps in the order to run them, as far as their inputs allow.
-        output_dir: takes ``logs/<step>.log``.
+        output_dir: gets ``logs/<step>.log``.
         cache_dir: holds the artifacts of all runs and the cache of finished steps.
-        version: names the code that runs; part of every cache key.
+        version: of the code that runs; part of every cache key.
+        order: display names of the steps in the order to run them, as far as their inputs allow.
         caching: False runs every step.
         docker: run the steps as containers.
-        environment: what every step's process finds in its environment.
-        mounts: further paths that containers see, read-only.
+        environment: variables of every step's process.
+        mounts: further paths that containers can read.
     """
 
     output_dir: Path
@@ -64,12 +64,12 @@ def run_pipeline(
     Args:
         pipeline: a function decorated with ``dsl.pipeline``.
         arguments: its parameters.
-        settings: where and how.
-        observer: told of every step.
-        server: forks the steps' processes; without it each starts its own interpreter.
+        settings: where and how to run it.
+        observer: notified of every step.
+        server: forks the steps' processes; without it each step starts an interpreter.
 
     Raises:
-        StepError: a step failed. What has finished is kept, so the same call goes on from there.
+        StepError: a step failed. Finished steps are kept, so the same call continues from there.
     """
     artifacts, entries = settings.cache_dir / "artifacts", settings.cache_dir / "steps"
     logs = settings.output_dir / "logs"
@@ -88,7 +88,7 @@ def run_pipeline(
         try:
             pipeline(**arguments)
         except RuntimeError as error:
-            # kfp names the failed task in escape codes; the step itself has said why.
+            # kfp names the failed task in escape codes; the step's output has the reason.
             raise StepError(run.failure or f"the pipeline failed: {error} (log: {log.name})") from None
     return run.results
 
@@ -105,7 +105,7 @@ def _runner(settings: LocalSettings) -> local.SubprocessRunner | local.DockerRun
 
 
 class LocalRun:
-    """One run: the step that goes on, its log, and the results so far."""
+    """One run: the current step, its log, and the results so far."""
 
     def __init__(self, settings: LocalSettings, observer: Observer, server: WarmServer | None) -> None:
         self.settings = settings
@@ -120,7 +120,7 @@ class LocalRun:
         self.tail: collections.deque[str] = collections.deque(maxlen=400)
 
     def execute(self, original: Any, **arguments: Any) -> tuple[dict[str, Any], status.Status]:
-        """Run one task by kfp's own function, between our reports of its start and end."""
+        """Run one task by kfp's function ``original``, and report its start and end."""
         self.step = arguments["task_spec"].task_info.name or arguments["task_name"]
         self.exit_code = None
         self.tail.clear()
@@ -145,14 +145,14 @@ class LocalRun:
         return self.settings.output_dir / "logs" / (self.step.replace(" ", "-") + ".log")
 
     def write_line(self, line: str) -> None:
-        """Take one line of the current step's output."""
+        """Write one line of the current step's output to its log, and show it."""
         self.tail.append(line)
         self.log.write(line + "\n")
         self.log.flush()
         self.observer.line(self.step, line)
 
     def exited(self, code: int) -> None:
-        """Take the current step's exit code."""
+        """Record the current step's exit code."""
         self.exit_code = code
 
 
@@ -182,12 +182,12 @@ def _hooks(run: LocalRun) -> Iterator[None]:
 
 
 def sorted_tasks(tasks: Mapping[str, Any], order: Sequence[str]) -> list[str]:
-    """Return the names of a graph's tasks so that each follows those it needs, by ``order`` where that is free.
+    """Return the names of a graph's tasks, each after those that it depends on, otherwise by ``order``.
 
-    kfp takes them from a protobuf map, whose order differs from process to process.
+    kfp reads them from a protobuf map, whose order differs from process to process.
     """
-    place = {name: index for index, name in enumerate(order)}
-    waiting = sorted(tasks, key=lambda name: (place.get(tasks[name].task_info.name, len(place)), name))
+    index = {name: number for number, name in enumerate(order)}
+    waiting = sorted(tasks, key=lambda name: (index.get(tasks[name].task_info.name, len(index)), name))
     result: list[str] = []
     while waiting:
         ready = next(name for name in waiting if set(tasks[name].dependent_tasks) <= set(result))

@@ -1,4 +1,4 @@
-"""A stage as a process: forked from the warm server, or started cold when there is none."""
+"""A stage as a process: forked from the warm server, or started cold if there is none."""
 
 import os
 import subprocess
@@ -23,11 +23,11 @@ def run_stage(
     """Run the command of a lightweight KFP component and return its exit code.
 
     Args:
-        command: as kfp makes it: ``sh -ec SCRIPT PROGRAM ARGUMENT...``, where the script writes the
-            program to a file and starts kfp's executor on it. The shell is left out here.
-        environment: what the component sets, on top of this process's.
-        write_line: takes each line of the output.
-        server: forks the process; without it, or when it is lost, an interpreter is started.
+        command: as kfp makes it: ``sh -ec SCRIPT PROGRAM ARGUMENT...``, where the script writes the program to a file
+            and starts kfp's executor on it. Here no shell is used.
+        environment: the component's variables, added to this process's.
+        write_line: called with each line of the output.
+        server: forks the process; without it, or if it is lost, an interpreter is started.
 
     Returns:
         The exit code, or minus the number of the signal that ended the process.
@@ -42,8 +42,8 @@ def run_stage(
             try:
                 return _run_warm(server, argv, full_environment, write_line)
             except ServerLostError as error:
-                # Stages are resumable, so one that was lost with the server is simply started again.
-                write_line(f"warm start is off for this step: {error}")
+                # Stages are resumable, so one that was lost with the server can be started again.
+                write_line(f"no warm start for this step: {error}")
         return _run_cold(argv, full_environment, write_line)
 
 
@@ -51,7 +51,7 @@ def split_command(command: Sequence[str]) -> tuple[str, list[str]]:
     """Return the program and the executor's arguments of a lightweight component's command.
 
     Raises:
-        ValueError: the command is not one of a lightweight component without packages to install.
+        InputError: it is not the command of a lightweight component without packages to install.
     """
     if len(command) < 4 or list(command[:2]) != ["sh", "-ec"] or f"python3 -m {EXECUTOR}" not in command[2]:
         raise InputError(f"a step must be a lightweight Python component, but its command is {list(command[:3])}.")

@@ -1,4 +1,4 @@
-"""How a step ends, who is told, and what is said when it fails. Stdlib only."""
+"""The results of steps, the observer of a run, and the line that reports a failed step. Stdlib only."""
 
 import dataclasses
 import re
@@ -10,21 +10,21 @@ from typing import Protocol
 from kondense.errors import KondenseError
 
 EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Interrupt))(?:: (.*))?")
-# Errors whose text says rule and value, so that the type adds nothing.
+# Errors whose text gives rule and value, so that their type adds nothing.
 PLAIN_ERRORS = ("ValueError", "ArtifactError", "StoreError", "NotFoundError", "OSError", "NonFiniteLossError")
 
 
 class StepError(KondenseError, RuntimeError):
-    """A step failed; the text is one line with the step, the reason and its log."""
+    """A step failed; the text is one line with step, reason and log."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
-    """How one step ended.
+    """The result of one step.
 
     Attributes:
         name: its display name.
-        reused: True when its outputs came from the cache.
+        reused: whether its outputs came from the cache.
         seconds: wall time.
         outputs: the paths of its output artifacts by name.
     """
@@ -36,26 +36,26 @@ class StepResult:
 
 
 class Observer(Protocol):
-    """Who is told how the run goes."""
+    """Called during a run."""
 
     def started(self, step: str) -> None:
-        """A step has begun."""
+        """Called at the start of a step."""
 
     def line(self, step: str, text: str) -> None:
-        """A step has printed a line."""
+        """Called with each line that a step prints."""
 
     def finished(self, result: StepResult) -> None:
-        """A step has ended well."""
+        """Called after a step has succeeded."""
 
 
 def failure_line(step: str, code: int | None, lines: Sequence[str], log: Path) -> str:
-    """Return one line that says which step failed, why, and where to read more.
+    """Return one line with the step that failed, the reason and the log.
 
     Args:
         step: its name.
-        code: its exit code; minus a signal's number, or 128 plus it, when a signal ended it.
+        code: its exit code; minus a signal's number, or 128 plus it, if a signal ended it.
         lines: the end of its output.
-        log: where the whole output is.
+        log: the file of its output.
     """
     number = -code if code is not None and code < 0 else (code or 0) - 128
     if number in set(signal.Signals):
@@ -66,7 +66,7 @@ def failure_line(step: str, code: int | None, lines: Sequence[str], log: Path) -
 
 
 def error_in(lines: Sequence[str]) -> str:
-    """Return the last error that ``lines`` of a process's output tell, without its traceback; empty if none."""
+    """Return the last error in the lines of a process's output, without its traceback; empty if there is none."""
     for line in reversed(lines):
         if line.startswith("error: "):
             return line.removeprefix("error: ")

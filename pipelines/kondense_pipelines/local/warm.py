@@ -1,4 +1,4 @@
-"""The client of the warm start: one fork server per run, and a stage's process from it."""
+"""The client of the warm start: one fork server per run, which forks the processes of the stages."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from kondense.errors import KondenseError
 
 from kondense_pipelines.local.warm_server import LENGTH_BYTES
 
-# In the order in which a run needs them. onnxruntime starts a thread when imported, so it is not here.
+# In the order in which a run needs them; without onnxruntime, whose import starts a thread.
 PRELOADED = (
     "torch",
     "kfp.dsl.executor_main",
@@ -29,27 +29,27 @@ PRELOADED = (
     "torch.onnx._internal.exporter._core",
     "kondense.export.onnx:warm_up",
 )
-# Read by libraries when they are imported, which in a forked stage has already happened.
+# Variables that libraries read at import, which in a forked stage has already happened.
 READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")
 
-# By default libgomp's threads spin while they wait for each other, which on a machine with other work keeps the
-# ones waited for off the processor: training fell from 8,700 to 900 images/s beside busy processes. Spinning less
-# costs a tenth of the rate on an idle machine, and beside one busy process keeps more than a third of it.
+# By default libgomp's threads spin while they wait for each other, which on a busy machine takes the processor from the
+# threads that they wait for: training fell from 8,700 to 900 images/s beside busy processes. With less spinning the
+# rate is a tenth lower on an idle machine, and more than a third of it remains beside one busy process.
 PATIENT = {"GOMP_SPINCOUNT": "5000"}
 
 
 class ServerLostError(KondenseError, ConnectionError):
-    """The fork server has gone or will not fork; the stage has to be started cold."""
+    """The fork server has ended or refuses to fork; the stage must be started cold."""
 
 
 class WarmServer:
-    """A fork server as a context; ``start`` gives one stage's process."""
+    """A fork server as a context manager; ``start`` returns the process of one stage."""
 
     def __init__(self, log: IO[str], modules: Sequence[str] = PRELOADED) -> None:
         ours, theirs = socket.socketpair()
         self.control = ours
         self.lock = threading.Lock()
-        # numpy's and scipy's OpenBLAS would start threads at import; torch has its own arithmetic.
+        # The OpenBLAS of numpy and scipy would start threads at import; torch does not use it.
         self.environment = {"OPENBLAS_NUM_THREADS": "1", **PATIENT, **os.environ, "_KFP_RUNTIME": "true"}
         command = [sys.executable, "-m", "kondense_pipelines.local.warm_server", str(theirs.fileno()), *modules]
         self.process = subprocess.Popen(
@@ -69,7 +69,7 @@ class WarmServer:
         self.close()
 
     def close(self) -> None:
-        """End the server and whatever runs in it."""
+        """End the server and the stages that it runs."""
         self.control.close()
         self.process.wait()
 
@@ -77,9 +77,9 @@ class WarmServer:
         """Start kfp's executor with ``argv`` in a forked child.
 
         Args:
-            argv: what ``sys.argv`` is to be.
-            environment: the child's whole environment.
-            output: the descriptor that becomes its stdout and stderr; the caller closes its own copy.
+            argv: the child's ``sys.argv``.
+            environment: all variables of the child.
+            output: descriptor of its stdout and stderr; the caller closes its own copy.
 
         Raises:
             ServerLostError: no child was started.
@@ -107,7 +107,7 @@ class WarmServer:
 
 @contextlib.contextmanager
 def warm_server(log: Path) -> Iterator[WarmServer]:
-    """Provide a fork server that writes to ``log``; the log is kept when there is something in it."""
+    """Provide a fork server that writes to ``log``; an empty log is deleted."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output, WarmServer(output) as server:
         yield server
@@ -124,10 +124,10 @@ class WarmStage:
         self.pid = int(self._answer("pid"))
 
     def wait(self) -> int:
-        """Return the exit code, or minus the number of the signal that ended it, as ``Popen.wait`` does.
+        """Return the exit code, or minus the number of the signal that ended the stage, as ``Popen.wait`` does.
 
         Raises:
-            ServerLostError: the server died, and the stage with it.
+            ServerLostError: the server ended, and the stage with it.
         """
         with self.answers:
             return os.waitstatus_to_exitcode(self._answer("status"))

@@ -1,13 +1,13 @@
-"""A process that has the heavy libraries imported and forks one child per stage.
+"""A process that imports the large libraries and forks one child per stage.
 
-Importing torch and torchvision costs seconds, and a run has some twenty stages; a fork costs
-milliseconds. Run as ``python -m kondense_pipelines.local.warm_server FD MODULE[:FUNCTION]...`` by
-``kondense_pipelines.local.warm``, which holds the other end of the socket FD. When that end closes, whatever the
-reason, the children are killed and the server ends: nothing outlives the command.
+Importing torch and torchvision takes seconds, and a run has some twenty stages; a fork takes milliseconds.
+``kondense_pipelines.local.warm`` starts ``python -m kondense_pipelines.local.warm_server FD MODULE[:FUNCTION]...`` and
+has the other end of the socket FD. If that end closes, for any reason, the children are killed and the server ends, so
+no process outlives the command.
 
-A request on the control socket is eight bytes of length, with two file descriptors (the task's own
-socket and its output), then JSON {argv, env, cwd}. Answers go to the task's socket, one JSON object a
-line: {"pid"}, then {"status"} as ``waitpid`` gives it; or {"refused": why}.
+A request on the control socket is the length as eight bytes, with two file descriptors (the task's socket and its
+output), then JSON {argv, env, cwd}. The answers on the task's socket are lines of JSON: {"pid"}, then {"status"} as
+``waitpid`` returns it; or {"refused": reason}.
 """
 
 import atexit
@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Server:
-    """The fork server's state: what is still to import, and the children by their pidfd."""
+    """The state of the fork server: the modules that remain to be imported, and the children by pidfd."""
 
     def __init__(self, control: socket.socket, modules: list[str]) -> None:
         self.control = control
@@ -52,20 +52,20 @@ class Server:
                     return
 
     def accept(self) -> bool:
-        """Read one request and fork its child; return False when the other side has gone."""
+        """Read one request and fork its child; return False if the socket was closed."""
         request = receive(self.control)
         if request is None:
             return False
         payload, task, output = request
         if threads() > 1:
-            # A fork copies only the calling thread; a lock that another one holds would never open.
+            # A fork copies only the calling thread; a lock that another thread holds would never be released.
             send(task, {"refused": f"{threads()} threads run in the warm server"})
             task.close()
             os.close(output)
             return True
         pid = os.fork()
         if pid == 0:
-            self.leave()
+            self.close_copies()
             task.close()
             become(payload, output)
         os.close(output)
@@ -76,7 +76,7 @@ class Server:
         return True
 
     def reap(self, pidfd: int) -> None:
-        """Tell how the child behind ``pidfd`` ended."""
+        """Report the exit status of the child of ``pidfd``."""
         pid, task = self.children.pop(pidfd)
         self.selector.unregister(pidfd)
         os.close(pidfd)
@@ -84,8 +84,8 @@ class Server:
         send(task, {"status": status})
         task.close()
 
-    def leave(self) -> None:
-        """Close, in a new child, what belongs to the server."""
+    def close_copies(self) -> None:
+        """Close, in a new child, the descriptors of the server."""
         self.selector.close()
         self.control.close()
         for pidfd, (_, task) in self.children.items():
@@ -93,13 +93,13 @@ class Server:
             task.close()
 
     def kill_children(self) -> None:
-        """Kill every child: stages survive that, and nobody is left to read their output."""
+        """Kill every child; stages are resumable."""
         for pid, _ in self.children.values():
             os.kill(pid, signal.SIGKILL)
 
 
 def preload(entry: str) -> None:
-    """Import ``module``, or call ``module:function``; a failure is only told, since the stage will tell it better."""
+    """Import ``module``, or call ``module:function``; a failure is only printed, since the stage will report it."""
     module, _, function = entry.partition(":")
     try:
         imported = importlib.import_module(module)
@@ -115,7 +115,7 @@ def threads() -> int:
 
 
 def receive(control: socket.socket) -> tuple[dict[str, Any], socket.socket, int] | None:
-    """Read one request: its JSON, the task's socket, the output's descriptor; None at the end."""
+    """Read one request: its JSON, the task's socket, the output's descriptor; None if the socket was closed."""
     header, descriptors, _, _ = socket.recv_fds(control, LENGTH_BYTES, 2)
     if len(header) < LENGTH_BYTES:
         return None
@@ -131,7 +131,7 @@ def receive(control: socket.socket) -> tuple[dict[str, Any], socket.socket, int]
 
 
 def send(task: socket.socket, answer: dict[str, Any]) -> None:
-    """Write one answer; a task whose reader has gone needs none."""
+    """Write one answer, unless the task's reader has closed its socket."""
     try:
         task.sendall(json.dumps(answer).encode() + b"\n")
     except (BrokenPipeError, ConnectionResetError):
@@ -158,11 +158,11 @@ def become(payload: dict[str, Any], output: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        os._exit(code)  # skips the interpreter's teardown, which costs torch a good part of a second
+        os._exit(code)  # without the interpreter's teardown, which takes torch a large part of a second
 
 
 def execute() -> int:
-    """Run kfp's executor as ``python -m`` would, and return its exit code."""
+    """Run kfp's executor as ``python -m`` does, and return its exit code."""
     from kfp.dsl import executor_main
 
     try:
@@ -172,15 +172,15 @@ def execute() -> int:
             return error.code or 0
         print(error.code, file=sys.stderr)
         return 1
-    except BaseException:  # the end of the process: tell it the way the interpreter does
+    except BaseException:  # the end of the process: print it as the interpreter does
         traceback.print_exc()
         return 1
     return 0
 
 
 def main() -> None:
-    """Serve on the socket whose descriptor is the first argument; the others are what to preload."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command and the stage
+    """Serve on the socket whose descriptor is the first argument; the others name the modules to import."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the command and the stage
     control = socket.socket(fileno=int(sys.argv[1]))
     Server(control, sys.argv[2:]).serve()
 

@@ -112,7 +112,7 @@ def test_an_exchanged_file_is_found_out_by_its_digest(place: Path, tmp_path: Pat
     description["files"]["model.onnx"] = sha256(tmp_path / "mixed" / "model.onnx")
     (tmp_path / "mixed" / "model.json").write_text(json.dumps(description))
     code, output = run(tmp_path / "mixed", place / "0.png")
-    assert code == 2 and "must be the export of the model beside it" in output
+    assert code == 2 and "must be the export of model" in output
 
 
 def change(source: Path, target: Path, **entries: object) -> Path:
@@ -153,7 +153,7 @@ def test_metadata_that_does_not_fit_is_refused(
         ("absent.onnx", "must be an ONNX file, a model's directory or a published name, but is missing"),
         ("some/where", "must be an ONNX file, a model's directory or a published name, but is missing"),
         ("0.png", "must be an ONNX model"),
-        ("not-exported", "must hold model.onnx, which the evaluate stage writes, but has none"),
+        ("not-exported", "must have model.onnx, which the evaluate stage writes, but does not"),
         (".", "must hold a file model.json, but it is missing"),
     ],
 )
@@ -172,6 +172,6 @@ def test_bad_arguments_are_refused(place: Path) -> None:
 
 
 def test_an_address_without_a_model_is_refused(tmp_path: Path) -> None:
-    rule = r"must be a Model artifact, but holds no model\.json"
+    rule = r"must be a Model artifact, but has no model\.json"
     with pytest.raises(ValueError, match=rule), exported_model(tmp_path.as_uri(), None):
         pass

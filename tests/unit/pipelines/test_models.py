@@ -97,7 +97,7 @@ def test_verify_finds_a_version_under_a_wrong_name(store: LocalStore, tmp_path: 
     pull_model(store, "others", tmp_path / "out")
     store.upload_directory("models/others/0123456789ab", tmp_path / "out")
     problems = {result.version: result.problem for result in verify_models(store, "others")}
-    assert "must be called by the digest of its files" in problems.pop("0123456789ab")
+    assert "must be named by the digest of its files" in problems.pop("0123456789ab")
     assert list(problems.values()) == [""]
 
 

@@ -69,7 +69,7 @@ def test_steps_are_forked_from_one_warm_process_that_has_kfp(server: WarmServer,
     for _ in range(2):
         assert run_stage(command(tmp_path, body), {}, lines.append, server) == 0
     assert [line for line in lines if line.startswith("parent")] == [f"parent {server.process.pid}"] * 2
-    assert not any("warm start is off" in line for line in lines)
+    assert not any("no warm start" in line for line in lines)
 
 
 def test_a_server_that_has_exported_still_forks_and_its_steps_have_all_threads(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_server_that_has_exported_still_forks_and_its_steps_have_all_threads(t
             time.sleep(0.1)
     threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     assert f"threads {threads}" in lines
-    assert not any("warm start is off" in line for line in lines)
+    assert not any("no warm start" in line for line in lines)
     assert not (tmp_path / "server.log").read_text()
 
 
@@ -102,7 +102,7 @@ def test_variables_that_libraries_read_at_import_start_it_cold(server: WarmServe
     body = "print('threads', os.environ['OMP_NUM_THREADS'])\n"
     environment = {"OMP_NUM_THREADS": "7"}
     assert run_stage(command(tmp_path, body), environment, lines.append, server) == 0
-    assert "threads 7" in lines and "warm start is off for this step" in lines[0]
+    assert "threads 7" in lines and "no warm start for this step" in lines[0]
 
 
 def test_without_a_server_the_step_starts_cold_and_says_so(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_without_a_server_the_step_starts_cold_and_says_so(tmp_path: Path) -> No
         started.process.kill()
         started.process.wait()
         assert run_stage(command(tmp_path, "print('done')\n"), {}, lines.append, started) == 0
-    assert "done" in lines and "warm start is off for this step" in lines[0]
+    assert "done" in lines and "no warm start for this step" in lines[0]
 
 
 def test_a_server_killed_in_mid_step_takes_the_step_along_and_it_starts_again(tmp_path: Path) -> None:
