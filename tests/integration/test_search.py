@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense.search.run import Outcome
 from kondense_pipelines.local import store as embedded
 from kondense_pipelines.local.store import local_store
 from kondense_pipelines.local_search.live import Display
 from kondense_pipelines.local_search.runner import Result, run
-from kondense_pipelines.local_search.state import Outcome
 from rich.console import Console
 
 MANIFESTS = Path(__file__).parents[2] / "manifests" / "experiments"
@@ -48,7 +48,7 @@ def start(document: dict[str, Any], directory: Path, variables: dict[str, str]) 
 def test_the_trials_of_a_manifest_run(name: str, metrics: set[str], tmp_path: Path, digits16_dir: Path) -> None:
     document = read(name)
     document["spec"] |= {"parallelTrialCount": 1, "maxTrialCount": TRIALS, "maxFailedTrialCount": 0}
-    container(document)["args"] += ["--tune-epochs=1"]
+    container(document)["args"] += ["--train.epochs=1"]
     result = start(document, tmp_path, {"DATASET_URI": str(digits16_dir)})
     assert (result.outcome, result.trials) == (Outcome.SUCCEEDED, TRIALS), result.reason
     summary = json.loads(result.results_file.read_text())
@@ -112,7 +112,7 @@ def test_an_object_store_that_goes_away_during_a_trial(
     document = read("random.yaml")
     document["metadata"].pop("annotations")  # no baseline after the search
     document["spec"] |= {"parallelTrialCount": 1, "maxTrialCount": 3, "maxFailedTrialCount": 2}
-    container(document)["args"] += ["--network=lenet300", "--width=0.2", "--epochs=9"]
+    container(document)["args"] += ["--train.network=lenet300", "--train.width=0.2", "--train.epochs=9"]
     with local_store(own_gateway_dir, {}) as variables:
         places = {"DATASET_URI": str(digits16_dir), "STORE_URI": "minio://trials/search"}
         watched = Watched(document, tmp_path, {**variables, **places})

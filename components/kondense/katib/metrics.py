@@ -1,27 +1,25 @@
-"""What a trial reported: metric lines read from its output, and one value picked per metric.
+"""A trial's metrics: parsed from its output, with one value chosen per metric.
 
 Source: file-metricscollector.go and getMetrics in trial_controller_util.go of Katib 0.19.
 """
 
 import datetime
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from kondense.katib.document import NUMBER, number
 from kondense.katib.spec import Collector, Objective
 
-UNAVAILABLE = "unavailable"  # Katib's word for a metric that was never reported
-EPOCH = datetime.datetime.min.replace(tzinfo=datetime.UTC)  # the time of a line that bears none
+UNAVAILABLE = "unavailable"  # Katib's word for a metric without a report
+EPOCH = datetime.datetime.min.replace(tzinfo=datetime.UTC)  # the time of a line without one
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
-# Go's ParseFloat knows no surrounding blanks and no hexadecimal without an exponent.
-NUMBER = re.compile(r"[+-]?(\d+(_?\d)*(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf(inity)?|nan)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
 class MetricLine:
-    """One report of one metric; the value is the text that was reported."""
+    """One report of one metric; the value is the reported text."""
 
     name: str
     value: str
@@ -37,7 +35,7 @@ class Observation:
     latest: str = UNAVAILABLE
 
     def picked(self, strategy: str) -> str:
-        """Return the value that a strategy (min, max or latest) picks; the latest if no number was seen."""
+        """Return the value of a strategy (min, max or latest); the latest if no number was reported."""
         value: str = getattr(self, strategy)
         return self.latest if value == UNAVAILABLE else value
 
@@ -45,13 +43,13 @@ class Observation:
 def collect(lines: Iterable[str], collector: Collector, objective: Objective) -> dict[str, Observation]:
     """Return the observation of every metric of the objective.
 
-    A trial under the Push collector prints ``name=value`` when it runs locally, so its output is read with
-    Katib's default filter, as for StdOut.
+    A local trial with the Push collector prints `name=value`, which is parsed with Katib's default filter, as for
+    StdOut.
 
     Args:
         lines: the trial's output (StdOut, Push) or its metrics file (File), without line ends.
-        collector: filters, or JSON lines if its format says so.
-        objective: the metrics to look for. If the objective metric is missing, all are unavailable.
+        collector: its filters, or JSON lines according to its format.
+        objective: the metrics to find. If the objective's own is missing, all are unavailable.
     """
     metrics = (objective.metric, *objective.additional)
     if collector.kind == "File" and collector.format == "JSON":
@@ -63,12 +61,15 @@ def collect(lines: Iterable[str], collector: Collector, objective: Objective) ->
     return {name: _observe(report for report in reports if report.name == name) for name in metrics}
 
 
-def number(text: str) -> float | None:
-    """Return the finite number that a reported text stands for, or None."""
-    if not NUMBER.fullmatch(text):
-        return None
-    value = float(text)
-    return value if math.isfinite(value) else None
+def picked(observations: Mapping[str, Observation], objective: Objective) -> tuple[dict[str, str], float | None, str]:
+    """Return the metrics as chosen by the strategies, the objective's value, and the reason if it is not finite.
+
+    Katib counts a trial whose value is not a number as succeeded.
+    """
+    metrics = {name: observation.picked(objective.strategies[name]) for name, observation in observations.items()}
+    reported = metrics.get(objective.metric, "")
+    value = number(reported)
+    return metrics, value, "" if value is not None else f"{objective.metric} is no finite number: {reported!r}"
 
 
 def _text_reports(lines: Iterable[str], metrics: tuple[str, ...], filters: tuple[str, ...]) -> Iterator[MetricLine]:
@@ -92,10 +93,10 @@ def _json_reports(lines: Iterable[str], metrics: tuple[str, ...]) -> Iterator[Me
         try:
             content = json.loads(line)
         except ValueError:
-            return  # one line that is no JSON fails the whole file
+            return  # one line that is not JSON invalidates the file
         if not isinstance(content, Mapping):
             return
-        # Katib reads strings only: a number here is not a report.
+        # Katib accepts strings only: a number is not a report.
         time = _json_time(content.get("timestamp"))
         reports += [MetricLine(name, content[name], time) for name in metrics if isinstance(content.get(name), str)]
     yield from reports

@@ -1,13 +1,14 @@
-"""What the suggestion service would reject when the Experiment starts: a bad range, a wrong setting."""
+"""Rules of the suggestion service, which it checks when the Experiment starts: ranges and settings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kondense.katib.document import read_search
 from kondense.katib.fields import TOLD, Violation
 from kondense.search.space import SearchSpace
-from kondense.search.suggesters import SUGGESTERS, load_suggester
+from kondense.search.suggesters import SUGGESTERS
 
-# What the webhook's rules report already, in Katib's own words.
+# The webhook's rules report these already, in Katib's own words.
 LIST_KINDS, RANGE_KINDS = ("categorical", "discrete"), ("int", "double")
 
 
@@ -25,23 +26,16 @@ def broken(document: Mapping[str, Any]) -> Iterator[Violation]:
                 yield Violation(f"spec.parameters[{i}]", str(error), TOLD)
     names = [parameter.get("name") for parameter in parameters]
     algorithm = spec.get("algorithm", {})
-    name = algorithm.get("algorithmName")
-    if not sound or not parameters or len(set(names)) < len(names) or name not in SUGGESTERS:
+    if not sound or not parameters or len(set(names)) < len(names) or algorithm.get("algorithmName") not in SUGGESTERS:
         return
-    settings = {item.get("name", ""): item.get("value", "") for item in algorithm.get("algorithmSettings", [])}
     try:
-        load_suggester(name).validate(
-            SearchSpace.from_katib(parameters),
-            settings,
-            max_trial_count=spec.get("maxTrialCount"),
-            parallel_trial_count=spec.get("parallelTrialCount"),
-        )
+        read_search(document).validate()
     except ValueError as error:
         yield Violation("spec.algorithm.algorithmSettings", str(error), TOLD)
 
 
 def _complete(parameter: Mapping[str, Any]) -> bool:
-    """Tell whether the parameter has the parts its type needs, so that its values are to blame."""
+    """Return whether the parameter has the parts that its type needs, so that its values are wrong."""
     space, kind = parameter.get("feasibleSpace", {}), parameter.get("parameterType")
     if not parameter.get("name"):
         return False

@@ -1,6 +1,5 @@
 """A Katib Experiment: read from YAML, completed with Katib's defaults, checked, and typed."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,9 @@ import yaml
 
 from kondense.errors import InputError
 from kondense.katib import fields, rules
+from kondense.katib.document import read_search
 from kondense.katib.fields import Violation
+from kondense.search.run import Search
 
 DEFAULT_PARALLEL = 3  # Katib's default for parallelTrialCount
 DEFAULT_METRICS_FILE = "/var/log/katib/metrics.log"
@@ -22,7 +23,7 @@ JOB_FAILED = 'status.conditions.#(type=="Failed")#|#(status=="True")#'
 
 
 class ExperimentError(InputError):
-    """An Experiment breaks rules; ``violations`` holds all of them and the text lists them."""
+    """An Experiment breaks rules; `violations` has all of them, and the text lists them."""
 
     def __init__(self, source: str, violations: list[Violation]) -> None:
         self.violations = violations
@@ -32,18 +33,16 @@ class ExperimentError(InputError):
 
 @dataclass(frozen=True)
 class Objective:
-    """What is optimised: one metric, its direction, an optional goal, and how a value is picked."""
+    """The metrics of a trial."""
 
-    metric: str
-    maximize: bool
-    goal: float | None
+    metric: str  # the one that is optimized
     additional: tuple[str, ...]
     strategies: Mapping[str, str]  # metric name -> min, max or latest
 
 
 @dataclass(frozen=True)
 class Collector:
-    """How metrics leave a trial."""
+    """The source of a trial's metrics."""
 
     kind: str  # StdOut, Push, File, ...
     filters: tuple[str, ...]  # regular expressions of two groups: name and value
@@ -53,23 +52,18 @@ class Collector:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked Experiment.
+    """A checked Experiment; `document` is the typed YAML with the defaults filled in."""
 
-    ``document`` is the whole typed YAML with the defaults filled in; ``parameters`` is its search
-    space in Katib's own form.
-    """
-
-    name: str
+    search: Search
     namespace: str
     objective: Objective
-    algorithm: str
-    settings: Mapping[str, str]
-    parallel: int
-    max_trials: int | None
-    max_failed: int | None
-    parameters: tuple[Mapping[str, Any], ...]
     collector: Collector
     document: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The Experiment's name."""
+        return self.search.name
 
     @property
     def template(self) -> Mapping[str, Any]:
@@ -79,7 +73,7 @@ class Experiment:
 
     @property
     def trial_spec(self) -> Mapping[str, Any]:
-        """The Job that the template holds, with its placeholders."""
+        """The Job in the template, with its placeholders."""
         spec: Mapping[str, Any] = self.template["trialSpec"]
         return spec
 
@@ -91,7 +85,7 @@ def load(path: Path) -> Experiment:
         path: a YAML file with exactly one document.
 
     Raises:
-        ExperimentError: the file breaks rules; all of them are listed.
+        ExperimentError: the file breaks rules, all of which are listed.
         FileNotFoundError: there is no such file.
     """
     text = path.read_text(encoding="utf-8")
@@ -100,24 +94,24 @@ def load(path: Path) -> Experiment:
     except yaml.YAMLError as error:
         raise ExperimentError(str(path), [Violation("", f"must be YAML: {error}", path.name)]) from None
     if len(documents) != 1:
-        raise ExperimentError(str(path), [Violation("", "must hold exactly one YAML document", len(documents))])
+        raise ExperimentError(str(path), [Violation("", "must contain exactly one YAML document", len(documents))])
     return parse(documents[0], source=str(path))
 
 
 def parse(document: Any, *, source: str = "the Experiment") -> Experiment:
-    """Complete and check one Experiment that is parsed already; errors as in ``load``."""
+    """Complete and check one parsed Experiment; errors as in `load`."""
     violations: list[Violation] = []
     typed: dict[str, Any] = fields.typed(document, fields.EXPERIMENT, "", violations)
     _fill_defaults(typed)
-    told = {violation.path for violation in violations}  # a field of a wrong type is not also a missing one
-    violations += [violation for violation in rules.broken(typed) if violation.path not in told]
+    reported = {violation.path for violation in violations}  # a field of a wrong type is not also a missing one
+    violations += [violation for violation in rules.broken(typed) if violation.path not in reported]
     if violations:
         raise ExperimentError(source, violations)
     return _experiment(typed)
 
 
 def _fill_defaults(document: dict[str, Any]) -> None:
-    """Fill in what Katib's mutating webhook fills in, in place.
+    """Fill in the defaults of Katib's mutating webhook, in place.
 
     Source: experiment_defaults.go of Katib 0.19.
     """
@@ -163,29 +157,17 @@ def _fill_collector(collector_spec: dict[str, Any]) -> None:
 
 def _experiment(document: dict[str, Any]) -> Experiment:
     spec = document["spec"]
+    objective = spec["objective"]
     return Experiment(
-        name=document["metadata"]["name"],
+        search=read_search(document),
         namespace=document["metadata"].get("namespace", "default"),
-        objective=_objective(spec["objective"]),
-        algorithm=spec["algorithm"]["algorithmName"],
-        settings={item["name"]: item["value"] for item in spec["algorithm"].get("algorithmSettings", [])},
-        parallel=spec["parallelTrialCount"],
-        max_trials=spec.get("maxTrialCount"),
-        max_failed=spec.get("maxFailedTrialCount"),
-        parameters=tuple(spec.get("parameters", [])),
+        objective=Objective(
+            metric=objective["objectiveMetricName"],
+            additional=tuple(objective.get("additionalMetricNames", [])),
+            strategies={item["name"]: item["value"] for item in objective["metricStrategies"]},
+        ),
         collector=_collector(spec["metricsCollectorSpec"]),
         document=document,
-    )
-
-
-def _objective(objective: Mapping[str, Any]) -> Objective:
-    goal = objective.get("goal")
-    return Objective(
-        metric=objective["objectiveMetricName"],
-        maximize=objective["type"] == "maximize",
-        goal=None if goal is None or not math.isfinite(goal) else float(goal),
-        additional=tuple(objective.get("additionalMetricNames", [])),
-        strategies={item["name"]: item["value"] for item in objective["metricStrategies"]},
     )
 
 

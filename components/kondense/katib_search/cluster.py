@@ -1,7 +1,7 @@
-"""Katib through the Kubernetes API: patient with what passes, one clear line with the next step for what does not.
+"""Katib through the Kubernetes API: temporary errors are retried, others become one line with the remedy.
 
-The Experiment is looked at again and again instead of watched: a watch ends with 410 whenever the API server has
-forgotten where it stood, and a search lasts hours.
+The Experiment is polled instead of watched: a watch ends with 410 whenever the API server has discarded its position,
+and a search lasts hours.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ INJECTION = "katib.kubeflow.org/metrics-collector-injection"
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 60.0, 60.0, 60.0, 60.0, 60.0)  # an API server restarts in minutes
 PAGE = 200
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-GONE = 410  # a list that took too long begins anew
-PASSING = (401, 408, 429, 500, 502, 503, 504)  # 401: a pod's token is renewed while it runs
+GONE = 410  # the pages of a list have expired, it starts again
+TEMPORARY = (401, 408, 429, 500, 502, 503, 504)  # 401: a pod's token is renewed while it runs
 
 
 class Katib:
@@ -34,32 +34,32 @@ class Katib:
         namespace: str,
         *,
         pauses_s: Sequence[float] = PAUSES_S,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ) -> None:
         """Connect.
 
         Args:
-            connect: returns a new ``kubernetes.client.ApiClient``; called again when the token is refused.
+            connect: returns a new ``kubernetes.client.ApiClient``; called again if the token is rejected.
             namespace: of the Experiments.
             pauses_s: the pauses between attempts.
-            say: takes a line for the step's log.
+            log: receives the lines of the step's log.
         """
         self.connect = connect
         self.namespace = namespace
         self.pauses_s = pauses_s
-        self.say = say
+        self.log = log
         self.api = connect()
 
     def check_namespace(self) -> None:
-        """Raise ClusterError if the namespace lacks the label without which Katib gets no metrics from its trials.
+        """Raise ClusterError if the namespace lacks the label that Katib needs to collect metrics.
 
-        A step that may not read namespaces finds out later: its trials end without metrics.
+        Without permission to read namespaces the step detects it later: its trials end without metrics.
         """
         from kubernetes import client
 
         with contextlib.suppress(_api_error()):
-            found = client.CoreV1Api(self.api).read_namespace(self.namespace)
-            if (found.metadata.labels or {}).get(INJECTION) != "enabled":
+            namespace = client.CoreV1Api(self.api).read_namespace(self.namespace)
+            if (namespace.metadata.labels or {}).get(INJECTION) != "enabled":
                 raise ClusterError(self.unlabelled())
 
     def unlabelled(self) -> str:
@@ -70,10 +70,10 @@ class Katib:
         )
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create the Experiment, or return the one that an earlier attempt of this step has created.
+        """Create the Experiment, or return that of an earlier attempt of this step.
 
         Raises:
-            ClusterError: the API refused, or another run's Experiment has the name.
+            ClusterError: the API rejects it, or another run's Experiment has the name.
         """
         name, run = body["metadata"]["name"], body["metadata"]["annotations"][RUN]
         for pause_s in (*self.pauses_s, None):
@@ -82,26 +82,26 @@ class Katib:
             except _api_error() as error:
                 if error.status != 409:
                     raise ClusterError(explain(error, self.namespace, "create experiments")) from None
-            found = self.get(name)
-            if found and not found["metadata"].get("deletionTimestamp"):
-                self._check_owner(found, name, run)
-                self.say(f"experiment {name} is there already: going on with it")
-                return found
+            existing = self.get(name)
+            if existing and not existing["metadata"].get("deletionTimestamp"):
+                self._check_owner(existing, name, run)
+                self.log(f"experiment {name} exists: continuing it")
+                return existing
             if pause_s is None:
                 break
-            self.say(f"experiment {name} of an earlier attempt is being deleted; waiting {pause_s:g} s")
+            self.log(f"experiment {name} of an earlier attempt is being deleted; waiting {pause_s:g} s")
             time.sleep(pause_s)
         raise ClusterError(
-            f"experiment {name} is being deleted and does not go: kubectl -n {self.namespace} describe it."
+            f"experiment {name} is being deleted, but not gone: kubectl -n {self.namespace} describe it."
         )
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """Return an Experiment; None when there is none."""
+        """Return an Experiment; None if there is none."""
         return self._read("experiments", name)
 
     def trials(self, name: str) -> list[dict[str, Any]]:
         """Return all trials of an Experiment."""
-        found: list[dict[str, Any]] = []
+        trials: list[dict[str, Any]] = []
         token = ""
         while True:
             arguments = {"label_selector": f"{LABEL}={name}", "limit": PAGE, **({"_continue": token} if token else {})}
@@ -109,33 +109,33 @@ class Katib:
                 page = self._call("list trials", "list_namespaced_custom_object", "trials", **arguments)
             except _api_error() as error:
                 if error.status == GONE and token:
-                    found, token = [], ""
+                    trials, token = [], ""
                     continue
                 raise ClusterError(explain(error, self.namespace, "list trials")) from None
-            found += page["items"]
+            trials += page["items"]
             token = page.get("metadata", {}).get("continue") or ""
             if not token:
-                return found
+                return trials
 
     def set_owner(self, name: str, owner: Mapping[str, Any] | None) -> None:
-        """Let the Experiment go when ``owner`` goes, or stand on its own without one.
+        """Set the owner with which the Experiment is deleted; None removes it.
 
-        Where the account may not change it, it stays as it is, and the log says so.
+        Without permission the owner is not changed, which is logged.
         """
         body = {"metadata": {"ownerReferences": [dict(owner)] if owner else None}}
         try:
             self._call("patch experiments", "patch_namespaced_custom_object", "experiments", name=name, body=body)
         except _api_error() as error:
-            self.say(f"experiment {name} keeps its owner: {explain(error, self.namespace, 'patch experiments')}")
+            self.log(f"experiment {name} keeps its owner: {explain(error, self.namespace, 'patch experiments')}")
 
     def delete(self, name: str, run: str) -> bool:
-        """Delete the run's Experiment with its trials; return whether it was there. Another's is left alone."""
-        found = self.get(name)
-        if not found or found["metadata"].get("annotations", {}).get(RUN) != run:
+        """Delete the run's Experiment with its trials, but not another run's; return whether it existed."""
+        existing = self.get(name)
+        if not existing or existing["metadata"].get("annotations", {}).get(RUN) != run:
             return False
         from kubernetes import client
 
-        condition = client.V1DeleteOptions(preconditions=client.V1Preconditions(uid=found["metadata"]["uid"]))
+        condition = client.V1DeleteOptions(preconditions=client.V1Preconditions(uid=existing["metadata"]["uid"]))
         try:
             self._call(
                 "delete experiments", "delete_namespaced_custom_object", "experiments", name=name, body=condition
@@ -146,11 +146,11 @@ class Katib:
         return True
 
     def warnings(self, name: str) -> list[str]:
-        """Return what goes wrong with an Experiment's trials, a line each: Kubernetes' own words and the next step."""
+        """Return Kubernetes' warnings about an Experiment's trials, each in one line with the remedy."""
         from kubernetes import client
 
         events: list[Any] = []
-        with contextlib.suppress(_api_error()):  # they only help; the account may not be allowed to read them
+        with contextlib.suppress(_api_error()):  # optional: the account may lack the permission
             events = (
                 client.CoreV1Api(self.api)
                 .list_namespaced_event(self.namespace, field_selector="type=Warning", limit=PAGE)
@@ -164,10 +164,10 @@ class Katib:
                 lines.append(line.rstrip(".") + next_step(f"{event.reason} {message}"))
         return list(dict.fromkeys(lines))
 
-    def suggestion_trouble(self, name: str) -> str:
-        """Return why Katib's suggestion makes no trial, if it says so."""
-        found = self._read("suggestions", name)
-        for condition in ((found or {}).get("status") or {}).get("conditions") or []:
+    def suggestion_failure(self, name: str) -> str:
+        """Return why Katib's suggestion proposes no trial; empty if unknown."""
+        suggestion = self._read("suggestions", name)
+        for condition in ((suggestion or {}).get("status") or {}).get("conditions") or []:
             if condition.get("type") == "Failed" and condition.get("status") == "True":
                 return str(condition.get("message") or condition.get("reason") or "")
         return ""
@@ -181,7 +181,7 @@ class Katib:
             raise ClusterError(explain(error, self.namespace, f"get {plural}")) from None
 
     def _call(self, action: str, method: str, plural: str, **arguments: Any) -> Any:
-        """Call the API; repeat while it is away or fails, and with a new token when the old one is refused."""
+        """Call the API, with retries after temporary errors and with a new token if the old one is rejected."""
         import urllib3
         from kubernetes import client
 
@@ -190,7 +190,7 @@ class Katib:
             try:
                 return call(GROUP, VERSION, self.namespace, plural=plural, **arguments)
             except _api_error() as error:
-                if error.status not in PASSING or is_final(error):
+                if error.status not in TEMPORARY or is_final(error):
                     raise
                 reason, final = f"{error.status} {error.reason}", explain(error, self.namespace, action)
                 if error.status == 401:
@@ -200,32 +200,32 @@ class Katib:
                 final = f"the Kubernetes API cannot be reached: {reason}. Is this step allowed to reach it?"
             if pause_s is None:
                 raise ClusterError(final)
-            self.say(f"could not {action} ({reason}); trying again in {pause_s:g} s")
+            self.log(f"could not {action} ({reason}); trying again in {pause_s:g} s")
             time.sleep(pause_s)
         raise AssertionError("the last pause is None")
 
-    def _check_owner(self, found: Mapping[str, Any], name: str, run: str) -> None:
-        owner = found["metadata"].get("annotations", {}).get(RUN)
+    def _check_owner(self, existing: Mapping[str, Any], name: str, run: str) -> None:
+        owner = existing["metadata"].get("annotations", {}).get(RUN)
         if owner != run:
-            whose = f"run {owner}" if owner else "somebody else"
+            whose = f"run {owner}" if owner else "another user"
             raise ClusterError(
                 f"experiment {name} in {self.namespace} belongs to {whose}, not to run {run}: delete it "
-                f"(kubectl -n {self.namespace} delete experiments.kubeflow.org {name}), or rename the given Experiment."
+                f"(kubectl -n {self.namespace} delete experiments.kubeflow.org {name}), or rename the Experiment."
             )
 
 
 def own_namespace() -> str:
-    """Return the namespace that this pod runs in; outside of a cluster NAMESPACE, or kubeflow."""
+    """Return the namespace of this pod; outside of a cluster NAMESPACE, or kubeflow."""
     if NAMESPACE_FILE.is_file():
         return NAMESPACE_FILE.read_text().strip()
     return os.environ.get("NAMESPACE") or "kubeflow"
 
 
 def connect_to_cluster() -> Any:
-    """Return a client of the cluster that this pod runs in, or of the kubeconfig's current context.
+    """Return a client of this pod's cluster, or of the kubeconfig's current context.
 
     Raises:
-        ClusterError: there is neither.
+        ClusterError: neither exists.
     """
     try:
         return kubernetes_api.connect()
@@ -234,8 +234,7 @@ def connect_to_cluster() -> Any:
         raise ClusterError(f"katib_search needs a cluster with Katib, but: {error}; {where}.") from None
 
 
-def _api_error() -> type[Exception]:
+def _api_error() -> Any:
     from kubernetes.client import ApiException
 
-    error: type[Exception] = ApiException
-    return error
+    return ApiException

@@ -1,6 +1,6 @@
-"""The Experiment that a katib_search step starts: the given one with the step's values in the place of its own.
+"""The Experiment of a katib_search step: the configured one with the step's values.
 
-Everything here maps one parsed YAML to another, so that what is sent to Katib can be looked at without a cluster.
+Everything here maps one parsed YAML to another, so that the request to Katib can be inspected without a cluster.
 """
 
 import copy
@@ -9,43 +9,34 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import yaml
 
 from kondense.errors import InputError
+from kondense.katib.document import read_search, settings_of
+from kondense.katib.rules import API_VERSION, NAME, NAME_LENGTH
 from kondense.katib_search.config import KatibSearchConfig, read_pairs
 from kondense.katib_search.job import adapt_job, set_epochs, set_flag, trial_config, trial_container
-from kondense.search.history import Goal
-from kondense.search.hyperband import read_plan
+from kondense.search.run import Search
 from kondense.search.space import SearchSpace
 from kondense.search.start import SETTING as START
-from kondense.search.suggesters import SUGGESTERS, load_suggester
+from kondense.search.suggesters import is_multi_fidelity, load_suggester
 
-API_VERSION = "kubeflow.org/v1beta1"
-NAME_LENGTH = 40  # characters; Katib's limit
-ID_LENGTH = 16  # characters of the run's id that a name keeps
-RUN = "kondense/run"  # the annotation that tells whose an Experiment is, and the label to find it by
+ID_LENGTH = 16  # characters of the run's id in the Experiment's name
+RUN = "kondense/run"  # the annotation of the run that owns an Experiment, and the label to find it by
 PIPELINE = "kondense/pipeline"  # the annotation and the label of the run's pipeline
 LABEL_LENGTH = 63  # characters of a label's value; Kubernetes' limit
-WITH_RUNGS = ("hyperband", "bohb")
 RUNG_SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """An Experiment to send, and what choosing among its trials needs.
-
-    Attributes:
-        body: the object.
-        resource_name: the parameter that carries the resource; empty for a search without one.
-        max_resource: what a trial of the highest rung gets; None without a resource.
-    """
+    """An Experiment to create; ``body`` is the object."""
 
     body: Mapping[str, Any]
-    resource_name: str = ""
-    max_resource: float | None = None
 
     @property
     def name(self) -> str:
@@ -58,15 +49,10 @@ class Plan:
         spec: Mapping[str, Any] = self.body["spec"]
         return spec
 
-    @property
-    def metric(self) -> str:
-        """The name of the objective."""
-        return str(self.spec["objective"]["objectiveMetricName"])
-
-    @property
-    def goal(self) -> Goal:
-        """The direction of the objective."""
-        return "maximize" if self.spec["objective"]["type"] == "maximize" else "minimize"
+    @cached_property
+    def search(self) -> Search:
+        """The search in it."""
+        return read_search(self.body)
 
 
 def build_plan(config: KatibSearchConfig, *, dataset_uri: str, environment: Mapping[str, str]) -> Plan:
@@ -74,20 +60,20 @@ def build_plan(config: KatibSearchConfig, *, dataset_uri: str, environment: Mapp
 
     Args:
         config: the step's parameters.
-        dataset_uri: where trials find the data set.
-        environment: this step's variables; MINIO_ENDPOINT and MINIO_SECURE are handed to the trials.
+        dataset_uri: the trials' data set.
+        environment: this step's variables; the trials get its MINIO_ENDPOINT, MINIO_SECURE and MINIO_REGION.
 
     Raises:
-        ValueError: the text is no Experiment whose trials run ``kondense.cli trial``, or a rule of its search is
-            broken; the text gives rule and value.
+        ValueError: the text is not an Experiment whose trials run ``kondense.cli trial``, or breaks a rule of its
+            search; the error gives the rule and the value.
     """
     body = read_experiment(config.experiment)
     spec = body["spec"]
-    given = body.get("metadata") or {}
+    metadata = body.get("metadata") or {}
     body["metadata"] = {
-        "name": experiment_name(str(given.get("name", "")), config.run_id),
+        "name": experiment_name(str(metadata.get("name", "")), config.run_id),
         "labels": {
-            **(given.get("labels") or {}),  # Katib hands them on to the suggestion, which a network policy selects
+            **(metadata.get("labels") or {}),  # Katib copies them to the suggestion, which a network policy selects
             "app.kubernetes.io/part-of": "kondense",
             RUN: label_value(config.run_id),
             **({PIPELINE: label_value(config.pipeline)} if label_value(config.pipeline) else {}),
@@ -96,25 +82,26 @@ def build_plan(config: KatibSearchConfig, *, dataset_uri: str, environment: Mapp
     }
     if config.space and (space := _read_space(config.space)) != spec["parameters"]:
         spec["parameters"] = space
-        # Where to start from was stated for the Experiment's own space.
-        _write_settings(spec, {key: value for key, value in _settings(spec).items() if key != START})
+        # The configurations to start from belong to the Experiment's own space.
+        _write_settings(spec, {key: value for key, value in settings_of(spec).items() if key != START})
     _choose_algorithm(spec, config)
-    plan = _set_resource(body, config)
+    _set_resource(spec, config)
     _set_counts(spec, config)
     adapt_job(spec["trialTemplate"]["trialSpec"], config, dataset_uri=dataset_uri, environment=environment)
     _set_metrics(spec)
-    _check(spec)
+    plan = Plan(body)
+    _check(plan)
     return plan
 
 
 def read_experiment(text: str) -> dict[str, Any]:
-    """Parse an Experiment and check what this step relies on; Katib's webhook checks the rest.
+    """Parse an Experiment and check the fields that this step needs; Katib's webhook checks the others.
 
     Raises:
-        ValueError: it is none, or its trials run something else than ``kondense.cli trial``.
+        ValueError: it is not an Experiment, or its trials do not run ``kondense.cli trial``.
     """
     if not text.strip():
-        raise InputError("experiment must hold a Katib Experiment, but got ''.")
+        raise InputError("experiment must be a Katib Experiment, but got ''.")
     body = _parse("experiment", text)
     if not isinstance(body, dict) or (body.get("apiVersion"), body.get("kind")) != (API_VERSION, "Experiment"):
         raise InputError(f"experiment must be an Experiment of {API_VERSION}, but got {str(text)[:60]!r}.")
@@ -134,19 +121,19 @@ def experiment_name(base: str, run_id: str) -> str:
     """Return the name of a run's Experiment: the same for every attempt of its step, of at most 40 characters.
 
     Raises:
-        ValueError: the run has no id, or the base is no name.
+        ValueError: the run has no id, or the base is not a valid name.
     """
     identity = re.sub(r"[^a-z0-9]", "", run_id.lower())[:ID_LENGTH]
     if not identity:
         raise InputError(f"run_id must be the id of a pipeline run, but got {run_id!r}.")
     prefix = base[: NAME_LENGTH - ID_LENGTH - 1].rstrip("-")
-    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", prefix):
+    if not NAME.fullmatch(prefix):
         raise InputError(f"the Experiment's name must be a-z, 0-9 and dashes after a letter, but got {base!r}.")
     return f"{prefix}-{identity}"
 
 
 def label_value(text: str) -> str:
-    """Return a text as the value of a label: letters, digits, dashes, dots and underscores between two of the first."""
+    """Return a text as the value of a label: letters and digits, with dashes, dots and underscores in between."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-_.")[:LABEL_LENGTH].rstrip("-_.")
 
 
@@ -164,41 +151,35 @@ def _parse(name: str, text: str) -> Any:
 
 def _read_space(text: str) -> list[dict[str, Any]]:
     space = _parse("space", text)
-    if not isinstance(space, list) or not all(isinstance(each, dict) for each in space):
+    if not isinstance(space, list) or not all(isinstance(item, dict) for item in space):
         raise InputError(f"space must be a list like spec.parameters of an Experiment, but got {text[:60]!r}.")
     return space
 
 
 def _choose_algorithm(spec: dict[str, Any], config: KatibSearchConfig) -> None:
-    """Put the chosen algorithm and its settings into the spec; another algorithm keeps only the rungs' settings."""
-    current = spec["algorithm"]
-    settings = {item["name"]: str(item["value"]) for item in current.get("algorithmSettings") or []}
-    name = config.algorithm or current["algorithmName"]
-    if name not in SUGGESTERS:
-        raise InputError(f"algorithm must be one of {', '.join(SUGGESTERS)}, but got {name!r}.")
-    if name != current["algorithmName"]:
+    """Set the algorithm and its settings; a change of the algorithm keeps only the settings of the rungs."""
+    settings, current = settings_of(spec), spec["algorithm"]["algorithmName"]
+    name = config.algorithm or current
+    load_suggester(name)
+    if name != current:
         settings = {key: value for key, value in settings.items() if key in RUNG_SETTINGS}
-    settings |= read_pairs("settings", config.settings)
-    spec["algorithm"] = {
-        "algorithmName": name,
-        "algorithmSettings": [{"name": key, "value": value} for key, value in settings.items()],
-    }
+    spec["algorithm"] = {"algorithmName": name}
+    _write_settings(spec, settings | read_pairs("settings", config.settings))
 
 
-def _set_resource(body: dict[str, Any], config: KatibSearchConfig) -> Plan:
-    """Give the highest rung ``max_epochs``; without rungs, give every trial the most there is."""
-    spec = body["spec"]
-    settings = _settings(spec)
+def _set_resource(spec: dict[str, Any], config: KatibSearchConfig) -> None:
+    """Set the resource of the highest rung to ``max_epochs``; without rungs, that of every trial to the maximum."""
+    settings = settings_of(spec)
     resource = settings.get("resource_name", "")
     args = trial_container(spec["trialTemplate"]["trialSpec"])["args"]
     if not resource:
         if config.max_epochs:
             set_epochs(args, "epochs", config.max_epochs)
             set_epochs(args, "max_epochs", config.max_epochs)
-        return Plan(body)
-    parameter = next((each for each in spec["parameters"] if each.get("name") == resource), None)
+        return
+    parameter = next((item for item in spec["parameters"] if item.get("name") == resource), None)
     if parameter is None:
-        raise InputError(f"space must hold the resource {resource!r} of the Experiment's algorithm, but does not.")
+        raise InputError(f"space must have the resource {resource!r} of the Experiment's algorithm, but has not.")
     feasible = parameter.setdefault("feasibleSpace", {})
     most = config.max_epochs or int(settings.get("r_l") or settings.get("max_resource") or feasible.get("max", 0))
     if config.max_epochs:
@@ -206,83 +187,70 @@ def _set_resource(body: dict[str, Any], config: KatibSearchConfig) -> Plan:
         set_epochs(args, "max_epochs", most)
         settings.pop("max_resource", None)
         settings["r_l"] = str(most)
-    if spec["algorithm"]["algorithmName"] in WITH_RUNGS:
+    if is_multi_fidelity(spec["algorithm"]["algorithmName"]):
         _write_settings(spec, settings)
-        return Plan(body, resource, float(most))
+        return
     _write_settings(spec, {key: value for key, value in settings.items() if key not in RUNG_SETTINGS})
     _fix(spec, resource, str(most))
-    return Plan(body)
 
 
 def _fix(spec: dict[str, Any], name: str, value: str) -> None:
-    """Take a parameter out of the space and write its value into the template."""
-    spec["parameters"] = [each for each in spec["parameters"] if each.get("name") != name]
+    """Remove a parameter from the space and write its value into the template."""
+    spec["parameters"] = [item for item in spec["parameters"] if item.get("name") != name]
     template = spec["trialTemplate"]
-    fixed = [each["name"] for each in template.get("trialParameters", []) if each.get("reference") == name]
-    template["trialParameters"] = [each for each in template.get("trialParameters", []) if each["name"] not in fixed]
+    fixed = [item["name"] for item in template.get("trialParameters", []) if item.get("reference") == name]
+    template["trialParameters"] = [item for item in template.get("trialParameters", []) if item["name"] not in fixed]
     container = trial_container(template["trialSpec"])
-    for each in fixed:
-        container["args"] = [word.replace(f"${{trialParameters.{each}}}", value) for word in container["args"]]
+    for placeholder in fixed:
+        text = f"${{trialParameters.{placeholder}}}"
+        container["args"] = [word.replace(text, value) for word in container["args"]]
 
 
 def _set_counts(spec: dict[str, Any], config: KatibSearchConfig) -> None:
-    """Set how many trials there are; a search with rungs runs whole cycles of its brackets."""
+    """Set the numbers of trials; by default a search with rungs runs complete cycles of its brackets."""
+    algorithm = spec["algorithm"]["algorithmName"]
     most = config.max_trials or int(spec.get("maxTrialCount") or 0)
-    planned = load_suggester(spec["algorithm"]["algorithmName"]).planned_trials(_settings(spec), _space(spec))
-    if planned and not config.max_trials:  # what the user asks for is not bent; the suggestion service checks it
-        whole = planned * max(1, math.ceil(most / planned))
-        most = whole if spec["algorithm"]["algorithmName"] in WITH_RUNGS else min(most or planned, planned)
+    space = SearchSpace.from_katib(spec["parameters"])
+    planned = load_suggester(algorithm).planned_trials(settings_of(spec), space)
+    if planned and not config.max_trials:  # the suggestion service checks a configured number
+        cycles = planned * max(1, math.ceil(most / planned))
+        most = cycles if is_multi_fidelity(algorithm) else min(most or planned, planned)
     if not most:
-        raise InputError("max_trials must be given: the Experiment has no maxTrialCount.")
-    failed = config.max_failed_trials
-    if failed < 0:  # as large a share of the trials as the Experiment says
-        stated, trials = spec.get("maxFailedTrialCount"), int(spec.get("maxTrialCount") or most)
-        failed = None if stated is None else max(1, round(int(stated) * most / trials)) if stated else 0
+        raise InputError("max_trials must be set: the Experiment has no maxTrialCount.")
+    failed: int | None = config.max_failed_trials
+    if failed == -1:  # the same fraction of the trials as in the Experiment
+        limit, trials = spec.get("maxFailedTrialCount"), int(spec.get("maxTrialCount") or most)
+        failed = None if limit is None else max(1, round(int(limit) * most / trials)) if limit else 0
     spec["maxTrialCount"] = most
     spec["maxFailedTrialCount"] = min(most, int(most // 2 if failed is None else failed))
     spec["parallelTrialCount"] = min(most, config.parallel_trials or int(spec.get("parallelTrialCount") or 1))
 
 
 def _set_metrics(spec: Mapping[str, Any]) -> None:
-    """Let trials report the metrics of the objective and no others, which Katib's pages would take for it.
+    """Let trials report the objective's metrics only, because Katib's pages mistake others for it.
 
-    After every epoch only where the latest value counts: elsewhere it would decide the trial's value.
+    They report after every epoch only if the latest value counts; otherwise an early value could decide the result.
     """
     objective = spec["objective"]
     names = [objective["objectiveMetricName"], *(objective.get("additionalMetricNames") or [])]
-    latest = [each["name"] for each in objective.get("metricStrategies") or [] if each["value"] == "latest"]
+    latest = [item["name"] for item in objective.get("metricStrategies") or [] if item["value"] == "latest"]
     args = trial_container(spec["trialTemplate"]["trialSpec"])["args"]
     set_flag(args, "metrics", ",".join(names))
     set_flag(args, "report-epochs", str("validation_accuracy" in names and "validation_accuracy" in latest).lower())
 
 
-def _check(spec: Mapping[str, Any]) -> None:
-    """Raise ValueError for what the suggestion service would refuse, before anything is started."""
-    name, settings, space = spec["algorithm"]["algorithmName"], _settings(spec), _space(spec)
-    load_suggester(name).validate(
-        space,
-        settings,
-        max_trial_count=spec["maxTrialCount"],
-        parallel_trial_count=spec["parallelTrialCount"],
-    )
-    if name in WITH_RUNGS:
-        read_plan(space, settings)
-    references = {each.get("reference") for each in spec["trialTemplate"].get("trialParameters", [])}
-    if unused := [each for each in space.names if each not in references]:
-        raise InputError(f"every parameter of the space must be one of trialParameters, but {unused[0]!r} is none.")
-    for reference in sorted(str(each) for each in references):
-        if not reference.startswith("${trialSpec.") and reference not in space.names:
-            raise InputError(f"space must hold {reference!r}, which the trials' command takes, but does not.")
-    (example,) = space.from_unit(np.full((1, len(space.names)), 0.5))
-    trial_config(spec["trialTemplate"], "trial", example)
-
-
-def _space(spec: Mapping[str, Any]) -> SearchSpace:
-    return SearchSpace.from_katib(spec["parameters"])
-
-
-def _settings(spec: Mapping[str, Any]) -> dict[str, str]:
-    return {item["name"]: str(item["value"]) for item in spec["algorithm"].get("algorithmSettings") or []}
+def _check(plan: Plan) -> None:
+    """Raise the ValueError of a rule of the suggestion service, before anything is started."""
+    plan.search.validate()
+    names = plan.search.space.names
+    references = {item.get("reference") for item in plan.spec["trialTemplate"].get("trialParameters", [])}
+    if unused := [name for name in names if name not in references]:
+        raise InputError(f"every parameter of the space must be in trialParameters, but {unused[0]!r} is not.")
+    for reference in sorted(map(str, references)):
+        if not reference.startswith("${trialSpec.") and reference not in names:
+            raise InputError(f"space must have {reference!r}, which the trials' command needs, but has not.")
+    (example,) = plan.search.space.from_unit(np.full((1, len(names)), 0.5))
+    trial_config(plan.spec["trialTemplate"], "trial", example)
 
 
 def _write_settings(spec: dict[str, Any], settings: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from kondense.renamed import flag_names
 from kondense.trial.config import TrialConfig
 
 COMMAND = ["-m", "kondense.cli", "trial"]
-HANDED_ON = ("MINIO_ENDPOINT", "MINIO_SECURE", "MINIO_REGION")
+COPIED = ("MINIO_ENDPOINT", "MINIO_SECURE", "MINIO_REGION")
 SHARED_MEMORY = "/dev/shm"
 
 
@@ -17,23 +17,23 @@ def trial_container(job: Any) -> dict[str, Any]:
     """Return the container that runs the trial.
 
     Raises:
-        ValueError: none runs ``kondense.cli trial``, so there would be neither a model nor its hyperparameters.
+        ValueError: none runs ``kondense.cli trial``, which stores the model and its hyperparameters.
     """
     try:
         containers = job["spec"]["template"]["spec"]["containers"]
-        found = [each for each in containers if list(each["command"])[1:] == COMMAND]
+        candidates = [item for item in containers if list(item["command"])[1:] == COMMAND]
     except (KeyError, TypeError):
-        found = []
-    if not found or not isinstance(found[0].get("args"), list):
+        candidates = []
+    if not candidates or not isinstance(candidates[0].get("args"), list):
         raise InputError("the trials of the Experiment must run python3 -m kondense.cli trial with args, but do not.")
-    container: dict[str, Any] = found[0]
+    container: dict[str, Any] = candidates[0]
     return container
 
 
 def adapt_job(
     job: dict[str, Any], config: KatibSearchConfig, *, dataset_uri: str, environment: Mapping[str, str]
 ) -> None:
-    """Put the step's values into the trials' Job, in place."""
+    """Set the step's values in the trials' Job, in place."""
     container = trial_container(job)
     if config.image:
         container["image"] = config.image
@@ -42,7 +42,7 @@ def adapt_job(
     if config.width:
         set_flag(container["args"], "train.width", f"{config.width:g}")
     variables = {"DATASET_URI": dataset_uri, "STORE_URI": config.store_uri}
-    variables |= {name: environment.get(name, "") for name in HANDED_ON}
+    variables |= {name: environment.get(name, "") for name in COPIED}
     for name, value in variables.items():
         if value:
             set_variable(container, name, value)
@@ -53,15 +53,15 @@ def adapt_job(
 
 
 def trial_config(template: Mapping[str, Any], name: str, assignments: Mapping[str, str]) -> TrialConfig:
-    """Return every parameter that a trial runs with: the flags of its command, and the defaults of the rest.
+    """Return all parameters of a trial: the flags of its command, and the defaults of the others.
 
     Raises:
-        ValueError: a flag is not the trial's, or a value out of its range.
+        ValueError: a flag is unknown, or a value is out of range.
     """
     container = trial_container(template["trialSpec"])
-    texts = {f"$({each['name']})": str(each.get("value", "")) for each in container.get("env") or []}
-    for each in template.get("trialParameters") or []:
-        texts[f"${{trialParameters.{each['name']}}}"] = assignments.get(each["reference"], name)
+    texts = {f"$({item['name']})": str(item.get("value", "")) for item in container.get("env") or []}
+    for item in template.get("trialParameters") or []:
+        texts[f"${{trialParameters.{item['name']}}}"] = assignments.get(item["reference"], name)
     flags = {}
     for word in container["args"]:
         (name, *_), text = flag_names([word]) or [word], word.partition("=")[2]
@@ -72,30 +72,32 @@ def trial_config(template: Mapping[str, Any], name: str, assignments: Mapping[st
 
 
 def store_uri(container: Mapping[str, Any]) -> str:
-    """Return where trials keep their models; empty when the template does not say.
+    """Return the address of the trials' models.
 
     Raises:
-        ValueError: the template does not say.
+        ValueError: the template has none.
     """
     value = variable(container, "STORE_URI")
     if not value:
-        raise InputError("store_uri must say where trials keep their models, but neither it nor the Experiment does.")
+        raise InputError(
+            "store_uri must be the address of the trials' models, but neither it nor the Experiment has one."
+        )
     return value
 
 
 def variable(container: Mapping[str, Any], name: str) -> str:
-    """Return the literal value of a container's variable; empty when it has none."""
-    return next((str(each.get("value", "")) for each in container.get("env") or [] if each.get("name") == name), "")
+    """Return the literal value of a container's variable; empty if it has none."""
+    return next((str(item.get("value", "")) for item in container.get("env") or [] if item.get("name") == name), "")
 
 
 def set_variable(container: dict[str, Any], name: str, value: str) -> None:
-    """Set a container's variable to a literal value, before those that may refer to it."""
-    others = [each for each in container.get("env") or [] if each.get("name") != name]
+    """Set a container's variable to a literal value, before the variables that may refer to it."""
+    others = [item for item in container.get("env") or [] if item.get("name") != name]
     container["env"] = [{"name": name, "value": value}, *others]
 
 
 def set_flag(args: list[str], name: str, value: str) -> None:
-    """Set ``--name=value`` in place; a flag that is not there is appended."""
+    """Set ``--name=value`` in place; a missing flag is appended."""
     prefix = f"--{name}="
     for index, word in enumerate(args):
         if word.startswith(prefix):
@@ -116,10 +118,10 @@ def _set_resources(container: dict[str, Any], config: KatibSearchConfig) -> None
     limits, requests = resources.setdefault("limits", {}), resources.setdefault("requests", {})
     for name, value in (("cpu", config.cpu), ("memory", config.memory)):
         if value:
-            # A request above the limit is refused, and what is asked for should be there.
+            # A request above the limit is rejected, and equal values guarantee the resource.
             limits[name] = requests[name] = value
     if config.gpus >= 0:
-        for name in [each for each in limits if "/" in each]:
+        for name in [item for item in limits if "/" in item]:
             del limits[name]
             requests.pop(name, None)
     if config.gpus > 0:
@@ -131,13 +133,13 @@ def _set_placement(pod: dict[str, Any], container: Mapping[str, Any], config: Ka
         pod["nodeSelector"] = {**pod.get("nodeSelector", {}), **selector}
     tolerations = read_tolerations(config.tolerations)
     if config.gpus > 0:
-        # What GPU nodes are usually tainted with; without such a taint it means nothing.
+        # The usual taint of GPU nodes; without the taint the toleration has no effect.
         tolerations.append({"key": config.accelerator, "operator": "Exists", "effect": "NoSchedule"})
     if tolerations:
         pod["tolerations"] = [*pod.get("tolerations", []), *tolerations]
     if config.shared_memory:
-        mounts = [each for each in container.get("volumeMounts") or [] if each.get("mountPath") == SHARED_MEMORY]
-        volumes = {each.get("name"): each for each in pod.get("volumes") or []}
+        mounts = [item for item in container.get("volumeMounts") or [] if item.get("mountPath") == SHARED_MEMORY]
+        volumes = {item.get("name"): item for item in pod.get("volumes") or []}
         if not mounts or mounts[0]["name"] not in volumes:
             raise InputError(
                 f"shared_memory needs a volume at {SHARED_MEMORY} in the trials' template, but it has none."

@@ -1,8 +1,8 @@
-"""The pod that a step runs in, and the Argo Workflow of its run: why the step is ended, and who owns what it made.
+"""The pod of a step and the Argo Workflow of its run: the reason for SIGTERM, and the owner of the Experiment.
 
-An eviction, a drain and a terminated run all come as SIGTERM. What tells them apart stands in objects of the cluster:
-Kubernetes puts the condition DisruptionTarget on a pod before it takes it away, and Kubeflow Pipelines terminates a run
-by setting the deadline of its Workflow to 0.
+An eviction, a drain and a terminated run all send SIGTERM. Objects of the cluster distinguish them: Kubernetes sets the
+condition DisruptionTarget on a pod before it removes it, and Kubeflow Pipelines terminates a run by setting the
+deadline of its Workflow to 0.
 
 Source: TerminateWorkflow in resource_manager.go of Kubeflow Pipelines 2.17; PodDisruptionConditions of Kubernetes.
 """
@@ -13,39 +13,39 @@ from collections.abc import Mapping
 from typing import Any
 
 GROUP, VERSION, PLURAL = "argoproj.io", "v1alpha1", "workflows"
-TIMEOUT_S = (2.0, 4.0)  # to connect, to answer: a pod has half a minute between SIGTERM and its end
+TIMEOUT_S = (2.0, 4.0)  # to connect, to answer: a pod is killed half a minute after SIGTERM
 
 
 @dataclasses.dataclass(frozen=True)
 class Pod:
-    """A pod by namespace and name; an empty name stands for a process outside of a cluster."""
+    """A pod by namespace and name; an empty name means a process outside of a cluster."""
 
     api: Any
     namespace: str
     name: str
 
     def owner(self) -> dict[str, Any] | None:
-        """Return the reference by which an object can belong to the run's Workflow; None where there is none to see."""
-        found = self._read()
-        for each in (found.metadata.owner_references or []) if found else []:
-            if each.kind == "Workflow":
-                return {"apiVersion": each.api_version, "kind": each.kind, "name": each.name, "uid": each.uid}
+        """Return the owner reference of the run's Workflow; None if there is none or it cannot be read."""
+        pod = self._read()
+        for owner in (pod.metadata.owner_references or []) if pod else []:
+            if owner.kind == "Workflow":
+                return {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
         return None
 
     def run_has_ended(self) -> bool:
-        """Tell whether SIGTERM means that the run was terminated, so that nobody will go on with what it made.
+        """Return whether SIGTERM means that the run was terminated, so that no other attempt will continue it.
 
-        A process outside of a cluster was ended by the person who started it. In a pod it must show: one that was
-        evicted, or whose reason cannot be told, is followed by another attempt.
+        Outside of a cluster the user has ended the process. An evicted pod, or one without a known reason, is followed
+        by another attempt.
         """
         import urllib3
         from kubernetes import client
 
         if not self.name:
             return True
-        found = self._read()
-        if found is None or any(
-            each.type == "DisruptionTarget" and each.status == "True" for each in found.status.conditions or []
+        pod = self._read()
+        if pod is None or any(
+            item.type == "DisruptionTarget" and item.status == "True" for item in pod.status.conditions or []
         ):
             return False
         owner = self.owner()
@@ -75,7 +75,7 @@ class Pod:
 
 
 def pod_name(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the name of the pod that this process runs in; empty outside of a cluster."""
+    """Return the name of this process's pod; empty outside of a cluster."""
     if "KUBERNETES_SERVICE_HOST" not in environment:
         return ""
     return environment.get("KFP_POD_NAME") or environment.get("HOSTNAME", "")

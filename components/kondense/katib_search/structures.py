@@ -1,7 +1,7 @@
-"""The run form's structures as the texts of a KatibSearchConfig: Experiment, space, settings, resources.
+"""The run form's lists and maps as texts of a KatibSearchConfig: Experiment, space, settings, resources.
 
-KFP hands lists and maps over as JSON whose numbers may all be floats, so whole ones become ints again: Katib and
-Kubernetes refuse ``parallelTrialCount: 2.0``.
+KFP passes lists and maps as JSON in which all numbers may be floats, so integers are restored: Katib and Kubernetes
+reject ``parallelTrialCount: 2.0``.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from kondense.errors import InputError
 
 RESOURCES = ("gpus", "accelerator", "cpu", "memory", "shared_memory", "node_selector", "tolerations")
-SPACE = ("min", "max", "step")  # of a feasibleSpace, which Katib wants as texts
+SPACE = ("min", "max", "step")  # of a feasibleSpace; Katib requires texts
 
 Value = int | float | str | bool
 
@@ -22,16 +22,16 @@ def config_texts(
     settings: Mapping[str, Any],
     resources: Mapping[str, Any],
 ) -> dict[str, Value]:
-    """Return the fields of a KatibSearchConfig that the structures stand for; what is empty is left out.
+    """Return the fields of a KatibSearchConfig for lists and maps, without the empty ones.
 
     Args:
         experiment: a Katib Experiment.
         space: spec.parameters of an Experiment.
         settings: the algorithm's settings by name.
-        resources: what a trial gets, by the names of ``RESOURCES``.
+        resources: of a trial, by the names of ``RESOURCES``.
 
     Raises:
-        ValueError: a structure of another form, or an unknown resource; the right ones are listed.
+        ValueError: a value has another form, or a resource is unknown; the known ones are listed.
     """
     for name, value, kind in (("experiment", experiment, dict), ("space", space, list), ("settings", settings, dict)):
         if not isinstance(value, kind):
@@ -40,43 +40,43 @@ def config_texts(
     if experiment:
         texts["experiment"] = json.dumps(whole(experiment))
     if space:
-        texts["space"] = json.dumps([_parameter(each) for each in space])
+        texts["space"] = json.dumps([_parameter(item) for item in space])
     if settings:
         texts["settings"] = json.dumps({key: _text(f"settings.{key}", value) for key, value in settings.items()})
     return texts | _resources(resources)
 
 
 def whole(value: Any) -> Any:
-    """Return JSON data with ints in the place of whole floats."""
+    """Return JSON data with integral floats converted to ints."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
-        return {key: whole(each) for key, each in value.items()}
-    return [whole(each) for each in value] if isinstance(value, list) else value
+        return {key: whole(item) for key, item in value.items()}
+    return [whole(item) for item in value] if isinstance(value, list) else value
 
 
-def _parameter(given: Any) -> dict[str, Any]:
-    """Return a parameter of a space with its numbers as texts, as Katib wants them."""
-    if not isinstance(given, Mapping):
-        raise InputError(f"space must be a list like spec.parameters of an Experiment, but holds {given!r}.")
-    feasible = given.get("feasibleSpace")
+def _parameter(parameter: Any) -> dict[str, Any]:
+    """Return a parameter of a space with its numbers as texts, as Katib requires."""
+    if not isinstance(parameter, Mapping):
+        raise InputError(f"space must be a list like spec.parameters of an Experiment, but contains {parameter!r}.")
+    name, feasible = parameter.get("name"), parameter.get("feasibleSpace")
     if not isinstance(feasible, Mapping):
-        raise InputError(f"every parameter of the space must have a feasibleSpace, but {given.get('name')!r} has none.")
-    where = f"space.{given.get('name')}"
-    texts = {key: _text(f"{where}.{key}", feasible[key]) for key in SPACE if key in feasible}
+        raise InputError(f"every parameter of the space must have a feasibleSpace, but {name!r} has none.")
+    where = f"space.{name}"
+    texts: dict[str, Any] = {key: _text(f"{where}.{key}", feasible[key]) for key in SPACE if key in feasible}
     if isinstance(listed := feasible.get("list"), list):
-        texts["list"] = [_text(f"{where}.list", each) for each in listed]
-    return {**given, "feasibleSpace": {**feasible, **texts}}
+        texts["list"] = [_text(f"{where}.list", item) for item in listed]
+    return {**parameter, "feasibleSpace": {**feasible, **texts}}
 
 
-def _resources(given: Mapping[str, Any]) -> dict[str, Value]:
-    if not isinstance(given, dict):
-        raise InputError(f"resources must be a map, but got {given!r}.")
-    for name in given:
+def _resources(resources: Mapping[str, Any]) -> dict[str, Value]:
+    if not isinstance(resources, dict):
+        raise InputError(f"resources must be a map, but got {resources!r}.")
+    for name in resources:
         if name not in RESOURCES:
             raise InputError(f"resources must be of {', '.join(RESOURCES)}, but got {name!r}.")
     read = {"gpus": _count, "node_selector": _labels, "tolerations": _joined}
-    stated = {name: value for name, value in given.items() if value is not None and value not in ({}, [])}
+    stated = {name: value for name, value in resources.items() if value is not None and value not in ({}, [])}
     return {name: read.get(name, _text)(f"resources.{name}", value) for name, value in stated.items()}
 
 
@@ -89,20 +89,20 @@ def _count(name: str, value: Any) -> Value:
 def _labels(name: str, value: Any) -> str:
     if not isinstance(value, Mapping):
         raise InputError(f"{name} must map labels to values, but got {value!r}.")
-    return json.dumps({key: _text(f"{name}.{key}", each) for key, each in value.items()})
+    return json.dumps({key: _text(f"{name}.{key}", item) for key, item in value.items()})
 
 
 def _joined(name: str, value: Any) -> str:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InputError(f"{name} must be a list of texts such as key=value:NoSchedule, but got {value!r}.")
     return ",".join(value)
 
 
 def _text(name: str, value: Any) -> str:
-    """Return a text, a number or a truth as text: 4.0 is ``4``.
+    """Return a text, number or Boolean as text: 4.0 is ``4``.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the value is none of these.
     """
     if isinstance(value, bool):
         return str(value).lower()

@@ -28,9 +28,11 @@ def validate(
     reading.check(settings, SETTINGS, max_trial_count, parallel_trial_count)
     size = planned_trials(settings, space)
     if max_trial_count is None:
-        raise InputError(f"grid needs maxTrialCount of at most the grid's {size} configurations, but it is not set.")
+        raise InputError(f"grid needs a number of trials (maxTrialCount) of at most {size}, but it is not set.")
     if max_trial_count > size:
-        raise InputError(f"maxTrialCount must be at most the grid's {size} configurations, but got {max_trial_count}.")
+        raise InputError(
+            f"the number of trials must be at most the grid's {size} configurations, but got {max_trial_count}."
+        )
 
 
 def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:

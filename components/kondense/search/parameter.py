@@ -62,9 +62,9 @@ class Parameter:
         else:
             self._check_range()
 
-    def error(self, text: str) -> ValueError:
-        """Return a ValueError that names this parameter."""
-        return ValueError(f"parameter {self.name!r}: {text}.")
+    def error(self, text: str) -> InputError:
+        """Return an error that names this parameter."""
+        return InputError(f"parameter {self.name!r}: {text}.")
 
     def _check_values(self) -> None:
         if not self.values:

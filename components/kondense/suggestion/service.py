@@ -1,7 +1,7 @@
-"""Katib's Suggestion service: pure calls into ``kondense.search``, no memory of its own.
+"""Katib's Suggestion service: pure calls into ``kondense.search``, without state of its own.
 
-A controller sends everything with each request: the trials it knows and the settings of the last reply, which
-hold the ledger of issued trials. So a restart, a lost status update or a second replica changes no answer.
+A controller sends everything with each request: its trials, and the settings of the last reply, which contain the
+ledger of issued trials. So neither a restart, a lost status update nor a second replica changes an answer.
 """
 
 import logging
@@ -11,38 +11,41 @@ from typing import Any
 import grpc
 
 from kondense.katib.api import messages, services
-from kondense.suggestion import conversion
+from kondense.katib.document import read_search
+from kondense.search.ledger import SETTING
+from kondense.suggestion.conversion import read_document, read_trials, write_reply
 
-SEED = 0  # of experiments without the setting random_state; their name tells their draws apart
 LOG = logging.getLogger("suggestion")
 
 
 class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defined]
     """The two calls of ``api.v1.beta1.Suggestion``.
 
-    A rule that a request breaks is answered with INVALID_ARGUMENT and a text that gives rule and value.
+    A request that breaks a rule is answered with INVALID_ARGUMENT and a text that gives the rule and the value.
     """
 
     def ValidateAlgorithmSettings(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Check an Experiment when it starts; Katib fails it on INVALID_ARGUMENT."""
         experiment = request.experiment
         try:
-            search = conversion.read_search(experiment)
+            search = read_search(read_document(experiment))
             search.validate()
-            conversion.read_history(experiment, ())
+            search.history()  # checks the name and the objective
         except ValueError as error:
             _reject(context, "validate", experiment, error)
         LOG.info("valid", extra={"experiment": experiment.name, "algorithm": search.algorithm})
         return messages.ValidateAlgorithmSettingsReply()
 
     def GetSuggestions(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Return exactly as many trials as are asked for; Katib refuses any other number."""
+        """Return exactly as many trials as requested; Katib rejects any other number."""
         started = time.perf_counter()
         experiment, count = request.experiment, request.current_request_number
         try:
-            search = conversion.read_search(experiment)
-            history = conversion.read_history(experiment, request.trials)
-            suggestion = search.suggester.suggest(search.space, search.settings, SEED, history, count)
+            search = read_search(read_document(experiment))
+            trials = read_trials(request.trials, search.metric)
+            history = search.history(trials, search.settings.get(SETTING, ""))
+            # Without the setting random_state, experiments of different names draw different configurations.
+            suggestion = search.suggester.suggest(search.space, search.settings, search.seed, history, count)
         except ValueError as error:
             _reject(context, "suggest", experiment, error)
         LOG.info(
@@ -52,12 +55,12 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
                 "algorithm": search.algorithm,
                 "requested": count,
                 "total_requested": request.total_request_number,
-                "trials": len(history.trials),
+                "trials": len(trials),
                 "first": suggestion.proposals[0].name if suggestion.proposals else "",
                 "took_ms": round(1000 * (time.perf_counter() - started), 1),
             },
         )
-        return conversion.write_reply(search.algorithm, suggestion)
+        return write_reply(search.algorithm, suggestion)
 
 
 def _reject(context: grpc.ServicerContext, call: str, experiment: Any, error: ValueError) -> None:

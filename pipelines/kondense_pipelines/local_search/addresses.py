@@ -1,7 +1,7 @@
-"""Where a local trial finds what the template addresses on the cluster: its data set, its store, its teacher.
+"""Addresses of a local trial, instead of the template's addresses on the cluster: data set, store, teacher.
 
-A template states such addresses as variables. This machine's own value wins for them; without one, the data set is
-prepared here, checkpoints go beside the results, and a teacher is trained by the trial itself.
+A template has such addresses as variables. A variable of this machine takes precedence; without one, the data set is
+prepared on this machine, checkpoints are stored with the results, and the trial trains its teacher itself.
 """
 
 import re
@@ -26,34 +26,38 @@ class AddressError(KondenseError, OSError):
 def local_addresses(
     experiment: Experiment, output: Path, cache: Path, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the variables that take the place of the template's addresses.
+    """Return the variables that replace the template's addresses.
 
     Args:
         experiment: a checked Experiment.
-        output: directory of the run; its trials' store is made there unless a MinIO endpoint is known.
-        cache: directory of what runs share; a prepared data set stays there.
+        output: directory of the run; it contains the trials' store unless a MinIO endpoint is known.
+        cache: directory that runs share; it keeps a prepared data set.
         environment: this machine's variables.
 
     Raises:
-        AddressError: the data set could not be prepared; the text gives the ways to provide it.
+        AddressError: the data set could not be prepared; the text gives the remedy.
     """
-    stated = {
+    cluster = {
         item["name"]: str(item["value"])
         for item in template.container(experiment).get("env") or []
         if "value" in item and ADDRESS.fullmatch(item["name"])
     }
-    found = {name: environment[name] for name in stated if name in environment}
-    if "STORE_URI" in stated and "STORE_URI" not in found and "MINIO_ENDPOINT" not in environment:
-        found["STORE_URI"] = str(output.resolve() / "store")
-    if "TEACHER_URI" in stated and "TEACHER_URI" not in found:
-        found["TEACHER_URI"] = ""
-    if "DATASET_URI" in stated and "DATASET_URI" not in found and (match := PREPARED.fullmatch(stated["DATASET_URI"])):
-        found["DATASET_URI"] = str(_prepared(match[1], cache / "datasets" / match[1]))
-    return found
+    local = {name: environment[name] for name in cluster if name in environment}
+    if "STORE_URI" in cluster and "STORE_URI" not in local and "MINIO_ENDPOINT" not in environment:
+        local["STORE_URI"] = str(output.resolve() / "store")
+    if "TEACHER_URI" in cluster and "TEACHER_URI" not in local:
+        local["TEACHER_URI"] = ""
+    if (
+        "DATASET_URI" in cluster
+        and "DATASET_URI" not in local
+        and (match := PREPARED.fullmatch(cluster["DATASET_URI"]))
+    ):
+        local["DATASET_URI"] = str(_prepared(match[1], cache / "datasets" / match[1]))
+    return local
 
 
 def _prepared(name: str, directory: Path) -> Path:
-    """Return the directory of a data set, prepared by its stage's own command if it is not there."""
+    """Return the directory of a data set, prepared by its stage's own command if it is missing."""
     if not (directory / "dataset.json").is_file():
         command = [sys.executable, "-m", "kondense.cli", "data_prep"]
         command += ["--dataset-name", name, "--dataset-dir", str(directory)]

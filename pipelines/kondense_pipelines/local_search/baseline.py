@@ -1,7 +1,7 @@
-"""The configuration that a local run holds the best one against: what one would use without a search.
+"""The baseline of a local run, such as the configuration that one would use without a search.
 
-An Experiment states it as an annotation, which Katib ignores: ``kondense/baseline: lr=0.05, momentum=0.9, epochs=9``.
-It is run once, after the search has succeeded, and takes no part in it.
+An Experiment has it as an annotation, which Katib ignores: ``kondense/baseline: lr=0.05, momentum=0.9, epochs=9``.
+It runs once, after the search has succeeded, and is not part of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ PATH = f"metadata.annotations[{ANNOTATION}]"
 
 
 def read(document: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return the baseline's assignments as Katib's strings, None if the Experiment states none."""
+    """Return the baseline's assignments as Katib's strings, None if the Experiment has none."""
     text = (document["metadata"].get("annotations") or {}).get(ANNOTATION)
     if text is None:
         return None
@@ -24,14 +24,14 @@ def read(document: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def broken(document: Mapping[str, Any]) -> Iterator[Violation]:
-    """Yield what is wrong with the baseline of an Experiment that keeps the webhook's rules."""
+    """Yield the violations of a baseline, for an Experiment that complies with the webhook's rules."""
     assignments = read(document)
     if assignments is None:
         return
     space = SearchSpace.from_katib(document["spec"]["parameters"])
     names = [parameter.name for parameter in space.parameters]
     if sorted(assignments) != sorted(names):
-        yield Violation(PATH, f"must be name=value of each of {', '.join(names)}", sorted(assignments))
+        yield Violation(PATH, f"must be name=value for each of {', '.join(names)}", sorted(assignments))
         return
     for parameter in space.parameters:
         text = assignments[parameter.name]

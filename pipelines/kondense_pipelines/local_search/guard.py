@@ -1,10 +1,10 @@
-"""Run one command and die with the runner: the parent process of every local trial.
+"""Run one command and end with the runner: the parent process of every local trial.
 
 Started as ``python -S guard.py LIFELINE COMMAND...`` in a session of its own. LIFELINE is a file descriptor
 whose other end the runner holds. When the runner ends, even by SIGKILL, the descriptor reads end-of-file and
-the trial's whole process group is killed, so no orphan trains on beside its own repetition.
+the trial's process group is killed, so that no orphan keeps training next to its own repetition.
 
-Stdlib only, and few modules of it: this costs every trial its start.
+Stdlib only, and few modules of it, because every trial pays for their import.
 """
 
 import os
@@ -14,17 +14,17 @@ import sys
 
 
 def main(lifeline: int, command: list[str]) -> int:
-    """Run ``command`` until it ends or the lifeline does.
+    """Run ``command`` until it or the lifeline ends.
 
     Args:
-        lifeline: a readable file descriptor; nothing is ever written to its other end.
+        lifeline: a readable file descriptor; nothing is written to its other end.
         command: the program and its arguments.
 
     Returns:
-        Its exit status; 128 + n when signal n ended it; 127 when there is no such program.
+        Its exit status; 128 + n if signal n ended it; 127 if there is no such program.
     """
     os.set_inheritable(lifeline, False)
-    # A handler, unlike SIG_IGN, is reset to the default in the child, which may then end on SIGTERM.
+    # A handler, unlike SIG_IGN, is reset to the default in the child, so that SIGTERM can end it.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
     ended, wake = os.pipe()

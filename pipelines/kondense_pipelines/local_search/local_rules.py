@@ -1,4 +1,4 @@
-"""What Katib can run and this machine cannot: checked before the first trial starts."""
+"""Limits of a local run in comparison with Katib, checked before the first trial starts."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,10 +12,10 @@ TEMPLATE = "spec.trialTemplate"
 
 
 def broken(document: Mapping[str, Any]) -> list[Violation]:
-    """Return what a local run of this Experiment does not support.
+    """Return the fields that a local run of this Experiment does not support.
 
     Args:
-        document: an Experiment that keeps the webhook's rules.
+        document: an Experiment that complies with the webhook's rules.
     """
     spec = document["spec"]
     return [*_search(spec), *_template(spec["trialTemplate"]), *_metrics(spec), *baseline.broken(document)]
@@ -43,10 +43,10 @@ def _template(template: Mapping[str, Any]) -> Iterator[Violation]:
     primary = template["primaryContainerName"]
     named = [container for container in containers if container.get("name") == primary]
     if not named:
-        found = [container.get("name") for container in containers]
-        yield Violation(f"{TEMPLATE}.primaryContainerName", f"must be one of the Job's containers {found}", primary)
+        names = [container.get("name") for container in containers]
+        yield Violation(f"{TEMPLATE}.primaryContainerName", f"must be one of the Job's containers {names}", primary)
     elif not named[0].get("command"):
-        rule = f"container {primary} must state its command: its image's own is not known here"
+        rule = f"container {primary} must have a command: that of its image is not known here"
         yield Violation(f"{TEMPLATE}.trialSpec", rule, named[0].get("command"))
 
 
@@ -59,6 +59,8 @@ def _metrics(spec: Mapping[str, Any]) -> Iterator[Violation]:
     if kind == "File":
         path = collector["source"]["fileSystemPath"]["path"]
         if path not in str(spec["trialTemplate"].get("trialSpec")):
-            # On a cluster the file is each pod's own; here the path is replaced by one in the trial's directory.
-            rule = "must stand in the trial's command or variables for a local run, so that each trial gets its own"
+            # On a cluster each pod has its own file; a local run replaces the path by one in the trial's directory.
+            rule = (
+                "must occur in the trial's command or variables for a local run, so that each trial gets its own file"
+            )
             yield Violation("spec.metricsCollectorSpec.source.fileSystemPath.path", rule, path)

@@ -15,8 +15,6 @@ import yaml
 from kondense.config import add_flags, from_flags
 from kondense.katib import fields, metrics, template
 from kondense.katib.spec import load, parse
-from kondense.search.space import SearchSpace
-from kondense.search.suggesters import load_suggester
 from kondense.trial.config import TrialConfig
 from kondense_pipelines.local_search import local_rules
 from kubeflow.katib import models as katib_models
@@ -54,26 +52,24 @@ def test_the_job_is_valid_to_the_api_server(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_trial_count_fits_the_search(name):
-    experiment = read(name)
-    space = SearchSpace.from_katib(experiment.parameters)
-    planned = load_suggester(experiment.algorithm).planned_trials(experiment.settings, space)
-    if experiment.algorithm in ("hyperband", "bohb"):
-        assert experiment.max_trials % planned == 0  # whole cycles of the brackets
+    search = read(name).search
+    planned = search.suggester.planned_trials(search.settings, search.space)
+    if search.resource_name:
+        assert search.max_trials % planned == 0  # whole cycles of the brackets
     elif planned is not None:
-        assert experiment.max_trials <= planned
-    assert 0 < experiment.max_failed < experiment.max_trials
+        assert search.max_trials <= planned
+    assert 0 < search.max_failed < search.max_trials
 
 
 def test_the_algorithms_share_one_space_and_objective():
     experiments = [read(name) for name in ALGORITHMS]
     assert len({json.dumps(e.document["spec"]["objective"]) for e in experiments}) == 1
-    assert [e.algorithm for e in experiments] == list(ALGORITHMS)
+    assert [e.search.algorithm for e in experiments] == list(ALGORITHMS)
     for experiment in experiments:
-        names = [parameter["name"] for parameter in experiment.parameters]
-        resource = ["epochs"] if experiment.algorithm in ("hyperband", "bohb") else []
-        assert names == [*TRAINING, *resource]
-    assert experiments[0].parameters == experiments[2].parameters == experiments[4].parameters[:-1]
-    wide, grid = (SearchSpace.from_katib(experiments[index].parameters) for index in (0, 1))
+        resource = ["epochs"] if experiment.search.resource_name else []
+        assert list(experiment.search.space.names) == [*TRAINING, *resource]
+    wide, grid, tpe, _, bohb = (experiment.search.space for experiment in experiments)
+    assert wide.parameters == tpe.parameters == bohb.parameters[:-1]
     for parameter in grid.parameters:
         values = [parameter.level(index) for index in range(parameter.levels)]
         if wide[parameter.name].values:
@@ -106,7 +102,7 @@ def test_a_trial_that_is_evicted_is_replaced_and_one_that_fails_is_not(name):
         [{"type": "DisruptionTarget", "status": "True"}],
     )
     assert failed["onExitCodes"]["containerName"] == experiment.template["primaryContainerName"]
-    space = SearchSpace.from_katib(experiment.parameters)
+    space = experiment.search.space
     assignments = {p.name: p.level(0) if p.levels else str(p.low) for p in space.parameters}
     command = template.render(experiment, "trial", assignments, environment={})
     assert all(command.fails(code) for code in (1, 2, 137, -9))
@@ -155,7 +151,7 @@ def test_no_secret_stands_in_the_text(name):
 @pytest.mark.parametrize("name", FILES)
 def test_a_command_renders_without_a_rest(name):
     experiment = read(name)
-    space = SearchSpace.from_katib(experiment.parameters)
+    space = experiment.search.space
     assignments = {p.name: p.level(0) if p.levels else str(p.low) for p in space.parameters}
     command = template.render(experiment, f"{experiment.name}-b0r0c0-abcdef", assignments, environment={})
     assert not [word for word in command.argv if "${" in word or "$(" in word]
@@ -174,7 +170,7 @@ def test_the_decision_tree_comes_with_its_script():
 
 def test_the_decision_trees_script_reports_its_metrics():
     experiment = read("decision-tree")
-    space = SearchSpace.from_katib(experiment.parameters)
+    space = experiment.search.space
     assignments = {parameter.name: parameter.level(1) for parameter in space.parameters}
     command = template.render(experiment, "decision-tree-b0r0c0-abcdef", assignments, environment=os.environ)
     printed = subprocess.run(
@@ -189,7 +185,7 @@ def test_the_decision_trees_script_reports_its_metrics():
 def test_the_trial_takes_every_configuration_of_the_space(name):
     """The flags are the trial's, and every value of the space is in their range."""
     experiment = read(name)
-    space = SearchSpace.from_katib(experiment.parameters)
+    space = experiment.search.space
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_flags(parser, TrialConfig)
     rng = np.random.default_rng(0)
@@ -198,8 +194,11 @@ def test_the_trial_takes_every_configuration_of_the_space(name):
         argv = template.render(experiment, f"{experiment.name}-b0r0c0-abcdef", assignments, environment={}).argv
         assert argv[1:4] == ("-m", "kondense.cli", "trial")
         config = from_flags(parser.parse_args(argv[4:]), TrialConfig)
-        assert config.max_epochs == 9
-        assert config.lr == float(assignments["lr"])
+        tuned = [step.config for step in config.steps if step.stage != "quantize"]
+        for found in tuned if name in ("pruning", "compression") else [config.train]:
+            assert found.max_epochs == 9
+            assert found.epochs == int(assignments.get("epochs", 9))
+            assert found.learning_rate == float(assignments["lr"])
 
 
 NAMES = {str: "str", int: "int", float: "float", bool: "bool"}

@@ -9,8 +9,9 @@ from kondense.katib_search.cluster import LABEL
 from kondense.katib_search.config import KatibSearchConfig
 from kondense.katib_search.experiment import RUN, Plan, build_plan
 from kondense.katib_search.job import COMMAND, set_variable, trial_container
-from kondense.katib_search.trials import TrialView, ended, read_trial
+from kondense.katib_search.trials import ended, read_trials
 from kondense.search.ledger import identity
+from kondense.search.run import TrialRecord
 
 from tests.e2e.cluster import inputs
 from tests.e2e.cluster.diagnosis import termination_message
@@ -114,10 +115,10 @@ def _create_script(session: Session) -> None:
     session.delete_at_end("configmaps", script["metadata"]["name"])
 
 
-def trials(session: Session, plan: Plan) -> list[TrialView]:
+def trials(session: Session, plan: Plan) -> list[TrialRecord]:
     """Return the trials, the first created first."""
     found = session.kubectl.objects(TRIAL_KIND, f"{LABEL}={plan.name}")
-    return sorted((read_trial(each, plan) for each in found), key=lambda trial: (trial.created, trial.name))
+    return read_trials(found, plan)
 
 
 def commands(session: Session, name: str) -> tuple[str, ...]:
@@ -130,7 +131,7 @@ def commands(session: Session, name: str) -> tuple[str, ...]:
     )
 
 
-def finish(session: Session, plan: Plan) -> list[TrialView]:
+def finish(session: Session, plan: Plan) -> list[TrialRecord]:
     """Wait until the Experiment has succeeded and return its trials.
 
     Raises:
@@ -152,7 +153,7 @@ def finish(session: Session, plan: Plan) -> list[TrialView]:
     return found
 
 
-def check_distinct(session: Session, plan: Plan, found: list[TrialView]) -> None:
+def check_distinct(session: Session, plan: Plan, found: list[TrialRecord]) -> None:
     """Raise CheckError if two trials have one configuration; Katib's own tpe may propose one twice."""
     if plan.spec["algorithm"]["algorithmName"] == "tpe":
         return
@@ -179,7 +180,7 @@ def log(session: Session, trial: str) -> str:
     return "".join(session.kubectl.logs(pod["metadata"]["name"], CONTAINER) for pod in pods_of(session, trial))
 
 
-def check_promotions(session: Session, found: list[TrialView]) -> int:
+def check_promotions(session: Session, found: list[TrialRecord]) -> int:
     """Return how many trials were promoted; raise CheckError unless each of them went on from a checkpoint."""
     named = {trial.name: identity(trial.name) for trial in found}
     promoted = [name for name, identified in named.items() if identified and identified.rung > 0]

@@ -25,7 +25,7 @@ def experiments(session: Session) -> None:
         failed = [trial.name for trial in found if trial.status is not Status.SUCCEEDED]
         look = searches.commands(session, plan.name)
         check(not failed, f"all trials of {plan.name} must succeed, but {', '.join(failed)} did not", *look)
-        if plan.resource_name:
+        if plan.search.resource_name:
             session.note(f"{file.stem}: {searches.check_promotions(session, found)} resumed")
     session.note(f"{len(searches.files())} Experiments")
 

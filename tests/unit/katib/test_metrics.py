@@ -1,7 +1,7 @@
 """What is read from a trial's output, against Katib's documented examples."""
 
 import pytest
-from kondense.katib.metrics import UNAVAILABLE, Observation, collect, number
+from kondense.katib.metrics import UNAVAILABLE, Observation, collect, number, picked
 from kondense.katib.spec import DEFAULT_FILTER, Collector, Objective
 
 STDOUT = Collector("StdOut", (DEFAULT_FILTER,), "", "TEXT")
@@ -9,7 +9,7 @@ JSON = Collector("File", (DEFAULT_FILTER,), "/m.log", "JSON")
 
 
 def objective(metric: str = "loss", *additional: str) -> Objective:
-    return Objective(metric, False, None, additional, {metric: "min"})
+    return Objective(metric, additional, {metric: "min"})
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,15 @@ def test_min_max_and_latest_of_several_reports():
     found = collect(["loss=0.5", "loss=0.2", "loss=0.9", "loss=0.4"], STDOUT, objective())["loss"]
     assert found == Observation("0.2", "0.9", "0.4")
     assert [found.picked(strategy) for strategy in ("min", "max", "latest")] == ["0.2", "0.9", "0.4"]
+
+
+@pytest.mark.parametrize("value", ["", "nan", "inf", "unavailable"])
+def test_a_value_that_is_not_a_finite_number_is_none(value):
+    assert picked({"loss": Observation(latest=value)}, objective())[1:] == (
+        None,
+        f"loss is no finite number: {value!r}",
+    )
+    assert picked({"loss": Observation("0.25", "0.5", value)}, objective()) == ({"loss": "0.25"}, 0.25, "")
 
 
 def test_two_reports_in_one_line():

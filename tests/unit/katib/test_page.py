@@ -4,9 +4,9 @@ import json
 import re
 
 from kondense.katib import page
+from kondense.katib.results import summary as summarize
 from kondense.katib.spec import parse
-from kondense_pipelines.local_search import results
-from kondense_pipelines.local_search.state import Outcome, State
+from kondense.search.run import Outcome, Run
 
 from tests.support.experiment_example import experiment
 
@@ -14,17 +14,21 @@ SVG = "http://www.w3.org/2000/svg"
 
 
 def summary(**changes):
-    run = State(parse(experiment()))
+    parsed = parse(experiment())
+    run = Run(parsed.search)
     assignments = {"lr": "0.5", "units": "8", "kind": "<b>a</b>"}
     for index in range(3):
-        trials = [{"name": f"example-t{index}", "assignments": assignments, "labels": {}}]
+        trials = [{"name": f"example-t{index}", "assignments": assignments}]
         run.apply({"event": "suggested", "trials": trials, "settings": {}})
-    told = {"loss": {"min": "0.25", "max": "0.25", "latest": "0.25"}}
-    common = {"event": "finished", "reason": "", "time": 1.0}
-    run.apply({**common, "name": "example-t0", "status": "succeeded", "metrics": told})
+    common = {"event": "finished", "reason": "", "time": 1.0, "value": None}
+    run.apply({**common, "name": "example-t0", "status": "succeeded", "metrics": {"loss": "0.25"}, "value": 0.25})
     reason = "</script><script>alert(1)</script>"
-    run.apply({**common, "name": "example-t1", "status": "failed", "metrics": {}, "reason": reason})
-    return {**results.summary(run, Outcome.SUCCEEDED, "done"), **changes}
+    run.apply({**common, "name": "example-t1", "status": "failed", "reason": reason})
+    trials = {"best": run.best(), "finished": run.finished}
+    made = summarize(
+        parsed.document, run.search, list(run.trials.values()), outcome=Outcome.SUCCEEDED, reason="done", **trials
+    )
+    return {**made, **changes}
 
 
 def test_nothing_is_fetched():

@@ -244,9 +244,9 @@ LOCALLY = {
     ),
     "endless": (put("spec.maxTrialCount", ...), "or it would never end"),
     "no such container": (put(f"{TEMPLATE}.primaryContainerName", "main"), "must be one of the Job's containers"),
-    "no command": (put(f"{CONTAINER}.command", ...), "must state its command"),
+    "no command": (put(f"{CONTAINER}.command", ...), "must have a command"),
     "collector": (collector("PrometheusMetric"), "must be one of StdOut, Push, File for a local run"),
-    "file not in the command": (put(COLLECTOR, FILE), "must stand in the trial's command"),
+    "file not in the command": (put(COLLECTOR, FILE), "must occur in the trial's command"),
 }
 
 

@@ -26,7 +26,7 @@ class Opened:
         self.lines: list[str] = []
         self.connections = 0
         self.cluster = cluster
-        self.katib = Katib(self.connect, namespace, pauses_s=(0.01, 0.01, 0.01), say=self.lines.append)
+        self.katib = Katib(self.connect, namespace, pauses_s=(0.01, 0.01, 0.01), log=self.lines.append)
 
     def connect(self):
         self.connections += 1
@@ -50,7 +50,7 @@ def test_creates_reads_and_deletes(cluster: Server, opened: Opened) -> None:
 def test_409_of_the_same_run_goes_on_with_it(opened: Opened) -> None:
     first = opened.katib.create(body())
     assert opened.katib.create(body()) == first
-    assert opened.lines == [f"experiment {NAME} is there already: going on with it"]
+    assert opened.lines == [f"experiment {NAME} exists: continuing it"]
 
 
 def test_409_of_another_run_is_an_error_and_its_experiment_is_left_alone(cluster: Server, opened: Opened) -> None:
@@ -62,7 +62,7 @@ def test_409_of_another_run_is_an_error_and_its_experiment_is_left_alone(cluster
     assert not opened.katib.delete(NAME, "run-1")
     assert cluster.experiments
     del cluster.only_experiment()["metadata"]["annotations"]
-    with pytest.raises(ClusterError, match="belongs to somebody else"):
+    with pytest.raises(ClusterError, match="belongs to another user"):
         opened.katib.create(body())
 
 
@@ -160,12 +160,12 @@ def test_a_namespace_without_the_label(cluster: Server, opened: Opened) -> None:
         (
             400,
             'admission webhook "validator.experiment.katib.kubeflow.org" denied the request: unknown algorithm bohb',
-            "Katib refuses the Experiment: .* unknown algorithm bohb",
+            "Katib rejects the Experiment: .* unknown algorithm bohb",
         ),
         (
             500,
             'admission webhook "validator.experiment.katib.kubeflow.org" denied the request: unknown algorithm bohb',
-            "Katib refuses the Experiment",
+            "Katib rejects the Experiment",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_what_the_api_refuses(cluster: Server, opened: Opened, code: int, text: 
         ),
         (("Pod", "FailedScheduling", "2 node(s) had untolerated taint {gpu: true}"), "set tolerations"),
         (("Pod", "Failed", 'Failed to pull image "nowhere/stage:1"'), "check the name of the image"),
-        (("Pod", "Failed", 'Error: secret "mlpipeline-minio-artifact" not found'), "make the Secret"),
+        (("Pod", "Failed", 'Error: secret "mlpipeline-minio-artifact" not found'), "create the Secret"),
     ],
 )
 def test_what_keeps_trials_from_running(

@@ -36,7 +36,7 @@ def test_nothing_given_changes_nothing_but_name_and_addresses(bohb: str) -> None
     assert variable(container(made), "DATASET_URI") == "minio://b/data"
     assert variable(container(made), "STORE_URI") == "minio://mlpipeline/kondense/trials"
     assert args(made) == args(type(made)(given))
-    assert (made.resource_name, made.max_resource) == ("epochs", 9.0)
+    assert (made.search.resource_name, made.search.max_resource) == ("epochs", 9.0)
 
 
 @pytest.mark.parametrize("name", ["random", "tpe", "hyperband", "bohb"])
@@ -44,13 +44,13 @@ def test_every_algorithm_gives_an_experiment_that_katib_takes(bohb: str, name: s
     """By Katib's own rules, as kondense_pipelines.local_search holds them."""
     made = plan(bohb, algorithm=name, max_epochs=3, parallel_trials=2)
     parsed = parse(json.loads(json.dumps(made.body)))
-    assert parsed.algorithm == name
+    assert parsed.search.algorithm == name
     flags = dict(word.removeprefix("--").split("=", 1) for word in args(made))
     assert flags["train.max_epochs"] == "3"
     with_rungs = name in ("hyperband", "bohb")
     assert flags["train.epochs"] == ("${trialParameters.epochs}" if with_rungs else "3")
-    assert made.max_resource == (3.0 if with_rungs else None)
-    assert parsed.max_trials is not None and parsed.parallel == 2
+    assert made.search.max_resource == (3.0 if with_rungs else None)
+    assert parsed.search.max_trials is not None and parsed.search.parallel == 2
 
 
 def test_what_an_algorithm_cannot_search_is_told(random_search: str) -> None:
@@ -100,7 +100,7 @@ def test_settings_may_hold_commas(bohb: str) -> None:
     assert read_pairs("settings", given) == {"eta": "3", "note": "a=1, b=2"}
     changed = plan(bohb, settings='{"eta": "3"}').spec["algorithm"]["algorithmSettings"]
     assert {each["name"]: each["value"] for each in changed} == settings | {"eta": "3"}
-    for text, said in (('{"eta": 3}', "must map names to texts, but eta is 3"), ("{eta", "must be a map as JSON")):
+    for text, said in (('{"eta": 3}', "must map names to texts, but eta is 3"), ("{eta", "must be a JSON map")):
         with pytest.raises(ValueError, match=said):
             read_pairs("settings", text)
 
@@ -175,7 +175,7 @@ def test_the_most_epochs_are_those_of_every_stage_that_has_the_resource() -> Non
     [
         (
             {"algorithm": "annealing"},
-            "algorithm must be one of random, grid, tpe, hyperband, bohb, but got 'annealing'",
+            "algorithm must be one of bohb, grid, hyperband, random, tpe, but got 'annealing'",
         ),
         ({"settings": "eta=1"}, "eta must be .* at least 2"),
         ({"settings": "etta=3"}, "etta"),
@@ -188,7 +188,7 @@ def test_the_most_epochs_are_those_of_every_stage_that_has_the_resource() -> Non
         ({"node_selector": "gpu"}, "node_selector must be key=value"),
         ({"experiment": "kind: Job"}, "experiment must be an Experiment of kubeflow.org/v1beta1"),
         ({"experiment": "a: ["}, "experiment must be JSON or YAML"),
-        ({"experiment": " "}, "experiment must hold a Katib Experiment"),
+        ({"experiment": " "}, "experiment must be a Katib Experiment"),
         ({"experiment": "{apiVersion: kubeflow.org/v1beta1, kind: Experiment}"}, "must have a spec with 'spec'"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from kondense.katib_search.pod import Pod, pod_name
-from kondense.katib_search.stage import heeding_sigterm
+from kondense.katib_search.stage import cleaned_up_on_sigterm
 
 from tests.support.fake_kubernetes import Server
 
@@ -88,7 +88,7 @@ def test_only_a_run_that_ended_takes_its_experiment_along(
         deleted.append("it")
         return True
 
-    with pytest.raises(SystemExit) as status, heeding_sigterm(pod, delete, "bohb-1"):
+    with pytest.raises(SystemExit) as status, cleaned_up_on_sigterm(pod, delete, "bohb-1"):
         os.kill(os.getpid(), signal.SIGTERM)
     assert status.value.code == 143
     assert bool(deleted) == ended

@@ -101,7 +101,7 @@ def test_the_best_trial_at_the_maximum_is_handed_on(step: Step, cluster: Server,
     assert "better" in (step.directory / "search_dir" / "report.html").read_text()
     log = capsys.readouterr().out
     assert "4/80 trials, 1 failed, best validation_accuracy=0.95 at 9 epochs" in log
-    assert "lost failed in 30 s (no GPU memory)" in log
+    assert "lost failed in 30.0 s (no GPU memory)" in log
     assert log.count("low succeeded") == 1
     assert cluster.experiments  # it stays for Katib's UI
     address = f"http://localhost:8081/katib/experiment/kubeflow/{NAME} after kubectl -n kubeflow port-forward"
@@ -174,7 +174,7 @@ def test_no_trial_in_time_says_what_the_suggestion_says(step: Step, cluster: Ser
     failed = {"type": "Failed", "status": "True", "message": "validation failed: eta must be at least 2"}
     cluster.suggestions[NAME] = {"status": {"conditions": [failed]}}
     with pytest.raises(
-        SearchError, match="no trial began within 0.001 minutes, .* deleted: validation failed: eta must"
+        SearchError, match="no trial started within 0.001 minutes, .* deleted: validation failed: eta must"
     ):
         step(patience_minutes=0.001)
     assert not cluster.experiments
@@ -224,15 +224,15 @@ def test_a_failed_trial_s_own_reason_is_told(step: Step, cluster: Server, capsys
     finish_after(cluster, 2)
     step()
     log = capsys.readouterr().out
-    assert "b failed in 30 s (the loss must stay finite, but got nan in epoch 1)" in log
-    assert "c failed in 30 s (exit code 137)" in log
+    assert "b failed in 30.0 s (the loss must stay finite, but got nan in epoch 1)" in log
+    assert "c failed in 30.0 s (exit code 137)" in log
     results = json.loads((step.directory / "search_dir" / "results.json").read_text())
     assert [each["reason"] for each in results["trials"] if each["name"] == "b"][0].startswith("the loss")
 
 
 def test_an_experiment_that_somebody_deletes(step: Step, cluster: Server) -> None:
     cluster.on_look = lambda experiment: cluster.experiments.clear()
-    with pytest.raises(SearchError, match="was deleted while this step followed it"):
+    with pytest.raises(SearchError, match="was deleted during the search"):
         step()
 
 
@@ -240,7 +240,7 @@ def test_a_best_trial_without_a_model(step: Step, cluster: Server) -> None:
     step.trial("a", 9, "0.9")
     step.store.delete("trials/a/manifest.json")
     finish_after(cluster, 1)
-    with pytest.raises(SearchError, match="trial a left no model at .*: do its STORE_URI and MINIO_ENDPOINT name"):
+    with pytest.raises(SearchError, match="trial a stored no model at .*: do its STORE_URI and MINIO_ENDPOINT name"):
         step()
 
 

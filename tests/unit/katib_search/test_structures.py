@@ -86,7 +86,7 @@ def test_settings_and_resources():
         ({"settings": {"eta": [3]}}, "settings.eta must be a text or a number, but got"),
         ({"settings": ["eta"]}, "settings must be a map, but got"),
         ({"space": {"lr": {}}}, "space must be a list, but got"),
-        ({"space": ["lr"]}, "space must be a list like spec.parameters of an Experiment, but holds 'lr'"),
+        ({"space": ["lr"]}, "space must be a list like spec.parameters of an Experiment, but contains 'lr'"),
         ({"space": [{"name": "lr"}]}, "must have a feasibleSpace, but 'lr' has none"),
     ],
 )

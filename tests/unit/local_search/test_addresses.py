@@ -56,5 +56,5 @@ def test_the_data_set_is_prepared_once(tmp_path):
 
 def test_data_that_cannot_be_prepared_is_a_clear_error(tmp_path):
     # A folder of images needs a source, which no address gives.
-    with pytest.raises(AddressError, match="set DATASET_URI to a prepared one. error: source must name the folder"):
+    with pytest.raises(AddressError, match="set DATASET_URI to a prepared one. error: source must be the folder"):
         addresses(tmp_path, {}, DATASET_URI="minio://bucket/datasets/folder")

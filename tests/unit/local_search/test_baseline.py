@@ -32,7 +32,7 @@ def test_the_baseline_runs_once_after_the_search_and_takes_no_part_in_it(tmp_pat
     assert summary["baseline"]["value"] == 0.05
     assert summary["best"]["name"] != summary["baseline"]["name"]
     difference = summary["best"]["value"] - 0.05
-    assert f"the best is {difference:+.6g} from it" in told
+    assert f"the difference of the best is {difference:+.6g}" in told
     again, unchanged, _ = start(annotated("lr=0.05, units=8, kind=a"), tmp_path)
     assert again.trials == 6
     assert unchanged["baseline"]["started"] == summary["baseline"]["started"]
@@ -47,8 +47,8 @@ def test_without_the_annotation_there_is_no_baseline(tmp_path):
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("lr=0.05, decay=1", "must be name=value of each of lr, units, kind"),
-        ("", "must be name=value of each of lr"),
+        ("lr=0.05, decay=1", "must be name=value for each of lr, units, kind"),
+        ("", "must be name=value for each of lr"),
         ("lr=0.05, units=8, kind=c", "kind must be one of a, b"),
         ("lr=fast, units=8, kind=a", "must be a finite number, but got 'fast'"),
     ],

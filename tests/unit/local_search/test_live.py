@@ -3,15 +3,15 @@
 import io
 
 from kondense.search.history import Status
-from kondense_pipelines.local_search.live import Display, headline, trial_line
-from kondense_pipelines.local_search.state import Outcome
+from kondense.search.run import Outcome
+from kondense_pipelines.local_search.live import Display
 from rich.console import Console
 
-from tests.unit.local_search.test_state import state
+from tests.support.search_example import make_run
 
 
 def run():
-    result = state(("succeeded", "0.5", 1), ("failed", None, 3), ("succeeded", "0.25", 9), settings="epochs")
+    result = make_run(("succeeded", 0.5, 1), ("failed", None, 3), ("succeeded", 0.25, 9), resource_name="epochs")
     result.trials["t1"].reason = "exit status 1; its last line: [/] not markup"
     return result
 
@@ -23,11 +23,11 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path):
     display.update(run())
     display.finished(run(), run().trials["t1"])
     display.stop(run())
-    display.ended(run(), Outcome.SUCCEEDED, "maxTrialCount=6 is reached", tmp_path / "report.html")
+    display.ended(run(), Outcome.SUCCEEDED, "all 6 trials have ended", tmp_path / "report.html")
     first, second, third, fourth, *rest = console.file.getvalue().splitlines()
-    assert first == "example (random), 3/6 trials, 1 failed, best loss=0.25 at 9 epochs"
+    assert first == "example (hyperband): 3/6 trials, 1 failed, best loss=0.25 at 9 epochs"
     assert second == f"{first}: t1 failed in 2.5 s (exit status 1; its last line: [/] not markup)"
-    assert third == "Succeeded: maxTrialCount=6 is reached."
+    assert third == "Succeeded: all 6 trials have ended."
     assert fourth == "Best: t2 succeeded loss=0.25 at 9 epochs in 2.5 s"
     assert rest[-1].endswith("report.html")
 
@@ -45,5 +45,5 @@ def test_a_table_on_a_terminal():
 def test_a_running_trial_and_one_without_value():
     running = run()
     running.trials["t0"].status = Status.RUNNING
-    assert "1 running" in headline(running)
-    assert trial_line(running, running.trials["t1"]).startswith("t1 failed")
+    assert "1 running" in running.headline()
+    assert running.search.trial_line(running.trials["t1"]).startswith("t1 failed")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from kondense.katib.spec import ExperimentError
-from kondense_pipelines.local_search.journal import JournalError
+from kondense.search.journal import JournalError
+from kondense.search.run import Outcome
 from kondense_pipelines.local_search.live import Display
 from kondense_pipelines.local_search.runner import run
-from kondense_pipelines.local_search.state import Outcome
 from rich.console import Console
 
 from tests.support.experiment_example import container, experiment, scripted, write
@@ -97,8 +97,8 @@ FAULTS = {  # in a container's arguments, $$ stands for one $
     "nan and a number": ("echo loss=0.5; echo loss=nan", "succeeded", "", 0.5),
     "two values": ("echo loss=0.5; echo loss=0.25; echo loss=0.75", "succeeded", "", 0.25),
     "on the error stream": ("echo loss=0.5 >&2", "succeeded", "", 0.5),
-    "exit 137": ("exit 137", "failed", "exit status 137: killed (SIGKILL), most often because memory ran out", None),
-    "killed": ("kill -9 $$$$", "failed", "exit status 137: killed (SIGKILL), most often because memory ran out", None),
+    "exit 137": ("exit 137", "failed", "exit status 137: killed (SIGKILL), usually because memory ran out", None),
+    "killed": ("kill -9 $$$$", "failed", "exit status 137: killed (SIGKILL), usually because memory ran out", None),
     "aborted": ("kill -6 $$$$", "failed", "exit status 134: ended by SIGABRT", None),
     "a value, then a failure": ("echo loss=0.5; exit 1", "failed", "exit status 1; its last line: loss=0.5", None),
     "bytes that are no text": (r"printf '\377\376 loss=0.5\n'", "succeeded", "", 0.5),
@@ -219,7 +219,7 @@ def test_a_larger_count_continues_an_ended_run(tmp_path):
 
 def test_another_experiment_does_not_continue_a_run(tmp_path):
     start(experiment(), tmp_path)
-    with pytest.raises(JournalError, match="another Experiment"):
+    with pytest.raises(JournalError, match="must belong to this search"):
         start(scripted(FAST), tmp_path)
 
 

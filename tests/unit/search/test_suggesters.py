@@ -341,7 +341,7 @@ def test_names_fit_kubernetes() -> None:
         ("random", {"random_state": "-1"}, {}, "random_state must be a whole number of at least 0, but got '-1'"),
         ("random", {"random_state": "x"}, {}, "random_state must be a whole number, but got 'x'"),
         ("random", {}, {"max_trial_count": 0}, "maxTrialCount must be at least 1, but got 0"),
-        ("grid", {}, {}, "grid needs maxTrialCount of at most the grid's 270 configurations, but it is not set"),
+        ("grid", {}, {}, "grid needs a number of trials .maxTrialCount. of at most 270, but it is not set"),
         ("grid", {}, {"max_trial_count": 271}, "at most the grid's 270 configurations, but got 271"),
         ("tpe", {"random_fraction": "1.5"}, {}, r"random_fraction must be in \[0, 1\], but got '1.5'"),
         ("tpe", {"bandwidth_factor": "nan"}, {}, "bandwidth_factor must be in"),

@@ -6,6 +6,7 @@ import grpc
 import grpc_testing
 import pytest
 from kondense.katib.api import messages
+from kondense.katib.document import read_search
 from kondense.search.ledger import identity
 from kondense.search.space import SearchSpace
 from kondense.search.suggesters import SUGGESTERS
@@ -64,7 +65,7 @@ def step(**space):
 HALVING = {"resource_name": "units"}
 GRID = (step(), UNITS)
 BAD = {
-    "unknown algorithm": (experiment("hype"), "algorithmName must be one of bohb, grid, hyperband, random, tpe"),
+    "unknown algorithm": (experiment("hype"), "algorithm must be one of bohb, grid, hyperband, random, tpe"),
     "unknown setting": (experiment(settings={"seed": "1"}), "unknown setting 'seed'; the settings are random_state"),
     "seed below 0": (experiment(settings={"random_state": "-1"}), "random_state must be a whole number of at least 0"),
     "eta 1": (experiment("bohb", settings={**HALVING, "eta": "1"}), "eta must be a whole number of at least 2"),
@@ -88,12 +89,12 @@ BAD = {
         "grid's 90 configurations",
     ),
     "infinite grid": (experiment("grid", max_trial_count=5), "grid needs a step for a double parameter"),
-    "grid without maxTrialCount": (experiment("grid", GRID), "grid needs maxTrialCount"),
+    "grid without maxTrialCount": (experiment("grid", GRID), "grid needs a number of trials"),
     "early stopping": (
         experiment("bohb", settings=HALVING, early_stopping="medianstop"),
         "earlyStopping must be absent with bohb, which stops trials itself, but got 'medianstop'",
     ),
-    "objective type": (experiment(type=messages.UNKNOWN), "objective type must be minimize or maximize"),
+    "objective type": (experiment(type=messages.UNKNOWN), "goal must be minimize or maximize"),
     "long name": (experiment(name="a" * 41), "an experiment's name must have 1 to 40 characters"),
     "ledger": (experiment(settings={"issued": "!"}), "setting issued must be a ledger of trials"),
 }
@@ -201,7 +202,9 @@ def test_a_parameter_reads_as_from_yaml():
         },
         {"name": "kind", "parameterType": "categorical", "feasibleSpace": {"list": ["a", "b"]}},
     ]
-    assert conversion.read_search(experiment(parameters=parameters)).space == SearchSpace.from_katib(yaml)
+    assert read_search(conversion.read_document(experiment(parameters=parameters))).space == SearchSpace.from_katib(
+        yaml
+    )
 
 
 def test_a_log_line_holds_names_and_counts_only(caplog):

@@ -1,4 +1,4 @@
-"""One trial as a process group of this machine: its deadline, its retries, its end."""
+"""One trial as a process group on this machine, with its deadline and its retries."""
 
 import contextlib
 import os
@@ -15,8 +15,8 @@ from kondense_pipelines.local_search import guard
 
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 LAST_LINE = 200  # characters of a failed trial's last line of output
-TAIL_BYTES = 4096  # of the output, in which that line is looked for
-OUT_OF_MEMORY = 137  # 128 + SIGKILL, what a container killed for memory exits with
+TAIL_BYTES = 4096  # of the output that are searched for that line
+OUT_OF_MEMORY = 137  # 128 + SIGKILL, the exit code of a container killed for memory
 
 
 @dataclass
@@ -24,10 +24,9 @@ class TrialProcess:
     """A started trial.
 
     Args:
-        command: what runs.
-        directory: receives ``output.log``.
-        working_directory: where the command runs.
-        deadline_s: seconds over all attempts, None for no limit.
+        command: the command.
+        directory: of ``output.log``.
+        working_directory: of the command.
     """
 
     command: TrialCommand
@@ -39,7 +38,7 @@ class TrialProcess:
     _lifeline: int = -1
 
     def start(self) -> None:
-        """Start the next attempt; its output replaces the last one's."""
+        """Start the next attempt; its output replaces that of the previous one."""
         self.attempt += 1
         self.directory.mkdir(parents=True, exist_ok=True)
         reader, self._lifeline = os.pipe()
@@ -57,7 +56,7 @@ class TrialProcess:
         os.close(reader)
 
     def poll(self) -> str | None:
-        """Return None while the trial runs, then the reason of its failure or "" for success."""
+        """Return None while the trial is running, then the reason of its failure or "" for success."""
         assert self._process is not None
         code = self._process.poll()
         if code is None:
@@ -75,32 +74,32 @@ class TrialProcess:
         return _reason(code) + self._last_line()
 
     def stop(self) -> None:
-        """Ask the trial to end; ``kill`` it when it does not."""
+        """Send SIGTERM to the trial."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the whole process group now and wait for it."""
+        """Kill the process group and wait for its end."""
         self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
         self._end_group()
 
     def running(self) -> bool:
-        """Tell whether the process is there still."""
+        """Return whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def log(self) -> Path:
-        """The file that holds what the last attempt printed."""
+        """The file with the output of the last attempt."""
         return self.directory / "output.log"
 
     def _last_line(self) -> str:
-        """Return what the trial said last, for the reason of its failure."""
+        """Return the last line of the output, for the reason of a failure."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
             lines = file.read().decode(errors="replace").split("\n")
-        told = [line.strip() for line in lines if line.strip()]
-        return f"; its last line: {told[-1][:LAST_LINE]}" if told else ""
+        printed = [line.strip() for line in lines if line.strip()]
+        return f"; its last line: {printed[-1][:LAST_LINE]}" if printed else ""
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -108,7 +107,7 @@ class TrialProcess:
                 os.killpg(self._process.pid, number)
 
     def _end_group(self) -> None:
-        """End what the command left behind, as the end of a pod does, and close the lifeline."""
+        """Kill the remaining processes of the group, as the end of a pod does, and close the lifeline."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -121,7 +120,7 @@ def _reason(code: int) -> str:
     if code < 0:
         code = SIGNAL_BASE - code
     if code == OUT_OF_MEMORY:
-        return f"exit status {code}: killed (SIGKILL), most often because memory ran out"
+        return f"exit status {code}: killed (SIGKILL), usually because memory ran out"
     if code > SIGNAL_BASE and code - SIGNAL_BASE in {int(number) for number in signal.Signals}:
         return f"exit status {code}: ended by {signal.Signals(code - SIGNAL_BASE).name}"
     return f"exit status {code}"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from kondense_pipelines.local_search.journal import Journal, JournalError
+from kondense.search.journal import Journal, JournalError
 
 
 def test_events_come_back_in_order(tmp_path):
@@ -53,18 +53,18 @@ def test_a_damaged_line_is_named(tmp_path):
 
 def test_another_experiment_is_refused(tmp_path):
     Journal(tmp_path / "j", experiment="a").__exit__()
-    with pytest.raises(JournalError, match="run of another Experiment"):
+    with pytest.raises(JournalError, match="must belong to this search"):
         Journal(tmp_path / "j", experiment="b")
 
 
 def test_an_unknown_format_is_refused(tmp_path):
     (tmp_path / "j").write_text('{"event":"run","format_version":9,"experiment":"a"}\n')
-    with pytest.raises(JournalError, match="must have format_version 1, but got 9"):
+    with pytest.raises(JournalError, match="must have format_version 2, but got 9"):
         Journal(tmp_path / "j", experiment="a")
 
 
 def test_two_runs_do_not_share_a_journal(tmp_path):
-    with Journal(tmp_path / "j", experiment="a"), pytest.raises(JournalError, match="another run holds it"):
+    with Journal(tmp_path / "j", experiment="a"), pytest.raises(JournalError, match="another search uses it"):
         Journal(tmp_path / "j", experiment="a")
     with Journal(tmp_path / "j", experiment="a"):
         pass
@@ -78,7 +78,7 @@ def test_a_value_that_is_no_number_is_not_written(tmp_path):
 FULL = """
 import resource, sys
 from pathlib import Path
-from kondense_pipelines.local_search.journal import Journal
+from kondense.search.journal import Journal
 path = Path(sys.argv[1])
 with Journal(path, experiment="a") as journal:
     journal.append({"event": "one"})
@@ -97,7 +97,7 @@ with Journal(path, experiment="a") as journal:
 def test_a_line_that_the_disk_has_no_room_for_is_refused_whole(tmp_path):
     path = tmp_path / "j"
     run = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
-    assert "File too large; what was written before is whole" in run.stdout
+    assert "File too large; the earlier events are complete" in run.stdout
     assert str(path) in run.stdout
     with Journal(path, experiment="a") as journal:
         assert [event["event"] for event in journal.events] == ["one", "three"]

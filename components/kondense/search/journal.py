@@ -1,7 +1,7 @@
-"""What happened in a local run, one JSON object per line: written before it is acted on, read after a kill.
+"""The events of a search, one JSON object per line: written before they take effect, read after a kill.
 
-Every line is on the disk before ``append`` returns. A kill can leave only the last line torn, and it is cut off; so is
-a line that the disk had no room for.
+Every line is on the disk before `append` returns. A kill can leave only the last line incomplete; it is removed, as
+is a line for which the disk had no space.
 """
 
 import fcntl
@@ -12,21 +12,21 @@ from typing import Any, Self
 
 from kondense.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class JournalError(InputError):
-    """A journal is damaged, in use, or belongs to another Experiment."""
+    """A journal is damaged, in use, or belongs to another search."""
 
 
 class Journal:
     """An append-only file that one process at a time holds.
 
     Attributes:
-        events: what the file held when it was opened, without its header.
+        events: content of the file when it was opened, without its header.
 
     Raises:
-        JournalError: see its docstring; the text names the file and what to do.
+        JournalError: see its docstring; the text names the file and the remedy.
     """
 
     def __init__(self, path: Path, *, experiment: str) -> None:
@@ -34,11 +34,11 @@ class Journal:
 
         Args:
             path: the file; its directory is made.
-            experiment: a digest of what the run must not change between two starts.
+            experiment: a digest of everything that must not change between two starts.
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b", buffering=0)  # no part of a refused line may wait for a later one
+        self._file = path.open("a+b", buffering=0)  # no part of a failed line may be kept for a later one
         try:
             self._lock()
             self.events = self._read()
@@ -48,7 +48,7 @@ class Journal:
             raise
 
     def __enter__(self) -> Self:
-        """Return the journal; leaving the block closes it."""
+        """Return the journal; the end of the block closes it."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,17 +58,17 @@ class Journal:
         """Write one event; it is on the disk when this returns.
 
         Raises:
-            OSError: the disk is full or not writable; the journal is as it was, and can be continued.
+            OSError: the disk is full or not writable; the journal is unchanged and can be continued.
         """
         line = json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        whole = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self._file.fileno()).st_size
         try:
             while line:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._file.truncate(whole)
-            message = f"{error.strerror}; what was written before is whole, and the same command continues from it."
+            self._file.truncate(size)
+            message = f"{error.strerror}; the earlier events are complete, and the same command continues from them."
             raise OSError(error.errno, message, str(self._path)) from error
 
     def _lock(self) -> None:
@@ -76,17 +76,17 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise JournalError(
-                f"{self._path} must not be in use, but another run holds it: wait for it or give another --output."
+                f"{self._path} must not be in use, but another search uses it: wait for it or choose another path."
             ) from None
 
     def _read(self) -> list[dict[str, Any]]:
         self._file.seek(0)
         content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            self._file.truncate(whole)
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            self._file.truncate(complete)
         events = []
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
+        for number, line in enumerate(content[:complete].splitlines(), start=1):
             try:
                 event = json.loads(line)
             except ValueError:
@@ -94,7 +94,7 @@ class Journal:
             if not isinstance(event, dict):
                 raise JournalError(
                     f"{self._path}:{number} must be a JSON object, but got {line[:80]!r}: "
-                    "the file was damaged; give another --output or remove it."
+                    "the file is damaged; choose another path or remove it."
                 )
             events.append(event)
         return events
@@ -104,13 +104,13 @@ class Journal:
         if not self.events:
             self.append(header)
             return
-        found = self.events.pop(0)
-        if found.get("format_version") != FORMAT_VERSION:
+        stored = self.events.pop(0)
+        if stored.get("format_version") != FORMAT_VERSION:
             raise JournalError(
-                f"{self._path} must have format_version {FORMAT_VERSION}, but got {found.get('format_version')}."
+                f"{self._path} must have format_version {FORMAT_VERSION}, but got {stored.get('format_version')}."
             )
-        if found.get("experiment") != experiment:
+        if stored.get("experiment") != experiment:
             raise JournalError(
-                f"{self._path} holds a run of another Experiment (its digest is {found.get('experiment')}, this one's "
-                f"is {experiment}): give another --output. Only the trial counts may change between two starts."
+                f"{self._path} must belong to this search, but its digest is {stored.get('experiment')}, not "
+                f"{experiment}: choose another path. Only the trial counts may change between two starts."
             )

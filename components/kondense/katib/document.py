@@ -1,0 +1,62 @@
+"""The search in an Experiment document: one reader for the suggestion service, the search step and local runs."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kondense.errors import InputError
+from kondense.search.run import Search
+from kondense.search.space import SearchSpace
+from kondense.search.suggesters import is_multi_fidelity, load_suggester
+
+# Go's ParseFloat accepts neither surrounding blanks nor a hexadecimal number without an exponent.
+NUMBER = re.compile(r"[+-]?(\d+(_?\d)*(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf(inity)?|nan)", re.IGNORECASE | re.ASCII)
+
+
+def read_search(document: Mapping[str, Any]) -> Search:
+    """Return the search of an Experiment document.
+
+    Args:
+        document: `metadata.name` and `spec` in the form of Katib's YAML, with the algorithm and the parameters.
+
+    Raises:
+        ValueError: the algorithm, a parameter or a setting breaks a rule; the text gives the rule and the value.
+    """
+    spec = document["spec"]
+    objective, target = spec.get("objective") or {}, (spec.get("objective") or {}).get("goal")
+    algorithm = spec["algorithm"].get("algorithmName", "")
+    suggester = load_suggester(algorithm)
+    if (stopping := spec.get("earlyStopping")) and is_multi_fidelity(algorithm):
+        # Median stopping compares trials of different resources with each other.
+        raise InputError(
+            f"earlyStopping must be absent with {algorithm}, which stops trials itself, "
+            f"but got {stopping.get('algorithmName')!r}."
+        )
+    return Search(
+        name=(document.get("metadata") or {}).get("name", ""),
+        algorithm=algorithm,
+        suggester=suggester,
+        space=SearchSpace.from_katib(spec.get("parameters") or []),
+        settings=settings_of(spec),
+        metric=objective.get("objectiveMetricName", ""),
+        goal=objective.get("type", "minimize"),
+        target=None if target is None or not math.isfinite(target) else float(target),
+        max_trials=spec.get("maxTrialCount"),
+        max_failed=spec.get("maxFailedTrialCount"),
+        parallel=spec.get("parallelTrialCount"),
+    )
+
+
+def settings_of(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Return the algorithm's settings by name."""
+    entries = spec["algorithm"].get("algorithmSettings") or []
+    return {entry.get("name", ""): str(entry.get("value", "")) for entry in entries}
+
+
+def number(text: str) -> float | None:
+    """Return the finite number in a reported text, or None."""
+    if not NUMBER.fullmatch(text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
