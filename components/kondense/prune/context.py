@@ -30,7 +30,7 @@ class Context:
         masked: names of the weights whose zeros an earlier stage pruned.
         floor: least validation accuracy that ``max_validation_drop`` allows; 0: no bound.
         model: the unpruned model with its lineage; read only.
-        dataset_digest: digest of the Dataset artifact.
+        dataset_digest: digest of the Dataset artifact; empty: unknown.
     """
 
     config: PruneConfig

@@ -2,7 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,10 @@ def run(
     Returns:
         The metrics.
     """
-    digest = dataset_digest(dataset_dir)
     return run_transform(
         "prune",
         config,
-        lambda model, dataset, config, *, teachers, checkpoint: prune(
-            model, dataset, config, checkpoint=checkpoint, dataset_digest=digest, **teachers
-        ),
+        functools.partial(prune, dataset_digest=dataset_digest(dataset_dir)),
         dataset_dir=dataset_dir,
         model_dir=model_dir,
         output_dir=pruned_dir,
@@ -59,7 +57,7 @@ def prune(
     dataset: Dataset,
     config: PruneConfig,
     *,
-    teacher: Model | None = None,
+    teachers: Mapping[str, Model] | None = None,
     checkpoint: Checkpoint | None = None,
     method: Callable[..., Any] | None = None,
     dataset_digest: str = "",
@@ -70,10 +68,11 @@ def prune(
         model: a float model; not changed.
         dataset: the data.
         config: the parameters.
-        teacher: its logits join the fine-tuning loss, instead of those of the unpruned model; not changed.
+        teachers: the logits of the model with the role ``teacher`` join the fine-tuning loss, by default those of the
+            unpruned model; not changed.
         checkpoint: where to resume from and to save to.
         method: a score that outweighs ``config.method`` (see ``kondense.prune.methods``).
-        dataset_digest: digest of the Dataset artifact, which ``lottery`` compares with the model's lineage.
+        dataset_digest: digest of the Dataset artifact, which ``lottery`` compares with the lineage; empty: unknown.
 
     Returns:
         The pruned model, and ``validation_accuracy`` with ``_before`` and ``_untuned`` (before the last fine-tuning, or
@@ -90,9 +89,9 @@ def prune(
     if method is not None:
         config, name = _settled(config, kind_of(method)), getattr(method, "__name__", type(method).__name__)
     kind = kind_of(method) if method is not None else METHODS[config.method].kind
+    teacher = copied(teachers["teacher"]) if teachers else None
     if teacher is not None:
         check_fits("teacher", teacher, dataset)
-        teacher = copied(teacher)
     loss = teacher_loss(config, (teacher or model).module, dataset, temperature=config.temperature, alpha=config.alpha)
     session = make_session(config, dataset, loss, checkpoint)
     context = resolve(config, model, session, dataset_digest=dataset_digest)

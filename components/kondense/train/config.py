@@ -9,14 +9,14 @@ from kondense.training.settings import TrainingConfig
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(TrainingConfig):
-    """Which network to train, or from where to take a trained one."""
+    """The network to train, or the location of a trained one."""
 
-    network: str = option("lenet5", "built-in name, torchvision:<name>, or package.module:factory")
-    width: float = option(1.0, "multiplier of the network's channels", interval="(0, 16]")
+    network: str = option("lenet5", "name of a built-in network, torchvision:NAME, timm:NAME or package.module:factory")
+    width: float = option(1.0, "multiplier of the network's channel counts", interval="(0, 16]")
     import_uri: str = option(
         "",
-        "take a trained model instead of training: a model artifact's directory or a .safetensors state dict of"
-        " `network`, as a path, minio:// or s3://",
+        "import a trained model instead of training one: the directory of a model artifact, or a .safetensors state"
+        " dict of `network`; a path, minio:// or s3://",
     )
 
     def __post_init__(self) -> None:

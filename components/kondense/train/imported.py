@@ -1,4 +1,4 @@
-"""Take a model that was trained elsewhere."""
+"""Import a model that was trained elsewhere."""
 
 import tempfile
 from pathlib import Path
@@ -18,10 +18,10 @@ def import_model(uri: str, network: NetworkSpec) -> Model:
     Args:
         uri: a model artifact's directory, or a file ``*.safetensors`` that holds the state dict of
             ``network``; a path, minio:// or s3://.
-        network: the network that a state dict belongs to; an artifact brings its own.
+        network: the network of a state dict; an artifact has its own.
 
     Raises:
-        ValueError: there is neither, or the weights do not fit the network.
+        InputError: there is neither, or the weights do not fit the network.
         ArtifactError: the artifact is damaged.
     """
     parent, _, name = uri.rstrip("/").rpartition("/")

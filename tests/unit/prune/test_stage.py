@@ -209,7 +209,7 @@ def test_neither_the_model_nor_the_teacher_is_altered(method, made):
     before = [copy.deepcopy(one.module.state_dict()) for one in (model, teacher)]
     digest = dataset_digest(made / "dataset")
     config = dataclasses.replace(L1, method=method, epochs=2, steps=1, sparsity=0.3)
-    stage.prune(model, load_dataset(made / "dataset"), config, teacher=teacher, dataset_digest=digest)
+    stage.prune(model, load_dataset(made / "dataset"), config, teachers={"teacher": teacher}, dataset_digest=digest)
     for one, state in zip((model, teacher), before, strict=True):
         assert all(torch.equal(state[name], tensor) for name, tensor in one.module.state_dict().items())
         assert all(weight.requires_grad and weight.grad is None for weight in one.module.parameters())

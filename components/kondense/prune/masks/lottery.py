@@ -69,7 +69,7 @@ class LotteryPruner(MaskPruner):
                 "lottery needs a model as the train stage trained it, but got"
                 f" {' > '.join(stages) or 'a model without lineage'}{' of an import' if stages == ['train'] else ''}."
             )
-        if lineage[0]["inputs"].get("dataset", "") != self.context.dataset_digest:
+        if self.context.dataset_digest not in ("", lineage[0]["inputs"]["dataset"]):
             raise InputError("lottery needs the dataset that the model was trained on, but got another one.")
         epochs = lineage[0]["config"]["epochs"]
         if config.rewind_epochs >= epochs:
