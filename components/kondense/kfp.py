@@ -24,11 +24,11 @@ from kondense.config import Config, described
 from kondense.failure import reporting_failures
 from kondense.files import read_json
 from kondense.images import STAGE_IMAGE
-from kondense.profiles import DEFAULT_PROFILE, settled
-from kondense.stages import STAGES, VIEWS, Artifact, Stage, load
+from kondense.profiles import DEFAULT_PROFILE, PROFILES
+from kondense.stages import STAGES, VIEWS, Artifact, Stage, config_values, load
 
 PROFILE = {
-    "profile": (str, DEFAULT_PROFILE, "quick or full: sets the numbers that are -1"),
+    "profile": (str, DEFAULT_PROFILE, f"sets the numbers that are -1 ({', '.join(PROFILES)})"),
     "step": (str, "", "the pipeline's step whose numbers of the profile are used; empty: none"),
 }
 SOURCE = '''\
@@ -130,13 +130,8 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> Any:
 
 def make_config(stage: Stage, arguments: Mapping[str, Any], inputs: Mapping[str, Any]) -> Config:
     """Return the Config of a task; an empty field ``<input>_uri`` gets the address of that input."""
-    values = {field.name: arguments[field.name] for field in fields(stage.config_class) if field.name in arguments}
+    values = config_values(stage, arguments)
     values |= {f"{key}_uri": inputs[key].uri for key in inputs if values.get(f"{key}_uri") == ""}
-    if stage.structures:
-        values = {key: value for key, value in values.items() if key not in stage.structures.replaced}
-        values |= load(stage.structures.reader)(**{key: arguments[key] for key in stage.structures.inputs})
-    if stage.profiled:
-        values = settled(values, arguments["profile"], arguments["step"])
     return stage.config_class(**values)
 
 

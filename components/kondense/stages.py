@@ -14,6 +14,7 @@ from typing import Any
 
 from kondense.config import Config
 from kondense.errors import InputError
+from kondense.profiles import settled
 
 GROUP = "kondense.stages"
 VIEWS = ("HTML", "Metrics", "ClassificationMetrics")  # types that KFP's pages show; no directories of artifacts
@@ -117,6 +118,27 @@ def load(location: str) -> Any:
     """Import and return the object at ``module:name``."""
     module, _, name = location.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def config_values(stage: Stage, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a stage's Config that a component's parameters set.
+
+    Args:
+        stage: the stage.
+        arguments: the component's parameters by name; structures become texts, and -1 a number of the profile.
+
+    Raises:
+        InputError: a structure of another form, or an unknown profile.
+    """
+    structures = stage.structures
+    hidden = structures.replaced if structures else set()
+    names = [field.name for field in dataclasses.fields(stage.config_class) if field.name not in hidden]
+    values = {name: arguments[name] for name in names if name in arguments}
+    if structures:
+        values |= load(structures.reader)(**{name: arguments[name] for name in structures.inputs if name in arguments})
+    if stage.profiled and {"profile", "step"} <= set(arguments):
+        values = settled(values, arguments["profile"], arguments["step"])
+    return values
 
 
 DATASET, MODEL = Artifact("dataset", "Dataset"), Artifact("model", "Model")

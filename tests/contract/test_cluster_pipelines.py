@@ -112,7 +112,7 @@ def test_the_search_hands_its_best_to_the_teachers_training(packages: dict[str, 
     tasks = packages["search"].tasks
     given = tasks["train teacher"]["inputs"]["parameters"]
     for name in search.TUNED:
-        assert given[name] == {"taskOutputParameter": {"outputParameterKey": name, "producerTask": "katib_search"}}
+        assert given[name] == {"taskOutputParameter": {"outputParameterKey": name, "producerTask": "katib-search"}}
     assert given["epochs"] == {"runtimeValue": {"constant": AS_PROFILE}}
     tune = tasks["search with Katib"]["inputs"]["parameters"]
     assert tune["network"] == {"componentInputParameter": "network"}

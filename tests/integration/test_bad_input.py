@@ -107,7 +107,7 @@ def steps(server: ForkServer, tmp_path: Path) -> Steps:
 def test_bad_input_ends_in_one_line(given: Mapping[str, Any], name: str, steps: Steps) -> None:
     parameters, expected = given[name]
     code, lines = steps(name, parameters)
-    assert code == 1
+    assert code == 2
     assert lines[-1].startswith("error: ")
     assert expected in lines[-1]
     assert not [line for line in lines if "Traceback" in line]
@@ -117,10 +117,10 @@ def test_bad_input_ends_in_one_line(given: Mapping[str, Any], name: str, steps: 
 @pytest.mark.parametrize(("name", "step"), [("train", "train"), ("prune", "prune_weights"), ("distill", "distill")])
 def test_a_profile_stands_for_minus_one_only_where_the_step_is_told(name: str, step: str, steps: Steps) -> None:
     code, lines = steps(name, {"epochs": -1})
-    assert code == 1 and lines[-1].startswith("error: epochs must be in ")
+    assert code == 2 and lines[-1].startswith("error: epochs must be in ")
     (steps.directory / "log").unlink()
     code, lines = steps(name, {"epochs": -1, "profile": "full", "step": step})
-    assert code == 1 and "input dataset is gone" in lines[-1]  # the numbers are taken
+    assert code == 2 and "input dataset is gone" in lines[-1]  # the numbers are taken
     (steps.directory / "log").unlink()
     code, lines = steps(name, {"epochs": -1, "profile": "fastest", "step": step})
-    assert code == 1 and lines[-1] == "error: profile must be one of full, quick, but got 'fastest'."
+    assert code == 2 and lines[-1] == "error: profile must be one of full, quick, but got 'fastest'."

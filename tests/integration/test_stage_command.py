@@ -72,9 +72,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
         assert len(captured.err.splitlines()) == 1
 
 
-def test_an_artifact_that_is_not_there_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+def test_an_artifact_that_is_not_there_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     result = run("train", "--dataset-dir", tmp_path / "none", "--model-dir", tmp_path / "model")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith("error: ") and "dataset.json" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "model").exists()

@@ -1,4 +1,4 @@
-"""How Kubeflow Pipelines is reached, which version answers and where its pages are; errors say what to do next."""
+"""The connection to Kubeflow Pipelines, the version of the server and the address of its pages."""
 
 import contextlib
 import dataclasses
@@ -19,29 +19,29 @@ from kondense_pipelines.cluster.package import Package
 from kondense_pipelines.graphs.resources import OLDEST, TELLS_MORE
 
 FORWARD = "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80"
-ENDPOINT = "http://localhost:8080"  # where FORWARD leads
+ENDPOINT = "http://localhost:8080"  # the local end of FORWARD
 HINT = f"{FORWARD}, then --endpoint {ENDPOINT}"
-NEWEST = (2, 17)  # what a server counts as that does not tell: TAG_NAME is a word where it was built by hand
+NEWEST = (2, 17)  # assumed for a server that states no version: TAG_NAME is a word in an image built by hand
 HEALTH = "/apis/v2beta1/healthz"
 TIMEOUT_S = 15.0
-UI_KEYS = {"apiServerTagName", "apiServerReady"}  # the UI's server adds them to what it asks of the API
+UI_KEYS = {"apiServerTagName", "apiServerReady"}  # the UI's server adds them to the answer of the API
 DASHBOARD = "/pipeline"  # the path under which Kubeflow's central dashboard has the UI
 
 VersionNumber = tuple[int, int]
 
 
 class AccessError(KondenseError, OSError):
-    """Kubeflow Pipelines cannot be reached, or refuses; the text says what to do."""
+    """Kubeflow Pipelines cannot be reached, or refuses; the text names the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """How Kubeflow Pipelines is reached.
+    """Address and credentials of Kubeflow Pipelines.
 
     Attributes:
         endpoint: the address of its API or UI.
         namespace: of a profile, on a platform with profiles.
-        token: a bearer token, where the platform asks for one.
+        token: a bearer token, if the platform requires one.
         service_account: of the runs; empty for the installation's.
     """
 
@@ -58,13 +58,13 @@ class Access:
 
 @dataclasses.dataclass(frozen=True)
 class Connected:
-    """A client of Kubeflow Pipelines that was found to be there.
+    """A client of Kubeflow Pipelines, which has answered.
 
     Attributes:
         client: a ``kfp.Client``.
-        namespace: what its calls name; None on a platform without profiles.
-        version: of the server; the newest where it does not tell.
-        has_pages: whether the endpoint is the UI's, not the API's own.
+        namespace: the namespace of its calls; None on a platform without profiles.
+        version: of the server; the newest if it states none.
+        has_pages: whether the endpoint is the UI's, not the API's.
     """
 
     client: Any
@@ -74,20 +74,20 @@ class Connected:
 
 
 def connect(access: Access) -> Connected:
-    """Return a client of Kubeflow Pipelines, found to be there and new enough.
+    """Return a client of Kubeflow Pipelines, after a check that it answers and is new enough.
 
     Raises:
-        AccessError: it is not, or wants a token or a namespace.
+        AccessError: it is not, or requires a token or a namespace.
     """
     health = read_health(access)
     check_version(health, access.endpoint)
     several = bool(health.get("multi_user"))
     if several and not access.namespace:
-        raise AccessError("this platform has profiles: give --namespace, the namespace of yours.")
+        raise AccessError("this platform has profiles: give --namespace, the namespace of your profile.")
     import kfp
 
     with warnings.catch_warnings(), refusals_explained(access):
-        warnings.simplefilter("ignore", FutureWarning)  # kfp greets every user with one
+        warnings.simplefilter("ignore", FutureWarning)  # kfp warns at every start
         client = kfp.Client(
             host=access.endpoint.rstrip("/"),
             namespace=access.namespace or "kubeflow",
@@ -97,17 +97,17 @@ def connect(access: Access) -> Connected:
     return Connected(
         client,
         access.namespace if several else None,
-        told_version(health) or NEWEST,
+        stated_version(health) or NEWEST,
         has_pages=has_pages(health),
     )
 
 
 def fetch_health(endpoint: str, token: str = "") -> tuple[bytes, bool]:
-    """Return what answers at the health's address of an API or UI, and whether it was another address that answered.
+    """Return the content at the health address of an API or UI, and whether the request was redirected.
 
     Raises:
-        ValueError: the endpoint is no address.
-        OSError: nothing answers, or it refuses.
+        ValueError: the endpoint is not an address.
+        OSError: there is no answer, or a refusal.
     """
     url = endpoint.rstrip("/") + HEALTH
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
@@ -116,10 +116,10 @@ def fetch_health(endpoint: str, token: str = "") -> tuple[bytes, bool]:
 
 
 def read_health(access: Access) -> dict[str, Any]:
-    """Return what the API tells of itself: ``tag_name`` or, asked through the UI, ``apiServerTagName``; ``multi_user``.
+    """Return the health of the API: ``tag_name`` or, through the UI, ``apiServerTagName``; ``multi_user``.
 
     Raises:
-        AccessError: nothing answers there, something else does, or it wants a token.
+        AccessError: there is no answer, it is not Kubeflow Pipelines, or it requires a token.
     """
     moved = False
     try:
@@ -144,47 +144,47 @@ def read_health(access: Access) -> dict[str, Any]:
 
 
 def has_pages(health: Mapping[str, Any]) -> bool:
-    """Tell whether a health is told by the UI's server, not by the API itself."""
+    """Return whether a health is the answer of the UI's server, not of the API itself."""
     return bool(UI_KEYS & set(health))
 
 
-def told_version(health: Mapping[str, Any]) -> VersionNumber | None:
-    """Return the version that a health names; None for names such as ``master`` and ``unknown``."""
+def stated_version(health: Mapping[str, Any]) -> VersionNumber | None:
+    """Return the version that a health states; None for words such as ``master`` and ``unknown``."""
     match = re.match(r"v?(\d+)\.(\d+)", str(health.get("tag_name") or health.get("apiServerTagName") or ""))
     return (int(match[1]), int(match[2])) if match else None
 
 
 def check_version(health: Mapping[str, Any], endpoint: str) -> None:
-    """Raise AccessError if the API says that it is older than what the pipelines need."""
-    version = told_version(health)
+    """Raise AccessError if the server is older than the pipelines require."""
+    version = stated_version(health)
     if version and version < OLDEST:
-        told = health.get("tag_name") or health.get("apiServerTagName")
+        tag = health.get("tag_name") or health.get("apiServerTagName")
         raise AccessError(
-            f"Kubeflow Pipelines must be {written(OLDEST)} or newer, but {endpoint} is {told}: upgrade it "
+            f"Kubeflow Pipelines must be {written(OLDEST)} or newer, but {endpoint} is {tag}: upgrade it "
             "(docs/deploy.md explains how)."
         )
 
 
 def check_package(package: Package, version: VersionNumber) -> None:
-    """Raise ValueError if a server of that version would refuse a package for what it does not know."""
-    found = package.unknown_before() if version < TELLS_MORE else []
-    if found:
+    """Raise InputError if a server of that version would refuse a package with fields that it does not know."""
+    unknown = package.unknown_before() if version < TELLS_MORE else []
+    if unknown:
         raise InputError(
-            f"{package.file.name} must have no {' and no '.join(found)}, which Kubeflow Pipelines {written(version)} "
+            f"{package.file.name} must have no {' and no '.join(unknown)}, which Kubeflow Pipelines {written(version)} "
             f"refuses: make it with kondense compile --resource kfp_version={written(version)}."
         )
 
 
 def written(version: VersionNumber) -> str:
-    """Return a version as it is written."""
+    """Return a version as text."""
     return ".".join(map(str, version))
 
 
 def run_page(access: Access, connected: Connected, run_id: str) -> str:
-    """Return the address of a run's page, or what opens it where the endpoint has no pages.
+    """Return the address of a run's page, or the way to open it if the endpoint has no pages.
 
-    Kubeflow's central dashboard shows the UI in a frame, below ``/_``; it keeps ``ns``, its namespace selector, to
-    itself and hands the rest on (kubeflow/dashboard, main-page.js).
+    Kubeflow's central dashboard shows the UI in a frame, below ``/_``; it removes ``ns``, its namespace selector, and
+    passes the rest on (kubeflow/dashboard, main-page.js).
     """
     page = f"#/runs/details/{run_id}"
     endpoint = access.endpoint.rstrip("/")
@@ -197,7 +197,7 @@ def run_page(access: Access, connected: Connected, run_id: str) -> str:
 
 @contextlib.contextmanager
 def refusals_explained(access: Access) -> Iterator[None]:
-    """Turn what kfp's client raises into an AccessError of one line."""
+    """Turn the errors of kfp's client into an AccessError of one line."""
     import kfp_server_api
     import urllib3
 
@@ -205,24 +205,24 @@ def refusals_explained(access: Access) -> Iterator[None]:
         yield
     except kfp_server_api.ApiException as error:
         try:
-            told = str(json.loads(error.body)["message"])
+            reason = str(json.loads(error.body)["message"])
         except (TypeError, ValueError, KeyError):
-            told = str(error.reason)
-        raise AccessError(refusal(error.status, told, access)) from None
+            reason = str(error.reason)
+        raise AccessError(refusal(error.status, reason, access)) from None
     except urllib3.exceptions.HTTPError as error:
         raise AccessError(f"{access.endpoint} does not answer any more ({error}): {HINT}") from None
 
 
-def refusal(code: int | None, told: str, access: Access) -> str:
-    """Return what a refusal means and what to do."""
+def refusal(code: int | None, reason: str, access: Access) -> str:
+    """Return the meaning of a refusal and its remedy."""
     if code in (401, 403):
-        given = "refuses the token" if access.token else "wants a token"
+        verb = "refuses the token" if access.token else "requires a token"
         return (
-            f"{access.endpoint} {given} ({code} {told}): give --token or KONDENSE_TOKEN, such as $(kubectl "
+            f"{access.endpoint} {verb} ({code} {reason}): give --token or KONDENSE_TOKEN, such as $(kubectl "
             f"-n {access.namespace or 'kubeflow'} create token default-editor --audience pipelines.kubeflow.org)."
         )
     if code == 404:
-        return f"{access.endpoint} is not Kubeflow Pipelines ({code} {told}): {HINT}"
-    if "exceeded quota" in told:
-        return f"the namespace's quota is exceeded: {told}; raise its ResourceQuota or end other runs."
-    return f"Kubeflow Pipelines at {access.endpoint} answered {code}: {' '.join(told.split())}"
+        return f"{access.endpoint} is not Kubeflow Pipelines ({code} {reason}): {HINT}"
+    if "exceeded quota" in reason:
+        return f"the namespace's quota is exceeded: {reason}; raise its ResourceQuota or end other runs."
+    return f"Kubeflow Pipelines at {access.endpoint} answered {code}: {' '.join(reason.split())}"

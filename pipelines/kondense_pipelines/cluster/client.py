@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines from here: start a run, keep a recurring run."""
+"""Start runs and maintain recurring runs on Kubeflow Pipelines."""
 
 import datetime
 import json
@@ -31,24 +31,24 @@ from kondense_pipelines.graphs.resources import TELLS_MORE
 
 __all__ = ["Access", "AccessError", "Connected", "check_version", "connect", "read_parameters", "schedule", "submit"]
 
-# KFP's parameter types -> ours; the others are JSON.
+# KFP's parameter types -> Python's; the others are JSON.
 KINDS: Mapping[str, type] = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool}
 
-Recompile = Callable[[str], Path]  # makes a package for the server's version
+Recompile = Callable[[str], Path]  # compiles a package for the server's version
 
 
 def read_parameters(package: Path, texts: Iterable[str]) -> dict[str, Any]:
-    """Read ``name=value`` texts as the parameters that a compiled pipeline declares.
+    """Return the parameters of a compiled pipeline that ``name=value`` texts set.
 
     Raises:
-        ValueError: another form, an unknown name (the right ones are listed), or a text that is no such value.
+        InputError: another form, an unknown name (the known ones are listed), or a text that is not of its type.
     """
     return _parsed(read_package(package), texts)
 
 
 def _parsed(package: Package, texts: Iterable[str]) -> dict[str, Any]:
     declared = package.parameters
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
@@ -56,17 +56,17 @@ def _parsed(package: Package, texts: Iterable[str]) -> dict[str, Any]:
         check_choice("the name in --param", name, tuple(declared))
         kind = KINDS.get(declared[name]["parameterType"])
         try:
-            found[name] = parse(name, kind, value) if kind else json.loads(value)
+            values[name] = parse(name, kind, value) if kind else json.loads(value)
         except json.JSONDecodeError as error:
             raise InputError(f"{name} must be JSON, but: {error}.") from None
-    return found
+    return values
 
 
 def declared_parameters(package: Path) -> dict[str, Any]:
     """Return the parameters of a compiled pipeline: type, default and description by name.
 
     Raises:
-        ValueError: the file is no compiled pipeline.
+        InputError: the file is not a compiled pipeline.
     """
     return read_package(package).parameters
 
@@ -81,31 +81,31 @@ def submit(
     caching: bool = True,
     recompile: Recompile | None = None,
 ) -> Iterator[str]:
-    """Start a run of a compiled pipeline and say where it is.
+    """Start a run of a compiled pipeline and yield a line with its address.
 
-    It is a run of the package's version, which is uploaded where it is not there.
+    It is a run of the package's version, which is uploaded if it does not exist.
 
     Args:
-        access: how the platform is reached.
+        access: address and credentials.
         package: the compiled pipeline.
         texts: parameters, ``name=value``.
         name: of the run; data set, network and time by default.
         revision: of the source that the package was compiled from; this source's by default.
-        caching: False: no task takes the results of an earlier run. Such a run has no version: the API cannot start
-            one of a version without its cache, and a version without cache would be what the UI offers first.
-        recompile: makes the package for a server that is too old for it; without it, that is an error.
+        caching: False: no task reuses the results of an earlier run. Such a run has no version: the API cannot start
+            a version without its cache, and the UI would offer a version without cache first.
+        recompile: compiles the package for a server that is too old for it; without it, that is an error.
 
     Raises:
-        ValueError: a parameter is wrong, or the package is not for this server.
+        InputError: a parameter is wrong, or the package is not for this server.
         AccessError: the platform cannot be reached, or refuses.
     """
     import kfp_server_api
 
-    given = read_package(package)
-    parameters = _parsed(given, texts)
-    check_parameters(given, parameters)
+    compiled = read_package(package)
+    parameters = _parsed(compiled, texts)
+    check_parameters(compiled, parameters)
     connected = connect(access)
-    fitting = fit(given, connected.version, recompile)
+    fitting = fit(compiled, connected.version, recompile)
     revision = revision or source_revision()
     body = kfp_server_api.V2beta1Run(
         display_name=name or run_title(fitting, parameters, datetime.datetime.now()),
@@ -128,14 +128,14 @@ def submit(
 
 
 def fit(package: Package, version: VersionNumber, recompile: Recompile | None = None) -> Package:
-    """Return a package that a server of that version takes.
+    """Return a package that a server of that version accepts.
 
     Raises:
-        ValueError: it does not, and there is no way to make another.
+        InputError: it does not, and ``recompile`` is None.
     """
-    found = read_package(recompile(written(version))) if recompile and version < TELLS_MORE else package
-    check_package(found, version)
-    return found
+    fitting = read_package(recompile(written(version))) if recompile and version < TELLS_MORE else package
+    check_package(fitting, version)
+    return fitting
 
 
 def schedule(
@@ -147,26 +147,26 @@ def schedule(
     caching: bool = True,
     recompile: Recompile | None = None,
 ) -> Iterator[str]:
-    """Upload a compiled pipeline and make its recurring run, or replace the one that differs; say what was done.
+    """Upload a compiled pipeline, create its recurring run or replace one that differs, and yield lines of the actions.
 
-    Called again with the same arguments, it changes nothing.
+    A second call with the same arguments changes nothing.
 
     Args:
-        access: how the platform is reached.
+        access: address and credentials.
         package: the compiled pipeline.
-        wanted: the recurring run that should be there.
+        wanted: the recurring run.
         revision: of the source that the package was compiled from.
-        caching: False: no task of its runs takes the results of an earlier run; see ``submit``.
-        recompile: makes the package for a server that is too old for it; without it, that is an error.
+        caching: False: no task of its runs reuses the results of an earlier run; see ``submit``.
+        recompile: compiles the package for a server that is too old for it; without it, that is an error.
 
     Raises:
-        ValueError: a parameter is wrong, or the package is not for this server.
+        InputError: a parameter is wrong, or the package is not for this server.
         AccessError: the platform cannot be reached, or refuses.
     """
-    given = read_package(package)
-    check_parameters(given, wanted.parameters)
+    compiled = read_package(package)
+    check_parameters(compiled, wanted.parameters)
     connected = connect(access)
-    fitting = fit(given, connected.version, recompile)
+    fitting = fit(compiled, connected.version, recompile)
     description = run_description(fitting, wanted.parameters, revision, caching=caching)
     with refusals_explained(access), tempfile.TemporaryDirectory() as scratch:
         if caching:

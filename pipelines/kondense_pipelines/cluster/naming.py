@@ -1,4 +1,4 @@
-"""What Kubeflow's pages call our pipelines' versions and runs, and how they describe them."""
+"""Names and descriptions of the versions and runs on Kubeflow's pages."""
 
 import datetime
 import re
@@ -9,10 +9,10 @@ from kondense import version
 
 from kondense_pipelines.cluster.package import Package
 
-NAMING = ("dataset", "network")  # the parameters that tell runs apart
+NAMING = ("dataset", "network")  # the parameters that distinguish runs
 SHORT = 7  # digits of a revision or digest that people read
 REVISION_DIGITS = 12
-LONGEST = 255  # KFP's database holds no longer name or description of a run, and refuses it
+LONGEST = 255  # characters of a run's name or description; KFP's database refuses more
 
 
 def source_revision() -> str:
@@ -35,22 +35,22 @@ def version_name(package: Package, revision: str) -> str:
 
 
 def version_title(package: Package, revision: str, taken: Collection[str]) -> str:
-    """Return what the pages call a version: ``0.1.0 (0506b60)``, with the package's digest where that is taken."""
-    told = f"{version.__version__} ({short_revision(revision)}"
-    title = f"{told})"
-    return f"{told}, package {package.digest[:SHORT]})" if title in taken else title
+    """Return a version's name on the pages: ``0.1.0 (0506b60)``, with the package's digest if that is taken."""
+    start = f"{version.__version__} ({short_revision(revision)}"
+    title = f"{start})"
+    return f"{start}, package {package.digest[:SHORT]})" if title in taken else title
 
 
 def run_title(package: Package, parameters: Mapping[str, Any], now: datetime.datetime) -> str:
-    """Return a run's name: ``fashion_mnist lenet5 2026-11-28 18:20``, or the pipeline's where there are no such."""
+    """Return a run's name: ``fashion_mnist lenet5 2026-11-28 18:20``, or the pipeline's without such parameters."""
     values = {name: each.get("defaultValue") for name, each in package.parameters.items()} | dict(parameters)
-    told = [str(values[name]) for name in NAMING if values.get(name)]
+    words = [str(values[name]) for name in NAMING if values.get(name)]
     when = f" {now:%Y-%m-%d %H:%M}"
-    return (" ".join(told) or package.name)[: LONGEST - len(when)] + when
+    return (" ".join(words) or package.name)[: LONGEST - len(when)] + when
 
 
 def run_description(package: Package, parameters: Mapping[str, Any], revision: str, *, caching: bool = True) -> str:
-    """Return what a run does differently from its package's defaults, and from which source it is."""
+    """Return how a run differs from its package's defaults, and its source."""
     declared = package.parameters
     changed = [
         f"{name}={value}" for name, value in sorted(parameters.items()) if value != declared[name].get("defaultValue")

@@ -1,4 +1,4 @@
-"""A compiled pipeline as KFP takes it: its parameters, the values of every task's inputs, what it asks of a server."""
+"""A compiled pipeline: its parameters, the values of every task's inputs, and its requirements of a server."""
 
 import copy
 import dataclasses
@@ -13,13 +13,13 @@ from kondense.errors import InputError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DIGITS = 10  # of a package's digest in names
-PLACEHOLDER = "{{$.inputs"  # KFP puts another input there when a task starts
+PLACEHOLDER = "{{$.inputs"  # KFP replaces it by another input when a task starts
 
 Spec = Mapping[str, Any]
 
 
 class Known(NamedTuple):
-    """An input's value that is known before a run, and the pipeline's parameter that gives it; empty for none."""
+    """An input's value that is known before a run, and the pipeline's parameter that sets it; empty for none."""
 
     value: Any
     parameter: str = ""
@@ -46,9 +46,9 @@ class Package:
     """A compiled pipeline.
 
     Attributes:
-        file: where it is.
+        file: its path.
         spec: the pipeline, KFP's IR.
-        platform: what it asks of Kubernetes; empty for nothing.
+        platform: its settings for Kubernetes; empty for none.
     """
 
     file: Path
@@ -67,14 +67,14 @@ class Package:
 
     @property
     def digest(self) -> str:
-        """The first digits of what names its content."""
+        """The first digits of the SHA-256 of its content."""
         return hashlib.sha256(self.file.read_bytes()).hexdigest()[:DIGITS]
 
     def tasks(self, parameters: Mapping[str, Any]) -> Iterator[ContainerTask]:
         """Yield the tasks that run containers, of graphs within graphs too.
 
         Args:
-            parameters: those of the run that have not the package's default.
+            parameters: those of the run that differ from the package's defaults.
         """
         values = {
             name: Known(parameters[name] if name in parameters else each.get("defaultValue"), name)
@@ -87,8 +87,8 @@ class Package:
             component = self.spec["components"][task["componentRef"]["name"]]
             references = task.get("inputs", {}).get("parameters", {})
             declared = component.get("inputDefinitions", {}).get("parameters", {})
-            found = {name: _known(references.get(name), each, outer) for name, each in declared.items()}
-            known = {name: value for name, value in found.items() if value}
+            values = {name: _known(references.get(name), each, outer) for name, each in declared.items()}
+            known = {name: value for name, value in values.items() if value}
             if "dag" in component:
                 yield from self._tasks(component, known)
             else:
@@ -103,19 +103,19 @@ class Package:
         return str(arguments[arguments.index(flag) + 1]) if flag in arguments[:-1] else ""
 
     def unknown_before(self) -> list[str]:
-        """Return what it has that Kubeflow Pipelines before 2.16 does not know, and therefore refuses."""
+        """Return its features that Kubeflow Pipelines before 2.16 does not know, and therefore refuses."""
         components = [self.spec["root"], *self.spec.get("components", {}).values()]
         inputs = [each.get("inputDefinitions", {}).get("parameters", {}) for each in components]
         executors = self.platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors")
-        found = []
+        features = []
         if any("literals" in each for parameters in inputs for each in parameters.values()):
-            found.append("choices of parameters")
+            features.append("choices of parameters")
         if any("securityContext" in each for each in (executors or {}).values()):
-            found.append("security contexts")
-        return found
+            features.append("security contexts")
+        return features
 
     def without_cache(self) -> "Package":
-        """Return it with no task taking the results of an earlier run.
+        """Return a copy in which no task reuses the results of an earlier run.
 
         kfp's own ``enable_caching=False`` reaches the outermost tasks only, and none of a registered version.
         """
@@ -126,12 +126,12 @@ class Package:
         return dataclasses.replace(self, spec=spec)
 
     def for_a_run(self) -> dict[str, Any]:
-        """Return it as the ``pipeline_spec`` of a run that has no version."""
+        """Return the ``pipeline_spec`` of a run that has no version."""
         spec = dict(self.spec)
         return {"pipeline_spec": spec, "platform_spec": dict(self.platform)} if self.platform else spec
 
     def as_text(self) -> str:
-        """Return it as a file holds it: documents of YAML, which JSON is."""
+        """Return the content of a file: YAML documents, in the form of JSON."""
         return "\n---\n".join(json.dumps(each) for each in (self.spec, self.platform) if each)
 
 
@@ -139,7 +139,7 @@ def read_package(file: Path) -> Package:
     """Read a compiled pipeline.
 
     Raises:
-        ValueError: the file is none.
+        InputError: the file is not a compiled pipeline.
     """
     try:
         spec, *platforms = yaml.load_all(file.read_text(encoding="utf-8"), Loader=LOADER)
@@ -147,17 +147,17 @@ def read_package(file: Path) -> Package:
         if not package.name or not isinstance(spec["root"], dict):
             raise KeyError("pipelineInfo")
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{file} must be a compiled pipeline (kondense compile makes them), but is none.") from None
+        raise InputError(f"{file} must be a compiled pipeline (kondense compile writes them), but is not.") from None
     return package
 
 
 def _known(reference: Spec | None, declared: Spec, outer: Mapping[str, Known]) -> Known | None:
-    """Return the value of an input; None where a task's output, a loop or the run decides it."""
+    """Return the value of an input; None if a task's output, a loop or the run sets it."""
     if reference is None:
         return Known(declared["defaultValue"]) if "defaultValue" in declared else None
     if "parameterExpressionSelector" in reference:
         return None
     if source := reference.get("componentInputParameter"):
         return outer.get(source)
-    found = reference.get("runtimeValue", {}).get("constant")
-    return None if found is None or (isinstance(found, str) and PLACEHOLDER in found) else Known(found)
+    constant = reference.get("runtimeValue", {}).get("constant")
+    return None if constant is None or (isinstance(constant, str) and PLACEHOLDER in constant) else Known(constant)

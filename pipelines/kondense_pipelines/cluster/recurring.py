@@ -1,4 +1,4 @@
-"""The recurring run: what should be there, compared with what is, and replaced only where it differs."""
+"""The recurring run: compared with the wanted one, and replaced only if it differs."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,13 @@ CRON_FIELDS = 6
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The recurring run that should be there.
+    """The wanted recurring run.
 
     Attributes:
-        name: what the UI shows, and by which it is found again.
+        name: its display name, by which it is identified.
         pipeline: the pipeline that runs, in the version that this image uploads.
         cron: six fields, seconds first.
-        enabled: False: it is there, but paused.
+        enabled: False: it exists, but is paused.
         max_concurrency: runs at a time, 1 to 10.
         parameters: of the pipeline; the others keep their defaults.
     """
@@ -43,10 +43,10 @@ class Schedule:
 
 
 def read_schedule(path: Path) -> Schedule:
-    """Return the schedule that a file holds (manifests/pipelines/schedule.yaml).
+    """Return the schedule of a file (manifests/pipelines/schedule.yaml).
 
     Raises:
-        ValueError: an unknown key, one missing, or a value outside its range.
+        InputError: an unknown key, a missing one, or a value out of its range.
     """
     content = yaml.safe_load(path.read_text())
     known = [field.name for field in dataclasses.fields(Schedule)]
@@ -68,17 +68,18 @@ def schedule_run(
     namespace: str | None = None,
     service_account: str | None = None,
 ) -> Iterator[str]:
-    """Make the recurring run, or replace it if it differs, and say what was done.
+    """Create the recurring run, or replace it if it differs, and yield lines of the actions.
 
-    The new one is made before the old ones are deleted: killed in between, the next call finds both and clears up.
+    The new one is created before the old ones are deleted: if the process is killed in between, the next call sees both
+    and deletes the old one.
 
     Args:
         client: a ``kfp.Client``.
-        schedule: what should be there.
+        schedule: the wanted one.
         source: the version that runs, or the file of a package without one.
-        description: of the recurring run; it names the package where no version does.
+        description: of the recurring run; it names the package if there is no version.
         namespace: of a profile.
-        service_account: of the runs; None takes the installation's.
+        service_account: of the runs; None for the installation's.
     """
     experiment = experiment_id(client, namespace)
     if isinstance(source, Registered):
@@ -110,20 +111,20 @@ def schedule_run(
             client.delete_recurring_run(other.recurring_run_id)
 
 
-def _matches(found: Any, wanted: Mapping[str, Any]) -> bool:
-    cron = found.trigger.cron_schedule if found.trigger else None
-    reference = found.pipeline_version_reference
+def _matches(present: Any, wanted: Mapping[str, Any]) -> bool:
+    cron = present.trigger.cron_schedule if present.trigger else None
+    reference = present.pipeline_version_reference
     state = {
-        "description": found.description or "",
+        "description": present.description or "",
         "cron_expression": cron.cron if cron else None,
-        "max_concurrency": int(found.max_concurrency or 0),
-        "no_catchup": bool(found.no_catchup),
-        "params": dict((found.runtime_config.parameters if found.runtime_config else None) or {}),
+        "max_concurrency": int(present.max_concurrency or 0),
+        "no_catchup": bool(present.no_catchup),
+        "params": dict((present.runtime_config.parameters if present.runtime_config else None) or {}),
         "pipeline_id": reference.pipeline_id if reference else None,
         "version_id": reference.pipeline_version_id if reference else None,
-        "enabled": found.status == "ENABLED",
+        "enabled": present.status == "ENABLED",
     }
     # The API fills in the account of runs that were made without one.
     if wanted["service_account"]:
-        state["service_account"] = found.service_account
+        state["service_account"] = present.service_account
     return all(wanted.get(key) == value for key, value in state.items())

@@ -1,4 +1,4 @@
-"""What is kept in Kubeflow Pipelines: our pipelines, their versions, and the experiment of their runs."""
+"""The pipelines, their versions and the experiment of their runs in Kubeflow Pipelines."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ PAGE = 100
 
 
 class Registered(NamedTuple):
-    """A pipeline's version in Kubeflow Pipelines: ``title`` is what pages show, ``new`` that it was uploaded now."""
+    """A pipeline's version in Kubeflow Pipelines: its display name is ``title``; ``new`` if it was uploaded now."""
 
     pipeline: str
     version: str
@@ -25,29 +25,28 @@ class Registered(NamedTuple):
     new: bool
 
     def __str__(self) -> str:
-        """Tell what was done."""
+        """Return a line that says what was done."""
         return f"version {self.title} of {self.pipeline}: {'uploaded' if self.new else 'it is there'}"
 
 
-def register(client: Any, given: Path | Package, revision: str, namespace: str | None = None) -> Registered:
-    """Upload a compiled pipeline, unless this very version of it is there.
+def register(client: Any, compiled: Path | Package, revision: str, namespace: str | None = None) -> Registered:
+    """Upload a compiled pipeline, unless this version of it exists.
 
     Args:
         client: a ``kfp.Client``.
-        given: the compiled pipeline, or its file.
+        compiled: the compiled pipeline, or its file.
         revision: of the source it was compiled from.
-        namespace: of a profile; None where there are no profiles.
+        namespace: of a profile; None on a platform without profiles.
     """
-    package = given if isinstance(given, Package) else read_package(given)
+    package = compiled if isinstance(compiled, Package) else read_package(compiled)
     pipeline_id = _pipeline_id(client, package, namespace)
     name = version_name(package, revision)
     present = list_all(client.list_pipeline_versions, "pipeline_versions", pipeline_id=pipeline_id)
-    found = named(present, name)
-    if found:
-        title = str(found[0].display_name or name)
-        return Registered(package.name, name, title, pipeline_id, found[0].pipeline_version_id, new=False)
+    if same := named(present, name):
+        title = str(same[0].display_name or name)
+        return Registered(package.name, name, title, pipeline_id, same[0].pipeline_version_id, new=False)
     title = version_title(package, revision, {each.display_name for each in present})
-    # kfp's own upload_pipeline_version knows no display name.
+    # kfp's upload_pipeline_version has no display name.
     made = client.pipeline_uploads.upload_pipeline_version(
         str(package.file),
         name=name,
@@ -59,50 +58,50 @@ def register(client: Any, given: Path | Package, revision: str, namespace: str |
 
 
 def about(package: Package) -> str:
-    """Return a package's own description: what it makes, and its parameters."""
+    """Return a package's description: its candidates and its parameters."""
     return str(package.spec["pipelineInfo"].get("description", "")).strip()
 
 
 def _pipeline_id(client: Any, package: Package, namespace: str | None) -> str:
-    """Return the id of the package's pipeline, which is made where it is not there.
+    """Return the id of the package's pipeline, which is created if it does not exist.
 
-    One that is there keeps its description: the API changes display names and tags only.
+    An existing one keeps its description: the API changes display names and tags only.
     """
     import kfp_server_api
 
     scope = {"namespace": namespace} if namespace else {}
-    found = named(list_all(client.list_pipelines, "pipelines", **scope), package.name)
-    if not found:
+    existing = named(list_all(client.list_pipelines, "pipelines", **scope), package.name)
+    if not existing:
         info = package.spec["pipelineInfo"]
         body = kfp_server_api.V2beta1Pipeline(
             name=package.name,
             display_name=info.get("displayName") or package.name,
-            description=about(package).partition("\n")[0],  # the rest is a version's: another one makes other things
+            description=about(package).partition("\n")[0],  # the rest is a version's: another one has other candidates
             **scope,
         )
-        found = [client.pipelines.pipeline_service_create_pipeline(pipeline=body)]
-    return str(found[0].pipeline_id)
+        existing = [client.pipelines.pipeline_service_create_pipeline(pipeline=body)]
+    return str(existing[0].pipeline_id)
 
 
 def experiment_id(client: Any, namespace: str | None) -> str:
-    """Return the id of the KFP experiment, which is made where it is not there."""
+    """Return the id of the KFP experiment, which is created if it does not exist."""
     with contextlib.redirect_stdout(io.StringIO()):  # kfp prints a link to the API's address
         made = client.create_experiment(EXPERIMENT, description=ABOUT_EXPERIMENT, namespace=namespace)
     return str(made.experiment_id)
 
 
 def list_all(list_page: Callable[..., Any], field: str, **scope: Any) -> list[Any]:
-    """Return everything that a list holds: KFP's lists come in pages, and filters compare what the UI shows."""
-    found: list[Any] = []
+    """Return all items of a list: KFP's lists come in pages, and filters compare display names."""
+    items: list[Any] = []
     token = ""
     while True:
         page = list_page(page_token=token, page_size=PAGE, **scope)
-        found += getattr(page, field) or ()
+        items += getattr(page, field) or ()
         token = page.next_page_token or ""
         if not token:
-            return found
+            return items
 
 
 def named(present: Sequence[Any], name: str) -> list[Any]:
-    """Return the objects of that name; recurring runs have none but the one that is shown."""
+    """Return the objects of that name; recurring runs have a display name only."""
     return [each for each in present if name == (getattr(each, "name", None) or each.display_name)]

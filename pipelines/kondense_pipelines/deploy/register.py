@@ -1,11 +1,11 @@
-"""Upload the pipelines to Kubeflow Pipelines and make the recurring run: a Job of manifests/pipelines.
+"""Upload the pipelines to Kubeflow Pipelines and create the recurring run: a Job of manifests/pipelines.
 
-Run again, it changes nothing: a version is named by the source revision and the digest of what it runs, and is
-uploaded once; the recurring run is compared with the schedule and replaced only where it differs.
+A second run changes nothing: a version is named by the source revision and the digest of its package, and is uploaded
+once; the recurring run is compared with the schedule and replaced only if it differs.
 
-KF_PIPELINES_ENDPOINT is the API's address; KF_PIPELINES_SA_TOKEN_PATH, where the platform asks for one, a file with
-the account's token. KONDENSE_REVISION is in the image; KONDENSE_NAMESPACE is the profile's, on a platform with
-profiles, and KONDENSE_SERVICE_ACCOUNT the account of its runs.
+KF_PIPELINES_ENDPOINT is the API's address; KF_PIPELINES_SA_TOKEN_PATH, if the platform requires one, a file with the
+account's token. KONDENSE_REVISION is in the image; KONDENSE_NAMESPACE is the profile's, on a platform with profiles,
+and KONDENSE_SERVICE_ACCOUNT the account of its runs.
 """
 
 import argparse
@@ -34,12 +34,12 @@ def compile_all(directory: Path, settings: Sequence[str] = (), resources: Sequen
     """Compile every pipeline into ``directory`` and return the packages.
 
     Args:
-        directory: gets them.
+        directory: directory of the packages.
         settings: ``step.field=value`` texts, as ``kondense compile --set`` takes them.
         resources: ``name=value`` texts, as ``kondense compile --resource`` takes them.
 
     Raises:
-        ValueError: one of the texts is wrong.
+        InputError: one of the texts is wrong.
     """
     from kondense.profiles import DEFAULT_PROFILE
 
@@ -52,11 +52,11 @@ def compile_all(directory: Path, settings: Sequence[str] = (), resources: Sequen
 
 
 def connect(environment: Mapping[str, str]) -> Any:
-    """Return a ``kfp.Client`` for the address and token that the environment gives.
+    """Return a ``kfp.Client`` for the address and token of the environment.
 
     Raises:
-        ValueError: no address.
-        OSError: the API does not answer there, or is older than what the pipelines need.
+        InputError: there is no address.
+        OSError: the API does not answer, or is older than the pipelines require.
     """
     import warnings
 
@@ -72,9 +72,9 @@ def connect(environment: Mapping[str, str]) -> Any:
         )
     token = environment.get("KF_PIPELINES_SA_TOKEN_PATH", "")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # kfp greets every user with one
+        warnings.simplefilter("ignore", FutureWarning)  # kfp warns at every start
         try:
-            # First, because kfp's client asks for the same without a time limit when it is made.
+            # First, because the constructor of kfp's client makes the same request without a time limit.
             content, _ = access.fetch_health(host, Path(token).read_text().strip() if token else "")
             health = json.loads(content)
             client = kfp.Client(
@@ -90,13 +90,13 @@ def connect(environment: Mapping[str, str]) -> Any:
 
 
 def server_version(client: Any) -> access.VersionNumber:
-    """Return the version of the server; kfp's own answer to this leaves it out."""
+    """Return the version of the server, which kfp's parsed answer omits."""
     answer = client.healthzs.healthz_service_get_healthz(_preload_content=False)
-    return access.told_version(json.loads(answer.data)) or access.NEWEST
+    return access.stated_version(json.loads(answer.data)) or access.NEWEST
 
 
 def _reason(error: Any) -> str:
-    """Return what the API said of an error, or why it cannot be reached."""
+    """Return the API's message about an error, or why it cannot be reached."""
     try:
         return str(json.loads(error.body)["message"])
     except (AttributeError, TypeError, ValueError, KeyError):
@@ -109,7 +109,7 @@ def run(
     settings: Sequence[str] = (),
     resources: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Do the Job's work and say what was done; see ``compile_all`` for the last two."""
+    """Do the Job's work and yield lines of the actions; see ``compile_all`` for the last two arguments."""
     import kfp_server_api
 
     wanted = read_schedule(schedule) if schedule else None
@@ -155,7 +155,7 @@ def _packages(directory: Path, settings: Sequence[str], resources: Sequence[str]
 def main() -> int:
     """Run the Job."""
     parser = argparse.ArgumentParser(prog="python -m kondense_pipelines.deploy.register", description=__doc__)
-    parser.add_argument("--schedule", type=Path, help="a file with the recurring run; without it none is touched")
+    parser.add_argument("--schedule", type=Path, help="a file with the recurring run; without it none is changed")
     parser.add_argument("--set", action="append", default=[], metavar="STEP.FIELD=VALUE", help="any field of any step")
     parser.add_argument(
         "--resource", action="append", default=[], metavar="NAME=VALUE", help="gpus, node_selector, ..."

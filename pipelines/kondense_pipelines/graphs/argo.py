@@ -1,7 +1,7 @@
 """A compiled KFP pipeline as an Argo Workflow, for clusters without Kubeflow Pipelines.
 
-The Workflow is read off the pipeline's IR, so graph, parameters and resources are written once. Each task becomes one
-template that calls the stage's own command, ``python3 -m kondense.cli``; artifacts lie in an S3 bucket, file by
+The Workflow is made from the pipeline's IR, so graph, parameters and resources are declared once. Each task becomes one
+template that calls the stage's command, ``python3 -m kondense.cli``; artifacts are stored in an S3 bucket, file by
 file. KFP's metrics and its reuse of earlier results have no counterpart here.
 
 Source: kubeflow/pipelines 2.17 ``pipeline_spec.proto`` and ``kubernetes_executor_config.proto``; the fields of Argo
@@ -23,10 +23,10 @@ from kondense_pipelines.graphs.resources import Resources
 BUCKET = "mlpipeline"
 PREFIX = "kondense/argo"  # of the keys: PREFIX/WORKFLOW/TASK/ARTIFACT
 SECONDS_KEPT = 7 * 24 * 3600  # after its end
-INPUTS = "/artifacts/inputs"  # Argo's own: below a volume of ours it would make them unreadable for our user
+INPUTS = "/artifacts/inputs"  # managed by Argo: in a volume of the pod they would be unreadable for its user
 OUTPUTS = "/artifacts/outputs"  # a volume: Argo takes outputs of a container that is not root from volumes only
 SCRATCH = {"outputs": OUTPUTS, "scratch": "/tmp"}
-# Argo's init container may run as another user, and files arrive with its rights alone.
+# Argo's init container may run as another user, and files get its permissions only.
 READABLE = {"mode": 0o755, "recurseMode": True}
 USER = {"runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001}  # of the stage image
 POD_SECURITY = {"runAsNonRoot": True, **USER, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -35,14 +35,20 @@ SECURITY = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "
 NO_RETRY = {"limit": "0"}
 DISPLAY_NAME = 63  # characters
 
-# What is read of a task and of its executor; anything else would be lost without a word.
+# The keys of a task and of its executor that are translated; any other one is an error.
 TASK_KEYS = {"taskInfo", "componentRef", "inputs", "dependentTasks", "cachingOptions", "retryPolicy"}
-EXECUTOR_KEYS = {"secretAsEnv", "emptyDirMounts", "nodeSelector", "tolerations", "securityContext"}  # the last is ours
+EXECUTOR_KEYS = {
+    "secretAsEnv",
+    "emptyDirMounts",
+    "nodeSelector",
+    "tolerations",
+    "securityContext",
+}  # USER replaces the last
 REASONS = {"triggerPolicy": "a condition", "parameterIterator": "a loop", "artifactIterator": "a loop"}
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes what occurs twice twice, where PyYAML would write an alias."""
+    """Writes repeated values in full, where PyYAML would write an alias."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Never alias."""
@@ -58,12 +64,12 @@ def make_workflow(package: Path, store: Resources, bucket: str = BUCKET) -> dict
     """Return the Workflow of a compiled pipeline.
 
     Args:
-        package: as ``kondense compile`` writes it; what its steps get of a cluster stands in it.
-        store: says which object store takes the artifacts, and the Secret with its keys.
-        bucket: of that store; it must be there.
+        package: as ``kondense compile`` writes it, with the resources of its steps.
+        store: the object store of the artifacts, and the Secret with its keys.
+        bucket: of that store; it must exist.
 
     Raises:
-        ValueError: the pipeline has what such a Workflow cannot have; the text names the task and the reason.
+        InputError: a Workflow cannot express the pipeline; the text names the task and the reason.
     """
     spec, *platforms = yaml.safe_load_all(package.read_text())
     info, tasks = spec["pipelineInfo"], spec["root"]["dag"]["tasks"]
@@ -89,7 +95,7 @@ def make_workflow(package: Path, store: Resources, bucket: str = BUCKET) -> dict
                 {
                     "name": info["name"],
                     "dag": {"tasks": [dag_task(*each) for each in tasks.items()]},
-                    # Stated, because a controller's defaults may repeat the whole graph: steps are tried again alone.
+                    # Stated, because a controller's defaults may repeat the graph; here single steps are retried.
                     "retryStrategy": NO_RETRY,
                 },
                 *(stage_template(name, spec, equipment, store, bucket) for name in tasks),
@@ -99,21 +105,21 @@ def make_workflow(package: Path, store: Resources, bucket: str = BUCKET) -> dict
 
 
 def obstacle(task: Mapping[str, Any], component: Mapping[str, Any], equipment: Mapping[str, Any]) -> str:
-    """Return what keeps a task from becoming a template; empty when nothing does."""
-    found = [REASONS.get(key, key) for key in sorted(set(task) - TASK_KEYS)]
+    """Return why a task cannot become a template; empty if it can."""
+    reasons = [REASONS.get(key, key) for key in sorted(set(task) - TASK_KEYS)]
     if "executorLabel" not in component:
-        found.append("a pipeline of its own")
+        reasons.append("a pipeline of its own")
     inputs = task.get("inputs", {})
     for key, value in inputs.get("parameters", {}).items():
         if "runtimeValue" not in value and "componentInputParameter" not in value:
-            found.append(f"a parameter, {key}, that another task returns")
+            reasons.append(f"a parameter, {key}, that another task returns")
         elif "{{" in str(value.get("runtimeValue", {}).get("constant", "")):
-            found.append(f"a value, that of {key}, with '{{{{' in it")
+            reasons.append(f"a value, that of {key}, with '{{{{' in it")
     for key, value in inputs.get("artifacts", {}).items():
         if "taskOutputArtifact" not in value:
-            found.append(f"an artifact, {key}, that no task of the graph makes")
-    found += sorted(set(equipment.get(component.get("executorLabel", ""), {})) - EXECUTOR_KEYS)
-    return found[0] if found else ""
+            reasons.append(f"an artifact, {key}, that no task of the graph makes")
+    reasons += sorted(set(equipment.get(component.get("executorLabel", ""), {})) - EXECUTOR_KEYS)
+    return reasons[0] if reasons else ""
 
 
 def workflow_parameters(definitions: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -129,14 +135,14 @@ def workflow_parameters(definitions: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def as_text(value: Any, kind: str) -> str:
-    """Return ``value`` as a flag takes it. IR numbers are all doubles, so 3 stands there as 3.0."""
+    """Return ``value`` as a flag takes it. All numbers of the IR are doubles, so 3 is 3.0 there."""
     if kind == "NUMBER_INTEGER":
         return str(int(value))
     return str(value).lower() if kind == "BOOLEAN" else str(value)
 
 
 def dag_task(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a node of the graph: its template, what it waits for, where its artifacts come from."""
+    """Return a node of the graph: its template, its dependencies, the sources of its artifacts."""
     artifacts = []
     for key, value in task.get("inputs", {}).get("artifacts", {}).items():
         source = value.get("taskOutputArtifact", {})
@@ -196,11 +202,11 @@ def directory_flags(stage: Stage, paths: Mapping[str, str]) -> list[str]:
     """Return the flags of a stage's artifacts."""
     flags = []
     for artifact in stage.directories:
-        given = [paths[name] for name in artifact.names if name in paths]
+        places = [paths[name] for name in artifact.names if name in paths]
         if artifact.several:
-            flags += [flag(artifact.directory), *given]
+            flags += [flag(artifact.directory), *places]
         else:
-            flags += [f"{flag(artifact.directory)}={path}" for path in given]
+            flags += [f"{flag(artifact.directory)}={path}" for path in places]
     return flags
 
 
@@ -212,11 +218,11 @@ def parameter_flags(task: Mapping[str, Any], component: Mapping[str, Any], stage
         if key not in known:
             continue  # the profile and the step's name: in a Workflow the profile is settled
         if "componentInputParameter" in value:
-            given = f"{{{{workflow.parameters.{value['componentInputParameter']}}}}}"
+            text = f"{{{{workflow.parameters.{value['componentInputParameter']}}}}}"
         else:
             kind = component["inputDefinitions"]["parameters"][key]["parameterType"]
-            given = as_text(value["runtimeValue"]["constant"], kind)
-        flags.append(f"{flag(key)}={given}")  # in one word: a value may begin with a dash or be empty
+            text = as_text(value["runtimeValue"]["constant"], kind)
+        flags.append(f"{flag(key)}={text}")  # in one word: a value may begin with a dash or be empty
     return flags
 
 
@@ -230,7 +236,7 @@ def retry(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def s3_place(store: Resources, bucket: str, artifact: str) -> dict[str, Any]:
-    """Return where an output artifact goes."""
+    """Return the place of an output artifact."""
     return {
         "endpoint": store.endpoint,
         "bucket": bucket,
@@ -248,11 +254,11 @@ def pod(command: Mapping[str, Any], container: Mapping[str, Any], equipment: Map
         for pair in secret["keyToEnv"]:
             source = {"name": secret["secretName"], "key": pair["secretKey"], "optional": secret.get("optional", False)}
             variables.append({"name": pair["envVar"], "valueFrom": {"secretKeyRef": source}})
-    given = container.get("resources", {})
-    requests = {"cpu": given.get("resourceCpuRequest"), "memory": given.get("resourceMemoryRequest")}
-    limits = {"cpu": given.get("resourceCpuLimit"), "memory": given.get("resourceMemoryLimit")}
-    if "accelerator" in given:
-        limits[given["accelerator"]["resourceType"]] = given["accelerator"]["resourceCount"]
+    resources = container.get("resources", {})
+    requests = {"cpu": resources.get("resourceCpuRequest"), "memory": resources.get("resourceMemoryRequest")}
+    limits = {"cpu": resources.get("resourceCpuLimit"), "memory": resources.get("resourceMemoryLimit")}
+    if "accelerator" in resources:
+        limits[resources["accelerator"]["resourceType"]] = resources["accelerator"]["resourceCount"]
     groups = {"requests": requests, "limits": limits}
     mounts, volumes = dict(SCRATCH), [{"name": name, "emptyDir": {}} for name in SCRATCH]
     for each in equipment.get("emptyDirMounts", ()):

@@ -42,29 +42,29 @@ def compile_all(
 
     Args:
         configs: the Config of every step. Curated parameters become the pipelines' defaults, the rest is fixed.
-        output_dir: gets ``compress.yaml``, ``search.yaml`` and ``refresh.yaml`` for upload, each whole or not at all.
+        output_dir: directory of ``compress.yaml``, ``search.yaml`` and ``refresh.yaml``, which are written atomically.
         only: the names of those to compile.
         experiment: the Katib Experiment of the search.
-        resources: what the steps get of a cluster; the defaults make packages without GPUs.
+        resources: resources of the steps on a cluster; by default without GPUs.
         kubernetes: write ``<name>.kubernetes.yaml`` too, the Pipeline and PipelineVersion objects for ``kubectl
             apply`` where KFP stores pipelines in Kubernetes. A version cannot be changed, so its name ends in a
             digest of what it runs.
         namespace: of those objects.
         argo_bucket: write ``compress.argo.yaml`` too, an Argo Workflow that keeps its artifacts in this bucket.
         plan: the candidates; None for the standard ones.
-        profile: the run form's default; what the Configs took from it is left to the profile that a run chooses.
-        settings: ``step.field=value`` texts that are in the Configs: no profile changes what they give.
+        profile: the run form's default; the profile of a run sets the values that the Configs took from it.
+        settings: ``step.field=value`` texts that are in the Configs; no profile changes their fields.
 
     Raises:
-        ValueError: there is no such Experiment, or it breaks rules of Katib's; a value that a Workflow cannot have.
+        InputError: there is no such Experiment, it breaks rules of Katib's, or a Workflow cannot have a value.
     """
     arguments, bound = split(configs, profile, settings)
     networks = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
-    given = (resources or Resources()).allowing(networks)
+    cluster = (resources or Resources()).allowing(networks)
     make = {
-        compress.NAME: lambda: compress.make_compress(arguments, bound, given, plan),
-        search.NAME: lambda: search.make_search(search.read_template(experiment), arguments, bound, given, plan),
-        refresh.NAME: lambda: refresh.make_refresh(arguments, bound, given, plan),
+        compress.NAME: lambda: compress.make_compress(arguments, bound, cluster, plan),
+        search.NAME: lambda: search.make_search(search.read_template(experiment), arguments, bound, cluster, plan),
+        refresh.NAME: lambda: refresh.make_refresh(arguments, bound, cluster, plan),
     }
     made = {name: make[name]() for name in NAMES if name in only}  # errors come before the first file
     written = []
@@ -72,12 +72,12 @@ def compile_all(
         written += _compile(name, pipeline, output_dir, namespace if kubernetes else "")
         if argo_bucket and name == compress.NAME:  # the others have conditions or parameters that a step returns
             written.append(output_dir / f"{name}.argo.yaml")
-            write_file(written[-1], _workflow(configs, given, plan, argo_bucket).encode())
+            write_file(written[-1], _workflow(configs, cluster, plan, argo_bucket).encode())
     return written
 
 
 def _workflow(configs: Mapping[str, Config], resources: Resources, plan: Plan | None, bucket: str) -> str:
-    """Return compress as an Argo Workflow: from a flat graph in which the profile is settled."""
+    """Return compress as an Argo Workflow, from a flat graph with the values of the profile."""
     arguments, bound = split(configs)
     flat = compress.make_compress(arguments, bound, resources, plan, nested=False)
     with tempfile.TemporaryDirectory() as scratch:
@@ -122,7 +122,7 @@ def _compile(name: str, pipeline: Any, output_dir: Path, namespace: str) -> list
 
 
 def task_names(package: Path) -> list[str]:
-    """Return the display names of a compiled package's tasks, sorted; those under a condition count as its own."""
+    """Return the display names of a compiled package's tasks, sorted; those under a condition included."""
     spec = next(yaml.safe_load_all(package.read_text()))
     dags = [spec["root"]["dag"], *(each["dag"] for each in spec["components"].values() if "dag" in each)]
     tasks = [task for dag in dags for task in dag["tasks"].values()]

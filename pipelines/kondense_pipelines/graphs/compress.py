@@ -132,7 +132,7 @@ def make_pipeline(
 
 
 def contents(plan: Plan, resources: Resources) -> str:
-    """Return the sentences of a pipeline's description that say what its package makes and asks for."""
+    """Return the sentences of a pipeline's description about its candidates and its GPUs."""
     made = ", ".join(plan.candidates) or "no candidate beside the teacher"
     gpus = f"{resources.gpus} x {resources.accelerator} for each step that trains" if resources.gpus else "no GPU"
     return (

@@ -1,8 +1,8 @@
-"""What the steps of a compiled pipeline get of a cluster: GPUs, nodes, memory, the object store, further attempts.
+"""Resources of the steps of a compiled pipeline on a cluster: GPUs, nodes, memory, the object store, retries.
 
-One package is for one kind of node: without GPUs it runs anywhere; with them, the steps that train ask for them and
-tolerate the taint of their nodes. Compile twice for both. The trials of a search are another matter: their Jobs are
-made while the pipeline runs, so the run form asks for their GPUs.
+One package is for one kind of node: without GPUs it runs anywhere; with them, the steps that train request them and
+tolerate the taint of their nodes. Compile twice for both. The Jobs of a search's trials are created while the pipeline
+runs, so their GPUs are parameters of the run form.
 """
 
 import dataclasses
@@ -15,37 +15,38 @@ from kondense.config import check_choice, parse
 from kondense.errors import InputError
 from kondense.katib_search.config import QUANTITY, read_pairs, read_tolerations
 from kondense.networks.allowed import VARIABLE, is_imported
+from kondense.quantize.methods import METHODS as QUANTIZERS
 
 TRAINING = ("train", "prune", "distill")  # the components that use a GPU
 SHARED_MEMORY = "/dev/shm"
 KFP_VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?")
-OLDEST = (2, 14)  # the version of Kubeflow Pipelines that our packages need
-TELLS_MORE = (2, 16)  # what is older refuses packages with choices of parameters and security contexts
+OLDEST = (2, 14)  # the version of Kubeflow Pipelines that the packages require
+TELLS_MORE = (2, 16)  # older servers refuse packages with choices of parameters and security contexts
 USER = 10001  # of the stage image
 
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """Compile options. Quantities are Kubernetes', empty for the namespace's defaults.
+    """Compile options; quantities are Kubernetes', empty for the namespace's defaults.
 
     Attributes:
-        gpus: accelerators of each step that trains; 0 makes a package that runs on any node.
+        gpus: accelerators of each step that trains; 0 for a package that runs on any node.
         accelerator: the resource's name.
         node_selector: labels of the nodes for the steps that train.
         tolerations: of those steps, as in a pod.
         shared_memory: size of their /dev/shm.
-        cpu_request: what each step that trains asks for.
-        cpu_limit: the most that it gets.
+        cpu_request: request of each step that trains.
+        cpu_limit: its limit.
         memory_request: likewise.
         memory_limit: likewise.
-        retries: further attempts of every step; a step goes on from its checkpoint.
-        secret: holds the object store's ``accesskey`` and ``secretkey`` in the namespace of the runs.
+        retries: retries of every step; a step continues from its checkpoint.
+        secret: Secret with the object store's ``accesskey`` and ``secretkey`` in the namespace of the runs.
         endpoint: of the object store.
-        secure: whether it speaks TLS.
-        checkpoints: where steps keep their checkpoints.
+        secure: whether it uses TLS.
+        checkpoints: address of the steps' checkpoints.
         allow_network: modules or factories of networks, joined by commas, that artifacts of the runs may name besides
-            the package's own network (kondense.networks.allowed).
-        kfp_version: of the server that takes the package; below 2.16 it is left out what such a server refuses.
+            the network of the package (kondense.networks.allowed).
+        kfp_version: of the server; a package for a server before 2.16 omits all that such a server refuses.
     """
 
     gpus: int = 0
@@ -87,7 +88,7 @@ class Resources:
         return match is not None and (int(match[1]), int(match[2])) >= TELLS_MORE
 
     def allowing(self, networks: Iterable[str]) -> "Resources":
-        """Return these with leave for the networks of a package, which its artifacts then name."""
+        """Return a copy that allows the networks of a package, which its artifacts will name."""
         names = [*filter(None, self.allow_network.split(",")), *filter(is_imported, networks)]
         return dataclasses.replace(self, allow_network=",".join(dict.fromkeys(names)))
 
@@ -96,7 +97,7 @@ def read_resources(texts: Iterable[str]) -> Resources:
     """Read ``name=value`` texts; ``node_selector`` is key=value joined by commas, ``tolerations`` key:effect likewise.
 
     Raises:
-        ValueError: another form, an unknown name (the right ones are listed), or a value out of its range.
+        InputError: another form, an unknown name (the known ones are listed), or a value out of its range.
     """
     hints = typing.get_type_hints(Resources)
     values: dict[str, Any] = {}
@@ -115,34 +116,34 @@ def read_resources(texts: Iterable[str]) -> Resources:
 
 
 def equip(resources: Resources) -> None:
-    """Give what ``resources`` says to all tasks of the pipeline that is being built."""
+    """Set the resources of all tasks of the pipeline that is being built."""
     from kfp.dsl import pipeline_context
 
     pipeline = pipeline_context.Pipeline.get_default_pipeline()
     assert pipeline, "called within a pipeline function"
     for task in pipeline.tasks.values():
         if task.component_spec.implementation.graph:
-            continue  # a graph of its own, whose tasks have been given it
+            continue  # the tasks of a graph within have theirs already
         _equip_task(task, resources)
         if _trains(task):
             _equip_training(task, resources)
 
 
 def _trains(task: Any) -> bool:
-    """Tell whether a task trains, or may: quantize does so with some methods, and the run form may choose one."""
+    """Return whether a task trains, or may: quantize does so with some methods, and the run form may choose one."""
     from kfp.dsl.pipeline_channel import PipelineChannel
 
-    name, given = task.component_spec.name, task.inputs
+    name, method = task.component_spec.name, task.inputs.get("method")
     if name != "quantize":
         return name in TRAINING
-    method = given.get("method")
-    return isinstance(method, PipelineChannel) or method == "qat" or given.get("fine_tune") is True
+    chosen = isinstance(method, PipelineChannel)
+    return chosen or task.inputs.get("fine_tune") is True or bool(QUANTIZERS[method].options.get("trains"))
 
 
 def _equip_task(task: Any, resources: Resources) -> None:
     from kfp import kubernetes
 
-    # Optional: without the Secret a step ends with a clear line, where Kubernetes would let its pod wait for ever.
+    # Optional: without the Secret a step fails with a clear line, instead of a pod that Kubernetes never starts.
     keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
     kubernetes.use_secret_as_env(task, resources.secret, keys, optional=True)
     task.set_env_variable("MINIO_ENDPOINT", resources.endpoint)
@@ -175,7 +176,7 @@ def _equip_training(task: Any, resources: Resources) -> None:
     tolerations = list(resources.tolerations)
     if resources.gpus:
         task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.gpus)
-        # What GPU nodes are usually tainted with; without such a taint it means nothing.
+        # The usual taint of GPU nodes; a toleration without a taint has no effect.
         tolerations.append({"key": resources.accelerator, "operator": "Exists", "effect": "NoSchedule"})
     for toleration in tolerations:
         kubernetes.add_toleration(task, **toleration)

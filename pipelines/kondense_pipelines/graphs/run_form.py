@@ -19,7 +19,7 @@ class Parameter:
 
     Attributes:
         kind: its type: int, float, str, bool, list or dict.
-        default: the value that the run form shows; ``inspect.Parameter.empty`` for one that must be given.
+        default: the value in the run form; ``inspect.Parameter.empty`` for a required one.
         description: one line.
         literals: the allowed values; empty for any.
     """
@@ -52,7 +52,7 @@ def pipeline_function(
         name: of the function.
         summary: the first line of its docstring.
         parameters: by name, in order; artifacts among them have ``dsl.Input[...]`` as their kind.
-        build: makes the tasks, given a value by parameter, and returns the pipeline's outputs.
+        build: makes the tasks from the parameters' values and returns the pipeline's outputs.
         returns: their annotation; None without outputs.
     """
 

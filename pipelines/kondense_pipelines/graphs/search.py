@@ -71,7 +71,7 @@ def toleration_text(toleration: Mapping[str, str]) -> str:
 
 
 def search_parameters(spec: Mapping[str, Any], resources: Resources) -> dict[str, Parameter]:
-    """Return the run form's own parameters of the search.
+    """Return the parameters that only the search has in its run form.
 
     Args:
         spec: of the Experiment that is compiled in.
@@ -97,8 +97,11 @@ def search_parameters(spec: Mapping[str, Any], resources: Resources) -> dict[str
             parameters[parameter] = Parameter(kind, defaults.get(name, kind()), description)
         else:
             parameters[parameter] = field_parameter(config, name, defaults.get(name))
-    algorithm = {"description": "how trials are chosen; Katib must know it", "literals": tuple(SUGGESTERS)}
-    parameters["search_algorithm"] = dataclasses.replace(parameters["search_algorithm"], **algorithm)
+    parameters["search_algorithm"] = dataclasses.replace(
+        parameters["search_algorithm"],
+        description="how trials are chosen; Katib must know it",
+        literals=tuple(SUGGESTERS),
+    )
     return parameters
 
 
@@ -113,7 +116,7 @@ def make_search(
 
     Args:
         experiment: an Experiment (``read_template``).
-        arguments: values of compress's parameters; those that the form leaves out are taken from here.
+        arguments: values of compress's parameters, those included that the form omits.
         bound: values, by step and field, that are fixed at compile time and outweigh the parameters.
         resources: resources of the steps on a cluster; its GPUs are also the default of the trials'.
         plan: the candidates; None for the standard ones.

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from kfp import compiler, dsl
 from kondense.data_prep.config import DataPrepConfig
-from kondense_pipelines.cluster.checks import CONFIGS, check_parameters
+from kondense.stages import STAGES
+from kondense_pipelines.cluster.checks import check_parameters
 from kondense_pipelines.cluster.package import Package, read_package
 from kondense_pipelines.graphs.compile import NAMES, compile_all
-from kondense_pipelines.graphs.parameters import STEPS, resolve
+from kondense_pipelines.graphs.parameters import resolve
 
 
 @dsl.component(base_image="python", install_kfp_package=False, packages_to_install=[])
@@ -99,7 +100,7 @@ def test_rules_between_fields_wait_for_values_that_a_task_decides(tmp_path: Path
 
     path = tmp_path / "toy.yaml"
     compiler.Compiler().compile(toy, str(path))
-    with pytest.raises(ValueError, match="source must name"):
+    with pytest.raises(ValueError, match="source must be the folder"):
         DataPrepConfig(dataset_name="folder")
     check_parameters(read_package(path), {"dataset": "folder"})
     with pytest.raises(ValueError, match="limit must be in"):
@@ -108,7 +109,7 @@ def test_rules_between_fields_wait_for_values_that_a_task_decides(tmp_path: Path
 
 def test_what_a_package_was_compiled_with_counts(tmp_path: Path) -> None:
     (plain,) = compile_all(resolve("quick"), tmp_path / "plain", only=("compress",))
-    with pytest.raises(ValueError, match="source must name the folder"):
+    with pytest.raises(ValueError, match="source must be the folder"):
         check_parameters(read_package(plain), {"dataset": "folder"})
     configs = resolve("quick", settings=["data_prep.source=minio://bucket/images", "data_prep.dataset_name=folder"])
     (fixed,) = compile_all(configs, tmp_path / "fixed", only=("compress",))
@@ -118,14 +119,13 @@ def test_what_a_package_was_compiled_with_counts(tmp_path: Path) -> None:
 
 
 def test_every_step_of_the_pipelines_is_checked(tmp_path: Path) -> None:
-    assert {step.config for step in STEPS.values()} <= set(CONFIGS.values())
     found = set()
     for file in compile_all(resolve("quick"), tmp_path):
         package = read_package(file)
         found |= {task.function for task in package.tasks({})}
         for profile in ("quick", "full"):
             check_parameters(package, {"profile": profile})
-    assert found == set(CONFIGS)
+    assert found == set(STAGES.components())
     assert len(NAMES) == 3
 
 

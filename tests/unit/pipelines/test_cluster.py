@@ -298,7 +298,7 @@ def test_a_new_or_unnamed_version(told: str) -> None:
     cluster.check_version({"tag_name": told}, "x")
 
 
-@pytest.mark.parametrize(("token", "given"), [("", "wants a token"), ("expired", "refuses the token")])
+@pytest.mark.parametrize(("token", "given"), [("", "requires a token"), ("expired", "refuses the token")])
 def test_a_token_that_is_missing_or_expired(
     fake: FakePlatform, address: str, package: Path, token: str, given: str
 ) -> None:
@@ -356,7 +356,7 @@ def other_server() -> Iterator[ThreadingHTTPServer]:
     [
         ("", "is not Kubeflow Pipelines .404"),
         ("/page", "is not Kubeflow Pipelines"),
-        ("/away", "wants a token .*login"),
+        ("/away", "requires a token .*login"),
     ],
 )
 def test_something_else_answers(other_server: ThreadingHTTPServer, package: Path, path: str, message: str) -> None:
