@@ -28,12 +28,13 @@ Method = str | Callable[..., Any]
 
 
 @takes(TrainConfig, without=("network", "import_uri"))
-def train(data: Dataset, network: str = "lenet5", *, checkpoints: str = "", **parameters: Any) -> Result:
-    """Train a network from random weights.
+def train(data: Dataset, network: str | Model = "lenet5", *, checkpoints: str = "", **parameters: Any) -> Result:
+    """Train a network from random weights, or a model from its own.
 
     Args:
         data: its training split is trained on, its validation split measured after every epoch.
-        network: a built-in name, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
+        network: a built-in name, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``; or a
+            float model, which stays as it is.
         checkpoints: directory or URI that keeps the run's checkpoints: the same call continues a run that was stopped.
         **parameters: PARAMETERS
 
@@ -49,8 +50,10 @@ def train(data: Dataset, network: str = "lenet5", *, checkpoints: str = "", **pa
         >>> teacher.network.name
         'lenet300'
     """
-    config = configured(TrainConfig, {"network": network, **parameters})
-    return apply("train", train_model, config, None, data, checkpoints=checkpoints)
+    model = network if isinstance(network, Model) else None
+    name = model.network.name if model else network
+    config = configured(TrainConfig, {"network": name, **parameters})
+    return apply("train", train_model, config, model, data, checkpoints=checkpoints)
 
 
 @takes(PruneConfig, without=("method",))

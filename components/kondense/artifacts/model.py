@@ -105,26 +105,47 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network in memory, with what its artifact needs beside the weights.
+    """A network in memory with everything that its artifact needs.
+
+    ``Model(net)`` takes any image classifier whose code can be imported; otherwise the error says how to name it. A
+    class without arguments, and networks of torchvision and timm, need nothing more; else name what builds the network:
+    ``Model(net, "package.module:factory", arguments={"width": 32})``.
 
     Attributes:
         module: the network. Its parameters are float; where ``quantized`` names one, its value is the
             dequantized one. Where ``activations`` names a module, the quantizer is hooked in.
-        network: how to build the base network.
+        network: how to build the base network: a NetworkSpec, or, when the model is made, a name or a factory.
         quantized: integer form of weights, by state-dict name.
         activations: input quantizers, by module name.
         masked: state-dict names of the weights whose zeros are pruned and must stay zero.
         lineage: one record per stage that made this model, oldest first (see ``stage_record``).
         images: the images and labels that it was made for; None if no stage has recorded them.
+        arguments: when the model is made, the factory's keyword arguments, JSON values.
+
+    Raises:
+        InputError: the module is no ``nn.Module``, or nothing importable builds its architecture.
+
+    Example:
+        >>> kd.Model(model.module, "lenet300", arguments={"classes": 10, "channels": 1, "image_size": 8}).network.name
+        'lenet300'
     """
 
     module: nn.Module
-    network: NetworkSpec
+    network: NetworkSpec = None  # type: ignore[assignment]  # __post_init__ finds it
     quantized: Mapping[str, QuantizedTensor | CodebookTensor] = dataclasses.field(default_factory=dict)
     activations: Mapping[str, InputQuantizer] = dataclasses.field(default_factory=dict)
     masked: tuple[str, ...] = ()
     lineage: tuple[Mapping[str, Any], ...] = ()
     images: Images | None = None
+    arguments: dataclasses.InitVar[Mapping[str, Any] | None] = None
+
+    def __post_init__(self, arguments: Mapping[str, Any] | None) -> None:
+        if not isinstance(self.module, nn.Module):
+            raise InputError(f"a model must be made of an nn.Module, but got {type(self.module).__name__}.")
+        if not isinstance(self.network, NetworkSpec):
+            from kondense.networks.memory import network_spec_of  # only models made by users need it
+
+            object.__setattr__(self, "network", network_spec_of(self.module, self.network or "", arguments))
 
     def masks(self) -> dict[str, Tensor]:
         """Return the boolean masks of the pruned weights by name: True where a weight is kept."""

@@ -9,7 +9,7 @@ import kondense as kd
 import pytest
 from sklearn.datasets import load_digits
 
-EXAMPLES = [name for name in kd.__all__ if inspect.isfunction(getattr(kd, name))]
+EXAMPLES = [*(name for name in kd.__all__ if inspect.isfunction(getattr(kd, name))), "Model", "Dataset"]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def names() -> dict[str, Any]:
     data = kd.Dataset.from_arrays(
         train=(images[:1200], digits.target[:1200]), test=(images[1200:], digits.target[1200:])
     )
-    return {"kd": kd, "data": data, "model": kd.train(data, "lenet300", epochs=2).model}
+    public = {name: getattr(kd, name) for name in kd.__all__}
+    return public | {"kd": kd, "data": data, "model": kd.train(data, "lenet300", epochs=2).model}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
