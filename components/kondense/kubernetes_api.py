@@ -1,4 +1,4 @@
-"""The Kubernetes API from a pod or a laptop, and time limits for clients that have none."""
+"""Connect to the Kubernetes API from a pod or a laptop, with time limits."""
 
 import os
 from collections.abc import Mapping
@@ -6,20 +6,20 @@ from typing import Any
 
 from kondense.errors import KondenseError
 
-TIMEOUT_S = (5.0, 30.0)  # to connect, to answer; without them one lost packet holds a Job for minutes
+TIMEOUT_S = (5.0, 30.0)  # to connect, to answer; without limits one lost packet delays a Job for minutes
 
 
 class NoClusterError(KondenseError, OSError):
-    """There is neither a pod's account nor a kubeconfig."""
+    """Neither a pod's account nor a kubeconfig exists."""
 
 
 def connect(environment: Mapping[str, str] = os.environ) -> Any:
     """Return a ``kubernetes.client.ApiClient`` of the pod's cluster, or of the kubeconfig's current context.
 
-    It answers each call once, within ``TIMEOUT_S``: repeating is its user's.
+    It makes one attempt per call, within ``TIMEOUT_S``; the caller retries.
 
     Raises:
-        NoClusterError: there is neither.
+        NoClusterError: neither exists.
     """
     from kubernetes import client, config
 
@@ -36,11 +36,11 @@ def connect(environment: Mapping[str, str] = os.environ) -> Any:
 
 
 def limit_time(client: Any, timeout_s: tuple[float, float] = TIMEOUT_S) -> Any:
-    """Let every call of a generated API client (Kubernetes', Kubeflow Pipelines') end in time; return the client.
+    """Limit the time of every call of a generated API client (Kubernetes, Kubeflow Pipelines); return the client.
 
     Args:
-        client: has ``request``, whose ``_request_timeout`` is None unless a call gives it.
-        timeout_s: to connect, and to answer.
+        client: an object with ``request``, whose ``_request_timeout`` is None unless a call gives it.
+        timeout_s: limits to connect and to answer.
     """
     request = client.request
 

@@ -41,7 +41,7 @@ def put(store: Any, bucket: str) -> None:
 def test_the_account_may_use_these_buckets_and_nothing_else(root: dict[str, str]) -> None:
     environment = {**root, **ACCOUNT}
     lines = ensure("mlpipeline", "kondense", **environment)
-    assert lines[:2] == ["bucket mlpipeline: made", "bucket kondense: made"]
+    assert lines[:2] == ["bucket mlpipeline: created", "bucket kondense: created"]
     owner = client(
         environment | {"MINIO_ACCESS_KEY": root["MINIO_ROOT_USER"], "MINIO_SECRET_KEY": root["MINIO_ROOT_PASSWORD"]}
     )
@@ -68,7 +68,7 @@ def test_the_account_may_use_these_buckets_and_nothing_else(root: dict[str, str]
 def test_a_second_run_and_a_new_password_are_fine(root: dict[str, str]) -> None:
     environment = {**root, **ACCOUNT, "MINIO_ACCESS_KEY": "second"}
     ensure("one-more", **environment)
-    assert ensure("one-more", **environment)[0] == "bucket one-more: it is there"
+    assert ensure("one-more", **environment)[0] == "bucket one-more: exists"
     changed = {**environment, "MINIO_SECRET_KEY": "another for this test"}
     ensure("one-more", **changed)
     put(client(changed), "one-more")
@@ -80,16 +80,16 @@ def test_without_root_the_account_makes_the_buckets_itself(root: dict[str, str])
     """In the store that Kubeflow Pipelines brings."""
     environment = {"MINIO_ENDPOINT": root["MINIO_ENDPOINT"], "MINIO_SECURE": "false"}
     account = {"MINIO_ACCESS_KEY": root["MINIO_ROOT_USER"], "MINIO_SECRET_KEY": root["MINIO_ROOT_PASSWORD"]}
-    assert ensure("by-itself", **environment, **account) == ["bucket by-itself: made"]
+    assert ensure("by-itself", **environment, **account) == ["bucket by-itself: created"]
 
 
 @pytest.mark.parametrize(
-    ("names", "changes", "message"),
+    ("names", "changes", "message", "code"),
     [
-        ((), {}, "buckets must be names"),
-        (("No",), {}, "buckets must be names"),
-        (("mlpipeline",), {"MINIO_ROOT_PASSWORD": "wrong password"}, "refused: SignatureDoesNotMatch"),
-        (("mlpipeline",), {"MINIO_ACCESS_KEY": ""}, "MINIO_ACCESS_KEY is not set"),
+        ((), {}, "buckets must be names", 2),
+        (("No",), {}, "buckets must be names", 2),
+        (("mlpipeline",), {"MINIO_ROOT_PASSWORD": "wrong password"}, "refused: SignatureDoesNotMatch", 1),
+        (("mlpipeline",), {"MINIO_ACCESS_KEY": ""}, "MINIO_ACCESS_KEY is not set", 1),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
@@ -97,10 +97,11 @@ def test_what_is_wrong_is_told_in_one_line(
     names: tuple[str, ...],
     changes: dict[str, str],
     message: str,
+    code: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     environment = {**root, **ACCOUNT, **changes}
-    assert job.run(lambda: buckets.ensure(names, environment)) == 1
+    assert job.run(lambda: buckets.ensure(names, environment)) == code
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not any(value in error for value in (ACCOUNT["MINIO_SECRET_KEY"], root["MINIO_ROOT_PASSWORD"]))

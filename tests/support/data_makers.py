@@ -17,7 +17,7 @@ CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 
 def make_digits(directory: Path, **options: Any) -> Path:
     """Write the Dataset artifact of scikit-learn's digits: 1,797 images, 8x8 unless ``image_size`` says otherwise."""
-    run(DataPrepConfig(dataset_name="digits", **options), dataset_dir=directory)
+    run(DataPrepConfig(dataset_name="digits", **{"image_size": 8, **options}), dataset_dir=directory)
     return directory
 
 

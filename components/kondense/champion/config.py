@@ -9,14 +9,14 @@ from kondense.publish.config import check_model_name
 
 @dataclasses.dataclass(frozen=True)
 class ChampionConfig(Config):
-    """Which published model is the champion, and whether known data are enough to challenge it."""
+    """The published champion, and when to train a challenger."""
 
-    model_name: str = option("", "the published model's name; empty for <network>-<data set>")
-    network: str = option("lenet5", "the network that a name is made of when none is given")
+    model_name: str = option("", "name of the published model; empty for <network>-<data set>")
+    network: str = option("lenet5", "network in the default name")
     store_uri: str = option(
-        "minio://kondense", "where it is published: minio://bucket/prefix, s3://bucket/prefix or a path"
+        "minio://kondense", "store of published models: minio://bucket/prefix, s3://bucket/prefix or a path"
     )
-    always: bool = option(False, "challenge it even when it was made from these very data")
+    always: bool = option(False, "train a challenger even if the champion was made from the same data")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,18 +1,17 @@
-"""Hold the published champion against the newest data: are they new to it, and how well does it do on them?"""
+"""Compare the published champion with the newest data: whether they are new to it, and its accuracy on them."""
 
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kondense.artifacts.model import load_model
 from kondense.champion.config import ChampionConfig
 from kondense.data.dataset import FORMAT_VERSION as DATASET_FORMAT
-from kondense.data.dataset import dataset_digest, load_dataset
+from kondense.data.dataset import dataset_digest
 from kondense.files import new_directory, read_json, write_json
 from kondense.logging import LOG
-from kondense.measuring.accuracy import accuracy, predict
 from kondense.publish.config import derived_model_name
-from kondense.publish.versions import VersionRecord, read_champion, read_version, version_prefix
+from kondense.publish.stage import measured_accuracy
+from kondense.publish.versions import VersionRecord, read_champion, read_version
 from kondense.store.open import open_store
 from kondense.store.store import Store
 
@@ -21,16 +20,16 @@ VERDICT = "champion.json"
 
 
 def run(config: ChampionConfig, *, dataset_dir: Path, champion_dir: Path) -> dict[str, float]:
-    """Compare the data that the champion was made from with ``dataset_dir``, and measure it on the new test split.
+    """Compare the champion's data with ``dataset_dir``, and measure the champion on the new test split.
 
     Args:
         config: the parameters.
         dataset_dir: the newest Dataset artifact.
-        champion_dir: gets champion.json: ``model_name``, ``version`` (empty before the first publication),
-            ``challenge`` (whether a challenger is to be made), ``reason``, ``test_accuracy`` (or null).
+        champion_dir: receives champion.json: ``model_name``, ``version`` (empty before the first publication),
+            ``challenge`` (whether to train a challenger), ``reason``, ``test_accuracy`` (or null).
 
     Returns:
-        ``challenge`` (1 or 0) and, when there is a champion for such images, ``champion_test_accuracy``.
+        ``challenge`` (1 or 0) and, if a champion for such images exists, ``champion_test_accuracy``.
 
     Raises:
         ArtifactError: a damaged artifact or record.
@@ -45,40 +44,35 @@ def run(config: ChampionConfig, *, dataset_dir: Path, champion_dir: Path) -> dic
     else:
         record = read_version(store, name, champion["version"]).record
         known = record["dataset_digest"] == dataset_digest(dataset_dir)
-        found = _test_accuracy(store, record, champion["version"], dataset_dir)
-        reason = f"champion {champion['version']} was made from {'these very' if known else 'other'} data"
-        verdict = _verdict(name, champion["version"], config.always or not known, reason, found)
+        test_accuracy = _test_accuracy(store, record, champion["version"], data, dataset_dir)
+        reason = f"champion {champion['version']} was made from {'the same' if known else 'other'} data"
+        verdict = _verdict(name, champion["version"], config.always or not known, reason, test_accuracy)
     with new_directory(champion_dir) as scratch:
         write_json(scratch / VERDICT, verdict)
-    LOG.info(f"{verdict['reason']}: {'a challenger is made' if verdict['challenge'] else 'nothing to do'}")
+    LOG.info(f"{verdict['reason']}: {'a challenger is trained' if verdict['challenge'] else 'nothing to do'}")
     metrics = {"challenge": float(verdict["challenge"])}
     if verdict["test_accuracy"] is not None:
         metrics["champion_test_accuracy"] = verdict["test_accuracy"]
     return metrics
 
 
-def _verdict(name: str, version: str, challenge: bool, reason: str, found: float | None) -> dict[str, Any]:
+def _verdict(name: str, version: str, challenge: bool, reason: str, test_accuracy: float | None) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "model_name": name,
         "version": version,
         "challenge": challenge,
         "reason": reason,
-        "test_accuracy": found,
+        "test_accuracy": test_accuracy,
     }
 
 
-def _test_accuracy(store: Store, record: VersionRecord, version: str, dataset_dir: Path) -> float | None:
-    """Return the champion's accuracy on the data's test split; None when it was made for other images or classes."""
-    dataset = load_dataset(dataset_dir)
-    if (record["image_shape"], record["classes"]) != (list(dataset.shape), list(dataset.classes)):
+def _test_accuracy(
+    store: Store, record: VersionRecord, version: str, data: Mapping[str, Any], dataset_dir: Path
+) -> float | None:
+    """Return the champion's accuracy on the test split; None if it was made for other images or classes."""
+    if (record["image_shape"], record["classes"]) != (data["shape"], data["classes"]):
         return None
-    if record["test_digest"] == read_json(dataset_dir / "dataset.json", format_version=DATASET_FORMAT)["files"].get(
-        "test.safetensors"
-    ):
+    if record["test_digest"] == data["files"].get("test.safetensors"):
         return record["test_accuracy"]
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / version
-        store.download_directory(version_prefix(record["model_name"], version), directory)
-        logits_NK = predict(load_model(directory).module, dataset.test, dataset)
-    return accuracy(logits_NK, dataset.test.labels)
+    return measured_accuracy(store, record["model_name"], version, dataset_dir)

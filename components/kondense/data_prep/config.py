@@ -38,7 +38,9 @@ class DataPrepConfig(Config):
         0.2, "fraction kept for the test if the data set has no test images (digits, most folders)", interval="(0, 1)"
     )
     limit: int = option(0, "maximum number of training images and of test images; 0 takes all", interval="[0, inf)")
-    image_size: int = option(0, "side in pixels to which images are resized; 0 keeps the size", interval="[0, 4096]")
+    image_size: int = option(
+        0, "side in pixels to which images are resized; 0 keeps the size (digits: 16)", interval="[0, 4096]"
+    )
     channels: int = option(0, "1 converts images to grey, 3 to colour; 0 keeps the channels", choices=CHANNELS)
     seed: int = option(0, "seed of the split", interval="[0, 2147483647]")
 

@@ -8,33 +8,36 @@ from kondense.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig(Config):
-    """What a candidate is called, how it is exported, and how long it is measured."""
+    """Name, export and measurement of a candidate."""
 
-    name: str = option("candidate", "what the report calls this candidate")
-    batch_size: int = option(500, "images at a time while accuracy is measured", interval="[1, 65536]")
-    latency_seconds: float = option(1.0, "seconds of timing per batch size, all models together", interval="(0, 3600]")
+    name: str = option("candidate", "name of the candidate in the report")
+    batch_size: int = option(500, "batch size of the accuracy measurement, images", interval="[1, 65536]")
+    latency_seconds: float = option(
+        1.0, "seconds of timing per batch size, for all models together", interval="(0, 3600]"
+    )
     further_latency_seconds: float = option(
-        0.2, "seconds per batch size of each further way to run: all threads, torch, GPU; 0: none", interval="[0, 3600]"
+        0.2,
+        "seconds of timing per batch size for each further runtime (all threads, torch, GPU); 0: none",
+        interval="[0, 3600]",
     )
     min_agreement: float = option(
         0.99,
-        "least fraction of the test images that torch and onnxruntime must put into the same class",
+        "minimum fraction of the test images to which torch and onnxruntime must assign the same class",
         interval="[0, 1]",
     )
-
     arithmetic: str = option(
         "auto",
-        "how layers with quantized inputs compute: integer, float, or what was measured to be faster here",
+        "arithmetic of layers with quantized inputs: integer, float, or auto for the faster one on this machine",
         choices=("auto", "integer", "float"),
     )
-    uint8_input: bool = option(False, "let model.onnx take uint8 pixels and normalise them itself")
+    uint8_input: bool = option(False, "export model.onnx for uint8 pixels, with the normalisation included")
     program: bool = option(
-        False, "also keep program.pt2, the torch.export form, where a fresh process gets the very same logits from it"
+        False, "also write program.pt2 (torch.export) if a fresh process gets identical logits from it"
     )
     robustness_images: int = option(
-        500, "test images that noise, blur and low contrast are tried on; 0: none", interval="[0, inf)"
+        500, "number of test images for the robustness to noise, blur and low contrast; 0: none", interval="[0, inf)"
     )
-    seed: int = option(0, "seed of the choice of these images and of the noise", interval="[0, 2147483647]")
+    seed: int = option(0, "seed of the robustness images and of their noise", interval="[0, 2147483647]")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The exported forms of one model: with integer arithmetic where it has quantized inputs, and in float."""
+"""ONNX exports of a model: with integer arithmetic if it has quantized inputs, and in float."""
 
 import dataclasses
 import math
@@ -19,12 +19,12 @@ from kondense.measuring.processor import CPUINFO, read_cpu
 
 INTEGER, IN_FLOAT, AUTO = "integer", "float", "auto"
 ONNX = "model.onnx"
-MARGIN = 1.05  # float must be faster by this much, noise deducted, before integers are given up
+MARGIN = 1.05  # float is chosen only if it is faster by this factor, noise deducted
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """An ONNX file, the model that it is of, and the session that runs it on one thread."""
+    """An ONNX file, its model, and a session that runs it on one thread."""
 
     model: Model
     onnx: bytes
@@ -32,7 +32,7 @@ class Form:
 
 
 def export_forms(model: Model, dataset: Dataset, *, arithmetic: str, uint8_input: bool) -> dict[str, Form]:
-    """Return the forms that may become the candidate's, by arithmetic: one, or both where they are to be compared."""
+    """Return the exports by arithmetic: one, or both if they are to be compared."""
     onnx = export_onnx(model, dataset, uint8_input=uint8_input)
     if not model.activations:
         return {IN_FLOAT: _form(model, onnx)}
@@ -41,19 +41,19 @@ def export_forms(model: Model, dataset: Dataset, *, arithmetic: str, uint8_input
         forms[INTEGER] = _form(model, onnx)
     if arithmetic != INTEGER:
         plain = without_input_quantizers(model)
-        dynamic = any(isinstance(each, DynamicQuantizer) for each in model.activations.values())
+        dynamic = any(isinstance(quantizer, DynamicQuantizer) for quantizer in model.activations.values())
         content = export_onnx(plain, dataset, uint8_input=uint8_input) if dynamic else compute_in_float(onnx, plain)
         forms[IN_FLOAT] = _form(plain, content)
     return forms
 
 
 def teacher_form(teacher: Model, dataset: Dataset, onnx: bytes | None, *, uint8_input: bool) -> Form:
-    """Return the teacher's form: the ONNX file given, else exported."""
+    """Return the teacher's export, made from ``onnx`` if given."""
     return _form(teacher, onnx or export_onnx(teacher, dataset, uint8_input=uint8_input))
 
 
 def exported_onnx(directory: Path, *, uint8_input: bool) -> bytes | None:
-    """Return the model.onnx of a verified Model artifact if it takes the same kind of input, else None."""
+    """Return model.onnx of a verified Model artifact if it has the same type of input, else None."""
     if ONNX not in read_description(directory)["files"]:
         return None
     content = (directory / ONNX).read_bytes()
@@ -62,27 +62,27 @@ def exported_onnx(directory: Path, *, uint8_input: bool) -> bytes | None:
 
 
 def choose_arithmetic(
-    forms: Mapping[str, Form], speedup: Mapping[str, Interval] | None, *, asked: str
+    forms: Mapping[str, Form], speedup: Mapping[str, Interval] | None, *, requested: str
 ) -> dict[str, Any]:
-    """Return what evaluation.json says of the arithmetic: ``chosen``, ``reason``, ``integer_speedup``.
+    """Return the arithmetic for evaluation.json: ``chosen``, ``reason``, ``integer_speedup``.
 
     Args:
-        forms: as ``export_forms``.
+        forms: the exports of ``export_forms``.
         speedup: time in float / time in integers, by ``batch_1`` and ``batch_64``; None unless both were timed.
-        asked: the option: ``auto``, ``integer`` or ``float``.
+        requested: the option: ``auto``, ``integer`` or ``float``.
     """
     if speedup is None:
         (chosen,) = forms
-        reason = "as was asked" if asked == chosen and forms[chosen].model.quantized else _only(forms[chosen].model)
+        reason = "as requested" if requested == chosen and forms[chosen].model.quantized else _only(forms[chosen].model)
         return {"chosen": chosen, "reason": reason, "integer_speedup": None}
-    surely = math.prod(each.high for each in speedup.values()) ** (1 / len(speedup))
-    chosen = IN_FLOAT if surely * MARGIN < 1 else INTEGER
+    upper = math.prod(interval.high for interval in speedup.values()) ** (1 / len(speedup))
+    chosen = IN_FLOAT if upper * MARGIN < 1 else INTEGER
     first, last = speedup["batch_1"], speedup["batch_64"]
     reason = (
         f"int8 runs at {_times(first)} the speed of the same weights in float at batch 1 and at {_times(last)} at"
         f" batch 64, timed in turns on {_processor()}"
     )
-    ratios = {name: dataclasses.asdict(each) for name, each in speedup.items()}
+    ratios = {name: dataclasses.asdict(interval) for name, interval in speedup.items()}
     return {"chosen": chosen, "reason": reason, "integer_speedup": ratios}
 
 
@@ -91,7 +91,7 @@ def _form(model: Model, onnx: bytes) -> Form:
 
 
 def _only(model: Model) -> str:
-    return "its weights alone are quantized" if model.quantized else "it is not quantized"
+    return "only its weights are quantized" if model.quantized else "it is not quantized"
 
 
 def _times(speedup: Interval) -> str:

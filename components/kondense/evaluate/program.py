@@ -1,6 +1,6 @@
-"""Check a ``torch.export`` program in a process that knows nothing of the model.
+"""Check a ``torch.export`` program in a fresh process.
 
-Run as a program, this module reads normalised images and writes the logits that the file gives:
+Run as a program, this module reads normalised images and writes the logits of the program:
 ``python -m kondense.evaluate.program PROGRAM IMAGES LOGITS``, the latter two in the safetensors format.
 """
 
@@ -18,6 +18,7 @@ from kondense.artifacts.model import Model
 from kondense.artifacts.tensors import read_tensors, write_tensors
 from kondense.data.dataset import Dataset
 from kondense.export.torch_program import export_program
+from kondense.files import ArtifactError
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 64
@@ -25,25 +26,24 @@ TIMEOUT_S = 300
 
 
 def checked_program(model: Model, dataset: Dataset) -> tuple[bytes | None, dict[str, Any]]:
-    """Return the program of ``model``, or None where it is not lossless, and what evaluation.json says of it.
+    """Return the program of ``model``, None unless it is lossless, and its description for evaluation.json.
 
     Raises:
-        ArtifactError: the network cannot be captured.
-        ChildProcessError: the file does not load or run in a fresh process.
+        ArtifactError: the network cannot be captured, or the program fails in a fresh process.
     """
     content = export_program(model, dataset)
     images_NCHW = dataset.normalise(dataset.test.images[:IMAGES])
     with torch.inference_mode():
         expected_NK = model.module(images_NCHW)
-    found_NK = run_elsewhere(content, images_NCHW)
-    lossless = torch.equal(found_NK, expected_NK)
-    difference = float((found_NK - expected_NK).abs().max())
+    logits_NK = run_in_fresh_process(content, images_NCHW)
+    lossless = torch.equal(logits_NK, expected_NK)
+    difference = float((logits_NK - expected_NK).abs().max())
     described = {"bytes": len(content), "lossless": lossless, "largest_difference": difference}
     return (content if lossless else None), described
 
 
-def run_elsewhere(program: bytes, images_NCHW: Tensor) -> Tensor:
-    """Return the logits [N, K] that ``program`` gives in a fresh process, with as many threads as here."""
+def run_in_fresh_process(program: bytes, images_NCHW: Tensor) -> Tensor:
+    """Return the logits [N, K] of ``program`` in a fresh process with the same number of threads."""
     with tempfile.TemporaryDirectory(prefix="kondense-program-") as scratch:
         place = Path(scratch)
         (place / "program.pt2").write_bytes(program)
@@ -61,7 +61,7 @@ def run_elsewhere(program: bytes, images_NCHW: Tensor) -> Tensor:
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [""]
-            raise ChildProcessError(f"the torch.export program failed in a fresh process: {lines[-1]}")
+            raise ArtifactError(f"the torch.export program failed in a fresh process: {lines[-1]}")
         return read_tensors(place / "logits")["logits"]
 
 

@@ -1,4 +1,4 @@
-"""Measure one candidate: on its torch model and on the exported one, in onnxruntime.
+"""Measure one candidate: the torch model, and the exported model in onnxruntime.
 
 Shapes: N images, K classes.
 """
@@ -37,12 +37,12 @@ PROGRAM = "program.pt2"
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Evaluated:
-    """A measured candidate; shows its figures in a notebook.
+    """A measured candidate; a notebook shows its figures.
 
     Attributes:
         model: the candidate; the input without its activation quantizers where float arithmetic is faster.
         evaluation: the content of evaluation.json.
-        files: model.onnx, weights.kz and, where asked for, program.pt2, by name.
+        files: model.onnx, weights.kz and, if requested, program.pt2, by name.
     """
 
     model: Model
@@ -51,7 +51,7 @@ class Evaluated:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The scalar figures of the evaluation, the same names for every candidate."""
+        """The scalar figures of the evaluation, with the same names for every candidate."""
         return _metrics(self.evaluation)
 
     def __str__(self) -> str:
@@ -69,15 +69,15 @@ class Evaluated:
 def run(
     config: EvaluateConfig, *, dataset_dir: Path, model_dir: Path, candidate_dir: Path, teacher_dir: Path | None = None
 ) -> dict[str, float]:
-    """Measure the model and write it again with model.onnx, weights.kz and evaluation.json beside it.
+    """Measure the model and write it with model.onnx, weights.kz and evaluation.json.
 
     Args:
         config: the parameters.
         dataset_dir: a Dataset artifact.
         model_dir: the Model artifact to measure.
-        candidate_dir: where the Model artifact with its measurements goes.
-        teacher_dir: the Model artifact that latency is measured against, in turns. If it holds model.onnx,
-            as a candidate does, that is taken, else the teacher is exported.
+        candidate_dir: receives the Model artifact with its measurements.
+        teacher_dir: the Model artifact with which latency and predictions are compared. If it holds no model.onnx,
+            the teacher is exported.
 
     Returns:
         ``Evaluated.metrics``.
@@ -105,28 +105,28 @@ def evaluate(
 ) -> Evaluated:
     """Measure a model: accuracy, size, latency, robustness.
 
-    Where layers with quantized inputs run faster in float, the candidate is the model without the quantizers of
-    its inputs; its weights stay integers.
+    If layers with quantized inputs run faster in float, the candidate is the model without its input quantizers; its
+    weights remain integers.
 
     Args:
-        model: left as it is.
+        model: the model; not changed.
         dataset: the validation and test splits are measured.
         config: the parameters.
-        teacher: the model that latency and predictions are compared with.
-        teacher_onnx: its exported form, where there is one; else it is exported.
+        teacher: the model with which latency and predictions are compared.
+        teacher_onnx: its ONNX file, if it is exported already.
 
     Raises:
         InputError: the model does not fit the dataset, or the exported model disagrees with it.
         ArtifactError: ONNX cannot express the network.
     """
-    for role, each in (("model", model), ("teacher", teacher)):
-        if each is not None:
-            check_fits(role, each, dataset)
+    check_fits("model", model, dataset)
+    if teacher is not None:
+        check_fits("teacher", teacher, dataset)
     forms = export_forms(model, dataset, arithmetic=config.arithmetic, uint8_input=config.uint8_input)
     reference = teacher_form(teacher, dataset, teacher_onnx, uint8_input=config.uint8_input) if teacher else None
     rng = np.random.default_rng(config.seed)
     timed = time_forms(forms, reference, dataset, seconds=config.latency_seconds)
-    arithmetic = choose_arithmetic(forms, integer_speedup(timed, rng), asked=config.arithmetic)
+    arithmetic = choose_arithmetic(forms, integer_speedup(timed, rng), requested=config.arithmetic)
     candidate = forms[arithmetic["chosen"]]
     times = describe_primary(timed, arithmetic["chosen"], rng)
     if config.further_latency_seconds:
@@ -158,7 +158,7 @@ def evaluate(
 
 
 def _origin(model: Model, dataset: Dataset, *, rounded: bool) -> dict[str, Any]:
-    """Return what made the candidate; ``rounded``: its inputs were, before float arithmetic was chosen."""
+    """Return the candidate's origin; ``rounded``: its inputs were quantized before float arithmetic was chosen."""
     steps = [record["summary"] for record in model.lineage if record["stage"] != "train"]
     return {
         "network": model.network.name,
@@ -182,7 +182,7 @@ def _accuracies(config: EvaluateConfig, dataset: Dataset, candidate: Form, teach
     """Measure on the validation and test splits.
 
     Raises:
-        ValueError: torch and onnxruntime agree on too few test images.
+        InputError: torch and onnxruntime agree on too few test images.
     """
     labels_N, module = dataset.test.labels, candidate.model.module
     validation_NK = predict(module, dataset.validation, dataset, batch_size=config.batch_size)
@@ -215,7 +215,7 @@ def _predict_onnx(form: Form, dataset: Dataset, images_u8: Tensor, batch_size: i
     pixels = takes_pixels(form.session)
     parts = [
         predict_onnx(form.session, (part_u8 if pixels else dataset.normalise(part_u8)).numpy(), batch_size=batch_size)
-        for part_u8 in images_u8.split(batch_size)
+        for part_u8 in images_u8.split(batch_size)  # type: ignore[no-untyped-call]
     ]
     return torch.from_numpy(np.concatenate(parts))
 
@@ -232,7 +232,7 @@ def _robustness(config: EvaluateConfig, dataset: Dataset, candidate: Form) -> di
 
 
 def _program(config: EvaluateConfig, dataset: Dataset, model: Model, files: dict[str, bytes]) -> dict[str, Any] | None:
-    """Add the torch.export program to ``files`` where it is wanted and lossless; return what there is to say of it."""
+    """Add the torch.export program to ``files`` if it is requested and lossless; return its description."""
     if not config.program:
         return None
     content, described = checked_program(model, dataset)
@@ -252,7 +252,7 @@ def _sizes(model: Model, dataset: Dataset) -> dict[str, Any]:
 
 
 def _metrics(evaluation: dict[str, Any]) -> dict[str, float]:
-    """Return the figures that are one number; the teacher agrees with itself."""
+    """Return the scalar figures; without a teacher, the agreement with it is 1."""
     names = ("validation_accuracy", "test_accuracy", "onnx_test_accuracy", "onnx_agreement", "teacher_agreement")
     counts = ("parameters", "nonzero_parameters", "macs", "throughput_images_per_s", "peak_memory_bytes")
     metrics = {name: 1.0 if evaluation[name] is None else float(evaluation[name]) for name in (*names, *counts)}

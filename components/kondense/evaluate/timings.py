@@ -1,4 +1,4 @@
-"""Time a candidate in every way that it may be run, in turns with the teacher.
+"""Time a candidate on every backend, in turns with the teacher.
 
 Shapes: a batch is [N, C, H, W], N images.
 """
@@ -28,8 +28,8 @@ Run = Callable[[], object]
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """One way to run a model; ``threads`` is 0 on a GPU."""
+class Backend:
+    """What runs a model: library, device, threads (0 on a GPU) and batch size."""
 
     runtime: str
     device: str
@@ -39,29 +39,29 @@ class Way:
 
 def time_forms(
     forms: Mapping[str, Form], teacher: Form | None, dataset: Dataset, *, seconds: float
-) -> dict[Way, Turns]:
-    """Time every form of the candidate, and the teacher, in onnxruntime on one thread, per batch size."""
+) -> dict[Backend, Turns]:
+    """Time every export of the candidate, and the teacher, in onnxruntime on one thread, per batch size."""
     sessions = {name: form.session for name, form in forms.items()}
     if teacher is not None:
         sessions[TEACHER] = teacher.session
     timed = {}
     for batch in BATCHES:
         runs = {name: one_run(session, _images(dataset, batch, session)) for name, session in sessions.items()}
-        timed[Way("onnxruntime", "cpu", 1, batch)] = time_in_turns(runs, seconds=seconds)
+        timed[Backend("onnxruntime", "cpu", 1, batch)] = time_in_turns(runs, seconds=seconds)
     return timed
 
 
-def integer_speedup(timed: Mapping[Way, Turns], rng: np.random.Generator) -> dict[str, Interval] | None:
-    """Return time in float / time in integers by batch size; None unless both forms were timed."""
-    samples = {f"batch_{way.batch}": turns.samples_ms for way, turns in timed.items()}
-    if not all({INTEGER, IN_FLOAT} <= set(each) for each in samples.values()):
+def integer_speedup(timed: Mapping[Backend, Turns], rng: np.random.Generator) -> dict[str, Interval] | None:
+    """Return time in float / time in integers by batch size; None unless both were timed."""
+    samples = {f"batch_{backend.batch}": turns.samples_ms for backend, turns in timed.items()}
+    if not all({INTEGER, IN_FLOAT} <= set(times) for times in samples.values()):
         return None
-    return {name: ratio_interval(each[IN_FLOAT], each[INTEGER], rng) for name, each in samples.items()}
+    return {name: ratio_interval(times[IN_FLOAT], times[INTEGER], rng) for name, times in samples.items()}
 
 
-def describe_primary(timed: Mapping[Way, Turns], chosen: str, rng: np.random.Generator) -> dict[str, Any]:
-    """Return the latencies of evaluation.json: onnxruntime, one thread, the chosen form against the teacher."""
-    rows = {f"batch_{way.batch}": _row(way, turns, chosen, rng) for way, turns in timed.items()}
+def describe_primary(timed: Mapping[Backend, Turns], chosen: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the latencies for evaluation.json: onnxruntime, one thread, the chosen export and the teacher."""
+    rows = {f"batch_{backend.batch}": _row(backend, turns, chosen, rng) for backend, turns in timed.items()}
     last = list(rows.values())[-1]
     result: dict[str, Any] = {
         "latency_ms": {name: row["candidate"] for name, row in rows.items()},
@@ -78,41 +78,41 @@ def describe_primary(timed: Mapping[Way, Turns], chosen: str, rng: np.random.Gen
 def time_further(
     candidate: Form, teacher: Form | None, dataset: Dataset, *, seconds: float, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Time the further ways to run both: all threads, torch, and GPUs where there are some.
+    """Time the further backends to run both: all threads, torch, and GPUs where there are some.
 
     In torch a quantized model is simulated in float.
     """
     forms = {CANDIDATE: candidate} | ({TEACHER: teacher} if teacher is not None else {})
     rows = []
-    for way in further_ways(usable_cores(), accelerators(), cuda=torch.cuda.is_available()):
-        with torch_threads(max(way.threads, 1)):
-            used, runs = _runs(way, forms, dataset)
+    for backend in further_backends(usable_cores(), accelerators(), cuda=torch.cuda.is_available()):
+        with torch_threads(max(backend.threads, 1)):
+            used, runs = _runs(backend, forms, dataset)
             rows.append(
                 _row(used, time_in_turns(runs, seconds=seconds, warmup_seconds=seconds, min_runs=5), CANDIDATE, rng)
             )
     return rows
 
 
-def further_ways(cores: int, providers: Sequence[str], *, cuda: bool) -> list[Way]:
-    """Return the ways to run beside onnxruntime on one thread, batch by batch.
+def further_backends(cores: int, providers: Sequence[str], *, cuda: bool) -> list[Backend]:
+    """Return the backends to run beside onnxruntime on one thread, batch by batch.
 
     Args:
-        cores: that this process may use.
-        providers: of onnxruntime, for GPUs.
+        cores: number of cores that this process may use.
+        providers: GPU providers of onnxruntime.
         cuda: whether torch has a GPU.
     """
-    ways = []
+    backends = []
     for batch in BATCHES:
-        ways += [Way("onnxruntime", "cpu", cores, batch)] if cores > 1 else []
-        ways += [Way("torch", "cpu", threads, batch) for threads in sorted({1, cores})]
-        ways += [Way("onnxruntime", provider, 0, batch) for provider in providers]
-        ways += [Way("torch", "cuda", 0, batch)] if cuda else []
-    return ways
+        backends += [Backend("onnxruntime", "cpu", cores, batch)] if cores > 1 else []
+        backends += [Backend("torch", "cpu", threads, batch) for threads in sorted({1, cores})]
+        backends += [Backend("onnxruntime", provider, 0, batch) for provider in providers]
+        backends += [Backend("torch", "cuda", 0, batch)] if cuda else []
+    return backends
 
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads, and afterwards as many as before."""
+    """Set the number of torch's threads during the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -121,42 +121,43 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _runs(way: Way, forms: Mapping[str, Form], dataset: Dataset) -> tuple[Way, dict[str, Run]]:
-    """Return what one run of every model is, and the way it really takes."""
-    if way.runtime == "torch":
-        return way, {name: _torch_run(form.model.module, dataset, way) for name, form in forms.items()}
-    provider = CPU if way.device == "cpu" else way.device
+def _runs(backend: Backend, forms: Mapping[str, Form], dataset: Dataset) -> tuple[Backend, dict[str, Run]]:
+    """Return one run of every model, and the backend that it really uses."""
+    if backend.runtime == "torch":
+        return backend, {name: _torch_run(form.model.module, dataset, backend) for name, form in forms.items()}
+    provider = CPU if backend.device == "cpu" else backend.device
     sessions = {
-        name: open_session(form.onnx, threads=max(way.threads, 1), provider=provider) for name, form in forms.items()
+        name: open_session(form.onnx, threads=max(backend.threads, 1), provider=provider)
+        for name, form in forms.items()
     }
-    runs = {name: one_run(session, _images(dataset, way.batch, session)) for name, session in sessions.items()}
-    # Where a provider cannot start, onnxruntime goes on without it: the row then names the CPU.
+    runs = {name: one_run(session, _images(dataset, backend.batch, session)) for name, session in sessions.items()}
+    # If a provider cannot start, onnxruntime falls back to the CPU, and the row says so.
     used = next(iter(sessions.values())).get_providers()[0]
     if used == CPU:
-        return dataclasses.replace(way, device="cpu", threads=max(way.threads, 1)), runs
-    return dataclasses.replace(way, device=used.removesuffix("ExecutionProvider").lower()), runs
+        return dataclasses.replace(backend, device="cpu", threads=max(backend.threads, 1)), runs
+    return dataclasses.replace(backend, device=used.removesuffix("ExecutionProvider").lower()), runs
 
 
-def _torch_run(module: nn.Module, dataset: Dataset, way: Way) -> Run:
-    placed = module if way.device == "cpu" else copy.deepcopy(module).to(way.device)
-    images_NCHW = dataset.normalise(_pixels(dataset, way.batch)).to(way.device)
+def _torch_run(module: nn.Module, dataset: Dataset, backend: Backend) -> Run:
+    placed = module if backend.device == "cpu" else copy.deepcopy(module).to(backend.device)
+    images_NCHW = dataset.normalise(_pixels(dataset, backend.batch)).to(backend.device)
     images_NCHW = images_NCHW.contiguous(memory_format=memory_format_of(placed))
 
     def run() -> Tensor:
         with torch.inference_mode():
             logits_NK: Tensor = placed(images_NCHW)
-        if way.device == "cuda":
+        if backend.device == "cuda":
             torch.cuda.synchronize()
         return logits_NK
 
     return run
 
 
-def _row(way: Way, turns: Turns, candidate: str, rng: np.random.Generator) -> dict[str, Any]:
+def _row(backend: Backend, turns: Turns, candidate: str, rng: np.random.Generator) -> dict[str, Any]:
     samples = turns.samples_ms
     ratio = ratio_interval(samples[TEACHER], samples[candidate], rng) if TEACHER in samples else None
     return {
-        **dataclasses.asdict(way),
+        **dataclasses.asdict(backend),
         "candidate": _times(samples[candidate], rng),
         "teacher": _times(samples[TEACHER], rng) if TEACHER in samples else None,
         "ratio": dataclasses.asdict(ratio) if ratio else None,

@@ -1,6 +1,6 @@
-"""The gate: the rules that a model must hold to be published. Stdlib only.
+"""The gate: the rules that a model must meet to be published. Stdlib only.
 
-Accuracies are fractions of the images of one test split, so they are compared on equal splits only.
+Accuracies are fractions of the images of a test split, so they are compared only on equal splits.
 """
 
 import dataclasses
@@ -8,12 +8,12 @@ import dataclasses
 from kondense.publish.config import PublishConfig
 from kondense.publish.versions import VersionRecord
 
-ROUNDING = 1e-9  # accuracies are fractions of counts: a drop of exactly the bound must hold it
+ROUNDING = 1e-9  # a drop of exactly the bound passes
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One rule, the value it was held against, and whether it holds."""
+    """One rule, the measured value, and whether the value meets the rule."""
 
     rule: str
     value: str
@@ -26,7 +26,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The champion as the gate sees it: its accuracy on the candidate's test split, its record."""
+    """The champion for comparison: its accuracy on the candidate's test split, its record."""
 
     version: str
     test_accuracy: float
@@ -34,7 +34,7 @@ class Reference:
 
 
 def teacher_checks(config: PublishConfig, record: VersionRecord) -> list[Check]:
-    """Hold the model, in PyTorch and exported, against its teacher."""
+    """Compare the model, in PyTorch and exported, with its teacher."""
     teacher = record["teacher_test_accuracy"]
     accuracies = {"test accuracy": record["test_accuracy"], "exported test accuracy": record["onnx_test_accuracy"]}
     return [
@@ -48,7 +48,7 @@ def teacher_checks(config: PublishConfig, record: VersionRecord) -> list[Check]:
 
 
 def champion_checks(config: PublishConfig, record: VersionRecord, champion: Reference) -> list[Check]:
-    """Hold the model against the champion: same images, same classes, accuracy, objective."""
+    """Compare the model with the champion: images, classes, accuracy, objective."""
     kind = (record["image_shape"], record["classes"])
     if kind != (champion.record["image_shape"], champion.record["classes"]):
         shape, classes = champion.record["image_shape"], len(champion.record["classes"])
@@ -71,11 +71,11 @@ def champion_checks(config: PublishConfig, record: VersionRecord, champion: Refe
         )
     ]
     if config.objective == "bytes":
-        own, other = record["bytes"]["kz"], champion.record["bytes"]["kz"]
-        checks.append(_objective_check(config, champion.version, float(own), float(other), "B in weights.kz"))
+        sizes = (float(version["bytes"]["kz"]) for version in (record, champion.record))
+        checks.append(_objective_check(config, champion.version, *sizes, unit="B in weights.kz"))
     if config.objective == "latency" and record["machine"] == champion.record["machine"]:
-        own_ms, other_ms = (each["latency_ms"]["batch_1"]["median"] for each in (record, champion.record))
-        checks.append(_objective_check(config, champion.version, own_ms, other_ms, "ms at batch 1"))
+        times_ms = (version["latency_ms"]["batch_1"]["median"] for version in (record, champion.record))
+        checks.append(_objective_check(config, champion.version, *times_ms, unit="ms at batch 1"))
     elif config.objective == "latency":
         value = f"measured on {record['machine']['cpu']}, the champion on {champion.record['machine']['cpu']}"
         checks.append(Check(rule="latency is compared only on the same machine", value=value, holds=True))
@@ -83,12 +83,12 @@ def champion_checks(config: PublishConfig, record: VersionRecord, champion: Refe
 
 
 def points(fraction: float) -> str:
-    """Return a fraction in points: 0.0123 -> 1.23."""
+    """Return a fraction in percentage points: 0.0123 -> 1.23."""
     return f"{100 * fraction:.2f}"
 
 
 def signed_points(fraction: float) -> str:
-    """Return a difference of fractions in points with its sign."""
+    """Return a difference of fractions in percentage points, with its sign."""
     return f"{100 * fraction:+.2f}"
 
 
@@ -97,9 +97,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def _objective_check(config: PublishConfig, version: str, own: float, other: float, unit: str) -> Check:
+def _objective_check(config: PublishConfig, version: str, value: float, champions: float, *, unit: str) -> Check:
     return Check(
-        rule=f"at most {100 * config.objective_tolerance:g} % above the {other:g} {unit} of champion {version}",
-        value=f"{own:g} {unit} ({100 * (own / other - 1):+.1f} %)",
-        holds=own <= other * (1 + config.objective_tolerance) + ROUNDING,
+        rule=f"at most {100 * config.objective_tolerance:g} % above the {champions:g} {unit} of champion {version}",
+        value=f"{value:g} {unit} ({100 * (value / champions - 1):+.1f} %)",
+        holds=value <= champions * (1 + config.objective_tolerance) + ROUNDING,
     )

@@ -1,4 +1,4 @@
-"""Publish the chosen model as an immutable version and as champion, if the gate holds."""
+"""Publish the chosen model as an immutable version and as champion, if it passes the gate."""
 
 import dataclasses
 import datetime
@@ -35,18 +35,18 @@ from kondense.store.open import open_store
 from kondense.store.store import Store, StoreError
 
 RECEIPT = "receipt.json"
-ATTEMPTS = 10  # how often the champion may change between the gate and the publication
+ATTEMPTS = 10  # maximum number of changes of the champion between gate and publication
 
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """What is published already.
+    """The state of the published model.
 
     Attributes:
-        versions: the ids of the complete versions.
-        same: the version that computes the same as the model to publish; empty when there is none.
-        champion: the pointer, None before the first publication.
-        reference: the champion as the gate sees it.
+        versions: ids of the complete versions.
+        same: id of the version that computes the same as the model to publish; empty if there is none.
+        champion: the pointer; None before the first publication.
+        reference: the champion for comparison.
     """
 
     versions: list[str]
@@ -57,7 +57,7 @@ class Situation:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a publication. ``version`` is empty when the model is not in the store."""
+    """The outcome of a publication; ``version`` is empty if the model is not in the store."""
 
     published: bool
     version: str
@@ -69,26 +69,26 @@ class Outcome:
 def run(
     config: PublishConfig, *, dataset_dir: Path, chosen_dir: Path, report_dir: Path, receipt_dir: Path
 ) -> dict[str, float]:
-    """Publish ``chosen_dir`` if the gate holds, and write what happened to ``receipt_dir``.
+    """Publish ``chosen_dir`` if it passes the gate, and write a receipt.
 
-    The gate: test accuracy of the model and of its exported form at most ``max_test_drop`` below the teacher's;
-    not below the best that champions reached on the same test split by more than ``champion_tolerance``, nor worse
-    than the champion in the objective. A champion that was measured on another test split is measured anew on this
-    one. A model that computes the same as the champion changes nothing.
+    The gate: the test accuracies of the model and of its export are at most ``max_test_drop`` below the teacher's and
+    at most ``champion_tolerance`` below the best that champions reached on the same test split, and the objective is
+    not worse than the champion's. A champion that was measured on another test split is measured again on this one.
+    A model that computes the same as the champion changes nothing.
 
     Args:
-        config: where to and the bounds of the gate.
-        dataset_dir: the Dataset artifact that the report was made on.
+        config: the store and the bounds of the gate.
+        dataset_dir: the Dataset artifact of the report.
         chosen_dir: the evaluated Model artifact.
         report_dir: report.json and report.html.
-        receipt_dir: gets receipt.json and version.json.
+        receipt_dir: receives receipt.json and version.json.
 
     Returns:
         ``published`` (1 or 0), the accuracies that the gate compared, ``bytes_kz``.
 
     Raises:
         ArtifactError: a missing or damaged artifact, or a report about another model or dataset.
-        StoreError: the store cannot be reached, refuses or is full; the champion is what it was.
+        StoreError: the store cannot be reached, refuses or is full; the champion is unchanged.
     """
     store = open_store(config.store_uri)
     report = read_report(report_dir)
@@ -107,7 +107,7 @@ def run(
 def publish(
     config: PublishConfig, store: Store, record: VersionRecord, files: Mapping[str, Path], dataset_dir: Path
 ) -> Outcome:
-    """Hold the model against the gate and publish it; of several publishers one at a time changes the champion."""
+    """Publish the model if it passes the gate; concurrent publishers change the champion one after the other."""
     name = record["model_name"]
     for _ in range(ATTEMPTS):
         situation = _situation(store, record, dataset_dir)
@@ -119,7 +119,7 @@ def publish(
         manifest = None if situation.same else store.upload_files(prefix, files)
         with store.exclusive(f"{model_prefix(name)}/{CHAMPION}") as lease:
             if (read_champion(store, name), version_ids(store, name)) != (situation.champion, situation.versions):
-                continue  # another publisher was faster, so the gate is another one now
+                continue  # another publisher was faster, so the gate has changed
             if manifest:
                 lease.check()
                 store.commit(prefix, manifest)
@@ -130,7 +130,7 @@ def publish(
 
 
 def judge(config: PublishConfig, record: VersionRecord, situation: Situation) -> Outcome:
-    """Say whether the model is to be published, and why."""
+    """Decide whether to publish the model, and why."""
     same, champion, reference = situation.same, situation.champion, situation.reference
     if champion and same == champion["version"]:
         reason = f"nothing new: version {same} computes the same and is the champion"
@@ -148,7 +148,7 @@ def _candidate(report: Report, chosen_dir: Path, report_dir: Path) -> Candidate:
     digest = model_digest(chosen_dir)
     if candidate["digest"] != digest:
         raise ArtifactError(
-            f"{report_dir / REPORT} must be about the model in {chosen_dir} ({digest}), but is about"
+            f"{report_dir / REPORT} must describe the model in {chosen_dir} ({digest}), but describes"
             f" {candidate['digest']}."
         )
     if not (report_dir / PAGE).is_file():
@@ -209,17 +209,22 @@ def _situation(store: Store, record: VersionRecord, dataset_dir: Path) -> Situat
 def _reference(
     store: Store, record: VersionRecord, champion: Champion, version: Version, dataset_dir: Path
 ) -> Reference:
-    """Return the champion with its accuracy on the record's test split, measured if need be."""
+    """Return the champion with its accuracy on the record's test split, measured if necessary."""
     known = version.record
     comparable = (known["image_shape"], known["classes"]) == (record["image_shape"], record["classes"])
     if champion["test_digest"] == record["test_digest"] or not comparable:
         return Reference(version.id, champion["reference_accuracy"], known)
+    return Reference(version.id, measured_accuracy(store, record["model_name"], version.id, dataset_dir), known)
+
+
+def measured_accuracy(store: Store, name: str, version: str, dataset_dir: Path) -> float:
+    """Return the accuracy of a published version on the test split of ``dataset_dir``."""
+    dataset = load_dataset(dataset_dir)
     with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / version.id
-        store.download_directory(version_prefix(record["model_name"], version.id), directory)
-        dataset = load_dataset(dataset_dir)
+        directory = Path(scratch) / version
+        store.download_directory(version_prefix(name, version), directory)
         logits_NK = predict(load_model(directory).module, dataset.test, dataset)
-    return Reference(version.id, accuracy(logits_NK, dataset.test.labels), known)
+    return accuracy(logits_NK, dataset.test.labels)
 
 
 def _promotion(record: VersionRecord, version: str, outcome: Outcome) -> Champion:

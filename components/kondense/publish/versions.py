@@ -2,8 +2,8 @@
 
 ``models/<name>/<version>/``: the files of the model artifact, report.json, report.html, version.json, and the
 store's manifest.json, without which the version does not exist. The version is derived from the digests of its
-files, so whatever is written under it, by whomever and how often, is the same.
-``models/<name>/champion.json``: the version that is served.
+files, so its content is always the same.
+``models/<name>/champion.json``: the version to serve.
 """
 
 import dataclasses
@@ -22,21 +22,21 @@ FORMAT_VERSION = 1
 ROOT = "models"
 RECORD = "version.json"
 CHAMPION = "champion.json"
-DIGITS = 12  # of a version; 48 bits tell any number of versions apart
+DIGITS = 12  # of a version: 48 bits
 
 
 class Machine(TypedDict):
-    """Where latencies were measured."""
+    """The machine of the latency measurement."""
 
     cpu: str
     cores: PositiveCount
 
 
 class VersionRecord(TypedDict):
-    """version.json: what a version is and does. Digests are SHA-256.
+    """version.json: origin and measurements of a version. Digests are SHA-256.
 
-    ``identity`` is the same for every model that computes the same: it leaves out lineage and measurements.
-    ``test_digest`` is that of the test split, on which the accuracies are comparable.
+    ``identity`` is equal for models that compute the same: it excludes lineage and measurements. ``test_digest`` is the
+    digest of the test split; accuracies are comparable if it is equal.
     """
 
     format_version: int
@@ -66,7 +66,7 @@ class VersionRecord(TypedDict):
 class Champion(TypedDict):
     """champion.json. ``reference_accuracy`` is the best that champions reached on the split ``test_digest``.
 
-    Comparing with the best rather than the last keeps accuracy from sinking by the tolerance at every publication.
+    A comparison with the last champion alone would allow a drop by the tolerance at every publication.
     """
 
     format_version: int
@@ -80,7 +80,7 @@ class Champion(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """A published version: its id, when it was made (ISO 8601, UTC), its files' digests, its record."""
+    """A published version: id, time of creation (ISO 8601, UTC), digests of its files, record."""
 
     id: str
     created: str
@@ -89,7 +89,7 @@ class Version:
 
 
 def version_id(digests: Mapping[str, str]) -> str:
-    """Return the version that files with these digests, by name, are."""
+    """Return the version of files with these digests, by name."""
     return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
@@ -104,7 +104,7 @@ def version_prefix(name: str, version: str) -> str:
 
 
 def model_names(store: Store) -> list[str]:
-    """Return the names of all models that have a version."""
+    """Return the names of all published models."""
     return sorted({key.split("/")[1] for key in store.list(ROOT) if _is_manifest(key)})
 
 
@@ -115,16 +115,16 @@ def version_ids(store: Store, name: str) -> list[str]:
 
 def read_versions(store: Store, name: str) -> list[Version]:
     """Return the complete versions of a model, oldest first."""
-    found = [read_version(store, name, version) for version in version_ids(store, name)]
-    return sorted(found, key=lambda version: (version.created, version.id))
+    versions = (read_version(store, name, version) for version in version_ids(store, name))
+    return sorted(versions, key=lambda version: (version.created, version.id))
 
 
 def read_version(store: Store, name: str, version: str) -> Version:
     """Return one version.
 
     Raises:
-        NotFoundError: there is no such version.
-        ArtifactError: its record is damaged or of an unknown format version.
+        NotFoundError: the version does not exist.
+        ArtifactError: its record is damaged or has an unknown format version.
     """
     prefix = version_prefix(name, version)
     manifest = store.manifest(prefix)
@@ -133,10 +133,10 @@ def read_version(store: Store, name: str, version: str) -> Version:
 
 
 def read_champion(store: Store, name: str) -> Champion | None:
-    """Return the pointer to the champion of a model, None when nothing is published.
+    """Return the pointer to the champion of a model; None if nothing is published.
 
     Raises:
-        ArtifactError: it is damaged or of an unknown format version.
+        ArtifactError: the pointer is damaged or has an unknown format version.
     """
     try:
         return cast(Champion, _read(store, f"{model_prefix(name)}/{CHAMPION}", Champion))
@@ -145,7 +145,7 @@ def read_champion(store: Store, name: str) -> Champion | None:
 
 
 def write_champion(store: Store, name: str, champion: Champion) -> None:
-    """Point to another champion; readers see the old pointer or the new one."""
+    """Write the pointer to the champion; readers see the old pointer or the new one."""
     store.write(f"{model_prefix(name)}/{CHAMPION}", json_bytes(champion))
 
 
@@ -160,8 +160,8 @@ def _read(store: Store, key: str, kind: type) -> Mapping[str, Any]:
         content = json.loads(store.read(key))
     except ValueError as error:
         raise ArtifactError(f"{place} must be JSON, but: {error}.") from None
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if found != FORMAT_VERSION:
-        raise ArtifactError(f"{place} must have format_version {FORMAT_VERSION}, but got {found}.")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise ArtifactError(f"{place} must have format_version {FORMAT_VERSION}, but got {version}.")
     check_fields(place, content, kind)
     return cast(Mapping[str, Any], content)

@@ -1,7 +1,7 @@
-"""Register our algorithms in Katib's configuration, and label the namespace of trials: a Job of manifests/katib.
+"""Register Kondense's algorithms in Katib's configuration, and label the namespace of trials: a Job of manifests/katib.
 
-Everything else in the ConfigMap ``katib-config`` stays as it is. What an entry of ours took the place of is kept in an
-annotation, and ``--remove`` puts it back.
+The rest of the ConfigMap ``katib-config`` is not changed. An annotation keeps replaced entries, and ``--remove``
+restores them.
 """
 
 import argparse
@@ -19,44 +19,44 @@ from kondense.errors import InputError
 from kondense_pipelines.deploy import job
 
 CONFIG_MAP, KEY = "katib-config", "katib-config.yaml"
-REPLACED = "kondense/replaced-algorithms"  # the annotation: name -> Katib's own entry, null where there was none
+REPLACED = "kondense/replaced-algorithms"  # the annotation: name -> Katib's entry, null if there was none
 LABEL = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
 
 Entry = Mapping[str, Any]
 
 
 def read_algorithms(path: Path, image: str) -> list[Entry]:
-    """Return the entries that a file (manifests/katib/algorithms.yaml) asks for, running ``image``.
+    """Return the entries of a file (manifests/katib/algorithms.yaml) with ``image``.
 
     Raises:
-        ValueError: the file has another form, or no image is given.
+        InputError: the file has another form, or ``image`` is empty.
     """
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict) or set(content) != {"algorithms", "container"} or not content["algorithms"]:
         raise InputError(f"{path} must hold algorithms, a list of names, and container, but got {content!r}.")
     if not image:
-        raise InputError("KONDENSE_SUGGESTION_IMAGE must name the suggestion image, but is not set.")
+        raise InputError("KONDENSE_SUGGESTION_IMAGE must be the suggestion image, but is not set.")
     return [{"algorithmName": name, "image": image, **content["container"]} for name in content["algorithms"]]
 
 
 def add(config: Entry, entries: Sequence[Entry], replaced: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
-    """Return Katib's configuration with ``entries``, and what each of them took the place of.
+    """Return Katib's configuration with ``entries``, and the entries that they replaced.
 
     Args:
         config: a KatibConfig.
         entries: SuggestionConfigs.
-        replaced: what earlier calls have returned.
+        replaced: the replaced entries of earlier calls.
     """
     changed = copy.deepcopy(dict(config))
     suggestions = _suggestions(changed)
     kept = dict(replaced)
     for entry in entries:
         name = entry["algorithmName"]
-        # Katib takes the last entry of a name, so that is the one it had.
-        former = [each for each in suggestions if each.get("algorithmName") == name]
+        # Katib uses the last entry of a name.
+        former = [item for item in suggestions if item.get("algorithmName") == name]
         if name not in kept:
             kept[name] = former[-1] if former else None
-        suggestions[:] = [each for each in suggestions if each.get("algorithmName") != name] + [dict(entry)]
+        suggestions[:] = [item for item in suggestions if item.get("algorithmName") != name] + [dict(entry)]
     return changed, kept
 
 
@@ -64,7 +64,7 @@ def remove(config: Entry, replaced: Mapping[str, Any]) -> Entry:
     """Return Katib's configuration as it was before ``add``."""
     changed = copy.deepcopy(dict(config))
     suggestions = _suggestions(changed)
-    suggestions[:] = [each for each in suggestions if each.get("algorithmName") not in replaced]
+    suggestions[:] = [item for item in suggestions if item.get("algorithmName") not in replaced]
     suggestions.extend(former for former in replaced.values() if former)
     return changed
 
@@ -72,36 +72,36 @@ def remove(config: Entry, replaced: Mapping[str, Any]) -> Entry:
 def _suggestions(config: dict[str, Any]) -> list[Any]:
     if config.get("kind") != "KatibConfig":
         raise InputError(f"{KEY} must be a KatibConfig (Katib 0.16 or newer), but its kind is {config.get('kind')!r}.")
-    found: list[Any] = config.setdefault("runtime", {}).setdefault("suggestions", [])
-    return found
+    suggestions: list[Any] = config.setdefault("runtime", {}).setdefault("suggestions", [])
+    return suggestions
 
 
 def apply(api: Any, namespace: str, entries: Sequence[Entry], *, removing: bool = False) -> Iterator[str]:
-    """Change the ConfigMap and label the namespace; say what was done.
+    """Change the ConfigMap and label the namespace; yield a line for each.
 
     Raises:
-        ValueError: Katib is not in the namespace, or its configuration has another form.
-        ApiException: the API refused, or another changed the ConfigMap meanwhile (409).
+        InputError: Katib is not in the namespace, or its configuration has another form.
+        ApiException: the API refused, or the ConfigMap was changed meanwhile (409).
     """
     from kubernetes import client
 
     core = client.CoreV1Api(api)
-    found = _config_map(core, namespace)
-    annotations = dict(found.metadata.annotations or {})
+    config_map = _config_map(core, namespace)
+    annotations = dict(config_map.metadata.annotations or {})
     replaced = json.loads(annotations.pop(REPLACED, "{}"))
-    config = yaml.safe_load(found.data[KEY])
+    config = yaml.safe_load(config_map.data[KEY])
     if removing:
         changed, replaced = remove(config, replaced), {}
     else:
         changed, replaced = add(config, entries, replaced)
         annotations[REPLACED] = json.dumps(replaced)
     names = ", ".join(entry["algorithmName"] for entry in entries)
-    if changed == config and annotations == (found.metadata.annotations or {}):
-        yield f"{CONFIG_MAP}: {names} are as they should be"
+    if changed == config and annotations == (config_map.metadata.annotations or {}):
+        yield f"{CONFIG_MAP}: {names} are registered already"
     else:
-        found.data[KEY] = yaml.safe_dump(changed, sort_keys=False)
-        found.metadata.annotations = annotations
-        core.replace_namespaced_config_map(CONFIG_MAP, namespace, found)
+        config_map.data[KEY] = yaml.safe_dump(changed, sort_keys=False)
+        config_map.metadata.annotations = annotations
+        core.replace_namespaced_config_map(CONFIG_MAP, namespace, config_map)
         yield f"{CONFIG_MAP}: {names} {'removed' if removing else 'registered'}"
     if not removing:
         core.patch_namespace(namespace, {"metadata": {"labels": LABEL}})
@@ -112,21 +112,25 @@ def _config_map(core: Any, namespace: str) -> Any:
     from kubernetes.client import ApiException
 
     try:
-        found = core.read_namespaced_config_map(CONFIG_MAP, namespace)
+        config_map = core.read_namespaced_config_map(CONFIG_MAP, namespace)
     except ApiException as error:
         if error.status != 404:
             raise
-        raise InputError(f"Katib must be installed in namespace {namespace}, but {CONFIG_MAP} is not there.") from None
-    if KEY not in (found.data or {}):
-        raise InputError(f"{CONFIG_MAP} must hold {KEY} (Katib 0.16 or newer), but holds {sorted(found.data or {})}.")
-    return found
+        raise InputError(
+            f"Katib must be installed in namespace {namespace}, but {CONFIG_MAP} does not exist."
+        ) from None
+    if KEY not in (config_map.data or {}):
+        raise InputError(
+            f"{CONFIG_MAP} must hold {KEY} (Katib 0.16 or newer), but holds {sorted(config_map.data or {})}."
+        )
+    return config_map
 
 
 def main() -> int:
     """Run the Job."""
     parser = argparse.ArgumentParser(prog="python -m kondense_pipelines.deploy.algorithms", description=__doc__)
-    parser.add_argument("file", type=Path, help="which algorithms, and how they run")
-    parser.add_argument("--remove", action="store_true", help="take them out and put back what they replaced")
+    parser.add_argument("file", type=Path, help="the algorithms and their container")
+    parser.add_argument("--remove", action="store_true", help="remove them and restore the entries that they replaced")
     options = parser.parse_args()
 
     def task() -> Iterator[str]:

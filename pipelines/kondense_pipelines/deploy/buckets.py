@@ -1,8 +1,8 @@
-"""Make the buckets, and in our own MinIO the account that may use them: a Job of manifests/buckets.
+"""Create the buckets, and in Kondense's MinIO the account that uses them: a Job of manifests/buckets.
 
-MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY and MINIO_SECURE say where and with which account. If
-MINIO_ROOT_USER and MINIO_ROOT_PASSWORD are set, they make the buckets, and the account, which may then read and
-write objects in these buckets and nothing else. Without them the account makes the buckets itself.
+MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY and MINIO_SECURE give endpoint and account. If MINIO_ROOT_USER and
+MINIO_ROOT_PASSWORD are set, they create the buckets and the account, which may then read and write objects in these
+buckets and nothing else. Without them the account creates the buckets itself.
 """
 
 import os
@@ -13,11 +13,12 @@ from typing import Any
 
 from kondense.errors import InputError
 from kondense.store.connection import Connection, PatientPool, connection_from_environment
+from kondense.store.store import StoreError
 
 from kondense_pipelines.deploy import job
 
 POLICY = "kondense"
-DELAYS_S = (1.0, 2.0)  # within one attempt of the Job, which has more of them
+DELAYS_S = (1.0, 2.0)  # within one attempt of the Job, which has several
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ON_BUCKETS = ("s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads")
 ON_OBJECTS = (
@@ -30,15 +31,15 @@ ON_OBJECTS = (
 
 
 def ensure(buckets: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
-    """Make what is missing and say what was done.
+    """Create missing buckets, and the account; yield a line for each.
 
     Args:
-        buckets: their names.
+        buckets: names of the buckets.
         environment: see the module.
 
     Raises:
-        ValueError: no bucket, or a name that S3 does not allow.
-        OSError: a variable is missing, or the store refused or cannot be reached.
+        InputError: no bucket, or a name that S3 does not allow.
+        StoreError: a variable is missing, or the store refused or cannot be reached.
     """
     if not buckets or not all(NAME.fullmatch(bucket) for bucket in buckets):
         raise InputError(f"buckets must be names of 3 to 63 of a-z, 0-9, dash and dot, but got {list(buckets)}.")
@@ -46,15 +47,15 @@ def ensure(buckets: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
     root = environment.get("MINIO_ROOT_USER", ""), environment.get("MINIO_ROOT_PASSWORD", "")
     store = _client(connection, *root) if all(root) else _client(connection)
     try:
-        yield from _make_buckets(store, buckets)
+        yield from _create_buckets(store, buckets)
         if all(root):
-            yield from _make_account(connection, *root, buckets=buckets)
+            yield from _create_account(connection, *root, buckets=buckets)
     except _failures() as error:
-        raise OSError(f"the object store at {connection.url} refused: {_text(error)}") from None
+        raise StoreError(f"the object store at {connection.url} refused: {_text(error)}") from None
 
 
 def access_policy(buckets: Sequence[str]) -> dict[str, Any]:
-    """Return the policy document of an account that reads and writes objects of these buckets, and no more."""
+    """Return the policy of an account that may only read and write objects of these buckets."""
     arns = [f"arn:aws:s3:::{bucket}" for bucket in buckets]
     return {
         "Version": "2012-10-17",
@@ -65,16 +66,16 @@ def access_policy(buckets: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _make_buckets(store: Any, buckets: Sequence[str]) -> Iterator[str]:
+def _create_buckets(store: Any, buckets: Sequence[str]) -> Iterator[str]:
     for bucket in buckets:
         if store.bucket_exists(bucket):
-            yield f"bucket {bucket}: it is there"
+            yield f"bucket {bucket}: exists"
         else:
             store.make_bucket(bucket)
-            yield f"bucket {bucket}: made"
+            yield f"bucket {bucket}: created"
 
 
-def _make_account(connection: Connection, user: str, password: str, *, buckets: Sequence[str]) -> Iterator[str]:
+def _create_account(connection: Connection, user: str, password: str, *, buckets: Sequence[str]) -> Iterator[str]:
     from minio import MinioAdmin
     from minio.credentials.providers import StaticProvider
 
@@ -111,7 +112,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _text(error: Exception) -> str:
-    """Return what the store said, without the request's ids."""
+    """Return the store's message without the ids of the request."""
     code, message = getattr(error, "code", ""), getattr(error, "message", "")
     return f"{code}: {message}" if code else str(error)
 

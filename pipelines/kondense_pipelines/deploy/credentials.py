@@ -1,8 +1,7 @@
-"""Make the Secrets of the object store with random values where there are none: a Job of manifests/minio.
+"""Create the missing Secrets of the object store, with random values: a Job of manifests/minio.
 
-``minio-root`` is for MinIO itself and the Job that makes buckets. ``mlpipeline-minio-artifact`` is the name that
-Kubeflow Pipelines gives to what pipelines and trials use; ``kondense_pipelines.deploy.buckets`` makes
-a MinIO user of it.
+``minio-root`` is for MinIO and the Job that creates buckets. ``mlpipeline-minio-artifact``, the name that Kubeflow
+Pipelines expects, is for pipelines and trials; ``kondense_pipelines.deploy.buckets`` creates the MinIO user for it.
 """
 
 import base64
@@ -21,47 +20,47 @@ ROOT = "minio-root"
 ARTIFACTS = "mlpipeline-minio-artifact"
 # The keys of each Secret: the name of the account, and its password.
 KEYS = {ROOT: ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"), ARTIFACTS: ("accesskey", "secretkey")}
-# SHA-256 of name:password as Kubeflow Pipelines publishes them in its manifests; what all know guards nothing.
+# SHA-256 of name:password as Kubeflow Pipelines publishes them in its manifests, where anyone can read them.
 PUBLISHED = "c10551ff1dbd20cb1cc6ab706e0d79f5b9bc52bc8a13c331dc6720beab5e6cf2"
-READERS = ("ml-pipeline", "ml-pipeline-ui")  # they read the Secret only when they start
+READERS = ("ml-pipeline", "ml-pipeline-ui")  # they read the Secret only at their start
 LABELS = {"app.kubernetes.io/part-of": "kondense"}
 
 
 def ensure(api: Any, namespace: str) -> Iterator[str]:
-    """Make what is missing and say what was done, a line for each Secret.
+    """Create the missing Secrets; yield a line for each Secret.
 
     Args:
         api: a ``kubernetes.client.ApiClient``.
-        namespace: of the object store.
+        namespace: namespace of the object store.
 
     Raises:
-        ValueError: a Secret is there but lacks one of its keys.
+        InputError: an existing Secret lacks one of its keys.
         ApiException: the API refused.
     """
     from kubernetes import client
 
     core, apps = client.CoreV1Api(api), client.AppsV1Api(api)
     for name, keys in KEYS.items():
-        found = _read(core, name, namespace)
-        if found is None:
+        secret = _read(core, name, namespace)
+        if secret is None:
             core.create_namespaced_secret(namespace, _secret(name, keys))
-            yield f"secret {name}: made with random values"
+            yield f"secret {name}: created with random values"
             continue
-        if missing := [key for key in keys if not (found.data or {}).get(key)]:
+        if missing := [key for key in keys if not (secret.data or {}).get(key)]:
             raise InputError(f"secret {name} must hold the keys {', '.join(keys)}, but lacks {', '.join(missing)}.")
-        if not is_published(found.data, keys):
-            yield f"secret {name}: kept as it is"
+        if not is_published(secret.data, keys):
+            yield f"secret {name}: kept"
             continue
-        # The read version goes along: if another changed it meanwhile, the API answers 409 and the Job tries again.
+        # The object carries its version: if it was changed meanwhile, the API answers 409 and the Job tries again.
         replacement = _secret(name, keys)
-        found.data, found.string_data = None, replacement["stringData"]
-        core.replace_namespaced_secret(name, namespace, found)
+        secret.data, secret.string_data = None, replacement["stringData"]
+        core.replace_namespaced_secret(name, namespace, secret)
         yield f"secret {name}: the published default was replaced by random values"
         yield from _restart(apps, namespace)
 
 
 def is_published(data: Mapping[str, str], keys: tuple[str, str]) -> bool:
-    """Tell whether a Secret's data (base64) is what Kubeflow Pipelines publishes."""
+    """Return whether a Secret's data (base64) are the values that Kubeflow Pipelines publishes."""
     name, password = (base64.b64decode(data[key]) for key in keys)
     return hashlib.sha256(name + b":" + password).hexdigest() == PUBLISHED
 
@@ -83,7 +82,7 @@ def _secret(name: str, keys: tuple[str, str]) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": name, "labels": LABELS},
-        # MinIO takes names of 3 to 20 and passwords of 8 to 40 characters.
+        # MinIO accepts names of 3 to 20 and passwords of 8 to 40 characters.
         "stringData": {user: "k" + secrets.token_hex(8), password: secrets.token_urlsafe(30)},
     }
 
@@ -101,7 +100,7 @@ def _restart(apps: Any, namespace: str) -> Iterator[str]:
             if error.status != 404:
                 raise
         else:
-            yield f"deployment {name}: restarted to read them"
+            yield f"deployment {name}: restarted to read the new values"
 
 
 def main() -> int:

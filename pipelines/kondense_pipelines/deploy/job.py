@@ -1,18 +1,18 @@
-"""What the set-up Jobs have in common: the Kubernetes client, and one clear line when they fail."""
+"""The frame of the set-up Jobs: the Kubernetes client, and one line for an error."""
 
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from kondense import failure, kubernetes_api
-from kondense.errors import InputError
+from kondense.errors import EXPECTED, InputError, exit_code_of
 
 
 def kubernetes_client() -> Any:
     """Return the client of the cluster that this pod runs in, or of the current context of a kubeconfig.
 
     Raises:
-        ValueError: there is neither.
+        InputError: neither exists.
     """
     try:
         return kubernetes_api.connect()
@@ -21,12 +21,12 @@ def kubernetes_client() -> Any:
 
 
 def namespace() -> str:
-    """Return the namespace that NAMESPACE names; kubeflow without it."""
+    """Return the namespace in NAMESPACE; by default kubeflow."""
     return os.environ.get("NAMESPACE") or "kubeflow"
 
 
 def run(task: Callable[[], Iterable[str]]) -> int:
-    """Print what ``task`` says it did and return 0; after an expected error print one line and return 1."""
+    """Print the lines of ``task`` and return 0; after an expected error print one line and return its exit code."""
     import urllib3
     from kubernetes.client import ApiException
 
@@ -34,22 +34,20 @@ def run(task: Callable[[], Iterable[str]]) -> int:
         for line in task():
             print(line, flush=True)
     except ApiException as error:
-        return _fail(f"the Kubernetes API answered {error.status} {error.reason}: {_message(error)}")
-    except (ValueError, OSError, urllib3.exceptions.HTTPError) as error:
-        return _fail(error)
-    return 0
+        failure.report_failure(f"the Kubernetes API answered {error.status} {error.reason}: {_message(error)}")
+    except (*EXPECTED, urllib3.exceptions.HTTPError) as error:
+        failure.report_failure(error)
+        return exit_code_of(error)
+    else:
+        return 0
+    return 1
 
 
 def _message(error: Any) -> str:
-    """Return the API's own words: the ``message`` of a Status object."""
+    """Return the message of the API: ``message`` of a Status object."""
     import json
 
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
         return str(error.body or "")[:300]
-
-
-def _fail(error: object) -> int:
-    failure.report_failure(error)
-    return 1

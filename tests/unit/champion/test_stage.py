@@ -47,7 +47,7 @@ def test_the_same_data_call_for_no_challenger(published: Published, digits16_dir
     version = read_champion(open_store(published.uri), NAME)["version"]
     assert metrics == {"challenge": 0.0, "champion_test_accuracy": 0.9}  # as it was measured when published
     assert (verdict["challenge"], verdict["version"], verdict["model_name"]) == (False, version, NAME)
-    assert verdict["reason"] == f"champion {version} was made from these very data"
+    assert verdict["reason"] == f"champion {version} was made from the same data"
     assert published(digits16_dir, always=True)[0]["challenge"] == 1.0
 
 

@@ -31,6 +31,10 @@ def test_digits_are_scikit_learns(digits_dir):
     assert np.array_equal(torch.cat([part.labels for part in parts]).numpy(), reference.target[order])
 
 
+def test_digits_fit_the_default_network(tmp_path):
+    assert load_dataset(make_digits(tmp_path / "dataset", image_size=0)).shape == (1, 16, 16)
+
+
 def test_mean_and_std_are_of_the_training_images(cifar10_dir, tmp_path):
     run(DataPrepConfig(dataset_name="cifar10", source=str(cifar10_dir)), dataset_dir=tmp_path / "dataset")
     dataset = load_dataset(tmp_path / "dataset")
@@ -182,7 +186,7 @@ def test_torchvision_is_not_imported_to_read_files(digits_dir):
     code = (
         "import sys; from pathlib import Path; from kondense.data_prep import stage;"
         "from kondense.data_prep.config import DataPrepConfig as C;"
-        "stage.run(C(dataset_name='digits'), dataset_dir=Path(sys.argv[1]));"
+        "stage.run(C(dataset_name='digits', image_size=8), dataset_dir=Path(sys.argv[1]));"
         "sys.exit('torchvision' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(digits_dir.parent / "again")], check=True)

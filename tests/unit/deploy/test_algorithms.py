@@ -71,7 +71,7 @@ def test_ours_join_and_all_else_stays(fake: FakeApi) -> None:
 def test_a_second_run_writes_nothing(fake: FakeApi) -> None:
     apply(fake)
     calls = len(fake.log)
-    assert "as they should be" in apply(fake)[0]
+    assert "registered already" in apply(fake)[0]
     assert "PUT" not in {method for method, _ in fake.log[calls:]}
 
 

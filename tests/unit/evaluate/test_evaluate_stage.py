@@ -16,6 +16,7 @@ from kondense.data.dataset import load_dataset, save_dataset
 from kondense.evaluate import exports, program, stage, timings
 from kondense.evaluate.config import EvaluateConfig
 from kondense.export.onnx import read_metadata
+from kondense.files import ArtifactError
 from kondense.measuring.accuracy import predict
 from kondense.measuring.intervals import Interval
 from kondense.measuring.kernels import INTEGER_LAYERS
@@ -153,7 +154,7 @@ def test_an_evaluated_teacher_is_not_exported_again(
 def test_float_arithmetic_keeps_the_integers_and_agrees_with_torch(folder: Path) -> None:
     run(folder, "model", "in-float", teacher="teacher", arithmetic="float")
     evaluation, model = read_evaluation(folder / "in-float"), load_model(folder / "in-float")
-    assert evaluation["arithmetic"] == {"chosen": "float", "reason": "as was asked", "integer_speedup": None}
+    assert evaluation["arithmetic"] == {"chosen": "float", "reason": "as requested", "integer_speedup": None}
     assert evaluation["steps"][-1] == "compute in float"
     assert not model.activations
     assert model.quantized.keys() == load_model(folder / "model").quantized.keys()
@@ -168,14 +169,14 @@ def test_float_arithmetic_keeps_the_integers_and_agrees_with_torch(folder: Path)
 def test_the_arithmetic_is_chosen_by_what_was_measured(factor: float, chosen: str) -> None:
     """``factor``: how many times slower integers are."""
     interval = Interval(1 / factor, 0.99 / factor, 1.01 / factor)
-    found = exports.choose_arithmetic({}, {"batch_1": interval, "batch_64": interval}, asked="auto")
+    found = exports.choose_arithmetic({}, {"batch_1": interval, "batch_64": interval}, requested="auto")
     assert found["chosen"] == chosen
     assert f"{1 / factor:.2f}× ({0.99 / factor:.2f} to {1.01 / factor:.2f}) the speed" in found["reason"]
 
 
 def test_noise_does_not_turn_integers_down() -> None:
     noisy = Interval(0.7, 0.4, 1.4)
-    assert exports.choose_arithmetic({}, {"batch_1": noisy, "batch_64": noisy}, asked="auto")["chosen"] == "integer"
+    assert exports.choose_arithmetic({}, {"batch_1": noisy, "batch_64": noisy}, requested="auto")["chosen"] == "integer"
 
 
 def test_every_way_to_run_is_timed_against_the_teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +195,7 @@ def test_every_way_to_run_is_timed_against_the_teacher(folder: Path, monkeypatch
 
 
 def test_ways_to_run_name_gpus_where_there_are_some() -> None:
-    ways = timings.further_ways(1, ["CUDAExecutionProvider"], cuda=True)
+    ways = timings.further_backends(1, ["CUDAExecutionProvider"], cuda=True)
     assert [(way.runtime, way.device, way.threads) for way in ways[: len(ways) // 2]] == [
         ("torch", "cpu", 1),
         ("onnxruntime", "CUDAExecutionProvider", 0),
@@ -224,7 +225,7 @@ def test_the_program_is_kept_where_it_gives_the_very_same(folder: Path) -> None:
 
 
 def test_a_program_that_differs_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "run_elsewhere", lambda _content, images: torch.zeros(len(images), 10))
+    monkeypatch.setattr(program, "run_in_fresh_process", lambda _content, images: torch.zeros(len(images), 10))
     run(folder, "model", "lossy", program=True)
     found = read_evaluation(folder / "lossy")["program"]
     assert not found["lossless"] and found["largest_difference"] > 0
@@ -232,8 +233,8 @@ def test_a_program_that_differs_is_not_kept(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_a_program_that_does_not_load_is_an_error() -> None:
-    with pytest.raises(ChildProcessError, match="the torch.export program failed in a fresh process: "):
-        program.run_elsewhere(b"no program", torch.zeros(1, 1, 16, 16))
+    with pytest.raises(ArtifactError, match="the torch.export program failed in a fresh process: "):
+        program.run_in_fresh_process(b"no program", torch.zeros(1, 1, 16, 16))
 
 
 def test_robustness_is_that_of_the_same_spoiled_images(folder: Path) -> None:
@@ -253,7 +254,7 @@ def test_robustness_is_that_of_the_same_spoiled_images(folder: Path) -> None:
 
 def test_a_model_of_other_images_is_refused(folder: Path, tmp_path: Path) -> None:
     save_dataset(tmp_path / "dataset", make_dataset(size=20, test=30))
-    with pytest.raises(ValueError, match="the model's image_size must be the dataset's, 20, but got 16"):
+    with pytest.raises(ValueError, match="the model must take images of 1x20x20, but"):
         stage.run(
             EvaluateConfig(),
             dataset_dir=tmp_path / "dataset",

@@ -145,7 +145,7 @@ def test_a_model_of_other_images_is_not_published_under_the_same_name(shop: Shop
 
 def test_refuses_a_report_about_another_model_or_dataset(shop: Shop, tmp_path: Path, digits_dir: Path) -> None:
     one, other = shop.make(seed=1), shop.make(seed=2)
-    with pytest.raises(ArtifactError, match="must be about the model in"):
+    with pytest.raises(ArtifactError, match="must describe the model in"):
         shop.publish(one._replace(report_dir=other.report_dir))
     with pytest.raises(ArtifactError, match="the report must be made on the dataset in"):
         shop.publish(one._replace(dataset_dir=digits_dir))
