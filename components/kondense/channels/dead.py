@@ -1,4 +1,4 @@
-"""Channels that can leave without changing what a network computes."""
+"""Channels whose removal does not change the outputs of a network."""
 
 import copy
 import functools
@@ -7,53 +7,53 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from kondense.channels.dependencies import WEIGHTED, ChannelGroup, Member, input_slices
+from kondense.channels.dependencies import WEIGHTED, ChannelGroup, Member, input_slices, weighted
 
 Range = tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
 def dead_channels(module: nn.Module, groups: Mapping[str, ChannelGroup], images_NCHW: Tensor) -> dict[str, Tensor]:
-    """Return the dead channels of each group that has some, by its name; each group keeps one at least.
+    """Return the dead channels, by group; every group keeps at least one channel.
 
-    A channel is dead where all layers that read it have zeros for weights, or where it is zero itself: the weights that
-    make it are, and so what the layers that read it get is the same for all images, and found to be zero.
+    A channel is dead if its weights in all consumers are zero, or if it is zero itself: its producer's weights are
+    zero, so that it is the same for all images, and it is zero for ``images_NCHW``.
 
     Args:
         module: the network, in evaluation mode.
-        groups: as found in it. Those of convolutions in several groups, which must lose as many of each, are left out.
+        groups: its groups. Those with grouped convolutions, which must lose the same number in each block, are skipped.
         images_NCHW: a few images, normalised.
     """
     ranges = _input_ranges(module, groups, images_NCHW)
-    found = {}
+    dead = {}
     for name, group in _separable(groups).items():
         silent_K = _all(
             ((ranges[reader.name][0] == 0) & (ranges[reader.name][1] == 0))[reader.entries].all(1)
             for reader in _readers(group)
         )
         unread_K = _all(_zero_inputs(module, reader) for reader in _readers(group))
-        dead_K = unread_K | (_unmade(module, group) & silent_K)
+        dead_K = unread_K | (_zero_outputs(module, group) & silent_K)
         if dead_K.all():
             dead_K[0] = False
         if dead_K.any():
-            found[name] = dead_K.nonzero().flatten()
-    return found
+            dead[name] = dead_K.nonzero().flatten()
+    return dead
 
 
 @torch.no_grad()
 def fold_constants(module: nn.Module, groups: Mapping[str, ChannelGroup], images_NCHW: Tensor) -> set[str]:
-    """Move what channels always are into the biases of the layers that read them, in place.
+    """Fold constant channels into the biases of their consumers, in place.
 
-    The weights that read such a channel become zero, so that it is dead. It stays where a layer that reads it pads with
-    zeros, so that it is not the same everywhere, or has no bias.
+    Their weights in the consumers become zero, so that the channel is dead. Channels are skipped if a consumer pads
+    with zeros, so that its input is not constant, or has no bias.
 
     Args:
         module: the network, in evaluation mode.
-        groups: as found in it.
+        groups: its groups.
         images_NCHW: a few images, normalised.
 
     Returns:
-        The layers whose biases have changed.
+        The layers with changed biases.
     """
     changed: set[str] = set()
     ranges = _input_ranges(module, groups, images_NCHW)
@@ -62,10 +62,12 @@ def fold_constants(module: nn.Module, groups: Mapping[str, ChannelGroup], images
         if not all(_folds(module.get_submodule(reader.name)) for reader in readers):
             continue
         low_high = [(ranges[reader.name], reader.entries) for reader in readers]
-        constant_K = _unmade(module, group) & _all((low == high)[entries].all(1) for (low, high), entries in low_high)
+        constant_K = _zero_outputs(module, group) & _all(
+            (low == high)[entries].all(1) for (low, high), entries in low_high
+        )
         for reader in readers:
-            layer = module.get_submodule(reader.name)
-            assert isinstance(layer, WEIGHTED) and layer.bias is not None
+            layer = weighted(module.get_submodule(reader.name))
+            assert layer.bias is not None
             entries_E = reader.entries[constant_K].flatten()
             read_OE = layer.weight[:, entries_E].double()
             if not read_OE.any():
@@ -86,34 +88,33 @@ def _readers(group: ChannelGroup) -> list[Member]:
 
 
 def _folds(layer: nn.Module) -> bool:
-    """Tell whether a constant input is a constant output of this layer, which can be part of its bias."""
+    """Return whether a constant input of this layer can be folded into its bias."""
     unpadded = isinstance(layer, nn.Linear) or (
         isinstance(layer, nn.Conv2d) and layer.groups == 1 and not any(layer.padding)
     )
     return unpadded and layer.bias is not None
 
 
-def _all(found: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(found)).all(0)
+def _all(masks: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(masks)).all(0)
 
 
-def _unmade(module: nn.Module, group: ChannelGroup) -> Tensor:
-    """Return for each channel whether the weights that make it are all zero, [channels]."""
+def _zero_outputs(module: nn.Module, group: ChannelGroup) -> Tensor:
+    """Return for each channel whether the weights of its producers are all zero, [channels]."""
     makers = [member for member in group.members if member.output and isinstance(member.layer, WEIGHTED)]
     weights = [(module.get_parameter(f"{maker.name}.weight"), maker.entries) for maker in makers]
     return _all((weight.flatten(1) == 0).all(1)[entries].all(1) for weight, entries in weights)
 
 
 def _zero_inputs(module: nn.Module, member: Member) -> Tensor:
-    """Return for each channel whether the weights that read it in this layer are all zero, [channels]."""
-    layer = module.get_submodule(member.name)
-    assert isinstance(layer, WEIGHTED)
+    """Return for each channel whether its weights in this consumer are all zero, [channels]."""
+    layer = weighted(module.get_submodule(member.name))
     slices = input_slices(layer.weight, layer.groups if isinstance(layer, nn.Conv2d) else 1)
     return (slices.flatten(1) == 0).all(1)[member.entries].all(1)
 
 
 def _input_ranges(module: nn.Module, groups: Mapping[str, ChannelGroup], images_NCHW: Tensor) -> dict[str, Range]:
-    """Return the smallest and the largest value of each input of the layers that read channels, by layer."""
+    """Return the minimum and the maximum of every input of the consumers, by layer."""
     names = {reader.name for group in groups.values() for reader in _readers(group)}
     ranges: dict[str, Range] = {}
     watched = copy.deepcopy(module).eval()
@@ -121,7 +122,7 @@ def _input_ranges(module: nn.Module, groups: Mapping[str, ChannelGroup], images_
     def watch(name: str, dimension: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values_IN = inputs[0].movedim(dimension, 0).flatten(1)
         low, high = values_IN.amin(1), values_IN.amax(1)
-        if name in ranges:  # a layer that is called twice
+        if name in ranges:  # the layer is called twice
             low, high = torch.minimum(low, ranges[name][0]), torch.maximum(high, ranges[name][1])
         ranges[name] = low, high
 

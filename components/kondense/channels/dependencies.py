@@ -1,7 +1,7 @@
-"""Which channels belong together: groups of channels that only leave as one, and what leaves with them.
+"""Dependency groups: channels that must be removed together, and the entries of all layers that depend on them.
 
-torch-pruning traces the network and says how channels pass from layer to layer; this module walks its graph
-once and keeps each group as plain index tables, so that scores, costs and surgery need no graph any more.
+torch-pruning traces how channels pass from layer to layer; this module walks its graph once and stores each group as
+plain index tables, so that scores, costs and surgery need no graph.
 """
 
 import copy
@@ -17,13 +17,13 @@ from kondense.artifacts.structure import ATTRIBUTES
 from kondense.errors import InputError
 from kondense.networks.layers import TYPES
 
-# Sums in another order differ by less than this, relative to the largest logit, and another function by far more:
+# Rounding of sums in another order is below this, relative to the largest logit; a different function is far above:
 SUSPICIOUS = 1e-4  # in float32
 TOLERANCE = 1e-9  # in float64
 
 
 class Entry(NamedTuple):
-    """An entry of a layer's side and the channel of the group that it belongs to, named as torch-pruning does."""
+    """An index of a layer's side and the channel of the group that it belongs to; names as in torch-pruning."""
 
     idx: int
     root_idx: int
@@ -34,9 +34,9 @@ class Member:
     """A side of a layer that shrinks with a group.
 
     Attributes:
-        name: of the module.
+        name: name of the module.
         layer: the module.
-        output: whether its outputs leave, or its inputs; layers with one input per output count as outputs.
+        output: whether its outputs shrink, or its inputs; layers with one input per output count as outputs.
         entries: [channels, k], the outputs or inputs of the layer that belong to each channel of the group.
     """
 
@@ -51,10 +51,9 @@ class ChannelGroup:
     """Channels that can be removed, each with its entries in every member.
 
     Attributes:
-        name: of the layer that produces them; the first one, where a shortcut adds up several.
-        members: all that shrinks.
-        blocks: a convolution in several groups must lose as many channels of each: the channels fall into
-            this many runs of equal length, which shrink alike.
+        name: name of the layer that produces them; of the first one if a shortcut adds several.
+        members: all sides of layers that shrink.
+        blocks: number of blocks of equal length that must shrink alike, because of grouped convolutions.
     """
 
     name: str
@@ -81,21 +80,27 @@ class ChannelGroup:
 WEIGHTED = tuple(TYPES.values())
 
 
+def weighted(layer: nn.Module) -> nn.Conv2d | nn.Linear:
+    """Return ``layer``, which must be a convolution or fully connected."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer
+
+
 def find_groups(
     module: nn.Module, image_shape: tuple[int, int, int], excluded: Iterable[str] = ()
 ) -> dict[str, ChannelGroup]:
     """Return the groups whose channels can be removed, by name; the network ends in evaluation mode.
 
-    Left out are the network's outputs, groups that an excluded layer produces, channels that a layer uses in a
-    way that shrinking cannot keep, and channels that pass a module whose shape the Model artifact cannot describe.
+    Skipped: the network's outputs, groups that an excluded layer produces, channels that a layer uses in a way that
+    cannot shrink, and channels that pass a module whose shape the Model artifact cannot describe.
 
     Args:
         module: the network.
         image_shape: shape of one image, (C, H, W).
-        excluded: layers that stay whole.
+        excluded: layers not to prune.
 
     Raises:
-        ValueError: the network cannot be traced; the text says where.
+        InputError: the network cannot be traced; the text says where.
 
     Source: Fang et al. 2023 (DepGraph), section 3.
     """
@@ -104,9 +109,9 @@ def find_groups(
     produced: set[str] = set()
     for layer, node in list(graph.module2node.items()):
         if isinstance(layer, WEIGHTED) and node._name not in produced:
-            found = _walk(graph, layer)
-            produced |= {dependency.target._name for dependency in found if _is_output(dependency)}
-            group = _describe(node._name, layer, found)
+            entries = _walk(graph, layer)
+            produced |= {dependency.target._name for dependency in entries if _is_output(dependency)}
+            group = _describe(node._name, weighted(layer), entries)
             if group is not None and not group.producers() & set(excluded):
                 groups[group.name] = group
     _check(module, groups, image_shape)
@@ -128,7 +133,7 @@ def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> DependencyGr
             graph = DependencyGraph().build_dependency(module, (torch.zeros(1, *image_shape),), verbose=False)
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         last = f"the last layer that ran was {ran[-1]!r}" if ran else "no layer ran"
-        raise InputError(f"the network must be one that torch-pruning can trace, but {last}: {error}") from error
+        raise InputError(f"torch-pruning must be able to trace the network, but {last}: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -145,10 +150,10 @@ def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> DependencyGr
 
 
 def _walk(graph: DependencyGraph, root: nn.Module) -> dict[Dependency, list[Entry]]:
-    """Return all that leaves with the outputs of ``root``: one dependency per layer and side, with its entries.
+    """Return all sides of layers that shrink with the outputs of ``root``, with their entries.
 
-    The same walk as ``DependencyGraph.get_pruning_group``, which computes all index mappings of the whole
-    network anew for each layer: 4.6 of the 5 s that finding DenseNet-121's groups takes.
+    The same walk as ``DependencyGraph.get_pruning_group``, which recomputes all index mappings of the network for each
+    layer: 4.6 of the 5 s that finding the groups of DenseNet-121 takes.
     """
     pruner = graph.get_pruner_of_module(root)
     node = graph.module2node[root]
@@ -170,14 +175,14 @@ def _walk(graph: DependencyGraph, root: nn.Module) -> dict[Dependency, list[Entr
                 seen.add((*key, tuple(mapped)))
                 merged.setdefault(key, (following, {}))[1].update(dict.fromkeys(mapped))
                 stack.append((following, mapped))
-    return {dependency: list(found) for dependency, found in merged.values()}
+    return {dependency: list(indices) for dependency, indices in merged.values()}
 
 
-def _describe(name: str, root: nn.Module, found: Mapping[Dependency, list[Entry]]) -> ChannelGroup | None:
-    """Return the group, or None where its channels cannot be removed."""
+def _describe(name: str, root: nn.Conv2d | nn.Linear, sides: Mapping[Dependency, list[Entry]]) -> ChannelGroup | None:
+    """Return the group, or None if its channels cannot be removed."""
     channels = root.weight.shape[0]
     members = []
-    for dependency, entries in found.items():
+    for dependency, entries in sides.items():
         layer = dependency.target.module
         if _is_output(dependency) and not dependency.target.outputs:
             return None  # the network's outputs
@@ -186,14 +191,14 @@ def _describe(name: str, root: nn.Module, found: Mapping[Dependency, list[Entry]
         table = _table(entries, channels)
         if table is None:
             return None
-        if isinstance(layer, tuple(ATTRIBUTES)):
+        if isinstance(layer, nn.Module) and isinstance(layer, tuple(ATTRIBUTES)):
             members.append(Member(dependency.target._name, layer, _is_output(dependency), table))
     blocks = _blocks(members)
     return ChannelGroup(name, tuple(members), blocks) if blocks else None
 
 
 def _table(entries: Sequence[Entry], channels: int) -> Tensor | None:
-    """Return the entries by channel, [channels, k], or None unless every channel has as many, and its own."""
+    """Return the entries by channel, [channels, k], or None unless all channels have equally many distinct ones."""
     pairs = sorted((entry.root_idx, entry.idx) for entry in entries)
     if len(pairs) % channels or len({index for _, index in pairs}) < len(pairs):
         return None
@@ -205,23 +210,23 @@ def _table(entries: Sequence[Entry], channels: int) -> Tensor | None:
 
 
 def _blocks(members: Iterable[Member]) -> int:
-    """Return the number of blocks that all convolutions in groups agree on, 0 where they do not."""
+    """Return the number of blocks that all grouped convolutions agree on, 0 if they do not."""
     blocks = 1
     for member in members:
         layer = member.layer
         if not isinstance(layer, nn.Conv2d) or layer.groups == 1 or is_depthwise(layer):
             continue
         side = layer.out_channels if member.output else layer.in_channels
-        whole = torch.equal(member.entries, torch.arange(side).unsqueeze(1))
+        identical = torch.equal(member.entries, torch.arange(side).unsqueeze(1))
         fewer, more = sorted((blocks, layer.groups))
-        if not whole or more % fewer or layer.in_channels == layer.groups:
+        if not identical or more % fewer or layer.in_channels == layer.groups:
             return 0
         blocks = more
     return blocks
 
 
 def is_depthwise(layer: nn.Conv2d) -> bool:
-    """Tell whether each output of a convolution sees one input of its own."""
+    """Return whether each output of a convolution has exactly one input, of its own."""
     return layer.groups == layer.in_channels == layer.out_channels and layer.groups > 1
 
 
@@ -230,11 +235,11 @@ def _is_output(dependency: Dependency) -> bool:
 
 
 def _check(module: nn.Module, groups: Mapping[str, ChannelGroup], image_shape: tuple[int, int, int]) -> None:
-    """Raise ValueError unless shuffling the channels of each group leaves the network's function as it is.
+    """Raise InputError unless permuting the channels of each group preserves the network's function.
 
-    It does if and only if the tables say of every channel where it goes; torch-pruning takes operations that it
-    does not know for elementwise ones, such as a transposition between two reshapes. Shuffling is exact, so the
-    network itself is shuffled and shuffled back; only a suspicion is looked into on a copy in float64.
+    It does if and only if the tables are right for every channel; torch-pruning treats unknown operations, such as a
+    transposition between two reshapes, as elementwise. Permutations are exact, so the network itself is permuted and
+    restored; only suspicious cases are checked on a copy in float64.
     """
     image_1CHW = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
     if _difference(module, groups, groups, image_1CHW) <= SUSPICIOUS:
@@ -243,8 +248,8 @@ def _check(module: nn.Module, groups: Mapping[str, ChannelGroup], image_shape: t
     wrong = [name for name in groups if _difference(exact, groups, [name], image_1CHW.double()) > TOLERANCE]
     if wrong:
         raise InputError(
-            "the network must pass its channels on in a way that torch-pruning can trace, but those of"
-            f" {', '.join(wrong)} go elsewhere than it says (a reordering?); name these layers in exclude."
+            f"torch-pruning must be able to trace all channels, but not those of {', '.join(wrong)} (a reordering?);"
+            " name these layers in exclude."
         )
 
 
@@ -252,7 +257,7 @@ def _check(module: nn.Module, groups: Mapping[str, ChannelGroup], image_shape: t
 def _difference(
     module: nn.Module, groups: Mapping[str, ChannelGroup], names: Iterable[str], image_1CHW: Tensor
 ) -> float:
-    """Return how far the logits move, relative to the largest, when channels of the named groups are shuffled."""
+    """Return the change of the logits, relative to the largest, after permuting channels of the named groups."""
     generator = torch.Generator().manual_seed(0)
     expected = module(image_1CHW)
     orders = {name: _shuffled(groups[name], generator) for name in names}
@@ -282,11 +287,10 @@ def _reorder(module: nn.Module, group: ChannelGroup, order: Tensor) -> None:
                 if tensor.ndim:
                     tensor[here] = tensor[there].clone()
         else:
-            assert isinstance(layer, WEIGHTED)
-            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-            slices = input_slices(layer.weight, groups).clone()
+            weight, groups = weighted(layer).weight, layer.groups if isinstance(layer, nn.Conv2d) else 1
+            slices = input_slices(weight, groups).clone()
             slices[here] = slices[there].clone()
-            layer.weight.copy_(weight_from_inputs(slices, groups))
+            weight.copy_(weight_from_inputs(slices, groups))
 
 
 def input_slices(weight: Tensor, groups: int) -> Tensor:
@@ -295,5 +299,5 @@ def input_slices(weight: Tensor, groups: int) -> Tensor:
 
 
 def weight_from_inputs(slices: Tensor, groups: int) -> Tensor:
-    """Return the weight of ``groups`` whose ``input_slices`` are given: [I, O / G, ...] -> [O, I / G, ...]."""
+    """Return the weight with the given ``input_slices``: [I, O / G, ...] -> [O, I / G, ...]."""
     return slices.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Take channels out of a network: every tensor of every layer that holds entries of theirs becomes smaller.
+"""Remove channels from a network: every tensor that has entries of theirs becomes smaller.
 
 Shapes: weight [O, I / G, ...] of O outputs, I inputs and G groups; a norm's tensors [O].
 """
@@ -18,18 +18,18 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
 
     Args:
         module: the network.
-        groups: as found in the network, or in one of the same shapes; afterwards their tables no longer fit it.
+        groups: those of the network, or of one of the same shapes; afterwards they are invalid.
         removed: the channels [n] to remove from each group, by name.
 
     Returns:
-        The outputs kept of every layer that lost some, by module name, in order.
+        The indices of the kept outputs of every layer that lost some, by module name.
     """
-    leaving: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
+    lost: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
     for name, channels in removed.items():
         for member in groups[name].members if len(channels) else ():
-            leaving[member.name, member.output].append(member.entries[channels].flatten())
+            lost[member.name, member.output].append(member.entries[channels].flatten())
     kept_outputs = {}
-    for (name, output), parts in leaving.items():
+    for (name, output), parts in lost.items():
         layer = module.get_submodule(name)
         kept = torch.ones(side_length(layer, output=output), dtype=torch.bool)
         kept[torch.cat(parts)] = False
@@ -43,7 +43,7 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
 
 
 def side_length(layer: nn.Module, *, output: bool) -> int:
-    """Return how many outputs or inputs a layer has."""
+    """Return the number of outputs or inputs of a layer."""
     if isinstance(layer, nn.Conv2d):
         return layer.out_channels if output else layer.in_channels
     if isinstance(layer, nn.Linear):
@@ -80,5 +80,5 @@ def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
         layer.in_features = len(index)
 
 
-def _parameter(tensor: Tensor, before: nn.Parameter) -> nn.Parameter:
+def _parameter(tensor: Tensor, before: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), requires_grad=before.requires_grad)

@@ -14,14 +14,14 @@ def predict(
 ) -> Tensor:
     """Return the network's logits on a split, float32 [N, K] on the CPU.
 
-    The network is run in evaluation mode, in the memory format of its weights, and is left in the mode it was in.
+    The network runs in evaluation mode, in the memory format of its weights, and keeps its mode.
 
     Args:
         module: the network, on ``device``.
         split: the images.
         dataset: gives the normalisation.
         batch_size: images at a time.
-        device: where the network lies.
+        device: the device of the network.
     """
     was_training = module.training
     module.eval()
@@ -43,7 +43,7 @@ def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:
 
 
 def memory_format_of(module: nn.Module) -> torch.memory_format:
-    """Return channels_last when some convolution's weight lies that way, else contiguous_format."""
+    """Return channels_last if a convolution's weight is in it, else contiguous_format."""
     for weight in module.parameters():
         if weight.ndim == 4 and not weight.is_contiguous():
             return torch.channels_last

@@ -1,4 +1,4 @@
-"""What a classifier confuses, class by class.
+"""The confusions of a classifier, by class.
 
 Shapes: N images, K classes.
 """
@@ -21,24 +21,24 @@ def confusion(predictions_N: Tensor, labels_N: Tensor, classes: int) -> Tensor:
         int64 [K, K]; its sum is N.
 
     Raises:
-        ValueError: different lengths, or a class out of range.
+        InputError: different lengths, or a class out of range.
     """
     if predictions_N.shape != labels_N.shape:
-        raise InputError(f"predictions must be as many as labels, {len(labels_N)}, but got {len(predictions_N)}.")
-    for what, values_N in (("predictions", predictions_N), ("labels", labels_N)):
+        raise InputError(f"predictions must have the length of labels, {len(labels_N)}, but got {len(predictions_N)}.")
+    for name, values_N in (("predictions", predictions_N), ("labels", labels_N)):
         if len(values_N) and (int(values_N.min()) < 0 or int(values_N.max()) >= classes):
             extremes = f"{int(values_N.min())} to {int(values_N.max())}"
-            raise InputError(f"{what} must be in [0, {classes}), but got {extremes}.")
+            raise InputError(f"{name} must be in [0, {classes}), but got {extremes}.")
     pairs_N = labels_N.long() * classes + predictions_N.long()
     return torch.bincount(pairs_N, minlength=classes * classes).reshape(classes, classes)
 
 
 def per_class_accuracy(confusion_KK: Tensor) -> list[float]:
-    """Return the fraction of each true class that was predicted as such; 0 for a class without images."""
+    """Return the fraction of each true class that was predicted correctly; 0 for a class without images."""
     images_K = confusion_KK.sum(1)
     return (confusion_KK.diagonal().double() / images_K.clamp(min=1)).tolist()
 
 
 def agreement(first_N: Tensor, second_N: Tensor) -> float:
-    """Return the fraction of images that two models put into the same class."""
+    """Return the fraction of images with equal predictions of two models."""
     return float((first_N == second_N).double().mean())

@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on."""
+"""The machine of a measurement."""
 
 import os
 import platform
@@ -12,9 +12,9 @@ from kondense.measuring.processor import CPUINFO, read_cpu, usable_cores
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return what sets the speed of a model here.
+    """Return the properties of this machine that affect the speed of a model.
 
-    ``cpu``, ``cpu_flags``, ``cores`` (that this process may use), ``memory_bytes``, ``gpu`` (or None), ``providers``
+    ``cpu``, ``cpu_flags``, ``cores`` (available to this process), ``memory_bytes``, ``gpu`` (or None), ``providers``
     (of onnxruntime), ``platform`` and ``versions``.
     """
     cpu, flags = read_cpu(CPUINFO)

@@ -1,6 +1,6 @@
-"""How sure a median of times is, and a ratio of two: block bootstrap, because neighbouring runs are alike.
+"""Confidence intervals of median times and of their ratios: block bootstrap, because neighbouring runs correlate.
 
-Shapes: samples [T], one per turn in the order they were taken.
+Shapes: samples [T], one per turn, in order.
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from kondense.errors import InputError
 
 LEVEL = 0.95
-BLOCKS = 40  # a burst of other work hits neighbouring turns; a block is to be longer than that
+BLOCKS = 40  # other load affects neighbouring turns; a block must be longer than its bursts
 RESAMPLES = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """An estimate and the interval that holds the true value in 95 % of such measurements."""
+    """An estimate and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -36,22 +36,22 @@ def median_interval(samples_T: NDArray[np.float64], rng: np.random.Generator) ->
 def ratio_interval(
     numerator_T: NDArray[np.float64], denominator_T: NDArray[np.float64], rng: np.random.Generator
 ) -> Interval:
-    """Return median / median of two models that were timed in the same turns, with its interval.
+    """Return the ratio of the medians of two models that were timed in the same turns, with its interval.
 
-    Both are resampled together, so that what slowed a turn down slows both of them.
+    Both are resampled together, so that a slow turn affects both.
 
     Raises:
-        ValueError: they were not timed in the same turns.
+        InputError: they were not timed in the same turns.
     """
     if len(numerator_T) != len(denominator_T):
         raise InputError(f"both must have {len(numerator_T)} turns, but got {len(denominator_T)}.")
     draws_RB = _draws(len(_blocks(numerator_T)), rng)
-    above_R, below_R = (_resampled_medians(_blocks(each), draws_RB) for each in (numerator_T, denominator_T))
+    above_R, below_R = (_resampled_medians(_blocks(one_T), draws_RB) for one_T in (numerator_T, denominator_T))
     return _interval(float(np.median(numerator_T) / np.median(denominator_T)), above_R / below_R)
 
 
 def _blocks(samples_T: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return [B, L] blocks of neighbouring turns; what does not fill one is left out at the start."""
+    """Return [B, L] blocks of neighbouring turns; the first turns that do not fill a block are dropped."""
     count = min(BLOCKS, len(samples_T))
     length = len(samples_T) // count
     return samples_T[len(samples_T) - count * length :].reshape(count, length)

@@ -1,4 +1,4 @@
-"""Which operators onnxruntime really runs, once it has fused and folded the graph of a model."""
+"""The operators that onnxruntime runs after it has fused and folded the graph of a model."""
 
 import tempfile
 from collections import Counter
@@ -12,9 +12,9 @@ INTEGER_LAYERS = ("QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMu
 
 
 def count_kernels(content: bytes) -> dict[str, int]:
-    """Return how often each operator runs on the CPU, the most frequent first.
+    """Return the number of times that each operator runs on the CPU, the most frequent first.
 
-    Fusion goes as far as it is the same on every processor (``ORT_ENABLE_EXTENDED``).
+    Only fusions that are the same on every processor are applied (``ORT_ENABLE_EXTENDED``).
     """
     with tempfile.TemporaryDirectory(prefix="kondense-kernels-") as scratch:
         path = Path(scratch) / "optimised.onnx"

@@ -1,6 +1,6 @@
-"""Run exported models in onnxruntime, and tell how long one batch takes.
+"""Run exported models in onnxruntime and measure the latency of one batch.
 
-Shapes: a batch of N images is [N, C, H, W], float32 or, where the model takes pixels, uint8.
+Shapes: a batch of N images is [N, C, H, W], float32 or, if the model takes pixels, uint8.
 """
 
 import dataclasses
@@ -19,22 +19,22 @@ CPU = "CPUExecutionProvider"
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """The time of one batch: ``samples_ms`` [runs], in the order they were taken."""
+    """The latency of one batch: ``samples_ms`` [runs], in order."""
 
     samples_ms: NDArray[np.float64]
 
     @property
     def median_ms(self) -> float:
-        """The median time of one batch."""
+        """The median latency."""
         return float(np.median(self.samples_ms))
 
     @property
     def p95_ms(self) -> float:
-        """The time that 95 % of the batches stay within."""
+        """The 95th percentile of the latency."""
         return float(np.percentile(self.samples_ms, 95))
 
     def describe(self) -> dict[str, float]:
-        """Return what evaluation.json says of it."""
+        """Return the figures for evaluation.json."""
         return {"median": self.median_ms, "p95": self.p95_ms}
 
 
@@ -45,11 +45,11 @@ def open_session(
 
     Args:
         onnx: the file's content.
-        threads: of one operator; operators run one after the other.
-        exact_products: whether to ask for exact sums of 8-bit products (``session.x64quantprecision``).
-            Without VNNI the faster kernel adds pairs of products in 16 bits, which saturates, so None asks
-            there. With VNNI sums are exact anyway, and asking made LeNet-5 1.4x slower at batch 1.
-        provider: what runs the model; operators that another one lacks run on the CPU.
+        threads: threads of one operator; operators run one after the other.
+        exact_products: whether to request exact sums of 8-bit products (``session.x64quantprecision``); None: only
+            without VNNI, where the faster kernel adds pairs of products in 16 bits, which saturates. With VNNI sums are
+            exact anyway, and the request makes LeNet-5 1.4 times slower at batch 1.
+        provider: the execution provider; operators that it lacks run on the CPU.
 
     Source: onnxruntime_session_options_config_keys.h.
     """
@@ -60,14 +60,14 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.x64quantprecision", "1" if exact_products else "0")
-    # Else the threads of one session spin on into the turn of the next.
+    # Otherwise the threads of one session keep spinning during the turn of the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     providers = [provider] if provider == CPU else [provider, CPU]
     return onnxruntime.InferenceSession(onnx, options, providers=providers)
 
 
 def accelerators() -> list[str]:
-    """Return the providers for GPUs that this onnxruntime has, the fastest first."""
+    """Return the GPU providers of this onnxruntime, the fastest first."""
     present = onnxruntime.get_available_providers()
     return [name for name in ("TensorrtExecutionProvider", "CUDAExecutionProvider") if name in present]
 
@@ -85,9 +85,9 @@ def measure_latency(
     Args:
         sessions: models with one input, by name.
         images_NCHW: the batch.
-        seconds: how long to measure, all models together; more when ``min_runs`` need it.
-        warmup_seconds: how long the warm-up may last at most, all models together.
-        min_runs: least number of runs of each model.
+        seconds: measuring time of all models together; longer if ``min_runs`` requires it.
+        warmup_seconds: longest warm-up of all models together.
+        min_runs: least number of runs per model.
     """
     runs = {name: one_run(session, images_NCHW) for name, session in sessions.items()}
     turns = time_in_turns(runs, seconds=seconds, warmup_seconds=warmup_seconds, min_runs=min_runs)
@@ -95,13 +95,13 @@ def measure_latency(
 
 
 def one_run(session: onnxruntime.InferenceSession, images_NCHW: NDArray[Any]) -> Callable[[], object]:
-    """Return what runs ``session`` once on a batch."""
+    """Return a function that runs ``session`` once on a batch."""
     feed = {session.get_inputs()[0].name: images_NCHW}
     return lambda: session.run(None, feed)
 
 
 def takes_pixels(session: onnxruntime.InferenceSession) -> bool:
-    """Tell whether the model normalises by itself: its input is uint8."""
+    """Return whether the model normalises its input, which is then uint8."""
     return bool(session.get_inputs()[0].type == "tensor(uint8)")
 
 

@@ -1,7 +1,6 @@
-"""The memory that onnxruntime needs to load and run a model, measured in a process of its own.
+"""The memory that onnxruntime needs to load and run a model, measured in a separate process without torch.
 
-In the process that trains, the peak would be torch's. Run as a program, this module prints one number:
-``python -m kondense.measuring.memory MODEL.onnx BATCH``. Neither it nor what it imports loads torch.
+Run as a program, this module prints one number: ``python -m kondense.measuring.memory MODEL.onnx BATCH``.
 """
 
 import os
@@ -19,15 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def peak_memory_bytes(onnx: bytes, *, batch: int = 64, timeout_s: float = 120.0) -> int:
-    """Return by how much the resident memory of a fresh process grows at most while it loads and runs a model.
+    """Return the growth of the peak resident memory of a new process that loads and runs a model.
 
     Args:
         onnx: the model.
-        batch: images in the batch that it runs, three times.
-        timeout_s: after this the measurement fails.
+        batch: images per batch; it runs three times.
+        timeout_s: time limit.
 
     Raises:
-        ChildProcessError: the process failed or took too long; the text holds the last line it wrote.
+        ChildProcessError: the process failed or took too long; the text has the last line of its output.
     """
     with tempfile.TemporaryDirectory(prefix="kondense-memory-") as directory:
         path = Path(directory) / "model.onnx"
@@ -52,9 +51,9 @@ def peak_memory_bytes(onnx: bytes, *, batch: int = 64, timeout_s: float = 120.0)
 
 
 def resident_peak_bytes() -> int:
-    """Return the largest resident memory that this process ever had."""
+    """Return the peak resident memory of this process."""
     status = Path("/proc/self/status")
-    if status.is_file():  # ru_maxrss starts at the parent's size there, VmHWM at this program's
+    if status.is_file():  # ru_maxrss starts at the size of the parent there, VmHWM at that of this program
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
@@ -63,7 +62,7 @@ def resident_peak_bytes() -> int:
 
 
 def main(path: str, batch: str) -> None:
-    """Print by how many bytes this process grows while it loads the model and runs it three times."""
+    """Print the growth of this process, in bytes, while it loads the model and runs it three times."""
     before = resident_peak_bytes()
     session = open_session(Path(path).read_bytes())
     model_input = session.get_inputs()[0]

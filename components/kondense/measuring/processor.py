@@ -1,10 +1,10 @@
-"""The processor's model and what it has for small integers. Stdlib only."""
+"""The processor's model and its instructions for small integers. Stdlib only."""
 
 import os
 import platform
 from pathlib import Path
 
-# What decides how fast small integers and floats are multiplied, by its name in /proc/cpuinfo.
+# Instruction sets that determine the speed of integer and float products, with their names in /proc/cpuinfo.
 CPU_FLAGS = {
     "avx2": ("avx2",),
     "avx512": ("avx512f",),
@@ -16,7 +16,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def read_cpu(cpuinfo: Path) -> tuple[str, list[str]]:
-    """Return the processor's model and those of CPU_FLAGS it has; a machine without /proc tells its model only."""
+    """Return the processor's model and its CPU_FLAGS; without /proc only the model is known."""
     if not cpuinfo.is_file():
         return platform.processor() or platform.machine(), []
     fields: dict[str, str] = {}
@@ -29,5 +29,5 @@ def read_cpu(cpuinfo: Path) -> tuple[str, list[str]]:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,6 @@
-"""Images spoiled by noise, blur or lack of contrast, each at three strengths, and the accuracy that is left.
+"""Accuracy on images corrupted by noise, blur or low contrast, each at three strengths.
 
-Shapes: images uint8 [N, C, H, W]; pixels are scaled to [0, 1] while they are spoiled; N images, K classes.
+Shapes: images uint8 [N, C, H, W], corrupted as pixels in [0, 1]; N images, K classes.
 """
 
 import math
@@ -36,7 +36,7 @@ def blur(images_NCHW: Tensor, strength: float, _generator: torch.Generator) -> T
 
 
 def contrast(images_NCHW: Tensor, strength: float, _generator: torch.Generator) -> Tensor:
-    """Draw every pixel towards the mean of its image's channel; of its distance, 1 - ``strength`` is left."""
+    """Scale the distance of every pixel from the mean of its image's channel by 1 - ``strength``."""
     mean_NC11 = images_NCHW.mean((2, 3), keepdim=True)
     return mean_NC11 + (1 - strength) * (images_NCHW - mean_NC11)
 
@@ -49,42 +49,42 @@ CORRUPTIONS: Mapping[str, tuple[Corruption, tuple[float, float, float]]] = {
 
 
 def corrupt(images_u8: Tensor, kind: str, strength: float, generator: torch.Generator) -> Tensor:
-    """Return the images spoiled, uint8 again.
+    """Return the corrupted images, uint8.
 
     Args:
         images_u8: uint8 [N, C, H, W].
         kind: a key of CORRUPTIONS.
-        strength: what it means stands with each of them.
-        generator: of the noise.
+        strength: see the function of the corruption.
+        generator: gives the noise.
     """
-    spoiled = CORRUPTIONS[kind][0](images_u8.float() / 255, strength, generator)
-    return (spoiled.clamp(0, 1) * 255).round().to(torch.uint8)
+    corrupted = CORRUPTIONS[kind][0](images_u8.float() / 255, strength, generator)
+    return (corrupted.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def measure_robustness(predict: Callable[[Tensor], Tensor], split: Split, *, images: int, seed: int) -> dict[str, Any]:
-    """Return the accuracy on spoiled images; equal seeds spoil equal images alike, whatever the model.
+    """Return the accuracy on corrupted images; equal seeds give equal corruptions, whatever the model.
 
     Args:
         predict: uint8 images [N, C, H, W] -> logits [N, K].
-        split: the images; ``images`` of them are drawn by ``seed``.
-        images: how many; all when there are fewer.
-        seed: of the draw and of the noise.
+        split: the images.
+        images: number of images to draw; all if there are fewer.
+        seed: seed of the draw and of the noise.
 
     Returns:
-        ``images``, ``seed``, ``clean`` (accuracy on the same images as they are), ``mean`` (over all
+        ``images``, ``seed``, ``clean`` (accuracy on the same images without corruption), ``mean`` (over all
         corruptions) and ``corruptions``: by kind, ``strengths`` and ``accuracy`` [3].
 
-    Source: Hendrycks and Dietterich 2019, section 3. Deviation: three kinds and three strengths of our own,
-    relative to the range of pixels and the side of an image, so that they suit small images too.
+    Source: Hendrycks and Dietterich 2019, section 3. Deviation: three kinds with three other strengths,
+    relative to the range of pixels and the side of an image, so that they suit small images.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen_N = torch.randperm(len(split), generator=generator)[:images]
     pixels_u8, labels_N = split.images[chosen_N], split.labels[chosen_N]
-    corruptions = {}
+    corruptions, every = {}, []
     for kind, (_, strengths) in CORRUPTIONS.items():
-        found = [accuracy(predict(corrupt(pixels_u8, kind, each, generator)), labels_N) for each in strengths]
-        corruptions[kind] = {"strengths": list(strengths), "accuracy": found}
-    every = [value for found in corruptions.values() for value in found["accuracy"]]
+        values = [accuracy(predict(corrupt(pixels_u8, kind, one, generator)), labels_N) for one in strengths]
+        corruptions[kind] = {"strengths": list(strengths), "accuracy": values}
+        every += values
     return {
         "images": len(chosen_N),
         "seed": seed,

@@ -1,4 +1,4 @@
-"""Parameters, non-zeros, multiply-accumulates and bits, per layer and in all.
+"""Parameters, non-zeros, multiply-accumulates and bits, per layer and in total.
 
 Shapes: one image is (C, H, W); a weight is [O, I, ...].
 """
@@ -15,29 +15,29 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Return how many parameters ``module`` has; buffers such as running statistics are none."""
+    """Return the number of parameters of ``module``, without buffers such as running statistics."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_nonzero(module: nn.Module) -> int:
-    """Return how many parameters of ``module`` are not zero."""
+    """Return the number of non-zero parameters of ``module``."""
     return sum(int(torch.count_nonzero(parameter)) for parameter in module.parameters())
 
 
 def fp32_bytes(module: nn.Module) -> int:
-    """Return the bytes that the parameters of this architecture take as dense float32."""
+    """Return the size of the parameters as dense float32, in bytes."""
     return 4 * count_parameters(module)
 
 
 def count_macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """Count the multiply-accumulates of one image in every convolution and linear layer, by module name.
 
-    A layer that runs twice counts twice; one that does not run counts 0. Additions of a bias,
-    normalisations, activations and pooling are not counted, as is usual.
+    A layer that runs twice counts twice; one that does not run counts 0. Bias additions, normalisation, activations
+    and pooling are not counted, as is usual.
 
     Args:
-        module: the network; its mode and its weights are left as they were.
-        shape: of one image, (C, H, W).
+        module: the network; it keeps its mode and its weights.
+        shape: the shape of one image, (C, H, W).
     """
     macs: dict[str, int] = {}
     handles = []
@@ -73,11 +73,11 @@ def _layer_macs(layer: nn.Module, output: Tensor) -> int:
 
 
 def layer_table(model: Model, shape: tuple[int, int, int]) -> list[dict[str, Any]]:
-    """Return one row per module that has parameters of its own, in the order of the network.
+    """Return one row per module with parameters of its own, in the order of the network.
 
-    A row holds ``name``, ``type``, ``shape`` (of the weight), ``parameters``, ``nonzero``, ``sparsity``
-    (fraction of the parameters that is zero), ``bits`` (of one weight; 32 where it is not quantized)
-    and ``macs`` (of one image). In a quantized model a layer whose weight is not has a ``float_reason``.
+    A row has ``name``, ``type``, ``shape`` (of the weight), ``parameters``, ``nonzero``, ``sparsity`` (fraction of the
+    parameters that is zero), ``bits`` (of one weight; 32 if it is not quantized) and ``macs`` (of one image). In a
+    quantized model a layer with a float weight has a ``float_reason``.
     """
     macs = count_macs(model.module, shape)
     rows = []
@@ -113,4 +113,4 @@ def _float_reason(layer: nn.Module) -> str:
         return f"{kind} has no integer kernel"
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         return f"padding mode {layer.padding_mode} has no integer kernel"
-    return "the quantize step left it so"
+    return "the quantize step excluded it"

@@ -1,4 +1,4 @@
-"""Time several models in turns, after a warm-up that ends when their times stop drifting.
+"""Time several models alternately, after a warm-up that ends when their times stop drifting.
 
 Shapes: samples [T], one per turn.
 """
@@ -10,19 +10,19 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW_RUNS = 5  # turns of a window of the warm-up, at least
+WINDOW_RUNS = 5  # least number of turns of a warm-up window
 WINDOW_SECONDS = 0.02
-DRIFT = 0.05  # medians of two neighbouring windows that differ by less are level
+DRIFT = 0.05  # largest relative difference of the medians of two successive windows without drift
 
 
 @dataclasses.dataclass(frozen=True)
 class Turns:
-    """What was measured.
+    """A measurement.
 
     Attributes:
-        samples_ms: the times of every model, [T] each, in the order they were taken.
-        warmup_turns: turns before them that do not count.
-        settled: whether the times stopped drifting before the warm-up's time was over.
+        samples_ms: the times of every model, [T] each, in order.
+        warmup_turns: number of warm-up turns before them.
+        settled: whether the times stopped drifting before the end of the warm-up.
     """
 
     samples_ms: Mapping[str, NDArray[np.float64]]
@@ -40,15 +40,15 @@ def time_in_turns(
 ) -> Turns:
     """Run every model once per turn, turn after turn.
 
-    Turns alternate in direction (A B, B A, ...), so that neither a drift of the clock rate nor the cache
-    that the model before leaves behind favours one of them.
+    Turns alternate in direction (A B, B A, ...), so that neither a drift of the clock rate nor the cache contents
+    favour one of them.
 
     Args:
-        runs: what one run of each model is, by name.
-        seconds: how long to measure, all models together; more when ``min_runs`` need it.
-        warmup_seconds: how long the warm-up may last at most; it has two windows at least.
-        min_runs: least number of runs of each model.
-        clock: the time in nanoseconds.
+        runs: runs each model once, by name.
+        seconds: measuring time of all models together; longer if ``min_runs`` requires it.
+        warmup_seconds: longest warm-up; it has at least two windows.
+        min_runs: least number of runs per model.
+        clock: returns the time in nanoseconds.
     """
     order = list(runs)
     warmup_turns, settled = _warm_up(runs, order, warmup_seconds, clock)

@@ -1,9 +1,10 @@
-"""Which networks outside of this package may be imported: those that the user names, never one that only a file names.
+"""The networks that may be imported: those that the user names, never one that only an artifact names.
 
-An artifact is data: its model.json may come from a bucket that others write. Importing a module runs its code, so the
-name of a factory counts only where the user has given it, too: as the network of this very run, by ``--allow-network``
-or by KONDENSE_ALLOW_NETWORK (names joined by commas; ``package.module:factory``, a module, or a package with all that
-is in it). Stdlib only.
+An artifact is data: its model.json may come from a bucket that others write to. Importing a module runs its code, so a
+factory of ``package.module:factory`` is imported only if the user names it too: as the network of this run, by
+``--allow-network``, or in KONDENSE_ALLOW_NETWORK (separated by commas; ``package.module:factory``, a module, or a
+package with all its modules). Built-in networks, those of torchvision and timm and those that an installed distribution
+registers need no permission. Stdlib only.
 """
 
 import contextlib
@@ -11,14 +12,15 @@ import os
 from collections.abc import Iterable, Iterator
 
 from kondense.errors import InputError
+from kondense.networks.names import LIBRARIES
 
 VARIABLE = "KONDENSE_ALLOW_NETWORK"
 
 
 def is_imported(name: str) -> bool:
-    """Tell whether a network's name means an import: ``package.module:factory``."""
+    """Return whether a network's name means an import: ``package.module:factory``."""
     prefix, colon, rest = name.partition(":")
-    return bool(prefix and colon and rest) and prefix not in ("torchvision", "timm")
+    return bool(prefix and colon and rest) and prefix not in LIBRARIES
 
 
 def allowed_names() -> tuple[str, ...]:
@@ -27,23 +29,23 @@ def allowed_names() -> tuple[str, ...]:
 
 
 def check_allowed(name: str) -> None:
-    """Raise ValueError for a name in an artifact that the user has not given; nothing is imported."""
+    """Raise InputError for a name in an artifact that the user has not allowed; imports nothing."""
     if not is_imported(name):
         return
-    if not any(name == each or name.startswith((f"{each}.", f"{each}:")) for each in allowed_names()):
+    if not any(name == one or name.startswith((f"{one}.", f"{one}:")) for one in allowed_names()):
         module = name.partition(":")[0]
         raise InputError(
-            f"network {name!r} is named by the artifact alone, so its code is not imported: if you trust it, allow it"
-            f" by --allow-network {module} or {VARIABLE}={module}."
+            f"network {name!r} is named by the artifact alone, so its code is not imported; if you trust it, allow it"
+            f" with --allow-network {module} or {VARIABLE}={module}."
         )
 
 
 @contextlib.contextmanager
 def allowing(*, networks: Iterable[str] = (), modules: Iterable[str] = ()) -> Iterator[None]:
-    """Allow what the user has named, in this process and those that it starts in the block.
+    """Allow what the user has named, in the block, in this process and in those that it starts.
 
     Args:
-        networks: names of networks; those that mean no import need no leave.
+        networks: names of networks; those without an import are ignored.
         modules: modules and packages.
     """
     before = os.environ.get(VARIABLE)

@@ -1,4 +1,4 @@
-"""Layers with weights, and the texts by which parameters name them: by type, by module, or by a module around them."""
+"""Layers with weights, and their names in parameters: a type, a module, or a module that contains others."""
 
 from collections.abc import Iterable
 
@@ -11,34 +11,34 @@ TYPES: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
 
 def weighted_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Return the convolutions and fully connected layers by module name."""
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, tuple(TYPES.values()))}
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Read a comma-separated list of names."""
+    """Parse a comma-separated list of names."""
     return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def matching(module: nn.Module, parameter: str, names: Iterable[str]) -> set[str]:
-    """Return the layers that ``names`` mean: types, modules, or modules that hold others.
+    """Return the layers that ``names`` refer to: types, modules, or modules that contain others.
 
     Raises:
-        ValueError: a name that means none; the right ones are listed.
+        InputError: a name that refers to none; the right ones are listed.
     """
     layers = weighted_layers(module)
-    found: set[str] = set()
+    matched: set[str] = set()
     for name in names:
-        hits = {layer for layer in layers if _means(name, layer, layers[layer])}
+        hits = {layer for layer in layers if _refers(name, layer, layers[layer])}
         if not hits:
             raise InputError(
                 f"{parameter} must name layers of the network, but got {name!r}; the types are {', '.join(TYPES)},"
                 f" the layers {', '.join(layers)}."
             )
-        found |= hits
-    return found
+        matched |= hits
+    return matched
 
 
-def _means(name: str, layer_name: str, layer: nn.Module) -> bool:
+def _refers(name: str, layer_name: str, layer: nn.Module) -> bool:
     if name in TYPES:
         return isinstance(layer, TYPES[name])
     return layer_name == name or layer_name.startswith(f"{name}.")

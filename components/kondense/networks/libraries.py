@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -22,7 +23,8 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
     builder = models.get_model_builder(name)
 
     def make(classes: int, channels: int, image_size: int = 224, width: float = 1.0) -> nn.Module:
-        accepted, arguments = inspect.signature(builder).parameters, {}
+        accepted = inspect.signature(builder).parameters
+        arguments: dict[str, Any] = {}
         if width != 1.0 and name.startswith("mobilenet"):
             arguments["width_mult"] = width
         elif width != 1.0:
@@ -48,9 +50,7 @@ def timm_factory(name: str) -> Callable[..., nn.Module]:
     try:
         import timm  # an optional dependency
     except ImportError as error:
-        raise InputError(
-            f"network 'timm:{name}' needs timm, which is not installed: pip install timm ({error})."
-        ) from None
+        raise InputError(f"network 'timm:{name}' needs timm: pip install timm ({error}).") from None
     if not timm.is_model(name) or ":" in name:  # hf-hub:... would be a download
         raise InputError(f"timm's network must be one of timm.list_models(), but got {name!r}.")
 
@@ -72,14 +72,8 @@ def _replace_stem(module: nn.Module, channels: int) -> None:
     for name, child in module.named_modules():
         if isinstance(child, nn.Conv2d) and child.in_channels == 3:
             parent, _, leaf = name.rpartition(".")
-            stem = nn.Conv2d(
-                channels,
-                child.out_channels,
-                child.kernel_size,
-                child.stride,
-                child.padding,
-                bias=child.bias is not None,
-            )
+            settings: dict[str, Any] = {name: getattr(child, name) for name in ("kernel_size", "stride", "padding")}
+            stem = nn.Conv2d(channels, child.out_channels, bias=child.bias is not None, **settings)
             setattr(module.get_submodule(parent), leaf, stem)
             return
     raise InputError(f"the network has no convolution over 3 channels to adapt to images of {channels}.")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kondense.channels.dependencies import ChannelGroup, Member, find_groups, input_slices
+from kondense.channels.dependencies import ChannelGroup, Member, find_groups, input_slices, weighted
 from kondense.channels.surgery import remove
 from kondense.errors import InputError
 from kondense.prune.allocation import Cost, Group, Layer, Part, choose_counts, smallest_counts, total_cost
@@ -211,8 +211,7 @@ def lowest(
 
 def weight_slices(member: Member, weight: Tensor | None = None) -> Tensor:
     """Return the slice of the layer's weight, or of a like tensor, for each entry of a member's side, [entries, n]."""
-    assert isinstance(member.layer, nn.Conv2d | nn.Linear)
-    weight = (member.layer.weight if weight is None else weight).detach()
+    weight = (weighted(member.layer).weight if weight is None else weight).detach()
     groups = member.layer.groups if isinstance(member.layer, nn.Conv2d) else 1
     return (weight if member.output else input_slices(weight, groups)).flatten(1)
 

@@ -35,7 +35,7 @@ class Pruner(Protocol):
         keeps_floor: the method itself keeps the accuracy above ``context.floor``.
     """
 
-    keeps_floor = False
+    keeps_floor: bool = False
 
     def step(self, share: float) -> Masks:
         """Prune in place until a share, (0, 1], of the request is met; the share grows with every step.

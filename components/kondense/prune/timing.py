@@ -124,7 +124,7 @@ class Timing:
             torch.onnx.export(
                 fold_batch_norms(module),
                 (torch.from_numpy(self.images_NCHW),),
-                stream,
+                stream,  # type: ignore[arg-type]  # the tracing exporter takes a stream, which torch does not declare
                 dynamo=False,
                 opset_version=OPSET,
             )

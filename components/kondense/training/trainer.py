@@ -49,7 +49,7 @@ class Trainer:
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.memory_format = choose_memory_format(module)
-        self.module = module.to(self.device, memory_format=self.memory_format).train()
+        self.module = module.to(self.device).to(memory_format=self.memory_format).train()
         self.forward = torch.compile(self.module) if config.compile else self.module
         self.images, self.labels = place(dataset.train, self.device)
         self.names = [name for name, _ in self.module.named_parameters()]
@@ -232,7 +232,7 @@ class Trainer:
             self.module.load_state_dict(self.average)
         with torch.no_grad():
             self._apply_masks()
-        self.module.to("cpu", memory_format=torch.contiguous_format).eval()
+        self.module.to("cpu").to(memory_format=torch.contiguous_format).eval()
         for parameter in self.module.parameters():
             parameter.grad = None
 

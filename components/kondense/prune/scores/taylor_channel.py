@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kondense.channels.dependencies import WEIGHTED, ChannelGroup
+from kondense.channels.dependencies import ChannelGroup, weighted
 from kondense.prune.channels import by_channel, weight_slices
 from kondense.prune.context import Context
 
@@ -64,8 +64,8 @@ def _gate_gradient(group: ChannelGroup) -> Tensor:
     total = torch.zeros(group.channels)
     for member in group.members:
         if not member.output:
-            assert isinstance(member.layer, WEIGHTED)
-            weight, gradient = member.layer.weight, member.layer.weight.grad
+            weight = weighted(member.layer).weight
+            gradient = weight.grad
             if gradient is not None:  # None if the layer does not contribute to the loss
                 products = weight_slices(member, weight * gradient).sum(1)
                 total += by_channel(member, products.cpu())
