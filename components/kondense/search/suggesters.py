@@ -5,7 +5,7 @@ A suggester of our own is a module of this package with a literal METHOD; others
 """
 
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from kondense.errors import InputError
 from kondense.methods import Methods
@@ -17,11 +17,13 @@ SUGGESTERS = Methods("kondense.search", group="kondense.suggesters", describe=la
 
 
 class Suggester(Protocol):
-    """A module or an object with these pure functions and a mapping METHOD: name, kind, summary, settings.
+    """A module or an object with these pure functions; it keeps no state, everything comes with each request.
 
-    `kind` is `single-fidelity` or `multi-fidelity`, `settings` maps the names of the algorithm's settings to
-    descriptions. A suggester keeps no state: everything it needs comes with each request.
+    Attributes:
+        METHOD: `name`, `kind` (`single-fidelity`, or `multi-fidelity` for one that needs a resource) and `summary`.
     """
+
+    METHOD: Mapping[str, Any]
 
     def validate(
         self,

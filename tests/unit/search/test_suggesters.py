@@ -1,9 +1,8 @@
-"""One conformance suite over all suggesters, driven as a controller drives them."""
+"""The conformance suite over all suggesters, and the rules of each."""
 
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,15 +10,9 @@ from kondense.search.history import History, Proposal, Status, Trial
 from kondense.search.ledger import identity
 from kondense.search.space import Parameter, SearchSpace
 from kondense.search.suggesters import load_suggester
+from kondense.testing import check_suggester
+from kondense.testing.suggesters import SPACE, Result, failures, run_experiment, successes
 
-SPACE = SearchSpace(
-    (
-        Parameter("lr", "double", 1e-4, 0.1, distribution="logUniform"),
-        Parameter("width", "int", 8, 64, step=8),
-        Parameter("optimizer", "categorical", values=("sgd", "adam", "lion")),
-        Parameter("epochs", "int", 1, 9),
-    )
-)
 GRID = SearchSpace(
     (Parameter("lr", "double", 0.1, 1.0, step=0.1), Parameter("epochs", "int", 1, 9), Parameter("c", "int", 1, 3))
 )
@@ -34,72 +27,19 @@ CASES: dict[str, tuple[str, SearchSpace, dict[str, str]]] = {
     "bohb-density": ("bohb", SPACE, BANDS | {"model": "density"}),
 }
 
-Fate = Callable[[Proposal, np.random.Generator], tuple[Status, float | None]]
-
-
-def fine(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
-    return Status.SUCCEEDED, float(proposal.assignments["lr"]) + 0.1 * rng.random() / int(
-        proposal.assignments["epochs"]
-    )
-
-
-def mixed(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
-    fates = [
-        (Status.FAILED, None),
-        (Status.KILLED, None),
-        (Status.METRICS_UNAVAILABLE, None),
-        (Status.EARLY_STOPPED, rng.random()),
-        (Status.EARLY_STOPPED, None),
-        (Status.SUCCEEDED, float("nan")),
-        (Status.SUCCEEDED, None),
-    ]
-    return fates[rng.integers(len(fates))] if rng.random() < 0.35 else fine(proposal, rng)
-
 
 def experiment(
-    case: str, parallel: int, total: int, fate: Fate = fine, goal: str = "minimize", *, told: bool = True
+    case: str, parallel: int, total: int, result: Result = successes, goal: str = "minimize", *, announced: bool = True
 ) -> list[Trial]:
-    """Run trials `parallel` at a time; they end in random order, and those without metrics are never reported again.
-
-    With `told` the suggester knows that `total` trials are all there are.
-    """
     method, space, settings = CASES[case]
-    rng = np.random.default_rng(0)
-    running: dict[str, Proposal] = {}
-    ended: list[Trial] = []
-    issued = ""
-    while len(running) + len(ended) < total or running:
-        count = min(parallel - len(running), total - len(running) - len(ended))
-        if count:
-            waiting = [Trial(p.name, p.assignments, Status.RUNNING) for p in running.values()]
-            reported = [trial for trial in ended if trial.status != Status.METRICS_UNAVAILABLE] + waiting
-            rng.shuffle(reported)
-            foreign = Trial("other-b0r0c0-123456", {"lr": "1"}, Status.SUCCEEDED, -1e9)
-            history = History((*reported, foreign), issued, goal, "e", total if told else None)
-            suggestion = load_suggester(method).suggest(space, settings, 1, history, count)
-            assert suggestion == load_suggester(method).suggest(space, settings, 1, history, count)
-            assert len(suggestion.proposals) == count
-            issued = suggestion.settings["issued"]
-            running |= {proposal.name: proposal for proposal in suggestion.proposals}
-        for name in rng.permutation(sorted(running))[: rng.integers(1, len(running) + 1)]:
-            proposal = running.pop(name)
-            ended.append(Trial(name, proposal.assignments, *fate(proposal, rng)))
-    return ended
+    given = {"parallel": parallel, "total": total, "result": result, "goal": goal, "announced": announced}
+    return run_experiment(load_suggester(method), space, settings, **given)
 
 
-@pytest.mark.parametrize("fate", [fine, mixed])
-@pytest.mark.parametrize("parallel", [1, 2, 4, 9, 16])
 @pytest.mark.parametrize("case", CASES)
-def test_every_experiment_ends_without_a_repeat(case: str, parallel: int, fate: Fate) -> None:
-    _, space, _ = CASES[case]
-    trials = experiment(case, parallel, 66, fate)
-    assert len({trial.name for trial in trials}) == 66
-    configurations = Counter(tuple(sorted(trial.assignments.items())) for trial in trials)
-    assert configurations.most_common(1)[0][1] == 1
-    for trial in trials:
-        assert set(trial.assignments) == set(space.names)
-        space.to_unit([trial.assignments])
-        assert 1 <= int(trial.assignments["epochs"]) <= 9
+def test_every_suggester_conforms(case: str) -> None:
+    method, space, settings = CASES[case]
+    check_suggester(load_suggester(method), space=space, settings=settings)
 
 
 @pytest.mark.parametrize(("case", "second"), [("hyperband", 5), ("bohb", 3), ("bohb-density", 3)])
@@ -107,7 +47,7 @@ def test_every_experiment_ends_without_a_repeat(case: str, parallel: int, fate: 
 def test_a_cycle_of_brackets_is_the_papers(case: str, second: int, parallel: int) -> None:
     method, space, settings = CASES[case]
     assert load_suggester(method).planned_trials(settings, space) == 17 + second
-    rungs = seats_taken(experiment(case, parallel, 44, told=False))
+    rungs = seats_taken(experiment(case, parallel, 44, announced=False))
     expected = {(0, 0): 9, (0, 1): 3, (0, 2): 1, (1, 0): second, (1, 1): 1, (2, 0): 3}
     assert {key: rungs[key] for key in expected} == expected
 
@@ -131,11 +71,11 @@ def test_what_is_left_of_a_cycle_still_reaches_the_whole_resource() -> None:
     assert seats_taken(experiment("hyperband", 4, 30))[3, 2] == 1
 
 
-def failing(share: float) -> Fate:
-    def fate(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
-        return (Status.FAILED, None) if rng.random() < share else fine(proposal, rng)
+def failing(share: float) -> Result:
+    def result(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
+        return (Status.FAILED, None) if rng.random() < share else successes(proposal, rng)
 
-    return fate
+    return result
 
 
 @pytest.mark.parametrize("case", ["hyperband", "bohb"])
@@ -248,7 +188,7 @@ def test_a_promoted_trial_keeps_its_configuration() -> None:
 
 
 def test_a_failed_trial_is_never_promoted() -> None:
-    trials = experiment("hyperband", 3, 66, mixed)
+    trials = experiment("hyperband", 3, 66, failures)
     lost = {
         (issued.bracket, issued.rung, issued.config)
         for trial in trials
@@ -268,17 +208,6 @@ def test_parallel_proposals_differ(case: str) -> None:
     suggestion = load_suggester(method).suggest(space, settings, 1, History((), issued, "minimize", "e"), 16)
     assert len({tuple(p.assignments.values()) for p in suggestion.proposals}) == 16
     assert len({trial.name for trial in done}) == 40
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_another_process_gives_the_same_reply(case: str) -> None:
-    method, space, settings = CASES[case]
-    code = (
-        "from tests.unit.search.test_suggesters import CASES, experiment\n"
-        f"print([(trial.name, dict(trial.assignments)) for trial in experiment({case!r}, 4, 40)])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == str([(trial.name, dict(trial.assignments)) for trial in experiment(case, 4, 40)])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -370,12 +299,6 @@ def test_a_broken_rule_is_named_with_its_value(
     with pytest.raises(ValueError, match=rule) as error:
         load_suggester(method).validate(space, good | settings, **counts)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_a_good_experiment_is_valid(case: str) -> None:
-    method, space, settings = CASES[case]
-    load_suggester(method).validate(space, settings, max_trial_count=22, parallel_trial_count=4)
 
 
 def test_a_grid_refuses_more_than_it_has_and_needs_steps() -> None:
