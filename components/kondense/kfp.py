@@ -131,7 +131,7 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> Any:
 def make_config(stage: Stage, arguments: Mapping[str, Any], inputs: Mapping[str, Any]) -> Config:
     """Return the Config of a task; an empty field ``<input>_uri`` gets the address of that input."""
     values = config_values(stage, arguments)
-    values |= {f"{key}_uri": inputs[key].uri for key in inputs if values.get(f"{key}_uri") == ""}
+    values |= {f"{key}_uri": inputs[key].uri for key in inputs if inputs[key] and values.get(f"{key}_uri") == ""}
     return stage.config_class(**values)
 
 
@@ -151,8 +151,8 @@ def show_outputs(stage: Stage, config: Config, arguments: Mapping[str, Any], met
         artifact = arguments[output.name]
         if output.type in VIEWS:
             show(output, artifact, arguments, metrics)
-            title = output.title.format(**config.to_dict()) or arguments[output.source].metadata.get("display_name")
-            artifact.metadata["display_name"] = title
+            shown = arguments[output.source].metadata.get("display_name") if output.source else output.name
+            artifact.metadata["display_name"] = output.title.format(**config.to_dict()) or shown
         else:
             artifact.metadata.update(metadata_of(Path(artifact.path), title=output.title, dataset_dir=dataset))
 

@@ -176,7 +176,7 @@ def test_a_platform_with_profiles_gets_token_namespace_and_account(tmp_path: Pat
         ("pipeline: compress", "pipeline: compres", "pipeline must be one of compress, search, refresh"),
         ("seed: 3", "seeds: 3", "the name of a parameter must be one of dataset, "),
         ("seed: 3", "seed: -1", "seed must be in [0, 2147483647], but got -1"),
-        ("dataset: digits", "dataset: folder", "source must name the folder of images when dataset_name is folder"),
+        ("dataset: digits", "dataset: folder", "source must be the folder of images if dataset_name is folder"),
         ("dataset: digits", "quantize_method: l3", "quantize_method must be one of "),
     ],
 )
