@@ -1,6 +1,6 @@
-"""Code the bytes of numbers plane by plane: all first bytes, all second bytes, and so on.
+"""Coding of numbers by byte planes: all first bytes, all second bytes, and so on.
 
-Signs and exponents of floats gather in one plane and compress; low mantissa bytes do not, and are stored.
+The planes of the signs and exponents of floats compress well; those of low mantissa bytes do not, and are stored.
 Shapes: N elements of B bytes each.
 """
 
@@ -17,16 +17,16 @@ from kondense.files import ArtifactError
 
 Bytes = NDArray[np.uint8]
 SAMPLE = 2**15
-MOST_OF_BYTE = 127
+LARGEST_7_BITS = 127
 
 
 def encode_planes(elements_NB: Bytes) -> bytes:
-    """Encode N elements of B bytes, each plane by the cheapest of CODERS."""
+    """Encode N elements of B bytes, each plane by the coder of CODERS with the shortest result."""
     parts = []
     for index in range(elements_NB.shape[1]):
         plane_N = np.ascontiguousarray(elements_NB[:, index])
-        promising = (number for number, coder in enumerate(CODERS) if coder.promises(plane_N))
-        number, content = min(((number, CODERS[number].encode(plane_N)) for number in promising), key=_length)
+        numbers = (number for number, coder in enumerate(CODERS) if coder.worth_trying(plane_N))
+        number, content = min(((number, CODERS[number].encode(plane_N)) for number in numbers), key=_length)
         parts += [encode_numbers([number, len(content)]), content]
     return b"".join(parts)
 
@@ -39,7 +39,7 @@ def decode_planes(content: bytes, count: int, width: int) -> Bytes:
     """Decode ``count`` elements of ``width`` bytes; the caller has bounded their product.
 
     Raises:
-        ArtifactError: ``content`` is no such planes.
+        ArtifactError: ``content`` is not valid.
     """
     elements_NB = np.empty((count, width), np.uint8)
     start = 0
@@ -76,18 +76,18 @@ def _inflated(content: bytes, count: int) -> Bytes:
 
 
 def inflate(content: bytes, size: int, dictionary: bytes = b"") -> bytes:
-    """Decompress zlib data that must come to exactly ``size`` bytes; never more than that is produced.
+    """Decompress zlib data of exactly ``size`` bytes, using no more memory than that.
 
     Raises:
-        ArtifactError: it does not.
+        ArtifactError: the data is damaged or of another size.
     """
     inflater = zlib.decompressobj(zdict=dictionary) if dictionary else zlib.decompressobj()
     try:
         data = inflater.decompress(content, size + 1)
     except zlib.error as error:
-        raise ArtifactError(f"deflated data must be whole, but: {error}.") from None
+        raise ArtifactError(f"deflated data must be complete, but: {error}.") from None
     if len(data) != size or not inflater.eof or inflater.unused_data:
-        raise ArtifactError(f"deflated data must come to {size} bytes, but do not.")
+        raise ArtifactError(f"deflated data must decompress to {size} bytes, but does not.")
     return data
 
 
@@ -120,62 +120,62 @@ def _is_constant(plane_N: Bytes) -> bool:
 
 
 def _sample_deflates(plane_N: Bytes) -> bool:
-    """Deflate a sample from the middle; random mantissas are then not deflated whole, which is slow."""
+    """Return whether a sample compresses; to deflate all random mantissas would be slow."""
     middle = max(0, (len(plane_N) - SAMPLE) // 2)
     sample = plane_N[middle : middle + SAMPLE].tobytes()
     return len(zlib.compress(sample, 1)) < 0.97 * len(sample) + 8
 
 
 def _is_uneven(plane_N: Bytes) -> bool:
-    """Tell whether the order-0 entropy is below that of random bytes."""
+    """Return whether the order-0 entropy is below that of random bytes."""
     share_K = np.bincount(plane_N, minlength=256) / max(1, len(plane_N))
     return float(-(share_K * np.log2(np.maximum(share_K, 1e-300))).sum()) < 7.95
 
 
 def encode_numbers(numbers: Sequence[int]) -> bytes:
-    """Return non-negative integers in 7 bits per byte, the lowest first; all but a number's last have the high bit."""
+    """Return non-negative integers with 7 bits per byte, lowest first; the high bit is set except in a last byte."""
     content = bytearray()
     for number in numbers:
         rest = number
-        while rest > MOST_OF_BYTE:
-            content.append(rest & MOST_OF_BYTE | (MOST_OF_BYTE + 1))
+        while rest > LARGEST_7_BITS:
+            content.append(rest & LARGEST_7_BITS | (LARGEST_7_BITS + 1))
             rest >>= 7
         content.append(rest)
     return bytes(content)
 
 
 def decode_numbers(content: bytes, count: int, start: int = 0) -> tuple[list[int], int]:
-    """Return ``count`` numbers of ``content`` from ``start`` on, each below 2^63, and where they end.
+    """Return ``count`` numbers of ``content`` from ``start`` on, each below 2^63, and their end.
 
     Raises:
         ArtifactError: they are cut off or too large.
     """
     numbers = []
     for _ in range(count):
-        number = 0
+        value = 0
         for shift in range(0, 63, 7):
             if start == len(content):
                 raise ArtifactError(f"a stream must begin with {count} numbers, but they are cut off.")
             byte = content[start]
             start += 1
-            number |= (byte & MOST_OF_BYTE) << shift
-            if byte <= MOST_OF_BYTE:
+            value |= (byte & LARGEST_7_BITS) << shift
+            if byte <= LARGEST_7_BITS:
                 break
         else:
-            raise ArtifactError("a number of a stream must be below 2^63, but goes on.")
-        numbers.append(number)
+            raise ArtifactError("a number of a stream must be below 2^63, but is larger.")
+        numbers.append(value)
     return numbers, start
 
 
 class Coder(NamedTuple):
-    """How to encode and decode a plane, and whether encoding one is worth a try."""
+    """How to encode and decode a plane, and whether it is worth trying."""
 
     encode: Callable[[Bytes], bytes]
     decode: Callable[[bytes, int], Bytes]
-    promises: Callable[[Bytes], bool]
+    worth_trying: Callable[[Bytes], bool]
 
 
-# The number that a plane's header holds is the place in this table: only ever add at the end.
+# A plane's header has an index into this table, so new coders are added at the end.
 CODERS = (
     Coder(_store, _stored, _always),
     Coder(_deflate, _inflated, _sample_deflates),

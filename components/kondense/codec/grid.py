@@ -1,4 +1,4 @@
-"""Code floats that are small integers times one power of two, such as rounded biases, as those integers.
+"""Coding of floats that are small integers times one power of two, such as rounded biases, as integers.
 
 Shapes: a tensor seen as a matrix of R rows and C columns; N elements of B bytes.
 """
@@ -15,12 +15,12 @@ from kondense.files import ArtifactError
 
 KINDS = {"float32": "<f4", "float64": "<f8", "float16": "<f2"}
 EXPONENT = struct.Struct("<h")
-# Within these exponents 16-bit integers times the power are exact in float32, and float16 is checked by value.
+# For these exponents 16-bit integers times the power are exact in float32; float16 is checked by value.
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -126, 100
 
 
 def encode_grid(elements_NB: Bytes, dtype: str, shape: tuple[int, int]) -> bytes | None:
-    """Encode the elements as a power of two and a matrix of ``shape``, or return None where they are none."""
+    """Encode the elements as a power of two and a matrix of ``shape``, or return None if they are not of this form."""
     if dtype not in KINDS:
         return None
     values_N = np.ascontiguousarray(elements_NB).view(KINDS[dtype]).reshape(-1).astype(np.float64)
@@ -41,7 +41,7 @@ def decode_grid(content: bytes, dtype: str, shape: tuple[int, int]) -> Bytes:
     """Decode a matrix of ``shape``; the caller has bounded its size.
 
     Raises:
-        ArtifactError: ``content`` is no such matrix, or ``dtype`` cannot hold it.
+        ArtifactError: ``content`` is not valid, or out of the range of ``dtype``.
     """
     if dtype not in KINDS:
         raise ArtifactError(f"a tensor of form grid must be one of {', '.join(KINDS)}, but got {dtype}.")
@@ -59,12 +59,12 @@ def decode_grid(content: bytes, dtype: str, shape: tuple[int, int]) -> Bytes:
 
 
 def _lowest_bit(values_N: NDArray[np.float64]) -> int:
-    """Return the largest exponent e such that every value is an integer times 2^e; 0 where all are zero."""
+    """Return the largest exponent e such that every value is an integer times 2^e; 0 if all are zero."""
     nonzero_N = values_N[values_N != 0]
     if not len(nonzero_N):
         return 0
     fraction_N, exponent_N = np.frexp(nonzero_N)
     mantissa_N = np.ldexp(np.abs(fraction_N), 53).astype(np.int64)
-    # A number and its negative have only the lowest one bit in common.
+    # A number and its negative share only the lowest bit that is set.
     lowest_N = np.frexp((mantissa_N & -mantissa_N).astype(np.float64))[1] - 1
     return int((exponent_N - 53 + lowest_N).min())

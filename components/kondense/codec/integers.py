@@ -1,4 +1,4 @@
-"""Code a matrix of integers: where it is not zero, then the values, row by row of like magnitude.
+"""Coding of a matrix of integers: the places of non-zeros, then the values by magnitude of their row.
 
 Shapes: R rows (output channels), C columns; N values in the order of the matrix.
 """
@@ -24,16 +24,16 @@ from kondense.codec.neighbours import passes
 from kondense.codec.streams import Integers, Meter, Reader, Stream, Writer
 from kondense.codec.values import code_values, likeliest_line
 
-MOSTLY = 0.7  # share of non-zeros up to which their places are sure to be coded apart
-# The encoder tries all priors of columns on a matrix of up to so many elements; a larger one has rows enough to learn.
+MOSTLY = 0.7  # share of non-zeros up to which their places are always coded separately
+# Elements of a matrix up to which the encoder tries all priors of columns; larger ones have enough rows to learn from.
 PRIORS_UP_TO = 2**21
-LEAST_GAIN = 0.01  # what neighbours must save to be worth the time they take
-SAMPLE = 2**17  # elements by which that is judged, about
+LEAST_GAIN = 0.01  # minimum relative gain from neighbours
+SAMPLE = 2**17  # approximate number of elements on which the gain is measured
 Matrix = NDArray[np.int16]
 
 
 def encode_integers(matrix_RC: Matrix) -> bytes:
-    """Encode a matrix that has an element and whose values span at most WIDEST integers, -32768 not among them."""
+    """Encode a non-empty matrix whose values span at most WIDEST integers and exclude -32768."""
     return min((_encode(matrix_RC, sparse) for sparse in _worth_trying(matrix_RC)), key=len)
 
 
@@ -41,7 +41,7 @@ def decode_integers(content: bytes, rows: int, columns: int) -> Matrix:
     """Decode a matrix of ``rows`` by ``columns``; the caller has bounded their product.
 
     Raises:
-        ArtifactError: ``content`` is no such matrix.
+        ArtifactError: ``content`` is not valid.
     """
     layout, start = read_header(content, rows, columns)
     return _code(Reader(content[start:]), layout, None)
@@ -66,7 +66,7 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
     layout = Layout(rows, columns, low, high, sparse, density_steps, nonzeros, steps, levels, 0)
     if sparse and np.count_nonzero(matrix_RC) < MOSTLY * matrix_RC.size and matrix_RC.size <= PRIORS_UP_TO:
         layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
-        layout = min(layouts, key=lambda tried: _places_bits(tried, matrix_RC))
+        layout = min(layouts, key=lambda candidate: _places_bits(candidate, matrix_RC))
     layout = _with_neighbours(layout, matrix_RC)
     writer = Writer()
     _code(writer, layout, matrix_RC)
@@ -74,7 +74,7 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
 
 
 def _with_neighbours(layout: Layout, matrix_RC: Matrix) -> Layout:
-    """Return ``layout`` with lines where neighbours tell enough; judged by some rows of a large matrix."""
+    """Return ``layout`` with lines if neighbours save enough, measured on a sample of rows."""
     line = likeliest_line(matrix_RC)
     if not line:
         return layout
@@ -83,17 +83,17 @@ def _with_neighbours(layout: Layout, matrix_RC: Matrix) -> Layout:
     if layout.nonzeros:
         plain = dataclasses.replace(plain, nonzeros=int(np.count_nonzero(sample_RC)))
     powers = range(MOST_ROOTS + 1) if layout.sparse else (0,)
-    tried = min(
+    with_lines = min(
         (dataclasses.replace(plain, line=line, roots=roots) for roots in powers),
-        key=lambda each: _places_bits(each, sample_RC) if layout.sparse else 0,
+        key=lambda candidate: _places_bits(candidate, sample_RC) if layout.sparse else 0,
     )
-    if _bits(tried, sample_RC) >= (1 - LEAST_GAIN) * _bits(plain, sample_RC):
+    if _bits(with_lines, sample_RC) >= (1 - LEAST_GAIN) * _bits(plain, sample_RC):
         return layout
-    return dataclasses.replace(layout, line=line, roots=tried.roots)
+    return dataclasses.replace(layout, line=line, roots=with_lines.roots)
 
 
 def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
-    """Code the whole matrix; ``matrix_RC`` is None when reading."""
+    """Code the matrix; ``matrix_RC`` is None when reading."""
     if layout.sparse:
         places_RC = _code_places(stream, layout, matrix_RC)
     else:
@@ -106,7 +106,7 @@ def _code(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> Matrix:
 
 
 def _code_places(stream: Stream, layout: Layout, matrix_RC: Matrix | None) -> NDArray[np.bool_]:
-    """Code each row's density and then where the matrix is not zero."""
+    """Code the density of each row and then the places of non-zeros."""
     columns = max(layout.columns, 1)
     if layout.density_steps:
         known_R = None if matrix_RC is None else _density_levels(matrix_RC, layout.density_steps)
@@ -143,13 +143,13 @@ def _bits(layout: Layout, matrix_RC: Matrix) -> float:
 
 
 def _density_levels(matrix_RC: Matrix, steps: int) -> Integers:
-    """Return 0 for an empty row and else 1 + its non-zeros in octaves, ``steps`` to one."""
+    """Return 0 for an empty row, else 1 + log2 of its non-zeros in units of 1 / ``steps``."""
     count_R = np.count_nonzero(matrix_RC, axis=1)
     return np.where(count_R == 0, 0, 1 + np.rint(steps * np.log2(np.maximum(count_R, 1)))).astype(np.int32)
 
 
 def _cheapest_density_steps(matrix_RC: Matrix) -> int:
-    """Estimate for which of DENSITY_STEPS the places of non-zeros cost least, the rows' levels included."""
+    """Return the best of DENSITY_STEPS by an estimate of the bits of places and levels."""
     rows, columns = matrix_RC.shape
     count_R = np.count_nonzero(matrix_RC, axis=1)
 
@@ -166,12 +166,12 @@ def _cheapest_density_steps(matrix_RC: Matrix) -> int:
 
 
 def _logs(count: NDArray[Any]) -> NDArray[Any]:
-    """Return count * log2(count), 0 for 0: the terms that an entropy is made of."""
+    """Return count * log2(count), 0 for 0: the terms of an entropy."""
     return np.multiply(count, np.log2(np.maximum(count, 1)))
 
 
 def _magnitude_levels(matrix_RC: Matrix, sparse: bool, steps: int) -> Integers:
-    """Return each row's mean magnitude in octaves, ``steps`` to one; 0 for below 1 and where steps is 0."""
+    """Return 1 + log2 of each row's mean magnitude in units of 1 / ``steps``; 0 below 1 and if ``steps`` is 0."""
     total_R = np.abs(matrix_RC).sum(1, dtype=np.int64)
     count_R = np.count_nonzero(matrix_RC, axis=1) if sparse else np.full(len(matrix_RC), matrix_RC.shape[1])
     mean_R = total_R / np.maximum(count_R, 1)
@@ -179,7 +179,7 @@ def _magnitude_levels(matrix_RC: Matrix, sparse: bool, steps: int) -> Integers:
 
 
 def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
-    """Estimate for which of MAGNITUDE_STEPS the values cost least, their learning included."""
+    """Return the best of MAGNITUDE_STEPS by an estimate of the bits of values and learning."""
     kept_RC = matrix_RC != 0 if sparse else np.ones_like(matrix_RC, np.bool_)
     count_R = np.count_nonzero(kept_RC, axis=1)
     values_N = matrix_RC[kept_RC].astype(np.int32) - int(matrix_RC.min())
@@ -190,7 +190,7 @@ def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
     def cost(steps: int) -> float:
         level_R = _magnitude_levels(matrix_RC, sparse, steps)
         pair_N = np.repeat(level_R.astype(np.intp) * width, count_R)
-        pair_N += values_N  # in place: here the encoder takes most memory
+        pair_N += values_N  # in place: the peak of the encoder's memory
         counts = np.bincount(pair_N).astype(np.float64)
         counts = np.append(counts, np.zeros(-len(counts) % width)).reshape(-1, width)
         total_L = counts.sum(1)
@@ -198,7 +198,7 @@ def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
             (total_L * np.log2(np.maximum(total_L, 1))).sum() - (counts * np.log2(np.maximum(counts, 1))).sum()
         )
         used_L = np.count_nonzero(counts, axis=1)
-        # Half of Rissanen's price per parameter: the prior's shape is nearly right.
+        # Half of Rissanen's cost per parameter, since the shape of the prior is nearly right.
         return bits + float((0.25 * used_L * np.log2(np.maximum(total_L, 1))).sum()) + 2.5 * len(level_R) * (steps > 0)
 
     return min(MAGNITUDE_STEPS, key=cost)

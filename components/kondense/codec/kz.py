@@ -1,9 +1,8 @@
-"""weights.kz: a model's tensors, each in its cheapest lossless form, in one file.
+"""weights.kz: the tensors of a model in one file, each in its shortest lossless form.
 
-Layout: MAGIC, format version (u16), bytes of the index deflated (u32) and plain (u32), SHA-256 of all
-that follows and of these numbers, the index, the tensors' contents one after the other. The index is
-JSON: ``description`` (any JSON object) and ``tensors``, a list of [name, dtype, shape, form, bytes].
-All numbers are little-endian.
+Layout: MAGIC, format version (u16), size of the index deflated (u32) and plain (u32), SHA-256 of these numbers and all
+that follows, the index, and the contents of the tensors. The index is JSON: ``description`` (any JSON object) and
+``tensors``, a list of [name, dtype, shape, form, bytes]. All numbers are little-endian.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ from kondense.codec.bytes import inflate
 from kondense.codec.tensors import DTYPES, decode_tensor, encode_tensor
 from kondense.files import ArtifactError
 
-MAGIC = b"\x93kz\n"  # the high bit and the newline give away a transfer as text
+MAGIC = b"\x93kz\n"  # the high bit and the newline reveal a transfer as text
 FORMAT_VERSION = 3
 LIMIT_BYTES = 2**30
 LARGEST_INDEX = 2**24
@@ -32,7 +31,7 @@ DIGEST_BYTES = 32
 
 Entry = tuple[str, str, list[int], str, int]  # of the index: name, dtype, shape, form, bytes
 
-# What indexes usually hold, the likeliest last: deflate then finds it without it being in the file.
+# Preset dictionary of deflate: common parts of indexes, the most common last.
 DICTIONARY = (
     b"running_mean running_var num_batches_tracked int64 uint8 bool float16 bfloat16 resnet8 mobilenet_small lenet300"
     b' {"in_channels":,"out_channels":,"groups":,"in_features":,"out_features":,"num_features":,"type":"Identity"}'
@@ -54,11 +53,11 @@ def encode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> byt
     """Return ``description`` and ``tensors`` as a kz file; equal input, equal bytes.
 
     Args:
-        description: a JSON object, such as model.json's content.
-        tensors: by name, of any dtype that DTYPES lists.
+        description: a JSON object, such as the content of model.json.
+        tensors: tensors by name, of the dtypes in DTYPES.
 
     Raises:
-        ValueError: another dtype, or a description that is no JSON or holds non-finite numbers.
+        ValueError: another dtype, or a description that is not JSON or has non-finite numbers.
     """
     table, contents = [], []
     for name, tensor in tensors.items():
@@ -77,13 +76,13 @@ def encode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> byt
 
 
 def decode(content: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the description and the tensors of a kz file, whose digest is checked before anything is decoded.
+    """Return the description and the tensors of a kz file after checking its digest.
 
-    Whatever ``content`` is, this ends, with memory for at most ``limit_bytes`` of tensors and a small
-    multiple of the largest one.
+    For any ``content`` it terminates, with memory for at most ``limit_bytes`` of tensors and a small multiple of the
+    largest one.
 
     Raises:
-        ArtifactError: the file is damaged, of another version, or asks for more than ``limit_bytes``.
+        ArtifactError: the file is damaged, of another version, or has tensors of more than ``limit_bytes``.
     """
     file = io.BytesIO(content)
     head = _read_head(file)
@@ -95,13 +94,13 @@ def decode(content: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str,
 
 
 def read(file: BinaryIO, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, Any], Iterator[tuple[str, Tensor]]]:
-    """Return the description of a kz file and its tensors by name, each decoded when it is asked for.
+    """Return the description of a kz file and an iterator that decodes its tensors by name.
 
-    Nothing is read ahead, so ``file`` may be a pipe or a socket, and no more than one tensor's content is in memory.
-    The digest covers the whole file: only an iteration that comes to its end tells that all of it is what was written.
+    Nothing is read ahead, so ``file`` may be a pipe or a socket, and the content of only one tensor is in memory. The
+    digest covers the file, so it is verified when the iteration ends.
 
     Raises:
-        ArtifactError: as ``decode``; from the iteration too, at the end at the latest.
+        ArtifactError: as ``decode``; also from the iteration.
     """
     head = _read_head(file)
     if head.index_bytes > LARGEST_INDEX or head.deflated_bytes > LARGEST_INDEX:
@@ -114,7 +113,7 @@ def read(file: BinaryIO, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, A
 
 @dataclasses.dataclass(frozen=True)
 class _Head:
-    """What a kz file begins with; ``digest`` has seen the numbers and waits for all that follows."""
+    """The head of a kz file; ``digest`` includes its numbers and is to be updated with the rest."""
 
     deflated_bytes: int
     index_bytes: int
@@ -128,7 +127,7 @@ class _Head:
 
 def _read_head(file: BinaryIO) -> _Head:
     size = NUMBERS.size + DIGEST_BYTES
-    content = _take(file, size, whole=False)
+    content = _take(file, size, exactly=False)
     if len(content) < size or content[:4] != MAGIC:
         raise ArtifactError(f"a kz file must start with {MAGIC!r} and {size} bytes, but got {content[:4]!r}.")
     _, version, deflated_bytes, index_bytes = NUMBERS.unpack_from(content)
@@ -137,14 +136,14 @@ def _read_head(file: BinaryIO) -> _Head:
     return _Head(deflated_bytes, index_bytes, content[NUMBERS.size :], hashlib.sha256(content[: NUMBERS.size]))
 
 
-def _take(file: BinaryIO, size: int, *, whole: bool = True) -> bytes:
-    """Read ``size`` bytes; memory grows with what is there, not with what is asked for."""
-    parts, left = [], size
-    while left and (part := file.read(min(left, CHUNK_BYTES))):
+def _take(file: BinaryIO, size: int, *, exactly: bool = True) -> bytes:
+    """Read ``size`` bytes, with memory in proportion to those that exist."""
+    parts, missing = [], size
+    while missing and (part := file.read(min(missing, CHUNK_BYTES))):
         parts.append(part)
-        left -= len(part)
-    if left and whole:
-        raise ArtifactError(f"a kz file must go on for {left} more bytes, but is cut off.")
+        missing -= len(part)
+    if missing and exactly:
+        raise ArtifactError(f"a kz file must have {missing} more bytes, but is cut off.")
     return b"".join(parts)
 
 
@@ -178,13 +177,13 @@ def _read_index(index: bytes, limit_bytes: int) -> tuple[dict[str, Any], list[En
             raise ArtifactError(f"a kz tensor must have a name, a known dtype and a form, but got {name!r}, {dtype!r}.")
         if not (isinstance(shape, list) and len(shape) <= 16 and all(map(_is_size, shape)) and _is_size(length)):
             raise ArtifactError(f"tensor {name!r} of a kz file must have a shape and a length, but got {shape!r}.")
-        # A zero among the sizes makes any other one free, so they are counted as at least 1.
+        # A size of zero would allow any other size, so sizes count as at least 1.
         elements_bytes = math.prod(max(size, 1) for size in shape) * DTYPES[dtype].itemsize
         total += elements_bytes
-        if length > elements_bytes:  # the form `raw` takes no more
+        if length > elements_bytes:  # the size in the form `raw`
             raise ArtifactError(f"tensor {name!r} of a kz file must take {elements_bytes} bytes at most, not {length}.")
     if total > limit_bytes:
-        raise ArtifactError(f"a kz file's tensors must come to at most {limit_bytes} bytes, but come to {total}.")
+        raise ArtifactError(f"a kz file's tensors must have at most {limit_bytes} bytes in total, but have {total}.")
     if len({entry[0] for entry in entries}) != len(entries):
         raise ArtifactError("a kz file's tensors must have different names, but some share one.")
     return description, entries

@@ -1,4 +1,4 @@
-"""What both sides of the integer coder must know before the first symbol, and how it is written.
+"""The header of the integer coder.
 
 Shapes: R rows, C columns; N values.
 """
@@ -13,32 +13,32 @@ from kondense.codec.streams import Floats, Integers
 from kondense.files import ArtifactError
 
 WIDEST = 1024  # distinct values from the smallest to the largest
-DENSITY_STEPS = (0, 1, 2)  # levels of row density per octave that the encoder tries
-MAGNITUDE_STEPS = (0, 1, 3)  # levels of row magnitude per octave that the encoder tries
-# Rows' worth of average density that a column starts with: the fewer, the more columns differ.
+DENSITY_STEPS = (0, 1, 2)  # levels of row density per factor 2 that the encoder tries
+MAGNITUDE_STEPS = (0, 1, 3)  # levels of row magnitude per factor 2 that the encoder tries
+# Weight of the average density in that of a column, in rows; a smaller one suits columns that differ more.
 COLUMN_PRIORS = (16.0, 2.0, 5.0, 50.0)
 MOST_ROOTS = 2
-# Powers of two in steps of a sixth, written out since pow may round differently from machine to machine.
+# Powers of two in steps of a sixth, as constants because pow may round differently on other machines.
 SIXTHS = (1.0, 1.122462048309373, 1.2599210498948732, 1.4142135623730951, 1.5874010519681994, 1.7817974362806785)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What both sides must know before the first symbol.
+    """The parameters of a coded matrix, which encoder and decoder share.
 
     Attributes:
         rows: R.
         columns: C.
         low: smallest value.
         high: largest value.
-        sparse: whether places of non-zeros are coded apart from values.
-        density_steps: levels per octave of row density.
-        nonzeros: how many there are, where there are no such levels.
-        steps: levels per octave of row magnitude.
-        levels: the highest of these or, where there are none, the mean magnitude.
-        prior: of COLUMN_PRIORS.
-        line: columns per line of the images that a row is seen as (codec_neighbours); 0 where there are none.
-        roots: how little row and column tell where neighbours do (codec_models), of 0 .. MOST_ROOTS.
+        sparse: whether the places of non-zeros are coded separately from the values.
+        density_steps: levels of row density per factor 2; 0: none.
+        nonzeros: number of non-zeros, if there are no such levels.
+        steps: levels of row magnitude per factor 2; 0: none.
+        levels: the highest of these levels, or the mean magnitude if there are none.
+        prior: index into COLUMN_PRIORS.
+        line: columns per line of the images in a row (see ``neighbours``); 0: none.
+        roots: reduces the effect of row and column where neighbours are known (see ``models``), 0 to MOST_ROOTS.
     """
 
     rows: int
@@ -56,12 +56,12 @@ class Layout:
 
     @property
     def skips_zero(self) -> bool:
-        """Whether zero is none of the coded values, since its places are coded apart."""
+        """Whether zero is not among the coded values, since its places are coded separately."""
         return self.sparse and self.low <= 0 <= self.high
 
 
 def encode_header(layout: Layout) -> bytes:
-    """Return the numbers of ``layout``, most of them in a byte each."""
+    """Return the encoded ``layout``, about one byte per number."""
     low = 2 * layout.low if layout.low >= 0 else -2 * layout.low - 1
     kind = 0
     for value, count in _kind(layout):
@@ -71,7 +71,7 @@ def encode_header(layout: Layout) -> bytes:
 
 
 def _kind(layout: Layout) -> list[tuple[int, int]]:
-    """Return each choice of ``layout`` and among how many it is."""
+    """Return the index of each choice in ``layout`` and the number of choices."""
     return [
         (layout.prior, len(COLUMN_PRIORS)),
         (DENSITY_STEPS.index(layout.density_steps), len(DENSITY_STEPS)),
@@ -81,7 +81,7 @@ def _kind(layout: Layout) -> list[tuple[int, int]]:
 
 
 def read_header(content: bytes, rows: int, columns: int) -> tuple[Layout, int]:
-    """Return the layout and where the header ends."""
+    """Return the layout and the end of the header."""
     numbers, start = decode_numbers(content, 6)
     kind, low, spread, levels, nonzeros, lines = numbers
     kind, sparse = divmod(kind, 2)
@@ -98,7 +98,7 @@ def read_header(content: bytes, rows: int, columns: int) -> tuple[Layout, int]:
 
 
 def octaves(levels: Integers, steps: int) -> Floats:
-    """Return 0 for level 0 and else 2^((level - 1) / steps)."""
+    """Return 0 for level 0, else 2^((level - 1) / steps)."""
     sixths = np.maximum(levels - 1, 0) * (6 // steps)
     values: Floats = np.where(levels == 0, 0.0, np.ldexp(np.array(SIXTHS)[sixths % 6], np.minimum(sixths // 6, 64)))
     return values

@@ -1,4 +1,4 @@
-"""A whole model as weights.kz: the codec's tensors and what model.json says of the structure."""
+"""A model as weights.kz: the coded tensors and the structure in model.json."""
 
 import dataclasses
 from pathlib import Path
@@ -17,14 +17,14 @@ def pack_model(model: Model) -> bytes:
     """Return ``model`` as a kz file, without its lineage, which model.json keeps.
 
     Raises:
-        ValueError: as ``save_model``.
+        InputError: as ``save_model``.
     """
     bare = dataclasses.replace(model, lineage=())
     return kz.encode(describe(bare, find_edits(build(model.network), model.module)), encode_state(model))
 
 
 def unpack_model(content: bytes, *, limit_bytes: int = kz.LIMIT_BYTES) -> Model:
-    """Return the model of a kz file, in evaluation mode; its weights are those packed, to the bit.
+    """Return the model of a kz file, in evaluation mode, with bit-exact weights.
 
     Raises:
         ArtifactError: the file is damaged, of another version, or describes no model.
@@ -37,7 +37,7 @@ def unpack_model(content: bytes, *, limit_bytes: int = kz.LIMIT_BYTES) -> Model:
 
 
 def rebuild_weights(directory: Path) -> None:
-    """Write the weights of the Model artifact in ``directory`` as its kz file has them.
+    """Write the weights of the Model artifact in ``directory`` from its kz file.
 
     Raises:
         ArtifactError: the kz file is missing, damaged or of another version.

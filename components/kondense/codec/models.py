@@ -1,7 +1,7 @@
-"""Adaptive models of symbols and of the places of non-zeros, the same for both directions of a stream.
+"""Adaptive models of symbols and of the places of non-zeros, the same for encoder and decoder.
 
-Both learn from what was coded before, in blocks that grow with it, so that they need no tables in the
-file and run vectorised. Shapes: R rows, C columns of a weight seen as a matrix; K symbols.
+They learn from the data coded so far, in growing blocks, so that they need no tables in the file and run vectorised.
+Shapes: R rows, C columns of a weight seen as a matrix; K symbols.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from kondense.codec.neighbours import DIRECTIONS, Pass
 from kondense.codec.streams import Floats, Integers, Stream
 
-FIRST_BLOCK = 24  # symbols coded before the model first learns
-SYMBOL_GROWTH = 4  # a block of symbols is a quarter of what came before,
+FIRST_BLOCK = 24  # symbols coded before the first update
+SYMBOL_GROWTH = 4  # a block of symbols is a quarter of those before,
 ROW_GROWTH = 16  # a block of rows a sixteenth
-FLAT_WEIGHT = 24.0  # symbols' worth of counts that a model of which nothing is known starts with
-NEIGHBOUR_PRIOR = 4.0  # non-zeros' worth of neighbours that are taken to tell nothing
+FLAT_WEIGHT = 24.0  # total count of a uniform prior
+NEIGHBOUR_PRIOR = 4.0  # prior count of non-zeros in the effect of neighbours
 
 
 class Frequencies:
-    """How often symbols in [0, K) come, learnt on the way."""
+    """The frequencies of symbols in [0, K), learnt while coding."""
 
     def __init__(self, prior_K: Floats) -> None:
-        """Take each symbol to have come ``prior_K`` times, positive, before the first."""
+        """Start from positive counts ``prior_K``."""
         self._weight_K = prior_K
         self._coded = 0
 
@@ -51,12 +51,12 @@ class Frequencies:
 
 
 def flat(count: int) -> Floats:
-    """Return the prior of ``count`` symbols of which nothing is known."""
+    """Return the uniform prior of ``count`` symbols."""
     return np.full(count, FLAT_WEIGHT / count)
 
 
 def peaked(low: int, high: int, mean: float) -> Floats:
-    """Return a prior over the integers low..high that falls off geometrically to both sides of zero.
+    """Return a prior over the integers low..high that decays geometrically on both sides of zero.
 
     Args:
         low: smallest integer.
@@ -66,7 +66,7 @@ def peaked(low: int, high: int, mean: float) -> Floats:
     ratio = mean / (1.0 + mean)
     falling = np.cumprod(np.full(max(abs(low), abs(high)) + 1, ratio))
     shape = falling[np.abs(np.arange(low, high + 1))] + 1e-3 * falling[0] / (high - low + 1)
-    # The more symbols, the longer it takes to learn them, and the more the shape is worth.
+    # More symbols take longer to learn, so the shape gets more weight.
     weight: Floats = shape * ((12.0 + 0.5 * len(shape)) / shape.sum())
     return weight
 
@@ -81,20 +81,18 @@ def code_places(
     roots: int,
     places_RC: NDArray[np.bool_] | None,
 ) -> NDArray[np.bool_]:
-    """Code where a matrix is not zero.
+    """Code the places of non-zeros in a matrix.
 
-    A place's odds are those of the whole, times what its row (known) and its column (learnt from the rows before) make
-    of them, as if they acted independently, times what as many non-zeros next to it made of the odds before. Rows of
-    density 0 are left out.
+    The odds of a place are the overall odds times independent factors of its row (known) and column (learnt from the
+    rows before), times a learnt factor for the number of adjacent non-zeros. Rows of density 0 are skipped.
 
     Args:
         stream: a Writer, a Meter or a Reader.
-        density_R: expected share of non-zeros in each row, [0, 1].
+        density_R: expected fraction of non-zeros in each row, [0, 1].
         columns: C.
-        passes: in which the columns of each block of rows are coded.
-        column_prior: rows' worth of average density that a column starts with.
-        roots: which power of what row and column make of the odds is taken where neighbours are known: 0 all of it,
-            1 the power .75, 2 the root.
+        passes: the order of the columns in each block of rows.
+        column_prior: weight of the average density in that of a column, in rows.
+        roots: power of the factors of row and column where neighbours are known: 0: 1, 1: 0.75, 2: 0.5.
         places_RC: the places when writing, None when reading.
     """
     coded_RC = np.zeros((len(density_R), columns), np.bool_)
@@ -114,11 +112,11 @@ def code_places(
         rows = live[start:stop]
         share_C = (ones_C + column_prior * overall) / (start + column_prior)
         effect_BC = row_odds_L[start:stop, None] * (share_C / ((1 - share_C) * (prior * prior)))
-        block_BC = np.zeros((len(rows), columns + 1), np.int8)  # the last column stands for neighbours that are none
-        for each, effect in zip(passes, effects, strict=True):
-            known_BP = None if places_RC is None else places_RC[rows][:, each.columns]
-            odds_BP = prior * _power(effect_BC[:, each.columns], roots if each.neighbours is not None else 0)
-            block_BC[:, each.columns] = effect.code(stream, odds_BP, each, block_BC, known_BP)
+        block_BC = np.zeros((len(rows), columns + 1), np.int8)  # the last column is zero, for missing neighbours
+        for part, effect in zip(passes, effects, strict=True):
+            known_BP = None if places_RC is None else places_RC[rows][:, part.columns]
+            odds_BP = prior * _power(effect_BC[:, part.columns], roots if part.neighbours is not None else 0)
+            block_BC[:, part.columns] = effect.code(stream, odds_BP, part, block_BC, known_BP)
         coded_RC[rows] = block_BC[:, :columns]
         ones_C += block_BC[:, :columns].sum(0)
         start = stop
@@ -126,7 +124,7 @@ def code_places(
 
 
 def _power(effect_BP: Floats, roots: int) -> Floats:
-    """Return ``effect_BP`` to the power 1, .75 or .5; every machine rounds square roots alike."""
+    """Return ``effect_BP`` to the power 1, 0.75 or 0.5; square roots are rounded alike on all machines."""
     if not roots:
         return effect_BP
     root_BP: Floats = np.sqrt(effect_BP)
@@ -134,11 +132,11 @@ def _power(effect_BP: Floats, roots: int) -> Floats:
 
 
 class _NeighbourEffect:
-    """What non-zeros next to a place make of its odds, learnt on the way."""
+    """The factor of a place's odds for its number of adjacent non-zeros, learnt while coding."""
 
     def __init__(self) -> None:
-        # By number of non-zero neighbours: non-zeros that came, and that were expected without looking at neighbours.
-        self._came_K = np.zeros(DIRECTIONS + 1)
+        # By number of adjacent non-zeros: counts of non-zeros, actual and expected without neighbours.
+        self._actual_K = np.zeros(DIRECTIONS + 1)
         self._expected_K = np.zeros(DIRECTIONS + 1)
 
     def code(
@@ -149,15 +147,15 @@ class _NeighbourEffect:
         block_BC: NDArray[np.int8],
         known_BP: NDArray[np.bool_] | None,
     ) -> Integers:
-        """Code the places of one pass in a block of rows; ``block_BC`` holds those of the passes before."""
+        """Code the places of one pass in a block of rows; ``block_BC`` has those of earlier passes."""
         known = None if known_BP is None else known_BP.astype(np.int32).ravel()
         if part.neighbours is None:
             return stream.bits((odds_BP / (1 + odds_BP)).ravel(), known).reshape(odds_BP.shape)
         count_N = part.sums(block_BC).ravel()
-        effect_K = (self._came_K + NEIGHBOUR_PRIOR) / (self._expected_K + NEIGHBOUR_PRIOR)
+        effect_K = (self._actual_K + NEIGHBOUR_PRIOR) / (self._expected_K + NEIGHBOUR_PRIOR)
         odds_N = odds_BP.ravel()
         likely_N = odds_N * effect_K[count_N]
         bits_N = stream.bits(likely_N / (1 + likely_N), known)
-        self._came_K += np.bincount(count_N, bits_N, DIRECTIONS + 1)
+        self._actual_K += np.bincount(count_N, bits_N, DIRECTIONS + 1)
         self._expected_K += np.bincount(count_N, odds_N / (1 + odds_N), DIRECTIONS + 1)
         return bits_N.reshape(odds_BP.shape)

@@ -1,6 +1,6 @@
-"""The forms in which weights.kz holds one tensor; the encoder takes the one that costs least.
+"""The forms of a tensor in weights.kz; the encoder chooses the shortest.
 
-Every form is lossless to the bit, NaN payloads and negative zeros included.
+All forms are bit-exact, including NaN payloads and negative zeros.
 Shapes: a tensor [R, ...] is seen as a matrix of R rows and C columns; N elements of B bytes.
 """
 
@@ -32,10 +32,10 @@ INTEGERS = {"bool": "?", "uint8": "u1", "int8": "i1", "int16": "<i2", "int32": "
 
 
 def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
-    """Return the cheapest form of ``tensor`` and its content.
+    """Return the shortest form of ``tensor`` and its content.
 
     Raises:
-        ValueError: a dtype that DTYPES lacks.
+        ValueError: a dtype that is not in DTYPES.
     """
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
@@ -60,10 +60,10 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
 
 
 def decode_tensor(form: str, content: bytes, dtype: str, shape: tuple[int, ...]) -> Tensor:
-    """Return the tensor that ``encode_tensor`` encoded; the caller has bounded its size.
+    """Return the tensor of ``encode_tensor``; the caller has bounded its size.
 
     Raises:
-        ArtifactError: unknown form, or content that does not decode to such a tensor.
+        ArtifactError: unknown form, or invalid content.
     """
     if form not in FORMS:
         raise ArtifactError(f"a tensor's form must be one of {', '.join(FORMS)}, but got {form!r}.")
@@ -77,12 +77,12 @@ def decode_tensor(form: str, content: bytes, dtype: str, shape: tuple[int, ...])
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the rows and columns as which a tensor of ``shape`` is coded: a vector is one row."""
+    """Return the rows and columns of a tensor's matrix; a vector is one row."""
     return (1, math.prod(shape)) if len(shape) < 2 else (shape[0], math.prod(shape[1:]))
 
 
 def _integer_matrix(elements_NB: Bytes, dtype: str, shape: tuple[int, ...]) -> NDArray[np.int16] | None:
-    """Return the tensor as a matrix of small integers, if it is one and worth coding as such."""
+    """Return the tensor as a matrix of small integers, or None if it is not one or very small."""
     if dtype not in INTEGERS or len(elements_NB) < 16:
         return None
     values = np.ascontiguousarray(elements_NB).view(INTEGERS[dtype])
@@ -105,7 +105,7 @@ def _decode_integers(content: bytes, dtype: str, shape: tuple[int, ...]) -> Byte
 
 
 def _encode_sparse(elements_NB: Bytes, shape: tuple[int, ...]) -> bytes:
-    """Encode where elements are not all-zero bits, and the planes of those elements."""
+    """Encode the places of elements with non-zero bits, and the planes of these elements."""
     places_N = elements_NB.any(axis=1)
     places = encode_integers(places_N.astype(np.int16).reshape(matrix_shape(shape)))
     return encode_numbers([len(places)]) + places + encode_planes(elements_NB[places_N])

@@ -1,7 +1,7 @@
-"""Code the values of a matrix of integers, by the magnitude of their row and by the values next to them.
+"""Coding of the values of a matrix of integers, given the magnitude of their row and the adjacent values.
 
-The weights of neighbouring pixels and of neighbouring places of a kernel are alike, so a value tells something of
-those next to it. Shapes: R rows, C columns; P columns of a pass; K symbols; N values.
+The weights of adjacent pixels and of adjacent places of a kernel are correlated. Shapes: R rows, C columns; P columns
+of a pass; K symbols; N values.
 """
 
 from collections.abc import Iterator
@@ -17,27 +17,27 @@ from kondense.codec.streams import Floats, Integers, Stream
 from kondense.files import ArtifactError
 
 Matrix = NDArray[np.int16]
-CONTEXTS = 5  # of the sum of a value's neighbours: large or small, below or above zero, and zero
-UNKNOWN = 2  # where it has none that came before
-BLOCK = 2**20  # elements that are coded at once, at most
-LONGEST_LINE = 64  # that the encoder looks for, on
-SAMPLE_ROWS = 128  # so many rows
-LEAST_CORRELATION = 0.1  # from which on a line is worth trying
+CONTEXTS = 5  # of the sum of neighbours: large or small, negative or positive, and zero
+UNKNOWN = 2  # the context without neighbours
+BLOCK = 2**20  # maximum number of elements coded together
+LONGEST_LINE = 64  # that the encoder considers
+SAMPLE_ROWS = 128  # on which lines are detected
+LEAST_CORRELATION = 0.1  # of a line
 
 
 def code_values(
     stream: Stream, layout: Layout, places_RC: NDArray[np.bool_], level_R: Integers, matrix_RC: Matrix | None
 ) -> Matrix:
-    """Code the values at ``places_RC``.
+    """Code the values at ``places_RC`` (see ``Stream``).
 
     Args:
         stream: a Writer, a Meter or a Reader.
         layout: of the matrix.
-        places_RC: where there are values.
+        places_RC: the places of values.
         level_R: the magnitude level of each row.
         matrix_RC: the matrix when writing, None when reading.
     """
-    padded_RC = np.zeros((layout.rows, layout.columns + 1), np.int16)  # the last column: neighbours that are none
+    padded_RC = np.zeros((layout.rows, layout.columns + 1), np.int16)  # the last column is for missing neighbours
     frequencies: dict[tuple[int, int], Frequencies] = {}  # by magnitude level and context
     for part in passes(layout.columns, layout.line):
         for level, rows_B in _blocks(level_R, layout.columns):
@@ -58,7 +58,7 @@ def code_values(
 
 
 def _blocks(level_R: Integers, columns: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """Yield each magnitude level and rows of it, as many as are coded at once."""
+    """Yield each magnitude level with the rows to code together."""
     count = max(1, BLOCK // max(1, columns))
     for level in np.unique(level_R).tolist():
         rows = np.flatnonzero(level_R == level)
@@ -69,7 +69,7 @@ def _blocks(level_R: Integers, columns: int) -> Iterator[tuple[int, NDArray[np.i
 def _by_context(
     layout: Layout, part: Pass, block_BC: Matrix, places_BP: NDArray[np.bool_]
 ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Yield each context that the neighbours make for values of a pass, and where these are; none without a value."""
+    """Yield each context of the neighbours in a pass that has values, and their places."""
     if part.neighbours is None:
         contexts = [(UNKNOWN, places_BP)]
     else:
@@ -81,27 +81,29 @@ def _by_context(
 
 
 def likeliest_line(matrix_RC: NDArray[Any]) -> int:
-    """Return how long the lines are of the images that a row seems to be made of, 0 where it seems to be none.
+    """Return the estimated line length of the images in a row, or 0 for none.
 
-    Values are alike one line apart, more than at lags next to it; a single line has values alike one apart.
+    The autocorrelation peaks at a lag of one line; in a single line, it is high at lag 1.
     """
     sample_RC = matrix_RC[:: max(1, len(matrix_RC) // SAMPLE_ROWS)].astype(np.float32)
     columns = sample_RC.shape[1]
     power = float(np.square(sample_RC).mean())
     if not power or columns > MOST_COLUMNS:
         return 0
-    alike = [0.0] * (LONGEST_LINE + 2)  # by lag
-    for lag in range(1, min(columns, len(alike))):
-        alike[lag] = float(abs((sample_RC[:, lag:] * sample_RC[:, :-lag]).mean())) / power
-    peaks = [lag for lag in range(2, LONGEST_LINE + 1) if max(alike[lag - 1], alike[lag + 1]) < alike[lag]]
-    best = max(peaks, key=alike.__getitem__, default=0)
-    if alike[best] >= LEAST_CORRELATION:
+    correlation = [0.0] * (LONGEST_LINE + 2)  # by lag
+    for lag in range(1, min(columns, len(correlation))):
+        correlation[lag] = float(abs((sample_RC[:, lag:] * sample_RC[:, :-lag]).mean())) / power
+    peaks = [
+        lag for lag in range(2, LONGEST_LINE + 1) if max(correlation[lag - 1], correlation[lag + 1]) < correlation[lag]
+    ]
+    best = max(peaks, key=correlation.__getitem__, default=0)
+    if correlation[best] >= LEAST_CORRELATION:
         return best
-    return ONE_LINE if alike[1] >= LEAST_CORRELATION else 0
+    return ONE_LINE if correlation[1] >= LEAST_CORRELATION else 0
 
 
 def _prior(layout: Layout, level: int) -> Floats:
-    """Return how often each symbol is taken to have come before the first, in rows of one magnitude level."""
+    """Return the prior counts of symbols in rows of one magnitude level."""
     mean = float(octaves(np.array([level], np.int32), layout.steps)[0]) if layout.steps else float(layout.levels)
     prior_K = peaked(layout.low, layout.high, max(mean, 0.25))
     if layout.skips_zero:

@@ -1,6 +1,6 @@
-"""Stand-ins that the exporter turns into onnxruntime's dynamic integer operators.
+"""Placeholder layers that are exported as onnxruntime's dynamic integer operators.
 
-They exist while a model is exported and compute nothing of use in torch.
+They are used only during export; their values in torch are meaningless.
 Shapes: weight [O, I, ...], scale [O] or [1], bias [O].
 """
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from kondense.artifacts.quantized import DynamicQuantizer, QuantizedTensor
 
 Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
-ZERO = 128  # unsigned weights: the kernels for signed ones add pairs of products in 16 bits where there is no VNNI
+ZERO = 128  # weights are unsigned: without VNNI the kernels for signed ones add pairs of products in 16 bits
 
 
 class DynamicLayer(nn.Module):
-    """A layer that is exported as DynamicQuantizeLinear and ConvInteger or MatMulInteger; its bias stays float."""
+    """A layer that is exported as DynamicQuantizeLinear and ConvInteger or MatMulInteger, with a float bias."""
 
     integers: Tensor
     zero_point: Tensor
@@ -27,18 +27,18 @@ class DynamicLayer(nn.Module):
         super().__init__()
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         self.layer = copy.deepcopy(layer)
-        hooks = self.layer._forward_pre_hooks  # torch has no public way without the hook's handle
+        hooks = self.layer._forward_pre_hooks  # torch has no public interface without the hook's handle
         for key in [key for key, hook in hooks.items() if isinstance(hook, DynamicQuantizer)]:
             del hooks[key]
         integers = (weight.integers.short() + ZERO).to(torch.uint8)
-        self.places = [1] * (weight.integers.ndim - 2)  # of the axes behind the channels
+        self.places = [1] * (weight.integers.ndim - 2)  # of the axes after the channels
         self.register_buffer("integers", integers.t().contiguous() if isinstance(layer, nn.Linear) else integers)
         self.register_buffer("zero_point", torch.tensor(ZERO, dtype=torch.uint8))
         scale = weight.scale
         self.register_buffer("scale", scale.reshape(-1, *self.places) if len(scale) > 1 else scale[0])
 
     def forward(self, values: Tensor) -> Tensor:
-        """Call the operators as the exporter should see them."""
+        """Call the operators to export."""
         quantized, scale, zero_point = torch.onnx.ops.symbolic_multi_out(
             "DynamicQuantizeLinear",
             (values,),
@@ -46,13 +46,13 @@ class DynamicLayer(nn.Module):
             shapes=(values.shape, (), ()),
             version=21,
         )
-        operands = (quantized, self.integers, zero_point, self.zero_point)
-        # The shape is the float layer's; the exporter drops what only gives it.
+        inputs = (quantized, self.integers, zero_point, self.zero_point)
+        # The float layer gives the shape; the exporter removes it.
         shape = self.layer(values).shape
         name, attributes = "MatMulInteger", None
         if isinstance(self.layer, nn.Conv2d):
             name, attributes = "ConvInteger", _attributes(self.layer)
-        sums = torch.onnx.ops.symbolic(name, operands, attributes, dtype=torch.int32, shape=shape, version=21)
+        sums = torch.onnx.ops.symbolic(name, inputs, attributes, dtype=torch.int32, shape=shape, version=21)
         output: Tensor = sums.float() * (scale * self.scale)
         if self.layer.bias is not None:
             output = output + self.layer.bias.reshape(-1, *self.places)

@@ -1,6 +1,6 @@
-"""Stand-ins that the exporter turns into QuantizeLinear and DequantizeLinear with an artifact's own integers.
+"""Placeholder layers that are exported as QuantizeLinear and DequantizeLinear with the artifact's integers.
 
-They exist while a model is exported and compute nothing of use in torch.
+They are used only during export; their values in torch are meaningless.
 Shapes: weight [O, I, ...], scale [O] or [1], bias [O].
 """
 
@@ -20,12 +20,12 @@ from kondense.export.dynamic_layers import DynamicLayer
 
 
 def replace_quantizers(module: nn.Module, activations: Mapping[str, InputQuantizer]) -> None:
-    """Let every static input quantizer of ``module`` be exported as a pair of ONNX nodes, in place."""
+    """Replace the static input quantizers of ``module`` by pairs of ONNX nodes, in place."""
     for name, quantizer in activations.items():
         if isinstance(quantizer, DynamicQuantizer):
-            continue  # part of its layer, see ``DynamicLayer``
+            continue  # see ``DynamicLayer``
         target = module.get_submodule(name)
-        hooks = target._forward_pre_hooks  # torch has no public way to remove a hook without its handle
+        hooks = target._forward_pre_hooks  # torch has no public interface without the hook's handle
         for key in [key for key, hook in hooks.items() if isinstance(hook, ActivationQuantizer)]:
             del hooks[key]
         target.register_forward_pre_hook(QuantizeDequantize(quantizer))
@@ -36,9 +36,9 @@ def replace_layers(
     quantized: Mapping[str, QuantizedTensor | CodebookTensor],
     activations: Mapping[str, InputQuantizer],
 ) -> None:
-    """Let every quantized layer of ``module`` be exported with integers for weight and bias, in place.
+    """Replace the quantized layers of ``module`` by layers with integer weight and bias, in place.
 
-    A codebook has no integer kernel: its weights stay the floats that they stand for.
+    Layers with a codebook, for which there is no integer kernel, keep float weights.
     """
     for weight_name, tensor in quantized.items():
         if isinstance(tensor, CodebookTensor):
@@ -75,7 +75,7 @@ class QuantizeDequantize:
 
 
 class IntegerLayer(nn.Module):
-    """A layer whose weight, and with a quantized input also its bias, is exported as integers."""
+    """A layer whose weight is exported as integers, and with a quantized input its bias too."""
 
     integers: Tensor
     scale: Tensor
@@ -88,18 +88,18 @@ class IntegerLayer(nn.Module):
         self.layer = layer
         self.register_buffer("integers", weight.integers)
         self.register_buffer("scale", weight.scale if len(weight.scale) > 1 else weight.scale[0])
-        # It may be left out by the standard, but onnxruntime 1.32 then fails on Gemm with one scale per channel.
+        # Optional in the standard, but without it onnxruntime 1.32 fails on Gemm with one scale per channel.
         self.register_buffer("zero_point", torch.zeros_like(self.scale, dtype=torch.int8))
         bias = getattr(layer, "bias", None)
         self.integer_bias = activation is not None and bias is not None
         if activation is not None and bias is not None:
-            # The scale of the accumulator, which onnxruntime takes the bias to have.
+            # The scale of the accumulator, as onnxruntime assumes.
             scale_O = weight.scale.double() * activation.scale
             self.register_buffer("bias_integers", torch.round(bias.detach().double() / scale_O).int())
             self.register_buffer("bias_scale", scale_O.float() if len(scale_O) > 1 else scale_O.float()[0])
 
     def forward(self, values: Tensor) -> Tensor:
-        """Call the layer with its weight and bias as the exporter should see them."""
+        """Call the layer with the weight and bias to export."""
         parameters = {"weight": _dequantize(self.integers, self.scale, self.zero_point)}
         if self.integer_bias:
             parameters["bias"] = _dequantize(self.bias_integers, self.bias_scale)

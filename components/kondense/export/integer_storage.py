@@ -1,4 +1,4 @@
-"""How the integer weights of an ONNX graph are stored.
+"""The storage of integer weights in an ONNX graph.
 
 Shapes: weight [O, I, ...], scale [O] or [].
 """
@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def store_packed(proto: onnx.ModelProto) -> None:
-    """Rewrite every DequantizeLinear of a constant to Cast and Mul, in place; 4 bits where the integers fit.
+    """Replace every DequantizeLinear of a constant by Cast and Mul, in place; use 4 bits where the integers fit.
 
-    Constant folding runs over Cast and Mul but keeps DequantizeLinear, which would then be computed
-    anew in every run. The values are the same: float(integer) * scale.
+    Runtimes fold Cast and Mul of constants while loading, but compute DequantizeLinear in every run. The values are
+    the same: float(integer) * scale.
     """
     graph = proto.graph
     constants = {constant.name: constant for constant in graph.initializer}
@@ -47,30 +47,27 @@ def pack_nibbles(values: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def separate_zero_points(proto: onnx.ModelProto) -> None:
-    """Give every weight a zero point of its own, in place; the exporter merges equal constants.
+    """Copy the zero points that several weights share, in place; the exporter merges equal constants.
 
     onnxruntime 1.32 refuses merged ones with "Attempt to replace the existing tensor" when
     ``session.x64quantprecision`` makes it rewrite int8 weights to uint8.
     """
     graph = proto.graph
     constants = {constant.name: constant for constant in graph.initializer}
-    taken = set()
+    used = set()
     for node in graph.node:
         if node.op_type != "DequantizeLinear" or node.input[0] not in constants or len(node.input) < 3:
             continue
-        if node.input[2] in taken:
-            own = graph.initializer.add()
-            own.CopyFrom(constants[node.input[2]])
-            own.name = f"{node.input[0]}_zero_point"
-            node.input[2] = own.name
-        taken.add(node.input[2])
+        if node.input[2] in used:
+            zero_point = graph.initializer.add()
+            zero_point.CopyFrom(constants[node.input[2]])
+            zero_point.name = f"{node.input[0]}_zero_point"
+            node.input[2] = zero_point.name
+        used.add(node.input[2])
 
 
 def drop_quantizers(proto: onnx.ModelProto) -> None:
-    """Take out every QuantizeLinear of a computed value with the DequantizeLinear behind it, in place.
-
-    What they round then passes as it is. Constants that only they used go too.
-    """
+    """Remove every QuantizeLinear of a computed value with its DequantizeLinear, and unused constants, in place."""
     graph = proto.graph
     quantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     passed = {
@@ -78,14 +75,13 @@ def drop_quantizers(proto: onnx.ModelProto) -> None:
         for node in graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in quantized
     }
-    gone = {*quantized, *passed}
-    kept = [node for node in graph.node if node.output[0] not in gone]
+    kept = [node for node in graph.node if node.output[0] not in {*quantized, *passed}]
     for node in kept:
         node.input[:] = [_followed(name, passed) for name in node.input]
     del graph.node[:]
     graph.node.extend(kept)
-    used = {name for node in kept for name in node.input}
-    constants = [constant for constant in graph.initializer if constant.name in used]
+    read = {name for node in kept for name in node.input}
+    constants = [constant for constant in graph.initializer if constant.name in read]
     del graph.initializer[:]
     graph.initializer.extend(constants)
 

@@ -1,6 +1,6 @@
-"""What an exported ONNX file says of itself, in its ``metadata_props``: JSON values by key. Stdlib only.
+"""The ``metadata_props`` of an exported ONNX file: JSON values by key. Stdlib only.
 
-Whoever runs the file needs no more than this: the labels, how images become its input, and which model it is.
+They are sufficient to run the file: the labels, the preprocessing of images, and the identity of the model.
 """
 
 import json
@@ -19,10 +19,10 @@ Input = Literal["float32", "uint8"]
 class Metadata(TypedDict):
     """The metadata of one file.
 
-    ``shape`` is that of one image, [C, H, W]. A ``uint8`` input takes pixels as they are; a ``float32`` one
-    takes (pixel / 255 - mean) / std per channel. ``arithmetic`` is that of the layers: ``integer``, or ``float``
-    where weights are floats once the file is loaded. ``digest`` is the model's identity
-    (``kondense.artifacts.identity``): the same in the artifact that the file was exported from.
+    ``shape`` is that of one image, [C, H, W]. A ``uint8`` input takes pixels; a ``float32`` input takes
+    (pixel / 255 - mean) / std per channel. ``arithmetic`` is that of the layers: ``integer``, or ``float`` if weights
+    are floats after loading. ``digest`` is the model's identity
+    (``kondense.artifacts.identity``), the same as in its artifact.
     """
 
     format_version: int
@@ -42,15 +42,15 @@ def parse_metadata(entries: Mapping[str, str], place: str = "the ONNX file") -> 
 
     Args:
         entries: ``metadata_props`` by key.
-        place: the file, as an error names it.
+        place: name of the file in errors.
 
     Raises:
-        ArtifactError: Kondense did not write it, or it breaks a rule; the text gives key, rule and value.
+        ArtifactError: the file is not from Kondense, or breaks a rule; the text gives key, rule and value.
     """
     content = {key: _value(place, key, text) for key, text in entries.items() if key in Metadata.__annotations__}
     if content.get("format_version") != FORMAT_VERSION:
-        found = content.get("format_version")
-        raise ArtifactError(f"{place} must have metadata of format_version {FORMAT_VERSION}, but got {found}.")
+        version = content.get("format_version")
+        raise ArtifactError(f"{place} must have metadata of format_version {FORMAT_VERSION}, but got {version}.")
     check_fields(f"{place}: metadata", content, Metadata)
     metadata = cast(Metadata, content)
     shape, channels = metadata["shape"], metadata["shape"][:1]
@@ -67,7 +67,7 @@ def parse_metadata(entries: Mapping[str, str], place: str = "the ONNX file") -> 
 
 
 def metadata_entries(metadata: Metadata) -> dict[str, str]:
-    """Return ``metadata`` as texts by key, the inverse of ``parse_metadata``."""
+    """Return ``metadata`` as strings by key, the inverse of ``parse_metadata``."""
     return {key: json.dumps(value) for key, value in metadata.items()}
 
 

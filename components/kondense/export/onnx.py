@@ -1,7 +1,7 @@
-"""The ONNX form of a model: what runs outside torch.
+"""Export of a model to ONNX.
 
-Input ``images``: float32 [N, C, H, W], normalised, or uint8 [N, C, H, W], pixels as they are; output ``logits``:
-float32 [N, K]; N is free.
+Input ``images``: float32 [N, C, H, W], normalised, or uint8 [N, C, H, W], pixels; output ``logits``: float32 [N, K]; N
+is dynamic.
 """
 
 import copy
@@ -16,35 +16,35 @@ from kondense.export.integer_layers import replace_layers, replace_quantizers
 from kondense.export.integer_storage import drop_quantizers, separate_zero_points, store_packed
 from kondense.export.metadata import FLOAT, FORMAT_VERSION, UINT8, Metadata, metadata_entries, parse_metadata
 from kondense.export.pixel_input import take_pixels
-from kondense.export.trace import capture, cause, quiet, translated_module
+from kondense.export.trace import cause, quiet, trace_program, translated_module
 from kondense.files import ArtifactError
 
-OPSET = 21  # the first whose DequantizeLinear and Cast take 4-bit integers
+OPSET = 21  # the first with 4-bit integers in DequantizeLinear and Cast
 
 
 def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = False) -> bytes:
-    """Return ``model`` as an ONNX file of opset 21, batch norms folded.
+    """Return ``model`` as an ONNX file of opset 21 with folded batch norms.
 
-    Statically quantized layers become QuantizeLinear/DequantizeLinear pairs with the artifact's own
-    scales around int8 weights and int32 biases, which onnxruntime fuses into integer kernels. Weights
-    quantized alone are stored as integers of 4 or 8 bits under Cast and Mul, which any runtime folds
-    into float weights while it loads: the file is small and runs as fast as a float one.
+    Statically quantized layers become QuantizeLinear/DequantizeLinear pairs with int8 weights, int32 biases and the
+    artifact's scales, which onnxruntime fuses into integer kernels. With weight-only quantization, weights are integers
+    of 4 or 8 bits with Cast and Mul, which runtimes fold into float weights while loading: the file is small, and as
+    fast as a float one.
 
     Args:
-        model: any model; it is left as it was.
-        dataset: a Dataset or the model's ``images``: gives the image shape and, as metadata, the labels and the normalisation.
-        uint8_input: whether the graph normalises by itself, so that it takes pixels as they are.
+        model: any model; it is not changed.
+        dataset: a Dataset, or the model's ``images``: shape, labels and normalisation.
+        uint8_input: whether the graph takes pixels and normalises them.
 
     Raises:
         ArtifactError: the exporter cannot express the network; the text names the module.
         ValueError: as ``save_model``.
     """
-    # A quantized model's norms are folded already, or else belong to float layers.
+    # The norms of a quantized model are folded already, or belong to float layers.
     module = copy.deepcopy(model.module).eval() if model.quantized else fold_batch_norms(model.module)
     module = module.cpu()
     replace_quantizers(module, model.activations)
     replace_layers(module, model.quantized, model.activations)
-    proto = _translate(capture(module, dataset.shape))
+    proto = _translate(trace_program(module, dataset.shape))
     if model.activations:
         separate_zero_points(proto)
     else:
@@ -70,14 +70,14 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
 
 
 def compute_in_float(content: bytes, model: Model) -> bytes:
-    """Return the file that ``export_onnx`` wrote of a model with quantized inputs, computing in float instead.
+    """Return the file of a model with quantized inputs in float arithmetic.
 
-    Weights and biases stay the integers that they are, so the file is no larger; what rounds the layers' inputs
-    is gone, so its layers run on float kernels.
+    Weights and biases remain integers, so the file is not larger; the rounding of inputs is removed, so that layers run
+    on float kernels.
 
     Args:
-        content: the file.
-        model: the model that the new file is of: the old one without its input quantizers.
+        content: the file from ``export_onnx``.
+        model: the model of the new file: the old one without input quantizers.
     """
     proto = onnx.load_model_from_string(content)
     drop_quantizers(proto)
@@ -90,22 +90,22 @@ def compute_in_float(content: bytes, model: Model) -> bytes:
 
 
 def read_metadata(content: bytes, place: str = "the ONNX file") -> Metadata:
-    """Return the metadata of an ONNX file that ``export_onnx`` wrote.
+    """Return the metadata of an ONNX file from ``export_onnx``.
 
     Raises:
-        ArtifactError: it is no such file.
+        ArtifactError: it is not such a file.
     """
     try:
         proto = onnx.load_model_from_string(content)
         entries = {entry.key: entry.value for entry in proto.metadata_props}
-    except Exception as error:  # protobuf's DecodeError has no public home that stays the same over its versions
+    except Exception as error:  # protobuf's DecodeError has no stable public name
         raise ArtifactError(f"{place} must be an ONNX model, but: {error}.") from None
     return parse_metadata(entries, place)
 
 
 def warm_up() -> None:
-    """Export a tiny network, so that processes forked from this one find the exporter's tables built."""
-    _translate(capture(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten()).eval(), (1, 8, 8)))
+    """Export a tiny network, so that the exporter's tables exist in processes forked from this one."""
+    _translate(trace_program(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten()).eval(), (1, 8, 8)))
 
 
 def _translate(program: torch.export.ExportedProgram) -> onnx.ModelProto:
@@ -122,16 +122,16 @@ def _translate(program: torch.export.ExportedProgram) -> onnx.ModelProto:
     except torch.onnx.OnnxExporterError as error:
         place = translated_module(error) or "the network"
         raise ArtifactError(
-            f"the network must consist of operators that ONNX has, but {place} does not: {cause(error)}"
+            f"the network must consist of ONNX operators, but {place} does not: {cause(error)}"
         ) from error
     assert translated is not None
     return translated.model_proto
 
 
 def _tidy(proto: onnx.ModelProto) -> None:
-    """Take out what names the machine that exported, and shapes that runtimes infer; name the free dimension."""
+    """Remove data about the exporting machine and inferred shapes; name the dynamic dimension."""
     proto.producer_name, proto.doc_string = "kondense", ""
-    for node in proto.graph.node:  # the exporter leaves stack traces with source paths, several times the graph's size
+    for node in proto.graph.node:  # stack traces with source paths, several times the graph's size
         del node.metadata_props[:]
         node.name, node.doc_string = "", ""
     for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
@@ -145,7 +145,7 @@ def _tidy(proto: onnx.ModelProto) -> None:
 
 
 def _shorten_names(graph: onnx.GraphProto) -> None:
-    """Number the values between layers and the exporter's unnamed constants; weights keep their names."""
+    """Rename intermediate values and unnamed constants to numbers; weights keep their names."""
     public = {value.name for value in (*graph.input, *graph.output)}
     unnamed = [constant for constant in graph.initializer if "lifted_tensor" in constant.name]
     names = [constant.name for constant in unnamed] + [name for node in graph.node for name in node.output]

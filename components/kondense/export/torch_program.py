@@ -1,10 +1,10 @@
-"""The ``torch.export`` form of a model: its operators and weights, for whoever runs it in torch.
+"""Export of a model as a ``torch.export`` program.
 
-The file is a zip of JSON and raw weights; it holds no pickle. Loading one can run code all the same: torch reads
-the expressions of its shapes by evaluating them, and takes pickles where a file has some. So Kondense loads none but
-the one that it has just written, to check it, and nobody should load one from a place that they do not trust.
+The file is a zip of JSON and raw weights without pickle. Loading one can run code nevertheless: torch evaluates the
+expressions of its shapes and accepts pickles. Kondense therefore loads only files that it has just written, to check
+them; do not load such a file from an untrusted source.
 
-Shapes: images [N, C, H, W]; N is free.
+Shapes: images [N, C, H, W]; N is dynamic.
 """
 
 import copy
@@ -17,23 +17,23 @@ from torch import Tensor, nn
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import ActivationQuantizer
 from kondense.data.dataset import Dataset
-from kondense.export.trace import capture
+from kondense.export.trace import trace_program
 
 
 def export_program(model: Model, dataset: Dataset) -> bytes:
     """Return ``model`` as the file of a ``torch.export`` program: normalised float32 images to logits.
 
     Args:
-        model: any model; it is left as it was.
+        model: any model; it is not changed.
         dataset: gives the image shape.
 
     Raises:
-        ArtifactError: the network is no fixed graph; the text names the module.
+        ArtifactError: the network is not a static graph; the text names the module.
     """
     module = copy.deepcopy(model.module).eval().cpu()
     for name in model.activations:
         _replace_hooks(module.get_submodule(name))
-    program = capture(module, dataset.shape)
+    program = trace_program(module, dataset.shape)
     program.example_inputs = None  # torch would pickle them
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
@@ -41,11 +41,11 @@ def export_program(model: Model, dataset: Dataset) -> bytes:
 
 
 class QuantizeArithmetic:
-    """An input quantizer as plain arithmetic, the very same values: torch.export cannot follow torch's own operator."""
+    """An input quantizer as plain arithmetic with the same values; torch.export cannot trace torch's operator."""
 
     def __init__(self, quantizer: ActivationQuantizer) -> None:
         self.quantizer = quantizer
-        # As torch's kernel has it: the reciprocal in float32.
+        # The reciprocal in float32, as in torch's kernel.
         self.inverse = float(np.float32(1) / np.float32(quantizer.scale))
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -57,7 +57,7 @@ class QuantizeArithmetic:
 
 
 def _replace_hooks(module: nn.Module) -> None:
-    hooks = module._forward_pre_hooks  # torch has no public way without the hook's handle
+    hooks = module._forward_pre_hooks  # torch has no public interface without the hook's handle
     for key, hook in list(hooks.items()):
         if isinstance(hook, ActivationQuantizer):
             hooks[key] = QuantizeArithmetic(hook)

@@ -1,6 +1,6 @@
-"""Capture a network as a ``torch.export`` program, and name the module at which that, or a translation, stops.
+"""Trace a network as a ``torch.export`` program, and name the module at which tracing or translation fails.
 
-Images are [N, C, H, W]; N is free.
+Images are [N, C, H, W]; N is dynamic.
 """
 
 import contextlib
@@ -16,43 +16,43 @@ from torch import nn
 from kondense.files import ArtifactError
 
 
-def capture(module: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    """Return ``module`` as a program of operators, for any number of images.
+def trace_program(module: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    """Return ``module`` as a program of operators for any number of images.
 
     Args:
         module: in evaluation mode and on the CPU.
         shape: of one image, (C, H, W).
 
     Raises:
-        ArtifactError: the network cannot be captured; the text names the module and the cause.
+        ArtifactError: the network cannot be traced; the text names the module and the cause.
     """
     batch = torch.export.Dim("batch")
     try:
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # it prints the graph as far as it came
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # it prints the partial graph
             return torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},), strict=False)
-    except Exception as error:  # whatever the network's own code raises, and all that torch.export does
+    except Exception as error:  # from the network's code or torch.export
         place = running_module(error, module) or type(module).__name__
         raise ArtifactError(
-            f"the network must be a fixed graph of operators, but {place} is not: {cause(error)}"
+            f"the network must be a static graph of operators, but {place} is not: {cause(error)}"
         ) from error
 
 
 def running_module(error: BaseException, module: nn.Module) -> str:
-    """Return name and type of the submodule whose forward was running when ``error`` was raised; "" if none was."""
-    names = {id(each): name for name, each in module.named_modules()}
-    found = ""
-    for each in causes(error):
-        for frame in frames(each.__traceback__):
+    """Return name and type of the submodule whose forward raised ``error``, or an empty string."""
+    names = {id(submodule): name for name, submodule in module.named_modules()}
+    place = ""
+    for link in causes(error):
+        for frame in frames(link.__traceback__):
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module) and id(owner) in names:
-                found = describe(names[id(owner)], type(owner).__name__)
-    return found
+                place = describe(names[id(owner)], type(owner).__name__)
+    return place
 
 
 def translated_module(error: BaseException) -> str:
-    """Return name and type of the module whose operator was being translated when ``error`` was raised; "" if none."""
-    for each in causes(error):
-        for frame in reversed(list(frames(each.__traceback__))):
+    """Return name and type of the module whose translated operator raised ``error``, or an empty string."""
+    for link in causes(error):
+        for frame in reversed(list(frames(link.__traceback__))):
             node = frame.f_locals.get("node")
             stack = node.meta.get("nn_module_stack") if isinstance(node, torch.fx.Node) else None
             if stack:
@@ -67,16 +67,16 @@ def describe(name: str, kind: str) -> str:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and what caused it, innermost last."""
-    each: BaseException | None = error
-    while each is not None:
-        yield each
-        each = each.__cause__ or each.__context__
+    """Yield ``error`` and its causes, innermost last."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def cause(error: BaseException) -> str:
     """Return the innermost message of ``error`` in one line."""
-    texts = [" ".join(str(each).split()) for each in causes(error)]
+    texts = [" ".join(str(link).split()) for link in causes(error)]
     return next((text for text in reversed(texts) if text), type(error).__name__)[:300]
 
 
@@ -89,7 +89,7 @@ def frames(traceback: types.TracebackType | None) -> Iterator[types.FrameType]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its notes to developers off the screen."""
+    """Silence the exporter's progress and warnings."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,4 +1,4 @@
-"""Label images by an exported model: its ONNX file is all there is. onnxruntime and NumPy only, no torch.
+"""Classification of images by an exported ONNX file. onnxruntime and NumPy only, no torch.
 
 Shapes: images uint8 [N, C, H, W]; probabilities [N, K] of N images and K classes.
 """
@@ -17,15 +17,15 @@ from kondense.measuring.latency import open_session, predict_onnx, takes_pixels
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """An ONNX file that runs, and what it says of itself."""
+    """A loaded ONNX file with its metadata."""
 
     session: InferenceSession
     metadata: Metadata
 
     def classify(self, images_NCHW: NDArray[np.uint8], *, batch_size: int = 64) -> NDArray[np.float64]:
         """Return the probability of every class for every image."""
-        given = images_NCHW if takes_pixels(self.session) else self._normalised(images_NCHW)
-        logits_NK = predict_onnx(self.session, given, batch_size=batch_size).astype(np.float64)
+        inputs_NCHW = images_NCHW if takes_pixels(self.session) else self._normalised(images_NCHW)
+        logits_NK = predict_onnx(self.session, inputs_NCHW, batch_size=batch_size).astype(np.float64)
         exponentials_NK = np.exp(logits_NK - logits_NK.max(1, keepdims=True))
         return exponentials_NK / exponentials_NK.sum(1, keepdims=True)
 
@@ -36,18 +36,17 @@ class Classifier:
 
 
 def open_classifier(path: Path, *, threads: int = 1) -> Classifier:
-    """Load the exported model in ``path``.
+    """Load the exported model at ``path``.
 
     Raises:
-        ArtifactError: the file is missing, is no ONNX model, was not written by Kondense, or its metadata does not
-            fit what it computes.
+        ArtifactError: the file is missing, not an ONNX model or not from Kondense, or its metadata does not fit it.
     """
     if not path.is_file():
         raise ArtifactError(f"{path} must be an ONNX file, but it is missing.")
     try:
         session = open_session(path.read_bytes(), threads=threads)
         entries = session.get_modelmeta().custom_metadata_map
-    except Exception as error:  # onnxruntime's errors share no public base but Exception
+    except Exception as error:  # onnxruntime's errors have no other public base
         raise ArtifactError(f"{path} must be an ONNX model, but: {' '.join(str(error).split())[:200]}") from None
     classifier = Classifier(session, parse_metadata(entries, str(path)))
     _check_fits(path, classifier)
@@ -55,7 +54,7 @@ def open_classifier(path: Path, *, threads: int = 1) -> Classifier:
 
 
 def _check_fits(path: Path, classifier: Classifier) -> None:
-    """Raise ArtifactError unless the metadata is about this very graph: input, shape, number of classes."""
+    """Raise ArtifactError unless input, shape and number of classes in the metadata equal those of the graph."""
     metadata, session = classifier.metadata, classifier.session
     (graph_input,), (graph_output,) = session.get_inputs(), session.get_outputs()
     facts = {
@@ -63,6 +62,6 @@ def _check_fits(path: Path, classifier: Classifier) -> None:
         "shape": (metadata["shape"], list(graph_input.shape[1:])),
         "number of classes": (len(metadata["classes"]), graph_output.shape[-1]),
     }
-    for name, (said, found) in facts.items():
-        if said != found:
-            raise ArtifactError(f"{path}: the metadata's {name} must be the graph's, {found}, but got {said}.")
+    for name, (stated, actual) in facts.items():
+        if stated != actual:
+            raise ArtifactError(f"{path}: the metadata's {name} must be the graph's, {actual}, but got {stated}.")

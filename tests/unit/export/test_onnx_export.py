@@ -155,9 +155,9 @@ class Untranslatable(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "rule"),
     [
-        (Uncapturable, r"a fixed graph of operators, but tail\.1 \(Uncapturable\) is not: aten\.linalg_lstsq"),
-        (DataDependent, r"a fixed graph of operators, but tail\.1 \(DataDependent\) is not: Could not guard on data"),
-        (Untranslatable, r"operators that ONNX has, but tail\.1 \(Untranslatable\) does not: .*special_airy_ai"),
+        (Uncapturable, r"a static graph of operators, but tail\.1 \(Uncapturable\) is not: aten\.linalg_lstsq"),
+        (DataDependent, r"a static graph of operators, but tail\.1 \(DataDependent\) is not: Could not guard on data"),
+        (Untranslatable, r"ONNX operators, but tail\.1 \(Untranslatable\) does not: .*special_airy_ai"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line_that_names_the_module(

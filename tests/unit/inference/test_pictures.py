@@ -60,8 +60,8 @@ def test_what_is_no_image_is_one_line_with_its_name(tmp_path: Path) -> None:
     for name, rule in (
         ("text.png", "must be an image, but cannot be read"),
         ("torn.png", "must be an image, but cannot be read"),
-        ("absent.png", "must be an image file, but it is missing"),
-        (".", "must be an image file, but it is a directory"),
+        ("absent.png", "must be an image file, but is missing"),
+        (".", "must be an image file, but is a directory"),
     ):
         with pytest.raises(ValueError, match=rule) as caught:
             read_picture(tmp_path / name, (1, 16, 16))
@@ -69,5 +69,5 @@ def test_what_is_no_image_is_one_line_with_its_name(tmp_path: Path) -> None:
 
 
 def test_a_model_of_two_channels_takes_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="images of 1 or 3 channels, but takes 2"):
+    with pytest.raises(ValueError, match="1 or 3 input channels, but has 2"):
         read_picture(tmp_path / "any.png", (2, 16, 16))
