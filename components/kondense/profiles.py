@@ -26,6 +26,12 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, Value]]] = {
 DEFAULT_PROFILE = "quick"
 
 
+def alternative(step: str, error: str) -> str:
+    """Return the sentence about -1 if an error's text is about a number that the profile of ``step`` sets."""
+    name = error.partition(" ")[0]
+    return f" {AS_PROFILE} is the number of the profile." if name in PROFILES[DEFAULT_PROFILE].get(step, {}) else ""
+
+
 def settled(values: Mapping[str, Value], profile: str, step: str) -> dict[str, Value]:
     """Return a step's values, with those that are ``AS_PROFILE`` taken from a profile.
 

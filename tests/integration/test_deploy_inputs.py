@@ -18,14 +18,14 @@ def test_they_are_made_once_and_trials_start_from_them(bucket_uri: str, tmp_path
     data, teacher = f"{bucket_uri}/datasets/digits", f"{bucket_uri}/teachers/lenet300"
     arguments = [f"digits={data}"], [f"lenet300={teacher}"]
     assert list(inputs.ensure(*arguments)) == [
-        f"data set digits: made, {data}",
-        f"teacher lenet300: made, {teacher}",
+        f"data set digits: created, {data}",
+        f"teacher lenet300: created, {teacher}",
     ]
     store = open_store(teacher)
     before = {key: store.read(key) for key in store.list()}
     assert list(inputs.ensure(*arguments)) == [
-        f"data set digits: it is there, {data}",
-        f"teacher lenet300: it is there, {teacher}",
+        f"data set digits: exists, {data}",
+        f"teacher lenet300: exists, {teacher}",
     ]
     assert {key: store.read(key) for key in store.list()} == before
     for uri, load in ((data, load_dataset), (teacher, load_model)):
@@ -53,7 +53,7 @@ def test_a_kill_before_the_last_file_leaves_nothing_to_be_taken_for_whole(
         context.setattr(type(store), "upload_file", killed)
         list(inputs.ensure([f"digits={uri}"], []))
     assert store.list() and not store.exists(inputs.DATASET_FILE)
-    assert list(inputs.ensure([f"digits={uri}"], [])) == [f"data set digits: made, {uri}"]
+    assert list(inputs.ensure([f"digits={uri}"], [])) == [f"data set digits: created, {uri}"]
 
 
 @pytest.mark.parametrize(

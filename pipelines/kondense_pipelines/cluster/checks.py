@@ -13,6 +13,7 @@ from kondense.config import Config, check_choice
 from kondense.errors import InputError
 from kondense.katib_search.config import KatibSearchConfig
 from kondense.networks.names import check_form
+from kondense.profiles import alternative
 from kondense.renamed import FORM, refuse_old
 from kondense.stages import STAGES, Stage, config_values
 
@@ -73,7 +74,8 @@ def _check_task(task: ContainerTask, stage: Stage) -> None:
             if values.get(name):
                 check_form(str(values[name]))
     except ValueError as error:
-        raise InputError(f"{task.title}: {error}{_givers(str(error), task.known)}") from None
+        text = f"{error}{alternative(str(task.known['step'].value), str(error)) if 'step' in task.known else ''}"
+        raise InputError(f"{task.title}: {text}{_givers(text, task.known)}") from None
 
 
 def _check_search(config: Config) -> None:

@@ -1,8 +1,8 @@
-"""Make what the Experiments start from, in the object store: a Job of manifests/inputs.
+"""Create the inputs of the Experiments in the object store: a Job of manifests/inputs.
 
-A data set is prepared and a teacher trained once, and left alone when they are there. Killed, the next attempt goes on
-from the training's checkpoint (KONDENSE_CHECKPOINTS). Nothing half-written is taken for whole: the file by which trials
-know an artifact comes last.
+Data sets are prepared and teachers trained unless they exist. After a kill, the next attempt continues from the
+training's checkpoint (KONDENSE_CHECKPOINTS). A partial artifact is never used: the file by which trials recognise an
+artifact is written last.
 """
 
 import argparse
@@ -21,33 +21,32 @@ from kondense.train.config import TrainConfig
 
 from kondense_pipelines.deploy import job
 
-DATASET_FILE, MODEL_FILE = "dataset.json", "model.json"  # the file that makes an artifact whole
-EPOCHS = 8  # of a teacher, as in the quick profile
+DATASET_FILE, MODEL_FILE = "dataset.json", "model.json"  # the file of an artifact that is written last
 
 
 def ensure(datasets: Sequence[str], teachers: Sequence[str]) -> Iterator[str]:
-    """Make what is missing and say what was done.
+    """Create the missing artifacts and yield a line about each.
 
     Args:
-        datasets: ``NAME=URI`` texts: a data set that data_prep knows, and where its artifact goes.
-        teachers: ``NETWORK=URI`` texts: a network to train on the first data set, and where its model goes.
+        datasets: ``NAME=URI`` texts: a data set of data_prep, and the address of its artifact.
+        teachers: ``NETWORK=URI`` texts: a network to train on the first data set, and the address of its model.
 
     Raises:
-        ValueError: a text of another form, an unknown name, or a teacher without a data set.
-        OSError: the files of the data set are nowhere to be had, or the object store cannot be reached.
+        InputError: a text of another form, an unknown name, or a teacher without a data set.
+        OSError: the files of the data set are not available, or the object store cannot be reached.
     """
-    wanted = [_pair("--dataset", text) for text in datasets]
-    for name, _ in wanted:
+    sources = [_pair("--dataset", text) for text in datasets]
+    for name, _ in sources:
         DataPrepConfig(dataset_name=name)
     networks = [_pair("--teacher", text) for text in teachers]
     for network, _ in networks:
         check_form(network)
-    if networks and not wanted:
+    if networks and not sources:
         raise InputError(f"--teacher needs a --dataset to train on, such as {DATASETS[0]}=minio://bucket/prefix.")
-    for name, uri in wanted:
+    for name, uri in sources:
         yield from _make(f"data set {name}", open_store(uri), DATASET_FILE, partial(_prepare, name))
     for network, uri in networks:
-        data = open_store(wanted[0][1])
+        data = open_store(sources[0][1])
         yield from _make(f"teacher {network}", open_store(uri), MODEL_FILE, partial(_train, network, data))
 
 
@@ -58,17 +57,17 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     return name, uri
 
 
-def _make(what: str, store: Store, last: str, make: Callable[[Path], None]) -> Iterator[str]:
-    """Let ``make`` write an artifact's directory and put it into the store, unless it is there."""
+def _make(artifact: str, store: Store, last: str, make: Callable[[Path], None]) -> Iterator[str]:
+    """Let ``make`` write an artifact's directory and upload it, the file ``last`` last, unless that exists."""
     if store.exists(last):
-        yield f"{what}: it is there, {store.uri}"
+        yield f"{artifact}: exists, {store.uri}"
         return
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "made"
         make(made)
         for path in sorted(made.iterdir(), key=lambda path: path.name == last):
             store.upload_file(path.name, path)
-    yield f"{what}: made, {store.uri}"
+    yield f"{artifact}: created, {store.uri}"
 
 
 def _prepare(name: str, directory: Path) -> None:
@@ -82,7 +81,7 @@ def _train(network: str, data: Store, directory: Path) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         data.download_artifact(Path(scratch))
-        run(TrainConfig(network=network, epochs=EPOCHS), dataset_dir=Path(scratch), model_dir=directory)
+        run(TrainConfig(network=network), dataset_dir=Path(scratch), model_dir=directory)
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
-"""The parameters of the pipelines: their steps' Configs, and the few that the run form shows.
+"""The parameters of the pipelines: their steps' Configs, and those that the run form shows.
 
-A *step* is a stage with the pipeline's own defaults: ``prune`` and ``prune_weights`` are both the prune
-stage. Every field of every step can be set when a pipeline is compiled (``--set``); those that ``CURATED`` names are
-parameters of the compiled pipeline, named so that the form, which sorts them, shows what belongs together side by side.
+A *step* is a stage with default values of its own: ``prune`` and ``prune_weights`` are both the prune stage. Every
+field of every step can be set when a pipeline is compiled (``--set``). Those in ``CURATED`` are parameters of the
+compiled pipeline; the form sorts them, so related ones begin with the same word.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ STEPS: Mapping[str, Step] = {
     "evaluate": Step("evaluate", owned=("name",)),
     "report": Step("report"),
     "publish": Step("publish"),
-    # Of the search pipeline alone; the form and the graph set the rest of it.
+    # Of the search pipeline only; the form and the graph set its other fields.
     SEARCH_STEP: Step("katib_search", owned=tuple(set(SEARCH_CONFIG.__dataclass_fields__) - SEARCH_FIELDS)),
 }
 
-# The run form's parameters -> the fields they set. The first one says type, default, range and description.
+# The run form's parameters -> the fields that they set. The first one gives type, default, range and description.
 CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "dataset": (("data_prep", "dataset_name"),),
     "dataset_channels": (("data_prep", "channels"),),
@@ -54,12 +54,12 @@ CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "train_epochs": (("train", "epochs"),),
 }
 NETWORK_FIELDS = (("train", "network"), ("distill", "student_network"))  # by step and field
-OWN_WORDS = {
+DESCRIPTIONS = {  # of parameters that set more than one field
     "report_max_drop": "fraction by which accuracy may be below the teacher's: validation accuracy for the report's"
     " choice, test accuracy for publication",
     "seed": "seed of all randomness, in every step",
-}  # of parameters that set more than the first field
-PROFILE = "profile"  # one more parameter: it sets the fields that are AS_PROFILE
+}
+PROFILE = "profile"  # a further parameter: it sets the fields that are AS_PROFILE
 
 
 def form(names: Iterable[str], arguments: Mapping[str, Any]) -> dict[str, Parameter]:
@@ -69,33 +69,33 @@ def form(names: Iterable[str], arguments: Mapping[str, Any]) -> dict[str, Parame
         names: of ``CURATED``, and ``PROFILE``.
         arguments: their defaults.
     """
-    found = {}
+    parameters = {}
     for name in names:
         if name == PROFILE:
-            text = "how much work: quick is a look at everything, full the best that the methods give; it sets epochs"
-            found[name] = Parameter(str, arguments.get(name, DEFAULT_PROFILE), text, tuple(PROFILES))
+            text = "amount of training: quick runs every method in minutes, full gives the best results; it sets epochs"
+            parameters[name] = Parameter(str, arguments.get(name, DEFAULT_PROFILE), text, tuple(PROFILES))
             continue
         step, field = CURATED[name][0]
-        parameter = field_parameter(STEPS[step].config, field, arguments[name], OWN_WORDS.get(name, ""))
+        parameter = field_parameter(STEPS[step].config, field, arguments[name], DESCRIPTIONS.get(name, ""))
         if arguments[name] == AS_PROFILE:
-            description = f"{parameter.description}; {AS_PROFILE}: as the profile says"
+            description = f"{parameter.description}; {AS_PROFILE}: the number of the profile"
             parameter = dataclasses.replace(parameter, description=description)
-        found[name] = parameter
-    return found
+        parameters[name] = parameter
+    return parameters
 
 
 def step_defaults(step: str) -> dict[str, Value]:
-    """Return every field of ``step`` that can be set, with the pipeline's default."""
+    """Return every field of ``step`` that can be set, with its default."""
     settings = STEPS[step]
     values = settings.config(**settings.defaults).to_dict()
     return {name: value for name, value in values.items() if name not in settings.owned}
 
 
 def read_settings(texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Read ``step.field=value`` texts, the last one of a field counting.
+    """Read ``step.field=value`` texts; the last one of a field counts.
 
     Raises:
-        ValueError: another form, or an unknown step or field; the text lists the right ones.
+        InputError: another form, or an unknown step or field; the text lists the known ones.
     """
     settings: dict[str, dict[str, str]] = {}
     for text in texts:
@@ -123,11 +123,11 @@ def resolve(
 
     Args:
         profile: the name of a profile, whose overrides come first.
-        plain: values of curated parameters, such as ``dataset``; None leaves one as it is.
-        settings: ``step.field=value`` texts; they outweigh all else.
+        plain: values of curated parameters, such as ``dataset``; None keeps the default.
+        settings: ``step.field=value`` texts, which outweigh everything else.
 
     Raises:
-        ValueError: an unknown profile, parameter, step or field, or a value outside its range.
+        InputError: an unknown profile, parameter, step or field, or a value out of its range.
     """
     if profile not in PROFILES:
         raise InputError(f"profile must be one of {', '.join(PROFILES)}, but got {profile!r}.")
@@ -143,8 +143,8 @@ def resolve(
     for step in STEPS:
         try:
             hints = typing.get_type_hints(STEPS[step].config)
-            given = {name: parse(name, hints[name], text) for name, text in texts.get(step, {}).items()}
-            configs[step] = STEPS[step].config(**values[step] | given)
+            stated = {name: parse(name, hints[name], text) for name, text in texts.get(step, {}).items()}
+            configs[step] = STEPS[step].config(**values[step] | stated)
         except ValueError as error:
             raise InputError(f"{step}: {error}") from None
     check_networks(configs)
@@ -152,7 +152,7 @@ def resolve(
 
 
 def check_networks(configs: Mapping[str, Config]) -> None:
-    """Raise ValueError, listing the built-in networks, for a name that cannot be one."""
+    """Raise InputError, listing the built-in networks, for a name that cannot be a network's."""
     check_form(str(configs["train"].to_dict()["network"]))
     if student := str(configs["distill"].to_dict()["student_network"]):
         check_form(student)
@@ -161,13 +161,13 @@ def check_networks(configs: Mapping[str, Config]) -> None:
 def split(
     configs: Mapping[str, Config], profile: str | None = None, settings: Iterable[str] = ()
 ) -> tuple[dict[str, Value], dict[str, dict[str, Value]]]:
-    """Split the steps' Configs into the run form's defaults and what is bound when a pipeline is compiled.
+    """Split the steps' Configs into defaults of the run form and values that are bound when a pipeline is compiled.
 
     Args:
         configs: of every step.
-        profile: what these Configs took from this profile is left to the profile that a run chooses; None: all of it
-            is stated, as for a run on this machine.
-        settings: ``step.field=value`` texts; what they give is the user's word, whatever the profile says.
+        profile: the numbers that the Configs have from this profile are left to the profile that a run chooses; None
+            binds them, as for a run on this machine.
+        settings: ``step.field=value`` texts; the fields that they set are bound in any case.
     """
     stated = read_settings(settings)
     values = {step: config.to_dict() for step, config in configs.items()}
@@ -189,7 +189,7 @@ def split(
 
 
 def apply(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return every step's fields with the pipeline's parameters filled in where ``CURATED`` says."""
+    """Return every step's fields, with the values of the pipeline's parameters in the fields of ``CURATED``."""
     values: dict[str, dict[str, Any]] = {step: step_defaults(step) for step in STEPS}
     for name, targets in CURATED.items():
         for step, field in targets:
@@ -202,7 +202,7 @@ def step_arguments(bound: Values, parameters: Mapping[str, Any]) -> dict[str, di
 
     Args:
         bound: values fixed at compile time, by step and field.
-        parameters: the run form's parameters by name; names that are none are left out.
+        parameters: the run form's parameters by name; others are ignored.
     """
     values = apply(parameters)
     for step, fields in bound.items():

@@ -114,6 +114,11 @@ def test_what_a_package_was_compiled_with_counts(tmp_path: Path) -> None:
     configs = resolve("quick", settings=["data_prep.source=minio://bucket/images", "data_prep.dataset_name=folder"])
     (fixed,) = compile_all(configs, tmp_path / "fixed", only=("compress",))
     check_parameters(read_package(fixed), {})
+    check_parameters(read_package(plain), {"train_epochs": -1})
+    with pytest.raises(ValueError, match=r"got 0\. -1 is the number of the profile\. \(train_epochs gives epochs\)$"):
+        check_parameters(read_package(plain), {"train_epochs": 0})
+    with pytest.raises(ValueError, match="^report_max_accuracy_drop has been renamed: use report_max_drop"):
+        check_parameters(read_package(plain), {"report_max_accuracy_drop": 0.1})
     with pytest.raises(ValueError, match="source must be empty for digits"):
         check_parameters(read_package(fixed), {"dataset": "digits"})
 
