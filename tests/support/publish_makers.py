@@ -57,7 +57,7 @@ def make_publishable(
         ["00" * 32, model_digest(directory / "chosen")],
         title="",
         objective="bytes",
-        max_accuracy_drop=0.5,
+        max_validation_drop=0.5,
         record=make_record("report", "report bytes", []),
     )
     assert report["chosen"] == "pruned"

@@ -1,4 +1,4 @@
-"""How values flow between the modules of a network, as torch.fx traces it."""
+"""The data flow between the modules of a network, traced by torch.fx."""
 
 from collections import Counter
 
@@ -6,14 +6,14 @@ from torch import fx, nn
 
 
 def trace(module: nn.Module) -> fx.Graph | None:
-    """Return the graph of ``module``'s forward pass, or None where its control flow depends on data.
+    """Return the graph of ``module``'s forward pass, or None if its control flow depends on data.
 
-    The modules of torch.nn are its leaves, as in ``torch.fx.symbolic_trace``.
+    Modules of torch.nn are leaves, as in ``torch.fx.symbolic_trace``.
     """
     try:
         return fx.Tracer().trace(module)
     except (fx.proxy.TraceError, TypeError, RuntimeError):
-        return None  # fx gives up on Python control flow over tensors; callers then do without a graph
+        return None  # Python control flow over tensors cannot be traced
 
 
 def calls(graph: fx.Graph) -> dict[str, fx.Node]:
@@ -24,6 +24,6 @@ def calls(graph: fx.Graph) -> dict[str, fx.Node]:
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
-    """Return the one node that uses ``node``'s value, or None where there are several or none."""
+    """Return the only node that uses ``node``'s value, or None if there are several or none."""
     users = list(node.users)
     return users[0] if len(users) == 1 else None

@@ -1,4 +1,4 @@
-"""Fold batch norms into the layers before them: the same function with fewer layers.
+"""Fold batch norms into the preceding layers: the same function with fewer layers.
 
 Shapes: weight [O, I, ...], statistics [O].
 """
@@ -14,11 +14,11 @@ FOLDS_INTO: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Conv2d,
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Return a copy of ``module``, in evaluation mode, with every batch norm folded that can be.
+    """Return a copy of ``module``, in evaluation mode, with all foldable batch norms folded.
 
-    A norm can be when its input is the output of a convolution or linear layer that nothing else
-    uses. It becomes an Identity and the layer gains a bias, which the Model artifact can express. The
-    others stay, and so do all where the network's control flow depends on data. Zeros stay zeros.
+    A norm is foldable if its input is the output of a convolution or linear layer that has no other consumer. It
+    becomes an Identity, and the layer gains a bias, which the Model artifact can express. No norm is folded if the
+    network's control flow depends on data. Zero weights remain zero.
 
     Source: Jacob et al. 2018, section 3.2.
     """
@@ -31,7 +31,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 
 def foldable_norms(module: nn.Module) -> dict[str, str]:
-    """Return the batch norms that can be folded, by the name of the layer that they fold into."""
+    """Return the foldable batch norms by the name of the preceding layer."""
     graph = trace(module)
     if graph is None:
         return {}
@@ -57,7 +57,7 @@ def _fold(layer: nn.Module, norm: nn.Module) -> None:
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     assert norm.running_mean is not None and norm.running_var is not None
     with torch.no_grad():
-        # float64: the product of three float32 numbers is then rounded once.
+        # In float64, so that the product of three float32 numbers is rounded once.
         factor_O = (norm.running_var.double() + norm.eps).rsqrt()
         if norm.weight is not None:
             factor_O = factor_O * norm.weight.double()

@@ -1,4 +1,4 @@
-"""What a model computes, as a digest: the same for every artifact and exported file of one model. Stdlib only."""
+"""The identity of a model: a digest of its function, equal for all artifacts and exports of a model. Stdlib only."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ PARTS = ("network", "edits", "quantization", "masked")
 
 
 def identity(description: Mapping[str, Any], weights_sha256: str) -> str:
-    """Return the digest of structure, quantization and weights; how a model came about and was measured is left out.
+    """Return the digest of structure, quantization and weights, without lineage and measurements.
 
     Args:
-        description: model.json's content.
-        weights_sha256: of weights.safetensors.
+        description: content of model.json.
+        weights_sha256: digest of weights.safetensors.
     """
     parts = {key: description[key] for key in PARTS} | {"weights": weights_sha256}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -27,7 +27,7 @@ def directory_identity(model_dir: Path) -> str:
     """Return the identity of the Model artifact in ``model_dir``.
 
     Raises:
-        ArtifactError: model.json is missing or of another format version.
+        ArtifactError: model.json is missing or has another format version.
     """
     description = read_json(model_dir / "model.json", format_version=MODEL_FORMAT)
     return identity(description, sha256(model_dir / "weights.safetensors"))

@@ -1,6 +1,6 @@
-"""Parts of evaluation.json: times with their intervals, the arithmetic that was chosen, robustness. Stdlib only.
+"""Parts of evaluation.json: times with intervals, arithmetic, robustness. Stdlib only.
 
-Intervals are 95 %. A ratio above 1 is a gain: that many times faster.
+Intervals are 95 %. A ratio above 1 is a gain.
 """
 
 from typing import Annotated, NotRequired, TypedDict
@@ -29,7 +29,7 @@ class Latency(TypedDict):
 
 
 class Ratio(TypedDict):
-    """A ratio of two medians that were timed in turns, and its interval."""
+    """A ratio of two medians, measured in turns, and its interval."""
 
     value: Positive
     low: Positive
@@ -44,9 +44,9 @@ class Ratios(TypedDict):
 
 
 class Timing(TypedDict):
-    """One way to run the model. ``ratio`` is teacher / candidate, null for the teacher itself.
+    """Times on one backend. ``ratio`` is teacher / candidate, null for the teacher.
 
-    ``threads`` is 0 on a GPU. ``settled``: the times stopped drifting before the warm-up's time was over.
+    ``threads`` is 0 on a GPU. ``settled``: the times stopped drifting within the warm-up.
     """
 
     runtime: str
@@ -61,10 +61,10 @@ class Timing(TypedDict):
 
 
 class Arithmetic(TypedDict):
-    """Whether the exported layers compute on integers, and why.
+    """The arithmetic of the exported layers, and the reason.
 
-    ``integer_speedup`` is time in float / time in integers, of the same weights in the same turns; null where
-    the model has no integer form or none was timed.
+    ``integer_speedup`` is time in float / time in integers of the same weights, measured in turns; null if integer
+    arithmetic was not timed.
     """
 
     chosen: str
@@ -73,14 +73,14 @@ class Arithmetic(TypedDict):
 
 
 class Corruption(TypedDict):
-    """Test accuracy on images that were spoiled in one way, by strength."""
+    """Test accuracy under one kind of corruption, by strength."""
 
     strengths: list[Positive]
     accuracy: list[Fraction]
 
 
 class Robustness(TypedDict):
-    """Accuracy on spoiled test images; ``clean`` is that on the same images as they are."""
+    """Accuracy on corrupted test images; ``clean`` is the accuracy on the same images without corruption."""
 
     images: PositiveCount
     seed: Count
@@ -90,9 +90,9 @@ class Robustness(TypedDict):
 
 
 class Program(TypedDict):
-    """The torch.export program beside the model: its bytes, and whether a fresh process got the very same logits.
+    """The torch.export program: its size, and whether a fresh process got identical logits.
 
-    Where it did not, no file was kept.
+    If not, the file is not kept.
     """
 
     bytes: PositiveCount

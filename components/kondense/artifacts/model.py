@@ -1,7 +1,7 @@
-"""The Model artifact: a network whose architecture and weights may have been changed, as data.
+"""The Model artifact: a network with changed architecture and weights, as data.
 
-Loading builds the base network from its factory, applies the structural edits, loads the weights
-strictly and installs the activation quantizers. Nothing in the directory is ever executed.
+Loading builds the base network, applies the structural edits, loads the weights strictly and installs the activation
+quantizers. Nothing in the directory is ever executed.
 """
 
 import copy
@@ -34,14 +34,14 @@ from kondense.networks.allowed import check_allowed
 from kondense.networks.build import NetworkSpec, build
 
 FORMAT_VERSION = 1
-SCALE = "::scale"  # suffix of a quantized weight's scale in weights.safetensors
-CODEBOOK = "::codebook"  # and of a codebook
+SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
+CODEBOOK = "::codebook"  # suffix of its codebook
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
 
 
 class Network(TypedDict):
-    """How the base network is built."""
+    """Factory and arguments of the base network."""
 
     name: str
     arguments: dict[str, Any]
@@ -55,7 +55,7 @@ class Quantization(TypedDict):
 
 
 class ImagesDescription(TypedDict):
-    """The images and labels that a model was made for."""
+    """The images and classes of a model."""
 
     classes: list[str]
     shape: list[Annotated[int, "[1, inf)"]]
@@ -64,7 +64,7 @@ class ImagesDescription(TypedDict):
 
 
 class Description(TypedDict):
-    """What model.json says, beside its format version."""
+    """The content of model.json without its format version."""
 
     network: Network
     edits: dict[str, dict[str, Any]]
@@ -76,7 +76,7 @@ class Description(TypedDict):
 
 
 class DescribesImages(Protocol):
-    """What ``Images`` and a Dataset have in common."""
+    """The common attributes of ``Images`` and ``Dataset``."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
@@ -90,7 +90,7 @@ class DescribesImages(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images and labels that a model was made for; ``shape`` is (C, H, W), ``mean`` and ``std`` are per channel."""
+    """The images and classes of a model; ``shape`` is (C, H, W), ``mean`` and ``std`` are per channel."""
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
@@ -154,21 +154,21 @@ class Model:
 
 
 def save_model(directory: Path, model: Model, files: Mapping[str, bytes] | None = None) -> None:
-    """Write ``model`` to ``directory``, whole or not at all.
+    """Write ``model`` to ``directory``, completely or not at all.
 
     Args:
-        directory: where; replaced if it is there.
-        model: what.
-        files: further files by name, such as ``model.onnx``; their digests are kept too.
+        directory: the directory; replaced if it exists.
+        model: the model.
+        files: further files by name, such as ``model.onnx``; their digests are recorded too.
 
     Raises:
-        ValueError: the module differs from its base in a way that edits cannot say, a parameter is
-            not finite, or a quantized weight is not what its integers say.
+        InputError: the module differs from its base in a way that edits cannot express, a parameter is not finite, or
+            a quantized weight differs from its integers.
         OSError: the disk is full or not writable.
     """
     for name in files or {}:
         if name in ("", "..", WEIGHTS, DESCRIPTION) or name != Path(name).name:
-            raise InputError(f"a further file must have a plain name of its own, but got {name!r}.")
+            raise InputError(f"a further file must have a plain, unused name, but got {name!r}.")
     edits = find_edits(build(model.network), model.module)
     tensors = encode_state(model)
     with new_directory(directory) as scratch:
@@ -184,7 +184,7 @@ def load_model(directory: Path) -> Model:
     """Read and verify the model in ``directory``; it is in evaluation mode and on the CPU.
 
     Raises:
-        ArtifactError: a missing or damaged file, an unknown format version, weights that do not fit.
+        ArtifactError: a missing or damaged file, an unknown format version, or weights that do not fit.
     """
     description = read_description(directory)
     verify_files(directory, description["files"], required=[WEIGHTS])
@@ -196,7 +196,7 @@ def load_model(directory: Path) -> Model:
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """Return model.json of the model in ``directory``; its format version, keys and types are checked.
+    """Return the checked content of model.json of the model in ``directory``.
 
     Raises:
         ArtifactError: the file is missing or damaged, or has another format version.
@@ -207,39 +207,39 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 
 def model_digest(directory: Path) -> str:
-    """Return the digest that names this model: that of model.json, which holds all the others."""
+    """Return the digest that identifies this model: that of model.json, which contains all others."""
     return sha256(directory / DESCRIPTION)
 
 
 def model_identity(model: Model) -> str:
-    """Return the digest of what ``model`` computes, the one that its artifact has (``kondense.artifacts.identity``).
+    """Return the identity of ``model``, equal to that of its artifact (``kondense.artifacts.identity``).
 
     Raises:
-        ValueError: as ``save_model``.
+        InputError: as ``save_model``.
     """
     content = json.loads(json_bytes(describe(model, find_edits(build(model.network), model.module))))
     return identity(content, hashlib.sha256(save(encode_state(model))).hexdigest())
 
 
 def without_input_quantizers(model: Model) -> Model:
-    """Return a copy of ``model`` whose layers take their inputs as they are; its weights stay quantized."""
+    """Return a copy of ``model`` without quantizers of inputs; its weights remain quantized."""
     module = copy.deepcopy(model.module)
     for name in model.activations:
-        hooks = module.get_submodule(name)._forward_pre_hooks  # torch has no public way without the hook's handle
+        hooks = module.get_submodule(name)._forward_pre_hooks  # torch has no public access without the hook's handle
         for key in [key for key, hook in hooks.items() if isinstance(hook, InputQuantizer)]:
             del hooks[key]
     return dataclasses.replace(model, module=module, activations={})
 
 
 def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return model.json's content, except the digests of the files."""
+    """Return the content of model.json without the digests of the files."""
     return {
         "format_version": FORMAT_VERSION,
         "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},
         "edits": edits,
         "quantization": {
             "weights": {name: tensor.describe() for name, tensor in model.quantized.items()},
-            "activations": {name: describe_quantizer(each) for name, each in model.activations.items()},
+            "activations": {name: describe_quantizer(quantizer) for name, quantizer in model.activations.items()},
         },
         "masked": list(model.masked),
         **({"images": {key: list(value) for key, value in vars(model.images).items()}} if model.images else {}),
@@ -248,7 +248,7 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode_state(model: Model) -> dict[str, Tensor]:
-    """Return the tensors that the artifact stores: integers and scales for quantized weights, else as they are."""
+    """Return the tensors of the artifact: integers with scales or codebooks for quantized weights, else the values."""
     tensors = {}
     for name, value in model.module.state_dict().items():
         tensor = value.detach().cpu().contiguous()
@@ -269,7 +269,7 @@ def encode_state(model: Model) -> dict[str, Tensor]:
 
 
 def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
-    """Rebuild a model from model.json's content and its stored tensors (the inverse of ``encode_state``)."""
+    """Rebuild a model from the content of model.json and the stored tensors (the inverse of ``encode_state``)."""
     network = NetworkSpec(**description["network"])
     check_allowed(network.name)
     module = build(network)
@@ -283,7 +283,7 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
     install_quantizers(module, activations)
     for name in description["masked"]:
         if name not in state:
-            raise InputError(f"masked names {name!r}, which the network does not have.")
+            raise InputError(f"masked must name tensors of the network, but got {name!r}.")
     return Model(
         module=module.eval(),
         network=network,

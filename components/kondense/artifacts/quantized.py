@@ -1,4 +1,4 @@
-"""Quantized tensors: integers with what turns them back into floats.
+"""Quantized tensors: integers with scales or codebooks.
 
 Shapes: weight [O, I, ...] with one scale per output channel [O] or one for the whole tensor [1]; codebook [K].
 """
@@ -18,8 +18,8 @@ from kondense.errors import InputError
 class QuantizedTensor:
     """A weight on a symmetric uniform grid: value = integer * scale.
 
-    ``integers`` is int8, shaped like the weight, within [-(2^(bits-1) - 1), 2^(bits-1) - 1]: the grid
-    is symmetric, so zero stays zero. ``scale`` is float32, [O] or [1].
+    ``integers`` is int8 in [-(2^(bits-1) - 1), 2^(bits-1) - 1] with the shape of the weight: the grid is symmetric, so
+    zero is exact. ``scale`` is float32, [O] or [1].
     """
 
     integers: Tensor
@@ -39,20 +39,20 @@ class QuantizedTensor:
             raise InputError(f"scale must be float32 [1] or [{len(self.integers)}], but got {list(self.scale.shape)}.")
 
     def dequantize(self) -> Tensor:
-        """Return the float32 weight that the integers stand for."""
+        """Return the float32 weight."""
         return self.integers.float() * self.scale.reshape(-1, *[1] * (self.integers.ndim - 1))
 
     def describe(self) -> dict[str, Any]:
-        """Return what model.json says of this tensor."""
+        """Return the description for model.json."""
         granularity = "channel" if len(self.scale) > 1 or len(self.integers) == 1 else "tensor"
         return {"scheme": "uniform", "bits": self.bits, "granularity": granularity, "symmetric": True}
 
 
 @dataclasses.dataclass(frozen=True)
 class CodebookTensor:
-    """A weight whose elements share a few values: value = codebook[integer + offset].
+    """A weight with few distinct values: value = codebook[integer + offset].
 
-    ``integers`` is int8, shaped like the weight. ``codebook`` is float32 [K], strictly ascending, 2 <= K <= 2^bits.
+    ``integers`` is int8 with the weight's shape. ``codebook`` is float32 [K], strictly ascending, 2 <= K <= 2^bits.
     """
 
     integers: Tensor
@@ -71,7 +71,7 @@ class CodebookTensor:
                 f"a codebook of {self.bits} bits must be float32 [K] with K in [2, {2**self.bits}],"
                 f" but got {self.codebook.dtype} {list(self.codebook.shape)}."
             )
-        # NaN compares false, so it is caught here too.
+        # NaN compares false, so this rejects it too.
         if not (self.codebook.diff() > 0).all() or not torch.isfinite(self.codebook).all():
             raise InputError("a codebook must be finite and strictly ascending, but is not.")
         low, high = -self.offset, len(self.codebook) - 1 - self.offset
@@ -80,29 +80,29 @@ class CodebookTensor:
 
     @property
     def offset(self) -> int:
-        """The place in the codebook of the integer 0: that of the first value that is not negative.
+        """The index in the codebook of the integer 0: that of the first value that is not negative.
 
-        So zero, where it is a value, is the integer 0, unless more than 128 of 256 values lie on one side of it.
+        Hence zero, if it is a value, is the integer 0, unless more than 128 of 256 values are on one side of it.
         """
         return codebook_offset(self.codebook)
 
     def dequantize(self) -> Tensor:
-        """Return the float32 weight that the integers stand for."""
+        """Return the float32 weight."""
         return self.codebook[self.integers.long() + self.offset]
 
     def describe(self) -> dict[str, Any]:
-        """Return what model.json says of this tensor."""
+        """Return the description for model.json."""
         return {"scheme": "codebook", "bits": self.bits}
 
 
 def codebook_offset(codebook: Tensor) -> int:
-    """Return which value of an ascending codebook is the integer 0 of a CodebookTensor."""
+    """Return the index of the integer 0 of a CodebookTensor in an ascending codebook."""
     return min(max(int((codebook < 0).sum()), len(codebook) - 128), 128)
 
 
 @dataclasses.dataclass(frozen=True)
 class ActivationQuantizer:
-    """Simulate in float what an integer kernel sees: a forward pre-hook that rounds a module's input.
+    """Simulate the quantized input of an integer kernel: a forward pre-hook that rounds a module's input.
 
     Integers are uint8 in [0, 2^bits - 1]; value = (integer - zero_point) * scale.
     """
@@ -120,17 +120,17 @@ class ActivationQuantizer:
             raise InputError(f"zero_point must be in [0, {2**self.bits}), but got {self.zero_point}.")
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the inputs of ``module`` with the first one on the grid."""
+        """Return the inputs of ``module``, the first rounded to the grid."""
         first = torch.fake_quantize_per_tensor_affine(inputs[0], self.scale, self.zero_point, 0, 2**self.bits - 1)
         return (first, *inputs[1:])
 
 
 @dataclasses.dataclass(frozen=True)
 class DynamicQuantizer:
-    """Simulate an input that is quantized at run time: a forward pre-hook that rounds it on a grid of its own extremes.
+    """Simulate an input that is quantized at run time: a pre-hook that rounds it to a grid between its extremes.
 
-    The grid is uint8, asymmetric, and one for the whole batch, as that of ONNX's DynamicQuantizeLinear. So what is
-    computed of an image depends, a little, on the images beside it.
+    The grid is uint8, asymmetric and common to the batch, as in ONNX's DynamicQuantizeLinear. The output for an image
+    therefore depends slightly on the other images of the batch.
     """
 
     bits: int = 8
@@ -140,7 +140,7 @@ class DynamicQuantizer:
             raise InputError(f"bits of an input quantized at run time must be 8, but got {self.bits}.")
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the inputs of ``module`` with the first one on its grid."""
+        """Return the inputs of ``module``, the first rounded to its grid."""
         values = inputs[0]
         low, high = values.amin().clamp(max=0.0), values.amax().clamp(min=0.0)
         scale = (high - low) / 255.0
@@ -154,17 +154,17 @@ InputQuantizer = ActivationQuantizer | DynamicQuantizer
 
 
 def describe_quantizer(quantizer: InputQuantizer) -> dict[str, Any]:
-    """Return what model.json says of an input quantizer."""
+    """Return the description of an input quantizer for model.json."""
     fields = dataclasses.asdict(quantizer)
     return fields | {"scheme": "dynamic"} if isinstance(quantizer, DynamicQuantizer) else fields
 
 
 def read_quantizer(spec: Mapping[str, Any]) -> InputQuantizer:
-    """Return the input quantizer that ``describe_quantizer`` described.
+    """Return the input quantizer of a description (the inverse of ``describe_quantizer``).
 
     Raises:
         TypeError: a field is missing or unknown.
-        ValueError: a value is out of its range.
+        InputError: a value is out of its range.
     """
     fields = {name: value for name, value in spec.items() if name != "scheme"}
     scheme = spec.get("scheme", "static")
@@ -174,6 +174,6 @@ def read_quantizer(spec: Mapping[str, Any]) -> InputQuantizer:
 
 
 def install_quantizers(module: nn.Module, activations: Mapping[str, InputQuantizer]) -> None:
-    """Hook every named submodule so that its input is quantized as an integer kernel would see it."""
+    """Hook the named submodules so that their inputs are quantized."""
     for name, quantizer in activations.items():
         module.get_submodule(name).register_forward_pre_hook(quantizer)

@@ -1,7 +1,7 @@
 """The measurements of one candidate (evaluation.json) and of a run (report.json), typed and checked. Stdlib only.
 
 Legend: K classes. Accuracies, agreements and sparsities are fractions; bytes are bytes, times milliseconds.
-A further key beside the named ones is allowed: readers of one format version ignore what they do not know.
+Further keys are allowed: readers of a format version ignore unknown keys.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Bytes(TypedDict):
 
 
 class Layer(TypedDict):
-    """One layer that has weights. ``bits`` is 32 where the weight is float; ``float_reason`` says why it stayed so."""
+    """One layer with weights. ``bits`` is 32 if the weight is float; ``float_reason`` is the reason for that."""
 
     name: str
     type: str
@@ -70,7 +70,7 @@ class Curve(TypedDict):
 
 
 class LineageRecord(TypedDict):
-    """One stage that made the model, as ``kondense.artifacts.lineage.stage_record`` writes it."""
+    """One stage of the model's lineage, written by ``kondense.artifacts.lineage.stage_record``."""
 
     stage: str
     summary: str
@@ -83,7 +83,7 @@ class LineageRecord(TypedDict):
 
 
 class DatasetSummary(TypedDict):
-    """The data that the candidate was evaluated on; ``shape`` is that of one image, [C, H, W]."""
+    """The data of the evaluation; ``shape`` is that of one image, [C, H, W]."""
 
     name: str
     classes: list[str]
@@ -94,7 +94,7 @@ class DatasetSummary(TypedDict):
 
 
 class Environment(TypedDict):
-    """The machine that the candidate was measured on; ``cpu_flags`` are those that matter to kernels."""
+    """The machine of the measurement; ``cpu_flags`` are those relevant to kernels."""
 
     cpu: str
     cpu_flags: list[str]
@@ -107,11 +107,11 @@ class Environment(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """evaluation.json: what one candidate is and does.
+    """evaluation.json: origin and measurements of one candidate.
 
-    ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` is the teacher's, timed in turns with
-    the candidate on the same machine, ``latency_ratio`` teacher / candidate of these. ``timings`` holds every
-    way that was timed: threads, batch, runtime. ``kernels`` counts the operators that onnxruntime runs.
+    ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` was measured in turns with the candidate on
+    the same machine; ``latency_ratio`` is teacher / candidate of these. ``timings`` holds all backends: runtime,
+    threads, batch size. ``kernels`` counts the operators that onnxruntime runs.
     """
 
     format_version: int
@@ -148,9 +148,9 @@ class Evaluation(TypedDict):
 
 
 class WorstClass(TypedDict):
-    """The class whose test accuracy fell most against the teacher.
+    """The class with the largest loss of test accuracy against the teacher.
 
-    ``flagged``: it lost at least 3 points more than the test accuracy did, and more than chance explains.
+    ``flagged``: the loss is at least 3 points larger than that of the test accuracy, and not explained by chance.
     """
 
     name: str
@@ -161,10 +161,9 @@ class WorstClass(TypedDict):
 class Difference(TypedDict):
     """A candidate against the teacher: accuracies as candidate - teacher, ratios as teacher / candidate.
 
-    A ratio above 1 is a gain: that many times smaller, faster or less. ``bytes_ratio`` is the teacher as
-    dense fp32 over the candidate's weights.kz, ``onnx_ratio`` model.onnx over model.onnx. ``latency_ratio``
-    is of the medians at batch 1, the teacher's timed in turns with the candidate where evaluate did so.
-    ``macs_ratio`` is null for a network that multiplies nothing.
+    A ratio above 1 is a gain. ``bytes_ratio`` is the teacher as dense fp32 / the candidate's weights.kz, ``onnx_ratio``
+    compares model.onnx. ``latency_ratio`` compares the medians at batch 1, measured in turns if evaluate did so.
+    ``macs_ratio`` is null for a network without multiplications.
     """
 
     validation_accuracy: float
@@ -180,10 +179,10 @@ class Difference(TypedDict):
 
 
 class Candidate(Evaluation):
-    """A model in report.json: its evaluation, its artifact's digest, and how it stands against the others.
+    """A model in report.json: evaluation, digest of the artifact, and comparison with the others.
 
-    ``within_bound``: its validation accuracy holds the bound. ``score``: the objective's ratio, by which
-    the choice ranks. ``pareto``: the fronts of test accuracy that it lies on, of ``bytes`` and ``latency``.
+    ``within_bound``: the validation accuracy meets the bound. ``score``: the objective's ratio, which the choice
+    maximises. ``pareto``: the Pareto fronts of test accuracy that contain it, of ``bytes`` and ``latency``.
     """
 
     digest: str
@@ -194,9 +193,9 @@ class Candidate(Evaluation):
 
 
 class Report(TypedDict):
-    """report.json. ``candidates`` are those beside the teacher; ``chosen`` names one of them or the teacher.
+    """report.json. ``candidates`` excludes the teacher; ``chosen`` names a candidate or the teacher.
 
-    ``lineage`` is that of the chosen model and then the report's own record.
+    ``lineage`` is that of the chosen model, followed by the record of the report.
     """
 
     format_version: int
@@ -218,8 +217,8 @@ def validate_evaluation(content: Mapping[str, Any], *, place: str = EVALUATION) 
     """Check the content of an evaluation.json and return it typed.
 
     Raises:
-        ArtifactError: a key is missing, or a value is of the wrong type or out of range; the text
-            gives the key's path, the rule and the value.
+        ArtifactError: a key is missing, or a value has the wrong type or is out of range; the text gives path, rule
+            and value.
     """
     _check_version(place, content)
     check_fields(place, content, Evaluation)
@@ -241,21 +240,19 @@ def validate_report(content: Mapping[str, Any], *, place: str = REPORT) -> Repor
     for index, model in enumerate(models(report)):
         _check_classes(f"{place}: {model['name']}", model)
         if model["name"] in names[:index]:
-            raise ArtifactError(
-                f"{place}: every candidate must have its own name, but two are called {names[index]!r}."
-            )
+            raise ArtifactError(f"{place}: names of candidates must be unique, but two are {names[index]!r}.")
     if report["chosen"] not in names:
         raise ArtifactError(f"{place}: chosen must be one of {', '.join(names)}, but got {report['chosen']!r}.")
     return report
 
 
 def evaluation_bytes(content: Mapping[str, Any]) -> bytes:
-    """Return evaluation.json's bytes for a checked ``content``, as a further file of ``save_model``."""
+    """Check ``content`` and return the bytes of evaluation.json, a further file of ``save_model``."""
     return json_bytes(validate_evaluation(content))
 
 
 def report_bytes(content: Mapping[str, Any]) -> bytes:
-    """Return report.json's bytes for a checked ``content``."""
+    """Check ``content`` and return the bytes of report.json."""
     return json_bytes(validate_report(content))
 
 
@@ -263,7 +260,7 @@ def read_evaluation(directory: Path) -> Evaluation:
     """Read and check the evaluation.json in ``directory``.
 
     Raises:
-        ArtifactError: the file is missing, of an unknown format version, or breaks a rule.
+        ArtifactError: the file is missing, has an unknown format version, or breaks a rule.
     """
     path = directory / EVALUATION
     return validate_evaluation(read_json(path, format_version=FORMAT_VERSION), place=str(path))
@@ -273,7 +270,7 @@ def read_report(directory: Path) -> Report:
     """Read and check the report.json in ``directory``.
 
     Raises:
-        ArtifactError: the file is missing, of an unknown format version, or breaks a rule.
+        ArtifactError: the file is missing, has an unknown format version, or breaks a rule.
     """
     path = directory / REPORT
     return validate_report(read_json(path, format_version=FORMAT_VERSION), place=str(path))
@@ -286,15 +283,14 @@ def models(report: Report) -> list[Candidate]:
 
 def _check_version(place: str, content: Mapping[str, Any]) -> None:
     if content.get("format_version") != FORMAT_VERSION:
-        found = content.get("format_version")
-        raise ArtifactError(f"{place} must have format_version {FORMAT_VERSION}, but got {found}.")
+        version = content.get("format_version")
+        raise ArtifactError(f"{place} must have format_version {FORMAT_VERSION}, but got {version}.")
 
 
 def _check_classes(place: str, evaluation: Evaluation) -> None:
     classes = len(evaluation["dataset"]["classes"])
-    if len(evaluation["per_class_accuracy"]) != classes:
-        found = len(evaluation["per_class_accuracy"])
-        raise ArtifactError(f"{place}: per_class_accuracy must have one value per class, {classes}, but got {found}.")
+    if (count := len(evaluation["per_class_accuracy"])) != classes:
+        raise ArtifactError(f"{place}: per_class_accuracy must have one value per class, {classes}, but got {count}.")
     if [len(row) for row in evaluation["confusion"]] != [classes] * classes:
         raise ArtifactError(f"{place}: confusion must be {classes} rows of {classes} counts.")
     if evaluation["nonzero_parameters"] > evaluation["parameters"]:

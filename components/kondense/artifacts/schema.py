@@ -1,4 +1,4 @@
-"""Check parsed JSON against type hints: TypedDicts, lists, dicts, None or a type, intervals. Stdlib only."""
+"""Check parsed JSON against type hints: TypedDicts, lists, dicts, optional types, intervals. Stdlib only."""
 
 import math
 import types
@@ -11,17 +11,17 @@ from kondense.files import ArtifactError
 
 
 def check_fields(place: str, value: Mapping[str, Any], kind: Any) -> None:
-    """Check that ``value`` has the keys of the TypedDict ``kind``, each with a value that fits its hint.
+    """Check that ``value`` has the keys of the TypedDict ``kind`` with values of their types.
 
-    ``Annotated[float, "[0, 1]"]`` also checks the interval. Keys that ``kind`` does not name are allowed.
+    ``Annotated[float, "[0, 1]"]`` also checks the interval. Further keys are allowed.
 
     Args:
-        place: the file, as the error names it.
+        place: the file, for the error.
         value: the parsed JSON object.
         kind: a TypedDict.
 
     Raises:
-        ArtifactError: the first key that is missing or value that does not fit: its path, the rule, the value.
+        ArtifactError: the first missing key or wrong value, with path, rule and value.
     """
     _check_object(f"{place}:", value, kind)
 

@@ -1,8 +1,8 @@
-"""Structural edits: how a network's layers differ in shape from the ones its factory builds.
+"""Structural edits: differences in shape between a network's layers and those that its factory builds.
 
-An edit says, by module name, the constructor attributes that changed: channel and feature counts,
-a bias gained by folding a batch norm, or that the module became an Identity. Applying the edits to a
-freshly built base network gives modules of the very shapes that the weights have.
+An edit holds, by module name, the changed constructor attributes: channel and feature counts, a bias gained by folding
+a batch norm, or that the module became an Identity. Applied to a new base network, the edits give modules with the
+shapes of the weights.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
     """Return the edits that turn ``base`` into the structure of ``changed``.
 
     Raises:
-        ValueError: a difference that edits cannot express, with the module's name.
+        InputError: a difference that edits cannot express; the text names the module.
     """
     edits: Edits = {}
     originals = dict(base.named_modules())
@@ -43,10 +43,10 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
 
 
 def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give the named submodules their edited shapes, in place; their weights are left empty.
+    """Change the shapes of the named submodules in place; their weights are uninitialised.
 
     Raises:
-        ValueError: an edit names a module or an attribute that the network does not have.
+        InputError: an edit names a module or an attribute that the network does not have.
     """
     for name, edit in edits.items():
         try:
@@ -106,7 +106,7 @@ def _check_same_shapes(edited: nn.Module, changed: nn.Module) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in edited.state_dict().items()}
     lost = sorted(shapes.keys() - changed.state_dict().keys())
     if lost:
-        raise InputError(f"tensor {lost[0]!r} of the base network is gone, which no edit can say.")
+        raise InputError(f"tensor {lost[0]!r} of the base network is missing, which no edit can express.")
     for name, tensor in changed.state_dict().items():
         if shapes.get(name) != tuple(tensor.shape):
             raise InputError(
@@ -116,7 +116,7 @@ def _check_same_shapes(edited: nn.Module, changed: nn.Module) -> None:
 
 
 def _check_same_settings(edited: nn.Module, changed: nn.Module) -> None:
-    # A stride or a pooling size changes no tensor's shape, and what it computes all the same.
+    # A stride or a pooling size changes the function, but no tensor's shape.
     expected = {name: _settings(module) for name, module in edited.named_modules()}
     for name, module in changed.named_modules():
         if _settings(module) != expected[name]:

@@ -1,4 +1,4 @@
-"""Files of named tensors in the safetensors format: data that never runs code."""
+"""Files of named tensors in the safetensors format, which cannot contain code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OSError: the disk is full or not writable.
     """
-    # Not save_file: on a full disk it raises a SafetensorError that has no errno.
+    # Not save_file: on a full disk it raises a SafetensorError without errno.
     path.write_bytes(tensor_bytes(tensors))
 
 
@@ -29,7 +29,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors in ``path``.
 
     Raises:
-        ArtifactError: the file is missing, truncated or of another format, such as a pickle.
+        ArtifactError: the file is missing, truncated or has another format, such as pickle.
     """
     try:
         return load_file(path)

@@ -1,4 +1,4 @@
-"""Axes of the report's pictures: from values to positions, and where the ticks stand. Stdlib only."""
+"""Axes of the report's pictures: positions of values and ticks. Stdlib only."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ STEPS = (1.0, 2.0, 5.0, 10.0)
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """Maps values in [low, high] to positions from ``start`` to ``end``, linearly or by the logarithm."""
+    """Maps values in [low, high] to positions from ``start`` to ``end``, linearly or logarithmically."""
 
     low: float
     high: float
@@ -18,7 +18,7 @@ class Axis:
     logarithmic: bool = False
 
     def position(self, value: float) -> float:
-        """Return the position of ``value``, kept within the axis."""
+        """Return the position of ``value``, clipped to the axis."""
         value = min(max(value, self.low), self.high)
         if self.logarithmic:
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -27,12 +27,12 @@ class Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Return at most ``most`` round values on the axis, at least two where the span allows it."""
+        """Return at most ``most`` round values on the axis, at least two if the span allows it."""
         return _log_ticks(self.low, self.high, most) if self.logarithmic else _linear_ticks(self.low, self.high, most)
 
 
 def cost_axis(values: Sequence[float], start: float, end: float) -> Axis:
-    """Return an axis for positive values with room at both ends: logarithmic where they span a factor of four."""
+    """Return an axis for positive values with margins, logarithmic if they span a factor of four."""
     low, high = min(values), max(values)
     if high / low >= 4:
         room = (high / low) ** 0.08
@@ -51,10 +51,10 @@ def _linear_ticks(low: float, high: float, most: int) -> list[float]:
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
-    found: list[float] = []
+    ticks: list[float] = []
     for mantissas in ((1, 2, 5), (1, 3), (1,)):
         values = [mantissa * 10.0**power for power in powers for mantissa in mantissas]
-        found = [value for value in values if low <= value <= high]
-        if len(found) <= most:
-            return found if len(found) > 1 else _linear_ticks(low, high, 4)
-    return found[:: math.ceil(len(found) / most)]
+        ticks = [value for value in values if low <= value <= high]
+        if len(ticks) <= most:
+            return ticks if len(ticks) > 1 else _linear_ticks(low, high, 4)
+    return ticks[:: math.ceil(len(ticks) / most)]

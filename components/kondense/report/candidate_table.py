@@ -1,16 +1,16 @@
-"""The table of candidates: every figure, the difference to the teacher beside it; sortable. Stdlib only."""
+"""The sortable table of candidates: every figure and its difference from the teacher's. Stdlib only."""
 
 import dataclasses
 from collections.abc import Callable
 
 from kondense.artifacts.report import Candidate, Report, models
 from kondense.report.figures import amount, milliseconds, padded, percent, points, signed_points, size, times
-from kondense.report.markup import Child, Markup, element
+from kondense.report.markup import Child, Markup, element, scrolling_table
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column: its heading, the value it sorts by, and how that is written."""
+    """One column: heading, value to sort by, format of the value."""
 
     heading: str
     value: Callable[[Candidate], float | None]
@@ -26,7 +26,7 @@ def _amount(count: float) -> Child:
     return element("span", amount(round(count)), title=f"{round(count):,}")
 
 
-def _spoiled(model: Candidate) -> float | None:
+def _corrupted(model: Candidate) -> float | None:
     robustness = model.get("robustness")
     return robustness["mean"] if robustness else None
 
@@ -104,7 +104,7 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
         "Further",
         (
             Column("like teacher", lambda m: m["teacher_agreement"], percent, "same class predicted as by the teacher"),
-            Column("spoiled", _spoiled, points, "mean test accuracy under noise, blur and low contrast, %"),
+            Column("corrupted", _corrupted, points, "mean test accuracy under noise, blur and low contrast, %"),
             Column("images/s", lambda m: m["throughput_images_per_s"], _amount, "throughput of the exported model"),
             Column("peak memory", lambda m: m["peak_memory_bytes"], _bytes, "of the process that ran the model"),
             Column("score", lambda m: m["score"], times, "the objective's ratio, by which the choice ranks"),
@@ -114,8 +114,8 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
 
 
 def candidate_table(report: Report) -> Markup:
-    """Return the table of the teacher and every candidate, in a box that scrolls by itself."""
-    caption = "Candidates with their differences to the teacher. Press a heading to sort."
+    """Return the table of the teacher and all candidates."""
+    caption = "Candidates with their differences from the teacher. Press a heading to sort."
     columns = [column for _, group in GROUPS for column in group]
     starts = _group_starts()
     head = [
@@ -134,14 +134,7 @@ def candidate_table(report: Report) -> Markup:
         ),
     ]
     rows = [_row(report, model, columns, starts) for model in models(report)]
-    table = element(
-        "table",
-        element("caption", element("span", caption)),
-        element("thead", head),
-        element("tbody", rows),
-        class_="candidates",
-    )
-    return element("div", table, class_="scroll", tabindex=0, role="region", aria_label="Table of candidates")
+    return scrolling_table(caption, head, rows, kind="candidates", label="Table of candidates")
 
 
 def _group_starts() -> set[int]:
@@ -187,7 +180,7 @@ def _cell(model: Candidate, column: Column, *, first: bool) -> Markup:
 
 
 def _hint(model: Candidate, column: Column) -> str | None:
-    """Return what a cell shows when pointed at: the worst class by name, the interval of a ratio."""
+    """Return the tooltip of a cell: name of the worst class, interval of a ratio."""
     if column.heading == "worst class":
         return model["difference"]["worst_class"]["name"]
     ratios = model.get("latency_ratio")

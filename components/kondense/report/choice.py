@@ -1,7 +1,6 @@
-"""Which candidate a run recommends, and why; Pareto fronts. Stdlib only.
+"""The choice of a candidate with its reason; Pareto fronts. Stdlib only.
 
-The bound on accuracy is checked on the validation split, so the test accuracy of the chosen model is
-a fair figure: no test image had a part in choosing it.
+The bound on accuracy is checked on the validation split, so the test accuracy of the chosen model is unbiased.
 """
 
 import dataclasses
@@ -12,7 +11,7 @@ from typing import Any
 from kondense.artifacts.report import Candidate, Evaluation
 from kondense.report.figures import points, signed_points, size, times
 
-TOLERANCE = 1e-9  # accuracies are fractions of counts: a drop of exactly the bound must hold it
+TOLERANCE = 1e-9  # a drop of exactly the bound is allowed
 
 OBJECTIVES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "bytes": lambda difference: float(difference["bytes_ratio"]),
@@ -33,67 +32,67 @@ MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The chosen model's name and the reason, one sentence with figures."""
+    """Name of the chosen model, and the reason, one sentence with figures."""
 
     name: str
     reason: str
 
 
 def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
-    """Tell for every model whether no other one is at least as good in both and better in one.
+    """Return for every model whether no other is at least as good in both and better in one.
 
     Args:
-        costs: bytes or milliseconds, less is better.
-        accuracies: in the same order, more is better.
+        costs: bytes or milliseconds; less is better.
+        accuracies: in the same order; more is better.
     """
     pairs = list(zip(costs, accuracies, strict=True))
     return [
         not any(
-            cost <= own_cost and accuracy >= own_accuracy and (cost, accuracy) != (own_cost, own_accuracy)
-            for cost, accuracy in pairs
+            other_cost <= cost and other_accuracy >= accuracy and (other_cost, other_accuracy) != (cost, accuracy)
+            for other_cost, other_accuracy in pairs
         )
-        for own_cost, own_accuracy in pairs
+        for cost, accuracy in pairs
     ]
 
 
-def holds_bound(teacher: Evaluation, candidate: Evaluation, max_accuracy_drop: float) -> bool:
-    """Tell whether the candidate's validation accuracy is at most ``max_accuracy_drop`` below the teacher's."""
-    return teacher["validation_accuracy"] - candidate["validation_accuracy"] <= max_accuracy_drop + TOLERANCE
+def within_bound(teacher: Evaluation, candidate: Evaluation, max_validation_drop: float) -> bool:
+    """Return whether the candidate's validation accuracy is at most ``max_validation_drop`` below the teacher's."""
+    return teacher["validation_accuracy"] - candidate["validation_accuracy"] <= max_validation_drop + TOLERANCE
 
 
-def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, max_accuracy_drop: float) -> Choice:
-    """Return the candidate with the best score among those that hold the bound, else the teacher.
+def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, max_validation_drop: float) -> Choice:
+    """Return the candidate with the best score among those within the bound, else the teacher.
 
-    Equal scores go to the higher validation accuracy, then to the earlier candidate. A candidate that
-    scores no better than the teacher itself is not worth replacing it.
+    Ties are resolved by the higher validation accuracy, then by the order. The teacher is kept unless a candidate has a
+    better score.
 
     Args:
         teacher: the uncompressed model.
-        candidates: the others, with ``score`` and ``within_bound`` filled in.
+        candidates: the other models, with ``score`` and ``within_bound``.
         objective: a key of ``OBJECTIVES``.
-        max_accuracy_drop: the bound, as the reason gives it.
+        max_validation_drop: the bound, for the reason.
     """
     if not candidates:
         return Choice(teacher["name"], f"There is no candidate beside {teacher['name']}.")
-    bound = f"validation accuracy at most {points(max_accuracy_drop)} points below the teacher's"
-    holding = [candidate for candidate in candidates if candidate["within_bound"]]
-    if not holding:
-        return Choice(teacher["name"], _none_holds(candidates, bound))
-    best = max(holding, key=lambda candidate: (candidate["score"], candidate["validation_accuracy"]))
-    holds = "holds" if len(holding) == 1 else "hold"
-    held = f"Of {len(candidates)} candidates, {len(holding)} {holds} the bound ({bound})"
-    if len(candidates) == len(holding) == 1:
-        held = f"The only candidate holds the bound ({bound})"
+    bound = f"validation accuracy at most {points(max_validation_drop)} points below the teacher's"
+    allowed = [candidate for candidate in candidates if candidate["within_bound"]]
+    if not allowed:
+        return Choice(teacher["name"], _none_allowed(candidates, bound))
+    best = max(allowed, key=lambda candidate: (candidate["score"], candidate["validation_accuracy"]))
+    meet = "meets" if len(allowed) == 1 else "meet"
+    count = f"Of {len(candidates)} candidates, {len(allowed)} {meet} the bound ({bound})"
+    if len(candidates) == len(allowed) == 1:
+        count = f"The only candidate meets the bound ({bound})"
     if best["score"] <= teacher["score"]:
         reason = (
-            f"{held}, but none beats {teacher['name']} itself: the nearest is {best['name']}, with a"
+            f"{count}, but none is better than {teacher['name']}: the nearest is {best['name']}, with a"
             f" {MEASURES[objective]} of {times(best['score'])} against {times(teacher['score'])}."
         )
         return Choice(teacher["name"], reason)
     difference = best["difference"]
     value = f", {times(best['score'])}" if objective == "balanced" else ""
     reason = (
-        f"{held}, and {best['name']} has the largest {MEASURES[objective]} among them{value}"
+        f"{count}, and {best['name']} has the largest {MEASURES[objective]} among them{value}"
         f" ({times(difference['bytes_ratio'])} smaller at {size(best['bytes']['kz'])},"
         f" {times(difference['latency_ratio'])} the teacher's speed{_interval(best)}), with"
         f" {points(best['test_accuracy'])} % test accuracy, {signed_points(difference['test_accuracy'])} points"
@@ -103,7 +102,7 @@ def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, 
 
 
 def _arithmetic(chosen: Candidate) -> str:
-    """Return why the chosen model computes on integers or in float; "" where nothing was measured."""
+    """Return the reason for integer or float arithmetic; "" if nothing was measured."""
     arithmetic = chosen.get("arithmetic")
     if not arithmetic:
         return ""
@@ -117,17 +116,17 @@ def _kind(chosen: str) -> str:
 
 
 def _interval(candidate: Candidate) -> str:
-    """Return the interval of the latency ratio at batch 1 in brackets; "" where an older evaluation has none."""
+    """Return the interval of the latency ratio at batch 1; "" if an older evaluation has none."""
     ratios = candidate.get("latency_ratio")
     if not ratios:
         return ""
     return f", 95 % interval {times(ratios['batch_1']['low'])} to {times(ratios['batch_1']['high'])}"
 
 
-def _none_holds(candidates: Sequence[Candidate], bound: str) -> str:
+def _none_allowed(candidates: Sequence[Candidate], bound: str) -> str:
     nearest = max(candidates, key=lambda candidate: (candidate["validation_accuracy"], candidate["score"]))
     difference = nearest["difference"]
-    none = f"None of {len(candidates)} candidates holds" if len(candidates) > 1 else "The only candidate does not hold"
+    none = f"None of {len(candidates)} candidates meets" if len(candidates) > 1 else "The only candidate does not meet"
     return (
         f"{none} the bound ({bound}): the nearest is {nearest['name']}, at"
         f" {signed_points(difference['validation_accuracy'])} points and {times(difference['bytes_ratio'])} smaller."

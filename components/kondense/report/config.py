@@ -8,14 +8,14 @@ from kondense.report.choice import OBJECTIVES
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig(Config):
-    """How the candidates are compared and one is chosen."""
+    """Comparison of the candidates and choice of one."""
 
-    title: str = option("", "heading of the report; empty for the network's and the data set's name")
+    title: str = option("", "heading of the report; empty for the names of network and data set")
     objective: str = option(
         "balanced",
-        "what the chosen candidate has the most of: size ratio, latency ratio, or their geometric mean",
+        "score that the chosen candidate maximises: size ratio, latency ratio, or their geometric mean (balanced)",
         choices=tuple(OBJECTIVES),
     )
     max_validation_drop: float = option(
-        0.01, "fraction by which validation accuracy may lie below the teacher's", interval="[0, 1)"
+        0.01, "maximum drop of the validation accuracy below the teacher's, a fraction", interval="[0, 1)"
     )

@@ -1,4 +1,4 @@
-"""Confusion matrices and what changed for each class: tables while they can be read, a picture beyond. Stdlib only.
+"""Confusion matrices and changes by class: tables, or pictures for many classes. Stdlib only.
 
 Legend: K classes; confusion counts are [K][K], rows true.
 """
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from kondense.artifacts.report import Candidate, Report, models
 from kondense.report.figures import points, signed_points
-from kondense.report.markup import Markup, element
+from kondense.report.markup import Markup, element, scrolling_table
 
-MOST_CELLS = 30  # classes: a larger matrix is drawn as a picture, its worst pairs as a list
+MOST_CELLS = 30  # classes; a larger matrix is drawn as a picture
 MOST_CLASSES = 30  # rows of the table of changes
 PAIRS = 6
-BLUE, ORANGE = (0, 114, 178), (213, 94, 0)  # right and wrong; told apart by every kind of colour vision
+BLUE, ORANGE = (0, 114, 178), (213, 94, 0)  # right and wrong; distinct for all kinds of colour vision
 
 
 def matrix(model: Candidate) -> Markup:
@@ -34,28 +34,21 @@ def matrix(model: Candidate) -> Markup:
         element("tr", element("th", name, scope="row"), [_cell(row, index, column, peak) for column in range(len(row))])
         for index, (name, row) in enumerate(zip(classes, counts, strict=True))
     ]
-    table = element(
-        "table",
-        element("caption", element("span", caption)),
-        element("thead", head),
-        element("tbody", rows),
-        class_="confusion",
-    )
-    return _scrolling(table, f"Confusion matrix of {model['name']}")
+    return scrolling_table(caption, head, rows, kind="confusion", label=f"Confusion matrix of {model['name']}")
 
 
 def confused_pairs(model: Candidate, teacher: Candidate) -> Markup:
-    """Return the pairs of classes that the model confuses most, with the teacher's count beside."""
+    """Return the pairs of classes that the model confuses most, with the teacher's counts."""
     counts, classes = model["confusion"], model["dataset"]["classes"]
     pairs = [(counts[i][j], i, j) for i in range(len(counts)) for j in range(len(counts)) if i != j and counts[i][j]]
     pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
-    own = model["name"] == teacher["name"]
+    is_teacher = model["name"] == teacher["name"]
     rows = [
         element(
             "tr",
             element("td", element("b", classes[i]), " taken for ", element("b", classes[j])),
             element("td", count, class_="n"),
-            None if own else element("td", teacher["confusion"][i][j], class_="n muted"),
+            None if is_teacher else element("td", teacher["confusion"][i][j], class_="n muted"),
         )
         for count, i, j in pairs[:PAIRS]
     ]
@@ -63,7 +56,7 @@ def confused_pairs(model: Candidate, teacher: Candidate) -> Markup:
         "tr",
         element("th", "Most confused", scope="col"),
         element("th", "Images", scope="col", class_="n"),
-        None if own else element("th", "Teacher", scope="col", class_="n"),
+        None if is_teacher else element("th", "Teacher", scope="col", class_="n"),
     )
     return element("table", element("thead", head), element("tbody", rows), class_="pairs")
 
@@ -96,22 +89,23 @@ def changes(report: Report) -> Markup:
     which = "" if len(shown) == len(classes) else f"; the {len(shown)} of {len(classes)} classes that change most"
     caption = f"Change of each class's test accuracy against the teacher, in points{which}"
     width = f"min-width:{208 + 84 * len(candidates)}px"
-    parts = [element("caption", element("span", caption)), element("thead", head), element("tbody", rows)]
-    return _scrolling(element("table", parts, class_="changes", style=width), caption)
+    return scrolling_table(caption, head, rows, kind="changes", label=caption, style=width)
 
 
 def per_class(report: Report, model: Candidate) -> Markup:
-    """Return one model's accuracy by class with a bar for the change against the teacher."""
-    own = model["name"] == report["teacher"]["name"]
-    every = [abs(change) for other in models(report) for change in other["difference"]["per_class_accuracy"]]
-    peak = max([*every, 0.01])
+    """Return the accuracy of one model by class, with a bar for the change against the teacher."""
+    is_teacher = model["name"] == report["teacher"]["name"]
+    sizes = [abs(change) for other in models(report) for change in other["difference"]["per_class_accuracy"]]
+    peak = max([*sizes, 0.01])
     ranked = sorted(zip(model["dataset"]["classes"], _class_rows(model), strict=True), key=lambda row: row[1][1])
     rows = [
         element(
             "tr",
             element("th", name, scope="row"),
             element("td", points(accuracy), class_="n"),
-            None if own else [element("td", signed_points(change), class_="n"), element("td", _bar(change, peak))],
+            None
+            if is_teacher
+            else [element("td", signed_points(change), class_="n"), element("td", _bar(change, peak))],
         )
         for name, (accuracy, change) in ranked[:MOST_CLASSES]
     ]
@@ -119,7 +113,7 @@ def per_class(report: Report, model: Candidate) -> Markup:
         "tr",
         element("th", "Class", scope="col"),
         element("th", "Test, %", scope="col", class_="n"),
-        None if own else element("th", "Against the teacher", scope="colgroup", colspan=2),
+        None if is_teacher else element("th", "Against the teacher", scope="colgroup", colspan=2),
     )
     return element("table", element("thead", head), element("tbody", rows), class_="classes")
 
@@ -140,7 +134,7 @@ def _cell(row: Sequence[int], index: int, column: int, peak: int) -> Markup:
     count = row[column]
     if not count:
         return element("td", "·", class_="zero")
-    # The diagonal is hundreds and the rest a few, so each gets a scale of its own.
+    # The diagonal holds hundreds and the rest a few, so their scales differ.
     share = count / max(sum(row), 1) if index == column else (count / max(peak, 1)) ** 0.7
     kind = "right" if index == column else "wrong"
     deep = " deep" if share > 0.55 else ""
@@ -161,12 +155,8 @@ def _breakable(name: str) -> list[Markup | str]:
     return parts[:-2]
 
 
-def _scrolling(table: Markup, label: str) -> Markup:
-    return element("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
-
-
 def _heat_map(counts: Sequence[Sequence[int]]) -> str:
-    """Return a PNG as a data address: a pixel per pair of classes, its opacity the share of the row."""
+    """Return a PNG as a data URL: one pixel per pair of classes, its opacity the fraction of the row."""
     lines = []
     for index, row in enumerate(counts):
         total = max(sum(row), 1)

@@ -1,4 +1,4 @@
-"""One panel per model: confusion, classes, layers, times, and how the exported model computes. Stdlib only."""
+"""One panel per model: confusion, classes, layers, times, arithmetic of the export. Stdlib only."""
 
 from kondense.artifacts.measurements import Program
 from kondense.artifacts.report import Candidate, Report, models
@@ -11,7 +11,7 @@ from kondense.report.timing_table import timing_table
 
 
 def details(report: Report) -> list[Markup]:
-    """Return the tabs and a panel for each model, the chosen one's selected."""
+    """Return tabs with a panel for each model; the chosen model's is selected."""
     shown = models(report)
     tabs = [
         element(
@@ -50,7 +50,7 @@ def _panel(report: Report, model: Candidate, index: int) -> Markup:
 
 
 def _export(model: Candidate) -> Markup | None:
-    """Return how the exported model computes: its arithmetic, its operators, its further forms."""
+    """Return the arithmetic of the exported model, its operators, and its further exports."""
     arithmetic = model.get("arithmetic")
     if not arithmetic:
         return None
@@ -59,12 +59,12 @@ def _export(model: Candidate) -> Markup | None:
     facts = {
         "arithmetic": f"{arithmetic['chosen']}: {arithmetic['reason']}",
         "operators that onnxruntime runs": kernels or "–",
-        "torch.export program": "none was asked for" if not program else _program(program),
+        "torch.export program": "not requested" if not program else _program(program),
     }
     return element("div", pairs(facts), class_="export")
 
 
 def _program(program: Program) -> str:
     if program["lossless"]:
-        return f"program.pt2, {size(program['bytes'])}, the very same logits in a fresh process"
+        return f"program.pt2, {size(program['bytes'])}, identical logits in a fresh process"
     return f"not kept: logits differ by up to {program['largest_difference']:.2g}"

@@ -16,11 +16,13 @@ from kondense.artifacts.report import (
     validate_report,
 )
 from kondense.files import ArtifactError
-from kondense.report.choice import OBJECTIVES, choose, holds_bound, pareto_front
+from kondense.report.choice import OBJECTIVES, choose, pareto_front, within_bound
 from kondense.report.figures import percent, signed_points
 
-LEAST_AGREEMENT = 0.999  # int8 kernels round otherwise than their simulation in float; more than that is an error
-LOST_MORE = 0.03  # by which a class must lose more than the whole to be flagged
+LEAST_AGREEMENT = (
+    0.999  # int8 kernels round differently from their simulation in float; a larger difference is an error
+)
+LOST_MORE = 0.03  # a flagged class loses more than the average by this much
 CHANCE = 2.5  # standard errors that the worst of some ten classes reaches by chance
 
 
@@ -30,26 +32,26 @@ def build_report(
     *,
     title: str,
     objective: str,
-    max_accuracy_drop: float,
+    max_validation_drop: float,
     record: Mapping[str, Any],
 ) -> Report:
     """Return report.json's checked content.
 
     Args:
-        evaluations: the teacher's first.
-        digests: of the models, in the same order.
-        title: the heading; empty for the data set's and the network's name.
+        evaluations: the evaluations, the teacher's first.
+        digests: digests of the models, in the same order.
+        title: the heading; empty for the names of network and data set.
         objective: a key of ``choice.OBJECTIVES``.
-        max_accuracy_drop: a fraction; how far validation accuracy may lie below the teacher's.
+        max_validation_drop: maximum drop of the validation accuracy below the teacher's, a fraction.
         record: the report's own lineage record.
 
     Raises:
-        ArtifactError: candidates that were evaluated on other data, or two of one name.
+        ArtifactError: candidates evaluated on other data, or two with the same name.
     """
     _check_comparable(evaluations)
-    models = _stand(evaluations, digests, objective, max_accuracy_drop)
+    models = _ranked(evaluations, digests, objective, max_validation_drop)
     teacher, candidates = models[0], models[1:]
-    choice = choose(teacher, candidates, objective, max_accuracy_drop)
+    choice = choose(teacher, candidates, objective, max_validation_drop)
     chosen = next(model for model in models if model["name"] == choice.name)
     dataset = teacher["dataset"]
     content = {
@@ -58,7 +60,7 @@ def build_report(
         "dataset": dataset,
         "network": teacher["network"],
         "objective": objective,
-        "max_accuracy_drop": max_accuracy_drop,
+        "max_accuracy_drop": max_validation_drop,
         "teacher": teacher,
         "candidates": candidates,
         "chosen": choice.name,
@@ -72,91 +74,91 @@ def build_report(
 
 def difference(teacher: Evaluation, candidate: Evaluation) -> Difference:
     """Return how ``candidate`` differs from ``teacher``; a ratio above 1 is a gain."""
-    # Two runs minutes apart on a shared machine differ by more than two models do; turns do not.
-    times, own_times = candidate.get("teacher_latency_ms", teacher["latency_ms"]), candidate["latency_ms"]
+    # On a shared machine, measurements minutes apart differ more than models do; measurements in turns do not.
+    teacher_times, times = candidate.get("teacher_latency_ms", teacher["latency_ms"]), candidate["latency_ms"]
     classes = zip(candidate["per_class_accuracy"], teacher["per_class_accuracy"], strict=True)
     return {
         "validation_accuracy": candidate["validation_accuracy"] - teacher["validation_accuracy"],
         "test_accuracy": candidate["test_accuracy"] - teacher["test_accuracy"],
-        "per_class_accuracy": [own - other for own, other in classes],
+        "per_class_accuracy": [accuracy - teachers for accuracy, teachers in classes],
         "worst_class": worst_class(teacher, candidate),
         "bytes_ratio": teacher["bytes"]["fp32"] / candidate["bytes"]["kz"],
         "onnx_ratio": teacher["bytes"]["onnx"] / candidate["bytes"]["onnx"],
-        "latency_ratio": times["batch_1"]["median"] / own_times["batch_1"]["median"],
-        "latency_ratio_batch_64": times["batch_64"]["median"] / own_times["batch_64"]["median"],
+        "latency_ratio": teacher_times["batch_1"]["median"] / times["batch_1"]["median"],
+        "latency_ratio_batch_64": teacher_times["batch_64"]["median"] / times["batch_64"]["median"],
         "parameters_ratio": teacher["parameters"] / candidate["parameters"],
         "macs_ratio": teacher["macs"] / candidate["macs"] if teacher["macs"] and candidate["macs"] else None,
     }
 
 
 def worst_class(teacher: Evaluation, candidate: Evaluation) -> WorstClass:
-    """Return the class that lost most, so that a fair average does not hide a broken class."""
+    """Return the class with the largest loss, which a good average would hide."""
     pairs = list(zip(candidate["per_class_accuracy"], teacher["per_class_accuracy"], strict=True))
     index = min(range(len(pairs)), key=lambda place: pairs[place][0] - pairs[place][1])
-    own, other = pairs[index]
+    accuracy, teachers = pairs[index]
     images = max(sum(teacher["confusion"][index]), 1)
-    error = math.sqrt((own * (1 - own) + other * (1 - other)) / images)
-    whole = candidate["test_accuracy"] - teacher["test_accuracy"]
-    flagged = whole - (own - other) >= LOST_MORE and other - own > CHANCE * error
-    return {"name": teacher["dataset"]["classes"][index], "change": own - other, "flagged": flagged}
+    error = math.sqrt((accuracy * (1 - accuracy) + teachers * (1 - teachers)) / images)
+    average = candidate["test_accuracy"] - teacher["test_accuracy"]
+    flagged = average - (accuracy - teachers) >= LOST_MORE and teachers - accuracy > CHANCE * error
+    return {"name": teacher["dataset"]["classes"][index], "change": accuracy - teachers, "flagged": flagged}
 
 
 def notes(models: Sequence[Candidate]) -> list[str]:
-    """Return what a reader must know before trusting the figures, one sentence each."""
-    found = [note for model in models for note in _own_notes(model)]
+    """Return warnings about the figures, one sentence each."""
+    notes = [note for model in models for note in _model_notes(model)]
     drifting = [model["name"] for model in models if any(not row["settled"] for row in _primary(model))]
     if drifting:
-        found.append(f"Times of {', '.join(drifting)} still drifted when the warm-up ended: the machine was not quiet.")
+        notes.append(f"Times of {', '.join(drifting)} still drifted after the warm-up: the machine was busy.")
     for model in models:
         if model["onnx_agreement"] < LEAST_AGREEMENT:
-            found.append(
-                f"{model['name']}: the exported model predicts the same class as the PyTorch model on"
-                f" {percent(model['onnx_agreement'])} of the test images only."
+            notes.append(
+                f"{model['name']}: the exported model predicts the same class as the PyTorch model on only"
+                f" {percent(model['onnx_agreement'])} of the test images."
             )
     machines = {machine(model["environment"]): model["name"] for model in reversed(models)}
     if len(machines) > 1:
         where = "; ".join(f"{name} on {place}" for place, name in reversed(machines.items()))
         alone = [model["name"] for model in models[1:] if "teacher_latency_ms" not in model]
         ratios = f"nor can the ratios of {', '.join(alone)}" if alone else "but their ratios to the teacher can"
-        found.append(f"Milliseconds of different machines cannot be compared, {ratios}: {where}.")
-    return found
+        notes.append(f"Milliseconds of different machines cannot be compared, {ratios}: {where}.")
+    return notes
 
 
 def _primary(model: Candidate) -> list[Timing]:
-    """Return the timings by which candidates are compared."""
+    """Return the timings for the comparison of candidates."""
     rows = model.get("timings", [])
     return [row for row in rows if (row["runtime"], row["device"], row["threads"]) == ("onnxruntime", "cpu", 1)]
 
 
-def _own_notes(model: Candidate) -> list[str]:
-    found = []
+def _model_notes(model: Candidate) -> list[str]:
+    notes = []
     worst = model["difference"].get("worst_class")
     if worst and worst["flagged"]:
-        found.append(
+        notes.append(
             f"{model['name']}: class {worst['name']} changed by {signed_points(worst['change'])} points, test"
             f" accuracy by {signed_points(model['difference']['test_accuracy'])}."
         )
     program = model.get("program")
     if program and not program["lossless"]:
-        found.append(
-            f"{model['name']}: no torch.export program was kept, since its logits differ by up to"
+        notes.append(
+            f"{model['name']}: the torch.export program was not kept: its logits differ by up to"
             f" {program['largest_difference']:.2g}."
         )
     reasons: dict[str, list[str]] = {}
     for layer in model["layers"]:
         if "float_reason" in layer:
             reasons.setdefault(layer["float_reason"], []).append(layer["name"])
-    found += [f"{model['name']}: {', '.join(names)} stayed in float: {reason}." for reason, names in reasons.items()]
-    return found
+    notes += [f"{model['name']}: {', '.join(names)} remained in float: {reason}." for reason, names in reasons.items()]
+    return notes
 
 
 def machine(environment: Environment) -> str:
-    """Return the machine in words, as far as it sets the speed of the exported model."""
+    """Return the properties of the machine that determine the speed of the exported model."""
     return f"{environment['cpu']}, {environment['cores']} cores ({' '.join(environment['cpu_flags'])})"
 
 
-def _stand(
-    evaluations: Sequence[Evaluation], digests: Sequence[str], objective: str, max_accuracy_drop: float
+def _ranked(
+    evaluations: Sequence[Evaluation], digests: Sequence[str], objective: str, max_validation_drop: float
 ) -> list[Candidate]:
     teacher = evaluations[0]
     accuracies = [evaluation["test_accuracy"] for evaluation in evaluations]
@@ -165,14 +167,14 @@ def _stand(
     fastest = pareto_front([1 / against["latency_ratio"] for against in differences], accuracies)
     models = []
     for index, (evaluation, digest, against) in enumerate(zip(evaluations, digests, differences, strict=True)):
-        standing = {
+        rank = {
             "digest": digest,
             "difference": against,
-            "within_bound": holds_bound(teacher, evaluation, max_accuracy_drop),
+            "within_bound": within_bound(teacher, evaluation, max_validation_drop),
             "score": OBJECTIVES[objective](against),
             "pareto": ["bytes"] * smallest[index] + ["latency"] * fastest[index],
         }
-        models.append(cast(Candidate, {**evaluation, **standing}))
+        models.append(cast(Candidate, {**evaluation, **rank}))
     return models
 
 

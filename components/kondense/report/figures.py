@@ -1,23 +1,23 @@
-"""How figures are written, the same in the reason, the page and its pictures. Stdlib only."""
+"""Number formats of the reason, the page and its pictures. Stdlib only."""
 
 MINUS = "−"
 
 
 def padded(value: float) -> str:
-    """Return a value from 0 up with three significant digits, trailing zeros kept: ``0.0310``, ``2.50``, ``1,724``."""
+    """Return a value >= 0 with three significant digits and trailing zeros: ``0.0310``, ``2.50``, ``1,724``."""
     text = f"{value:#.3g}".rstrip(".")
     return f"{value:,.0f}" if value >= 999.5 else f"{value:.1e}" if "e" in text else text
 
 
 def milliseconds(value: float) -> str:
-    """Return a time so that a column of them lines up: ``0.061``, ``4.91``, ``118``; small ones keep two digits."""
+    """Return a time that aligns in a column: ``0.061``, ``4.91``, ``118``; small ones keep two digits."""
     if 0.00995 <= value < 1:
         return f"{value:.3f}"
     return f"{value:.2g}" if value < 1 else padded(value)
 
 
 def round_value(value: float) -> str:
-    """Return a round value, such as a tick of an axis, as short as it can be: ``0.04``, ``2``, ``1,000``."""
+    """Return a round value, such as a tick of an axis, in its shortest form: ``0.04``, ``2``, ``1,000``."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.6g}"
 
 
@@ -50,7 +50,7 @@ def times(ratio: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction as a percentage with one decimal: ``94.9 %``; ``100 %`` only when it is all."""
+    """Return a fraction as a percentage with one decimal: ``94.9 %``; ``100 %`` only for 1."""
     text = f"{100 * fraction:.1f}"
     if text == "100.0":
         return "100 %" if fraction >= 1 else "> 99.9 %"

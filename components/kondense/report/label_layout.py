@@ -1,6 +1,6 @@
-"""Where the labels of a scatter plot go so that they cover neither each other, nor points, nor lines.
+"""Place the labels of a scatter plot so that they cover neither each other nor points nor lines.
 
-All lengths are in the picture's own units; y grows downwards. A rectangle is (left, top, right, bottom).
+All lengths are in units of the picture; y grows downwards. A rectangle is (left, top, right, bottom).
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ Rectangle = tuple[float, float, float, float]
 Segment = tuple[float, float, float, float]  # x1, y1, x2, y2: horizontal or vertical
 
 DISTANCES = (0.0, 8.0, 18.0, 30.0, 44.0, 60.0)
-# Right and left first: a label beside its point reads as one with it.
+# Right and left first: a label beside its point is easiest to assign.
 DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (0.8, -0.7), (0.8, 0.7), (-0.8, -0.7), (-0.8, 0.7))
 GAP = 4.0  # between a point's edge and its label
 PASSES = 4
@@ -19,7 +19,7 @@ PASSES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A marker at (x, y) of this radius, and the size of the label it wants."""
+    """A marker at (x, y) with its radius and the size of its label."""
 
     x: float
     y: float
@@ -35,7 +35,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where one label goes; ``far`` says that a line should lead from the point to it."""
+    """The place of one label; if ``far``, a line leads from the point to it."""
 
     rectangle: Rectangle
     far: bool
@@ -44,17 +44,16 @@ class Place:
 def place_labels(
     points: Sequence[Point], frame: Rectangle, lines: Sequence[Segment] = (), priorities: Sequence[int] = ()
 ) -> list[Place | None]:
-    """Return a place inside ``frame`` for every point's label, None where there is no room left for one.
+    """Return a place inside ``frame`` for the label of every point, None if there is no room.
 
-    Greedy, then improved in a few passes: every label moves to the place that costs least given all
-    the others. Of labels that still overlap, those of the higher priority stay. Deterministic, meant
-    for tens of points.
+    Greedy, then improved in a few passes: every label moves to the place with the least cost given the others. Of
+    labels that still overlap, those with the higher priority are kept. Deterministic, for tens of points.
 
     Args:
         points: the markers and the sizes of their labels.
-        frame: where labels may be.
-        lines: what labels should not cover, if there is a way.
-        priorities: one per point, higher first; empty for equal ones.
+        frame: the area for labels.
+        lines: lines that labels should not cover.
+        priorities: one per point, higher first; empty for equal priorities.
     """
     places: list[Place | None] = [None] * len(points)
     markers = [point.rectangle for point in points]
@@ -70,7 +69,7 @@ def place_labels(
 
 
 def overlap(first: Rectangle, second: Rectangle) -> float:
-    """Return the area that two rectangles share."""
+    """Return the common area of two rectangles."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     return max(width, 0.0) * max(height, 0.0)
@@ -86,7 +85,7 @@ def _without_overlaps(places: Sequence[Place | None], priorities: Sequence[int])
 
 
 def _options(point: Point, frame: Rectangle) -> list[Place]:
-    found = []
+    options = []
     for distance in DISTANCES:
         for right, down in DIRECTIONS:
             reach = point.radius + GAP + distance
@@ -94,8 +93,8 @@ def _options(point: Point, frame: Rectangle) -> list[Place]:
             y = point.y + down * reach + (down / abs(down) * point.height / 2 if down and not right else 0)
             left = min(max(x - point.width / 2, frame[0]), frame[2] - point.width)
             top = min(max(y - point.height / 2, frame[1]), frame[3] - point.height)
-            found.append(Place((left, top, left + point.width, top + point.height), distance > DISTANCES[1]))
-    return found
+            options.append(Place((left, top, left + point.width, top + point.height), distance > DISTANCES[1]))
+    return options
 
 
 def _cost(

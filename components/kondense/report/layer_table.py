@@ -4,14 +4,14 @@ from typing import Literal
 
 from kondense.artifacts.report import Candidate, Layer
 from kondense.report.figures import amount, percent
-from kondense.report.markup import Child, Markup, element
+from kondense.report.markup import Child, Markup, element, scrolling_table
 
 HEADINGS = (("Layer", ""), ("Type", ""), ("Shape", ""), ("Bits", "n"), ("Sparsity", "n"), ("Non-zero", "n"))
 COUNTS = (("Parameters", "n"), ("MACs", "n"))
 
 
 def layer_table(model: Candidate) -> Markup:
-    """Return the table of ``model``'s layers, in a box that scrolls by itself."""
+    """Return the table of ``model``'s layers."""
     caption = "Layers: shape, bits per weight, sparsity, parameters and MACs for one image"
     head = element("tr", [element("th", text, scope="col", class_=kind or None) for text, kind in HEADINGS + COUNTS])
     rows = [_row(layer) for layer in model["layers"]]
@@ -21,16 +21,8 @@ def layer_table(model: Candidate) -> Markup:
         _sparsity(1 - sum(layer["nonzero"] for layer in model["layers"]) / max(_sum(model, "parameters"), 1)),
         [_count(_sum(model, key)) for key in ("nonzero", "parameters", "macs")],
     )
-    table = element(
-        "table",
-        element("caption", element("span", caption)),
-        element("thead", head),
-        element("tbody", rows),
-        element("tfoot", total),
-        class_="layers",
-    )
     label = f"Layers of {model['name']}"
-    return element("div", table, class_="scroll tall", tabindex=0, role="region", aria_label=label)
+    return scrolling_table(caption, head, rows, kind="layers", label=label, foot=total, tall=True)
 
 
 def _row(layer: Layer) -> Markup:

@@ -1,4 +1,4 @@
-"""A small picture of lines over one horizontal axis, as inline SVG. Stdlib only."""
+"""A small line chart as inline SVG. Stdlib only."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ LEAST_ROOM = 0.002  # of the accuracy axis
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line: its name, its points (x, accuracy), what each shows when pointed at, and its style.
+    """One line: name, points (x, accuracy), a tooltip per point, and style.
 
-    ``kind`` is a class of page.css: ``accuracy`` for what the picture is about, ``other`` for what it is held against.
+    ``kind`` is a class of page.css: ``accuracy`` for the subject of the picture, ``other`` for its reference.
     """
 
     name: str
@@ -41,13 +41,13 @@ def line_chart(
 
     Args:
         lines: at least one, with at least one point each.
-        title: of the vertical axis.
-        horizontal: from x to position; see ``across``.
+        title: title of the vertical axis.
+        horizontal: the horizontal axis; see ``across``.
         ticks: values of x and their texts.
         below: title of the horizontal axis.
-        vertical: from accuracy to position; see ``accuracy_axis``.
+        vertical: the axis of accuracy; see ``accuracy_axis``.
         reference: an accuracy, drawn as a dashed line.
-        written: how the last value of a line is written.
+        written: format of the last value of a line.
     """
     y = vertical.position(reference) if reference is not None else None
     ends = _apart([vertical.position(line.points[-1][1]) for line in lines])
@@ -55,7 +55,7 @@ def line_chart(
     return element(
         "svg",
         element("text", title, x=0, y=10, class_="axis-title"),
-        _levels(vertical),
+        levels(vertical, 5, lambda value: round_value(100 * value)),
         [element("text", text, x=horizontal.position(x), y=BOTTOM + 16, class_="tick middle") for x, text in ticks],
         element("text", below, x=(LEFT + RIGHT) / 2, y=BOTTOM + 36, class_="axis-title middle"),
         element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="reference") if y is not None else None,
@@ -73,24 +73,25 @@ def line_chart(
 
 
 def across(low: float, high: float, *, falling: bool = False) -> Axis:
-    """Return the horizontal axis of a chart, from ``low`` to ``high``, or the other way round when ``falling``."""
+    """Return the horizontal axis of a chart, from ``low`` to ``high``, reversed if ``falling``."""
     start, end = (RIGHT, LEFT) if falling else (LEFT, RIGHT)
     return Axis(low, high if high > low else low + 1, start, end)
 
 
 def accuracy_axis(accuracies: Sequence[float]) -> Axis:
-    """Return the vertical axis of a chart, with room above and below the ``accuracies``."""
+    """Return the vertical axis of a chart, with margins around the ``accuracies``."""
     low, high = min(accuracies), max(accuracies)
     room = max(0.06 * (high - low), LEAST_ROOM)
     return Axis(low - room, high + room, BOTTOM, TOP)
 
 
-def _levels(vertical: Axis) -> list[Markup]:
+def levels(axis: Axis, most: int, written: Callable[[float], str], right: float = RIGHT) -> list[Markup]:
+    """Return the grid lines of a vertical axis and their labels."""
     parts = []
-    for tick in vertical.ticks(5):
-        y = vertical.position(tick)
-        parts.append(element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(element("text", round_value(100 * tick), x=LEFT - 6, y=y + 3.6, class_="tick end"))
+    for tick in axis.ticks(most):
+        y = axis.position(tick)
+        parts.append(element("line", x1=LEFT, x2=right, y1=y, y2=y, class_="grid"))
+        parts.append(element("text", written(tick), x=LEFT - 6, y=y + 3.6, class_="tick end"))
     return parts
 
 

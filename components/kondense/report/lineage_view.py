@@ -1,4 +1,4 @@
-"""How every candidate came to be: one tree in which steps that candidates share appear once. Stdlib only."""
+"""The lineage of all candidates as one tree; shared steps appear once. Stdlib only."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from kondense.report.markup import Child, Markup, element
 
 @dataclasses.dataclass
 class Step:
-    """A lineage record, the steps that follow it, and the models that end with it."""
+    """A lineage record, the following steps, and the models that end with it."""
 
     record: LineageRecord | None
     followers: dict[str, "Step"] = dataclasses.field(default_factory=dict)
@@ -19,7 +19,7 @@ class Step:
 
 
 def lineage_tree(report: Report) -> Step:
-    """Return the root, which stands for the data set; models with equal records share their steps."""
+    """Return the root, the data set; models with equal records share their steps."""
     root = Step(None)
     for model in models(report):
         step = root
@@ -58,12 +58,9 @@ def _followers(step: Step, report: Report) -> Markup | None:
     if not step.followers:
         return None
     return element(
-        "ul", [element("li", _step(follower, report), _followers(follower, report)) for follower in _ordered(step)]
+        "ul",
+        [element("li", _step(follower, report), _followers(follower, report)) for follower in step.followers.values()],
     )
-
-
-def _ordered(step: Step) -> list[Step]:
-    return list(step.followers.values())
 
 
 def _step(step: Step, report: Report) -> Markup:

@@ -1,4 +1,4 @@
-"""HTML and SVG built as escaped text: a string is data until it is made ``Markup``. Stdlib only."""
+"""Build HTML and SVG: every string is escaped unless it is ``Markup``. Stdlib only."""
 
 import html
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ VOID = frozenset({"meta", "img", "br", "hr"})
 
 
 class Markup(str):
-    """Text that is HTML already; anything else is escaped when it becomes a child of an element."""
+    """Text that is HTML already; other strings are escaped as children of an element."""
 
     __slots__ = ()
 
@@ -19,15 +19,40 @@ def element(tag: str, *children: Child, **attributes: str | float | bool | None)
     """Return one element.
 
     Args:
-        tag: its name.
+        tag: name of the element.
         children: text (escaped), ``Markup`` (kept), or nested iterables of them; None is skipped.
         attributes: ``class_`` gives ``class`` and ``aria_label`` gives ``aria-label``; values are
-            escaped; True gives a bare attribute, None and False none.
+            escaped; True gives an attribute without value, None and False give none.
     """
     opening = "".join(_attribute(name, value) for name, value in attributes.items())
     if tag in VOID:
         return Markup(f"<{tag}{opening}>")
     return Markup(f"<{tag}{opening}>{join(children)}</{tag}>")
+
+
+def scrolling_table(
+    caption: str,
+    head: Child,
+    rows: Child,
+    *,
+    kind: str,
+    label: str,
+    foot: Child = None,
+    tall: bool = False,
+    style: str | None = None,
+) -> Markup:
+    """Return a table with a caption in a box that scrolls; ``kind`` is its class, ``label`` is for screen readers."""
+    table = element(
+        "table",
+        element("caption", element("span", caption)),
+        element("thead", head),
+        element("tbody", rows),
+        element("tfoot", foot) if foot else None,
+        class_=kind,
+        style=style,
+    )
+    box = "scroll tall" if tall else "scroll"
+    return element("div", table, class_=box, tabindex=0, role="region", aria_label=label)
 
 
 def join(children: Child) -> Markup:

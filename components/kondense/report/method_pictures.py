@@ -1,6 +1,6 @@
-"""Pictures of how methods found what they did: sensitivity by layer, lottery tickets, the greedy way. Stdlib only.
+"""Pictures of searches by methods: sensitivity by layer, lottery tickets, greedy search. Stdlib only.
 
-They come from the ``details`` of lineage records; a run without such methods has none.
+The data are the ``details`` of lineage records; a run without such methods has none.
 """
 
 import json
@@ -16,7 +16,7 @@ OF = {"sparsity": "sparsity of this layer alone, %", "bits": "bits per weight of
 
 
 def method_pictures(report: Report) -> list[Markup]:
-    """Return one part per step that scanned or searched, each step once whichever candidates share it."""
+    """Return one part per step that scanned or searched; steps shared by candidates appear once."""
     parts = []
     for names, record in _records(report):
         details = record.get("details", {})
@@ -27,12 +27,12 @@ def method_pictures(report: Report) -> list[Markup]:
 
 
 def _records(report: Report) -> Iterator[tuple[list[str], LineageRecord]]:
-    found: dict[str, tuple[list[str], LineageRecord]] = {}
+    distinct: dict[str, tuple[list[str], LineageRecord]] = {}
     for model in models(report):
         for record in model["lineage"]:
-            names, _ = found.setdefault(json.dumps(record, sort_keys=True), ([], record))
+            names, _ = distinct.setdefault(json.dumps(record, sort_keys=True), ([], record))
             names.append(model["name"])
-    yield from found.values()
+    yield from distinct.values()
 
 
 def _part(record: LineageRecord, names: list[str], figures: list[Markup]) -> Markup:
@@ -43,7 +43,7 @@ def _part(record: LineageRecord, names: list[str], figures: list[Markup]) -> Mar
 
 
 def _sensitivity(content: Mapping[str, Any]) -> list[Markup]:
-    """Return a small picture per layer: validation accuracy against what was done to this layer alone."""
+    """Return a picture per layer: validation accuracy against sparsity or bits of this layer alone."""
     rows, of = content["rows"], content["of"]
     accuracies = [float(value) for row in rows for _, value in row["points"]]
     values = [float(value) for row in rows for value, _ in row["points"]]
@@ -66,20 +66,20 @@ def _sensitivity(content: Mapping[str, Any]) -> list[Markup]:
 
 
 def _tickets(content: list[Mapping[str, Any]]) -> list[Markup]:
-    """Return the picture of winning tickets beside the same masks with other weights to start from."""
-    ranked = sorted(content, key=lambda each: each["sparsity"])
+    """Return the picture of winning tickets and of the same masks on other initial weights."""
+    ranked = sorted(content, key=lambda ticket: ticket["sparsity"])
     lines = []
     for name, kind in (("ticket", "accuracy"), ("control", "other")):
-        path = [(float(each["sparsity"]), float(each[name])) for each in ranked if each.get(name) is not None]
+        path = [(float(row["sparsity"]), float(row[name])) for row in ranked if row.get(name) is not None]
         tips = [f"{name}\n{percent(x)} sparse\n{points(y)} % validation" for x, y in path]
         if path:
             lines.append(Line(name, path, tips, kind))
-    every = [x for line in lines for x, _ in line.points]
+    sparsities = [x for line in lines for x, _ in line.points]
     picture = line_chart(
         lines,
         title="Validation accuracy, %",
-        horizontal=across(min(every), max(every)),
-        ticks=_spread([(x, f"{100 * x:.3g}") for x in sorted(set(every))]),
+        horizontal=across(min(sparsities), max(sparsities)),
+        ticks=_spread([(x, f"{100 * x:.3g}") for x in sorted(set(sparsities))]),
         below="sparsity, %; control: the same masks from new weights",
         vertical=accuracy_axis([y for line in lines for _, y in line.points]),
     )
@@ -87,21 +87,21 @@ def _tickets(content: list[Mapping[str, Any]]) -> list[Markup]:
 
 
 def _trajectory(content: list[Mapping[str, Any]]) -> list[Markup]:
-    """Return the pictures of a greedy search: accuracy over multiply-accumulates, and over measured latency."""
+    """Return the pictures of a greedy search: accuracy against multiply-accumulates and measured latency."""
     costs: tuple[tuple[str, str, Callable[[float], str]], ...] = (
         ("macs", "multiply-accumulates", lambda value: amount(round(value))),
         ("latency_ms", "measured latency, ms", milliseconds),
     )
     figures = []
     for key, below, written in costs:
-        steps = [each for each in content if each.get(key)]
-        if len({each[key] for each in steps}) < 2:
+        steps = [step for step in content if step.get(key)]
+        if len({step[key] for step in steps}) < 2:
             continue
-        path = [(float(each[key]), float(each["validation_accuracy"])) for each in steps]
+        path = [(float(step[key]), float(step["validation_accuracy"])) for step in steps]
         tips = [
-            f"step {number}: {each.get('layer', '')}\n{each.get('channels', '')} channels\n"
-            f"{points(each['validation_accuracy'])} % validation, {written(each[key])}"
-            for number, each in enumerate(steps, start=1)
+            f"step {number}: {step.get('layer', '')}\n{step.get('channels', '')} channels\n"
+            f"{points(step['validation_accuracy'])} % validation, {written(step[key])}"
+            for number, step in enumerate(steps, start=1)
         ]
         low, high = min(x for x, _ in path), max(x for x, _ in path)
         picture = line_chart(
@@ -117,7 +117,7 @@ def _trajectory(content: list[Mapping[str, Any]]) -> list[Markup]:
 
 
 def _spread(ticks: list[tuple[float, str]], most: int = 7) -> list[tuple[float, str]]:
-    """Return at most ``most`` of the ticks that stand at least a fourteenth of the axis apart, both ends among them."""
+    """Return at most ``most`` ticks, both ends included, that are at least a fourteenth of the axis apart."""
     if not ticks:
         return []
     room = (ticks[-1][0] - ticks[0][0]) / (2 * most)

@@ -1,7 +1,7 @@
-"""report.html: one self-contained page that a browser shows in a sandboxed frame without a network.
+"""report.html: one self-contained page for a sandboxed frame without a network.
 
-Everything is inline, text is escaped by construction (``markup``), and a policy in the page itself
-forbids it to load anything. Without scripts the page shows all it has, one part below the other.
+All content is inline, text is escaped (``markup``), and a policy in the page forbids loading anything. Without scripts
+the page shows all parts one below the other.
 """
 
 import re
@@ -82,7 +82,7 @@ def _headline(report: Report) -> Markup:
 
 def _route(chosen: Candidate, *, compressed: bool) -> Child:
     if not compressed or not chosen["steps"]:
-        return "the teacher as it was trained"
+        return "the teacher, unchanged"
     return " → ".join(chosen["steps"])
 
 
@@ -130,7 +130,7 @@ def _tile(label: str, value: str, against: str) -> Markup:
 
 
 def _kept_together(text: str) -> str:
-    """Keep a number and its unit on one line."""
+    """Join numbers and their units by no-break spaces."""
     return UNIT.sub("\u00a0", text)
 
 
@@ -175,7 +175,7 @@ def _trade_offs(report: Report) -> list[Markup]:
         )
     ]
     return [
-        element("p", "Up and to the left is better. The shaded region is what some candidate attains.", class_="lead"),
+        element("p", "Up and to the left is better. The shaded region is attained by some candidate.", class_="lead"),
         element("ul", key, class_="key"),
         element("div", figures, class_="two"),
     ]
@@ -224,12 +224,12 @@ def _training(report: Report) -> list[Markup]:
         return [element("p", "No step of this run trained a network.", class_="lead")]
     text = "Validation accuracy above, training loss below; the dashed line is the teacher's validation accuracy."
     if training_curves.is_clipped(report):
-        text += " What lies below the accuracy axis is drawn at its lower edge."
+        text += " Values below the accuracy axis are drawn at its lower edge."
     return [element("p", text, class_="lead"), element("div", figures, class_="curves")]
 
 
 def _lineage(report: Report) -> list[Markup]:
-    text = "Each step with what follows from it; open one for its configuration, digests and versions."
+    text = "Each step with its followers; open one for its configuration, digests and versions."
     return [element("p", text, class_="lead"), lineage_view(report)]
 
 

@@ -11,9 +11,9 @@ from kondense.report.markup import Markup, element
 WIDTH, HEIGHT = 540, 400
 LEFT, RIGHT, TOP, BOTTOM = 46, 526, 30, 354  # the plot's frame
 RADIUS = 5.5
-LETTER, LINE, BOLD = 7.4, 16.0, 1.15  # of a label, on the generous side: the reader's font is not known here
-# A candidate this many times farther below the best than the ones before it is drawn at the lower edge, so that
-# one broken candidate does not press the others together.
+LETTER, LINE, BOLD = 7.4, 16.0, 1.15  # of a label, generous because the reader's font is unknown
+# A candidate this many times farther below the best than those before it is drawn at the lower edge, so that one
+# broken candidate does not compress the scale of the others.
 WIDE_GAP, LEAST_SPAN = 3.0, 0.02
 
 
@@ -23,14 +23,14 @@ def against_bytes(report: Report) -> Markup:
 
 
 def against_latency(report: Report) -> Markup:
-    """Return the picture of test accuracy against the median latency at batch 1, in parts of the teacher's."""
+    """Return the picture of test accuracy against the median latency at batch 1, as a fraction of the teacher's."""
     unit = milliseconds(report["teacher"]["latency_ms"]["batch_1"]["median"])
     title = f"Median latency at batch 1, teacher = 1 ({unit} ms)"
     return _picture(report, "latency", title, lambda model: 1 / model["difference"]["latency_ratio"], round_value)
 
 
 def describe(model: Candidate) -> str:
-    """Return the details of one model that its mark shows when pointed at, line by line, the name first."""
+    """Return the tooltip of a model's mark, line by line, the name first."""
     difference, latency = model["difference"], model["latency_ms"]["batch_1"]["median"]
     return "\n".join(
         [
@@ -90,7 +90,7 @@ def _picture(
 
 
 def _accuracy_axis(accuracies: Sequence[float]) -> Axis:
-    """Return an axis that shows the better half at least, and below it what no wide gap parts from the rest."""
+    """Return an axis that shows at least the better half, and the models below that no wide gap separates."""
     ranked = sorted(accuracies, reverse=True)
     best, worst = ranked[0], ranked[(len(ranked) - 1) // 2]
     for accuracy in ranked:
@@ -118,7 +118,7 @@ def _width(report: Report, model: Candidate, text: str) -> float:
 
 
 def _stairs(front: Sequence[tuple[float, float]]) -> list[Segment]:
-    """Return the edge of what some model attains, from the lower left to the right of the frame."""
+    """Return the edge of the attained region, from the lower left to the right of the frame."""
     if not front:
         return []
     stairs: list[Segment] = [(front[0][0], BOTTOM, *front[0])]
@@ -187,7 +187,7 @@ def _mark(report: Report, model: Candidate, mark: tuple[float, float], front: st
 
 def _text(report: Report, model: Candidate, text: str, place: Place, mark: tuple[float, float]) -> Markup:
     left, top, right, bottom = place.rectangle
-    # The text hugs its point whatever the reader's font: it is anchored at the side that faces the point.
+    # Anchored at the side that faces the point, the text is close to it with every font.
     if left > mark[0]:
         x, anchor = left, ""
     elif right < mark[0]:

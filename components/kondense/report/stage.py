@@ -1,4 +1,4 @@
-"""Compare the candidates, choose one, and write report.json and the page that shows them."""
+"""Compare the candidates, choose one, and write report.json and the page."""
 
 import shutil
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ def run(
 
     Args:
         config: bound and objective of the choice.
-        candidate_dirs: model artifacts with an evaluation.json, the teacher's first.
-        report_dir: gets report.json and report.html.
-        chosen_dir: gets the chosen candidate's artifact, file by file the same.
+        candidate_dirs: Model artifacts with an evaluation.json, the teacher's first.
+        report_dir: receives report.json and report.html.
+        chosen_dir: receives a copy of the chosen candidate.
 
     Returns:
-        The chosen candidate's figures by the names of ``kondense.artifacts.comparison``.
+        The chosen candidate's figures, named as in ``kondense.artifacts.comparison``.
 
     Raises:
-        ValueError: no candidate at all.
-        ArtifactError: a missing or damaged artifact; candidates that cannot be compared.
+        InputError: no candidate.
+        ArtifactError: a missing or damaged artifact, or candidates that cannot be compared.
     """
     if not candidate_dirs:
-        raise InputError("candidate_dirs must name at least the teacher, but got 0 directories.")
+        raise InputError("candidate_dirs must hold at least the teacher, but got 0 directories.")
     for directory in candidate_dirs:
         verify_files(directory, read_description(directory)["files"])
     evaluations = [read_evaluation(directory) for directory in candidate_dirs]
@@ -45,7 +45,7 @@ def run(
         digests,
         title=config.title,
         objective=config.objective,
-        max_accuracy_drop=config.max_validation_drop,
+        max_validation_drop=config.max_validation_drop,
         record=stage_record("report", config, inputs=inputs, metrics={}, summary=f"report {config.objective}"),
     )
     names = [evaluation["name"] for evaluation in evaluations]
@@ -58,6 +58,6 @@ def run(
 
 
 def summarise(report: Report) -> dict[str, float]:
-    """Return the figures that a run is compared by: the chosen model's."""
+    """Return the figures for the comparison of runs: the chosen model's."""
     chosen = next(model for model in models(report) if model["name"] == report["chosen"])
     return compared(chosen, report["teacher"])

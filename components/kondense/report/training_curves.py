@@ -1,4 +1,4 @@
-"""Training curves: one small picture per stage that trained, accuracy above loss, as inline SVG. Stdlib only."""
+"""Training curves: one picture per training, accuracy above loss, as inline SVG. Stdlib only."""
 
 import dataclasses
 import json
@@ -8,18 +8,19 @@ from collections.abc import Callable, Sequence
 from kondense.artifacts.report import CurvePoint, Report, models
 from kondense.report.axes import Axis
 from kondense.report.figures import padded, points, round_value
+from kondense.report.line_chart import LEFT, levels
 from kondense.report.markup import Child, Markup, element
 
 WIDTH, HEIGHT = 340, 236
-LEFT, RIGHT = 40, 294
+RIGHT = 294
 ACCURACY = (18, 128)  # top and bottom of the upper plot
 LOSS = (156, 206)
-DEEPEST = 0.15  # of the accuracy axis; what lies deeper is drawn at its lower edge
+DEEPEST = 0.15  # of the accuracy axis; lower values are drawn at its lower edge
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One stage's epochs, and the models that have it in their past."""
+    """The epochs of one stage, and the models that it contributed to."""
 
     stage: str
     points: Sequence[CurvePoint]
@@ -27,19 +28,19 @@ class Training:
 
 
 def trainings(report: Report) -> list[Training]:
-    """Return every distinct training of the run once, in the order of the models that show it first."""
-    found: dict[str, Training] = {}
+    """Return every distinct training of the run, in the order of the models."""
+    distinct: dict[str, Training] = {}
     for model in models(report):
         for curve in model["curves"]:
             key = json.dumps(curve, sort_keys=True)
-            names = [*found[key].names, model["name"]] if key in found else [model["name"]]
+            names = [*distinct[key].names, model["name"]] if key in distinct else [model["name"]]
             if curve["points"]:
-                found[key] = Training(curve["stage"], curve["points"], names)
-    return list(found.values())
+                distinct[key] = Training(curve["stage"], curve["points"], names)
+    return list(distinct.values())
 
 
 def pictures(report: Report) -> list[Markup]:
-    """Return one figure per training; all share the accuracy axis, so they can be compared."""
+    """Return one figure per training, all with the same accuracy axis."""
     runs = trainings(report)
     accuracies = [point["validation_accuracy"] for run in runs for point in run.points]
     if not accuracies:
@@ -52,14 +53,14 @@ def pictures(report: Report) -> list[Markup]:
 
 
 def is_clipped(report: Report) -> bool:
-    """Tell whether some epoch's accuracy lies below the axis and is drawn at its lower edge."""
+    """Return whether the accuracy of some epoch is below the axis and drawn at its lower edge."""
     accuracies = [point["validation_accuracy"] for run in trainings(report) for point in run.points]
     best = max([*accuracies, report["teacher"]["validation_accuracy"]])
     return any(accuracy < best - DEEPEST for accuracy in accuracies)
 
 
 def _figure(report: Report, run: Training, vertical: Axis) -> Markup:
-    own = ", ".join(run.names[:2]) + (f" and {len(run.names) - 2} more" if len(run.names) > 2 else "")
+    names = ", ".join(run.names[:2]) + (f" and {len(run.names) - 2} more" if len(run.names) > 2 else "")
     first, last = run.points[0], run.points[-1]
     summary = (
         f"{run.stage}: validation accuracy from {points(first['validation_accuracy'])} to"
@@ -68,7 +69,7 @@ def _figure(report: Report, run: Training, vertical: Axis) -> Markup:
     )
     return element(
         "figure",
-        element("figcaption", element("b", run.stage), " ", element("span", own, class_="muted")),
+        element("figcaption", element("b", run.stage), " ", element("span", names, class_="muted")),
         element(
             "svg",
             _plots(report, run.points, vertical),
@@ -91,8 +92,8 @@ def _plots(report: Report, epochs: Sequence[CurvePoint], vertical: Axis) -> list
     return [
         element("text", "Validation accuracy, %", x=LEFT, y=10, class_="axis-title"),
         element("text", "Training loss", x=LEFT, y=148, class_="axis-title"),
-        _levels(vertical, 5, lambda value: round_value(100 * value)),
-        _levels(loss, 3, round_value),
+        levels(vertical, 5, lambda value: round_value(100 * value), RIGHT),
+        levels(loss, 3, round_value, RIGHT),
         element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="reference"),
         _line(horizontal, vertical, numbers, [point["validation_accuracy"] for point in epochs], "accuracy"),
         _line(horizontal, loss, numbers, losses, "loss"),
@@ -101,15 +102,6 @@ def _plots(report: Report, epochs: Sequence[CurvePoint], vertical: Axis) -> list
         _epochs(horizontal, numbers),
         [_hit(horizontal, vertical, point) for point in epochs],
     ]
-
-
-def _levels(axis: Axis, most: int, written: Callable[[float], str]) -> list[Markup]:
-    parts = []
-    for tick in axis.ticks(most):
-        y = axis.position(tick)
-        parts.append(element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(element("text", written(tick), x=LEFT - 6, y=y + 3.6, class_="tick end"))
-    return parts
 
 
 def _line(horizontal: Axis, axis: Axis, numbers: Sequence[float], values: Sequence[float], name: str) -> Markup:

@@ -186,7 +186,7 @@ def test_a_quantized_weight_that_was_changed_is_noticed(model, tmp_path):
 
 @pytest.mark.parametrize("name", ["model.json", "weights.safetensors", "../model.onnx", "sub/model.onnx", "..", ""])
 def test_a_further_file_has_a_plain_name_of_its_own(model, tmp_path, name):
-    with pytest.raises(ValueError, match="a further file must have a plain name of its own, but got"):
+    with pytest.raises(ValueError, match="a further file must have a plain, unused name, but got"):
         save_model(tmp_path / "model", model, {name: b""})
     assert list(tmp_path.iterdir()) == []
 
@@ -289,7 +289,7 @@ def _set(*keys, value):
         (_set("quantization", "activations", "conv1", value={"scale": "x", "zero_point": 0}), "not supported"),
         (_set("quantization", "activations", "conv1", value={"scale": 0.0, "zero_point": 0}), "scale must be in"),
         (_set("quantization", "activations", "conv1", value={"hook": "x"}), "unexpected keyword"),
-        (_set("masked", value=["absent.weight"]), "masked names 'absent.weight'"),
+        (_set("masked", value=["absent.weight"]), "masked must name tensors of the network, but got 'absent.weight'"),
         (_set("lineage", value=["x"]), "lineage.* must be dict"),
     ],
 )

@@ -87,7 +87,7 @@ def _replaced(name, module):
         ),
         (_replaced("bn1", nn.BatchNorm2d(16, eps=0.1)), "module 'bn1' has the settings '16, eps=0.1"),
         (_replaced("pool", nn.AdaptiveAvgPool2d(2)), "module 'pool' has the settings"),
-        (lambda network: delattr(network, "fc"), "tensor 'fc.bias' of the base network is gone"),
+        (lambda network: delattr(network, "fc"), "tensor 'fc.bias' of the base network is missing"),
     ],
 )
 def test_what_no_edit_can_say_is_an_error(change, text):

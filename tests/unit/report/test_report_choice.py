@@ -12,10 +12,10 @@ from tests.support.report_makers import make_evaluation, make_evaluations, make_
 RECORD = make_record("report", "report balanced", [])
 
 
-def compare(evaluations, *, objective="balanced", max_accuracy_drop=0.01):
+def compare(evaluations, *, objective="balanced", max_validation_drop=0.01):
     digests = [f"{index:064x}" for index in range(len(evaluations))]
     return build_report(
-        evaluations, digests, title="", objective=objective, max_accuracy_drop=max_accuracy_drop, record=RECORD
+        evaluations, digests, title="", objective=objective, max_validation_drop=max_validation_drop, record=RECORD
     )
 
 
@@ -67,7 +67,7 @@ def test_without_a_candidate_that_holds_the_bound_the_teacher_stays_and_the_near
     teacher = model("teacher", **TEACHER)
     report = compare([teacher, model("far", validation=0.5), model("near", validation=0.8956, kz=30_000)])
     assert report["chosen"] == "teacher"
-    assert report["reason"].startswith("None of 2 candidates holds the bound")
+    assert report["reason"].startswith("None of 2 candidates meets the bound")
     assert "near, at −1.44 points" in report["reason"]
     assert "1.00 points" in report["reason"]
 
@@ -76,7 +76,7 @@ def test_a_candidate_no_better_than_the_teacher_does_not_replace_it():
     teacher = model("teacher", **TEACHER)
     report = compare([teacher, model("slow", kz=400_000, latency=0.13)], objective="latency")
     assert report["chosen"] == "teacher"
-    assert "none beats teacher itself: the nearest is slow, with a latency ratio of 0.77×" in report["reason"]
+    assert "none is better than teacher: the nearest is slow, with a latency ratio of 0.77×" in report["reason"]
 
 
 def test_equal_scores_go_to_the_higher_validation_accuracy_and_then_to_the_earlier():
@@ -87,7 +87,7 @@ def test_equal_scores_go_to_the_higher_validation_accuracy_and_then_to_the_earli
 
 def test_the_reason_is_one_sentence_with_the_figures_of_the_run():
     reason = compare(make_evaluations())["reason"]
-    for figure in ("7 candidates", "6 hold", "sparse-packed", "8.79×", "76.9× smaller", "22.4 kB", "90.71 %", "−0.13"):
+    for figure in ("7 candidates", "6 meet", "sparse-packed", "8.79×", "76.9× smaller", "22.4 kB", "90.71 %", "−0.13"):
         assert figure in reason
     assert reason.count(". ") == 0
     assert reason.endswith(".")
@@ -135,7 +135,7 @@ def test_candidates_of_other_data_cannot_be_compared():
 
 
 def test_two_candidates_of_one_name_are_refused():
-    with pytest.raises(ArtifactError, match="two are called 'quantized'"):
+    with pytest.raises(ArtifactError, match="two are 'quantized'"):
         compare([make_evaluation("teacher"), make_evaluation("quantized"), make_evaluation("quantized")])
 
 

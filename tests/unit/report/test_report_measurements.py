@@ -80,8 +80,8 @@ def test_notes_tell_of_float_layers_lost_programs_and_an_unquiet_machine():
     evaluations[1]["program"] = {"bytes": 9, "lossless": False, "largest_difference": 0.25}
     evaluations[1]["timings"][0]["settled"] = False
     notes = compare(evaluations)["notes"]
-    assert "quantized: conv2 stayed in float: ConvTranspose2d has no integer kernel." in notes
-    assert "quantized: no torch.export program was kept, since its logits differ by up to 0.25." in notes
+    assert "quantized: conv2 remained in float: ConvTranspose2d has no integer kernel." in notes
+    assert "quantized: the torch.export program was not kept: its logits differ by up to 0.25." in notes
     assert any(note.startswith("Times of quantized still drifted") for note in notes)
 
 
@@ -118,7 +118,7 @@ def test_an_older_run_without_these_measurements_still_has_its_page():
             del record["details"]
     report = compare(evaluations)
     words = text_of(render(report))
-    assert "No model of this run was tried on spoiled images." in words
+    assert "No model of this run was measured on corrupted images." in words
     assert "No step of this run scanned layers or searched." in words
     assert "it computes in" not in report["reason"]
 

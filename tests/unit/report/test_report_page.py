@@ -41,7 +41,7 @@ def page_of(evaluations, *, title=""):
         ["0" * 64] * len(evaluations),
         title=title,
         objective="balanced",
-        max_accuracy_drop=0.01,
+        max_validation_drop=0.01,
         record=make_record("report", "report balanced", []),
     )
     return render(report)

@@ -53,7 +53,7 @@ def test_a_damaged_candidate_is_named_and_nothing_is_written(places):
 
 
 def test_no_candidate_at_all(places):
-    with pytest.raises(ValueError, match="candidate_dirs must name at least the teacher"):
+    with pytest.raises(ValueError, match="candidate_dirs must hold at least the teacher"):
         run(ReportConfig(), **{**places, "candidate_dirs": []})
 
 
