@@ -1,8 +1,7 @@
-"""Katib's official gRPC stubs, without the package they come in.
+"""Katib's official gRPC stubs, without the rest of their package.
 
-``import kubeflow.katib.katib_api_pb2`` runs the SDK's ``__init__``, which loads the Kubernetes client and the
-training models: seconds and about 100 MiB, more than the container's memory should hold. The two generated
-modules alone cost 0.3 s and a few MiB.
+``import kubeflow.katib.katib_api_pb2`` runs the SDK's ``__init__``, which imports the Kubernetes client and the
+training models: seconds and about 100 MiB. The two generated modules alone need 0.3 s and a few MiB.
 """
 
 import importlib
@@ -20,9 +19,9 @@ def _load() -> tuple[types.ModuleType, types.ModuleType]:
     Raises:
         ModuleNotFoundError: kubeflow-katib is not installed.
     """
-    standing_in = PACKAGE not in sys.modules
-    if standing_in:
-        # Found in sys.modules, the package is not imported, only searched for the two modules.
+    placeholder = PACKAGE not in sys.modules
+    if placeholder:
+        # A package in sys.modules is not imported, only searched for the two modules.
         package = types.ModuleType(PACKAGE)
         package.__path__ = [str(_directory())]
         sys.modules[PACKAGE] = package
@@ -30,8 +29,8 @@ def _load() -> tuple[types.ModuleType, types.ModuleType]:
         messages = importlib.import_module(f"{PACKAGE}.katib_api_pb2")
         services = importlib.import_module(f"{PACKAGE}.katib_api_pb2_grpc")
     finally:
-        if standing_in:
-            # Who imports the SDK later gets the real package; the two modules stay shared.
+        if placeholder:
+            # A later import of the SDK gets the real package; the two modules are shared.
             del sys.modules[PACKAGE]
             sys.modules["kubeflow"].__dict__.pop("katib", None)
     return messages, services

@@ -1,7 +1,7 @@
-"""The fields of a Katib Experiment and their types, as its CustomResourceDefinition states them.
+"""The fields of a Katib Experiment and their types, according to its CustomResourceDefinition.
 
-A type is a Python type, a one-element list (a list of that type) or a dictionary of fields;
-``dict`` alone is an object whose content is checked elsewhere, ``object`` alone is anything.
+A type is a Python type, a one-element list (a list of that type) or a dictionary of fields; ``dict`` is an object whose
+content is checked elsewhere, ``object`` is any value.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ EXPERIMENT: dict[str, FieldType] = {
         "namespace": str,
         "labels": dict,
         "annotations": dict,
-        # What else an object read back from a cluster carries.
+        # Further fields of an object that was read from a cluster.
         "creationTimestamp": object,
         "finalizers": object,
         "generateName": object,
@@ -73,34 +73,33 @@ EXPERIMENT: dict[str, FieldType] = {
 }
 
 
-TOLD = object()  # a Violation's value when the rule's text gives it already
+IN_RULE = object()  # a Violation's value if the rule's text already has it
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One rule that an Experiment breaks: where, which rule, and the value found there."""
+    """A broken rule of an Experiment: the path, the rule and the value."""
 
     path: str
     rule: str
     value: object = None
 
     def __str__(self) -> str:
-        if self.value is TOLD:
+        if self.value is IN_RULE:
             return f"{self.path}: {self.rule}"
         return f"{self.path}: {self.rule}, but got {self.value!r}."
 
 
 def typed(value: Any, expected: FieldType, path: str, violations: list[Violation]) -> Any:
-    """Return ``value`` with every wrongly typed or unknown field left out and recorded.
+    """Return ``value`` without the wrongly typed and unknown fields, which are recorded as violations.
 
-    What remains can be read by the rules without further type checks, so one wrong field does not
-    hide the errors in the others.
+    The rules can read the rest without type checks, so that one wrong field does not hide the errors in others.
 
     Args:
         value: a parsed YAML value.
         expected: its type, as in ``EXPERIMENT``.
-        path: where it stands, for the violations.
-        violations: receives one entry per field left out.
+        path: its path, for the violations.
+        violations: receives one entry per omitted field.
     """
     if isinstance(expected, dict):
         if not isinstance(value, dict):
@@ -128,8 +127,8 @@ def _typed_fields(
     for key, item in value.items():
         inner = f"{path}.{key}" if path else str(key)
         if key not in expected:
-            # kubectl's strict field validation rejects it; a lenient client would drop it silently.
-            violations.append(Violation(inner, f"unknown field; known here are {', '.join(expected)}", item))
+            # kubectl's strict validation rejects it; a lenient client would drop it silently.
+            violations.append(Violation(inner, f"unknown field; the known fields are {', '.join(expected)}", item))
         elif item is not None and (kept := typed(item, expected[key], inner, violations)) is not None:
             yield key, kept
 

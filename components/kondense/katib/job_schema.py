@@ -1,6 +1,6 @@
-"""Whether an object is a batch/v1 Job: every field known and of its type.
+"""The fields of a batch/v1 Job and their types.
 
-The API server's own definitions come with the Kubernetes client (a dependency of kfp).
+The definitions are those of the Kubernetes client.
 
 Source: validateTrialJob in validator.go of Katib 0.19, which converts the object to a Job and compares.
 """
@@ -14,7 +14,7 @@ from kondense.katib.fields import Violation
 SCALARS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
 LIST = re.compile(r"list\[(.+)\]")
 MAP = re.compile(r"dict\(str, (.+)\)")
-QUANTITIES = ("limits", "requests")  # Katib exempts them: device plugins name their own resources
+QUANTITIES = ("limits", "requests")  # Katib exempts them: device plugins define resources
 
 
 def broken(job: Any, path: str) -> Iterator[Violation]:
@@ -22,7 +22,7 @@ def broken(job: Any, path: str) -> Iterator[Violation]:
 
     Args:
         job: the parsed object.
-        path: where it stands, for the violations.
+        path: its path, for the violations.
     """
     yield from _walk(job, "V1Job", path)
 
@@ -32,11 +32,11 @@ def _walk(value: Any, kind: str, path: str) -> Iterator[Violation]:
         return
     if kind in SCALARS:
         if not isinstance(value, SCALARS[kind]) or (isinstance(value, bool) and kind != "bool"):
-            yield Violation(path, f"a Job holds a value of type {kind} here", value)
+            yield Violation(path, f"must be of type {kind} in a Job", value)
     elif match := LIST.fullmatch(kind):
         yield from _walk_list(value, match[1], path)
     elif not isinstance(value, dict):
-        yield Violation(path, "a Job holds an object here", value)
+        yield Violation(path, "must be an object in a Job", value)
     elif match := MAP.fullmatch(kind):
         for key, item in value.items() if not path.endswith(QUANTITIES) else ():
             yield from _walk(item, match[1], f"{path}.{key}")
@@ -46,20 +46,22 @@ def _walk(value: Any, kind: str, path: str) -> Iterator[Violation]:
 
 def _walk_list(value: Any, kind: str, path: str) -> Iterator[Violation]:
     if not isinstance(value, list):
-        yield Violation(path, "a Job holds a list here", value)
+        yield Violation(path, "must be a list in a Job", value)
         return
     for i, item in enumerate(value):
         yield from _walk(item, kind, f"{path}[{i}]")
 
 
 def _walk_model(value: dict[str, Any], kind: str, path: str) -> Iterator[Violation]:
-    # Takes a second and is needed for nothing else, so it stays out of the module's import.
+    # Imported here because it takes a second.
     from kubernetes.client import models
 
     model = getattr(models, kind)
     attributes = {name: attribute for attribute, name in model.attribute_map.items()}
     for key, item in value.items():
         if key not in attributes:
-            yield Violation(f"{path}.{key}", f"a Job has no such field; known here are {', '.join(attributes)}", item)
+            yield Violation(
+                f"{path}.{key}", f"unknown field of a Job; the known fields are {', '.join(attributes)}", item
+            )
         else:
             yield from _walk(item, model.openapi_types[attributes[key]], f"{path}.{key}")

@@ -1,6 +1,6 @@
-"""One self-contained HTML page of a search: the template beside this file with the results put into it.
+"""One self-contained HTML page of a search: page.html with the results.
 
-It holds its data, styles and drawing code inline and fetches nothing, so it also shows in a sandboxed frame.
+Data, styles and drawing code are inline, so that it needs no network and also works in a sandboxed frame.
 """
 
 import html
@@ -12,12 +12,12 @@ from typing import Any
 from kondense.files import write_file
 
 TEMPLATE = "page.html"
-UI_NAMESPACE = "kubeflow"  # where Katib's pages are served, unless somebody has moved them
+UI_NAMESPACE = "kubeflow"  # default namespace of Katib's pages
 TITLE, DATA, TABLE = "{{title}}", "{{data}}", "{{table}}"
 
 
 def write(path: Path, summary: dict[str, Any]) -> None:
-    """Write the page of a search, whole or not at all.
+    """Write the page of a search, completely or not at all.
 
     Args:
         path: the file.
@@ -27,11 +27,11 @@ def write(path: Path, summary: dict[str, Any]) -> None:
 
 
 def address(ui: str, namespace: str, experiment: str) -> str:
-    """Return where Katib's pages show an Experiment.
+    """Return the address of an Experiment in Katib's pages.
 
     Args:
-        ui: address of Kubeflow's dashboard, with or without its ``/_``, or of Katib's pages; empty where neither is
-            known: then a port-forward is named that leads to them.
+        ui: address of Kubeflow's dashboard, with or without its ``/_``, or of Katib's pages; if empty, the text
+            describes a port-forward to them.
         namespace: of the Experiment.
         experiment: its name.
 
@@ -45,8 +45,8 @@ def address(ui: str, namespace: str, experiment: str) -> str:
 
 def render(summary: dict[str, Any]) -> str:
     """Return the page's text."""
-    template = resources.files("kondense.katib_search").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    # Inside a script element only "<" could end the data; JSON may write it as an escape.
+    template = resources.files("kondense.katib").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    # In a script element only "<" could end the data; JSON allows it as an escape.
     data = json.dumps(summary, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     filled = template.replace(TITLE, html.escape(f"{summary['experiment']}: {summary['algorithm']}"))
     return filled.replace(TABLE, _table(summary)).replace(DATA, data)

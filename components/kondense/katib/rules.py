@@ -1,11 +1,10 @@
 """The rules of Katib's validating webhook for a new Experiment, all checked at once.
 
-Every rule takes the typed document with Katib's defaults filled in and yields the violations it finds.
+Every rule receives the typed document with Katib's defaults and yields its violations.
 
-Source: validator.go of Katib 0.19; the name's pattern is applied to the whole name, as the webhook's
-text says (its code matches only the beginning). Deviations: the webhook stops at a broken objective
-and at some broken trialParameters, here every rule runs; it skips the filters of the StdOut and Push
-collectors, which are used all the same, here they are checked.
+Source: validator.go of Katib 0.19; the name's pattern applies to the full name, as the webhook's text says (its code
+matches only the beginning). Deviations: the webhook stops at a broken objective and at some broken trialParameters,
+here all rules are checked; it skips the filters of the StdOut and Push collectors, although these use them.
 """
 
 import re
@@ -18,7 +17,7 @@ from kondense.search.suggesters import SUGGESTERS
 
 API_VERSION = "kubeflow.org/v1beta1"
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-NAME_LENGTH = 40  # characters; a trial's name must still fit Kubernetes' 63
+NAME_LENGTH = 40  # characters; a trial's name has more, and Kubernetes allows 63
 TYPES = ("int", "double", "categorical", "discrete")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
 STRATEGIES = ("min", "max", "latest")
@@ -30,14 +29,14 @@ Document = Mapping[str, Any]
 
 
 def broken(document: Document) -> list[Violation]:
-    """Return every violation of the webhook's rules in a typed Experiment."""
+    """Return all violations of the webhook's rules in a typed Experiment."""
     return [violation for rule in RULES for violation in rule(document)]
 
 
 def _kind(document: Document) -> Iterator[Violation]:
     for field, expected in (("apiVersion", API_VERSION), ("kind", "Experiment")):
-        if (found := document.get(field)) != expected:
-            yield Violation(field, f"must be {expected}", found)
+        if (value := document.get(field)) != expected:
+            yield Violation(field, f"must be {expected}", value)
 
 
 def _name(document: Document) -> Iterator[Violation]:
@@ -119,7 +118,7 @@ def _parameters(document: Document) -> Iterator[Violation]:
         path, name = f"spec.parameters[{i}]", parameter.get("name", "")
         if not name:
             yield Violation(f"{path}.name", "must be specified", name)
-        elif name in seen:  # the definition keys this list by name
+        elif name in seen:  # the CustomResourceDefinition keys this list by name
             yield Violation(f"{path}.name", "must be unique among spec.parameters", name)
         seen.add(name)
         if parameter.get("parameterType") not in TYPES:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kondense.katib.document import read_search
-from kondense.katib.fields import TOLD, Violation
+from kondense.katib.fields import IN_RULE, Violation
 from kondense.search.space import SearchSpace
 from kondense.search.suggesters import SUGGESTERS
 
@@ -23,7 +23,7 @@ def broken(document: Mapping[str, Any]) -> Iterator[Violation]:
         except ValueError as error:
             sound = False
             if _complete(parameter):
-                yield Violation(f"spec.parameters[{i}]", str(error), TOLD)
+                yield Violation(f"spec.parameters[{i}]", str(error), IN_RULE)
     names = [parameter.get("name") for parameter in parameters]
     algorithm = spec.get("algorithm", {})
     if not sound or not parameters or len(set(names)) < len(names) or algorithm.get("algorithmName") not in SUGGESTERS:
@@ -31,7 +31,7 @@ def broken(document: Mapping[str, Any]) -> Iterator[Violation]:
     try:
         read_search(document).validate()
     except ValueError as error:
-        yield Violation("spec.algorithm.algorithmSettings", str(error), TOLD)
+        yield Violation("spec.algorithm.algorithmSettings", str(error), IN_RULE)
 
 
 def _complete(parameter: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""A trial's command: the template's Job with one trial's values filled in.
+"""A trial's command: the template's Job with the values of one trial.
 
-Only the first container named ``primaryContainerName`` runs on this machine; image, volumes, resources and
-probes belong to the cluster.
+Only the first container named ``primaryContainerName`` runs on this machine; image, volumes, resources and probes apply
+to the cluster only.
 """
 
 import os
@@ -19,27 +19,27 @@ from kondense.katib.template_rules import INDEXED, META_REFERENCE
 PYTHON = ("python", "python3")
 VARIABLE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 DEFAULT_BACKOFF_LIMIT = 6  # a Job's default number of retries
-SIGNAL_BASE = 128  # a container's exit code of a process that signal n ended is 128 + n
+SIGNAL_BASE = 128  # a container's exit code is 128 + n if signal n ended its process
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class TrialCommand:
-    """What runs for one trial."""
+    """The command of one trial."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     deadline_s: float | None  # the Job's activeDeadlineSeconds, over all its attempts
     attempts: int  # the Job's backoffLimit + 1
-    failing: Callable[[int], bool] = lambda code: False  # exit codes that end the Job whatever its attempts
+    failing: Callable[[int], bool] = lambda code: False  # whether an exit code ends the Job without further attempts
 
     def fails(self, code: int) -> bool:
-        """Tell whether an attempt that ended with this code, minus a signal's number, is the Job's last."""
+        """Return whether the Job ends after an attempt with this exit code; a signal's number is negative."""
         return self.failing(SIGNAL_BASE - code if code < 0 else code)
 
 
 def container(experiment: Experiment) -> Mapping[str, Any]:
-    """Return the template's primary container; its first one if none has that name."""
+    """Return the template's primary container, or the first one if none has that name."""
     containers: list[Mapping[str, Any]] = _pod(experiment.trial_spec).get("containers") or [{}]
     named = [item for item in containers if item.get("name") == experiment.template.get("primaryContainerName")]
     return (named or containers)[0]
@@ -60,10 +60,10 @@ def render(
         experiment: a checked Experiment.
         name: the trial's name, ``${trialSpec.Name}``.
         assignments: every parameter's value as Katib's string.
-        environment: this machine's variables. A variable that the template takes from a Secret or a ConfigMap
-            is taken from here, by its own name, and is absent if it is absent here.
-        overrides: variables that win over the template's literals (a local store's address instead of the cluster's).
-        metrics_file: takes the place of the File collector's path, which on a cluster is each pod's own.
+        environment: this machine's variables. They replace the variables that the template reads from a Secret or
+            a ConfigMap, by their own names.
+        overrides: variables that take precedence over the template's literals, such as a local store's address.
+        metrics_file: replaces the File collector's path, because on a cluster each pod has its own file.
     """
     values = _values(experiment, name, assignments)
     primary = _filled(container(experiment), values)
@@ -87,15 +87,15 @@ def render(
 
 
 def _ends_the_job(policy: Mapping[str, Any], name: str, code: int) -> bool:
-    """Tell whether a Job's podFailurePolicy gives it up when the container ``name`` ends with an exit code.
+    """Return whether a Job's podFailurePolicy ends it if the container ``name`` exits with a code.
 
-    Of its rules the first that matches counts. Those on conditions of the pod match none of this machine's processes.
+    The first matching rule counts. Rules on conditions of the pod never match a process of this machine.
     """
     for rule in policy.get("rules") or []:
-        given = rule.get("onExitCodes") or {}
-        if given.get("containerName", name) != name or not given:
+        codes = rule.get("onExitCodes") or {}
+        if codes.get("containerName", name) != name or not codes:
             continue
-        if (code in given["values"]) == (given["operator"] == "In"):
+        if (code in codes["values"]) == (codes["operator"] == "In"):
             return bool(rule["action"] == "FailJob")
     return False
 
@@ -106,7 +106,7 @@ def _pod(job: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _values(experiment: Experiment, name: str, assignments: Mapping[str, str]) -> dict[str, str]:
-    """Return the value of every trial parameter by its name in the template."""
+    """Return the values of the trial parameters by their names in the template."""
     values = {}
     for parameter in experiment.template.get("trialParameters", []):
         meta = META_REFERENCE.search(parameter["reference"])
@@ -126,7 +126,7 @@ def _metadata(experiment: Experiment, name: str, key: str) -> str:
     if key in plain:
         return str(plain[key])
     indexed = INDEXED.fullmatch(key)
-    assert indexed, f"the rules let {key!r} pass"
+    assert indexed, f"the rules accept {key!r}"
     return str(spec.get("metadata", {}).get(indexed[1].lower(), {})[indexed[2]])
 
 
@@ -148,16 +148,16 @@ def _variables(
     for item in primary.get("env") or []:
         if "value" in item and item["name"] not in overrides:
             variables[item["name"]] = _expanded(str(item["value"]), variables)
-    # Katib's webhook sets it on a cluster; a trial that sees it pushes its metrics to a service that is not here.
+    # Katib's webhook sets it on a cluster; with it a trial would push its metrics to a service that does not exist.
     variables.pop("KATIB_TRIAL_NAME", None)
-    # The trial must run this code and this interpreter, wherever the runner was started.
+    # The trial must use this code and this interpreter, independent of the working directory.
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables.get("PATH", os.defpath)])
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH", "")]))
     return variables
 
 
 def _expanded(text: str, variables: Mapping[str, str]) -> str:
-    """Replace ``$(NAME)`` as Kubernetes does: unknown names stay as they are, ``$$`` is one ``$``."""
+    """Replace ``$(NAME)`` as Kubernetes does: unknown names are kept, ``$$`` is one ``$``."""
 
     def value(match: re.Match[str]) -> str:
         return "$" if match[0] == "$$" else variables.get(match[1], match[0])

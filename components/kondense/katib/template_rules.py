@@ -40,7 +40,7 @@ def broken(document: Mapping[str, Any]) -> Iterator[Violation]:
 
 
 def is_meta_reference(reference: str) -> bool:
-    """Tell whether a reference such as ``${trialSpec.Name}`` names metadata of the trial."""
+    """Return whether a reference such as ``${trialSpec.Name}`` is metadata of the trial."""
     match = META_REFERENCE.search(reference)
     if not match:
         return False
@@ -66,7 +66,7 @@ def _trial_parameters(template: Mapping[str, Any], experiment_names: set[str | N
         path = f"{PATH}.trialParameters[{i}]"
         name, reference = parameter.get("name", ""), parameter.get("reference", "")
         if not name or not reference or "{" in name or "}" in name:
-            rule = "name and reference must be specified and the name must hold no braces"
+            rule = "name and reference must be specified and the name must not contain braces"
             yield Violation(path, rule, parameter)
             continue
         if name in names:
@@ -80,7 +80,7 @@ def _trial_parameters(template: Mapping[str, Any], experiment_names: set[str | N
         if name not in used:
             rule = f"must be used in the template as ${{trialParameters.{name}}}"
             yield Violation(f"{path}.name", rule, name)
-    # The controller compares the counts and would retry a mismatch for ever.
+    # The controller compares the counts and retries a mismatch without end.
     for name in sorted(str(name) for name in experiment_names - references):
         yield Violation(f"{PATH}.trialParameters", "must reference every one of spec.parameters", name)
 

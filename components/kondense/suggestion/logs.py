@@ -5,14 +5,14 @@ import logging
 import sys
 import time
 
-# What a record always carries; anything else came in by `extra` and is part of the line.
+# The attributes of every record; all others come from `extra` and are part of the line.
 PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
     """One JSON object: time, level, logger, event and the record's extra fields.
 
-    Callers log names and counts only, never settings' values, variables or metadata of a call.
+    Callers log names and counts only, never values of settings, variables or metadata of a call.
     """
 
     def format(self, record: logging.LogRecord) -> str:

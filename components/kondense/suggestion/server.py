@@ -15,11 +15,11 @@ from kondense.katib.api import services
 from kondense.suggestion import logs
 from kondense.suggestion.service import SuggestionService
 
-PORT = 6789  # Katib's controller expects it and probes it
-HEALTH_SERVICE = "manager.v1beta1.Suggestion"  # the name in Katib's probes; not the protobuf package's
+PORT = 6789  # Katib's controller expects and probes it
+HEALTH_SERVICE = "manager.v1beta1.Suggestion"  # the name in Katib's probes, unlike the protobuf package
 LIMIT_BYTES = 64 * 2**20  # a request with 10,000 trials has about 5 MiB; gRPC's default limit is 4
-WORKERS = 4  # threads; one call computes at a time anyway, the others answer probes
-GRACE_S = 10.0  # for calls under way when the process is told to stop
+WORKERS = 4  # threads; one call computes at a time, the others answer probes
+GRACE_S = 10.0  # for running calls when the process is stopped
 LOG = logging.getLogger("suggestion")
 
 
@@ -32,7 +32,7 @@ class SuggestionServer:
     port: int
 
     def stop(self, grace_s: float = GRACE_S) -> None:
-        """Refuse new calls, report NOT_SERVING, and wait for the calls under way."""
+        """Reject new calls, report NOT_SERVING, and wait for the running calls."""
         self.health.enter_graceful_shutdown()
         self.server.stop(grace_s).wait()
 
@@ -41,7 +41,7 @@ def start(port: int = PORT, *, host: str = "[::]", workers: int = WORKERS) -> Su
     """Start serving.
 
     Args:
-        port: 0 takes a free one.
+        port: 0 chooses a free one.
         host: the address to listen on.
         workers: threads.
 
@@ -61,19 +61,19 @@ def start(port: int = PORT, *, host: str = "[::]", workers: int = WORKERS) -> Su
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT, then end the calls under way and return 0."""
+    """Serve until SIGTERM or SIGINT, then finish the running calls and return 0."""
     parser = argparse.ArgumentParser(prog="python -m kondense.suggestion.server", description=__doc__)
-    parser.add_argument("--port", type=int, default=PORT, help="port to listen on; 0 takes a free one (default 6789)")
+    parser.add_argument("--port", type=int, default=PORT, help="port to listen on; 0 chooses a free one (default 6789)")
     parser.add_argument("--host", default="[::]", help="address to listen on (default [::], every address)")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args(arguments)
     logs.start(options.log_level)
-    told_to_stop = threading.Event()
+    stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told_to_stop.set())
+        signal.signal(number, lambda *_: stopping.set())
     running = start(options.port, host=options.host)
     LOG.info("serving", extra={"port": running.port})
-    told_to_stop.wait()
+    stopping.wait()
     LOG.info("stopping", extra={"grace_s": GRACE_S})
     running.stop()
     LOG.info("stopped")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from kondense.search.space import Parameter, SearchSpace
 from kondense.search.suggesters import load_suggester
 from kondense.testing import check_suggester
 from kondense.testing.suggesters import SPACE, Result, failures, run_experiment, successes
+
+from tests.support.distribution import make_distribution, run_python
 
 GRID = SearchSpace(
     (Parameter("lr", "double", 0.1, 1.0, step=0.1), Parameter("epochs", "int", 1, 9), Parameter("c", "int", 1, 3))
@@ -336,6 +339,35 @@ def test_a_grid_walks_the_whole_space_in_any_order() -> None:
     for settings in ({}, {"random_state": "3"}):
         proposals = load_suggester("grid").suggest(GRID, settings, 0, History(), 270).proposals
         assert len({tuple(proposal.assignments.values()) for proposal in proposals}) == 270
+
+
+THEIRS = """
+    from kondense.search.random_search import planned_trials, suggest, validate
+
+    METHOD = {"name": "fixed", "kind": "single-fidelity", "summary": "as random"}
+"""
+USES = """
+    from kondense.api.search import search, uniform
+    from kondense.errors import InputError
+    from kondense.search.suggesters import SUGGESTERS, is_multi_fidelity
+
+    print(*SUGGESTERS)
+    print(is_multi_fidelity("fixed"), len(search(lambda x: x, {"x": uniform(0, 1)}, algorithm="fixed").trials))
+    try:
+        search(lambda x: x, {"x": uniform(0, 1)}, algorithm="broken")
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_suggester_of_another_distribution_works_beside_a_broken_one(tmp_path: Path) -> None:
+    files = {"theirs.py": THEIRS, "broken.py": "raise OSError('no license')"}
+    make_distribution(tmp_path, files, {"kondense.suggesters": {"fixed": "theirs", "broken": "broken:Suggester"}})
+    assert run_python(USES, tmp_path) == [
+        "bohb broken fixed grid hyperband random tpe",
+        "False 50",
+        "kondense.suggesters: broken = broken:Suggester cannot be used: OSError('no license').",
+    ]
 
 
 def test_importing_the_suggesters_needs_numpy_alone() -> None:
