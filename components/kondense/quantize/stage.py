@@ -1,5 +1,6 @@
 """Quantize a trained model, with training where the method needs it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,7 @@ def run(
     return run_transform(
         "quantize",
         config,
-        lambda model, dataset, config, *, teachers, checkpoint: quantize(
-            model, dataset, config, teacher=teachers.get("teacher"), checkpoint=checkpoint
-        ),
+        quantize,
         dataset_dir=dataset_dir,
         output_dir=quantized_dir,
         model_dir=model_dir,
@@ -47,7 +46,7 @@ def quantize(
     dataset: Dataset,
     config: QuantizeConfig,
     *,
-    teacher: Model | None = None,
+    teachers: Mapping[str, Model] | None = None,
     checkpoint: Checkpoint | None = None,
     method: Quantizer | None = None,
 ) -> Result:
@@ -57,9 +56,9 @@ def quantize(
         model: a float model; it is not changed.
         dataset: calibration and training use its training split.
         config: the parameters.
-        teacher: gives the soft labels of training; default: ``model``.
+        teachers: the model with the role ``teacher`` gives the soft labels of training; default: ``model``.
         checkpoint: parent of the checkpoints of the training phases.
-        method: a quantizer of one's own, instead of ``config.method``.
+        method: a quantizer to use instead of ``config.method`` (see ``kondense.quantize.methods``).
 
     Returns:
         The model with ``validation_accuracy`` and ``validation_accuracy_before`` (fractions), ``bits`` (mean over all
@@ -73,7 +72,7 @@ def quantize(
     check_float("quantize", model)
     if not quantizable_layers(model.module):
         raise InputError("quantize needs a network with a Conv2d or Linear layer, but this one has none.")
-    reference = copied(teacher or model)
+    reference = copied((teachers or {}).get("teacher", model))
     loss = teacher_loss(config, reference.module, dataset, temperature=config.temperature, alpha=config.alpha)
     context = Context(config, Session(dataset, config, loss, checkpoint), reference)
     original = copied(model)
