@@ -71,6 +71,9 @@ class Methods(Mapping[str, Method]):
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._declared, *self._registered}))
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._declared or name in self._registered  # Mapping would load the entry point
+
     def __len__(self) -> int:
         return len({*self._declared, *self._registered})
 

@@ -97,8 +97,7 @@ def test_scores_registered_by_entry_points(tmp_path):
         assert "torch" not in sys.modules, "names need no import"
         from kondense.prune.stage import prune
         from tests.unit.prune.test_scores_of_others import SETTINGS, resnet
-        from tests.support.distribution import make_distribution, run_python
-from tests.support.toy_training import toy_dataset
+        from tests.support.toy_training import toy_dataset
         assert METHODS["by_position"].kind == "channels"
         for method in ("by_position", "by_weight", "l1"):
             config = PruneConfig(**SETTINGS, method=method, sparsity=0.3)

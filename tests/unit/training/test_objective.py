@@ -1,8 +1,6 @@
 import pytest
 import torch
 from kondense.store.open import open_store
-from kondense.training import fit as fit_module
-from kondense.training import trainer
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.fit import fit
 from kondense.training.losses import Objective
@@ -52,23 +50,19 @@ def test_progress_is_that_of_the_horizon():
     assert [progress for _, progress in objective.told] == [0.0, 0.125]
 
 
-def test_its_weights_momenta_and_buffers_resume_bit_for_bit_within_an_epoch(tmp_path, monkeypatch):
+def test_its_weights_momenta_and_buffers_resume_bit_for_bit_within_an_epoch(tmp_path):
     straight, first = network(), Scaled()
     curve = fit(straight, toy_dataset(), CONFIG, loss=first)
-    checkpoint = Checkpoint(open_store(str(tmp_path)), "train/key")
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
-    train_step, steps = trainer.Run._train_step, 0
+    checkpoint = Checkpoint(open_store(str(tmp_path)), "train/key", seconds=0.0)
 
-    def stop_at_ninth(self, index):
-        nonlocal steps
-        steps += 1
-        if steps == 9:
-            raise StopError
-        return train_step(self, index)
+    class Stopping(Scaled):
+        def begin(self, index_B: Tensor, progress: float) -> None:
+            super().begin(index_B, progress)
+            if len(self.told) == 9:
+                raise StopError
 
-    monkeypatch.setattr(trainer.Run, "_train_step", stop_at_ninth)
     with pytest.raises(StopError):
-        fit(network(), toy_dataset(), CONFIG, loss=Scaled(), checkpoint=checkpoint)
+        fit(network(), toy_dataset(), CONFIG, loss=Stopping(), checkpoint=checkpoint)
     tensors = checkpoint.load(epochs=3).tensors
     assert {"objective.adapter.weight", "objective_momentum.adapter.weight", "objective.steps"} <= set(tensors)
     resumed, second = network(), Scaled()
