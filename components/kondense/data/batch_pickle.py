@@ -1,8 +1,8 @@
-"""Read the pickles of the CIFAR batch files without running anything that they name.
+"""Read the pickles of the CIFAR batch files without running any code that they name.
 
-A pickle may name any function and have it called. Here three names are known, those of a NumPy array's
-reconstruction, and each stands for a function of this module that only notes what the array is. Everything
-else that a pickle can make is plain: numbers, texts, bytes, lists, tuples and dicts.
+A pickle can call any function. Here only the names that reconstruct a NumPy array are known, and each stands for a
+function of this module that records the array. All other objects that a pickle can create are plain: numbers, texts,
+bytes, lists, tuples and dicts.
 """
 
 import io
@@ -18,7 +18,7 @@ from kondense.errors import InputError
 
 RECONSTRUCT = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
 BYTE_TYPES = ("u1", "|u1")
-# What a malformed pickle makes the unpickler raise, besides UnpicklingError (pickle's documentation: "and others").
+# The errors of the unpickler on a malformed pickle (pickle's documentation: "and others").
 MALFORMED = (
     pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, KeyError, MemoryError, OverflowError,
     TypeError, ValueError,
@@ -34,11 +34,11 @@ class _Type:
         self.name = name
 
     def __setstate__(self, state: object) -> None:
-        """Ignore the byte order: bytes have none."""
+        """Ignore the byte order, which bytes do not have."""
 
 
 class _Array:
-    """Stands for numpy.ndarray and turns its state into a real array."""
+    """Stands for numpy.ndarray and converts its state to an array."""
 
     __slots__ = ("array",)
     array: NDArray[np.uint8]
@@ -46,16 +46,16 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, content = state
         if not isinstance(kind, _Type) or kind.name not in BYTE_TYPES:
-            raise pickle.UnpicklingError("its array is not of unsigned bytes")
+            raise pickle.UnpicklingError("its array does not hold unsigned bytes")
         raw = content.encode("latin1") if isinstance(content, str) else content
         if not isinstance(raw, bytes) or len(raw) != math.prod(shape):
-            raise pickle.UnpicklingError(f"its array of shape {shape} has other bytes")
+            raise pickle.UnpicklingError(f"its array of shape {shape} has the wrong size")
         self.array = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for a known name: a text or a bound method, on which a pickle can set no attribute."""
+        """Return the substitute of a known name: a text or a bound method, whose attributes a pickle cannot set."""
         known: dict[tuple[str, str], Any] = dict.fromkeys(RECONSTRUCT, self._array)
         known |= {("numpy", "ndarray"): "numpy.ndarray", ("numpy", "dtype"): self._type}
         known |= {("_codecs", "encode"): self._encode}
@@ -70,17 +70,17 @@ class _Unpickler(pickle.Unpickler):
         return _Type(name)
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        # How Python 3 writes bytes at protocol 2.
+        # Python 3 writes bytes so at protocol 2.
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"it encodes as {encoding!r}")
         return text.encode("latin1")
 
 
 def read_batch(path: Path) -> dict[str, Any]:
-    """Return the dict in a batch file; byte arrays come as NumPy arrays.
+    """Return the dict in a batch file, with byte arrays as NumPy arrays.
 
     Raises:
-        ValueError: the file is damaged, or names anything but a NumPy array; the text names the file.
+        InputError: the file is damaged, or names anything but a NumPy array.
     """
     content = path.read_bytes()
     try:

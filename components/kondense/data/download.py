@@ -1,4 +1,4 @@
-"""Fetch a data set from the network, with short time-outs: through torchvision, or as a Debian package."""
+"""Download a data set, with short time-outs: through torchvision, or as a Debian package."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ from kondense.errors import KondenseError
 
 CONNECT_SECONDS = 5
 TOTAL_SECONDS = 600
-# In a process of its own: it can be stopped, and its socket time-out is nobody else's.
+# In a separate process, which can be stopped and has its own socket time-out.
 TORCHVISION = """
 import socket, sys
 socket.setdefaulttimeout(float(sys.argv[3]))
@@ -20,44 +20,44 @@ getattr(datasets, sys.argv[1])(sys.argv[2], download=True)
 
 
 class DownloadError(KondenseError, OSError):
-    """A data set could not be fetched; the text is one line."""
+    """A data set could not be downloaded; the text is one line."""
 
 
 def from_torchvision(name: str, folder: str, work: Path) -> Path:
-    """Let torchvision download and verify its data set.
+    """Download and verify a data set of torchvision.
 
     Args:
         name: the class in torchvision.datasets.
-        folder: where below its root that class puts the files.
+        folder: the folder below its root in which the class writes the files.
         work: an empty directory.
 
     Returns:
         The directory below ``work`` that holds the files.
 
     Raises:
-        DownloadError: there is no network, it is too slow, or a file has the wrong digest.
+        DownloadError: no network, a time-out, or a file with a wrong digest.
     """
     _run([sys.executable, "-c", TORCHVISION, name, str(work), str(CONNECT_SECONDS)], work)
     return work / folder
 
 
 def from_debian(package: str, folder: str, work: Path) -> Path:
-    """Fetch a Debian package from the archive that apt knows and unpack it without installing it; needs no root.
+    """Download a Debian package with apt and unpack it without installation; needs no root.
 
     Args:
-        package: its name.
-        folder: where it holds the files.
+        package: name of the package.
+        folder: the folder of the files in the package.
         work: an empty directory.
 
     Returns:
         The directory below ``work`` that holds the files.
 
     Raises:
-        DownloadError: this is no Debian system, or the archive does not serve the package.
+        DownloadError: this is not a Debian system, or the archive does not have the package.
     """
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            raise DownloadError(f"there is no {program}")
+            raise DownloadError(f"{program} is not installed")
     timeout = f"Acquire::http::Timeout={CONNECT_SECONDS}"
     _run(["apt-get", "-o", timeout, "-o", "Acquire::Retries=0", "download", package], work)
     archive = next(work.glob(f"{package}_*.deb"), None)

@@ -23,19 +23,19 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("P", "RGB", "RGBA", "CMYK", "YCbCr", "PA", "RGBX", "LAB", "HSV")
-ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
-# What Pillow's decoders raise on damaged files; UnidentifiedImageError is an OSError.
+ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height are exchanged
+# Errors of Pillow's decoders on damaged files; UnidentifiedImageError is an OSError.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
 
 
 def wanted(name: str) -> bool:
-    """Tell whether a file of this name is an image."""
+    """Return whether a file of this name is an image."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
-    """Images that are decoded only when they are taken, [N, channels, image_size, image_size]."""
+    """Images that are decoded when they are taken, [N, channels, image_size, image_size]."""
 
     paths: tuple[Path, ...]
     channels: int
@@ -67,14 +67,14 @@ def collect(source: Path, *, image_size: int, channels: int) -> Collection:
     """List the images below ``source``; they are decoded when they are taken.
 
     Args:
-        source: the folder; a class is a folder in it, or in its ``train`` folder when that holds folders.
-        image_size: side in pixels; images are cropped in the middle to a square and resized. 0: all must be
-            squares of one size already.
-        channels: 1 or 3; 0 is 1 when every image is grey, else 3.
+        source: the folder; it, or its ``train`` folder, holds one folder per class.
+        image_size: side in pixels; images are cropped to a central square and resized. 0: all images must be squares
+            of one size.
+        channels: 1 or 3; 0 is 1 if all images are grey, else 3.
 
     Raises:
-        ValueError: no images, one class, a class without images, a test class that train has not, images of
-            several sizes with ``image_size`` 0, or a file that is no image; the text names it.
+        InputError: no images, one class, a class without images, a test class that is not in train, images of
+            several sizes with ``image_size`` 0, or a file that is not an image; the text names it.
     """
     roots = _splits(source)
     classes = _folders(roots["train"])
@@ -84,10 +84,10 @@ def collect(source: Path, *, image_size: int, channels: int) -> Collection:
             f" {len(classes)}{': ' if classes else ''}{', '.join(classes)}."
         )
     listed = {name: _listed(root, classes) for name, root in roots.items()}
-    everything = [path for paths, _ in listed.values() for path in paths]
+    all_paths = [path for paths, _ in listed.values() for path in paths]
     if not image_size or not channels:
-        sizes, grey = _surveyed(everything)
-        image_size = image_size or _common_size(everything, sizes)
+        sizes, grey = _surveyed(all_paths)
+        image_size = image_size or _common_size(all_paths, sizes)
         channels = channels or (1 if grey else 3)
     parts = {
         name: Labelled(ImageFiles(tuple(paths), channels, image_size), np.array(labels, np.int64))
@@ -101,15 +101,15 @@ def _folders(root: Path) -> list[str]:
 
 
 def _splits(source: Path) -> dict[str, Path]:
-    # A class may be called train: then its folder holds images, not folders.
+    # A class may be called train; its folder then holds images, not folders.
     if not (source / "train").is_dir() or not _folders(source / "train"):
         return {"train": source}
-    found = {}
+    roots = {}
     for split, names in SPLITS.items():
         folder = next((source / name for name in names if (source / name).is_dir()), None)
         if folder is not None:
-            found[split] = folder
-    return found
+            roots[split] = folder
+    return roots
 
 
 def _listed(root: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
@@ -119,11 +119,11 @@ def _listed(root: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (root / name).rglob("*") if wanted(path.name) and path.is_file())
-        if not found:
+        images = sorted(path for path in (root / name).rglob("*") if wanted(path.name) and path.is_file())
+        if not images:
             raise InputError(f"{root / name} must hold images ({', '.join(SUFFIXES)}), but has none.")
-        paths += found
-        labels += [label] * len(found)
+        paths += images
+        labels += [label] * len(images)
     return paths, labels
 
 

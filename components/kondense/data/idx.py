@@ -1,4 +1,4 @@
-"""The idx format of MNIST and its kin: a header of big-endian sizes, then bytes."""
+"""The idx format of MNIST: a header of big-endian sizes, then bytes."""
 
 import gzip
 import math
@@ -14,14 +14,14 @@ UNSIGNED_BYTES = 8
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Return the array of unsigned bytes in an idx file, compressed when its name ends in ``.gz``.
+    """Return the array of unsigned bytes in an idx file, which is compressed if its name ends in ``.gz``.
 
     Args:
         path: the file.
-        dimensions: how many it must have: 3 for images [N, H, W], 1 for labels [N].
+        dimensions: the required number: 3 for images [N, H, W], 1 for labels [N].
 
     Raises:
-        ValueError: the file is damaged or holds something else; the text names it.
+        InputError: the file is damaged or has another format.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -1,4 +1,4 @@
-"""Where a data set's files may lie: in a directory, in one of the usual places, on the network, in an object store."""
+"""Find the files of a data set: in a directory, in the usual directories, on the network, in an object store."""
 
 import contextlib
 import os
@@ -12,21 +12,21 @@ from kondense.errors import InputError
 from kondense.files import new_directory
 
 DATA_VARIABLE = "KONDENSE_DATA"
-Route = Callable[[Path], Path]  # takes an empty directory, returns the one in it that holds the files
+Route = Callable[[Path], Path]  # takes an empty directory, returns the directory of the files in it
 
 
 class SourceError(InputError, FileNotFoundError):
-    """The files of a data set are not where they were looked for; the text says how to provide them."""
+    """The files of a data set were not found; the text names the ways to provide them."""
 
 
 def usual_places() -> list[Path]:
-    """Return the directories that are searched when no source is given, in order."""
-    own = [Path(os.environ[DATA_VARIABLE])] if os.environ.get(DATA_VARIABLE) else []
-    return [*own, Path("/usr/share/datasets"), cache_directory(), cache_directory().parent, Path("data")]
+    """Return the directories that are searched without a source, in order."""
+    named = [Path(os.environ[DATA_VARIABLE])] if os.environ.get(DATA_VARIABLE) else []
+    return [*named, Path("/usr/share/datasets"), cache_directory(), cache_directory().parent, Path("data")]
 
 
 def cache_directory() -> Path:
-    """Return the directory that keeps what was downloaded."""
+    """Return the directory of downloads."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "kondense"
 
 
@@ -36,7 +36,7 @@ def existing(directory: Path, name: str) -> Path | None:
 
 
 def missing(directory: Path, files: Sequence[str]) -> list[str]:
-    """Return the names of the files that ``directory`` lacks."""
+    """Return the names of the files that are missing in ``directory``."""
     return [name for name in files if existing(directory, name) is None]
 
 
@@ -44,34 +44,34 @@ def locate(source: Path, layouts: Sequence[str], files: Sequence[str]) -> Path:
     """Return the directory below ``source`` that holds ``files``.
 
     Args:
-        source: a directory that someone named.
-        layouts: where below it they may be, the likeliest first; ``.`` is the directory itself.
-        files: the names of the files; each may be compressed as ``.gz``.
+        source: a directory.
+        layouts: possible folders below it, the likeliest first; ``.`` is the directory itself.
+        files: names of the files; each may be compressed as ``.gz``.
 
     Raises:
-        SourceError: no layout holds them all; the text names those that lack.
+        SourceError: no layout holds all files; the text names the missing ones.
     """
-    found = _search([source], layouts, files)
-    if found is None:
+    directory = _search([source], layouts, files)
+    if directory is None:
         lacking = min((missing(source / layout, files) for layout in layouts), key=len)
         raise SourceError(f"source {source} must hold {', '.join(files)}, but has no {', '.join(lacking)}.")
-    return found
+    return directory
 
 
 def obtain(layouts: Sequence[str], files: Sequence[str], routes: Mapping[str, Route]) -> tuple[Path, str]:
-    """Return the directory that holds ``files`` and the place that served it; fetch them if no usual place has them.
+    """Return the directory that holds ``files`` and its origin; download them if no usual directory holds them.
 
     Args:
-        layouts: where below a usual place the files may be; the last is the folder of the cache that keeps a download.
-        files: the names of the files; each may be compressed as ``.gz``.
-        routes: ways to fetch them, by name, in the order to try.
+        layouts: possible folders below a usual directory; the last is the folder of the cache for a download.
+        files: names of the files; each may be compressed as ``.gz``.
+        routes: ways to download them, by name, in the order to try.
 
     Raises:
-        SourceError: nothing served; the text says what was tried and every way to provide the data.
+        SourceError: no way succeeded; the text names the attempts and the ways to provide the data.
     """
-    found = _search(usual_places(), layouts, files)
-    if found is not None:
-        return found, str(found)
+    directory = _search(usual_places(), layouts, files)
+    if directory is not None:
+        return directory, str(directory)
     failures = []
     for name, route in routes.items():
         try:
@@ -87,14 +87,14 @@ def obtain(layouts: Sequence[str], files: Sequence[str], routes: Mapping[str, Ro
 
 @contextlib.contextmanager
 def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
-    """Yield ``source`` as a local directory; what lies in an object store is copied for the length of the block.
+    """Yield ``source`` as a local directory; files of an object store are copied for the duration of the block.
 
     Args:
-        source: a directory, or a URI of a store's prefix.
+        source: a directory, or the URI of a prefix in a store.
         wanted: tells by its base name whether a file belongs to the data.
 
     Raises:
-        SourceError: there is no such directory, or the prefix holds no file that is wanted.
+        SourceError: the directory does not exist, or the prefix holds no file of the data.
         StoreError: the store cannot be reached.
     """
     if "://" not in source:

@@ -127,7 +127,7 @@ def test_any_flipped_byte_is_read_or_refused(tmp_path):
     ("change", "text"),
     [
         ({"data": np.zeros((20, 3071), np.uint8)}, r"images of 3072 bytes, but holds \[20, 3071\]"),
-        ({"data": np.zeros((20, 3072), np.float32)}, "not of unsigned bytes"),
+        ({"data": np.zeros((20, 3072), np.float32)}, "does not hold unsigned bytes"),
         ({"data": [1, 2]}, "must hold 'data'"),
         ({"labels": [0] * 19}, "has 19 for 20"),
         ({"labels": [0.5] * 20}, "one whole number per image"),

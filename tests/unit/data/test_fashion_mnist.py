@@ -155,7 +155,7 @@ def test_the_debian_route_unpacks_what_apt_downloads(monkeypatch, tmp_path):
 
 def test_a_route_without_its_programs_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(download.DownloadError, match="there is no apt-get"):
+    with pytest.raises(download.DownloadError, match="apt-get is not installed"):
         download.from_debian("dataset-fashion-mnist", "usr", tmp_path)
 
 
