@@ -92,7 +92,7 @@ def test_without_root_the_account_makes_the_buckets_itself(root: dict[str, str])
         (("mlpipeline",), {"MINIO_ACCESS_KEY": ""}, "MINIO_ACCESS_KEY is not set", 1),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(
+def test_what_is_wrong_is_told_in_one_line(  # noqa: PLR0917
     root: dict[str, str],
     names: tuple[str, ...],
     changes: dict[str, str],

@@ -160,8 +160,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines() == [
-        f"[Errno 27] File too large while writing {tmp_path / name}; nothing was kept"
-        for name in ("file", "directory")
+        f"[Errno 27] File too large while writing {tmp_path / name}; nothing was kept" for name in ("file", "directory")
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -3,7 +3,7 @@
 import dataclasses
 import html
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from kondense.recipes import Composed, compose, models_of
 from kondense.report.config import ReportConfig
 from kondense.report.document import build_report
 from kondense.report.page import render
-from kondense.training.transform import check_fits
+from kondense.training.transform import Result, check_fits
 
 TEACHER = "teacher"
-TECHNIQUES = {"prune": prune, "distill": distill, "quantize": quantize}
+TECHNIQUES: Mapping[str, Callable[..., Result]] = {"prune": prune, "distill": distill, "quantize": quantize}
 # The candidates that `kondense run` makes, by name.
 RECIPES: Mapping[str, str] = {
     "quantized": "quantize",
@@ -201,7 +201,7 @@ def _follow(
     steps: Sequence[Composed], teacher: Model, data: Dataset, made: dict[tuple[str, ...], Model], checkpoints: str
 ) -> Model:
     """Return the model that a recipe makes; recipes that begin alike share their first steps, kept in ``made``."""
-    model, key = teacher, ()
+    model, key = teacher, tuple[str, ...]()
     for step in steps:
         key = (*key, f"{step.stage} {step.config.digest()}")
         if key not in made:
@@ -222,5 +222,7 @@ def _report(evaluated: Mapping[str, Evaluated], data: Dataset, config: ReportCon
         [each.evaluation for each in evaluated.values()],
         digests,
         record=stage_record("report", config, inputs=inputs, metrics={}, summary=f"report {config.objective}"),
-        **config.to_dict(),
+        title=config.title,
+        objective=config.objective,
+        max_validation_drop=config.max_validation_drop,
     )

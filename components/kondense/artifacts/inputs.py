@@ -29,7 +29,8 @@ def fetched(**artifacts: Any) -> Iterator[None]:
         for name, artifact in artifacts.items():
             if artifact and artifact.path in str(error) and is_empty(Path(artifact.path)):
                 raise ArtifactError(
-                    f"input {name} is gone: {REMEDY}. There is nothing at {artifact.uri}, where an earlier run wrote it."
+                    f"input {name} is gone: {REMEDY}. There is nothing at {artifact.uri}, where an earlier run wrote"
+                    " it."
                 ) from error
         raise
 

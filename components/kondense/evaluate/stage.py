@@ -4,15 +4,16 @@ Shapes: N images, K classes.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kondense.artifacts.model import Model, encode_state, load_model, save_model
-from kondense.artifacts.report import EVALUATION, FORMAT_VERSION, evaluation_bytes
+from kondense.artifacts.report import EVALUATION, FORMAT_VERSION, Evaluation, evaluation_bytes
 from kondense.artifacts.tensors import tensor_bytes
 from kondense.codec.model_file import KZ, pack_model
 from kondense.data.dataset import SPLITS, Dataset, load_dataset
@@ -46,7 +47,7 @@ class Evaluated:
     """
 
     model: Model
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
     files: dict[str, bytes]
 
     @property
@@ -154,7 +155,7 @@ def evaluate(
         "peak_memory_bytes": peak_memory_bytes(candidate.onnx, batch=max(BATCHES)),
         "environment": describe_environment(),
     }
-    return Evaluated(candidate.model, evaluation, files)
+    return Evaluated(candidate.model, cast(Evaluation, evaluation), files)
 
 
 def _origin(model: Model, dataset: Dataset, *, rounded: bool) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def _predict_onnx(form: Form, dataset: Dataset, images_u8: Tensor, batch_size: i
     pixels = takes_pixels(form.session)
     parts = [
         predict_onnx(form.session, (part_u8 if pixels else dataset.normalise(part_u8)).numpy(), batch_size=batch_size)
-        for part_u8 in images_u8.split(batch_size)  # type: ignore[no-untyped-call]
+        for part_u8 in images_u8.split(batch_size)
     ]
     return torch.from_numpy(np.concatenate(parts))
 
@@ -251,7 +252,7 @@ def _sizes(model: Model, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _metrics(evaluation: dict[str, Any]) -> dict[str, float]:
+def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """Return the scalar figures; without a teacher, the agreement with it is 1."""
     names = ("validation_accuracy", "test_accuracy", "onnx_test_accuracy", "onnx_agreement", "teacher_agreement")
     counts = ("parameters", "nonzero_parameters", "macs", "throughput_images_per_s", "peak_memory_bytes")
