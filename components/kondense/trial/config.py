@@ -82,28 +82,28 @@ class TrialConfig(Config):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters by name, with ``train.<field>`` for every field, and those that ``settings`` gives."""
-        own = {name: value for name, value in super().to_dict().items() if name != "settings"}
+        fields = {name: value for name, value in super().to_dict().items() if name != "settings"}
         trained = {f"train.{name}": value for name, value in self.train.to_dict().items()}
-        return own | self._parsed(json.loads(self.settings or "{}")) | trained
+        return fields | self._parsed(json.loads(self.settings or "{}")) | trained
 
     @classmethod
     def parameters(cls) -> dict[str, tuple[type, dataclasses.Field[Any]]]:
         """Return the trial's own parameters, and those of its stages as ``<stage>.<field>``."""
-        found = super().parameters()
-        del found["settings"]
+        known = super().parameters()
+        del known["settings"]
         for stage in TUNED:
-            fields = STAGES[stage].config_class.parameters()
-            found |= {f"{stage}.{name}": fields[name] for name in fields if name not in FIXED}
-        return found
+            declared = STAGES[stage].config_class.parameters()
+            known |= {f"{stage}.{name}": declared[name] for name in declared if name not in FIXED}
+        return known
 
     @classmethod
     def from_strings(cls, values: Mapping[str, str]) -> "TrialConfig":
         """Return a Config from texts, as flags and Katib give them (see ``Config.from_strings``)."""
-        own = {name: value for name, value in cls._parsed(values).items() if "." not in name}
-        return cls(**own, settings=json.dumps({name: text for name, text in values.items() if "." in name}))
+        fields = {name: value for name, value in cls._parsed(values).items() if "." not in name}
+        return cls(**fields, settings=json.dumps({name: text for name, text in values.items() if "." in name}))
 
     def _texts(self, stage: str) -> dict[str, str]:
         """Return the texts of a stage's parameters."""
-        given: dict[str, str] = json.loads(self.settings or "{}")
-        fields = {name.removeprefix(f"{stage}."): text for name, text in given.items() if name.startswith(f"{stage}.")}
+        texts: dict[str, str] = json.loads(self.settings or "{}")
+        fields = {name.removeprefix(f"{stage}."): text for name, text in texts.items() if name.startswith(f"{stage}.")}
         return {"seed": str(self.seed), "device": self.device, **fields}

@@ -144,12 +144,12 @@ def compile_pipelines(
         from kondense_pipelines.graphs.compile import EXPERIMENT, compile_all
         from kondense_pipelines.graphs.resources import read_resources
 
-        given = read_resources(resource or ())
+        resources = read_resources(resource or ())
         for path in compile_all(
             configs,
             output,
             experiment=experiment or EXPERIMENT,
-            resources=given,
+            resources=resources,
             kubernetes=kubernetes,
             argo_bucket=argo_bucket if argo else "",
             plan=plan,

