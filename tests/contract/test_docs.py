@@ -14,7 +14,7 @@ from tests.support.documents import LINK, ROOT, blocks, check_text
 
 PAGES = sorted(
     path.relative_to(ROOT)
-    for pattern in ("*.md", "docs/*.md", "*/README.md", "pipelines/examples/*.md", "tests/e2e/cluster/README.md")
+    for pattern in ("README.md", "docs/*.md", "*/README.md", "pipelines/examples/*.md", "tests/e2e/cluster/README.md")
     for path in ROOT.glob(pattern)
 )
 GENERATED = Path("docs/parameters.md")
@@ -99,6 +99,8 @@ import sys
 import kondense as kd
 from kondense.cli import main
 from kondense.recipes import compose
+from kondense.testing import check_stage, check_suggester
+from mypackage import clip, fixed
 from tests.support.quantize_makers import make_dataset, make_model
 
 data, scratch = make_dataset(test=60), sys.argv[1]
@@ -110,6 +112,8 @@ assert len(quantized.quantized) == 3
 result = kd.search(lambda lr: -lr, {"lr": kd.uniform(0, 1)}, algorithm="fixed", max_trials=5)
 assert len(result.trials) == 5
 assert [step.stage for step in compose("prune:spread:0.5 > clip:bound=0.3 > quantize:clipped:6")][1] == "clip"
+check_stage(clip.STAGE)
+check_suggester(fixed)
 data.save(f"{scratch}/data")
 kd.save(pruned.model, f"{scratch}/model")
 flags = [f"--{name}-dir={scratch}/{name}" for name in ("model", "clipped")]
