@@ -105,7 +105,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def metadata_of(directory: Path, *, title: str = "", dataset_dir: Path | None = None) -> dict[str, Value]:
+def metadata_of(directory: Path, *, title: str = "{method}", dataset_dir: Path | None = None) -> dict[str, Value]:
     """Return the metadata of an artifact; empty for a kind that is not one of Kondense's.
 
     Args:
