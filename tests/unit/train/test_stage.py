@@ -5,9 +5,10 @@ import torch
 from kondense.artifacts.model import load_model
 from kondense.data.dataset import save_dataset
 from kondense.measuring.accuracy import accuracy, predict
+from kondense.networks.allowed import VARIABLE
 from kondense.networks.build import NetworkSpec, build
 from kondense.train.config import TrainConfig
-from kondense.train.stage import run
+from kondense.train.stage import run, train
 from safetensors.torch import save_file
 
 from tests.support.toy_training import toy_dataset
@@ -47,6 +48,26 @@ def test_imports_an_artifact_or_a_state_dict(dataset_dir, tmp_path):
         run(config, dataset_dir=dataset_dir, model_dir=tmp_path / "imported")
         imported = load_model(tmp_path / "imported").module
         assert torch.equal(imported.fc1.weight, trained.fc1.weight)
+
+
+def test_an_import_may_name_the_network_of_this_run_and_no_other(dataset_dir, tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    theirs = dataclasses.replace(CONFIG, network="tests.support.factories:Linear")
+    run(theirs, dataset_dir=dataset_dir, model_dir=tmp_path / "model")
+    config = dataclasses.replace(theirs, import_uri=str(tmp_path / "model"))
+    run(config, dataset_dir=dataset_dir, model_dir=tmp_path / "imported")
+    with pytest.raises(ValueError, match="named by the artifact alone"):
+        run(dataclasses.replace(config, network="lenet5"), dataset_dir=dataset_dir, model_dir=tmp_path / "other")
+
+
+def test_a_model_in_memory_is_trained_on_and_stays_as_it_was():
+    dataset, config = toy_dataset(), dataclasses.replace(CONFIG, epochs=1)
+    first = train(None, dataset, config)
+    before = {name: tensor.clone() for name, tensor in first.model.module.state_dict().items()}
+    second = train(first.model, dataset, config)
+    assert not torch.equal(second.model.module.fc1.weight, before["fc1.weight"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in first.model.module.state_dict().items())
+    assert second.summary == "train lenet300 for 1 epochs"
 
 
 def test_an_import_that_does_not_fit_is_refused(dataset_dir, tmp_path):
