@@ -3,6 +3,7 @@
 Source: Xiao et al. 2017, table 1 (class names).
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from kondense.data import download
 from kondense.data.collection import Collection, Labelled, Source
 from kondense.data.idx import read_idx
-from kondense.data.locate import existing, locate, obtain
+from kondense.data.locate import Route, existing, locate, obtain
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -26,18 +27,19 @@ ROUTES = {
 }
 
 
-def collect(source: Path | None) -> Collection:
+def collect(source: Path | None, *, routes: Mapping[str, Route] = ROUTES) -> Collection:
     """Read Fashion-MNIST, [N, 1, 28, 28].
 
     Args:
         source: a directory with the files; None searches the usual directories, then downloads.
+        routes: ways to download them, by name.
 
     Raises:
         SourceError: the files were not found; the text names the ways to provide them.
         InputError: a file is damaged, or a label has no class.
     """
     if source is None:
-        directory, origin = obtain(LAYOUTS, FILES, ROUTES)
+        directory, origin = obtain(LAYOUTS, FILES, routes)
     else:
         directory, origin = locate(source, LAYOUTS, FILES), str(source)
     return Collection(

@@ -94,26 +94,25 @@ def test_the_environment_names_the_first_place(monkeypatch, tmp_path):
     assert len(collection.train) == 60
 
 
-def test_a_download_is_kept_whole_and_found_again(monkeypatch, nowhere):
+def test_a_download_is_kept_whole_and_found_again(nowhere):
     calls = []
 
     def serve(work: Path) -> Path:
         calls.append(work)
         return make_fashion_mnist(work / "deep" / "inside")
 
-    monkeypatch.setattr(fashion_mnist, "ROUTES", {"first": refuse, "second": serve})
-    collection = fashion_mnist.collect(None)
+    routes = {"first": refuse, "second": serve}
+    collection = fashion_mnist.collect(None, routes=routes)
     assert (collection.origin, len(collection.train)) == ("second", 60)
     cached = locate.cache_directory() / "fashion-mnist"
     assert sorted(path.name for path in cached.iterdir()) == sorted(f"{name}.gz" for name in fashion_mnist.FILES)
-    assert fashion_mnist.collect(None).origin == str(cached)
+    assert fashion_mnist.collect(None, routes=routes).origin == str(cached)
     assert len(calls) == 1
 
 
-def test_when_nothing_serves_every_way_is_said(monkeypatch, nowhere):
-    monkeypatch.setattr(fashion_mnist, "ROUTES", dict.fromkeys(fashion_mnist.ROUTES, refuse))
+def test_when_nothing_serves_every_way_is_said(nowhere):
     with pytest.raises(FileNotFoundError) as caught:
-        fashion_mnist.collect(None)
+        fashion_mnist.collect(None, routes=dict.fromkeys(fashion_mnist.ROUTES, refuse))
     text = str(caught.value)
     ways = ("torchvision's download failed (there is no network)", "dataset-fashion-mnist failed", "s3://", "minio://")
     for way in (*ways, "KONDENSE_DATA", "./data", "source", "train-images-idx3-ubyte"):
@@ -122,11 +121,10 @@ def test_when_nothing_serves_every_way_is_said(monkeypatch, nowhere):
     assert not locate.cache_directory().exists() or not list(locate.cache_directory().iterdir())
 
 
-def test_a_cache_that_cannot_be_written_is_one_more_failure(monkeypatch, nowhere, tmp_path):
+def test_a_cache_that_cannot_be_written_is_one_more_failure(nowhere, tmp_path):
     (tmp_path / "cache").write_text("a file where the directory should be")
     with pytest.raises(FileNotFoundError, match="first failed .*cannot be written.* Give their directory"):
-        monkeypatch.setattr(fashion_mnist, "ROUTES", {"first": make_fashion_mnist})
-        fashion_mnist.collect(None)
+        fashion_mnist.collect(None, routes={"first": make_fashion_mnist})
 
 
 def test_the_debian_route_unpacks_what_apt_downloads(monkeypatch, tmp_path):
