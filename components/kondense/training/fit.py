@@ -83,7 +83,7 @@ def fit(
 
 
 @contextlib.contextmanager
-def epochs_told_to(listener: Callable[[Mapping[str, float]], None]) -> Iterator[None]:
+def epochs_reported_to(listener: Callable[[Mapping[str, float]], None]) -> Iterator[None]:
     """Call ``listener`` with each new point of every training's curve in the block."""
     token = _listener.set(listener)
     try:

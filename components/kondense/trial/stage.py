@@ -26,7 +26,7 @@ from kondense.stages import STAGES, load
 from kondense.store.open import open_store
 from kondense.train.stage import run as train
 from kondense.training.checkpoint import checkpoints_at
-from kondense.training.fit import epochs_told_to
+from kondense.training.fit import epochs_reported_to
 from kondense.trial.config import TrialConfig
 from kondense.trial.push import report
 from kondense.trial.reason import failure_key, keep_reason
@@ -100,7 +100,7 @@ def _epochs_reported(config: TrialConfig) -> Iterator[None]:
         except ConnectionError as error:
             LOG.info(f"this epoch is missing in Katib's chart: {error}")
 
-    with epochs_told_to(report_epoch):
+    with epochs_reported_to(report_epoch):
         yield
 
 
