@@ -20,6 +20,8 @@ gives the rule and the value. The logger ``kondense`` is silent until you config
 """
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,3 +92,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(types.ModuleType):
+    """Keeps the public functions whose names are those of subpackages, such as ``prune`` and ``search``.
+
+    Importing a subpackage binds it as an attribute of this module; ``from kondense.prune.stage import ...`` needs no
+    such binding.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PLACES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -14,6 +14,7 @@ import torch
 from kondense.channels.dependencies import ChannelGroup
 from kondense.search.history import History, Suggestion
 from kondense.search.sampling import generator
+from kondense.search.settings import check
 from kondense.search.space import SearchSpace
 from kondense.search.state import ExperimentState
 from sklearn.datasets import load_digits
@@ -37,8 +38,16 @@ class Corners:
 
     METHOD = {"name": "corners", "kind": "single-fidelity", "summary": "ends of the ranges first", "settings": {}}
 
-    def validate(self, space: SearchSpace, settings: Mapping[str, str], **counts: int | None) -> None:
-        """Accept every experiment."""
+    def validate(
+        self,
+        space: SearchSpace,
+        settings: Mapping[str, str],
+        *,
+        max_trial_count: int | None = None,
+        parallel_trial_count: int | None = None,
+    ) -> None:
+        """Refuse settings: there are none."""
+        check(settings, {}, max_trial_count, parallel_trial_count)
 
     def planned_trials(self, settings: Mapping[str, str], space: SearchSpace) -> int | None:
         """Return None: there is no natural number of trials."""

@@ -11,6 +11,7 @@ from kondense.config import Config
 from kondense.data.dataset import SPLITS, Dataset
 from kondense.distill.config import DistillConfig
 from kondense.distill.stage import distill as distill_model
+from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.stage import Evaluated
 from kondense.evaluate.stage import evaluate as evaluate_model
@@ -232,6 +233,8 @@ def _split(config: type[Any], method: Method, parameters: Mapping[str, Any]) -> 
     """Return the Config and, where the method is the caller's own, the option that hands it over."""
     if isinstance(method, str):
         return configured(config, {"method": method, **parameters}), {}
+    if not callable(method):
+        raise InputError(f"method must be a name or a function, but got {method!r}.")
     return configured(config, parameters), {"method": method}
 
 

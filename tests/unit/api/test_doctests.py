@@ -29,7 +29,7 @@ def test_the_example_of_a_public_function_runs(
     name: str, names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    examples = doctest.DocTestFinder(recurse=False).find(getattr(kd, name), name, globs=dict(names))
+    examples = doctest.DocTestFinder().find(getattr(kd, name), name, globs=dict(names))
     assert sum(len(each.examples) for each in examples) > 0, f"kd.{name} has no example"
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     log: list[str] = []
