@@ -154,7 +154,8 @@ def show_outputs(stage: Stage, config: Config, arguments: Mapping[str, Any], met
             shown = arguments[output.source].metadata.get("display_name") if output.source else output.name
             artifact.metadata["display_name"] = output.title.format(**config.to_dict()) or shown
         else:
-            artifact.metadata.update(metadata_of(Path(artifact.path), title=output.title or "{method}", dataset_dir=dataset))
+            title = output.title or "{method}"
+            artifact.metadata.update(metadata_of(Path(artifact.path), title=title, dataset_dir=dataset))
 
 
 def show(output: Artifact, artifact: Any, arguments: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
