@@ -1,10 +1,11 @@
 """Quantize a trained model, with training where the method needs it."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kondense.artifacts.model import Model
+from kondense.artifacts.model import Images, Model
 from kondense.data.dataset import Dataset
 from kondense.errors import InputError
 from kondense.quantize.config import QuantizeConfig
@@ -75,8 +76,8 @@ def quantize(
     reference = copied((teachers or {}).get("teacher", model))
     loss = teacher_loss(config, reference.module, dataset, temperature=config.temperature, alpha=config.alpha)
     context = Context(config, Session(dataset, config, loss, checkpoint), reference)
-    original = copied(model)
-    quantized = (method or METHODS[config.method].load())(copied(model), context)
+    original = dataclasses.replace(copied(model), images=Images.of(dataset))  # part of a kz file's size
+    quantized = (method or METHODS[config.method].load())(copied(original), context)
     metrics = {
         "validation_accuracy": context.validation_accuracy(quantized.module),
         "validation_accuracy_before": context.validation_accuracy(original.module),

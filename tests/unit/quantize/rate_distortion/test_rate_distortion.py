@@ -169,20 +169,19 @@ def test_channels_that_do_not_matter_leave_and_nothing_changes(dataset):
     assert set(weight_errors(trimmed, model)) == {"conv1"}  # the only layer of the same shape
 
 
-class DataDependent(nn.Module):
+class Detached(nn.Module):
     def __init__(self):
         super().__init__()
-        self.fc = nn.Linear(256, 10)
+        self.first, self.last = nn.Linear(256, 20), nn.Linear(20, 10)
 
     def forward(self, images):
-        raise_on_trace = float(images.detach().sum())
-        return self.fc(images.flatten(1)) if raise_on_trace else images.flatten(1)[:, :10]
+        return self.last(self.first(images.flatten(1)).detach())
 
 
 def test_channels_that_cannot_be_traced_stay(dataset, lenet, capsys):
-    model = weight_only.quantize(dataclasses.replace(lenet, module=DataDependent()), bits=4)
+    model = weight_only.quantize(dataclasses.replace(lenet, module=Detached()), bits=4)
     assert without_dead_channels(model, dataset.normalise(dataset.train.images[:20])) is model
-    assert "channels that do not matter are kept: " in capsys.readouterr().out
+    assert "channels that do not matter are kept: the network must be differentiable" in capsys.readouterr().out
 
 
 def test_steps_are_finer_where_the_loss_feels_more(dataset):
@@ -198,7 +197,7 @@ def test_steps_are_finer_where_the_loss_feels_more(dataset):
     assert scaled["fc1.weight"] == pytest.approx(steps["fc1.weight"], rel=0.01)
 
 
-@pytest.mark.parametrize(("tuning", "advice"), [({}, "fine_tune"), ({"fine_tune": True}, "give more rounds or epochs")])
+@pytest.mark.parametrize(("tuning", "advice"), [({}, "fine_tune"), ({"fine_tune": True}, "more rounds or epochs")])
 def test_where_nothing_holds_the_bound_the_most_accurate_is_written_and_then_said(
     tuning, advice, dataset, lenet, tmp_path
 ):
