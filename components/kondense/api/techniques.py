@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -211,6 +212,10 @@ def apply(
     for role, each in models.items():
         check_fits(role, each, data)
     inputs = {"dataset": data_identity(data)} | {role: model_identity(each) for role, each in models.items()}
+    if "method" in options:
+        inputs["method"] = code_identity(options["method"])
+    if "dataset_digest" in inspect.signature(technique).parameters:
+        options["dataset_digest"] = inputs["dataset"]
     with checkpoints_at(checkpoints):
         checkpoint = open_checkpoint(stage, config, inputs) if checkpoints else None
     result = technique(model, data, config, teachers=dict(teachers or {}), checkpoint=checkpoint, **options)
@@ -227,6 +232,19 @@ def data_identity(data: Dataset) -> str:
         digest.update(split.images.contiguous().numpy().data)
         digest.update(split.labels.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def code_identity(function: Callable[..., Any]) -> str:
+    """Return the digest of a function's source: a changed one does not continue the checkpoints of the earlier one.
+
+    Raises:
+        InputError: there is no source.
+    """
+    code = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
+    try:
+        return hashlib.sha256(inspect.getsource(code).encode()).hexdigest()
+    except (OSError, TypeError):
+        raise InputError(f"method must be a function with source code, but {function!r} has none.") from None
 
 
 def _split(config: type[Any], method: Method, parameters: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -56,7 +56,7 @@ def connect(environment: Mapping[str, str]) -> Any:
 
     Raises:
         InputError: there is no address.
-        OSError: the API does not answer, or is older than the pipelines require.
+        AccessError: the API does not answer, or is older than the pipelines require.
     """
     import warnings
 
@@ -83,7 +83,9 @@ def connect(environment: Mapping[str, str]) -> Any:
                 credentials=ServiceAccountTokenVolumeCredentials(token) if token else None,
             )
         except (OSError, ValueError, kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
-            raise OSError(f"Kubeflow Pipelines (2.14 or newer) must answer at {host}, but: {_reason(error)}") from None
+            raise access.AccessError(
+                f"Kubeflow Pipelines (2.14 or newer) must answer at {host}, but: {_reason(error)}"
+            ) from None
     limit_time(client.pipelines.api_client)  # all of its services share it
     access.check_version(health, host)
     return client
@@ -143,7 +145,7 @@ def run(
                         service_account=account,
                     )
         except kfp_server_api.ApiException as error:
-            raise OSError(f"Kubeflow Pipelines refused: {_reason(error)}") from None
+            raise access.AccessError(f"Kubeflow Pipelines refused: {_reason(error)}") from None
 
 
 def _packages(directory: Path, settings: Sequence[str], resources: Sequence[str]) -> dict[str, Package]:

@@ -12,6 +12,7 @@ from kondense.artifacts.model import load_model, save_model
 from kondense.data.dataset import Dataset, save_dataset
 from kondense.prune.config import PruneConfig
 from kondense.prune.stage import run as prune_artifacts
+from kondense.training.trainer import Trainer
 from torch import nn
 
 from tests.support.quantize_makers import make_dataset, make_model
@@ -58,6 +59,33 @@ def test_pruning_in_memory_gives_the_stages_weights_and_leaves_its_arguments_alo
     metrics = prune_artifacts(config, **places)
     assert same(load_model(tmp_path / "pruned").module, result.model.module)
     assert metrics == dict(result.metrics)
+
+
+def test_checkpoints_continue_the_same_call_and_no_other(
+    data: Dataset, model: kd.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    step = Trainer._train_step
+    monkeypatch.setattr(Trainer, "_train_step", lambda self, index: trained.append(1) or step(self, index))
+
+    def smallest(module, groups):
+        return {name: torch.arange(float(group.channels)) for name, group in groups.items()}
+
+    def largest(module, groups):
+        return {name: -torch.arange(float(group.channels)) for name, group in groups.items()}
+
+    def call(method):
+        options = {"sparsity": 0.4, "epochs": 1, "target": "parameters", "checkpoints": str(tmp_path)}
+        trained.clear()
+        return kd.prune(model, data, method=method, **options), len(trained)
+
+    first, steps = call(smallest)
+    again, repeated = call(smallest)
+    other, anew = call(largest)
+    assert steps > 0
+    assert (repeated, anew) == (0, steps)
+    assert same(first.model.module, again.model.module)
+    assert not same(first.model.module, other.model.module)
 
 
 def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: kd.Model, tmp_path: Path) -> None:
