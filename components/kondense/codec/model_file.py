@@ -14,12 +14,12 @@ KZ = "weights.kz"
 
 
 def pack_model(model: Model) -> bytes:
-    """Return ``model`` as a kz file, without its lineage, which model.json keeps.
+    """Return ``model`` as a kz file, without lineage and images, which model.json keeps.
 
     Raises:
         InputError: as ``save_model``.
     """
-    bare = dataclasses.replace(model, lineage=())
+    bare = dataclasses.replace(model, lineage=(), images=None)
     return kz.encode(describe(bare, find_edits(build(model.network), model.module)), encode_state(model))
 
 
