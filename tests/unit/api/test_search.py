@@ -143,7 +143,8 @@ def test_ctrl_c_returns_the_finished_trials() -> None:
 
 
 THREADS = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 from kondense.api.search import search, uniform
 def slow(x):
     time.sleep(0.05)
@@ -159,7 +160,10 @@ def test_ctrl_c_with_threads_returns_the_finished_trials() -> None:
     assert process.stdout is not None and process.stdout.readline() == "started\n"
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert output == "interrupted True\n"
 
 
