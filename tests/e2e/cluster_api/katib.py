@@ -127,9 +127,9 @@ class Search:
             return End.FAILED, str(error)
         key = f"checkpoints/train/{digest(assignments, self.resource)}"
         resumed = bool(store.list(key)) and "nothing-resumes" not in world.faults
-        world.logs[uid] = f"resumed at epoch 1/{config.epochs} step 0 from a checkpoint\n" if resumed else ""
+        world.logs[uid] = f"resumed at epoch 1/{config.train.epochs} step 0 from a checkpoint\n" if resumed else ""
         store.write(f"{key}/{number + 1:06d}-00000000", b"a checkpoint")
-        lasting = config.epochs >= LONG and number == 0
+        lasting = config.train.epochs >= LONG and number == 0
         first = next(iter(self.trials)) == name
 
         def end() -> End | None:
