@@ -24,6 +24,7 @@ from kondense.config import Config, described
 from kondense.failure import reporting_failures
 from kondense.files import read_json
 from kondense.images import STAGE_IMAGE
+from kondense.logging import to_stdout
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
 from kondense.stages import STAGES, VIEWS, Artifact, Stage, config_values, load
 
@@ -118,7 +119,7 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> Any:
         name: the stage.
         arguments: parameters and artifacts by name, as KFP's executor passes them; an omitted artifact is None.
     """
-    with reporting_failures():
+    with to_stdout(), reporting_failures():
         stage = STAGES[name]
         inputs = {key: arguments[key] for artifact in stage.inputs for key in artifact.names}
         with fetched(**inputs):

@@ -97,7 +97,7 @@ def test_a_schedule_is_made_once(platform: Platform, address: str) -> None:
         (["submit", "prune"], 2, "PIPELINE must be compress, search, refresh or a file"),
         (["submit", "refresh", "--param", "allways=true"], 2, "the name in --param must be one of dataset, "),
         (["submit", "refresh", "--param", "refresh_always=yes"], 2, "refresh_always must be one of false, true"),
-        (["submit", "compress", "--param", "dataset=folder"], 2, "data prep: source must name the folder"),
+        (["submit", "compress", "--param", "dataset=folder"], 2, "data prep: source must be the folder"),
         (["submit", "compress", "--param", "quantize_method=l3"], 2, "quantize_method must be one of codebook, "),
         (["submit", "compress", "--param", "seed=-1"], 2, "distill: seed must be in [0, 2147483647], but got -1."),
         (
