@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kondense.api.compress import Comparison, compress
     from kondense.api.models import export_onnx, load, save
-    from kondense.api.search import SearchResult, choice, integers, log_uniform, search, uniform
+    from kondense.api.search import FailedTrialsError, SearchResult, choice, integers, log_uniform, search, uniform
     from kondense.api.techniques import distill, evaluate, prune, quantize, train
     from kondense.artifacts.model import Model
     from kondense.data.dataset import Dataset
@@ -41,7 +41,15 @@ if TYPE_CHECKING:
 _MODULES = {
     "kondense.api.compress": ("Comparison", "compress"),
     "kondense.api.models": ("export_onnx", "load", "save"),
-    "kondense.api.search": ("SearchResult", "choice", "integers", "log_uniform", "search", "uniform"),
+    "kondense.api.search": (
+        "FailedTrialsError",
+        "SearchResult",
+        "choice",
+        "integers",
+        "log_uniform",
+        "search",
+        "uniform",
+    ),
     "kondense.api.techniques": ("distill", "evaluate", "prune", "quantize", "train"),
     "kondense.artifacts.model": ("Model",),
     "kondense.data.dataset": ("Dataset",),
@@ -57,6 +65,7 @@ __all__ = [
     "Comparison",
     "Dataset",
     "Evaluated",
+    "FailedTrialsError",
     "InputError",
     "KondenseError",
     "Model",
