@@ -198,7 +198,7 @@ def test_an_api_that_refuses_or_is_away_is_told_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: Kubeflow Pipelines (2.14 or newer) must answer at http://127.0.0.1:1, but:")
     assert error.count("\n") == 1
-    assert job.run(lambda: run("", tmp_path)) == 1
+    assert job.run(lambda: run("", tmp_path)) == 2
     assert "KF_PIPELINES_ENDPOINT must be" in capsys.readouterr().err
 
 
