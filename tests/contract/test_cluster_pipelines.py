@@ -213,7 +213,13 @@ def test_kubernetes_objects_of_all_three(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [({"gpus": -1}, "gpus must be in"), ({"retries": 101}, "retries"), ({"memory_limit": "8 GB"}, "memory_limit")],
+    [
+        ({"gpus": -1}, "gpus must be in"),
+        ({"retries": 101}, "retries"),
+        ({"memory_limit": "8 GB"}, "memory_limit"),
+        ({"memory_request": "0.5Gi"}, "memory_request must be a whole number of bytes"),
+        ({"cpu_request": "2Gi"}, "cpu_request must be a number of processors"),
+    ],
 )
 def test_resources_out_of_range(change: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):

@@ -16,11 +16,14 @@ from kondense.errors import InputError
 from kondense.katib_search.config import QUANTITY, read_pairs, read_tolerations
 from kondense.networks.allowed import VARIABLE, is_imported
 from kondense.quantize.methods import METHODS as QUANTIZERS
+from kondense.stages import STAGES
 
-TRAINING = ("train", "prune", "distill")  # the components that use a GPU
+TRAINING = tuple(name for name in STAGES.components() if STAGES[name].profiled)  # the components that use a GPU
 SHARED_MEMORY = "/dev/shm"
 KFP_VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?")
 OLDEST = (2, 14)  # the version of Kubeflow Pipelines that the packages require
+CPU = re.compile(r"\d*\.?\d+m?")  # the quantities that KFP puts into a package: no others of Kubernetes'
+MEMORY = re.compile(r"\d+([EPTGM]i?|Ki?)?")
 TELLS_MORE = (2, 16)  # older servers refuse packages with choices of parameters and security contexts
 USER = 10001  # of the stage image
 
@@ -77,6 +80,12 @@ class Resources:
         for name in ("shared_memory", "cpu_request", "cpu_limit", "memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not QUANTITY.fullmatch(text):
                 raise InputError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
+        for name in ("cpu_request", "cpu_limit"):
+            if (text := getattr(self, name)) and not CPU.fullmatch(text):
+                raise InputError(f"{name} must be a number of processors such as 4, 0.5 or 500m, but got {text!r}.")
+        for name in ("memory_request", "memory_limit"):
+            if (text := getattr(self, name)) and not MEMORY.fullmatch(text):
+                raise InputError(f"{name} must be a whole number of bytes such as 8Gi or 512Mi, but got {text!r}.")
 
     @property
     def knows_literals(self) -> bool:
@@ -146,11 +155,14 @@ def _equip_task(task: Any, resources: Resources) -> None:
     # Optional: without the Secret a step fails with a clear line, instead of a pod that Kubernetes never starts.
     keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
     kubernetes.use_secret_as_env(task, resources.secret, keys, optional=True)
-    task.set_env_variable("MINIO_ENDPOINT", resources.endpoint)
-    task.set_env_variable("MINIO_SECURE", str(resources.secure).lower())
-    task.set_env_variable("KONDENSE_CHECKPOINTS", resources.checkpoints)
-    if resources.allow_network:
-        task.set_env_variable(VARIABLE, resources.allow_network)
+    # Not by task.set_env_variable: kfp 2.17's setters read the source of the whole call stack, 50 ms a call.
+    task.container_spec.env = {
+        **(task.container_spec.env or {}),
+        "MINIO_ENDPOINT": resources.endpoint,
+        "MINIO_SECURE": str(resources.secure).lower(),
+        "KONDENSE_CHECKPOINTS": resources.checkpoints,
+        **({VARIABLE: resources.allow_network} if resources.allow_network else {}),
+    }
     if resources.knows_literals:
         # The rest of the standard `restricted` is the server's: no privilege escalation, no capabilities, seccomp.
         kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
@@ -160,22 +172,23 @@ def _equip_task(task: Any, resources: Resources) -> None:
 
 def _equip_training(task: Any, resources: Resources) -> None:
     from kfp import kubernetes
+    from kfp.dsl.structures import ResourceSpec
 
-    for setter, value in (
-        (task.set_cpu_request, resources.cpu_request),
-        (task.set_cpu_limit, resources.cpu_limit),
-        (task.set_memory_request, resources.memory_request),
-        (task.set_memory_limit, resources.memory_limit),
-    ):
-        if value:
-            setter(value)
+    # Directly, as the environment above.
+    task.container_spec.resources = ResourceSpec(
+        cpu_request=resources.cpu_request or None,
+        cpu_limit=resources.cpu_limit or None,
+        memory_request=resources.memory_request or None,
+        memory_limit=resources.memory_limit or None,
+        accelerator_type=resources.accelerator if resources.gpus else None,
+        accelerator_count=str(resources.gpus) if resources.gpus else None,
+    )
     if resources.shared_memory:
         kubernetes.empty_dir_mount(task, "shared-memory", SHARED_MEMORY, "Memory", resources.shared_memory)
     for key, value in resources.node_selector.items():
         kubernetes.add_node_selector(task, key, value)
     tolerations = list(resources.tolerations)
     if resources.gpus:
-        task.set_accelerator_type(resources.accelerator).set_accelerator_limit(resources.gpus)
         # The usual taint of GPU nodes; a toleration without a taint has no effect.
         tolerations.append({"key": resources.accelerator, "operator": "Exists", "effect": "NoSchedule"})
     for toleration in tolerations:
