@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+from kondense.candidates import MOST_RECIPES, STANDARD
+from kondense.candidates import TEACHER as TEACHER_NAME
 from kondense.config import Config
 from kondense.errors import InputError
 from kondense.profiles import settled
@@ -86,7 +88,8 @@ class Stage:
         inputs: the artifacts that it reads.
         outputs: those that it writes.
         returns: parameters that the component returns, by name; a single ``Output`` is KFP's name for one value.
-        profiled: the component can take numbers from a profile, which is chosen in the run form.
+        profiled: it trains: the component can take numbers from a profile, which is chosen in the run form, and on a
+            cluster it gets the GPUs.
         structures: inputs of the component that are no fields of the Config.
         component: whether KFP runs it.
     """
@@ -143,19 +146,11 @@ def config_values(stage: Stage, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 DATASET, MODEL = Artifact("dataset", "Dataset"), Artifact("model", "Model")
 TEACHER = Artifact("teacher", "Model", optional=True)
+# The inputs of the report's component: the teacher, the standard candidates, recipes of the user.
 CANDIDATES = (
-    "teacher",
-    "quantized",
-    "pruned",
-    "pruned_quantized",
-    "distilled",
-    "distilled_quantized",
-    "pruned_distilled_quantized",
-    "sparse_packed",
-    "recipe_1",
-    "recipe_2",
-    "recipe_3",
-    "recipe_4",
+    TEACHER_NAME,
+    *(name.replace("-", "_") for name in STANDARD),
+    *(f"recipe_{number}" for number in range(1, MOST_RECIPES + 1)),
 )
 BUILT_IN = (
     Stage(

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kondense.candidates import MOST_RECIPES, STANDARD
 from kondense.prune.config import METHODS as PRUNING
 from kondense.quantize.methods import METHODS as QUANTIZING
-from kondense_pipelines.graphs.candidates import MOST_RECIPES, STANDARD, Plan, read_plan
+from kondense_pipelines.graphs.candidates import Plan, read_plan
 from kondense_pipelines.graphs.compile import NAMES, compile_all
 from kondense_pipelines.graphs.parameters import resolve
 

@@ -12,6 +12,7 @@ from kondense.api.techniques import apply, data_identity
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import Model, model_identity, save_model
 from kondense.artifacts.report import EVALUATION, PAGE, REPORT, Report, evaluation_bytes, models, report_bytes
+from kondense.candidates import STANDARD, TEACHER
 from kondense.data.dataset import Dataset
 from kondense.display import text_table
 from kondense.distill.stage import distill
@@ -29,18 +30,7 @@ from kondense.report.document import build_report
 from kondense.report.page import render
 from kondense.training.transform import Result, check_fits
 
-TEACHER = "teacher"
 TECHNIQUES: Mapping[str, Callable[..., Result]] = {"prune": prune, "distill": distill, "quantize": quantize}
-# The candidates that `kondense run` makes, by name.
-RECIPES: Mapping[str, str] = {
-    "quantized": "quantize",
-    "pruned": "prune",
-    "pruned-quantized": "prune > quantize",
-    "distilled": "distill",
-    "distilled-quantized": "distill > quantize",
-    "pruned-distilled-quantized": "prune > distill > quantize",
-    "sparse-packed": "prune:magnitude > quantize:weight_only",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +116,7 @@ class Comparison:
 def compress(
     model: Model,
     data: Dataset,
-    recipes: Sequence[str] | Mapping[str, str] = RECIPES,
+    recipes: Sequence[str] | Mapping[str, str] = STANDARD,
     *,
     settings: Mapping[str, Any] | None = None,
     checkpoints: str = "",

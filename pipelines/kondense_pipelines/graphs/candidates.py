@@ -8,12 +8,13 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from kondense.candidates import MOST_RECIPES, STANDARD, TEACHER
 from kondense.config import Config, check_choice
 from kondense.errors import InputError
 from kondense.profiles import Value
-from kondense.recipes import SAME_NETWORK, STEPS, compose
+from kondense.recipes import SAME_NETWORK, STEPS, compose, parse_recipe
 
-MOST_RECIPES = 4  # the report's component has as many inputs for recipes
+DONE = {"prune": "pruned", "distill": "distilled", "quantize": "quantized"}  # by stage
 NAMED = re.compile(r"\s*([a-z0-9][a-z0-9-]*)\s*=(.*)", re.DOTALL)
 
 
@@ -39,26 +40,25 @@ class Task:
         object.__setattr__(self, "stage", self.stage or STEPS[self.step].stage)
 
 
-STANDARD: Mapping[str, tuple[Task, ...]] = {
-    "quantized": (Task("quantize", "quantize"),),
-    "pruned": (Task("prune", "prune"),),
-    "pruned-quantized": (Task("prune", "prune"), Task("quantize pruned", "quantize")),
-    "distilled": (Task("distill", "distill"),),
-    "distilled-quantized": (Task("distill", "distill"), Task("quantize distilled", "quantize")),
-    "pruned-distilled-quantized": (
-        Task("prune", "prune"),
-        Task("distill pruned", "distill", overrides=SAME_NETWORK),
-        Task("quantize pruned-distilled", "quantize"),
-    ),
-    "sparse-packed": (Task("prune weights", "prune_weights", taught=True), Task("pack weights", "pack_weights")),
-}
+def _standard(text: str) -> tuple[Task, ...]:
+    """Return the tasks of a standard candidate; those of candidates that begin alike have the same names."""
+    tasks, before = [], []
+    for written in parse_recipe(text):
+        words = [written.step.replace("_", " "), *(before if written.step == written.stage else ())]
+        overrides = SAME_NETWORK if before and written.stage == "distill" else {}
+        tasks.append(Task(" ".join([words[0], "-".join(words[1:])]).strip(), written.step, overrides=overrides))
+        before.append(DONE[written.stage])
+    return tuple(tasks)
+
+
+TASKS: Mapping[str, tuple[Task, ...]] = {name: _standard(text) for name, text in STANDARD.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The tasks of every candidate, by the candidate's name; ``recipes`` are the names that are not standard."""
 
-    candidates: Mapping[str, tuple[Task, ...]] = dataclasses.field(default_factory=lambda: dict(STANDARD))
+    candidates: Mapping[str, tuple[Task, ...]] = dataclasses.field(default_factory=lambda: dict(TASKS))
 
     @property
     def recipes(self) -> tuple[str, ...]:
@@ -91,11 +91,11 @@ def read_plan(configs: Mapping[str, Config], candidates: str | None = None, reci
     chosen: dict[str, tuple[Task, ...]] = {}
     for name in _names(candidates):
         check_choice("--candidates", name, (*STANDARD, "none"))
-        chosen[name] = STANDARD[name]
+        chosen[name] = TASKS[name]
     for number, text in enumerate(recipes, start=1):
         match = NAMED.fullmatch(text)
         name, steps = match.groups() if match else (f"recipe-{number}", text)
-        if name in STANDARD or name in chosen or name == "teacher":
+        if name in STANDARD or name in chosen or name == TEACHER:
             raise InputError(f"a recipe must have a name that no other candidate has, but got {name!r}.")
         try:
             chosen[name] = tuple(_tasks(configs, name, steps))

@@ -1,7 +1,9 @@
 """Plans: which candidates a run makes, and what is refused."""
 
 import pytest
-from kondense_pipelines.graphs.candidates import STANDARD, Plan, read_plan
+from kondense.candidates import STANDARD
+from kondense.recipes import SAME_NETWORK
+from kondense_pipelines.graphs.candidates import Plan, read_plan
 from kondense_pipelines.graphs.parameters import resolve
 
 
@@ -56,3 +58,21 @@ def test_what_cannot_be_made_is_refused(candidates: str | None, recipes: list[st
 def test_no_candidates_but_recipes() -> None:
     assert set(read_plan(resolve("quick"), None, ["prune"]).candidates) == {*STANDARD, "recipe-1"}
     assert set(read_plan(resolve("quick"), "none", ["prune"]).candidates) == {"recipe-1"}
+
+
+def test_the_standard_candidates_share_their_first_tasks_and_name_the_others_by_what_they_follow() -> None:
+    tasks = {name: [task.name for task in tasks] for name, tasks in Plan().candidates.items()}
+    assert tasks == {
+        "quantized": ["quantize"],
+        "pruned": ["prune"],
+        "pruned-quantized": ["prune", "quantize pruned"],
+        "distilled": ["distill"],
+        "distilled-quantized": ["distill", "quantize distilled"],
+        "pruned-distilled-quantized": ["prune", "distill pruned", "quantize pruned-distilled"],
+        "sparse-packed": ["prune weights", "pack weights"],
+    }
+    (_, again, _) = Plan().candidates["pruned-distilled-quantized"]
+    assert again.overrides == SAME_NETWORK  # it trains the pruned network, not a new student
+    assert not any(
+        task.overrides for name in ("pruned", "distilled", "sparse-packed") for task in Plan().candidates[name]
+    )
