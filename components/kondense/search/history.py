@@ -1,13 +1,17 @@
 """State of an experiment at the time of a suggestion request, and the suggester's reply."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from kondense.errors import InputError
+from kondense.errors import InputError, KondenseError
 
 Goal = Literal["minimize", "maximize"]
+
+
+class AbandonedError(KondenseError):
+    """Nobody waits for the suggestion any more."""
 
 
 class Status(StrEnum):
@@ -49,6 +53,7 @@ class History:
         goal: direction of the objective.
         experiment: its name, the start of every trial's name, at most 40 characters.
         max_trials: number of trials in total; None if unknown.
+        wanted: whether the caller still waits; asked before each proposal, which raises AbandonedError where it is not.
 
     Raises:
         ValueError: the goal or the name breaks a rule.
@@ -59,6 +64,7 @@ class History:
     goal: Goal = "minimize"
     experiment: str = "experiment"
     max_trials: int | None = None
+    wanted: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.goal not in ("minimize", "maximize"):

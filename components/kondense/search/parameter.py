@@ -19,6 +19,7 @@ Distribution = Literal["uniform", "logUniform", "normal", "logNormal"]
 KINDS = ("double", "int", "discrete", "categorical")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
 
+EXACT = 2**53  # up to here every integer is a double
 DIGITS = 10  # of a double's string: enough for any search, few enough to survive the conversion to [0, 1] and back
 SIGMAS = 3.0  # distance of a normal distribution's min and max from its mean in standard deviations, as in Katib
 STANDARD_NORMAL = NormalDist()
@@ -84,16 +85,26 @@ class Parameter:
         if self.low is None or self.high is None:
             raise self.error(f"a {self.kind} parameter needs min and max, but got min={self.low}, max={self.high}")
         for label, value in (("min", self.low), ("max", self.high), ("step", self.step)):
-            if value is not None and not math.isfinite(value):
-                raise self.error(f"{label} must be finite, but got {value}")
-            if self.kind == "int" and value is not None and value != int(value):
-                raise self.error(f"{label} of an int parameter must be an integer, but got {value}")
+            if value is not None:
+                self._check_number(label, value)
         if self.low > self.high:
             raise self.error(f"min must not be above max, but got min={self.low:g}, max={self.high:g}")
+        if not math.isfinite(self.high - self.low):
+            raise self.error(f"max - min must be finite, but got min={self.low:g}, max={self.high:g}")
         if self.step is not None and self.step <= 0:
             raise self.error(f"step must be above 0, but got {self.step:g}")
+        if self.step is not None and (self.high - self.low) / self.step >= EXACT:
+            raise self.error(f"min, max and step must allow at most 2^53 values, but step is {self.step:g}")
         if self.logarithmic and self.low <= 0:
             raise self.error(f"min must be above 0 with distribution {self.distribution}, but got {self.low:g}")
+
+    def _check_number(self, label: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise self.error(f"{label} must be finite, but got {value}")
+        if self.kind == "int" and value != int(value):
+            raise self.error(f"{label} of an int parameter must be an integer, but got {value}")
+        if self.kind == "int" and abs(value) > EXACT:
+            raise self.error(f"{label} of an int parameter must lie within -2^53 and 2^53, but got {value:g}")
 
     @property
     def logarithmic(self) -> bool:

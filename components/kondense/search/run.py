@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -104,9 +104,11 @@ class Search:
         """Return a trial's resource; None without one."""
         return float(trial.assignments[self.resource_name]) if self.resource_name else None
 
-    def history(self, trials: tuple[Trial, ...] = (), issued: str = "") -> History:
+    def history(
+        self, trials: tuple[Trial, ...] = (), issued: str = "", wanted: Callable[[], bool] = lambda: True
+    ) -> History:
         """Return a suggester's input for the reported trials and the ledger."""
-        return History(trials, issued, self.goal, self.name, self.max_trials)
+        return History(trials, issued, self.goal, self.name, self.max_trials, wanted)
 
     def best(self, trials: Iterable[TrialRecord]) -> TrialRecord | None:
         """Return the best trial at the largest resource reached; the first of equals; None without any value."""

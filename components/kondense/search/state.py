@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
-from kondense.search.history import History, Proposal, Status, Suggestion, Trial
+from kondense.search.history import AbandonedError, History, Proposal, Status, Suggestion, Trial
 from kondense.search.ledger import SETTING, Identity, Ledger
 
 PENDING = math.nan  # the loss of a trial that may still report one
@@ -44,6 +44,7 @@ class ExperimentState:
         """
         self.ledger = Ledger(history.issued)
         self.experiment = history.experiment
+        self._wanted = history.wanted
         self.rungs: list[list[Rung]] = []
         self.assignments: list[list[Mapping[str, str] | None]] = []
         sign = -1.0 if history.goal == "maximize" else 1.0
@@ -112,7 +113,13 @@ class ExperimentState:
         return self.reply(proposals)
 
     def proposal(self, issued: Identity, assignments: Mapping[str, str]) -> Proposal:
-        """Return an issued trial as a proposal."""
+        """Return an issued trial as a proposal.
+
+        Raises:
+            AbandonedError: nobody waits for it any more.
+        """
+        if not self._wanted():
+            raise AbandonedError("the caller of the suggestion has gone.")
         return Proposal(issued.name(self.experiment), assignments, issued.labels())
 
     def reply(self, proposals: Sequence[Proposal]) -> Suggestion:

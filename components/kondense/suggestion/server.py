@@ -17,8 +17,8 @@ from kondense.suggestion.service import SuggestionService
 
 PORT = 6789  # Katib's controller expects and probes it
 HEALTH_SERVICE = "manager.v1beta1.Suggestion"  # the name in Katib's probes, unlike the protobuf package
-LIMIT_BYTES = 64 * 2**20  # a request with 10,000 trials has about 5 MiB; gRPC's default limit is 4
-WORKERS = 4  # threads; one call computes at a time, the others answer probes
+LIMIT_BYTES = 32 * 2**20  # a request with 10,000 trials has about 5 MiB; gRPC's default limit is 4
+WORKERS = 16  # threads; they share one processor, and large calls take turns, so that some are left for probes
 GRACE_S = 10.0  # for running calls when the process is stopped
 LOG = logging.getLogger("suggestion")
 

@@ -4,25 +4,43 @@ A controller sends everything with each request: its trials, and the settings of
 ledger of issued trials. So neither a restart, a lost status update nor a second replica changes an answer.
 """
 
+import contextlib
 import logging
+import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import grpc
 
 from kondense.katib.api import messages, services
 from kondense.katib.document import read_search
+from kondense.search.history import AbandonedError
 from kondense.search.ledger import SETTING
 from kondense.suggestion.conversion import read_document, read_trials, write_reply
 
+MAX_REQUESTED = 1_000  # trials of one call; Katib asks for at most parallelTrialCount
+MAX_TRIALS = 50_000  # reported in one call; Katib's Suggestion object holds fewer than 10,000 within etcd's 1.5 MiB
+# Calls beyond these sizes take turns, so that ordinary ones and the probes are answered beside them.
+LARGE_REQUESTED = 64
+LARGE_TRIALS = 5_000
+LARGE_AT_ONCE = 2
 LOG = logging.getLogger("suggestion")
 
 
 class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defined]
     """The two calls of ``api.v1.beta1.Suggestion``.
 
-    A request that breaks a rule is answered with INVALID_ARGUMENT and a text that gives the rule and the value.
+    A request that breaks a rule is answered with INVALID_ARGUMENT and a text that gives the rule and the value, one
+    that is too large for now with RESOURCE_EXHAUSTED. A call whose caller has gone ends before its next proposal.
+
+    Args:
+        large_at_once: calls beyond LARGE_REQUESTED or LARGE_TRIALS that are computed at a time.
     """
+
+    def __init__(self, large_at_once: int = LARGE_AT_ONCE) -> None:
+        self._large_at_once = large_at_once
+        self._large = threading.BoundedSemaphore(large_at_once)
 
     def ValidateAlgorithmSettings(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Check an Experiment when it starts; Katib fails it on INVALID_ARGUMENT."""
@@ -40,14 +58,17 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
         """Return exactly as many trials as requested; Katib rejects any other number."""
         started = time.perf_counter()
         experiment, count = request.experiment, request.current_request_number
-        try:
-            search = read_search(read_document(experiment))
-            trials = read_trials(request.trials, search.metric)
-            history = search.history(trials, search.settings.get(SETTING, ""))
-            # Without the setting random_state, experiments of different names draw different configurations.
-            suggestion = search.suggester.suggest(search.space, search.settings, search.seed, history, count)
-        except ValueError as error:
-            _reject(context, "suggest", experiment, error)
+        with self._admitted(context, experiment, count, len(request.trials)):
+            try:
+                search = read_search(read_document(experiment))
+                trials = read_trials(request.trials, search.metric)
+                history = search.history(trials, search.settings.get(SETTING, ""), context.is_active)
+                # Without the setting random_state, experiments of different names draw different configurations.
+                suggestion = search.suggester.suggest(search.space, search.settings, search.seed, history, count)
+            except ValueError as error:
+                _reject(context, "suggest", experiment, error)
+            except AbandonedError as error:
+                _reject(context, "suggest", experiment, error, grpc.StatusCode.CANCELLED)
         LOG.info(
             "suggested",
             extra={
@@ -62,8 +83,35 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
         )
         return write_reply(search.algorithm, suggestion)
 
+    @contextlib.contextmanager
+    def _admitted(self, context: grpc.ServicerContext, experiment: Any, count: int, trials: int) -> Iterator[None]:
+        """Reject a call that is too large; large ones take turns."""
+        if not 0 <= count <= MAX_REQUESTED:
+            rule = f"current_request_number must be 0 to {MAX_REQUESTED:,}, but got {count:,}."
+            _reject(context, "suggest", experiment, rule)
+        if trials > MAX_TRIALS:
+            rule = f"a call must report at most {MAX_TRIALS:,} trials, but got {trials:,}."
+            _reject(context, "suggest", experiment, rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        if count <= LARGE_REQUESTED and trials <= LARGE_TRIALS:
+            yield
+            return
+        if not self._large.acquire(blocking=False):
+            rule = f"at most {self._large_at_once} large calls are computed at a time: ask again later."
+            _reject(context, "suggest", experiment, rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        try:
+            yield
+        finally:
+            self._large.release()
 
-def _reject(context: grpc.ServicerContext, call: str, experiment: Any, error: ValueError) -> None:
-    """End the call with INVALID_ARGUMENT; does not return."""
-    LOG.warning("rejected", extra={"experiment": experiment.name, "call": call, "rule": str(error)})
-    context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+def _reject(
+    context: grpc.ServicerContext,
+    call: str,
+    experiment: Any,
+    rule: Exception | str,
+    code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT,
+) -> NoReturn:
+    """End the call with ``code``."""
+    LOG.warning("rejected", extra={"experiment": experiment.name, "call": call, "rule": str(rule)})
+    context.abort(code, str(rule))
+    raise AssertionError("abort raises")

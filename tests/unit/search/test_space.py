@@ -146,6 +146,13 @@ def katib(kind: str, **feasible: object) -> list[dict[str, object]]:
         (katib("double", min="0", max="inf"), "max must be finite, but got inf"),
         (katib("int", min="1", max="2.5"), "max of an int parameter must be an integer, but got 2.5"),
         (katib("double", min="0", max="1", step="0"), "step must be above 0, but got 0"),
+        (katib("double", min="-1e308", max="1e308"), "max - min must be finite, but got min=-1e.308, max=1e.308"),
+        (
+            katib("int", min="-1e308", max="1"),
+            "min of an int parameter must lie within -2.53 and 2.53, but got -1e.308",
+        ),
+        (katib("double", min="0", max="1e308", step="1e-300"), "at most 2.53 values, but step is 1e-300"),
+        (katib("double", min="0", max="1", step="1e-320"), "at most 2.53 values, but step is"),
         (
             katib("double", min="0", max="1", distribution="logUniform"),
             "min must be above 0 with distribution logUniform",

@@ -39,9 +39,10 @@ def experiment(algorithm="random", parameters=(LR, UNITS, KIND), settings=None, 
     return result
 
 
-def call(method, request):
+def call(method, request, service=None):
     """Return (reply, status code, details) of one call."""
-    server = grpc_testing.server_from_dictionary({SERVICE: SuggestionService()}, grpc_testing.strict_real_time())
+    servicers = {SERVICE: service or SuggestionService()}
+    server = grpc_testing.server_from_dictionary(servicers, grpc_testing.strict_real_time())
     invoked = server.invoke_unary_unary(SERVICE.methods_by_name[method], {}, request, 60)
     reply, _, code, details = invoked.termination()
     return reply, code, details
@@ -51,11 +52,11 @@ def validate(sent):
     return call("ValidateAlgorithmSettings", messages.ValidateAlgorithmSettingsRequest(experiment=sent))
 
 
-def suggest(sent, count=1, trials=()):
+def suggest(sent, count=1, trials=(), service=None):
     request = messages.GetSuggestionsRequest(
         experiment=sent, trials=trials, current_request_number=count, total_request_number=count
     )
-    return call("GetSuggestions", request)
+    return call("GetSuggestions", request, service)
 
 
 def step(**space):
@@ -220,3 +221,56 @@ def test_a_log_line_holds_names_and_counts_only(caplog):
     assert (first["event"], first["experiment"], first["requested"]) == ("suggested", "example", 2)
     assert first["first"] == reply.parameter_assignments[0].trial_name
     assert not any(secret in line for line in lines for secret in ("hunter2", "424242"))
+
+
+@pytest.mark.parametrize("count", [-1, 1_001, 2**31 - 1])
+def test_a_call_for_too_many_trials_is_rejected(count):
+    reply, code, details = suggest(GOOD["random"], count)
+    assert (reply, code) == (None, grpc.StatusCode.INVALID_ARGUMENT)
+    assert details == f"current_request_number must be 0 to 1,000, but got {count:,}."
+
+
+def test_a_call_that_reports_too_many_trials_is_rejected():
+    trials = [messages.Trial()] * 50_001
+    reply, code, details = suggest(GOOD["random"], 1, trials)
+    assert (reply, code) == (None, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert details == "a call must report at most 50,000 trials, but got 50,001."
+
+
+def test_large_calls_take_turns_and_ordinary_ones_do_not_wait():
+    busy = SuggestionService(large_at_once=0)
+    for count, trials in ((65, []), (1, [messages.Trial()] * 5_001)):
+        _, code, details = suggest(GOOD["random"], count, trials, busy)
+        assert (code, details) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "at most 0 large calls are computed at a time: ask again later.",
+        )
+    reply, code, _ = suggest(GOOD["random"], 64, [messages.Trial()] * 5_000, busy)
+    assert (code, len(reply.parameter_assignments)) == (grpc.StatusCode.OK, 64)
+    once = SuggestionService(large_at_once=1)
+    assert [suggest(GOOD["random"], 65, [], once)[1] for _ in range(3)] == [grpc.StatusCode.OK] * 3
+
+
+class Gone:
+    """A call whose caller goes after some proposals."""
+
+    def __init__(self, proposals):
+        self.left, self.ended = proposals, None
+
+    def is_active(self):
+        self.left -= 1
+        return self.left >= 0
+
+    def abort(self, code, details):
+        self.ended = code, details
+        raise ConnectionError
+
+
+@pytest.mark.parametrize("algorithm", SUGGESTERS)
+def test_a_call_whose_caller_has_gone_ends(algorithm):
+    context = Gone(3)
+    request = messages.GetSuggestionsRequest(experiment=GOOD[algorithm], current_request_number=20)
+    with pytest.raises(ConnectionError):
+        SuggestionService().GetSuggestions(request, context)
+    assert context.left == -1  # not asked again after its first no
+    assert context.ended == (grpc.StatusCode.CANCELLED, "the caller of the suggestion has gone.")
