@@ -271,6 +271,41 @@ def test_network_policies_meet_the_pods_they_are_for(cluster: list[Resource]) ->
     assert {"protocol": "TCP", "port": PORT} in ingress["ports"]
 
 
+def test_set_up_jobs_reach_what_they_need_and_nothing_else(cluster: list[Resource]) -> None:
+    """Each Job's ways out, by port: DNS, the store (MinIO or SeaweedFS), the API servers, a data set's home."""
+    policies = [each["spec"] for each in cluster if each["kind"] == "NetworkPolicy"]
+    dns, store, api, web = {53}, {9000, 8333}, {443, 6443}, {80, 443}
+    expected = {
+        "credentials": dns | api,
+        "buckets": dns | store,
+        "algorithms": dns | api,
+        "register": dns | {8888},
+        "inputs": dns | store | web,
+    }
+    found = {}
+    for name, template in pod_templates(cluster):
+        if name != "StatefulSet/minio":
+            labels = template["metadata"]["labels"]
+            mine = [each for each in policies if selects(each["podSelector"], labels)]
+            assert {kind for each in mine for kind in each["policyTypes"]} == {"Ingress", "Egress"}
+            rules = [rule for each in mine for rule in each.get("egress", ())]
+            found[labels["app.kubernetes.io/component"]] = {port["port"] for rule in rules for port in rule["ports"]}
+    assert found == expected
+    peers = [peer for each in policies for rule in each.get("egress", ()) for peer in rule.get("to", ())]
+    assert {} not in [peer.get("namespaceSelector") for peer in peers]
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Kubernetes' rule of a label selector, for the operators that the policies use."""
+    operators = {
+        "In": lambda each: labels.get(each["key"]) in each["values"],
+        "Exists": lambda each: each["key"] in labels,
+    }
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        operators[each["operator"]](each) for each in selector.get("matchExpressions", ())
+    )
+
+
 def test_experiments_reach_the_store_by_a_name_that_every_overlay_has() -> None:
     for name in OVERLAYS:
         services = [each for each in kustomize(MANIFESTS / "overlays" / name) if each["kind"] == "Service"]
