@@ -217,7 +217,8 @@ def apply(
     if "dataset_digest" in inspect.signature(technique).parameters:
         options["dataset_digest"] = inputs["dataset"]
     with checkpoints_at(checkpoints):
-        checkpoint = open_checkpoint(stage, config, inputs) if checkpoints else None
+        networks = [each.network.name for each in models.values()]
+        checkpoint = open_checkpoint(stage, config, inputs, networks) if checkpoints else None
     result = technique(model, data, config, teachers=dict(teachers or {}), checkpoint=checkpoint, **options)
     if result.shortfall:
         LOG.warning("%s", result.shortfall)

@@ -7,8 +7,10 @@ imported unless the user allows it (see ``allowed``).
 import dataclasses
 import importlib
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -89,12 +91,22 @@ def factory(name: str) -> Callable[..., nn.Module]:
 def _imported_factory(name: str) -> Callable[..., nn.Module]:
     module, _, attribute = name.partition(":")
     try:
-        made: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
+        made: Callable[..., nn.Module] = getattr(_imported(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
     if not _makes_modules(made):
         raise InputError(f"network {name!r} must be a class of torch modules, or a function annotated to return one.")
     return made
+
+
+def _imported(module: str) -> ModuleType:
+    """Import a module and leave no bytecode: Python would take it for that of an edit in the same second."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        importlib.invalidate_caches()
+        return importlib.import_module(module)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _makes_modules(candidate: object) -> bool:

@@ -58,7 +58,7 @@ def timm_factory(name: str) -> Callable[..., nn.Module]:
         if width != 1.0:
             raise InputError(f"timm:{name} has no width; width must be 1.0, but got {width}.")
         fixed = timm.models.get_pretrained_cfg(name)
-        arguments = {"img_size": image_size} if fixed is not None and fixed.fixed_input_size else {}
+        arguments: dict[str, Any] = {"img_size": image_size} if fixed is not None and fixed.fixed_input_size else {}
         module: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=classes, in_chans=channels, **arguments
         )

@@ -2,7 +2,8 @@
 
 A name is built in, registered by another distribution under the entry point group ``kondense.networks``
 (``mynet = "package.module:factory"``), or says where the network comes from: ``torchvision:NAME``, ``timm:NAME``,
-``package.module:factory``.
+``package.module:factory``. Two things may follow it: ``@WEIGHTS``, the published weights of a network of torchvision or
+timm, and ``#OUTPUT``, the key or the index of the logits in a network's output.
 """
 
 from collections.abc import Mapping
@@ -23,9 +24,33 @@ REGISTERED = Methods(group="kondense.networks")
 LIBRARIES = ("torchvision", "timm")
 
 
+def network_of(name: str) -> str:
+    """Return the name without weights and output."""
+    return name.partition("#")[0].partition("@")[0]
+
+
+def weights_of(name: str) -> str:
+    """Return the published weights that a name asks for, such as ``IMAGENET1K_V2`` of ``torchvision:resnet18@...``."""
+    return name.partition("#")[0].partition("@")[2]
+
+
+def output_of(name: str) -> str:
+    """Return the key of the logits in the network's output: ``logits`` of ``mine.net:make#logits``."""
+    return name.partition("#")[2]
+
+
+def without_weights(name: str) -> str:
+    """Return the name that builds the network with random weights, as artifacts keep it."""
+    network, mark, output = name.partition("#")
+    return network.partition("@")[0] + mark + output
+
+
 def check_form(name: str) -> None:
     """Raise InputError unless ``name`` is known or has the form of another network; imports nothing."""
-    prefix, _, rest = name.partition(":")
-    if not (name in BUILT_IN or (prefix and rest) or name in REGISTERED):
+    network = network_of(name)
+    prefix, _, rest = network.partition(":")
+    if weights_of(name) and prefix not in LIBRARIES:
+        raise InputError(f"only networks of {' and '.join(LIBRARIES)} have published weights (@), but got {name!r}.")
+    if not (network in BUILT_IN or (prefix and rest) or network in REGISTERED):
         known = ", ".join([*BUILT_IN, *REGISTERED, *(f"{library}:NAME" for library in LIBRARIES)])
         raise InputError(f"network must be one of {known} or package.module:factory, but got {name!r}.")

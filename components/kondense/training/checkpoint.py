@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from safetensors import SafetensorError
@@ -20,6 +20,7 @@ from torch import Tensor
 from kondense.config import Config
 from kondense.errors import InputError
 from kondense.logging import LOG
+from kondense.networks.code import code_digests
 from kondense.store.open import open_store
 from kondense.store.store import NotFoundError, Store
 from kondense.training.settings import TrainingConfig
@@ -96,13 +97,18 @@ def checkpoints_at(uri: str) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def open_checkpoint(stage: str, config: Config, inputs: Mapping[str, str]) -> Checkpoint | None:
+def open_checkpoint(
+    stage: str, config: Config, inputs: Mapping[str, str], networks: Iterable[str] = ()
+) -> Checkpoint | None:
     """Return the checkpoints of a stage's run, or None if ``KONDENSE_CHECKPOINTS`` is not set.
+
+    The code of the user's that the run depends on is part of the key: that of networks and of registered methods.
 
     Args:
         stage: the stage's name.
         config: its parameters; ``epochs`` enters the key only through the schedule's horizon.
         inputs: digests of its input artifacts, by role.
+        networks: names of the networks of its input artifacts.
     """
     uri = os.environ.get(VARIABLE, "")
     if not uri:
@@ -110,7 +116,14 @@ def open_checkpoint(stage: str, config: Config, inputs: Mapping[str, str]) -> Ch
     parameters = config.to_dict()
     if isinstance(config, TrainingConfig):
         parameters |= {"epochs": config.horizon, "max_epochs": config.horizon}
-    identity = {"stage": stage, "config": parameters, "inputs": dict(inputs), "format_version": FORMAT_VERSION}
+    texts = [value for value in parameters.values() if isinstance(value, str)]
+    identity = {
+        "stage": stage,
+        "config": parameters,
+        "inputs": dict(inputs),
+        "code": code_digests([*texts, *networks]),
+        "format_version": FORMAT_VERSION,
+    }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Checkpoint(open_store(uri), f"{stage}/{key}")
 

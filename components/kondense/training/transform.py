@@ -1,6 +1,5 @@
 """The frame of every stage that makes a model: load, check, transform, record, save."""
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import Images, Model, load_model, model_digest, save_model
+from kondense.artifacts.reparametrized import baked_copy
 from kondense.config import Config
 from kondense.data.dataset import Dataset, dataset_digest, load_dataset
 from kondense.display import html_table, metric_rows, text_table
@@ -78,7 +78,7 @@ def run_transform(
         check_fits(role, model, dataset)
     inputs = {"dataset": dataset_digest(dataset_dir)}
     inputs |= {role: model_digest(directory) for role, directory in directories.items()}
-    checkpoint = open_checkpoint(stage, config, inputs)
+    checkpoint = open_checkpoint(stage, config, inputs, [model.network.name for model in models.values()])
     result = technique(models.pop("model", None), dataset, config, teachers=models, checkpoint=checkpoint)
     save_model(output_dir, recorded(stage, config, result, inputs, dataset))
     if result.shortfall:
@@ -95,7 +95,7 @@ def recorded(stage: str, config: Config, result: Result, inputs: Mapping[str, st
         metrics=result.metrics,
         summary=result.summary,
         curves=result.curve,
-        details=result.details,
+        details={**result.details, **({"shortfall": result.shortfall} if result.shortfall else {})},
     )
     return dataclasses.replace(result.model, lineage=(*result.model.lineage, record), images=Images.of(dataset))
 
@@ -113,4 +113,4 @@ def check_float(stage: str, model: Model) -> None:
 
 def copied(model: Model) -> Model:
     """Return the model with a copy of its network, on the CPU and in evaluation mode."""
-    return dataclasses.replace(model, module=copy.deepcopy(model.module).to("cpu").eval())
+    return dataclasses.replace(model, module=baked_copy(model.module).to("cpu").eval())

@@ -1,7 +1,8 @@
 """The cache of finished steps, keyed by content instead of by path.
 
-A step is the same if its code, image, parameters and the content of its input artifacts are the same. Its outputs are
-reused only if every file of them still has the digest that it had when the step ended.
+A step is the same if its code, image, parameters and the content of its input artifacts are the same. Its code is
+Kondense's and that of the user's networks and methods, which parameters and artifacts name. Its outputs are reused only
+if every file of them still has the digest that it had when the step ended.
 """
 
 import hashlib
@@ -18,11 +19,14 @@ import kondense
 from kfp import dsl
 from kfp.local.cache import LocalCache
 from kondense.artifacts.lineage import LIBRARIES
+from kondense.errors import InputError
 from kondense.files import file_digests, sha256, write_json
+from kondense.networks.code import code_digests, registered_digest
 
 FORMAT_VERSION = 1
 OUTSIDE = ("source", "import_uri")  # parameters that name data that is not an input artifact
 UNUSED_AFTER_S = 30 * 24 * 3600.0
+DESCRIPTION = "model.json"  # of a model's directory
 ABANDONED_AFTER_S = 24 * 3600.0  # a run in progress writes to its directory more often
 
 
@@ -38,6 +42,8 @@ class ContentCache(LocalCache):
         super().__init__(cache_root=str(root))
         self.version = version
         self.digests: dict[str, Any] = {}  # by uri, of this run's artifacts, which no other process writes
+        self.code: dict[str, str] = {}  # digests of the users' code that this run's steps have used, by name
+        self.keys: dict[str, dict[str, str]] = {}  # the same of each step, by its key
 
     def compute_key(
         self,
@@ -52,17 +58,24 @@ class ContentCache(LocalCache):
         """Return the digest of everything that determines a step's outputs.
 
         ``component_name`` is ignored: it numbers a component's tasks, so it changes if one is added.
+
+        Raises:
+            InputError: a network's code has changed since an earlier step of this run.
         """
+        code = self._code(arguments)
         content = {
             "version": self.version,
             "image": image,
             "command": list(full_command),
             "arguments": {name: self._identity(value) for name, value in arguments.items()},
+            "code": code,
             "outside": {name: outside_identity(str(arguments[name])) for name in OUTSIDE if arguments.get(name)},
             "environment": dict(env_vars or {}),
             "key": custom_cache_key,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        self.keys[key] = code
+        return key
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the outputs stored under ``key``; None if there are none or a file of them has changed."""
@@ -75,13 +88,26 @@ class ContentCache(LocalCache):
         return {name: self._restored(value) for name, value in entry["outputs"].items()}
 
     def put(self, key: str, outputs: Mapping[str, Any]) -> None:
-        """Store ``outputs`` under ``key``, with the digests of their files."""
+        """Store ``outputs`` under ``key``, with the digests of their files, unless the code has changed meanwhile."""
+        code = self.keys.get(key, {})
+        if code_digests(code) != code:
+            return
         serialized = self._serialize_outputs(dict(outputs))
         files = {artifact.uri: tree_digests(Path(artifact.uri)) for artifact in _artifacts(outputs.values())}
         self.digests.update(files)
         write_json(
             Path(self._entry_path(key)), {"format_version": FORMAT_VERSION, "outputs": serialized, "files": files}
         )
+
+    def _code(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        found = code_digests(_named(arguments))
+        for name, digest in found.items():
+            if self.code.setdefault(name, digest) != digest:
+                raise InputError(
+                    f"the code of {name} must not change during a run, but it did: earlier steps used another version;"
+                    " start the run again."
+                )
+        return found
 
     def _identity(self, value: Any) -> Any:
         if isinstance(value, dsl.Artifact):
@@ -115,7 +141,7 @@ def tree_digests(path: Path) -> dict[str, str]:
 
 
 def sources_version() -> str:
-    """Return the digest of Kondense's sources and of the versions of the libraries that affect results."""
+    """Return the digest of Kondense's sources, of registered code, and of the libraries that affect results."""
     root = Path(kondense.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -123,7 +149,7 @@ def sources_version() -> str:
     for name in LIBRARIES:
         if name != "kondense":
             digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{digest.hexdigest()} {registered_digest()}".encode()).hexdigest()
 
 
 def drop_unused(entries: Path, artifacts: Path) -> None:
@@ -137,6 +163,24 @@ def drop_unused(entries: Path, artifacts: Path) -> None:
     for directory in artifacts.glob("*"):
         if directory.name not in used and time.time() - directory.stat().st_mtime > ABANDONED_AFTER_S:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _named(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts that may name a network or a method: parameters, and the networks of models."""
+    for name, value in arguments.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dsl.Artifact) or name in OUTSIDE:
+                yield from _network_in(Path(item.uri if isinstance(item, dsl.Artifact) else str(item)))
+            elif isinstance(item, str):
+                yield item
+
+
+def _network_in(directory: Path) -> list[str]:
+    """Return the name of the network of the model in ``directory``, if there is one."""
+    try:
+        return [str(json.loads((directory / DESCRIPTION).read_bytes())["network"]["name"])]
+    except (OSError, ValueError, LookupError, TypeError):  # no model, or one that the step will refuse
+        return []
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from kondense.files import write_json
 from kondense.katib import metrics, page, template
 from kondense.katib.results import summary
 from kondense.katib.spec import Experiment, ExperimentError, load
+from kondense.networks.code import code_digests
+from kondense.networks.names import BUILT_IN
 from kondense.search.history import Status
 from kondense.search.journal import Journal
 from kondense.search.run import Outcome, Run, TrialRecord
@@ -89,7 +91,7 @@ def run(
     machine = {**os.environ, **(overrides or {})}
     addresses = local_addresses(experiment, output, cache_dir(), machine)
     output.mkdir(parents=True, exist_ok=True)
-    with Journal(output / JOURNAL, experiment=digest(experiment)) as journal:
+    with Journal(output / JOURNAL, experiment=digest(experiment, file.resolve().parent)) as journal:
         for name in (RESULTS, PAGE):
             for abandoned in output.glob(f".{name}.*"):  # incomplete after a kill
                 abandoned.unlink()
@@ -106,13 +108,27 @@ def run(
             return runner.run()
 
 
-def digest(experiment: Experiment) -> str:
-    """Return a digest of all of an Experiment except for the counts, which Katib allows to change."""
+def digest(experiment: Experiment, working_directory: Path) -> str:
+    """Return a digest of all of an Experiment except for the counts, which Katib allows to change.
+
+    The code of the user's networks that the trials' commands name is part of it; trials start in the working directory.
+    """
     spec = dict(experiment.document["spec"])
     for count in ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount"):
         spec.pop(count, None)
-    text = json.dumps([experiment.name, spec], sort_keys=True)
+    texts = (text for text in _texts(experiment.trial_spec) if text not in BUILT_IN)
+    code = code_digests(texts, [working_directory])
+    text = json.dumps([experiment.name, spec, *([code] if code else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a document, and what follows the sign in ``--name=value``."""
+    if isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield from (value, value.partition("=")[2])
 
 
 @dataclass

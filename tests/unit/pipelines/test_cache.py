@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from kfp import dsl
+from kondense.errors import InputError
 from kondense_pipelines.local import cache
 from kondense_pipelines.local.cache import ContentCache, drop_unused
 
@@ -73,6 +74,46 @@ def test_remote_data_is_never_taken_for_unchanged(tmp_path: Path) -> None:
     assert key(ContentCache(tmp_path, "v"), arguments=arguments) != key(
         ContentCache(tmp_path, "v"), arguments=arguments
     )
+
+
+NET = "from torch import nn\n\nclass Net(nn.Sequential):\n    act = nn.ReLU()\n"
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the file of a network, ``minenet:Net``, that a step may import."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "minenet.py").write_text(NET)
+    return tmp_path / "minenet.py"
+
+
+@pytest.mark.parametrize("field", ["network", "student_network"])
+def test_changed_code_of_a_network_changes_the_key(tmp_path: Path, net: Path, field: str) -> None:
+    arguments = {field: "minenet:Net"}
+    before = key(ContentCache(tmp_path, "v"), arguments=arguments)
+    assert before == key(ContentCache(tmp_path, "v"), arguments=arguments)
+    net.write_text(NET.replace("ReLU", "Tanh"))
+    assert before != key(ContentCache(tmp_path, "v"), arguments=arguments)
+
+
+@pytest.mark.parametrize("as_import", [True, False])
+def test_changed_code_of_the_network_of_a_model_changes_the_key(tmp_path: Path, net: Path, as_import: bool) -> None:
+    model = artifact(tmp_path / "model")
+    (tmp_path / "model" / "model.json").write_text('{"network": {"name": "minenet:Net", "arguments": {}}}')
+    arguments = {"import_uri": str(tmp_path / "model")} if as_import else {"model": model}
+    before = key(ContentCache(tmp_path, "v"), arguments=arguments)
+    net.write_text(NET.replace("ReLU", "Tanh"))
+    assert before != key(ContentCache(tmp_path, "v"), arguments=arguments)
+
+
+def test_code_that_changes_during_a_run_ends_the_run(tmp_path: Path, net: Path) -> None:
+    content_cache = ContentCache(tmp_path / "steps", "v")
+    first = key(content_cache, arguments={"network": "minenet:Net"})
+    net.write_text(NET.replace("ReLU", "Tanh"))
+    content_cache.put(first, {"model": artifact(tmp_path / "a")})  # which code it was made with is not known
+    assert content_cache.get(first) is None
+    with pytest.raises(InputError, match="the code of minenet:Net must not change during a run"):
+        key(content_cache, arguments={"network": "minenet:Net", "epochs": 2})
 
 
 def test_outputs_come_back_with_their_metadata(tmp_path: Path) -> None:

@@ -72,6 +72,17 @@ def test_steps_are_forked_from_one_warm_process_that_has_kfp(server: WarmServer,
     assert not any("no warm start" in line for line in lines)
 
 
+def test_a_module_that_is_edited_between_two_steps_is_imported_anew(
+    server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    body = f"sys.path.insert(0, {str(tmp_path)!r})\nimport minenet\nprint('act', minenet.ACT)\n"
+    for activation in ("ReLU", "Tanh"):
+        (tmp_path / "minenet.py").write_text(f"ACT = {activation!r}\n")
+        assert run_stage(command(tmp_path, body), {}, lines.append, server) == 0
+    assert [line for line in lines if line.startswith("act")] == ["act ReLU", "act Tanh"]
+
+
 def test_a_server_that_has_exported_still_forks_and_its_steps_have_all_threads(tmp_path: Path) -> None:
     exporter = "torch.onnx._internal.exporter._core"  # what the first export imports
     body = f"""

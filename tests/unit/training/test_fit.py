@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from kondense.networks.build import NetworkSpec, build
 from kondense.store.open import open_store
+from kondense.train.config import TrainConfig
 from kondense.training import trainer
 from kondense.training.checkpoint import Checkpoint, open_checkpoint
 from kondense.training.fit import fit
@@ -159,6 +160,20 @@ def test_checkpoint_keys_leave_out_the_epochs_but_nothing_else(tmp_path, monkeyp
     assert open_checkpoint("train", config, {}) is None
 
 
+def test_checkpoint_keys_hold_the_code_of_the_users_networks(tmp_path, monkeypatch):
+    monkeypatch.setenv("KONDENSE_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for activation in ("ReLU", "Tanh"):
+        (tmp_path / "minenet.py").write_text(
+            f"from torch import nn\nclass Net(nn.Module):\n    act = nn.{activation}()\n"
+        )
+        named = open_checkpoint("train", TrainConfig(network="minenet:Net"), {"dataset": "d"}).prefix
+        of_a_model = open_checkpoint("prune", CONFIG, {"model": "m"}, ["minenet:Net"]).prefix
+        keys += [named, of_a_model]
+    assert len(set(keys)) == 4
+
+
 def test_a_damaged_checkpoint_is_reported_and_trained_again(checkpoint, caplog):
     straight, again = network(), network()
     fit(straight, toy_dataset(), CONFIG, checkpoint=checkpoint)
@@ -190,7 +205,8 @@ def test_sigterm_saves_and_exits_143_and_the_next_run_ends_the_same(tmp_path):
         import sys, torch
         torch.set_num_threads(1)
         from kondense.logging import to_stdout
-        from kondense.store.open import open_store
+        from kondense.train.config import TrainConfig
+from kondense.store.open import open_store
         from kondense.training.checkpoint import Checkpoint
         from kondense.training.fit import fit
         from kondense.training.settings import OPTIMIZERS, TrainingConfig

@@ -84,6 +84,19 @@ def test_other_hyperparameters_do_not_resume(config, capsys):
     assert trained_epochs(capsys.readouterr().out) == [1, 2, 3, 4, 5, 6]
 
 
+def test_changed_code_of_the_network_does_not_resume(config, capsys, tmp_path, monkeypatch):
+    code = "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self, classes, channels, image_size):\n"
+    code += "        super().__init__(nn.Flatten(), nn.ReLU(), nn.Linear(channels * image_size**2, classes))\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    for activation in ("ReLU", "Tanh"):
+        (tmp_path / "trialnet.py").write_text(code.replace("ReLU", activation))
+        monkeypatch.delitem(sys.modules, "trialnet", raising=False)  # as in a new process
+        run(changed(config, {"train.network": "trialnet:Net"}, trial_name=activation))
+        assert trained_epochs(capsys.readouterr().out) == [1, 2]
+    run(changed(config, {"train.network": "trialnet:Net", "train.epochs": 3}, trial_name="promoted"))
+    assert trained_epochs(capsys.readouterr().out) == [3]
+
+
 def test_two_trials_racing_for_one_key_do_no_harm(config, tmp_path):
     configs = [changed(config, {"train.epochs": 6}, trial_name=name) for name in ("a", "b")]
     # Spawned: a fork of a process whose torch has threads may wait for them for ever.
