@@ -6,9 +6,9 @@ import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,9 @@ def new_directory(final: Path) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final)
     with _named_when_full(final):
-        scratch = Path(tempfile.mkdtemp(prefix=_scratch_prefix(final), dir=final.parent))
+        scratch = scratch_path(final)
+        scratch.mkdir()  # unlike tempfile, with the rights that the umask leaves
         try:
-            scratch.chmod(0o755)
             yield scratch
             for path in scratch.rglob("*"):
                 _sync(path)
@@ -55,17 +55,16 @@ def write_file(final: Path, content: bytes) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final)
     with _named_when_full(final):
-        descriptor, name = tempfile.mkstemp(prefix=_scratch_prefix(final), dir=final.parent)
+        scratch = scratch_path(final)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with scratch.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, final)
+            os.replace(scratch, final)
             _sync(final.parent)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
             raise
 
 
@@ -79,21 +78,32 @@ def json_bytes(content: Any) -> bytes:
     return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
-def read_json(path: Path, *, format_version: int) -> dict[str, Any]:
-    """Read a JSON object and check its ``format_version``.
+def read_json(path: Path, *, format_version: int | Collection[int]) -> dict[str, Any]:
+    """Read a JSON object and check its ``format_version``, one number or any of several.
 
     Raises:
         ArtifactError: the file is missing, is not a JSON object, or has another format version.
     """
     if not path.is_file():
         raise ArtifactError(f"{path.parent} must hold a file {path.name}, but it is missing.")
+    return parse_json(path.read_bytes(), str(path), format_version=format_version)
+
+
+def parse_json(text: bytes | str, place: str, *, format_version: int | Collection[int]) -> dict[str, Any]:
+    """Return the JSON object in ``text`` and check its ``format_version``; ``place`` names it in errors.
+
+    Raises:
+        ArtifactError: it is not a JSON object, or has another format version.
+    """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} must be JSON, but: {error}.") from None
+        raise ArtifactError(f"{place} must be JSON, but: {error}.") from None
     version = content.get("format_version") if isinstance(content, dict) else None
-    if type(version) is not int or version != format_version:
-        raise ArtifactError(f"{path} must have format_version {format_version}, but got {version}.")
+    known = (format_version,) if isinstance(format_version, int) else tuple(format_version)
+    if type(version) is not int or version not in known:
+        shown = str(version)[:40]
+        raise ArtifactError(f"{place} must have format_version {' or '.join(map(str, known))}, but got {shown}.")
     return dict(content)
 
 
@@ -140,9 +150,10 @@ def _named_when_full(final: Path) -> Iterator[None]:
         raise OSError(error.errno, text) from error
 
 
-def _scratch_prefix(final: Path) -> str:
+def scratch_path(final: Path) -> Path:
+    """Return an unused path beside ``final`` that names this process."""
     # With the host's name: containers that share a volume do not see each other's processes.
-    return f".{final.name}.{socket.gethostname()}.{os.getpid()}-"
+    return final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def _remove_abandoned(final: Path) -> None:
@@ -161,7 +172,7 @@ def _replace_directory(scratch: Path, final: Path) -> None:
     if not final.is_dir() or not any(final.iterdir()):
         os.replace(scratch, final)
         return
-    old = Path(tempfile.mkdtemp(prefix=_scratch_prefix(final), dir=final.parent))
+    old = scratch_path(final)
     os.replace(final, old)
     try:
         os.replace(scratch, final)

@@ -127,10 +127,10 @@ def difference(network: Preprocessing, data: Preprocessing) -> str:
 
 def settings(preprocessing: Preprocessing) -> dict[str, str]:
     """Return the parameters of data_prep that prepare images so, as texts."""
-    presets = {values: name for name, values in NORMALIZATIONS.items()}
     mean, std = preprocessing.mean, preprocessing.std
-    short = tuple(values[:1] if len(set(values)) == 1 else values for values in (mean, std))
-    preset = presets.get((mean, std)) or presets.get(short)  # type: ignore[call-overload]  # mypy widens the tuple
+    given = {name: (means * len(mean), stds * len(std)) for name, (means, stds) in NORMALIZATIONS.items()}
+    given["imagenet"] = IMAGENET
+    preset = next((name for name, values in given.items() if values == (mean, std)), "")
     texts = {"normalization": preset} if preset else {"mean": _listed(mean), "std": _listed(std)}
     if preprocessing.crop:
         height, width = preprocessing.crop

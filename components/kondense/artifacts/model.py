@@ -32,6 +32,7 @@ from kondense.errors import InputError
 from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 from kondense.networks.allowed import check_allowed
 from kondense.networks.build import NetworkSpec, build
+from kondense.preprocessing import BILINEAR
 
 FORMAT_VERSION = 1
 SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
@@ -61,6 +62,8 @@ class ImagesDescription(TypedDict):
     shape: list[Annotated[int, "[1, inf)"]]
     mean: list[float]
     std: list[Annotated[float, "(0, inf)"]]
+    resize: NotRequired[list[Annotated[int, "[1, inf)"]]]
+    interpolation: NotRequired[str]
 
 
 class Description(TypedDict):
@@ -86,21 +89,36 @@ class DescribesImages(Protocol):
     def mean(self) -> tuple[float, ...]: ...  # noqa: D102
     @property
     def std(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def resize(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def interpolation(self) -> str: ...  # noqa: D102
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images and classes of a model; ``shape`` is (C, H, W), ``mean`` and ``std`` are per channel."""
+    """The images and classes of a model; ``shape`` is (C, H, W), ``mean`` and ``std`` are per channel.
+
+    ``resize`` and ``interpolation`` are as in ``kondense.preprocessing.Preprocessing``.
+    """
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: tuple[int, ...] = ()
+    interpolation: str = BILINEAR
 
     @classmethod
     def of(cls, data: DescribesImages) -> "Images":
         """Return the description of a dataset's images."""
-        return cls(data.classes, data.shape, data.mean, data.std)
+        return cls(data.classes, data.shape, data.mean, data.std, data.resize, data.interpolation)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the content of model.json's ``images``; without the usual resizing, so that identities stay."""
+        content = {name: list(getattr(self, name)) for name in ("classes", "shape", "mean", "std", "resize")}
+        given = content | {"interpolation": self.interpolation}
+        return {name: value for name, value in given.items() if value not in ([], BILINEAR)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +260,7 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
             "activations": {name: describe_quantizer(quantizer) for name, quantizer in model.activations.items()},
         },
         "masked": list(model.masked),
-        **({"images": {key: list(value) for key, value in vars(model.images).items()}} if model.images else {}),
+        **({"images": model.images.describe()} if model.images else {}),
         "lineage": [dict(record) for record in model.lineage],
     }
 
@@ -296,7 +314,10 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
 
 
 def _decode_images(description: Mapping[str, Any] | None) -> Images | None:
-    return Images(**{key: tuple(value) for key, value in description.items()}) if description else None
+    if not description:
+        return None
+    values: dict[str, Any] = dict(description)
+    return Images(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def _decode_tensor(

@@ -117,7 +117,7 @@ def _entry(path: Path, batch: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def _source(layout: Layout) -> Source:
-    return Source(lambda directory, image_size, channels: collect(layout, directory), lambda name: name in layout.files)
+    return Source(lambda directory, *_: collect(layout, directory), lambda name: name in layout.files)
 
 
 CIFAR10, CIFAR100 = map(_source, (CIFAR10_LAYOUT, CIFAR100_LAYOUT))

@@ -4,13 +4,14 @@ Shapes: N images, C channels, H height, W width, M chosen images.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.data.picture import Geometry
 from kondense.errors import InputError
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [M, C, H, W], labels [M]
@@ -26,6 +27,19 @@ class Images(Protocol):
         """Return the chosen images, uint8 [M, C, H, W]."""
 
 
+@runtime_checkable
+class Files(Images, Protocol):
+    """Images in files, of which some may not be readable."""
+
+    paths: Sequence[Path]
+
+    def read(self, chosen_M: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
+        """Return the finished images that can be read, which of the chosen they are, and one line for each other."""
+
+    def bytes_per_image(self) -> int:
+        """Return the size of one image in memory."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Labelled:
     """``images`` [N, C, H, W] with ``labels`` int64 [N]."""
@@ -35,6 +49,10 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def path(self, index: int) -> Path | None:
+        """Return the file of an image; None if it has none."""
+        return self.images.paths[index] if isinstance(self.images, Files) else None
 
     def take(self, chosen_M: NDArray[np.int64]) -> Arrays:
         """Return the chosen images and labels in this order; files are read here."""
@@ -86,10 +104,12 @@ class Source:
     """A data set that data_prep can read.
 
     Attributes:
-        collect: reads it from a directory, or from where it is found if None; takes ``image_size`` and ``channels``,
-            which a source may apply while it decodes.
+        collect: reads it from a directory, or from where it is found if None. Takes the geometry and the maximum number
+            of pixels of a picture, which a source of files applies while it decodes them.
         wanted: tells by its base name whether a file belongs to the data.
+        image_size: side in pixels to which its images are resized unless another is asked for; 0 keeps their size.
     """
 
-    collect: Callable[[Path | None, int, int], Collection]
+    collect: Callable[[Path | None, Geometry, int], Collection]
     wanted: Callable[[str], bool]
+    image_size: int = 0

@@ -5,54 +5,31 @@ Shapes: N images, C channels, H height, W width.
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, cast
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from kondense.artifacts.schema import check_fields
-from kondense.artifacts.tensors import read_tensors, write_tensors
+from kondense.artifacts.tensors import write_tensors
 from kondense.data import folder, memory
+from kondense.data.assembly import Rules, assembled
 from kondense.data.collection import Collection
+from kondense.data.dataset_files import FORMAT_VERSION, Split, check_split, load_split, read_description
+from kondense.data.examination import TELL
 from kondense.data.locate import opened
-from kondense.data.pixels import mean_and_std, resized, with_channels
-from kondense.data.split import split_collection
-from kondense.errors import InputError
-from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
+from kondense.data.picture import MAX_PIXELS, Geometry
+from kondense.data.split import SPLITS
+from kondense.files import json_bytes, new_directory, sha256, verify_files
+from kondense.preprocessing import BILINEAR, DATASET, Preprocessing, check_normalization, normalization_of
 
-FORMAT_VERSION = 1
-SPLITS = ("train", "validation", "test")
-
-
-class Description(TypedDict):
-    """The content of dataset.json without its format version."""
-
-    name: str
-    classes: list[str]
-    shape: list[Annotated[int, "[1, inf)"]]
-    mean: list[float]
-    std: list[Annotated[float, "(0, inf)"]]
-    splits: dict[str, Annotated[int, "[1, inf)"]]
-    seed: int
-    source: str
-    files: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """One split: ``images`` uint8 [N, C, H, W] and ``labels`` int64 [N]."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
+__all__ = ["SPLITS", "Dataset", "Split", "check_split", "dataset_digest", "load_dataset", "save_dataset"]
 
 Pair = tuple[ArrayLike | Tensor, ArrayLike | Tensor]  # images, labels
+ALL = Rules()
+Normalization = str | tuple[Sequence[float], Sequence[float]]  # a preset, or mean and std
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -66,13 +43,16 @@ class Dataset:
     Attributes:
         name: names the data set in reports and published models.
         classes: names of the classes, by label.
-        mean: mean per channel of the training images, for pixel values in [0, 1].
+        mean: per channel, for pixel values in [0, 1]; that of the training images unless another was asked for.
         std: standard deviation per channel, likewise.
         seed: seed of the split.
         source: where the images come from.
         train: training images and labels.
         validation: validation images and labels; all choices are made on them.
         test: test images and labels, for the final measurements.
+        resize: sizes to which pictures were resized before the crop, see ``kondense.preprocessing.Preprocessing``.
+        interpolation: of that resizing.
+        skipped: numbers of images left out, by reason.
     """
 
     name: str
@@ -84,6 +64,9 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    resize: tuple[int, ...] = ()
+    interpolation: str = BILINEAR
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_arrays(
@@ -97,6 +80,8 @@ class Dataset:
         seed: int = 0,
         validation_size: int = 0,
         test_fraction: float = 0.2,
+        normalization: Normalization = DATASET,
+        duplicates: str = TELL,
     ) -> "Dataset":
         """Return the data set of NumPy arrays or tensors.
 
@@ -109,6 +94,10 @@ class Dataset:
             seed: seed of the split.
             validation_size: training images kept for validation; 0 takes one in twelve.
             test_fraction: fraction of ``train`` kept for the test if ``test`` is missing, (0, 1).
+            normalization: ``dataset`` (the training images' own), ``imagenet``, ``half``, ``none``, or mean and std
+                per channel for pixels in [0, 1]: those that a pretrained network was trained with.
+            duplicates: what happens to images in two splits: ``tell`` logs them, ``drop`` leaves them out of the split
+                that is judged on less, ``error`` refuses them.
 
         Raises:
             InputError: the arrays break one of these rules; the text gives the split, the rule and the value.
@@ -122,7 +111,12 @@ class Dataset:
         parts = {split: memory.from_pair(split, pair) for split, pair in pairs.items()}
         collection = memory.collection_of(parts, classes, name)
         return cls.from_collection(
-            collection, name=name, seed=seed, validation_size=validation_size, test_fraction=test_fraction
+            collection,
+            name=name,
+            seed=seed,
+            rules=Rules(normalization=_normalization(normalization), duplicates=duplicates),
+            validation_size=validation_size,
+            test_fraction=test_fraction,
         )
 
     @classmethod
@@ -150,24 +144,48 @@ class Dataset:
 
     @classmethod
     def from_folder(
-        cls, path: str | Path, *, image_size: int = 0, channels: int = 0, name: str = "folder", **cut: Any
+        cls,
+        path: str | Path,
+        *,
+        image_size: int | tuple[int, int] = 0,
+        channels: int = 0,
+        resize: int | tuple[int, int] = 0,
+        interpolation: str = BILINEAR,
+        normalization: Normalization = DATASET,
+        max_bad: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        duplicates: str = TELL,
+        name: str = "folder",
+        **cut: Any,
     ) -> "Dataset":
         """Return the data set of a folder of images per class, as ``kondense run --dataset folder`` reads it.
 
         Args:
             path: a directory, or its address in a store (``s3://bucket/prefix``): ``cat/1.png``, or
                 ``train/cat/1.png`` with ``test/cat/2.png`` and ``validation/...``.
-            image_size: side in pixels that images are cropped and resized to; 0: all are squares of one size.
+            image_size: side in pixels, or (height, width), that images are cropped and resized to; 0: all are of one
+                size.
             channels: 1 for grey, 3 for colour; 0 is 1 if all images are grey.
+            resize: before a central crop to ``image_size``: the shorter side, or (height, width), as
+                ``torchvision.transforms.Resize``; 0 crops to the aspect ratio first.
+            interpolation: of the resizing, by Pillow's name.
+            normalization: see ``from_arrays``.
+            max_bad: number of unreadable pictures to leave out.
+            max_pixels: pictures of more pixels cannot be read.
+            duplicates: see ``from_arrays``.
             name: names the data set in reports and published models.
             cut: ``seed``, ``validation_size``, ``test_fraction`` and ``limit``, see ``kondense.data.split``.
 
         Raises:
-            InputError: no images, fewer than two classes, or a file that is no image; the text names it.
+            InputError: no images, fewer than two classes, or files that are no images; the text names them.
         """
+        size = image_size if isinstance(image_size, tuple) else (image_size,) * 2 * bool(image_size)
+        steps = resize if isinstance(resize, tuple) else (resize,) * bool(resize)
+        geometry = Geometry(size, channels, steps, interpolation)
+        rules = Rules(geometry, _normalization(normalization), max_bad, duplicates, strict=True)
         with opened(str(path), folder.wanted) as directory:
-            collection = folder.collect(directory, image_size=image_size, channels=channels)
-            return cls.from_collection(collection, name=name, source=str(path), **cut)
+            collection = folder.collect(directory, geometry, max_pixels)
+            return cls.from_collection(collection, name=name, source=str(path), rules=rules, **cut)
 
     @classmethod
     def from_store(cls, address: str | Path) -> "Dataset":
@@ -196,17 +214,12 @@ class Dataset:
         name: str,
         source: str = "memory",
         seed: int = 0,
-        image_size: int = 0,
-        channels: int = 0,
+        rules: Rules = ALL,
         **cut: Any,
     ) -> "Dataset":
-        """Split a collection, resize its images and measure the training images; see ``kondense.data.split``."""
-        splits = {}
-        for part, (images_NCHW, labels_N) in split_collection(collection, seed=seed, **cut).items():
-            finished_NCHW = with_channels(resized(images_NCHW, image_size), channels)
-            splits[part] = Split(torch.from_numpy(finished_NCHW), torch.from_numpy(labels_N))
-        mean, std = mean_and_std(splits["train"].images.numpy())
-        return cls(name=name, classes=collection.classes, mean=mean, std=std, seed=seed, source=source, **splits)
+        """Split a collection, read, examine and measure its images; see ``kondense.data.assembly``."""
+        fields = assembled(collection, rules, name=name, seed=seed, **cut)
+        return cls(name=name, seed=seed, source=source, **fields)
 
     def save(self, directory: str | Path) -> None:
         """Write the Dataset artifact to ``directory``, whole or not at all."""
@@ -222,6 +235,11 @@ class Dataset:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes an input of a network for these images."""
+        return Preprocessing(self.mean, self.std, self.shape[1:], self.resize, self.interpolation)
+
     def normalise(self, images: Tensor) -> Tensor:
         """Return uint8 images [N, C, H, W] as float32 of zero mean and unit variance per channel, on their device."""
         scale = torch.tensor([1.0 / (255.0 * std) for std in self.std]).to(images.device)
@@ -233,20 +251,6 @@ class Dataset:
         """Return the split called ``name``: train, validation or test."""
         split: Split = getattr(self, name)
         return split
-
-
-def check_split(name: str, split: Split, classes: int) -> None:
-    """Raise InputError unless images and labels fit each other and every label has a class."""
-    images, labels = split.images, split.labels
-    if images.ndim != 4 or images.dtype != torch.uint8:
-        raise InputError(f"{name} images must be uint8 [N, C, H, W], but got {images.dtype} {list(images.shape)}.")
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise InputError(f"{name} labels must be int64 [{len(images)}], but got {labels.dtype} {list(labels.shape)}.")
-    if not len(labels):
-        raise InputError(f"{name} must hold at least one image, but got 0.")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise InputError(f"{name} labels must be in [0, {classes}), but got {low if low < 0 else high}.")
 
 
 def save_dataset(directory: Path, dataset: Dataset) -> None:
@@ -265,6 +269,11 @@ def save_dataset(directory: Path, dataset: Dataset) -> None:
             path = scratch / f"{name}.safetensors"
             write_tensors(path, {"images": split.images.contiguous(), "labels": split.labels.contiguous()})
             files[path.name] = sha256(path)
+        given = {
+            "resize": list(dataset.resize),
+            "interpolation": dataset.interpolation,
+            "skipped": dict(dataset.skipped),
+        }
         description = {
             "format_version": FORMAT_VERSION,
             "name": dataset.name,
@@ -276,6 +285,8 @@ def save_dataset(directory: Path, dataset: Dataset) -> None:
             "seed": dataset.seed,
             "source": dataset.source,
             "files": files,
+            # Without the usual values, so that the digests of data sets without them stay.
+            **{key: value for key, value in given.items() if value not in ([], BILINEAR, {})},
         }
         (scratch / "dataset.json").write_bytes(json_bytes(description))
 
@@ -286,9 +297,9 @@ def load_dataset(directory: Path) -> Dataset:
     Raises:
         ArtifactError: a missing or damaged file, an unknown format version, labels out of range.
     """
-    description = _read_description(directory / "dataset.json")
+    description = read_description(directory / "dataset.json")
     verify_files(directory, description["files"], required=[f"{name}.safetensors" for name in SPLITS])
-    splits = {name: _load_split(directory / f"{name}.safetensors", description) for name in SPLITS}
+    splits = {name: load_split(directory / f"{name}.safetensors", description) for name in SPLITS}
     return Dataset(
         name=description["name"],
         classes=tuple(description["classes"]),
@@ -297,6 +308,9 @@ def load_dataset(directory: Path) -> Dataset:
         seed=description["seed"],
         source=description["source"],
         **splits,
+        resize=tuple(description.get("resize", ())),
+        interpolation=description.get("interpolation", BILINEAR),
+        skipped=description.get("skipped", {}),
     )
 
 
@@ -305,31 +319,9 @@ def dataset_digest(directory: Path) -> str:
     return sha256(directory / "dataset.json")
 
 
-def _read_description(path: Path) -> Description:
-    content = read_json(path, format_version=FORMAT_VERSION)
-    check_fields(str(path), content, Description)
-    description = cast(Description, content)
-    channels = description["shape"][:1]
-    if (
-        len(description["shape"]) != 3
-        or [len(description["mean"])] != channels
-        or [len(description["std"])] != channels
-    ):
-        raise ArtifactError(
-            f"{path} must have a shape [C, H, W] with mean and std [C], but got {description['shape']},"
-            f" {description['mean']} and {description['std']}."
-        )
-    return description
-
-
-def _load_split(path: Path, description: Description) -> Split:
-    tensors = read_tensors(path)
-    try:
-        split = Split(images=tensors["images"], labels=tensors["labels"])
-        check_split(path.stem, split, len(description["classes"]))
-    except (KeyError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a split of a dataset: {error}") from error
-    shape = [description["splits"].get(path.stem), *description["shape"]]
-    if list(split.images.shape) != shape:
-        raise ArtifactError(f"{path} images must be {shape}, but got {list(split.images.shape)}.")
-    return split
+def _normalization(given: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if isinstance(given, str):
+        return normalization_of(given, "", "")
+    mean, std = (tuple(map(float, values)) for values in given)
+    check_normalization(mean, std)
+    return mean, std

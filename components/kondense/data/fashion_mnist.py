@@ -53,6 +53,4 @@ def _labelled(directory: Path, part: str) -> Labelled:
     return Labelled(read_idx(images, 3)[:, None], read_idx(labels, 1).astype(np.int64))
 
 
-SOURCE = Source(
-    lambda directory, image_size, channels: collect(directory), lambda name: name.removesuffix(".gz") in FILES
-)
+SOURCE = Source(lambda directory, *_: collect(directory), lambda name: name.removesuffix(".gz") in FILES)

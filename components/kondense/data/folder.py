@@ -1,174 +1,149 @@
-"""A folder of images per class: ``cat/1.png``, or ``train/cat/1.png`` with ``test/cat/2.png`` (and ``validation``).
+"""A folder of images per class: ``cat/1.png``, or ``train/cat/1.png`` with ``test/cat/2.png`` (and ``validation``)."""
 
-Shapes: N images, C channels, H height, W width, M chosen images; H = W = the image size.
-"""
-
-import dataclasses
-import struct
-import zlib
+import collections
+import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kondense.data.collection import Collection, Labelled, Source
+from kondense.data.entries import is_data
+from kondense.data.image_files import LISTED, ImageFiles, surveyed
+from kondense.data.picture import MAX_PIXELS, Geometry, shown
 from kondense.errors import InputError
+from kondense.logging import LOG
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-GREY_MODES = ("1", "L", "LA")
-COLOUR_MODES = ("P", "RGB", "RGBA", "CMYK", "YCbCr", "PA", "RGBX", "LAB", "HSV")
-ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height are exchanged
-# Errors of Pillow's decoders on damaged files; UnidentifiedImageError is an OSError.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}  # by split, the names of its folder in lower case
 
 
 def wanted(name: str) -> bool:
     """Return whether a file of this name is an image."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(SUFFIXES) and is_data(name)
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageFiles:
-    """Images that are decoded when they are taken, [N, channels, image_size, image_size]."""
-
-    paths: tuple[Path, ...]
-    channels: int
-    image_size: int
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, chosen_M: NDArray[np.int64]) -> NDArray[np.uint8]:
-        images_MHWC = np.empty((len(chosen_M), self.image_size, self.image_size, self.channels), np.uint8)
-        for row, index in enumerate(chosen_M):
-            images_MHWC[row] = self._decoded(self.paths[index])
-        return np.ascontiguousarray(images_MHWC.transpose(0, 3, 1, 2))
-
-    def _decoded(self, path: Path) -> NDArray[np.uint8]:
-        from PIL import Image, ImageOps
-
-        with _opened(path) as image:
-            try:
-                upright = ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
-            except DAMAGED as error:
-                raise InputError(f"{path} must be an image, but it is damaged: {error}.") from error
-        side = (self.image_size, self.image_size)
-        fitted = upright if upright.size == side else ImageOps.fit(upright, side, Image.Resampling.BILINEAR)
-        return np.asarray(fitted).reshape(*side, self.channels)
-
-
-def collect(source: Path, *, image_size: int, channels: int) -> Collection:
+def collect(source: Path, geometry: Geometry, max_pixels: int = MAX_PIXELS) -> Collection:
     """List the images below ``source``; they are decoded when they are taken.
 
     Args:
         source: the folder; it, or its ``train`` folder, holds one folder per class.
-        image_size: side in pixels; images are cropped to a central square and resized. 0: all images must be squares
-            of one size.
-        channels: 1 or 3; 0 is 1 if all images are grey, else 3.
+        geometry: of the finished images; without a size, all images must be of one size, and without channels they are
+            grey if all images are.
+        max_pixels: of one picture; larger ones cannot be read.
 
     Raises:
-        InputError: no images, one class, a class without images, a test class that is not in train, images of
-            several sizes with ``image_size`` 0, or a file that is not an image; the text names it.
+        InputError: no images, one class, a class without training images, test classes that are not in train, images
+            of several sizes without a size in ``geometry``, or a class whose name is no text.
     """
     roots = _splits(source)
-    classes = _folders(roots["train"])
-    if len(classes) < 2:
-        raise InputError(
-            f"{roots['train']} must hold one folder of images for each of at least 2 classes, but has"
-            f" {len(classes)}{': ' if classes else ''}{', '.join(classes)}."
-        )
-    listed = {name: _listed(root, classes) for name, root in roots.items()}
-    all_paths = [path for paths, _ in listed.values() for path in paths]
-    if not image_size or not channels:
-        sizes, grey = _surveyed(all_paths)
-        image_size = image_size or _common_size(all_paths, sizes)
-        channels = channels or (1 if grey else 3)
+    classes = _classes(roots["train"])
+    listed = {name: _listed(root, classes, name) for name, root in roots.items()}
+    geometry = surveyed([path for paths, _ in listed.values() for path in paths], geometry, max_pixels)
     parts = {
-        name: Labelled(ImageFiles(tuple(paths), channels, image_size), np.array(labels, np.int64))
+        name: Labelled(ImageFiles(tuple(paths), geometry, max_pixels), np.array(labels, np.int64))
         for name, (paths, labels) in listed.items()
     }
     return Collection(classes=tuple(classes), origin=str(source), **parts)
 
 
 def _folders(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and is_data(path.name))
 
 
 def _splits(source: Path) -> dict[str, Path]:
-    # A class may be called train; its folder then holds images, not folders.
-    if not (source / "train").is_dir() or not _folders(source / "train"):
+    """Return the folders of the splits that ``source`` has; itself as ``train`` if it holds the classes."""
+    names = _folders(source)
+    found = {
+        split: [name for name in names if name.lower() in known and _folders(source / name)]
+        for split, known in SPLITS.items()
+    }
+    for split, folders in found.items():
+        if len(folders) > 1:
+            raise InputError(f"{shown(source)} must hold one folder of {split}, but has {' and '.join(folders)}.")
+    if not found["train"]:
+        # A class may be called train; its folder then holds images, not folders.
+        given = [folder for folders in found.values() for folder in folders]
+        if given and len(given) == len(names):
+            raise InputError(f"{shown(source)} must hold a folder train beside {' and '.join(given)}, but has none.")
         return {"train": source}
-    roots = {}
-    for split, names in SPLITS.items():
-        folder = next((source / name for name in names if (source / name).is_dir()), None)
-        if folder is not None:
-            roots[split] = folder
+    roots = {split: source / folders[0] for split, folders in found.items() if folders}
+    if others := sorted(set(names) - {root.name for root in roots.values()}):
+        LOG.warning(f"{shown(source)}: {_named(others)} beside {roots['train'].name} left out")
     return roots
 
 
-def _listed(root: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
-    unknown = sorted(set(_folders(root)) - set(classes))
+def _classes(root: Path) -> list[str]:
+    classes = _folders(root)
+    if len(classes) < 2:
+        raise InputError(
+            f"{shown(root)} must hold one folder of images for each of at least 2 classes, but has"
+            f" {len(classes)}{': ' if classes else ''}{', '.join(map(shown, classes))}."
+        )
+    for name in classes:
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):  # no text for reports and JSON
+            raise InputError(f"{shown(root)} must name its classes in UTF-8 without line feeds, but has {shown(name)}.")
+    return classes
+
+
+def _listed(root: Path, classes: Sequence[str], split: str) -> tuple[list[Path], list[int]]:
+    unknown = [name for name in _folders(root) if name not in classes]
     if unknown:
-        raise InputError(f"{root} must hold classes of train only ({', '.join(classes)}), but has {unknown[0]!r}.")
+        raise InputError(
+            f"{shown(root)} must hold classes of train only ({_named(classes)}), but has {len(unknown)} others:"
+            f" {_named(unknown)}."
+        )
     paths: list[Path] = []
     labels: list[int] = []
+    empty, others = [], collections.Counter[str]()
     for label, name in enumerate(classes):
-        images = sorted(path for path in (root / name).rglob("*") if wanted(path.name) and path.is_file())
-        if not images:
-            raise InputError(f"{root / name} must hold images ({', '.join(SUFFIXES)}), but has none.")
+        images = sorted(_images(root / name, others))
         paths += images
         labels += [label] * len(images)
+        empty += [] if images else [name]
+    if empty and (split == "train" or not paths):
+        raise InputError(f"{_folder_of(root, empty)} must hold images ({', '.join(SUFFIXES)}), but has none.")
+    if empty:
+        LOG.warning(f"{shown(root)} has no image of {len(empty)} classes: {_named(empty)}")
+    if others := +others:
+        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(LISTED))
+        LOG.info(f"{shown(root)}: {others.total()} files that are no images left out ({kinds})")
     return paths, labels
 
 
-def _surveyed(paths: Sequence[Path]) -> tuple[list[tuple[int, int]], bool]:
-    sizes, grey = [], True
-    for path in paths:
-        with _opened(path) as image:
-            sizes.append(image.size[::-1] if _on_its_side(path, image) else image.size)
-            grey = grey and image.mode in GREY_MODES
-    return sizes, grey
+def _images(folder: Path, others: "collections.Counter[str]") -> list[Path]:
+    """Return the images in ``folder`` and below, and count the other files by suffix."""
+    images = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if is_data(name)]
+        others["linked folders"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+        for name in filter(is_data, names):
+            if wanted(name):
+                images.append(Path(parent, name))
+            else:
+                others[Path(name).suffix.lower()] += 1
+    return images
 
 
-def _on_its_side(path: Path, image: "Image.Image") -> bool:
-    try:
-        return int(image.getexif().get(ORIENTATION, 1)) >= 5
-    except DAMAGED as error:
-        raise InputError(f"{path} must be an image, but it is damaged: {error}.") from error
+def _folder_of(root: Path, empty: Sequence[str]) -> str:
+    return shown(root / empty[0]) if len(empty) == 1 else f"{len(empty)} folders of {shown(root)} ({_named(empty)})"
 
 
-def _common_size(paths: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> int:
-    width, height = sizes[0]
-    for path, size in zip(paths, sizes, strict=True):
-        if size != (height, height):
-            raise InputError(
-                f"images must be squares of one size, or image_size must be given, but {path} is {size[0]}x{size[1]}"
-                f" and {paths[0]} is {width}x{height}."
-            )
-    return height
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(map(shown, names[:LISTED])) + more
 
 
-def _opened(path: Path) -> "Image.Image":
-    from PIL import Image
-
-    try:
-        image = Image.open(path)
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} must be an image, but cannot be read: {error}.") from error
-    if image.mode not in GREY_MODES + COLOUR_MODES:
-        raise InputError(f"{path} must have 8 bits per channel, but has mode {image.mode}.")
-    return image
-
-
-def _collect(source: Path | None, image_size: int, channels: int) -> Collection:
+def _collect(source: Path | None, geometry: Geometry, max_pixels: int) -> Collection:
     assert source is not None  # DataPrepConfig requires it
-    return collect(source, image_size=image_size, channels=channels)
+    return collect(source, geometry, max_pixels)
 
 
 SOURCE = Source(_collect, wanted)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kondense.data.download import DownloadError
+from kondense.data.entries import is_data
 from kondense.errors import InputError
 from kondense.files import new_directory
 
@@ -108,11 +109,11 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix="kondense-source-") as scratch:
         store = open_store(source)
-        keys = [key for key in store.list("") if wanted(key.rsplit("/", 1)[-1])]
+        keys = [key for key in store.list("") if is_data(key) and wanted(key.rsplit("/", 1)[-1])]
         if not keys:
             raise SourceError(f"source {source} holds no file of this data set.")
         for key in keys:
-            check_key(key)
+            check_key(key, reading=True)
             path = Path(scratch, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             store.download_file(key, path)

@@ -7,21 +7,27 @@ machine.
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.data.picture import Geometry, fitted
+
 LUMA = (19595, 38470, 7471)  # red, green, blue in 1/65536
 CHUNK = 4096  # images converted at a time; bounds the memory of the wider integers
 
 
-def resized(images_NCHW: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Return the images at ``size`` x ``size`` pixels (bilinear, antialiased); 0 keeps their size."""
-    if not size or images_NCHW.shape[2:] == (size, size):
+def finished(images_NCHW: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """Return the images with the channels and the size of ``geometry``, the channels first, as pictures are decoded."""
+    return resized(with_channels(images_NCHW, geometry.channels), geometry)
+
+
+def resized(images_NCHW: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """Return the images at the size of ``geometry``."""
+    if not geometry.size or (images_NCHW.shape[2:] == geometry.size and not geometry.resize):
         return images_NCHW
     from PIL import Image
 
     count, channels = images_NCHW.shape[:2]
-    output_NCHW = np.empty((count, channels, size, size), np.uint8)
+    output_NCHW = np.empty((count, channels, *geometry.size), np.uint8)
     for index in np.ndindex(count, channels):
-        plane = Image.fromarray(images_NCHW[index])
-        output_NCHW[index] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
+        output_NCHW[index] = np.asarray(fitted(Image.fromarray(images_NCHW[index]), geometry))
     return output_NCHW
 
 

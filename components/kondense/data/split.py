@@ -1,25 +1,81 @@
 """Cut a collection into training, validation and test images.
 
-Shapes: N images of a part, M chosen ones.
+Shapes: N images of a part, M chosen ones, C channels, H height, W width.
 """
+
+import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kondense.data.collection import Arrays, Collection, Labelled
+from kondense.data.collection import Collection, Files, Labelled
+from kondense.data.picture import Geometry
+from kondense.data.pixels import finished
 from kondense.errors import InputError
+from kondense.logging import LOG
 
+SPLITS = ("train", "validation", "test")
 VALIDATION_SHARE = 12  # one image in this many, if validation_size is 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The images of one split: those of ``part`` at ``indices``, in this order."""
+
+    part: Labelled
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """One split in memory.
+
+    Attributes:
+        images: uint8 [M, C, H, W].
+        labels: int64 [M].
+        part: where the images come from.
+        indices: which images of the part they are, int64 [M].
+        problems: one line for each image that could not be read.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    part: Labelled
+    indices: NDArray[np.int64]
+    problems: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def only(self, kept_M: NDArray[np.bool_]) -> "Taken":
+        """Return the images that ``kept_M`` marks."""
+        return dataclasses.replace(
+            self, images=self.images[kept_M], labels=self.labels[kept_M], indices=self.indices[kept_M]
+        )
+
+
+def take(choice: Choice, geometry: Geometry) -> Taken:
+    """Return the images of ``choice`` that can be read, brought to ``geometry``."""
+    part, indices = choice.part, choice.indices
+    if isinstance(part.images, Files):
+        images_KCHW, readable_M, problems = part.images.read(indices)
+        kept = indices[readable_M]
+        return Taken(images_KCHW, part.labels[kept], part, kept, tuple(problems))
+    return Taken(finished(part.images[indices], geometry), part.labels[indices], part, indices)
 
 
 def split_collection(
     collection: Collection, *, seed: int = 0, validation_size: int = 0, test_fraction: float = 0.2, limit: int = 0
-) -> dict[str, Arrays]:
-    """Return the images of train, validation and test.
+) -> dict[str, Choice]:
+    """Choose the images of train, validation and test.
 
     The order of every split that is cut is that of ``numpy.random.default_rng(seed).permutation``: first the
     test images are cut if the source has none, then ``limit`` applies, then the validation images are cut.
-    A test or validation split of the source keeps its order, unless ``limit`` draws from it.
+    A test or validation split of the source keeps its order, unless ``limit`` draws from it. A class that would have no
+    training image gets one back, unless ``limit`` applies.
 
     Args:
         collection: the images.
@@ -29,27 +85,58 @@ def split_collection(
         limit: maximum number of training images and of test images; 0 takes all.
 
     Raises:
-        InputError: too few images for three splits.
+        InputError: too few images for three splits, or for one training image of every class.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(collection.train))
     if collection.test is None:
         count = max(1, round(len(order) * test_fraction))
-        order, test = order[count:], collection.train.take(_limited(order[:count], limit))
+        order, test = order[count:], Choice(collection.train, _limited(order[:count], limit))
     else:
         test = _drawn(collection.test, limit, rng)
     order = _limited(order, limit)
     if collection.validation is None:
         count = _validation_size(len(order), validation_size)
-        order, validation = order[count:], collection.train.take(order[:count])
+        order, validation = order[count:], Choice(collection.train, order[:count])
     else:
         validation = _drawn(collection.validation, limit, rng)
-    return {"train": collection.train.take(order), "validation": validation, "test": test}
+    choices = {"train": Choice(collection.train, order), "validation": validation, "test": test}
+    return choices if limit else _with_every_class(choices)
 
 
-def _drawn(part: Labelled, limit: int, rng: np.random.Generator) -> Arrays:
+def _with_every_class(choices: dict[str, Choice]) -> dict[str, Choice]:
+    """Move to train the first image of each class that was cut from it completely, from validation before test."""
+    train = choices["train"].part
+    present = np.zeros(1 + int(train.labels.max(initial=0)), np.bool_)
+    present[train.labels[choices["train"].indices]] = True
+    for name in SPLITS[1:]:
+        part, indices = choices[name].part, choices[name].indices
+        if part is not train:
+            continue
+        moved = np.array([row for row, label in enumerate(part.labels[indices]) if _first(present, label)], np.int64)
+        if not len(moved):
+            continue
+        if len(moved) == len(indices):
+            raise InputError(
+                f"{name} must have an image, but its {len(moved)} are the only ones of their classes: bring more images"
+                f" per class, or a folder {name}."
+            )
+        LOG.warning(f"{len(moved)} images of rare classes moved from {name} to train, which had none of these classes")
+        order = np.concatenate([choices["train"].indices, indices[moved]])
+        choices |= {"train": Choice(train, order), name: Choice(part, np.delete(indices, moved))}
+    return choices
+
+
+def _first(present: NDArray[np.bool_], label: int) -> bool:
+    """Return whether ``label`` is not present yet, and note that it is."""
+    first = not present[label]
+    present[label] = True
+    return first
+
+
+def _drawn(part: Labelled, limit: int, rng: np.random.Generator) -> Choice:
     order = rng.permutation(len(part))
-    return part.take(order[:limit] if 0 < limit < len(part) else np.arange(len(part)))
+    return Choice(part, order[:limit] if 0 < limit < len(part) else np.arange(len(part)))
 
 
 def _limited(order_N: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

@@ -5,10 +5,12 @@ They are sufficient to run the file: the labels, the preprocessing of images, an
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypedDict, cast
+from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
 from kondense.artifacts.schema import check_fields
+from kondense.errors import InputError
 from kondense.files import ArtifactError
+from kondense.preprocessing import BILINEAR, check_geometry
 
 FORMAT_VERSION = 1
 FLOAT, UINT8 = "float32", "uint8"
@@ -20,9 +22,10 @@ class Metadata(TypedDict):
     """The metadata of one file.
 
     ``shape`` is that of one image, [C, H, W]. A ``uint8`` input takes pixels; a ``float32`` input takes
-    (pixel / 255 - mean) / std per channel. ``arithmetic`` is that of the layers: ``integer``, or ``float`` if weights
-    are floats after loading. ``digest`` is the model's identity
-    (``kondense.artifacts.identity``), the same as in its artifact.
+    (pixel / 255 - mean) / std per channel. ``resize`` and ``interpolation`` are what comes before the central crop to
+    ``shape``, see ``kondense.preprocessing.Preprocessing``. ``arithmetic`` is that of the layers: ``integer``, or
+    ``float`` if weights are floats after loading. ``digest`` is the model's identity (``kondense.artifacts.identity``),
+    the same as in its artifact.
     """
 
     format_version: int
@@ -35,6 +38,8 @@ class Metadata(TypedDict):
     arithmetic: str
     opset: Annotated[int, "[1, inf)"]
     digest: str
+    resize: NotRequired[list[Annotated[int, "[1, inf)"]]]
+    interpolation: NotRequired[str]
 
 
 def parse_metadata(entries: Mapping[str, str], place: str = "the ONNX file") -> Metadata:
@@ -59,6 +64,10 @@ def parse_metadata(entries: Mapping[str, str], place: str = "the ONNX file") -> 
             f"{place}: metadata must have a shape [C, H, W] with mean and std [C], but got {shape},"
             f" {metadata['mean']} and {metadata['std']}."
         )
+    try:
+        check_geometry(shape[1:], metadata.get("resize", []), metadata.get("interpolation", BILINEAR))
+    except InputError as error:
+        raise ArtifactError(f"{place}: metadata: {error}") from None
     if not metadata["classes"]:
         raise ArtifactError(f"{place}: metadata must name at least one class, but got none.")
     if metadata["input"] not in INPUTS:

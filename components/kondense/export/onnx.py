@@ -63,6 +63,8 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
         "arithmetic": "integer" if model.activations else "float",
         "opset": OPSET,
         "digest": model_identity(model),
+        "resize": list(dataset.resize),
+        "interpolation": dataset.interpolation,
     }
     onnx.helper.set_model_props(proto, metadata_entries(metadata))
     onnx.checker.check_model(proto)

@@ -12,7 +12,9 @@ from onnxruntime import InferenceSession
 
 from kondense.export.metadata import Metadata, parse_metadata
 from kondense.files import ArtifactError
+from kondense.inference.pictures import read_picture
 from kondense.measuring.latency import open_session, predict_onnx, takes_pixels
+from kondense.preprocessing import BILINEAR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,16 @@ class Classifier:
 
     session: InferenceSession
     metadata: Metadata
+
+    def picture(self, path: Path) -> NDArray[np.uint8]:
+        """Return the image at ``path`` as the model takes it, uint8 [C, H, W]; InputError if it is none."""
+        channels, height, width = self.metadata["shape"]
+        return read_picture(
+            path,
+            (channels, height, width),
+            resize=self.metadata.get("resize", ()),
+            interpolation=self.metadata.get("interpolation", BILINEAR),
+        )
 
     def classify(self, images_NCHW: NDArray[np.uint8], *, batch_size: int = 64) -> NDArray[np.float64]:
         """Return the probability of every class for every image."""

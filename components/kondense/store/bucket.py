@@ -141,7 +141,7 @@ class ObjectStore(Store):
 
     def download_file(self, key: str, path: Path) -> None:
         """See Store."""
-        check_key(key)
+        check_key(key, reading=True)
         with replacing(path) as file:
             self._download(key, file)
 

@@ -5,8 +5,8 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +63,7 @@ class LocalStore(Store):
 
     def download_file(self, key: str, path: Path) -> None:
         """See Store."""
-        with self._explained(key, "reading"), self._path(key).open("rb") as source, replacing(path) as file:
+        with self._explained(key, "reading"), self._path(key, reading=True).open("rb") as source, replacing(path) as file:
             shutil.copyfileobj(source, file)
 
     @contextlib.contextmanager
@@ -82,8 +82,8 @@ class LocalStore(Store):
                 time.sleep(0.02)
             yield FileLease()
 
-    def _path(self, key: str) -> Path:
-        check_key(key)
+    def _path(self, key: str, *, reading: bool = False) -> Path:
+        check_key(key, reading=reading)
         return self.root / key
 
     @contextlib.contextmanager
@@ -107,21 +107,21 @@ def replacing(final: Path, *, if_absent: bool = False) -> Iterator[BinaryIO]:
         ExistsError: ``if_absent`` and ``final`` exists, or was written meanwhile.
         StoreError: the disk is full or not writable; ``final`` is unchanged.
     """
+    scratch = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{final.name}.{os.getpid()}-", dir=final.parent)
+        opened = scratch.open("xb")  # with the rights that the umask leaves
     except OSError as error:
         raise StoreError(error.errno, f"{os.strerror(error.errno or 0)} while writing {final}") from error
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with opened as file:
             yield file
             file.flush()
-            os.fsync(descriptor)
-        os.chmod(name, 0o644)
+            os.fsync(file.fileno())
         if if_absent:
-            os.link(name, final)  # unlike a rename, a link never replaces
+            os.link(scratch, final)  # unlike a rename, a link never replaces
         else:
-            os.replace(name, final)
+            os.replace(scratch, final)
     except FileExistsError:
         raise ExistsError(f"{final} exists already.") from None
     except StoreError:
@@ -130,7 +130,7 @@ def replacing(final: Path, *, if_absent: bool = False) -> Iterator[BinaryIO]:
         kept = "; nothing was kept" if error.errno in FULL else ""
         raise StoreError(error.errno, f"{os.strerror(error.errno or 0)} while writing {final}{kept}") from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
 
 
 def _locked(file: BinaryIO) -> bool:

@@ -7,13 +7,12 @@ reserved for scratch files and leases.
 import abc
 import contextlib
 import datetime
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kondense.errors import InputError, KondenseError
-from kondense.files import ArtifactError, json_bytes, new_directory, sha256
+from kondense.files import ArtifactError, json_bytes, new_directory, parse_json, sha256
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -150,13 +149,13 @@ class Store(abc.ABC):
         """
         key = f"{prefix}/{MANIFEST}"
         try:
-            content = json.loads(self.read(key))
-        except ValueError as error:
-            raise DamagedError(f"{self.address(key)} must be JSON, but: {error}.") from None
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION or not isinstance(content.get("files"), dict):
-            raise DamagedError(f"{self.address(key)} must have format_version {FORMAT_VERSION}, but got {version}.")
-        return dict(content)
+            content = parse_json(self.read(key), self.address(key), format_version=FORMAT_VERSION)
+        except ArtifactError as error:
+            raise DamagedError(str(error)) from None
+        files = content.get("files")
+        if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+            raise DamagedError(f"{self.address(key)} must give the sha256 of each of its files, but does not.")
+        return content
 
     def download_directory(
         self, prefix: str, directory: Path, *, rebuild: Mapping[str, Callable[[Path], None]] | None = None
@@ -231,10 +230,11 @@ def damaged(address: str, expected: str, digest: str) -> DamagedError:
     return DamagedError(f"{address} must have sha256 {expected}, but has {digest}: it was damaged or changed.")
 
 
-def check_key(key: str) -> None:
-    """Raise InputError unless ``key`` is a relative path of plain names."""
+def check_key(key: str, *, reading: bool = False) -> None:
+    """Raise InputError unless ``key`` is a relative path of plain names; what others wrote may have odd characters."""
     parts = key.split("/")
-    if any(not part or part.startswith(".") or "\\" in part or not part.isprintable() for part in parts):
+    odd = not reading and ("\\" in key or not key.isprintable())
+    if odd or any(not part or part.startswith(".") for part in parts):
         raise InputError(
             f"a key must be a relative path whose parts are not empty and do not start with a dot, but got {key!r}."
         )

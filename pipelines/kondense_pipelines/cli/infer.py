@@ -40,7 +40,6 @@ def infer(
     """
     import numpy as np
     from kondense.inference.classifier import open_classifier
-    from kondense.inference.pictures import read_picture
 
     for name, value in (("top", top), ("threads", threads)):
         if value < 1:
@@ -51,8 +50,7 @@ def infer(
     exported = classifier.metadata["digest"]
     if digest and exported != digest:
         raise ArtifactError(f"{onnx} must be the export of model {digest[:12]}, but is of model {exported[:12]}.")
-    channels, height, width = classifier.metadata["shape"]
-    pixels_NCHW = np.stack([read_picture(path, (channels, height, width)) for path in images])
+    pixels_NCHW = np.stack([classifier.picture(path) for path in images])
     labels = classifier.metadata["classes"]
     answers = []
     for path, row_K in zip(images, classifier.classify(pixels_NCHW), strict=True):

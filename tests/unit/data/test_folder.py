@@ -3,6 +3,7 @@ import pytest
 import torch
 from kondense.data import folder
 from kondense.data.dataset import load_dataset
+from kondense.data.picture import Geometry
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import run
 from PIL import Image
@@ -12,7 +13,7 @@ from tests.support.data_makers import make_image_folder
 
 
 def collect(source, image_size=0, channels=0):
-    return folder.collect(source, image_size=image_size, channels=channels)
+    return folder.collect(source, Geometry((image_size,) * 2 * bool(image_size), channels))
 
 
 def everything(part):
@@ -105,7 +106,7 @@ def test_a_class_without_images_is_an_error(image_folder):
 def test_a_class_only_of_the_test_is_an_error(tmp_path):
     make_image_folder(tmp_path / "train")
     make_image_folder(tmp_path / "test", classes=("cat", "fox"))
-    with pytest.raises(ValueError, match=r"classes of train only \(cat, dog\), but has 'fox'"):
+    with pytest.raises(ValueError, match=r"classes of train only \(cat, dog\), but has 1 others: fox"):
         collect(tmp_path)
 
 
@@ -123,17 +124,10 @@ def test_a_corrupt_image_is_named_and_nothing_is_written(tmp_path, suffix, damag
     assert not (tmp_path / "dataset").exists()
 
 
-def test_sixteen_bits_are_an_error(image_folder):
-    path = image_folder / "cat" / "000.png"
-    Image.fromarray(np.zeros((10, 10), np.uint16)).save(path)
-    with pytest.raises(ValueError, match=f"{path} must have 8 bits per channel, but has mode I;16"):
-        everything(collect(image_folder).train)
-
-
 @pytest.mark.parametrize("size", [(10, 12), (12, 12)])
 def test_images_of_several_sizes_need_one_to_be_given(image_folder, size):
     path = image_folder / "dog" / "004.png"
     Image.new("RGB", size).save(path)
-    with pytest.raises(ValueError, match=f"image_size must be given, but {path} is {size[0]}x{size[1]}"):
+    with pytest.raises(ValueError, match=f"image_size must be given, but {path} is {size[1]}x{size[0]} and 23 of 24"):
         collect(image_folder)
     assert everything(collect(image_folder, image_size=10).train).shape == (24, 3, 10, 10)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kondense.data.folder import ImageFiles
+from kondense.data.image_files import ImageFiles
+from kondense.data.picture import Geometry
 from kondense.inference.pictures import read_picture
 from PIL import Image
 
@@ -21,7 +22,7 @@ def test_pixels_are_those_that_data_prep_trains_on(
     name: str, size: tuple[int, int], channels: int, tmp_path: Path
 ) -> None:
     gradient(*size).save(tmp_path / name)
-    trained_on = ImageFiles((tmp_path / name,), channels, 28)[np.array([0])][0]
+    trained_on = ImageFiles((tmp_path / name,), Geometry((28, 28), channels))[np.array([0])][0]
     assert np.array_equal(read_picture(tmp_path / name, (channels, 28, 28)), trained_on)
 
 
@@ -60,8 +61,8 @@ def test_what_is_no_image_is_one_line_with_its_name(tmp_path: Path) -> None:
     for name, rule in (
         ("text.png", "must be an image, but cannot be read"),
         ("torn.png", "must be an image, but cannot be read"),
-        ("absent.png", "must be an image file, but is missing"),
-        (".", "must be an image file, but is a directory"),
+        ("absent.png", "must be an image, but is missing"),
+        (".", "must be an image, but is a directory"),
     ):
         with pytest.raises(ValueError, match=rule) as caught:
             read_picture(tmp_path / name, (1, 16, 16))

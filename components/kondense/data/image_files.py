@@ -1,0 +1,100 @@
+"""Picture files as the images of a data set: decoded when they are taken, and all unreadable ones are named at once.
+
+Shapes: N images, C channels, H height, W width, M chosen images, K of them readable.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kondense.data.picture import MAX_PIXELS, Facts, Geometry, PictureError, decode, facts, shown
+from kondense.errors import InputError
+
+LISTED = 10  # files or sizes that a message names
+LONGEST = 300  # characters of one file's line in a message of several
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFiles:
+    """Images [N, C, H, W] in files; ``geometry`` has a size and channels."""
+
+    paths: Sequence[Path]
+    geometry: Geometry
+    max_pixels: int = MAX_PIXELS
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, chosen_M: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images, _, problems = self.read(chosen_M)
+        if problems:
+            raise InputError(in_one_line(problems))
+        return images
+
+    def read(self, chosen_M: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
+        """Return the readable images [K, C, H, W], which of the chosen they are, and one line for each other."""
+        geometry, readable_M, problems = self.geometry, np.zeros(len(chosen_M), np.bool_), []
+        images_MCHW = np.empty((len(chosen_M), geometry.channels, *geometry.size), np.uint8)
+        count = 0
+        for row, index in enumerate(chosen_M):
+            try:
+                images_MCHW[count] = decode(self.paths[index], geometry, max_pixels=self.max_pixels)
+            except PictureError as error:
+                problems.append(str(error))
+                continue
+            readable_M[row] = True
+            count += 1
+        return images_MCHW[:count], readable_M, problems
+
+    def bytes_per_image(self) -> int:
+        """Return the size of one image in memory."""
+        return self.geometry.channels * math.prod(self.geometry.size)
+
+
+def surveyed(paths: Sequence[Path], geometry: Geometry, max_pixels: int) -> Geometry:
+    """Return ``geometry`` with the size and the channels that it leaves to the pictures.
+
+    Unreadable files do not count here: they are named when they are decoded.
+
+    Raises:
+        InputError: pictures of several sizes although none is asked for, or none that can be read.
+    """
+    if geometry.size and geometry.channels:
+        return geometry
+    found: dict[Path, Facts] = {}
+    problems = []
+    for path in paths:
+        try:
+            found[path] = facts(path, max_pixels=max_pixels)
+        except PictureError as error:
+            problems.append(str(error))
+    if not found:
+        raise InputError(in_one_line(problems))
+    channels = geometry.channels or (1 if all(fact.grey for fact in found.values()) else 3)
+    return dataclasses.replace(geometry, size=geometry.size or _common_size(found), channels=channels)
+
+
+def in_one_line(problems: Sequence[str]) -> str:
+    """Return the problems of files as one line that names the first ones and counts all."""
+    if len(problems) == 1:
+        return problems[0]
+    named = "; ".join(problem.removesuffix(".")[-LONGEST:] for problem in problems[:LISTED])
+    more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    return f"{len(problems)} files cannot be read: {named}{more}."
+
+
+def _common_size(found: dict[Path, Facts]) -> tuple[int, int]:
+    sizes = collections.Counter((fact.height, fact.width) for fact in found.values())
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    (common, often), *_ = sizes.most_common(1)
+    path, fact = next((path, fact) for path, fact in found.items() if (fact.height, fact.width) != common)
+    raise InputError(
+        f"images must be of one size (height x width), or image_size must be given, but {shown(path)} is"
+        f" {fact.height}x{fact.width} and {often} of {len(found)} are {common[0]}x{common[1]} ({len(sizes)} sizes)."
+    )
