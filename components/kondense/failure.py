@@ -40,6 +40,8 @@ def one_line(reason: object) -> str:
 def shortened(line: str) -> str:
     """Return the beginning of a line that fits a page's box, cut after a word if that keeps half of it."""
     room = SHORT - len(PREFIX) - len("...")
+    if len(line) <= room + len("..."):
+        return line
     words = line[:room].rpartition(" ")[0]
     return f"{words if 2 * len(words) > room else line[:room]}..."
 

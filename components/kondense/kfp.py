@@ -7,6 +7,7 @@ KFP ships a component as the source text of a function, which calls ``run_compon
 import functools
 import linecache
 import sys
+import traceback
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -17,14 +18,23 @@ from typing import Any, NamedTuple
 from kfp import dsl
 
 from kondense.artifacts.comparison import compared
-from kondense.artifacts.inputs import fetched
-from kondense.artifacts.metadata import metadata_of
+from kondense.artifacts.failed import (
+    Failed,
+    first_failed,
+    is_independent,
+    is_trouble,
+    reason_of,
+    write_failed,
+)
+from kondense.artifacts.inputs import fetched, is_empty
+from kondense.artifacts.metadata import failed_title, metadata_of
 from kondense.artifacts.report import EVALUATION, PAGE, read_evaluation
 from kondense.config import Config, described
-from kondense.failure import reporting_failures
+from kondense.errors import EXPECTED, ShortfallError
+from kondense.failure import report_failure, reporting_failures
 from kondense.files import read_json
 from kondense.images import STAGE_IMAGE
-from kondense.logging import to_stdout
+from kondense.logging import LOG, to_stdout
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
 from kondense.stages import STAGES, VIEWS, Artifact, Stage, config_values, load
 
@@ -122,11 +132,47 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> Any:
     with to_stdout(), reporting_failures():
         stage = STAGES[name]
         inputs = {key: arguments[key] for artifact in stage.inputs for key in artifact.names}
-        with fetched(**inputs):
-            config = make_config(stage, arguments, inputs)
-            metrics = load(stage.run)(config, **directories(stage, arguments))
+        if failed := failure_before(stage, inputs):
+            pass_on(stage, arguments, {**failed, "passed_on": True})
+            return None
+        try:
+            with fetched(**inputs):
+                config = make_config(stage, arguments, inputs)
+                metrics = load(stage.run)(config, **directories(stage, arguments))
+        except ShortfallError as error:  # the outputs are written
+            if not is_independent():
+                raise
+            LOG.warning("%s", error)
+            metrics = {}
+        except Exception as error:  # a candidate's own failure of any kind; the others go on
+            gone = any(is_empty(Path(each.path)) for each in inputs.values() if each)
+            if not is_independent() or is_trouble(error) or gone:
+                raise
+            if not isinstance(error, EXPECTED):
+                traceback.print_exc()
+            report_failure(reason_of(error))
+            pass_on(stage, arguments, {"name": "", "step": name, "reason": reason_of(error)})
+            return None
         show_outputs(stage, config, arguments, metrics)
         return returned(stage, arguments, metrics)
+
+
+def failure_before(stage: Stage, inputs: Mapping[str, Any]) -> Failed | None:
+    """Return why an input's model could not be made; None if all were, or if the stage reads failures itself."""
+    read = [artifact.name for artifact in stage.inputs if artifact.type == "Model" and not artifact.several]
+    return first_failed(Path(inputs[name].path) for name in read if inputs[name])
+
+
+def pass_on(stage: Stage, arguments: Mapping[str, Any], failed: Failed) -> None:
+    """Write a failure in the place of every output, with a display name that says so."""
+    failed = {**failed, "name": failed["name"] or (str(arguments["name"]) if stage.name == "evaluate" else "")}
+    LOG.info("no model: %s failed: %s", failed["step"], failed["reason"])
+    for output in stage.outputs:
+        artifact = arguments[output.name]
+        if output.type not in VIEWS:
+            write_failed(Path(artifact.path), failed)
+            artifact.metadata.update(metadata_of(Path(artifact.path)))
+        artifact.metadata["display_name"] = failed_title(failed["step"], failed["reason"])
 
 
 def make_config(stage: Stage, arguments: Mapping[str, Any], inputs: Mapping[str, Any]) -> Config:

@@ -235,6 +235,13 @@ BUILT_IN = (
         outputs=(Artifact("receipt", "Artifact"),),
     ),
     Stage(
+        "verdict",
+        config="kondense.report.verdict:VerdictConfig",
+        run="kondense.report.verdict:run",
+        summary="end the run, after all else, with an error if a candidate failed or fell short of the request",
+        inputs=(Artifact("report", "Artifact"),),
+    ),
+    Stage(
         "champion",
         config="kondense.champion.config:ChampionConfig",
         run="kondense.champion.stage:run",

@@ -15,8 +15,7 @@ from kondense.search.suggesters import SUGGESTERS
 from kondense_pipelines.graphs import search
 from kondense_pipelines.graphs.candidates import Plan, read_plan
 from kondense_pipelines.graphs.compile import EXPERIMENT, NAMES, compile_all, task_names
-from kondense_pipelines.graphs.compress import CANDIDATES
-from kondense_pipelines.graphs.compress import task_names as compress_tasks
+from kondense_pipelines.graphs.compress import CANDIDATES, cluster_task_names
 from kondense_pipelines.graphs.parameters import CURATED, PROFILE, STEPS, resolve
 from kondense_pipelines.graphs.refresh import refresh_task_names
 from kondense_pipelines.graphs.resources import Resources, read_resources
@@ -87,8 +86,8 @@ def test_all_three_are_compiled(packages: dict[str, Package]) -> None:
 
 
 def test_the_graphs(packages: dict[str, Package]) -> None:
-    assert task_names(packages["compress"].path) == sorted(compress_tasks(Plan()))
-    assert task_names(packages["search"].path) == sorted(("search with Katib", *compress_tasks(Plan())))
+    assert task_names(packages["compress"].path) == sorted(cluster_task_names(Plan()))
+    assert task_names(packages["search"].path) == sorted(("search with Katib", *cluster_task_names(Plan())))
     assert task_names(packages["refresh"].path) == sorted(refresh_task_names(Plan()))
 
 

@@ -11,8 +11,7 @@ import yaml
 from kondense.profiles import AS_PROFILE, PROFILES, settled
 from kondense_pipelines.graphs.candidates import Plan, read_plan
 from kondense_pipelines.graphs.compile import compile_compress, task_names
-from kondense_pipelines.graphs.compress import CANDIDATES, make_compress
-from kondense_pipelines.graphs.compress import task_names as compress_tasks
+from kondense_pipelines.graphs.compress import CANDIDATES, cluster_task_names, make_compress
 from kondense_pipelines.graphs.parameters import CURATED, PROFILE, STEPS, apply, resolve, split, step_defaults
 
 # The step whose Config a task runs with.
@@ -25,6 +24,7 @@ STEP_OF_TASK = {
     "distill": "distill",
     "report": "report",
     "publish": "publish",
+    "verdict": "verdict",
 }
 
 
@@ -49,7 +49,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_stage_is_its_own_task_with_a_name(compiled: Path) -> None:
-    assert task_names(compiled) == sorted(compress_tasks(Plan()))
+    assert task_names(compiled) == sorted(cluster_task_names(Plan()))
 
 
 def test_nothing_is_installed_at_run_time_and_one_image_runs_all(compiled: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_recipe_is_compiled_into_tasks_with_its_values_and_its_own_place_in_th
     configs = resolve("quick")
     plan = read_plan(configs, "quantized", ["own=prune:l1:0.5:steps=2 > distill > quantize:static:7"])
     package = compile_compress(configs, tmp_path, plan=plan)[0]
-    assert task_names(package) == sorted(compress_tasks(plan))
+    assert task_names(package) == sorted(cluster_task_names(plan))
     inputs = {name: task["inputs"] for name, task in tasks_of(spec_of(package)).items() if "inputs" in task}
     first, second, third = (inputs[name] for name in ("prune 1 of own", "distill 2 of own", "quantize 3 of own"))
     constants = {

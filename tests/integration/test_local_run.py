@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kondense.artifacts.failed import read_failed
 from kondense_pipelines.local.progress import RunProgress
 from kondense_pipelines.local.run import LocalSettings, run_pipeline
 from kondense_pipelines.local.steps import StepError, StepResult
 from kondense_pipelines.local.warm import WarmServer
 from rich.console import Console
 
-from tests.support.toy_pipeline import toy
+from tests.support.toy_pipeline import toy, toy_candidates
 
 ORDER = ("write data", "fit first", "fit last")
 
@@ -35,12 +36,14 @@ class Run:
         self.directory, self.server = directory, server
         self.text = ""
 
-    def __call__(self, *, version: str = "v", caching: bool = True, **arguments: str) -> dict[str, StepResult]:
+    def __call__(
+        self, *, version: str = "v", caching: bool = True, pipeline: Any = toy, **arguments: str
+    ) -> dict[str, StepResult]:
         settings = LocalSettings(self.directory / "out", self.directory / "cache", version, ORDER, caching)
         screen = io.StringIO()
         try:
             with RunProgress(Console(file=screen, width=120), len(ORDER)) as progress:
-                return run_pipeline(toy, arguments, settings, progress, self.server)
+                return run_pipeline(pipeline, arguments, settings, progress, self.server)
         finally:
             self.text = screen.getvalue()
 
@@ -114,6 +117,23 @@ def test_kill_9_of_a_step_then_the_same_call_finishes(run: Run) -> None:
     results = run(last_end=str(mark))
     assert [name for name, result in results.items() if result.reused] == ["write data", "fit first"]
     assert (results["fit last"].outputs["model"] / "text").read_text() == "A"
+
+
+def test_a_candidates_step_that_fails_or_is_killed_leaves_its_reason_and_the_others_go_on(run: Run) -> None:
+    mark = run.directory / "kill-now"
+    mark.touch()
+    results = run(pipeline=toy_candidates, end=str(mark))
+    failed = read_failed(results["fit own"].outputs["model"])
+    assert failed == results["fit own"].failed
+    assert failed["step"] == "fit own" and "ended by SIGKILL" in failed["reason"]
+    assert results["fit other"].failed is None
+    assert "✗ fit own" in run.text and "logs/fit-own.log" in run.text
+
+    again = run(pipeline=toy_candidates, end=str(mark))  # the same command tries the failed one again, only that
+    assert [name for name, result in again.items() if not result.reused] == ["fit own"]
+    mark.unlink()
+    fine = run(pipeline=toy_candidates, end=str(mark))
+    assert not fine["fit own"].failed and (fine["fit own"].outputs["model"] / "text").read_text() == "A"
 
 
 def test_equal_steps_of_one_run_are_done_once(run: Run) -> None:

@@ -19,7 +19,7 @@ from kondense.store.local import LocalStore
 from kondense.store.open import open_store
 from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.compile import compile_all
-from kondense_pipelines.graphs.compress import task_names
+from kondense_pipelines.graphs.compress import cluster_task_names
 from kondense_pipelines.graphs.parameters import resolve
 from kondense_pipelines.graphs.refresh import refresh_task_names
 from kondense_pipelines.graphs.resources import Resources
@@ -53,6 +53,7 @@ KINDS = {
 }
 NOT_OURS = ("store_session_info", "confusionMatrix")  # the store's own, and what kfp makes of a matrix
 RECIPE = "own=distill:epochs=1 > prune:magnitude:0.5:epochs=1 > quantize:weight_only:4"
+TOO_FAR = "too-far=prune:l1:0.999:epochs=1 > quantize"
 BEST = {"momentum": "0.7", "weight_decay": "0.002", "batch_size": "64", "schedule": "constant", "augment": "none"}
 
 
@@ -109,25 +110,32 @@ def check_metadata(steps: Mapping[str, Step]) -> None:
 
 def test_compress_runs_to_its_end_and_a_second_time_from_the_cache(server: ForkServer, tmp_path: Path) -> None:
     cluster = Cluster(server, tmp_path)
-    package = cluster.compile("compress", None, RECIPE)
+    package = cluster.compile("compress", None, RECIPE, TOO_FAR, more=["verdict.fail=false"])
     steps = cluster.run(package)
-    plan = read_plan(resolve("quick"), None, [RECIPE])
-    assert {*steps} == {*task_names(plan)}
+    plan = read_plan(resolve("quick"), None, [RECIPE, TOO_FAR])
+    assert {*steps} == {*cluster_task_names(plan)}
     report = read_report(steps["report"].outputs["report"])
-    assert [each["name"] for each in report["candidates"]] == [*plan.candidates]
+    (failed,) = report["failed"]  # the others are finished, compared and published
+    assert (failed["name"], failed["step"]) == ("too-far", "prune")
+    assert "sparsity must be at most" in failed["reason"]
+    for name in ("prune 1 of too-far", "quantize 2 of too-far", "evaluate too-far"):
+        shown = {each["display_name"] for each in steps[name].metadata.values() if "display_name" in each}
+        assert all(each.startswith("FAILED: prune: sparsity must be at most") for each in shown)
+    assert "too-far failed in prune" in steps["verdict"].log
+    assert [each["name"] for each in report["candidates"]] == [name for name in plan.candidates if name != "too-far"]
     page = steps["report"].outputs["html"]
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert page.stat().st_size < 1_000_000  # KFP's page loads it whole into a frame
     load_model(steps["report"].outputs["chosen"])
     assert steps["publish"].metadata["receipt"]["published"] == 1
-    check_metadata(steps)
+    check_metadata({name: step for name, step in steps.items() if "too-far" not in name})
     chosen = steps["report"].metadata["chosen"]
     assert chosen["display_name"] == f"chosen: {report['chosen']}"
     assert steps["report"].metadata["metrics"]["bytes"] == chosen["bytes"]
     assert len(cluster.versions) == 1
 
     again = cluster.run(package)
-    assert {name for name, step in again.items() if not step.cached} == {"publish"}
+    assert {name for name, step in again.items() if not step.cached} == {"publish", "verdict"}
 
 
 def test_refresh_stops_after_the_champion_when_the_data_are_the_same(server: ForkServer, tmp_path: Path) -> None:

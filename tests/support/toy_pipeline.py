@@ -36,3 +36,11 @@ def toy(text: str = "a", end: str = "", last_end: str = "last"):
     data = write(text=text).set_display_name("write data").outputs["dataset"]
     fit(dataset=data, end=last_end).set_display_name("fit last")
     fit(dataset=data, end=end).set_display_name("fit first")
+
+
+@dsl.pipeline(name="toy-candidates")
+def toy_candidates(end: str = ""):
+    """Write once, fit two candidates, of which one may fail."""
+    data = write(text="a").set_display_name("write data").outputs["dataset"]
+    fit(dataset=data, end=end).set_display_name("fit own").set_env_variable("KONDENSE_INDEPENDENT", "1")
+    fit(dataset=data, end="other").set_display_name("fit other").set_env_variable("KONDENSE_INDEPENDENT", "1")

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kondense.artifacts.failed import FAILED
 from kondense.artifacts.identity import MODEL_FORMAT
 from kondense.artifacts.report import EVALUATION, Evaluation, models, read_evaluation, read_report
+from kondense.failure import shortened
 from kondense.files import read_json, sha256
 
 Value = int | float | str
@@ -32,7 +34,7 @@ KEYS: Mapping[str, str] = {
     "model_name": "the name that the model is published under",
     "version": "the published version's id",
     "uri": "address of the published version",
-    "reason": "why it was chosen, published or challenged, or why the search ended",
+    "reason": "why it was chosen, published or challenged, why the search ended, or why there is no model",
     # Data sets.
     "train_images": "images to train on",
     "validation_images": "images of the validation split",
@@ -79,6 +81,7 @@ KEYS: Mapping[str, str] = {
     "max_accuracy_drop": "the most that validation accuracy could be below the teacher's, a fraction",
     "candidates": "compared beside the teacher",
     "candidates_within_bound": "of these, those within max_accuracy_drop",
+    "candidates_failed": "those that could not be made or measured",
     "published": "1 if the model is published, else 0",
     "challenge": "1 if a challenger is to be made, else 0",
     # Searches.
@@ -166,6 +169,7 @@ def _report(directory: Path) -> dict[str, Any]:
         "objective": report["objective"],
         "max_accuracy_drop": report["max_accuracy_drop"],
         "candidates": len(report["candidates"]),
+        "candidates_failed": len(report.get("failed", ())),
         "candidates_within_bound": sum(model["within_bound"] for model in report["candidates"]),
         "teacher_test_accuracy": report["teacher"]["test_accuracy"],
         "test_accuracy": chosen["test_accuracy"],
@@ -228,7 +232,18 @@ def _search(directory: Path) -> dict[str, Any]:
     }
 
 
+def failed_title(step: str, reason: str) -> str:
+    """Return the display name of what stands in the place of a model that could not be made."""
+    return f"FAILED: {step}: {shortened(reason)}"
+
+
+def _failed(directory: Path) -> dict[str, Any]:
+    failed = read_json(directory / FAILED, format_version=FORMAT)
+    return {"display_name": failed_title(failed["step"], failed["reason"]), "reason": failed["reason"]}
+
+
 KINDS: Mapping[str, Callable[[Path], dict[str, Any]]] = {  # by a file that only this kind of artifact has
+    FAILED: _failed,
     "dataset.json": _dataset,
     "report.json": _report,
     "receipt.json": _receipt,

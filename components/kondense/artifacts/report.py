@@ -192,8 +192,18 @@ class Candidate(Evaluation):
     pareto: list[str]
 
 
+class FailedCandidate(TypedDict):
+    """A candidate that could not be made or measured: the stage that failed, and the reason in one line."""
+
+    name: str
+    step: str
+    reason: str
+
+
 class Report(TypedDict):
     """report.json. ``candidates`` excludes the teacher; ``chosen`` names a candidate or the teacher.
+
+    ``failed`` are the candidates that are not among them because a step failed.
 
     ``lineage`` is that of the chosen model, followed by the record of the report.
     """
@@ -206,6 +216,7 @@ class Report(TypedDict):
     max_accuracy_drop: Fraction
     teacher: Candidate
     candidates: list[Candidate]
+    failed: NotRequired[list[FailedCandidate]]
     chosen: str
     reason: str
     notes: list[str]
@@ -279,6 +290,19 @@ def read_report(directory: Path) -> Report:
 def models(report: Report) -> list[Candidate]:
     """Return the teacher and then the other candidates."""
     return [report["teacher"], *report["candidates"]]
+
+
+def shortcomings(report: Report) -> list[str]:
+    """Return one line per candidate that failed, and per step that fell short of the request; empty if all is well."""
+    together: dict[tuple[str, str], list[str]] = {}  # candidates share their first steps
+    for each in report.get("failed", ()):
+        together.setdefault((each["step"], each["reason"]), []).append(each["name"])
+    lines = [f"{', '.join(names)} failed in {step}: {reason}" for (step, reason), names in together.items()]
+    for model in models(report):
+        records = model["lineage"]
+        texts = [record.get("details", {}).get("shortfall", "") for record in records]
+        lines += [f"{model['name']} falls short: {text}" for text in texts if text]
+    return lines
 
 
 def _check_version(place: str, content: Mapping[str, Any]) -> None:

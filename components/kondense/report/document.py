@@ -11,6 +11,7 @@ from kondense.artifacts.report import (
     Difference,
     Environment,
     Evaluation,
+    FailedCandidate,
     Report,
     WorstClass,
     validate_report,
@@ -34,6 +35,7 @@ def build_report(
     objective: str,
     max_validation_drop: float,
     record: Mapping[str, Any],
+    failed: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Return report.json's checked content.
 
@@ -44,6 +46,7 @@ def build_report(
         objective: a key of ``choice.OBJECTIVES``.
         max_validation_drop: maximum drop of the validation accuracy below the teacher's, a fraction.
         record: the report's own lineage record.
+        failed: name, step and reason of the candidates that could not be made or measured.
 
     Raises:
         ArtifactError: candidates evaluated on other data, or two with the same name.
@@ -63,13 +66,23 @@ def build_report(
         "max_accuracy_drop": max_validation_drop,
         "teacher": teacher,
         "candidates": candidates,
+        **({"failed": [_failure(each) for each in failed]} if failed else {}),
         "chosen": choice.name,
-        "reason": choice.reason,
+        "reason": _with_failed(choice.reason, failed),
         "notes": notes(models),
         "lineage": [*chosen["lineage"], dict(record)],
         "environment": teacher["environment"],
     }
     return validate_report(content)
+
+
+def _with_failed(reason: str, failed: Sequence[Mapping[str, Any]]) -> str:
+    names = ", ".join(each["name"] for each in failed)
+    return f"{reason} {len(failed)} more could not be made or measured: {names}." if failed else reason
+
+
+def _failure(failed: Mapping[str, Any]) -> FailedCandidate:
+    return {"name": failed["name"], "step": failed["step"], "reason": failed["reason"]}
 
 
 def difference(teacher: Evaluation, candidate: Evaluation) -> Difference:
@@ -144,6 +157,9 @@ def _model_notes(model: Candidate) -> list[str]:
             f"{model['name']}: the torch.export program was not kept: its logits differ by up to"
             f" {program['largest_difference']:.2g}."
         )
+    for record in model["lineage"]:
+        if text := record.get("details", {}).get("shortfall"):
+            notes.append(f"{model['name']}: {record['stage']} fell short of the request: {text}")
     reasons: dict[str, list[str]] = {}
     for layer in model["layers"]:
         if "float_reason" in layer:

@@ -14,7 +14,7 @@ from kondense.report.choice import FORMULAS
 from kondense.report.details import details
 from kondense.report.figures import amount, milliseconds, points, signed_points, size, times
 from kondense.report.lineage_view import lineage_view, pairs
-from kondense.report.markup import Child, Markup, element
+from kondense.report.markup import Child, Markup, element, scrolling_table
 from kondense.report.method_pictures import method_pictures
 from kondense.report.robustness_view import robustness_view
 
@@ -74,6 +74,7 @@ def _headline(report: Report) -> Markup:
         element("p", _route(chosen, compressed=compressed), class_="route"),
         element("p", _kept_together(report["reason"]), class_="reason"),
         element("dl", _tiles(report, chosen), class_="tiles"),
+        _failed(report),
         _notes(report),
         class_="headline" if compressed else "headline kept",
         aria_labelledby="chosen",
@@ -132,6 +133,20 @@ def _tile(label: str, value: str, against: str) -> Markup:
 def _kept_together(text: str) -> str:
     """Join numbers and their units by no-break spaces."""
     return UNIT.sub("\u00a0", text)
+
+
+def _failed(report: Report) -> Markup | None:
+    failed = report.get("failed")
+    if not failed:
+        return None
+    head = [element("tr", [element("th", text, scope="col") for text in ("Failed candidate", "step", "reason")])]
+    rows = [
+        element(
+            "tr", element("th", each["name"], scope="row"), element("td", each["step"]), element("td", each["reason"])
+        )
+        for each in failed
+    ]
+    return scrolling_table("Candidates that failed.", head, rows, kind="failed", label="Candidates that failed")
 
 
 def _notes(report: Report) -> Markup | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kondense.artifacts.comparison import compared
+from kondense.artifacts.failed import read_failed
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import model_digest, read_description
 from kondense.artifacts.report import PAGE, REPORT, Report, models, read_evaluation, report_bytes
@@ -22,7 +23,8 @@ def run(
 
     Args:
         config: bound and objective of the choice.
-        candidate_dirs: Model artifacts with an evaluation.json, the teacher's first.
+        candidate_dirs: Model artifacts with an evaluation.json, the teacher's first; those with a failed.json instead
+            are told in the report.
         report_dir: receives report.json and report.html.
         chosen_dir: receives a copy of the chosen candidate.
 
@@ -35,6 +37,11 @@ def run(
     """
     if not candidate_dirs:
         raise InputError("candidate_dirs must hold at least the teacher, but got 0 directories.")
+    failures = {directory: read_failed(directory) for directory in candidate_dirs}
+    failed = [each for each in failures.values() if each]
+    candidate_dirs = [directory for directory in candidate_dirs if not failures[directory]]
+    if not candidate_dirs:
+        raise InputError(f"at least the teacher must be measured, but: {failed[0]['reason']}")
     for directory in candidate_dirs:
         verify_files(directory, read_description(directory)["files"])
     evaluations = [read_evaluation(directory) for directory in candidate_dirs]
@@ -46,6 +53,7 @@ def run(
         title=config.title,
         objective=config.objective,
         max_validation_drop=config.max_validation_drop,
+        failed=failed,
         record=stage_record("report", config, inputs=inputs, metrics={}, summary=f"report {config.objective}"),
     )
     names = [evaluation["name"] for evaluation in evaluations]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from kondense.errors import InputError
+from kondense.errors import InputError, ShortfallError
 from kondense.networks.allowed import allowing
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
 from kondense.version import version_text
@@ -84,6 +84,7 @@ def run(
         configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
         plan = read_plan(configs, candidates, recipe or ())
 
+        from kondense.artifacts.report import read_report, shortcomings
         from rich.console import Console
 
         from kondense_pipelines.cli.summary import candidate_table
@@ -107,6 +108,11 @@ def run(
         console.print(table)
         console.print(reason, highlight=False)
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        lines = shortcomings(read_report(directory))
+        for line in lines:
+            console.print(f"✗ {line}", style="red", highlight=False, soft_wrap=True, markup=False)
+    if lines and configs["verdict"].to_dict()["fail"]:
+        raise typer.Exit(ShortfallError.exit_code)
 
 
 @app.command("compile")

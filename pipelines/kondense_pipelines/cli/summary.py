@@ -18,6 +18,8 @@ def candidate_table(report_json: Path) -> tuple[Table, str]:
     for model in (report["teacher"], *report["candidates"]):
         chosen = model["name"] == report["chosen"]
         table.add_row("➜" if chosen else "", *cells(model), style="bold green" if chosen else "")
+    for failed in report.get("failed", ()):
+        table.add_row("✗", failed["name"], "failed", style="red")
     return table, report["reason"]
 
 

@@ -42,7 +42,8 @@ class Task:
 
 def _standard(text: str) -> tuple[Task, ...]:
     """Return the tasks of a standard candidate; those of candidates that begin alike have the same names."""
-    tasks, before = [], []
+    tasks: list[Task] = []
+    before: list[str] = []
     for written in parse_recipe(text):
         words = [written.step.replace("_", " "), *(before if written.step == written.stage else ())]
         overrides = SAME_NETWORK if before and written.stage == "distill" else {}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kfp import dsl
+from kondense.artifacts.failed import VARIABLE
 from kondense.kfp import component
 from kondense.profiles import DEFAULT_PROFILE
 from kondense.recipes import models_of
@@ -43,6 +44,11 @@ class Compared(NamedTuple):
 def task_names(plan: Plan) -> tuple[str, ...]:
     """Return the display names of the tasks in the order in which one machine runs them: made, then measured."""
     return ("data prep", "train teacher", *plan.task_names(), "report", "publish")
+
+
+def cluster_task_names(plan: Plan) -> tuple[str, ...]:
+    """Return the display names of a compiled package's tasks: on a cluster the last one tells what failed."""
+    return (*task_names(plan), "verdict")
 
 
 def make_compress(
@@ -117,6 +123,9 @@ def make_pipeline(
             chosen = {name: compared[name] for name in ("chosen", "report")}
             published = component("publish")(dataset=data, **chosen, **values["publish"]).set_display_name("publish")
             published.set_caching_options(False)  # it compares with models that others published meanwhile
+            if resources:  # on this machine the exit code says it
+                verdict = component("verdict")(report=compared["report"], **values["verdict"])
+                verdict.set_display_name("verdict").after(published).set_caching_options(False)
 
         before_teacher(prepared, values, given, compress)
         if resources:
@@ -181,15 +190,21 @@ def candidate_graph(
 def compare(values: Mapping[str, Mapping[str, Any]], plan: Plan, data: Any, teacher: Any) -> Mapping[str, Any]:
     """Make the tasks that compress, measure and compare; return the outputs of the report."""
     evaluate = component("evaluate")
+    # The teacher's failure is the run's: without it nothing can be compared.
     reference = evaluate(dataset=data, model=teacher, name="teacher", **values["evaluate"])
     measured = {"teacher": reference.set_display_name("evaluate teacher").outputs["candidate"]}
     for name, model in compress_teacher(values, plan, data, teacher).items():
         # The measured teacher, because it has its ONNX form already.
         task = evaluate(dataset=data, model=model, teacher=measured["teacher"], name=name, **values["evaluate"])
-        measured[name] = task.set_display_name(f"evaluate {name}").outputs["candidate"]
+        measured[name] = independent(task).set_display_name(f"evaluate {name}").outputs["candidate"]
     recipes = {name: f"recipe_{number}" for number, name in enumerate(plan.recipes, start=1)}
     inputs = {recipes.get(name, name.replace("-", "_")): candidate for name, candidate in measured.items()}
     return dict(component("report")(**inputs, **values["report"]).set_display_name("report").outputs)
+
+
+def independent(task: Any) -> Any:
+    """Return a task whose failure is its candidate's alone: it ends well, and the report tells the reason."""
+    return task.set_env_variable(VARIABLE, "1")
 
 
 def compress_teacher(values: Mapping[str, Mapping[str, Any]], plan: Plan, data: Any, teacher: Any) -> dict[str, Any]:
@@ -202,7 +217,8 @@ def compress_teacher(values: Mapping[str, Mapping[str, Any]], plan: Plan, data: 
             if task.name not in made:
                 models = models_of(task.stage, model, teacher, taught=task.taught)
                 arguments = {**values.get(task.step, {}), **task.overrides, **models}
-                made[task.name] = component(task.stage)(dataset=data, **arguments).set_display_name(task.name)
+                made[task.name] = independent(component(task.stage)(dataset=data, **arguments))
+                made[task.name].set_display_name(task.name)
             model = made[task.name].outputs[STAGES[task.stage].outputs[0].name]
         compressed[name] = model
     return compressed

@@ -34,6 +34,7 @@ STEPS: Mapping[str, Step] = {
     "evaluate": Step("evaluate", owned=("name",)),
     "report": Step("report"),
     "publish": Step("publish"),
+    "verdict": Step("verdict"),
     # Of the search pipeline only; the form and the graph set its other fields.
     SEARCH_STEP: Step("katib_search", owned=tuple(set(SEARCH_CONFIG.__dataclass_fields__) - SEARCH_FIELDS)),
 }

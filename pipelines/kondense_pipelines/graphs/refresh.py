@@ -13,7 +13,7 @@ from kondense.kfp import component
 from kondense.stages import STAGES
 
 from kondense_pipelines.graphs.candidates import Plan
-from kondense_pipelines.graphs.compress import PARAMETERS, make_pipeline, task_names
+from kondense_pipelines.graphs.compress import PARAMETERS, cluster_task_names, make_pipeline
 from kondense_pipelines.graphs.parameters import Values, form
 from kondense_pipelines.graphs.resources import Resources
 from kondense_pipelines.graphs.run_form import field_parameter
@@ -27,7 +27,7 @@ ALWAYS = "refresh_always"
 
 def refresh_task_names(plan: Plan) -> tuple[str, ...]:
     """Return the display names of the tasks in order."""
-    first, *others = task_names(plan)
+    first, *others = cluster_task_names(plan)
     return (first, "champion", *others)
 
 

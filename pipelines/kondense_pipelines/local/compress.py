@@ -60,7 +60,7 @@ def run_compress(
         caching: False reuses neither finished steps nor checkpoints of earlier runs.
 
     Raises:
-        StepError: a step failed. The same call continues from there, unless caching is off.
+        StepError: a step that all candidates need failed. The same call continues from there, unless caching is off.
         InputError: there is no Docker Engine, or it lacks the image.
         StoreError: the object store does not start, cannot be reached, or refuses the credentials.
     """
@@ -149,7 +149,11 @@ def collect(results: Mapping[str, StepResult], output_dir: Path) -> Path:
     """
     for name, result in results.items():
         if name.startswith("evaluate "):
-            copy(result.outputs["candidate"], output_dir / "candidates" / name.removeprefix("evaluate "))
+            target = output_dir / "candidates" / name.removeprefix("evaluate ")
+            if result.failed:
+                shutil.rmtree(target, ignore_errors=True)  # of an earlier run
+            else:
+                copy(result.outputs["candidate"], target)
     outputs = results["report"].outputs
     copy(outputs["chosen"], output_dir / "chosen")
     for file in (REPORT, PAGE):

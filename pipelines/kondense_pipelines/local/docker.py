@@ -35,7 +35,10 @@ def image_id(image: str) -> str:
 
 
 def container_function(
-    write_line: Callable[[str], None], exited: Callable[[int], None], mounts: Sequence[Path]
+    write_line: Callable[[str], None],
+    exited: Callable[[int], None],
+    mounts: Sequence[Path],
+    settled: Callable[[int, Sequence[str], Mapping[str, str]], int],
 ) -> Callable[..., int]:
     """Return a replacement for ``kfp.local.docker_task_handler.run_docker_container``.
 
@@ -43,6 +46,7 @@ def container_function(
         write_line: called with each line of output.
         exited: called with the exit code.
         mounts: further paths to mount, read-only, at the same path in the container.
+        settled: called with the exit code, the command and the variables; returns the code that counts.
     """
 
     def run_docker_container(
@@ -59,7 +63,7 @@ def container_function(
         finally:
             container.remove(force=True)
         exited(code)
-        return code
+        return settled(code, command, dict(arguments.get("environment") or {}))
 
     return run_docker_container
 

@@ -4,6 +4,7 @@ import re
 import time
 from types import TracebackType
 
+from kondense.artifacts.failed import Failed
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -74,9 +75,21 @@ class RunProgress:
         """Count the step and print a line about it."""
         self.progress.remove_task(self.current)
         self.progress.advance(self.overall)
+        if result.failed:
+            self._failed(result, result.failed)
+            return
         mark = "[cyan]=[/]" if result.reused else "[green]✓[/]"
         note = "reused, nothing changed" if result.reused else f"{result.seconds:6.1f} s"
         self.console.print(f"{mark} {escape(result.name):32} {note}", highlight=False)
+
+    def _failed(self, result: StepResult, failed: Failed) -> None:
+        """Print why a candidate's step has no model; the run goes on."""
+        name = result.name
+        if failed.get("passed_on"):
+            self.console.print(f"[dim]-[/] {escape(name):32} skipped: {escape(failed['step'])} failed", highlight=False)
+        else:
+            text = f"[red]✗[/] {escape(name):32} {escape(failed['reason'])} (log: {escape(str(result.log))})"
+            self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def read_epoch(text: str) -> tuple[int, int, dict[str, str]] | None:

@@ -7,7 +7,9 @@ reports it. kfp is pinned to the version that they were written for.
 import collections
 import contextlib
 import dataclasses
+import json
 import os
+import signal
 import sys
 import time
 import warnings
@@ -19,12 +21,18 @@ from kfp import dsl, local
 from kfp.local import cache as kfp_cache
 from kfp.local import docker_task_handler, graph_utils, status, subprocess_task_handler
 from kfp.local.orchestrator import task_executor
+from kondense.artifacts.failed import VARIABLE, Failed, first_failed, write_failed
+from kondense.errors import InputError
+from kondense.files import write_json
+from kondense.stages import VIEWS
 
 from kondense_pipelines.local.cache import ContentCache, drop_unused
 from kondense_pipelines.local.docker import container_function
 from kondense_pipelines.local.stage_process import run_stage
-from kondense_pipelines.local.steps import Observer, StepError, StepResult, failure_line
+from kondense_pipelines.local.steps import Observer, StepError, StepResult, failure_line, reason_for, signal_of
 from kondense_pipelines.local.warm import WarmServer
+
+STOPPED = (signal.SIGINT, signal.SIGTERM)  # a person ends the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +97,8 @@ def run_pipeline(
             pipeline(**arguments)
         except RuntimeError as error:
             # kfp names the failed task in escape codes; the step's output has the reason.
-            raise StepError(run.failure or f"the pipeline failed: {error} (log: {log.name})") from None
+            refused = InputError.exit_code if run.exit_code == InputError.exit_code else StepError.exit_code
+            raise StepError(run.failure or f"the pipeline failed: {error} (log: {log.name})", refused) from None
     return run.results
 
 
@@ -111,7 +120,7 @@ class LocalRun:
         self.settings = settings
         self.observer = observer
         self.server = server
-        self.cache = ContentCache(settings.cache_dir / "steps", settings.version) if settings.caching else None
+        self.cache = KeptResults(settings.cache_dir / "steps", settings.version) if settings.caching else None
         self.results: dict[str, StepResult] = {}
         self.failure = ""
         self.step = ""
@@ -135,7 +144,8 @@ class LocalRun:
         if reused := self.exit_code is None:
             path.unlink()
         paths = {name: Path(value.path) for name, value in outputs.items() if isinstance(value, dsl.Artifact)}
-        result = StepResult(self.step, reused, time.monotonic() - began, paths)
+        failed, seconds = first_failed(paths.values()), time.monotonic() - began
+        result = StepResult(self.step, reused, seconds, paths, failed, None if reused else path)
         self.results[self.step] = result
         self.observer.finished(result)
         return outputs, state
@@ -155,6 +165,34 @@ class LocalRun:
         """Record the current step's exit code."""
         self.exit_code = code
 
+    def settled(self, code: int, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Return the code with which the current step counts.
+
+        A candidate's step that could not write its failure itself, because it was killed or the machine was in
+        trouble, has it written here, so that the other candidates go on.
+        """
+        if code == 0 or VARIABLE not in environment or signal_of(code) in STOPPED:
+            return code
+        message = json.loads(command[list(command).index("--executor_input") + 1])
+        name = message["inputs"].get("parameterValues", {}).get("name", "")
+        failed = Failed(name=name, step=self.step, reason=reason_for(code, list(self.tail)))
+        outputs = message["outputs"]
+        for each in outputs["artifacts"].values():
+            (artifact,) = each["artifacts"]
+            if artifact["type"]["schemaTitle"].removeprefix("system.") not in VIEWS:
+                write_failed(Path(artifact["uri"]), failed)
+        write_json(Path(outputs["outputFile"]), {"artifacts": outputs["artifacts"]})
+        return 0
+
+
+class KeptResults(ContentCache):
+    """The cache of finished steps, without those of candidates that failed: the same command tries them again."""
+
+    def put(self, key: str, outputs: Mapping[str, Any]) -> None:
+        """Store the outputs of a step, unless they say that it failed."""
+        if not first_failed(Path(each.path) for each in outputs.values() if isinstance(each, dsl.Artifact)):
+            super().put(key, outputs)
+
 
 @contextlib.contextmanager
 def _hooks(run: LocalRun) -> Iterator[None]:
@@ -165,9 +203,10 @@ def _hooks(run: LocalRun) -> Iterator[None]:
             environment = {**run.settings.environment, **self.env_vars}
             code = run_stage(self.full_command, environment, run.write_line, run.server)
             run.exited(code)
+            code = run.settled(code, self.full_command, self.env_vars)
             return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
 
-    container = container_function(run.write_line, run.exited, run.settings.mounts)
+    container = container_function(run.write_line, run.exited, run.settings.mounts, run.settled)
     with contextlib.ExitStack() as stack:
         for module, name, replacement in (
             (task_executor, "execute_single_task", lambda **arguments: run.execute(execute_single_task, **arguments)),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kondense.artifacts.failed import Failed
 from kondense.errors import KondenseError
 
 EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Interrupt))(?:: (.*))?")
@@ -15,7 +16,16 @@ PLAIN_ERRORS = ("ValueError", "ArtifactError", "StoreError", "NotFoundError", "O
 
 
 class StepError(KondenseError, RuntimeError):
-    """A step failed; the text is one line with step, reason and log."""
+    """A step failed, and the run with it; the text is one line with step, reason and log.
+
+    Args:
+        text: the line.
+        exit_code: of the run: 2 if the step refused its input.
+    """
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +37,16 @@ class StepResult:
         reused: whether its outputs came from the cache.
         seconds: wall time.
         outputs: the paths of its output artifacts by name.
+        failed: why it has no model, if its candidate failed.
+        log: the file of its output; None if it was reused.
     """
 
     name: str
     reused: bool
     seconds: float
     outputs: Mapping[str, Path]
+    failed: Failed | None = None
+    log: Path | None = None
 
 
 class Observer(Protocol):
@@ -45,7 +59,7 @@ class Observer(Protocol):
         """Called with each line that a step prints."""
 
     def finished(self, result: StepResult) -> None:
-        """Called after a step has succeeded."""
+        """Called after a step has ended, and the run goes on."""
 
 
 def failure_line(step: str, code: int | None, lines: Sequence[str], log: Path) -> str:
@@ -57,12 +71,20 @@ def failure_line(step: str, code: int | None, lines: Sequence[str], log: Path) -
         lines: the end of its output.
         log: the file of its output.
     """
+    return f"step {step!r} failed: {reason_for(code, lines)} (log: {log})"
+
+
+def reason_for(code: int | None, lines: Sequence[str]) -> str:
+    """Return why a step's process ended, from its exit code and the end of its output."""
+    if signal_of(code):
+        return f"it was ended by {signal.Signals(signal_of(code)).name}; the same command continues the run"
+    return error_in(lines) or f"it ended with exit code {code}"
+
+
+def signal_of(code: int | None) -> int:
+    """Return the number of the signal that ended a process, from its exit code; 0 if none did."""
     number = -code if code is not None and code < 0 else (code or 0) - 128
-    if number in set(signal.Signals):
-        reason = f"it was ended by {signal.Signals(number).name}; the same command continues the run"
-    else:
-        reason = error_in(lines) or f"it ended with exit code {code}"
-    return f"step {step!r} failed: {reason} (log: {log})"
+    return number if number in set(signal.Signals) else 0
 
 
 def error_in(lines: Sequence[str]) -> str:

@@ -1,8 +1,11 @@
 import json
 
 import pytest
+from kondense.artifacts.failed import write_failed
 from kondense.artifacts.report import read_report
+from kondense.errors import ShortfallError
 from kondense.files import ArtifactError, file_digests
+from kondense.report import verdict
 from kondense.report.config import ReportConfig
 from kondense.report.stage import run
 
@@ -66,3 +69,35 @@ def test_a_drop_outside_its_range_is_refused(value):
 def test_an_unknown_objective_lists_the_right_ones():
     with pytest.raises(ValueError, match="objective must be one of balanced, bytes, latency, but got 'speed'"):
         ReportConfig(objective="speed")
+
+
+def test_candidates_that_failed_are_told_and_the_others_compared(places, tmp_path):
+    directories = places["candidate_dirs"]
+    failed = {"name": "late", "step": "quantize", "reason": "calibration images must not be equal <all>."}
+    write_failed(tmp_path / "late", failed)
+    run(ReportConfig(), **{**places, "candidate_dirs": [*directories[:3], tmp_path / "late"]})
+    report = read_report(places["report_dir"])
+    assert report["failed"] == [failed]
+    assert [each["name"] for each in report["candidates"]] == ["quantized", "pruned"]
+    assert report["reason"].endswith("1 more could not be made or measured: late.")
+    page = (places["report_dir"] / "report.html").read_text(encoding="utf-8")
+    assert "calibration images must not be equal &lt;all&gt;." in page
+    with pytest.raises(ShortfallError, match="late failed in quantize: calibration"):
+        verdict.run(verdict.VerdictConfig(), report_dir=places["report_dir"])
+    assert verdict.run(verdict.VerdictConfig(fail=False), report_dir=places["report_dir"]) == {"shortcomings": 1.0}
+
+
+def test_without_a_teacher_there_is_nothing_to_compare(places, tmp_path):
+    write_failed(tmp_path / "failed", {"name": "teacher", "step": "evaluate", "reason": "no luck."})
+    with pytest.raises(ValueError, match=r"at least the teacher must be measured, but: no luck\."):
+        run(ReportConfig(), **{**places, "candidate_dirs": [tmp_path / "failed"]})
+
+
+def test_a_shortfall_is_a_note_and_the_verdicts_error(places, tmp_path):
+    evaluations = make_evaluations()[:2]
+    text = "sparsity 0.9 of the macs was not reached: the closest has 0.8 (round_to 8)."
+    evaluations[1]["lineage"][-1]["details"]["shortfall"] = text
+    run(ReportConfig(), **{**places, "candidate_dirs": write_candidates(tmp_path / "short", evaluations)})
+    assert f"quantized: quantize fell short of the request: {text}" in read_report(places["report_dir"])["notes"]
+    with pytest.raises(ShortfallError, match="quantized falls short: sparsity 0.9"):
+        verdict.run(verdict.VerdictConfig(), report_dir=places["report_dir"])
