@@ -14,6 +14,7 @@ from kondense.katib.fields import Violation
 SCALARS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
 LIST = re.compile(r"list\[(.+)\]")
 MAP = re.compile(r"dict\(str, (.+)\)")
+NAMED = {"V1EnvVar": ("name",), "V1Container": ("name",), "V1Volume": ("name",), "V1VolumeMount": ("name", "mountPath")}
 QUANTITIES = ("limits", "requests")  # Katib exempts them: device plugins define resources
 
 
@@ -49,6 +50,8 @@ def _walk_list(value: Any, kind: str, path: str) -> Iterator[Violation]:
         yield Violation(path, "must be a list in a Job", value)
         return
     for i, item in enumerate(value):
+        if item is None:
+            yield Violation(f"{path}[{i}]", "must not be null in a Job", item)
         yield from _walk(item, kind, f"{path}[{i}]")
 
 
@@ -58,6 +61,9 @@ def _walk_model(value: dict[str, Any], kind: str, path: str) -> Iterator[Violati
 
     model = getattr(models, kind)
     attributes = {name: attribute for attribute, name in model.attribute_map.items()}
+    for key in NAMED.get(kind, ()):
+        if not value.get(key):
+            yield Violation(path, f"must have a {key} in a Job", value)
     for key, item in value.items():
         if key not in attributes:
             yield Violation(

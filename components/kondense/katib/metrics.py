@@ -5,16 +5,19 @@ Source: file-metricscollector.go and getMetrics in trial_controller_util.go of K
 
 import datetime
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kondense.katib.document import NUMBER, number
+from kondense.katib.expressions import compiled
 from kondense.katib.spec import Collector, Objective
 
 UNAVAILABLE = "unavailable"  # Katib's word for a metric without a report
-EPOCH = datetime.datetime.min.replace(tzinfo=datetime.UTC)  # the time of a line without one
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+EPOCH = datetime.datetime.min.replace(tzinfo=datetime.UTC)  # the time of a line without one, or with none that exists
+# Go's time.RFC3339Nano.
+TIME = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,13 @@ def picked(observations: Mapping[str, Observation], objective: Objective) -> tup
 
 
 def _text_reports(lines: Iterable[str], metrics: tuple[str, ...], filters: tuple[str, ...]) -> Iterator[MetricLine]:
-    expressions = [re.compile(expression, re.ASCII) for expression in filters]
+    patterns = [compiled(expression) for expression in filters]
     for line in lines:
         if not any(metric in line for metric in metrics):
             continue
         time = _time(line.split(" ", 1)[0]) if " " in line else EPOCH
-        for expression in expressions:
-            for match in expression.finditer(line):
+        for pattern in patterns:
+            for match in pattern.finditer(line.encode(errors="replace").decode()):
                 name = (match[1] or "").strip()
                 if name in metrics:
                     yield MetricLine(name, (match[2] or "").strip(), time)
@@ -91,8 +94,8 @@ def _json_reports(lines: Iterable[str], metrics: tuple[str, ...]) -> Iterator[Me
         if not line:
             continue
         try:
-            content = json.loads(line)
-        except ValueError:
+            content = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
+        except (ValueError, RecursionError):
             return  # one line that is not JSON invalidates the file
         if not isinstance(content, Mapping):
             return
@@ -118,13 +121,33 @@ def _observe(reports: Iterable[MetricLine]) -> Observation:
     return Observation(low, high, latest)
 
 
+def _no_constant(name: str) -> float:
+    """Refuse NaN and Infinity, which Python's json writes and Go's does not read."""
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
+
+
 def _time(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text) if TIME.fullmatch(text) else EPOCH
+    """Return a line's time; a leap second, a day 00 or a zone of a day and more are no times to Katib either."""
+    if not TIME.fullmatch(text):
+        return EPOCH
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return EPOCH
 
 
 def _json_time(value: object) -> datetime.datetime:
     if isinstance(value, str):
         return _time(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return datetime.datetime.fromtimestamp(value, datetime.UTC)
+        try:
+            return datetime.datetime.fromtimestamp(value, datetime.UTC)
+        except (ValueError, OverflowError, OSError):  # milliseconds: the year 55,840
+            return EPOCH
     return EPOCH

@@ -11,8 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kondense.errors import InputError
 from kondense.katib import search_rules, template_rules
-from kondense.katib.fields import Violation
+from kondense.katib.expressions import compiled
+from kondense.katib.fields import IN_RULE, Violation
 from kondense.search.suggesters import SUGGESTERS
 
 API_VERSION = "kubeflow.org/v1beta1"
@@ -207,9 +209,9 @@ _COLLECTOR_CHECKS: dict[object, Callable[[str, Document], Iterator[Violation]]] 
 def _filters(path: str, source: Document) -> Iterator[Violation]:
     for expression in source.get("filter", {}).get("metricsFormat", []):
         try:
-            groups = re.compile(expression).groups
-        except re.error as error:
-            yield Violation(path, f"must be a regular expression ({error})", expression)
+            groups = compiled(expression).groups
+        except InputError as error:
+            yield Violation(path, str(error), IN_RULE)
             continue
         if groups < 2:
             yield Violation(path, "must have two groups, the metric's name and its value", expression)

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kondense.errors import InputError
 from kondense.katib import fields, rules
 from kondense.katib.document import read_search
 from kondense.katib.fields import Violation
+from kondense.katib.yaml_text import read_documents
 from kondense.search.run import Search
 
 DEFAULT_PARALLEL = 3  # Katib's default for parallelTrialCount
@@ -88,11 +87,10 @@ def load(path: Path) -> Experiment:
         ExperimentError: the file breaks rules, all of which are listed.
         FileNotFoundError: there is no such file.
     """
-    text = path.read_text(encoding="utf-8")
     try:
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
-        raise ExperimentError(str(path), [Violation("", f"must be YAML: {error}", path.name)]) from None
+        documents = read_documents(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError, too
+        raise ExperimentError(str(path), [Violation(path.name, str(error), fields.IN_RULE)]) from None
     if len(documents) != 1:
         raise ExperimentError(str(path), [Violation("", "must contain exactly one YAML document", len(documents))])
     return parse(documents[0], source=str(path))

@@ -36,6 +36,7 @@ def broken(document: Mapping[str, Any]) -> Iterator[Violation]:
         names = {parameter.get("name") for parameter in document["spec"].get("parameters", [])}
         yield from _trial_parameters(template, names)
         yield from _leftover(template)
+        yield from _choices(document["spec"].get("parameters", []))
         yield from _trial_spec(template["trialSpec"])
 
 
@@ -91,6 +92,15 @@ def _leftover(template: Mapping[str, Any]) -> Iterator[Violation]:
     for name in sorted(set(PLACEHOLDER.findall(text)) - declared):
         rule = "every ${trialParameters.x} in the template must be one of trialParameters"
         yield Violation(f"{PATH}.trialSpec", rule, name)
+
+
+def _choices(parameters: Any) -> Iterator[Violation]:
+    """The controller pastes values into the template's JSON text: these would end or change the text around them."""
+    for i, parameter in enumerate(parameters):
+        for choice in parameter.get("feasibleSpace", {}).get("list", []):
+            if json.dumps(choice, ensure_ascii=False) != f'"{choice}"':
+                rule = "must not hold a quotation mark, a backslash or a control character, which no trial can be given"
+                yield Violation(f"spec.parameters[{i}].feasibleSpace.list", rule, choice)
 
 
 def _trial_spec(spec: Mapping[str, Any]) -> Iterator[Violation]:

@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import yaml
 
 from kondense.errors import InputError
 from kondense.katib.document import read_search, settings_of
 from kondense.katib.rules import API_VERSION, NAME, NAME_LENGTH
+from kondense.katib.yaml_text import read_documents
 from kondense.katib_search.config import KatibSearchConfig, read_pairs
 from kondense.katib_search.job import adapt_job, set_epochs, set_flag, trial_config, trial_container
 from kondense.search.run import Search
@@ -141,12 +141,15 @@ def _parse(name: str, text: str) -> Any:
     """Parse JSON, else YAML, which reads a number such as 1e-05 of JSON as text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        documents = read_documents(text)
+    except InputError as error:
         raise InputError(f"{name} must be JSON or YAML, but: {error}") from None
+    if len(documents) > 1:
+        raise InputError(f"{name} must be one document, but got {len(documents)}.")
+    return documents[0] if documents else None
 
 
 def _read_space(text: str) -> list[dict[str, Any]]:

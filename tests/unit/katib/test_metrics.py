@@ -92,3 +92,58 @@ def test_one_line_that_is_no_json_fails_the_file():
 )
 def test_number(text, value):
     assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "line", "value"),
+    [
+        (r"([[:alpha:]]+)=([[:digit:].]+)", "loss=0.25", "0.25"),
+        (r"(\pL+)=(\pN+)", "loss=25", "25"),
+        (r"(\w+)=([\d.]+)\z", "loss=0.25", "0.25"),
+        (r"(?U)(loss)=(\d+)", "loss=25", "2"),  # ungreedy
+        (r"(?i:(LOSS))=(\Q0.2\E)", "loss=0.25 loss=0x2", "0.2"),
+        (r"(?P<name>loss)=(?P<value>\d\.\d+)", "loss=0.25", "0.25"),
+        (r"(loss)=(\S+)", "loss=0.25\ud800", "0.25?"),  # a byte that is no UTF-8
+    ],
+)
+def test_expressions_mean_what_they_mean_in_go(expression: str, line: str, value: str) -> None:
+    collector = Collector("StdOut", (expression,), "", "TEXT")
+    assert collect([line], collector, objective())["loss"].latest == value
+
+
+def test_a_long_line_takes_time_in_proportion_to_it() -> None:
+    """In Python's re 400,000 word characters take hours with Katib's own filter."""
+    assert collect(["loss" + "a" * 400_000, "loss=0.5"], STDOUT, objective())["loss"].latest == "0.5"
+    assert collect(["loss=0.5 " * 20_000], STDOUT, objective())["loss"].latest == "0.5"
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2016-12-31T23:59:60Z",
+        "2024-01-00T10:00:00Z",
+        "2024-02-30T10:00:00Z",
+        "2024-01-01T24:00:00Z",
+        "2024-01-01T10:00:00+24:30",
+        "0000-01-01T10:00:00Z",
+        "yesterday",
+        "1700000000000",
+    ],
+)
+def test_a_time_that_does_not_exist_is_no_time(time: str) -> None:
+    """Katib's collector reports such a line without its time, too: it comes before all that have one."""
+    assert collect([f"{time} loss=0.5"], STDOUT, objective())["loss"].latest == "0.5"
+    found = collect(["2024-01-01T10:00:00,5+01:00 loss=0.2", f"{time} loss=0.5"], STDOUT, objective())["loss"]
+    assert found == Observation("0.2", "0.5", "0.2")
+
+
+@pytest.mark.parametrize("time", ["1700000000000", "-1e300", '"2016-12-31T23:59:60Z"', "true", "null", "[]"])
+def test_a_time_in_json_that_does_not_exist_is_no_time(time: str) -> None:
+    lines = ['{"loss": "0.2", "timestamp": 1700000001.5}', f'{{"loss": "0.5", "timestamp": {time}}}']
+    assert collect(lines, JSON, objective())["loss"].latest == "0.2"
+    assert collect(lines[1:], JSON, objective())["loss"].latest == "0.5"
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e400", "[" * 100_000])
+def test_what_gos_json_refuses_invalidates_the_file(value: str) -> None:
+    assert collect([f'{{"loss": "0.5", "gradient": {value}}}'], JSON, objective())["loss"].latest == UNAVAILABLE

@@ -142,6 +142,17 @@ BROKEN = {
         "must be of kind File or Directory with an absolute path",
     ),
     "filter expression": (collector("StdOut", filter={"metricsFormat": ["("]}), "must be a regular expression"),
+    "filter of Python": (
+        collector("StdOut", filter={"metricsFormat": [r"(a)(?=b)(c)"]}),
+        "must be a regular expression of",
+    ),
+    "filter group again": (collector("StdOut", filter={"metricsFormat": [r"(a)(b)\1"]}), "invalid escape sequence"),
+    "filter byte": (collector("StdOut", filter={"metricsFormat": [r"(a)(\C)"]}), r"\C is not in Go"),
+    "choice with a quotation mark": (
+        put("spec.parameters.2.feasibleSpace.list", ['{"layers": 3}', "b"]),
+        "must not hold a quotation mark",
+    ),
+    "choice with a line break": (put("spec.parameters.2.feasibleSpace.list", ["a\n", "b"]), "or a control character"),
     "filter groups": (collector("StdOut", filter={"metricsFormat": ["(a)=b"]}), "must have two groups"),
     # What the definition itself refuses.
     "unquoted number": (parameter(min=0.1), "min: must be a string (quote it), but got 0.1"),

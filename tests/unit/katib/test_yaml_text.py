@@ -1,0 +1,44 @@
+"""YAML that would take the machine is refused in one line."""
+
+import pytest
+from kondense.errors import InputError
+from kondense.katib.yaml_text import read_documents
+
+
+def aliases(levels: int) -> str:
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+def merges(levels: int) -> str:
+    lines = ["a0: &a0 {x: 1, y: 2}"]
+    lines += [f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (aliases(9), "at most 100,000 values with its aliases, but has"),
+        (merges(9), "at most 100,000 values with its aliases, but has"),
+        ("a: &a [*a]", "without an alias of itself"),
+        ("[" * 200 + "]" * 200, "at most 100 levels"),
+        ("[" * 1000, "at most 100 levels"),
+        ("{a: " * 1000, "at most 100 levels"),
+        ("- " * 3000, "at most 100 levels"),
+        ("a: [1", "must be YAML"),
+        ("a: 2024-13-45", "month must be in"),
+        ("a: " + "9" * 5000, "must be YAML"),
+        ("{[a]: b}", "unhashable key"),
+    ],
+)
+def test_it_is_refused_in_one_line(text: str, rule: str) -> None:
+    with pytest.raises(InputError, match=rule) as caught:
+        read_documents(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_documents_aliases_and_merge_keys_are_read() -> None:
+    text = "---\nbase: &base {x: 1}\nother: {<<: *base, y: 2}\n---\n\n---\n[a, b]\n"
+    assert read_documents(text) == [{"base": {"x": 1}, "other": {"x": 1, "y": 2}}, ["a", "b"]]
