@@ -32,7 +32,7 @@ from kondense.search.observations import Observations, collect, normal_scores, s
 from kondense.search.parzen import ParzenConfig
 from kondense.search.sampling import draw_random, first_new, generator, seed_of
 from kondense.search.space import SearchSpace
-from kondense.search.start import read_start, starting_point
+from kondense.search.start import read_start, starting_point, taken
 from kondense.search.state import ExperimentState
 
 __all__ = ["planned_trials", "suggest", "validate"]
@@ -96,18 +96,18 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
 
     def draw(state: ExperimentState, bracket: int) -> Mapping[str, str]:
         config = len(state.ledger.digests[bracket])
-        point = starting_point(points, plan, state, bracket, config)
+        point = starting_point(points, plan, bracket, config)
         if point is not None:
             return point
         rng = generator(seed_of(settings, seed), f"{history.experiment}/model", bracket, config)
         if rng.random() >= random_fraction and bracket not in hedged:
             rows = propose(rng)
-            proposed = None if rows is None else first_new(searched, rows, state.ledger.known)
+            proposed = None if rows is None else first_new(searched, rows, taken(points, plan, state, bracket))
             if proposed is not None:
                 return proposed
         # A random configuration is the one that Hyperband draws for this bracket and number.
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
-        return draw_random(searched, rng, state.ledger.known)
+        return draw_random(searched, rng, taken(points, plan, state, bracket))
 
     return halving.suggest(plan, resource_name, state, count, Policy(draw, waves, history.max_trials))
 

@@ -12,7 +12,7 @@ from kondense.search.brackets import SIZES, BracketPlan
 from kondense.search.history import History, Suggestion
 from kondense.search.sampling import draw_random, generator, seed_of
 from kondense.search.space import SearchSpace
-from kondense.search.start import read_start, starting_point
+from kondense.search.start import read_start, starting_point, taken
 from kondense.search.state import ExperimentState
 
 METHOD = {
@@ -57,11 +57,11 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
 
     def draw(state: ExperimentState, bracket: int) -> Mapping[str, str]:
         config = len(state.ledger.digests[bracket])
-        point = starting_point(points, plan, state, bracket, config)
+        point = starting_point(points, plan, bracket, config)
         if point is not None:
             return point
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
-        return draw_random(searched, rng, state.ledger.known)
+        return draw_random(searched, rng, taken(points, plan, state, bracket))
 
     return halving.suggest(
         plan, resource_name, ExperimentState(history), count, halving.Policy(draw, max_trials=history.max_trials)

@@ -4,7 +4,7 @@ The setting `start` lists them, `lr=0.05,momentum=0.9` each, joined by semicolon
 whose trials all get the full resource, so that the result of the search is not worse and a model learns from them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kondense.errors import InputError
 from kondense.search.brackets import BracketPlan
@@ -31,39 +31,64 @@ def read_start(settings: Mapping[str, str], space: SearchSpace, plan: BracketPla
     slots = plan.brackets[-1].sizes[0]
     if len(texts) > slots:
         raise InputError(f"setting {SETTING} must list at most {slots} configurations, but got {len(texts)}.")
-    return [_read(text, space) for text in texts]
+    points = [_read(text, space) for text in texts]
+    for number, point in enumerate(points):
+        if point in points[:number]:
+            raise InputError(
+                f"setting {SETTING} must list a configuration once, but got {texts[number].strip()!r} again."
+            )
+    return points
 
 
-def starting_point(
-    points: list[dict[str, str]], plan: BracketPlan, state: ExperimentState, bracket: int, config: int
-) -> dict[str, str] | None:
-    """Return the configuration to start from for this bracket and number; None if there is none or it is issued."""
-    if bracket != len(plan.brackets) - 1 or config >= len(points) or digest(points[config]) in state.ledger.known:
+def starting_point(points: list[dict[str, str]], plan: BracketPlan, bracket: int, config: int) -> dict[str, str] | None:
+    """Return the configuration to start from for this bracket and number; None if there is none."""
+    if bracket != len(plan.brackets) - 1 or config >= len(points):
         return None
     return points[config]
+
+
+def taken(points: list[dict[str, str]], plan: BracketPlan, state: ExperimentState, bracket: int) -> Collection[str]:
+    """Return the digests that a bracket must not draw: those issued, and those kept for the full resource."""
+    known = state.ledger.known
+    return known if bracket >= len(plan.brackets) - 1 else {*known, *map(digest, points)}
 
 
 def _read(text: str, space: SearchSpace) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     values = {name.strip(): value.strip() for name, _, value in pairs}
-    if sorted(values) != sorted(space.names):
+    if sorted(name.strip() for name, _, _ in pairs) != sorted(space.names):
         raise InputError(
             f"setting {SETTING} must be name=value for each of {', '.join(space.names)}, but got {text.strip()!r}."
         )
-    for parameter in space.parameters:
-        _check(parameter, values[parameter.name])
-    return {name: values[name] for name in space.names}
+    return {parameter.name: _value(parameter, values[parameter.name]) for parameter in space.parameters}
 
 
-def _check(parameter: Parameter, value: str) -> None:
+def _value(parameter: Parameter, value: str) -> str:
+    """Return a value in the spelling in which the parameter draws it: an int's 4.0 is 4."""
     if parameter.values:
-        if value not in parameter.values:
+        number = _number(value) if parameter.kind == "discrete" else None
+        same = [text for text in parameter.values if text == value or (number is not None and float(text) == number)]
+        if not same:
             raise InputError(
                 f"setting {SETTING}: {parameter.name} must be one of {', '.join(parameter.values)}, but got {value!r}."
             )
-        return
+        return same[0]
     assert parameter.low is not None and parameter.high is not None, "a range has two ends"
     if not parameter.low <= parameter.number(value) <= parameter.high:
         raise InputError(
             f"setting {SETTING}: {parameter.name} must be in [{parameter.low:g}, {parameter.high:g}], but got {value}."
         )
+    if parameter.levels is None:
+        return repr(parameter.number(value))
+    (spelled,) = parameter.from_unit(parameter.to_unit([value]))
+    if float(spelled) != parameter.number(value):
+        step = "a whole number" if parameter.step is None else f"{parameter.low:g} plus steps of {parameter.step:g}"
+        raise InputError(f"setting {SETTING}: {parameter.name} must be {step}, but got {value}.")
+    return spelled
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -38,6 +38,8 @@ def test_they_are_first_in_the_bracket_of_the_whole_resource_and_come_once(algor
         ("lr=0.01,optimizer=lion", "optimizer must be one of sgd, adam, but got 'lion'"),
         ("lr=1,optimizer=sgd", r"lr must be in \[0.0001, 0.1\], but got 1"),
         ("lr=x,optimizer=sgd", "must be a finite number, but got 'x'"),
+        ("lr=0.01,lr=0.02,optimizer=sgd", "must be name=value for each of lr, optimizer"),
+        ("lr=0.01,optimizer=sgd;lr=0.010,optimizer=sgd", "must list a configuration once"),
         (";".join(["lr=0.01,optimizer=sgd"] * 9), "must list at most . configurations, but got 9"),
     ],
 )
@@ -45,3 +47,46 @@ def test_what_lies_outside_the_space_is_refused(start: str, rule: str) -> None:
     for algorithm in ("hyperband", "bohb"):
         with pytest.raises(ValueError, match=rule):
             load_suggester(algorithm).validate(SPACE, BANDS | {"start": start})
+
+
+GRID = SearchSpace(
+    (
+        Parameter("bits", "int", 2, 8, 2),
+        Parameter("sparsity", "double", 0, 1, 0.25),
+        Parameter("batch", "discrete", values=("16", "32")),
+        Parameter("images", "int", 1, 9),
+    )
+)
+
+
+@pytest.mark.parametrize("algorithm", ["hyperband", "bohb"])
+@pytest.mark.parametrize(
+    ("start", "rule"),
+    [
+        ("bits=2.5,sparsity=0.5,batch=16", "bits must be 2 plus steps of 2, but got 2.5"),
+        ("bits=3,sparsity=0.5,batch=16", "bits must be 2 plus steps of 2, but got 3"),
+        ("bits=4,sparsity=0.3,batch=16", "sparsity must be 0 plus steps of 0.25, but got 0.3"),
+        ("bits=4,sparsity=0.5,batch=24", "batch must be one of 16, 32, but got '24'"),
+    ],
+)
+def test_a_value_off_the_grid_is_refused(algorithm: str, start: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        load_suggester(algorithm).validate(GRID, {"resource_name": "images", "start": start})
+
+
+@pytest.mark.parametrize("algorithm", ["hyperband", "bohb"])
+@pytest.mark.parametrize("bits", ["2", "8.0"])
+def test_no_earlier_bracket_takes_it(algorithm: str, bits: str) -> None:
+    """Even where it is the worst at little resource, and however it is spelled."""
+    suggester, issued = load_suggester(algorithm), ""
+    space = SearchSpace((GRID["bits"], GRID["sparsity"], GRID["images"]))
+    settings = {"resource_name": "images", "start": f"bits={bits},sparsity=0.50"}
+    start = {"bits": bits[0], "sparsity": "0.5"}
+    trials: list[Trial] = []
+    for number in range(suggester.planned_trials(settings, space)):
+        made = suggester.suggest(space, settings, 0, History(tuple(trials), issued), 1)
+        issued = made.settings[SETTING]
+        (proposal,) = made.proposals
+        value = 99.0 if start.items() <= proposal.assignments.items() else float(number % 7)
+        trials.append(Trial(proposal.name, proposal.assignments, Status.SUCCEEDED, value))
+    assert [each.assignments["images"] for each in trials if start.items() <= each.assignments.items()] == ["9"]
