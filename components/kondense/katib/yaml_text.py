@@ -34,7 +34,7 @@ def read_documents(text: str) -> list[Any]:
     return [document for document in documents if document is not None]
 
 
-def _check_size(root: yaml.Node) -> None:
+def _check_size(root: yaml.Node | None) -> None:
     """Refuse a document that is too large with every alias written out."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
@@ -53,5 +53,5 @@ def _check_size(root: yaml.Node) -> None:
         open_nodes.remove(id(node))
         return sizes[id(node)]
 
-    if (nodes := size(root, 0)) > MOST_NODES:
+    if root is not None and (nodes := size(root, 0)) > MOST_NODES:
         raise InputError(f"must be YAML of at most {MOST_NODES:,} values with its aliases, but has {nodes:,}.")

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kondense.search.brackets import BracketPlan
+from kondense.search.brackets import Bracket, BracketPlan
 from kondense.search.history import Suggestion
 from kondense.search.ledger import Identity
 from kondense.search.state import ExperimentState
@@ -53,19 +53,57 @@ def suggest(plan: BracketPlan, resource_name: str, state: ExperimentState, count
         policy: how the brackets are filled.
     """
     proposals = []
+    search = _Promotions(plan, state, policy.waves)
     for _ in range(count):
-        issued, assignments = _next_trial(plan, resource_name, state, policy)
+        issued, assignments = _next_trial(search, resource_name, policy)
+        search.forget(issued.bracket)
         resource = plan.bracket(issued.bracket).resources[issued.rung]
         proposals.append(state.proposal(issued, {**assignments, resource_name: str(resource)}))
     return state.reply(proposals)
 
 
-def _next_trial(
-    plan: BracketPlan, resource_name: str, state: ExperimentState, policy: Policy
-) -> tuple[Identity, Mapping[str, str]]:
-    promotion = _best_promotion(plan, state, policy.waves)
+_Candidate = tuple[bool, float, int, tuple[int, int, int]]
+"""Whether it has a result, the share of results in its rung, the resource; (bracket, rung to enter, configuration)."""
+
+
+class _Promotions:
+    """The promotions of each bracket, which change with the bracket's trials only.
+
+    Args:
+        plan: the brackets.
+        state: the experiment's state.
+        waves: as in ``Policy``.
+    """
+
+    def __init__(self, plan: BracketPlan, state: ExperimentState, waves: int) -> None:
+        self.plan, self.state, self.waves = plan, state, waves
+        self._certain: dict[int, list[tuple[int, int]]] = {}
+        self._reserved: dict[int, tuple[int, list[_Candidate]]] = {}
+
+    def forget(self, number: int) -> None:
+        """Take the changes of one bracket into account."""
+        self._certain.pop(number, None)
+        self._reserved.pop(number, None)
+
+    def certain(self, number: int) -> list[tuple[int, int]]:
+        """Return a bracket's certain promotions: (rung to enter, configuration)."""
+        if number not in self._certain:
+            sizes = self.plan.bracket(number).sizes
+            self._certain[number] = _promotions(sizes, self.state, number, self.waves)
+        return self._certain[number]
+
+    def reserved(self, number: int) -> tuple[int, list[_Candidate]]:
+        """Return the number of a bracket's trials that are reserved for promotions, and those likely."""
+        if number not in self._reserved:
+            self._reserved[number] = _reserved_promotions(self.plan.bracket(number), self.state, number)
+        return self._reserved[number]
+
+
+def _next_trial(search: _Promotions, resource_name: str, policy: Policy) -> tuple[Identity, Mapping[str, str]]:
+    plan, state = search.plan, search.state
+    promotion = _best_promotion(search)
     if promotion is None and policy.max_trials is not None:
-        promotion = _reserved_promotion(plan, state, policy.max_trials - state.issued)
+        promotion = _reserved_promotion(search, policy.max_trials - state.issued)
     if promotion is not None:
         bracket, rung, config = promotion
         assignments = state.assignments[bracket][config]
@@ -79,15 +117,14 @@ def _next_trial(
     return state.add(bracket, assignments, resource_name), assignments
 
 
-def _best_promotion(plan: BracketPlan, state: ExperimentState, waves: int) -> tuple[int, int, int] | None:
+def _best_promotion(search: _Promotions) -> tuple[int, int, int] | None:
     """Return the promotion to the largest resource, the oldest of equals: (bracket, rung to enter, configuration)."""
     best: tuple[int, int, int] | None = None
     largest = 0
-    for number in range(len(state.rungs)):
-        bracket = plan.bracket(number)
-        for rung, config in _promotions(bracket.sizes, state, number, waves):
-            if bracket.resources[rung] > largest:
-                largest, best = bracket.resources[rung], (number, rung, config)
+    for number in range(len(search.state.rungs)):
+        for rung, config in search.certain(number):
+            if (resource := search.plan.bracket(number).resources[rung]) > largest:
+                largest, best = resource, (number, rung, config)
     return best
 
 
@@ -113,10 +150,11 @@ def _promotions_of_wave(sizes: list[int], state: ExperimentState, number: int) -
             continue
         losses = rung.losses[: sizes[level]]
         unknown = sum(map(math.isnan, losses)) + (0 if complete else max(sizes[level] - len(losses), 0))
+        entered = set(above.configs)
         waiting = sorted(
             (loss, config)
             for loss, config in zip(losses, rung.configs, strict=False)
-            if loss < math.inf and config not in above.configs
+            if loss < math.inf and config not in entered
         )
         if waiting and slots > unknown:
             promotions.append((level + 1, waiting[0][1]))
@@ -124,29 +162,39 @@ def _promotions_of_wave(sizes: list[int], state: ExperimentState, number: int) -
     return promotions
 
 
-def _reserved_promotion(plan: BracketPlan, state: ExperimentState, left: int) -> tuple[int, int, int] | None:
+def _reserved_promotion(search: _Promotions, left: int) -> tuple[int, int, int] | None:
     """Return the most likely promotion, as `_best_promotion` does, if all `left` trials are reserved for promotions.
 
     The most likely one comes from the rung with the largest share of results; among equals it is the one to the largest
     resource. A configuration whose trial is still running is promoted only if no rung has a result.
     """
     reserved = 0
-    candidates: list[tuple[bool, float, int, tuple[int, int, int]]] = []
-    for number in range(len(state.rungs)):
-        bracket = plan.bracket(number)
-        coming = 0  # slots of the rung below that promotions will fill
-        for level in range(len(bracket.sizes) - 1):
-            rung, above = state.rung(number, level), state.rung(number, level + 1)
-            members = zip(rung.losses, rung.configs, strict=True)
-            eligible = [member for member in members if member[1] not in above.configs and member[0] != math.inf]
-            waiting = sorted(member for member in eligible if not math.isnan(member[0]))
-            slots = max(bracket.sizes[level + 1] - len(above.configs), 0)
-            if slots and eligible:
-                unknown = (len(eligible) - len(waiting) + coming) / (len(rung.losses) + coming)
-                promotion = (number, level + 1, (waiting or eligible)[0][1])
-                candidates.append((bool(waiting), 1 - unknown, bracket.resources[level + 1], promotion))
-            coming = min(slots, len(eligible) + coming)
-            reserved += coming
+    candidates: list[_Candidate] = []
+    for number in range(len(search.state.rungs)):
+        slots, likely = search.reserved(number)
+        reserved += slots
+        candidates += likely
     if left > reserved or not candidates:
         return None
     return max(candidates, key=lambda candidate: candidate[:3])[3]
+
+
+def _reserved_promotions(bracket: Bracket, state: ExperimentState, number: int) -> tuple[int, list[_Candidate]]:
+    """Return the number of reserved slots of a bracket, and the most likely promotion of each of its rungs."""
+    reserved = 0
+    candidates: list[_Candidate] = []
+    coming = 0  # slots of the rung below that promotions will fill
+    for level in range(len(bracket.sizes) - 1):
+        rung, above = state.rung(number, level), state.rung(number, level + 1)
+        members = zip(rung.losses, rung.configs, strict=True)
+        entered = set(above.configs)
+        eligible = [member for member in members if member[1] not in entered and member[0] != math.inf]
+        waiting = sorted(member for member in eligible if not math.isnan(member[0]))
+        slots = max(bracket.sizes[level + 1] - len(above.configs), 0)
+        if slots and eligible:
+            unknown = (len(eligible) - len(waiting) + coming) / (len(rung.losses) + coming)
+            promotion = (number, level + 1, (waiting or eligible)[0][1])
+            candidates.append((bool(waiting), 1 - unknown, bracket.resources[level + 1], promotion))
+        coming = min(slots, len(eligible) + coming)
+        reserved += coming
+    return reserved, candidates
