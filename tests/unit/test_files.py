@@ -20,6 +20,7 @@ from kondense.files import (
     write_file,
     write_json,
 )
+from kondense.store.local import LocalStore
 
 # Writes directories or files of equal bytes over and over, so that a mixture would show.
 WRITER = """
@@ -244,3 +245,17 @@ def test_a_name_outside_the_directory_is_refused_unread(tmp_path, name):
     (directory / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(ArtifactError, match="names a file outside itself"):
         verify_files(directory, {name: "0" * 64})
+
+
+@pytest.mark.parametrize(("umask", "file_mode", "directory_mode"), [(0o077, 0o600, 0o700), (0o002, 0o664, 0o775)])
+def test_the_umask_is_heeded(tmp_path, umask, file_mode, directory_mode):
+    before = os.umask(umask)
+    try:
+        write_file(tmp_path / "report.html", b"x")
+        with new_directory(tmp_path / "model") as directory:
+            (directory / "weights").write_bytes(b"x")
+        LocalStore(tmp_path).write("stored", b"x")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {name: file_mode for name in ("report.html", "weights", "stored")} | {"model": directory_mode}

@@ -29,7 +29,7 @@ class Rules:
         normalization: mean and std, per channel or for all; () and () measure those of the training images.
         max_bad: number of unreadable pictures to leave out.
         duplicates: what happens to images in two splits: tell, drop or error.
-        strict: whether images that nothing can be learned from are an error, or only logged.
+        strict: whether a class without training images is an error, or only logged.
 
     Raises:
         InputError: an unknown word for ``duplicates``.
@@ -63,7 +63,7 @@ def assembled(collection: Collection, rules: Rules, *, name: str, seed: int, **c
         check_memory(choices, collection.train.images.bytes_per_image())
     taken = {part: take(choice, rules.geometry) for part, choice in choices.items()}
     skipped = {"unreadable": check_readable(taken, rules.max_bad)}
-    kept = without_copies(taken, rules.duplicates, strict=rules.strict)
+    kept = without_copies(taken, rules.duplicates)
     skipped["duplicates"] = sum(map(len, taken.values())) - sum(map(len, kept.values()))
     check_classes(collection.classes, kept, limited=bool(cut.get("limit")), strict=rules.strict)
     measured = mean_and_std(kept["train"].images)

@@ -63,21 +63,20 @@ def check_readable(splits: Mapping[str, Taken], max_bad: int) -> int:
     return len(problems)
 
 
-def without_copies(splits: Mapping[str, Taken], duplicates: str, *, strict: bool) -> dict[str, Taken]:
+def without_copies(splits: Mapping[str, Taken], duplicates: str) -> dict[str, Taken]:
     """Find images that lie in two splits, by their pixels, and treat them as ``duplicates`` says.
 
     Args:
         splits: by name.
         duplicates: ``tell`` keeps and logs them, ``drop`` takes them out of the split that is judged on less (train
             before validation before test), ``error`` refuses them.
-        strict: whether training images that are all alike are an error, or only logged.
 
     Raises:
-        InputError: copies are refused, or all training images are alike.
+        InputError: copies are refused, or all images of a split are copies.
     """
     digests = {name: _digests(taken) for name, taken in splits.items()}
     if len(splits["train"]) > 1 and len(set(digests["train"])) == 1:
-        _problem(f"training images must differ, but all {len(splits['train'])} are alike.", strict)
+        LOG.warning(f"all {len(splits['train'])} training images are alike, so nothing can be learned from them")
         return dict(splits)
     copies = _copies(digests)
     if not copies:
@@ -116,17 +115,13 @@ def check_classes(classes: Sequence[str], splits: Mapping[str, Taken], *, limite
             f" smallest class has {least} of {int(total.sum())} images): bring more images, or folders train,"
             " validation and test."
         )
-        _problem(text, strict and not limited)
+        if strict and not limited:
+            raise InputError(text)
+        LOG.warning(text)
     for name in SPLITS[1:]:
         lacking = [each for label, each in enumerate(classes) if not counts[name][label] and counts["train"][label]]
         if lacking and not limited:
             LOG.warning(f"{name} has no image of {_listed(lacking)} of {len(classes)} classes, so it cannot judge them")
-
-
-def _problem(text: str, fatal: bool) -> None:
-    if fatal:
-        raise InputError(text)
-    LOG.warning(text)
 
 
 def _digests(taken: Taken) -> list[bytes]:

@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
+from xml.etree import ElementTree
 
 import urllib3
 from minio import Minio
 from minio.datatypes import Object
 from minio.error import MinioException, S3Error
 
-from kondense.errors import InputError
+from kondense.errors import InputError, KondenseError
 from kondense.files import sha256
-from kondense.store.connection import DELAYS_S, Connection, PatientPool
+from kondense.store.connection import DELAYS_S, Connection, PatientPool, UnreachableError
 from kondense.store.lease import hold
 from kondense.store.local import replacing
 from kondense.store.store import (
@@ -33,6 +34,7 @@ from kondense.store.store import (
     damaged,
     visible,
 )
+from kondense.store.tickets import ObjectTickets
 
 T = TypeVar("T")
 
@@ -43,9 +45,13 @@ MISSING = ("NoSuchKey", "NoSuchBucket")
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
 LOST_PARTS = ("NoSuchUpload", "InvalidPart")  # or the server joined them, but its answer was lost
+CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
 MADE_BY_ANOTHER = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+BUCKET = re.compile(r"(?!.*(\.\.|\.-|-\.))(?!(\d{1,3}\.){3}\d{1,3}$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# What the client raises while it parses an answer: ParseError, a missing element, a number or date that is none.
+DAMAGED = (ElementTree.ParseError, ValueError)
+SIGNED = re.compile(r"((?:Signature|Credential|Security-Token|AccessKeyId)[\"']?[=:>]\s*)[^\s&,;<]+", re.IGNORECASE)
 
 
 class IncompleteError(StoreError):
@@ -79,21 +85,26 @@ class ObjectStore(Store):
             InputError: ``bucket`` is not a valid name.
         """
         if not BUCKET.fullmatch(bucket):
-            raise InputError(f"a bucket's name must be 3 to 63 of a-z, 0-9, dot and dash, but got {bucket!r}.")
+            raise InputError(
+                f"a bucket's name must be 3 to 63 of a-z, 0-9, dot and dash, no IP address, but got {bucket[:70]!r}."
+            )
         self.uri = uri.rstrip("/")
         self.bucket = bucket
         self.prefix = prefix
         self.connection = connection
         self.delays_s = delays_s
         self.lease_s = lease_s
-        self.client = Minio(
-            connection.endpoint,
-            access_key=connection.access_key,
-            secret_key=connection.secret_key,
-            secure=connection.secure,
-            region=connection.region,
-            http_client=PatientPool(delays_s),
-        )
+        try:
+            self.client = Minio(
+                connection.endpoint,
+                access_key=connection.access_key,
+                secret_key=connection.secret_key,
+                secure=connection.secure,
+                region=connection.region,
+                http_client=PatientPool(delays_s),
+            )
+        except ValueError as error:  # rules of Amazon's own hosts
+            raise StoreError(f"MINIO_ENDPOINT cannot be {connection.url}: {error}.") from None
 
     def read(self, key: str) -> bytes:
         """See Store."""
@@ -183,10 +194,10 @@ class ObjectStore(Store):
             )
 
         try:
-            self._again(key, put)
+            self._call(key, put)
         except NotFoundError:
             self._call("", self._make_bucket)
-            self._again(key, put)
+            self._call(key, put)
 
     def _make_bucket(self) -> None:
         try:
@@ -196,17 +207,7 @@ class ObjectStore(Store):
                 raise
 
     def _download(self, key: str, file: BinaryIO) -> None:
-        self._again(key, lambda: self._fetch(key, file))
-
-    def _again(self, key: str, request: Callable[[], None]) -> None:
-        for delay_s in (*self.delays_s, None):
-            try:
-                return self._call(key, request)
-            except IncompleteError:
-                if delay_s is None:
-                    raise
-                time.sleep(delay_s)
-        return None
+        self._call(key, lambda: self._fetch(key, file))
 
     def _fetch(self, key: str, file: BinaryIO) -> None:
         """Write one object to ``file`` and check it."""
@@ -219,7 +220,7 @@ class ObjectStore(Store):
                 hasher.update(chunk)
                 file.write(chunk)
         except urllib3.exceptions.HTTPError as error:
-            raise IncompleteError(f"{self.address(key)} broke off while it was read: {line(error)}.") from error
+            raise IncompleteError(f"{self.address(key)} broke off while it was read: {self._line(error)}.") from error
         finally:
             response.close()
             response.release_conn()
@@ -228,21 +229,47 @@ class ObjectStore(Store):
             raise damaged(self.address(key), expected, hasher.hexdigest())
 
     def _call(self, key: str, request: Callable[[], T]) -> T:
-        """Run ``request``; errors of minio and urllib3 become a StoreError of one line."""
+        """Run ``request``, again if its answer is incomplete or damaged; errors become a StoreError of one line."""
+        for delay_s in self.delays_s:
+            try:
+                return self._once(key, request)
+            except IncompleteError:
+                time.sleep(delay_s)
+        return self._once(key, request)
+
+    def _once(self, key: str, request: Callable[[], T]) -> T:
+        where, url = self.address(key), self.connection.url
         try:
             return request()
+        except KondenseError:
+            raise
         except S3Error as error:
             raise self._explained(key, error) from error
-        except urllib3.exceptions.HTTPError as error:
+        except UnreachableError as error:
+            secure = isinstance(error.__cause__, urllib3.exceptions.SSLError)
+            more = ", and SSL_CERT_FILE if its certificate is of an authority of your own" if secure else ""
             raise StoreError(
-                f"{self.connection.url} cannot be reached for {self.address(key)} ({line(error)});"
-                " check MINIO_ENDPOINT, MINIO_SECURE and that the object store runs."
+                f"{url} cannot be reached for {where} ({self._line(error)}); check MINIO_ENDPOINT, MINIO_SECURE and"
+                f" that the object store runs{more}."
             ) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise IncompleteError(f"{url} broke off its answer for {where} ({self._line(error)}).") from error
         except MinioException as error:
             raise StoreError(
-                f"{self.connection.url} failed for {self.address(key)} ({line(error)});"
-                " check MINIO_ENDPOINT and the object store's log."
+                f"{url} failed for {where} ({self._line(error)}); check MINIO_ENDPOINT and the object store's log."
             ) from error
+        except DAMAGED as error:
+            raise IncompleteError(
+                f"{url} gave a damaged answer for {where} ({self._line(error)}); check that MINIO_ENDPOINT is that of"
+                " an object store, and no proxy's login page."
+            ) from error
+
+    def _line(self, error: object) -> str:
+        """Return an error's text in one line of readable length, without keys and signatures."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        for secret in (self.connection.secret_key, self.connection.access_key):
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+        return SIGNED.sub(r"\1***", text)[:200]
 
     def _explained(self, key: str, error: S3Error) -> StoreError:
         where = f"{self.address(key)} at {self.connection.url}"
@@ -255,36 +282,11 @@ class ObjectStore(Store):
                 f"{where} was refused ({error.code}); check MINIO_ACCESS_KEY, MINIO_SECRET_KEY"
                 f" and their rights in bucket {self.bucket}."
             )
+        if error.code in CLOCK:
+            return StoreError(f"{where} was refused ({error.code}); set the clock of this machine.")
         if error.code in FULL:
             return StoreError(errno.ENOSPC, f"{where} was not written: the object store is full ({error.code})")
         return StoreError(
-            f"{where} failed: {error.code} ({line(error.message)}); check the object store's log and free disk space."
+            f"{where} failed: {error.code} ({self._line(error.message)}); check the object store's log and free disk"
+            " space."
         )
-
-
-class ObjectTickets:
-    """The tickets for one key of a bucket: objects in a reserved folder (see lease.Tickets)."""
-
-    def __init__(self, store: ObjectStore, key: str) -> None:
-        self.store = store
-        self.folder = f".leases/{key}"
-        self.postings = 0
-
-    def post(self, ticket: str) -> None:
-        """Post ``ticket``, or renew it."""
-        self.postings += 1  # changes content, ETag and therefore the mark
-        self.store.put(f"{self.folder}/{ticket}", str(self.postings).encode())
-
-    def posted(self) -> dict[str, str]:
-        """Return every posted ticket with its mark."""
-        entries = self.store.entries(self.folder)
-        return {key.rpartition("/")[2]: f"{entry.etag} {entry.last_modified}" for key, entry in entries}
-
-    def remove(self, ticket: str) -> None:
-        """Remove ``ticket``."""
-        self.store.remove(f"{self.folder}/{ticket}")
-
-
-def line(error: object) -> str:
-    """Return the first line of an error's text, cut to a readable length."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

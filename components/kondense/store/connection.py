@@ -17,7 +17,11 @@ PATIENCE_S = 60.0  # no attempt starts later
 TIMEOUT = urllib3.Timeout(connect=5.0, read=60.0)
 PASSING = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may avoid
 REQUIRED = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
-LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:\d+)?")
+LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:\d+)?", re.IGNORECASE)
+LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+ENDPOINT = re.compile(rf"({LABEL}(\.{LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:(?P<port>\d{{1,5}}))?")
+KEY = re.compile(r"[!-~]+")
+REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
 @dataclass(frozen=True)
@@ -39,26 +43,58 @@ class Connection:
 def connection_from_environment(environment: Mapping[str, str]) -> Connection:
     """Read MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY, MINIO_SECURE and MINIO_REGION.
 
+    Blanks and line feeds around a value, as ``echo`` leaves them in a Secret, are taken off.
+
     Raises:
-        StoreError: one of the first three is missing, or MINIO_SECURE is neither true nor false.
+        StoreError: one of the first three is missing, or a value is malformed; no text shows a key.
     """
-    if missing := [name for name in REQUIRED if not environment.get(name)]:
+    values = {name: environment.get(name, "").strip() for name in (*REQUIRED, "MINIO_SECURE", "MINIO_REGION")}
+    values["MINIO_SECRET_KEY"] = environment.get("MINIO_SECRET_KEY", "").strip("\r\n")  # may begin or end with a blank
+    if missing := [name for name in REQUIRED if not values[name]]:
         raise StoreError(
             f"a bucket needs {', '.join(REQUIRED)} in the environment, but {', '.join(missing)} is not set"
             " (on a cluster they come from the Secret mlpipeline-minio-artifact in the namespace of the run)."
         )
-    scheme, _, endpoint = environment["MINIO_ENDPOINT"].rstrip("/").rpartition("://")
-    secure = environment.get("MINIO_SECURE", "").lower()
+    if not KEY.fullmatch(values["MINIO_ACCESS_KEY"]):
+        raise StoreError("MINIO_ACCESS_KEY must be printable ASCII without blanks, but has other characters.")
+    secure = values["MINIO_SECURE"].lower()
     if secure not in ("", "true", "false"):
         raise StoreError(f"MINIO_SECURE must be true or false, but got {secure!r}.")
+    scheme, endpoint = _endpoint(values["MINIO_ENDPOINT"])
+    if scheme and secure and (scheme == "https") != (secure == "true"):
+        raise StoreError(f"MINIO_SECURE must fit MINIO_ENDPOINT, but is {secure} for {scheme}://{endpoint}.")
     default = scheme == "https" if scheme else not LOOPBACK.fullmatch(endpoint)
+    if (region := values["MINIO_REGION"]) and not REGION.fullmatch(region):
+        raise StoreError(f"MINIO_REGION must be a name such as us-east-1, but got {region[:40]!r}.")
     return Connection(
         endpoint=endpoint,
-        access_key=environment["MINIO_ACCESS_KEY"],
-        secret_key=environment["MINIO_SECRET_KEY"],
+        access_key=values["MINIO_ACCESS_KEY"],
+        secret_key=values["MINIO_SECRET_KEY"],
         secure=secure == "true" if secure else default,
-        region=environment.get("MINIO_REGION") or None,
+        region=region or None,
     )
+
+
+def _endpoint(text: str) -> tuple[str, str]:
+    """Return scheme and ``host:port`` of an endpoint as people write it; the scheme is "" if it has none."""
+    scheme, separator, rest = text.rpartition("://")
+    scheme, host = scheme.lower(), rest.rstrip("/")
+    rule = "MINIO_ENDPOINT must be host:port, http://host:port or https://host:port"
+    if separator and scheme not in ("http", "https"):
+        raise StoreError(f"{rule}, but its scheme is {scheme[:20]!r}.")
+    if "@" in host:
+        raise StoreError(f"{rule}, but holds credentials; MINIO_ACCESS_KEY and MINIO_SECRET_KEY hold them.")
+    for character, part in (("/", "a path"), ("?", "a query"), ("#", "a fragment")):
+        if character in host:
+            raise StoreError(f"{rule}, but holds {part} (a bucket and its folder belong to the store's address).")
+    match = ENDPOINT.fullmatch(host)
+    if not match or int(match["port"] or 1) not in range(1, 65536):
+        raise StoreError(f"{rule}, but got {host[:80]!r}.")
+    return scheme, host
+
+
+class UnreachableError(urllib3.exceptions.HTTPError):
+    """No attempt reached the endpoint, or none can."""
 
 
 class PatientPool(urllib3.PoolManager):
@@ -72,23 +108,26 @@ class PatientPool(urllib3.PoolManager):
     def urlopen(  # type: ignore[override]  # as PoolManager declares it
         self, method: str, url: str, redirect: bool = True, **options: Any
     ) -> Any:
-        """Send one request, as urllib3 does; the last failure is returned or raised unchanged."""
+        """Send one request, as urllib3 does, and return the last answer.
+
+        Raises:
+            UnreachableError: there was no answer, or the connection cannot become secure.
+        """
         # A retry is safe: an S3 write puts a complete object or part, and its body is bytes, not a stream.
         options["retries"] = False
         deadline_s = time.monotonic() + PATIENCE_S
-        for delay_s in self.delays_s:
-            if time.monotonic() > deadline_s:
-                break
+        for delay_s in (*self.delays_s, None):
+            last = delay_s is None or time.monotonic() > deadline_s
             try:
                 response = super().urlopen(method, url, redirect, **options)
-            except urllib3.exceptions.SSLError:
-                raise
-            except urllib3.exceptions.HTTPError:
-                time.sleep(delay_s)
-                continue
-            if response.status not in PASSING:
-                return response
-            response.drain_conn()
-            response.release_conn()
-            time.sleep(delay_s)
-        return super().urlopen(method, url, redirect, **options)
+            except urllib3.exceptions.HTTPError as error:
+                # A wrong certificate or address stays wrong. A name may not: DNS in a cluster follows its Services.
+                if last or isinstance(error, urllib3.exceptions.SSLError | urllib3.exceptions.LocationValueError):
+                    raise UnreachableError(str(error)) from error
+            else:
+                if last or response.status not in PASSING:
+                    return response
+                response.drain_conn()
+                response.release_conn()
+            time.sleep(delay_s or 0.0)
+        raise AssertionError("the last attempt returns or raises")

@@ -63,7 +63,11 @@ class LocalStore(Store):
 
     def download_file(self, key: str, path: Path) -> None:
         """See Store."""
-        with self._explained(key, "reading"), self._path(key, reading=True).open("rb") as source, replacing(path) as file:
+        with (
+            self._explained(key, "reading"),
+            self._path(key, reading=True).open("rb") as source,
+            replacing(path) as file,
+        ):
             shutil.copyfileobj(source, file)
 
     @contextlib.contextmanager

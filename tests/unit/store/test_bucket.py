@@ -191,3 +191,73 @@ def test_a_wrong_flag() -> None:
 def test_a_bucket_that_cannot_be(bucket: str) -> None:
     with pytest.raises(ValueError, match="bucket's name must be 3 to 63"):
         ObjectStore(f"minio://{bucket}", bucket=bucket, connection=Connection("localhost:1", "a", "s", secure=False))
+
+
+LISTING = (
+    b"<ListBucketResult><Name>bucket</Name><Prefix></Prefix><KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys>"
+    b"<IsTruncated>false</IsTruncated><Contents><Key>a/b.png</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+    b"<ETag>abc</ETag><Size>12</Size></Contents></ListBucketResult>"
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        LISTING.replace(b"<Name>", b"<Nbme>"), LISTING[:120], b"", b"<html>login</html>", b"<!DOCTYPE html><p>log in",
+        b"\xff\xfe", LISTING.replace(b">12<", b">twelve<"), LISTING.replace(b"2026-01", b"2026-99"),
+        b"<Error><Code>Odd</Code></Error>",
+    ],
+)  # fmt: skip
+def test_a_damaged_listing_is_asked_for_again_and_then_one_line(server: Server, body: bytes) -> None:
+    server.replies = [(200, {}, body), (200, {}, LISTING)]
+    assert store_at(server).list() == ["a/b.png"]
+    server.replies = [(200, {}, body)]
+    with pytest.raises(StoreError, match=f"http://127.0.0.1:{server.server_port} gave a damaged answer") as caught:
+        store_at(server).list()
+    assert "\n" not in str(caught.value)
+    assert len(server.requests) == 2 + len(FAST) + 1
+
+
+def test_a_not_found_that_breaks_off_is_asked_for_again(server: Server) -> None:
+    torn = (404, {"Content-Type": "application/xml", "Content-Length": "500"}, b"<Error><Code>NoSuchKey</Code>")
+    server.replies = [torn, content(b"hello")]
+    assert store_at(server).read("k") == b"hello"
+    server.replies = [torn]
+    with pytest.raises(StoreError, match="broke off its answer for minio://bucket/k"):
+        store_at(server).read("k")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (404, "NoSuchBucket"), (404, "NoSuchKey"), (403, "AccessDenied"), (403, "InvalidAccessKeyId"),
+        (403, "SignatureDoesNotMatch"), (403, "RequestTimeTooSkewed"), (400, "InvalidRequest"),
+        (400, "KeyTooLongError"), (409, "OperationAborted"), (501, "NotImplemented"), (507, "XMinioStorageFull"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_waiting_does_not_change_is_not_asked_for_again(server: Server, status: int, code: str) -> None:
+    server.replies = [failure(status, code)]
+    with pytest.raises(StoreError, match=code):
+        store_at(server).read("k")
+    assert len(server.requests) == 1
+
+
+def test_no_text_shows_a_key_or_a_signature(server: Server) -> None:
+    told = "secret-0 and access-0 gave AWS4-HMAC-SHA256 Credential=access-0/x, Signature=0123abcd &X-Amz-Signature=4567"
+    for reply in (
+        (403, {"Content-Type": "application/xml"}, f"<Error><Code>X</Code><Message>{told}</Message></Error>".encode()),
+        (400, {"Content-Type": "text/plain"}, told.encode()),
+    ):
+        server.replies = [reply]
+        with pytest.raises(StoreError) as caught:
+            store_at(server).read("k")
+        text = str(caught.value)
+        assert not [word for word in ("secret-0", "access-0", "0123abcd", "4567") if word in text], text
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"{}", b"[]", b'{"format_version": 1, "files": {"a": 1}}', b"\xff"])
+def test_a_damaged_manifest_is_one_line(server: Server, body: bytes) -> None:
+    server.replies = [content(body)]
+    with pytest.raises(DamagedError, match="minio://bucket/m/manifest.json must") as caught:
+        store_at(server).manifest("m")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
