@@ -1,5 +1,7 @@
 """Factories outside the package, for tests of ``package.module:factory``."""
 
+import functools
+
 from torch import nn
 
 CALLED = []
@@ -27,9 +29,86 @@ def not_a_module(**arguments) -> int:
     return 1
 
 
+def unannotated(classes, channels, image_size):
+    return Linear(classes, channels, image_size)
+
+
+def annotated_for_type_checkers(classes: int, channels: int, image_size: "Absent") -> nn.Module:  # noqa: F821
+    return Linear(classes, channels, image_size)
+
+
+def with_depth(classes: int, channels: int, image_size: int, depth: int) -> nn.Module:
+    return Linear(classes, channels, image_size)
+
+
+in_need, partial = with_depth, functools.partial(with_depth, depth=2)
+
+
+def broken(classes: int, channels: int, image_size: int) -> nn.Module:
+    return Linear(classes, channels, image_size // 0)
+
+
+def for_images_of_24(classes: int, channels: int, image_size: int) -> nn.Module:
+    return Linear(classes, channels, 24)
+
+
 def of_several_outputs(classes: int, channels: int, image_size: int) -> nn.Module:
     class Several(Linear):
         def forward(self, images):
             return [super().forward(images)]
 
     return Several(classes, channels, image_size)
+
+
+class TwoHeads(Linear):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits, 2 * logits
+
+
+def of_two_heads(classes: int, channels: int, image_size: int) -> nn.Module:
+    return TwoHeads(classes, channels, image_size)
+
+
+class Tied(nn.Module):
+    """Convolutions and a head whose weights are those of other layers, three of one weight, and a module used twice."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.a, self.b, self.c = (nn.Conv2d(4, 4, 3, padding=1, bias=index > 0) for index in range(3))
+        self.b.weight = self.c.weight = self.a.weight
+        self.again = nn.Conv2d(4, 4, 1)
+        self.blocks = nn.Sequential(self.again, nn.ReLU())
+        self.embed = nn.Embedding(classes, 4)
+        self.head = nn.Linear(4, classes)
+        self.head.weight = self.embed.weight
+
+    def forward(self, images):
+        hidden = self.stem(images)
+        for layer in (self.a, self.b, self.c):
+            hidden = layer(hidden).relu()
+        hidden = self.blocks(self.again(hidden)).mean((2, 3))
+        return self.head(hidden + self.embed.weight.mean(0))
+
+
+class Computed(nn.Module):
+    """Convolutions whose weights are computed from other parameters, by hooks and by parametrizations."""
+
+    def __init__(self, kind: str = "weight_norm") -> None:
+        super().__init__()
+        wrap = {
+            "weight_norm": nn.utils.weight_norm,
+            "spectral_norm": nn.utils.spectral_norm,
+            "new_weight_norm": nn.utils.parametrizations.weight_norm,
+            "new_spectral_norm": nn.utils.parametrizations.spectral_norm,
+            "orthogonal": nn.utils.parametrizations.orthogonal,
+        }[kind]
+        self.conv, self.fc = wrap(nn.Conv2d(1, 4, 3)), nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).relu().mean((2, 3)))
+
+
+def two_layers() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))

@@ -8,8 +8,10 @@ from typing import Any
 
 from kondense.files import read_json, sha256
 
-MODEL_FORMAT = 1  # of kondense.artifacts.model, which needs torch
-PARTS = ("network", "edits", "quantization", "masked")
+# Of kondense.artifacts.model, which needs torch: 1; 2 with tied tensors, which are stored once.
+PLAIN_FORMAT, TIED_FORMAT = 1, 2
+MODEL_FORMAT = (PLAIN_FORMAT, TIED_FORMAT)
+PARTS = ("network", "edits", "quantization", "masked", "tied")
 
 
 def identity(description: Mapping[str, Any], weights_sha256: str) -> str:
@@ -19,7 +21,7 @@ def identity(description: Mapping[str, Any], weights_sha256: str) -> str:
         description: content of model.json.
         weights_sha256: digest of weights.safetensors.
     """
-    parts = {key: description[key] for key in PARTS} | {"weights": weights_sha256}
+    parts = {key: description[key] for key in PARTS if key in description} | {"weights": weights_sha256}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

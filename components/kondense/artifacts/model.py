@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from kondense.artifacts.identity import identity
+from kondense.artifacts.equivalence import probes
+from kondense.artifacts.identity import MODEL_FORMAT, PLAIN_FORMAT, TIED_FORMAT, identity
 from kondense.artifacts.quantized import (
     CodebookTensor,
     InputQuantizer,
@@ -25,16 +26,17 @@ from kondense.artifacts.quantized import (
     install_quantizers,
     read_quantizer,
 )
+from kondense.artifacts.reparametrized import bake, baked_copy, reparametrized
 from kondense.artifacts.schema import check_fields
-from kondense.artifacts.structure import apply_edits, find_edits
+from kondense.artifacts.structure import Edits, apply_edits, find_edits
 from kondense.artifacts.tensors import read_tensors, write_tensors
+from kondense.artifacts.ties import check_ties, tie, tied_names, untie
 from kondense.errors import InputError
 from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 from kondense.networks.allowed import check_allowed
 from kondense.networks.build import NetworkSpec, build
 from kondense.preprocessing import BILINEAR
 
-FORMAT_VERSION = 1
 SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
 CODEBOOK = "::codebook"  # suffix of its codebook
 WEIGHTS = "weights.safetensors"
@@ -73,6 +75,7 @@ class Description(TypedDict):
     edits: dict[str, dict[str, Any]]
     quantization: Quantization
     masked: list[str]
+    tied: NotRequired[dict[str, str]]
     images: NotRequired[ImagesDescription]
     lineage: list[dict[str, Any]]
     files: dict[str, str]
@@ -141,7 +144,8 @@ class Model:
         arguments: when the model is made, the factory's keyword arguments, JSON values.
 
     Raises:
-        InputError: the module is no ``nn.Module``, or nothing importable builds its architecture.
+        InputError: the module is no ``nn.Module``, nothing importable builds its architecture, or different parameters
+            share memory.
 
     Example:
         >>> kd.Model(model.module, "lenet300", arguments={"classes": 10, "channels": 1, "image_size": 8}).network.name
@@ -160,6 +164,7 @@ class Model:
     def __post_init__(self, arguments: Mapping[str, Any] | None) -> None:
         if not isinstance(self.module, nn.Module):
             raise InputError(f"a model must be made of an nn.Module, but got {type(self.module).__name__}.")
+        check_ties(self.module)
         if not isinstance(self.network, NetworkSpec):
             from kondense.networks.memory import network_spec_of  # only models made by users need it
 
@@ -187,7 +192,8 @@ def save_model(directory: Path, model: Model, files: Mapping[str, bytes] | None 
     for name in files or {}:
         if name in ("", "..", WEIGHTS, DESCRIPTION) or name != Path(name).name:
             raise InputError(f"a further file must have a plain, unused name, but got {name!r}.")
-    edits = find_edits(build(model.network), model.module)
+    model = baked(model)
+    edits = structure(model)
     tensors = encode_state(model)
     with new_directory(directory) as scratch:
         write_tensors(scratch / WEIGHTS, tensors)
@@ -219,7 +225,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is missing or damaged, or has another format version.
     """
-    description = read_json(directory / DESCRIPTION, format_version=FORMAT_VERSION)
+    description = read_json(directory / DESCRIPTION, format_version=MODEL_FORMAT)
     check_fields(str(directory / DESCRIPTION), description, Description)
     return description
 
@@ -235,7 +241,8 @@ def model_identity(model: Model) -> str:
     Raises:
         InputError: as ``save_model``.
     """
-    content = json.loads(json_bytes(describe(model, find_edits(build(model.network), model.module))))
+    model = baked(model)
+    content = json.loads(json_bytes(describe(model, structure(model))))
     return identity(content, hashlib.sha256(save(encode_state(model))).hexdigest())
 
 
@@ -249,10 +256,36 @@ def without_input_quantizers(model: Model) -> Model:
     return dataclasses.replace(model, module=module, activations={})
 
 
+def baked(model: Model) -> Model:
+    """Return ``model`` with ordinary parameters in place of weights that are computed from others (see ``bake``)."""
+    return dataclasses.replace(model, module=baked_copy(model.module)) if reparametrized(model.module) else model
+
+
+def structure(model: Model) -> Edits:
+    """Return the structural edits of a ``baked`` model.
+
+    Raises:
+        InputError: edits cannot express the difference from the base network, or memory is shared by parameters.
+    """
+    base = build(model.network)
+    check_ties(base)
+    return find_edits(bake(base), model.module)
+
+
+def model_probes(model: Model) -> list[Tensor]:
+    """Return random images on which transformations of ``model`` are checked; none if their shape is not known."""
+    if model.images:
+        return probes(model.images.shape)
+    arguments = model.network.arguments
+    channels, size = arguments.get("channels"), arguments.get("image_size")
+    return probes((channels, size, size)) if isinstance(channels, int) and isinstance(size, int) else []
+
+
 def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of model.json without the digests of the files."""
+    tied = tied_names(model.module)
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": TIED_FORMAT if tied else PLAIN_FORMAT,
         "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},
         "edits": edits,
         "quantization": {
@@ -260,19 +293,27 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
             "activations": {name: describe_quantizer(quantizer) for name, quantizer in model.activations.items()},
         },
         "masked": list(model.masked),
+        **({"tied": tied} if tied else {}),
         **({"images": model.images.describe()} if model.images else {}),
         "lineage": [dict(record) for record in model.lineage],
     }
 
 
 def encode_state(model: Model) -> dict[str, Tensor]:
-    """Return the tensors of the artifact: integers with scales or codebooks for quantized weights, else the values."""
+    """Return the tensors of the artifact: integers with scales or codebooks for quantized weights, else the values.
+
+    A tensor that stands under several names is stored under the first.
+    """
     tensors = {}
+    tied = tied_names(model.module)
+    by_first = _quantized_by_first(model, tied)
     for name, value in model.module.state_dict().items():
+        if name in tied:
+            continue
         tensor = value.detach().cpu().contiguous()
         if not torch.isfinite(tensor).all():
             raise InputError(f"every weight must be finite, but {name} holds NaN or infinity.")
-        quantized = model.quantized.get(name)
+        quantized = by_first.get(name)
         if quantized is None:
             tensors[name] = tensor.clone()
             continue
@@ -286,17 +327,38 @@ def encode_state(model: Model) -> dict[str, Tensor]:
     return tensors
 
 
+def _quantized_by_first(model: Model, tied: Mapping[str, str]) -> dict[str, QuantizedTensor | CodebookTensor]:
+    """Return the quantized weights by the first name of their tensor; those of tied weights must be equal."""
+    by_first: dict[str, QuantizedTensor | CodebookTensor] = {}
+    for name, tensor in model.quantized.items():
+        first = tied.get(name, name)
+        other = by_first.setdefault(first, tensor)
+        if other is not tensor and not torch.equal(other.dequantize(), tensor.dequantize()):
+            raise InputError(f"tied weights must be quantized alike, but {name} and {first} are not.")
+    return by_first
+
+
 def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Model:
     """Rebuild a model from the content of model.json and the stored tensors (the inverse of ``encode_state``)."""
     network = NetworkSpec(**description["network"])
     check_allowed(network.name)
+    tied = description.get("tied", {})
     module = build(network)
+    old = bool(reparametrized(module)) and set(module.state_dict()) <= tensors.keys()  # stored before it was baked
+    if not old:
+        bake(module)
     apply_edits(module, description["edits"])
+    tie(module, tied)
     weights = description["quantization"]["weights"]
-    quantized = {name: _decode_tensor(name, spec, tensors) for name, spec in weights.items()}
+    quantized = {name: _decode_tensor(tied.get(name, name), spec, tensors) for name, spec in weights.items()}
     state = {name: tensor for name, tensor in tensors.items() if not name.endswith((SCALE, CODEBOOK))}
-    state.update({name: tensor.dequantize() for name, tensor in quantized.items()})
+    state.update({tied.get(name, name): tensor.dequantize() for name, tensor in quantized.items()})
+    state |= {name: state[first] for name, first in tied.items()}
+    further = tied_names(module)
+    untie(module, [name for name in further.keys() - tied.keys() if not torch.equal(state[name], state[further[name]])])
     module.load_state_dict(state, strict=True)
+    if old:
+        bake(module)
     activations = {name: read_quantizer(spec) for name, spec in description["quantization"]["activations"].items()}
     install_quantizers(module, activations)
     for name in description["masked"]:

@@ -54,8 +54,7 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
         except AttributeError:
             raise InputError(f"a structural edit names module {name!r}, which the network does not have.") from None
         if edit.get("type") == "Identity":
-            parent, _, leaf = name.rpartition(".")
-            setattr(module.get_submodule(parent), leaf, nn.Identity())
+            replace(module, name, nn.Identity())
             continue
         if type(target) not in ATTRIBUTES:
             raise InputError(f"a structural edit of {name!r} cannot change a {type(target).__name__}.")
@@ -68,10 +67,36 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
         _reshape(target, bias=edit.get("bias"))
 
 
+def replace(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Replace the submodule ``name`` by ``new``, in place, wherever the network holds it.
+
+    The module may stand under several names, and in lists, tuples and dictionaries that are attributes.
+    """
+    old = module.get_submodule(name)
+    for part in list(module.modules()):
+        for leaf, child in part._modules.items():
+            if child is old:
+                part._modules[leaf] = new
+        for attribute, value in list(vars(part).items()):
+            if attribute[0] != "_":
+                changed = _replaced(value, old, new)
+                if changed is not value:
+                    setattr(part, attribute, changed)
+
+
+def _replaced(value: Any, old: nn.Module, new: nn.Module) -> Any:
+    """Return an attribute with ``new`` for ``old``: itself, unless it is a container of modules that holds ``old``."""
+    if isinstance(value, list | tuple) and any(item is old for item in value):
+        return type(value)([new if item is old else item for item in value])
+    if isinstance(value, dict) and any(item is old for item in value.values()):
+        return type(value)((key, new if item is old else item) for key, item in value.items())
+    return value
+
+
 def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.Identity) and not isinstance(original, nn.Identity):
         return {"type": "Identity"}
-    if type(module) is not type(original):
+    if _kind(module) is not _kind(original):
         raise InputError(f"module {name!r} is a {type(module).__name__}, but the base has {type(original).__name__}.")
     edit = {
         attribute: getattr(module, attribute)
@@ -81,6 +106,12 @@ def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.Conv2d | nn.Linear) and (module.bias is None) != (original.bias is None):
         edit["bias"] = module.bias is not None
     return edit
+
+
+def _kind(module: nn.Module) -> type:
+    """Return the class of ``module``, without the adapter of ``kondense.networks.outputs``."""
+    kind = type(module)
+    return kind.__bases__[0] if "_returns_logits" in vars(kind) else kind
 
 
 def _reshape(module: nn.Module, *, bias: bool | None) -> None:

@@ -3,12 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from kondense.artifacts.model import WEIGHTS, Model, decode, describe, encode_state
-from kondense.artifacts.structure import find_edits
+from kondense.artifacts.model import WEIGHTS, Model, baked, decode, describe, encode_state, structure
 from kondense.artifacts.tensors import write_tensors
 from kondense.codec import kz
 from kondense.files import ArtifactError
-from kondense.networks.build import build
 
 KZ = "weights.kz"
 
@@ -19,8 +17,8 @@ def pack_model(model: Model) -> bytes:
     Raises:
         InputError: as ``save_model``.
     """
-    bare = dataclasses.replace(model, lineage=(), images=None)
-    return kz.encode(describe(bare, find_edits(build(model.network), model.module)), encode_state(model))
+    bare = baked(dataclasses.replace(model, lineage=(), images=None))
+    return kz.encode(describe(bare, structure(bare)), encode_state(bare))
 
 
 def unpack_model(content: bytes, *, limit_bytes: int = kz.LIMIT_BYTES) -> Model:

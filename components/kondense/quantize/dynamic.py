@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from kondense.artifacts.fold import fold_batch_norms
-from kondense.artifacts.model import Model
+from kondense.artifacts.model import Model, model_probes
 from kondense.artifacts.quantized import DynamicQuantizer, install_quantizers
 from kondense.quantize.context import Context
 from kondense.quantize.grid import round_to_grid
@@ -41,7 +41,7 @@ def quantize(model: Model, *, bits: int | Mapping[str, int] = 8, granularity: st
 
     Source: onnxruntime's quantize_dynamic (asymmetric uint8 activations per tensor).
     """
-    module, quantized = fold_batch_norms(model.module), {}
+    module, quantized = fold_batch_norms(model.module, model_probes(model)), {}
     for name, count in bits_by_layer(module, bits).items():
         weight = module.get_parameter(f"{name}.weight")
         quantized[f"{name}.weight"] = round_to_grid(weight, weight_scale(weight, count, granularity), count)

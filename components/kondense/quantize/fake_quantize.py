@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kondense.artifacts.quantized import ActivationQuantizer
+from kondense.artifacts.model import Model
+from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor
+from kondense.artifacts.structure import replace
 from kondense.quantize.grid import SMALLEST_SCALE, weight_limit
+from kondense.quantize.layers import owned
 
 
 class RoundToStep(torch.autograd.Function):
@@ -71,6 +74,22 @@ class WeightGrid(nn.Module):
         step = scale_gradient(self.step.abs(), factor).reshape(shape)
         result: Tensor = RoundToStep.apply(weight, step, rounded, inside)
         return result
+
+
+def weight_grids(model: Model, module: nn.Module, **options: bool) -> dict[str, WeightGrid]:
+    """Return a grid for each weight on a uniform grid, by layer; tied layers share one.
+
+    Args:
+        model: the quantized model.
+        module: the network to train, with the same ties.
+        **options: of ``WeightGrid``.
+    """
+    made: dict[int, WeightGrid] = {}
+    return {
+        name: made.setdefault(id(tensor), WeightGrid(tensor.scale, tensor.bits, **options))
+        for name, tensor in owned(model, module).items()
+        if isinstance(tensor, QuantizedTensor)
+    }
 
 
 class InputGrid(nn.Module):
@@ -255,9 +274,3 @@ class FakeQuantizedNetwork(nn.Module):
             if layer.norm is not None:
                 replace(self.network, self.norms[name], layer.norm)
         return self.network
-
-
-def replace(module: nn.Module, name: str, new: nn.Module) -> None:
-    """Replace the submodule ``name`` by ``new``."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, new)

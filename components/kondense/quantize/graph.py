@@ -1,13 +1,13 @@
 """The dataflow between a network's layers: where quantizers belong, and which layers are neighbours."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from kondense.artifacts.dataflow import calls, only_user, trace
+from kondense.artifacts.dataflow import calls, flattens, only_user, trace
 
 # What a module without weights commutes with.
 FACTOR = "a positive factor per channel"
@@ -24,8 +24,11 @@ TRANSPARENT: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.Flatten: (FACTOR, QUANTIZER),
     nn.Dropout: (FACTOR, QUANTIZER),
 }
-# Functions and methods of tensors that commute with a positive factor per channel.
-FUNCTIONS = (torch.relu, F.relu, torch.flatten, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, "relu", "flatten")
+# Modules and functions that commute with a positive factor per channel, whichever axis the channels lie on.
+ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Dropout)
+ELEMENTWISE_FUNCTIONS = (torch.relu, F.relu, "relu", torch.relu_, F.relu_, "relu_")
+# Functions that also do if the channels are the second axis of four.
+POOLING_FUNCTIONS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.max_pool2d)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +54,9 @@ class Graph:
         return any(isinstance(self.modules[name], kind) for kind in TRANSPARENT if operation in TRANSPARENT[kind])
 
 
-def trace_graph(module: nn.Module) -> Graph:
-    """Return the dataflow between the modules of ``module``."""
-    graph = trace(module)
+def trace_graph(module: nn.Module, batches: Sequence[Tensor] = ()) -> Graph:
+    """Return the dataflow between the modules of ``module``; ``batches`` of images help where torch.fx cannot trace."""
+    graph = trace(module, batches)
     return Graph(calls(graph) if graph is not None else {}, dict(module.named_modules()))
 
 
@@ -89,18 +92,48 @@ def _output_places(graph: Graph, name: str, places: list[str]) -> list[str]:
 
 
 def next_layer(graph: Graph, name: str) -> str | None:
-    """Return the only convolution or linear layer that reads the output of ``name`` channel by channel, if any."""
-    node = graph.nodes.get(name)
+    """Return the only convolution or linear layer that reads the output of ``name`` channel by channel, if any.
+
+    The channels of a convolution are the second axis of four; flattened, they lie one after the other for a linear
+    layer. Those of a linear layer are the last axis and must stay the last.
+    """
+    node, flat = graph.nodes.get(name), False
+    last = isinstance(graph.modules[name], nn.Linear)  # whether the channels are the last axis
     while node is not None and (node := only_user(node)) is not None:
-        if node.op == "call_module":
-            reader = str(node.target)
-            if type(graph.modules[reader]) in (nn.Conv2d, nn.Linear):
-                return reader if reader in graph.nodes else None
-            if not graph.commutes(reader, FACTOR):
-                return None
-        elif node.target not in FUNCTIONS:
+        if node.op == "call_module" and type(graph.modules[str(node.target)]) in (nn.Conv2d, nn.Linear):
+            return _reader(graph, name, str(node.target), last=last, flat=flat)
+        if _flattens(graph, node):
+            flat = True
+        elif not _keeps_channels(graph, node, last=last or flat):
             return None
     return None
+
+
+def _reader(graph: Graph, name: str, reader: str, *, last: bool, flat: bool) -> str | None:
+    """Return ``reader`` if it reads the channels of ``name`` on the axis where they lie."""
+    layer = graph.modules[reader]
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    fits = not (last or flat) if isinstance(layer, nn.Conv2d) else last or flat
+    if last and layer.weight.shape[1] != len(graph.modules[name].get_parameter("weight")):
+        fits = False  # several places were flattened, each with all channels
+    return reader if fits and reader in graph.nodes else None
+
+
+def _flattens(graph: Graph, node: fx.Node) -> bool:
+    if node.op != "call_module":
+        return flattens(node)
+    module = graph.modules[str(node.target)]
+    return isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1)
+
+
+def _keeps_channels(graph: Graph, node: fx.Node, *, last: bool) -> bool:
+    """Return whether ``node`` commutes with a positive factor per channel: on the last axis, or the second of four."""
+    if node.op != "call_module":
+        return node.target in ELEMENTWISE_FUNCTIONS or (not last and node.target in POOLING_FUNCTIONS)
+    name = str(node.target)
+    if isinstance(graph.modules[name], nn.Flatten):
+        return False
+    return isinstance(graph.modules[name], ELEMENTWISE) or (not last and graph.commutes(name, FACTOR))
 
 
 def only_relu_follows(graph: Graph, name: str) -> bool:

@@ -1,6 +1,5 @@
 """The layers of a network whose weights can be quantized, and a model's quantized weights."""
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 
@@ -9,6 +8,8 @@ from torch import nn
 
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import CodebookTensor, QuantizedTensor
+from kondense.artifacts.reparametrized import baked_copy
+from kondense.artifacts.ties import owners
 
 WITH_KERNELS = (nn.Conv2d, nn.Linear)
 
@@ -23,14 +24,24 @@ def quantizable_layers(module: nn.Module) -> list[str]:
 
 
 def bits_by_layer(module: nn.Module, bits: int | Mapping[str, int]) -> Mapping[str, int]:
-    """Return the bits of each quantizable layer, given one number for all or one by layer."""
-    return dict.fromkeys(quantizable_layers(module), bits) if isinstance(bits, int) else bits
+    """Return the bits of each quantizable layer, one number for all or one by layer; tied layers have equal ones."""
+    if isinstance(bits, int):
+        return dict.fromkeys(quantizable_layers(module), bits)
+    first = owners(module)
+    return {name: bits.get(first[name], count) for name, count in bits.items()}
+
+
+def owned(model: Model, module: nn.Module) -> dict[str, QuantizedTensor | CodebookTensor]:
+    """Return the quantized weights of ``model`` by layer, each the very one of the first layer tied to it."""
+    first = owners(module)
+    by_owner = {first[name.removesuffix(".weight")]: tensor for name, tensor in reversed(list(model.quantized.items()))}
+    return {name: by_owner[first[name]] for name in (weight.removesuffix(".weight") for weight in model.quantized)}
 
 
 @torch.no_grad()
 def with_weights(model: Model, quantized: Mapping[str, QuantizedTensor | CodebookTensor]) -> Model:
     """Return a copy of ``model`` with ``quantized`` weights, by parameter name."""
-    module = copy.deepcopy(model.module).eval()
+    module = baked_copy(model.module).eval()
     for name, tensor in quantized.items():
         module.get_parameter(name).copy_(tensor.dequantize())
     return dataclasses.replace(model, module=module, quantized=quantized)
@@ -50,7 +61,7 @@ def weight_errors(quantized: Model, original: Model) -> dict[str, float]:
 
     Not included are layers with a folded batch norm, whose weights are rescaled, and layers that lost channels.
     """
-    originals = dict(original.module.named_parameters())
+    originals = dict(original.module.named_parameters(remove_duplicate=False))
     folded = {name for name in quantized.quantized if f"{name.removesuffix('.weight')}.bias" not in originals}
     errors = {}
     for name, tensor in quantized.quantized.items():

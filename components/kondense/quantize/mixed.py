@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kondense.artifacts.fold import fold_batch_norms
-from kondense.artifacts.model import Model
+from kondense.artifacts.model import Model, model_probes
 from kondense.errors import InputError
 from kondense.quantize import qat, weight_only
 from kondense.quantize.context import Context
@@ -44,7 +44,7 @@ def apply(model: Model, context: Context) -> Model:
     """
     config = context.config
     integer = config.arithmetic == "integer"
-    module = fold_batch_norms(model.module) if integer else model.module
+    module = fold_batch_norms(model.module, model_probes(model)) if integer else model.module
     sizes = {name: layer_bytes(module, name, context) for name in quantizable_layers(module)}
     budget = config.budget_bytes or sum(row[ALL_BITS.index(config.bits)] for row in sizes.values())
     check_budget(list(sizes.values()), budget)

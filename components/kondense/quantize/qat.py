@@ -3,17 +3,18 @@
 Shapes: weight [O, I, ...] -> step [O] or [1]; bias [O].
 """
 
-import copy
 import dataclasses
 
 import torch
 from torch import Tensor, nn
 
-from kondense.artifacts.fold import fold_batch_norms, foldable_norms
-from kondense.artifacts.model import Model
-from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from kondense.artifacts.fold import fold_pairs, foldable_norms
+from kondense.artifacts.model import Model, model_probes
+from kondense.artifacts.quantized import ActivationQuantizer, install_quantizers
+from kondense.artifacts.reparametrized import baked_copy
+from kondense.artifacts.ties import owners
 from kondense.quantize.context import Context
-from kondense.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
+from kondense.quantize.fake_quantize import FakeQuantizedNetwork, weight_grids
 from kondense.quantize.grid import round_to_grid
 from kondense.quantize.static import static
 from kondense.training.losses import Loss, Objective
@@ -47,13 +48,9 @@ def train(model: Model, calibrated: Model, context: Context) -> Model:
 
     Source: Jacob et al. 2018, section 3; Esser et al. 2020.
     """
-    module = copy.deepcopy(model.module)
-    grids = {
-        name.removesuffix(".weight"): WeightGrid(tensor.scale, tensor.bits)
-        for name, tensor in calibrated.quantized.items()
-        if isinstance(tensor, QuantizedTensor)
-    }
-    norms = {name: norm for name, norm in foldable_norms(module).items() if name in grids}
+    module = baked_copy(model.module)
+    grids = weight_grids(calibrated, module)
+    norms = {name: norm for name, norm in foldable_norms(module, model_probes(model)).items() if name in grids}
     inputs = {name: grid for name, grid in calibrated.activations.items() if isinstance(grid, ActivationQuantizer)}
     network = FakeQuantizedNetwork(module, grids, inputs, norms)
     masks = {network.parameter_name(name): mask for name, mask in model.masks().items()}
@@ -87,11 +84,14 @@ def _settle(calibrated: Model, network: FakeQuantizedNetwork) -> Model:
     # As the layers themselves fold: another order of rounding could change an integer.
     folded = {name: layer.folded()[0].detach() for name, layer in network.layers.items()}
     grids = {name: layer.weight_grid for name, layer in network.layers.items()}
-    module, quantized = fold_batch_norms(network.unwrap()), {}
+    module, quantized = fold_pairs(network.unwrap(), network.norms), {}
+    first = owners(module)
     for name, weight in folded.items():
         layer = module.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        scale = static.bias_safe(grids[name].scale(), layer.bias, activations[name])
+        scale = grids[name].scale()
+        for tied in (other for other in folded if first[other] == first[name]):
+            scale = static.bias_safe(scale, static.weighted(module, tied).bias, activations[tied])
         quantized[f"{name}.weight"] = tensor = round_to_grid(weight, scale, grids[name].bits)
         with torch.no_grad():
             layer.weight.copy_(tensor.dequantize())

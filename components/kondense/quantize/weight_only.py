@@ -3,7 +3,6 @@
 Shapes: weight [O, I, ...] -> scale [O] or [1]; R scales.
 """
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import QuantizedTensor
+from kondense.artifacts.reparametrized import baked_copy
 from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.context import Context
-from kondense.quantize.fake_quantize import FakeQuantizedNetwork, WeightGrid
+from kondense.quantize.fake_quantize import FakeQuantizedNetwork, weight_grids
 from kondense.quantize.grid import SMALLEST_SCALE, largest_scale, round_to_grid, rows, weight_limit
 from kondense.quantize.layers import bits_by_layer, with_weights
 
@@ -73,12 +73,9 @@ def fine_tune(model: Model, quantized: Model, context: Context, *, learn: bool =
 
     Source: Esser et al. 2020.
     """
-    grids = {
-        name.removesuffix(".weight"): WeightGrid(tensor.scale, tensor.bits, learn=learn, two_bytes=learn)
-        for name, tensor in quantized.quantized.items()
-        if isinstance(tensor, QuantizedTensor)
-    }
-    network = FakeQuantizedNetwork(copy.deepcopy(model.module), grids)
+    network_module = baked_copy(model.module)
+    grids = weight_grids(quantized, network_module, learn=learn, two_bytes=learn)
+    network = FakeQuantizedNetwork(network_module, grids)
     masks = {network.parameter_name(name): mask for name, mask in model.masks().items()}
     context.train(network, "fine-tune", masks=masks)
     module = network.unwrap()

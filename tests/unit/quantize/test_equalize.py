@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from kondense.artifacts.equivalence import difference, probes
 from kondense.artifacts.fold import fold_batch_norms
 from kondense.quantize.graph import next_layer, only_relu_follows, trace_graph
 from kondense.quantize.static.equalize import equalize
@@ -65,6 +66,58 @@ def test_the_function_stays_and_ranges_meet(name: str) -> None:
         written = writer.weight.flatten(1).abs().amax(1)
         read = reader.weight.reshape(len(reader.weight), len(written), -1).abs().amax((0, 2))
         torch.testing.assert_close(written, read, rtol=1e-2, atol=0)
+
+
+def places(flatten: int) -> nn.Module:
+    """Return a linear layer over the places of each channel."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(flatten), nn.Linear(16, 3), nn.ReLU(), nn.Flatten()
+    )
+
+
+OTHER_AXES = {
+    "places": lambda: places(2),
+    "rows": lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Linear(4, 3), nn.Flatten()),
+    "tokens": lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)),
+    "pooled features": lambda: nn.Sequential(
+        nn.Linear(4, 4), nn.AdaptiveAvgPool2d((1, 4)), nn.Flatten(), nn.Linear(4, 3)
+    ),
+    "features as channels": lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Conv2d(1, 4, 1), nn.Flatten()),
+}
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("name", OTHER_AXES)
+def test_no_channel_is_scaled_on_another_axis(name: str, given: bool) -> None:
+    torch.manual_seed(0)
+    module = spread(OTHER_AXES[name]())
+    batches = probes((1, 4, 4))
+    before = copy.deepcopy(module)
+    equalize(module, batches if given else ())
+    assert difference(before, module, batches) == 0.0
+
+
+class Shared(nn.Module):
+    """Layers with one weight, or a weight that the forward reads."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.one, self.two, self.three = (nn.Conv2d(4 if index else 1, 4, 1) for index in range(3))
+        if kind == "tied":
+            self.three.weight = self.two.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.three(self.two(self.one(images).relu()).relu())
+        return hidden * self.two.weight.mean() if self.kind == "read" else hidden
+
+
+@pytest.mark.parametrize("kind", ["tied", "read"])
+def test_a_weight_of_two_readers_is_not_scaled(kind: str) -> None:
+    module = spread(Shared(kind))
+    before = copy.deepcopy(module)
+    assert ("one", "two") not in equalize(module)
+    assert difference(before, module, probes((1, 4, 4))) == 0.0
 
 
 def test_two_layers_by_hand() -> None:

@@ -207,9 +207,18 @@ class Unused(nn.Module):
         return self.fc(images.flatten(1))
 
 
-def test_a_layer_that_never_runs_is_named(images: Tensor) -> None:
-    with pytest.raises(ValueError, match="'unused' is never run"):
-        static.quantize(Model(Unused().eval(), NetworkSpec("lenet5", {})), [images])
+def test_a_layer_that_never_runs_stays_in_float(images: Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "kondense"):
+        quantized = static.quantize(Model(Unused().eval(), NetworkSpec("lenet5", {})), [images])
+    assert set(quantized.quantized) == {"fc.weight"}
+    assert "does not call in evaluation mode remain in float: unused" in caplog.text
+
+
+def test_a_network_that_calls_no_layer_is_refused(images: Tensor) -> None:
+    module = Unused().eval()
+    module.forward = lambda images_NCHW: images_NCHW.flatten(1)[:, :10]
+    with pytest.raises(ValueError, match="calls none of fc, unused itself"):
+        static.quantize(Model(module, NetworkSpec("lenet5", {})), [images])
 
 
 def test_simulation_is_integer_arithmetic(lenet: Model, images: Tensor) -> None:

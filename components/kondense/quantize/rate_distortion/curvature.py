@@ -6,6 +6,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from kondense.artifacts.ties import shared_layers
+from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.quantize.layers import quantizable_layers
 
 SMALLEST_CURVATURE = 1e-4  # relative to the largest tensor; keeps tensors that hardly matter to the loss
@@ -22,12 +25,18 @@ def unit_steps(module: nn.Module, batches_NCHW: Iterable[Tensor], *, seed: int) 
         batches_NCHW: calibration images, normalised.
         seed: of the drawn labels.
     """
+    tied = shared_layers(module)
+    layers = quantizable_layers(module)
+    if tied & set(layers):
+        LOG.info(f"layers with tied weights remain in float: {', '.join(name for name in layers if name in tied)}.")
     names = [
         f"{name}.{kind}"
-        for name in quantizable_layers(module)
+        for name in layers
         for kind in ("weight", "bias")
-        if getattr(module.get_submodule(name), kind) is not None
+        if name not in tied and getattr(module.get_submodule(name), kind) is not None
     ]
+    if not names:
+        raise InputError(f"rate_distortion needs a layer whose weight is not tied, but got {', '.join(layers)}.")
     curvature = _mean_curvature(copy.deepcopy(module).eval(), names, batches_NCHW, seed)
     largest = max(names, key=lambda name: module.get_parameter(name).numel())
     weight = module.get_parameter(largest).detach()

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kondense.artifacts.fold import fold_batch_norms, foldable_norms
-from kondense.artifacts.model import Model
+from kondense.artifacts.fold import fold_pairs, foldable_norms
+from kondense.artifacts.model import Model, model_probes
 from kondense.artifacts.quantized import QuantizedTensor
 from kondense.channels.dead import dead_channels, fold_constants
 from kondense.channels.dependencies import find_groups
@@ -47,9 +47,9 @@ def on_grids(model: Model, trained: nn.Module, grids: Mapping[str, RateGrid], ch
     module.load_state_dict(
         {name: integers[name] * steps[name] if name in integers else state[name] for name in module.state_dict()}
     )
-    norms = foldable_norms(module)
+    norms = foldable_norms(module, model_probes(model))
     factors = {name: _factor(module.get_submodule(norm)) for name, norm in norms.items()}
-    folded = fold_batch_norms(module)
+    folded = fold_pairs(module, norms)
     quantized = {
         name: _scaled(tensor, steps[name], factors.get(name.removesuffix(".weight")))
         for name, tensor in integers.items()

@@ -6,16 +6,20 @@ Source: Nagel et al. 2019, "Data-free quantization through weight equalization a
 Deviation: biases are not absorbed, because activations are calibrated on images.
 """
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
 
+from kondense.artifacts.equivalence import preserving
+from kondense.artifacts.ties import shared_layers
 from kondense.quantize.graph import next_layer, trace_graph
 
 PASSES = 40
 TOLERANCE = 1e-3  # the passes end when no channel's range changes by more, relatively
 
 
-def equalize(module: nn.Module) -> list[tuple[str, str]]:
+def equalize(module: nn.Module, batches: Sequence[Tensor] = ()) -> list[tuple[str, str]]:
     """Rescale the channels between layers of ``module`` in place; its function remains the same.
 
     A channel with maximum weights r1 in the layer that writes it and r2 in the layer that reads it has sqrt(r1 r2) in
@@ -24,23 +28,34 @@ def equalize(module: nn.Module) -> list[tuple[str, str]]:
 
     Args:
         module: in evaluation mode, its batch norms folded.
+        batches: images [N, C, H, W] on which the outputs must stay (see ``probes``); a pair that changes them is left
+            out.
 
     Returns:
         The pairs of layers.
     """
-    graph = trace_graph(module)
+    graph = trace_graph(module, batches)
+    barred = shared_layers(module) | {name for name, part in graph.modules.items() if part._forward_hooks}
     pairs = []
     for name, layer in graph.modules.items():
         if type(layer) in (nn.Conv2d, nn.Linear):
             reader = next_layer(graph, name)
             channels = len(layer.get_parameter("weight"))
-            if reader is not None and _by_input(module.get_submodule(reader), channels) is not None:
+            if reader is None or barred & {name, reader}:
+                continue
+            if _by_input(module.get_submodule(reader), channels) is not None:
                 pairs.append((name, reader))
+    pairs = preserving("equalizing", module, pairs, _equalize_pairs, batches)
+    _equalize_pairs(module, pairs)
+    return pairs
+
+
+def _equalize_pairs(module: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
+    pairs = list(pairs)
     for _ in range(PASSES):
         changes = [_equalize(module.get_submodule(writer), module.get_submodule(reader)) for writer, reader in pairs]
         if max(changes, default=0.0) < TOLERANCE:
             break
-    return pairs
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ class Observation:
 
 
 def observe(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tensor]) -> dict[str, Observation]:
-    """Return the distribution of the inputs of the modules ``names``, by name.
+    """Return the distribution of the inputs of the modules ``names`` that run, by name.
 
     A first pass finds minimum and maximum and a second one fills the histogram, so that no values are stored.
 
@@ -47,9 +47,6 @@ def observe(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tens
 
     for record in (widen, count):
         _run(module, names, batches_NCHW, record)
-    missing = [name for name in names if name not in observations]
-    if missing:
-        raise InputError(f"module {missing[0]!r} is never run, so its input cannot be calibrated.")
     return observations
 
 
@@ -58,7 +55,7 @@ def _run(
 ) -> None:
     handles = [
         module.get_submodule(name).register_forward_pre_hook(
-            lambda _module, inputs, name=name: record(name, inputs[0].detach())
+            lambda _module, inputs, name=name: record(name, inputs[0].detach()) if inputs else None
         )
         for name in names
     ]

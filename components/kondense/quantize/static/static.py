@@ -10,10 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from kondense.artifacts.equivalence import probes
 from kondense.artifacts.fold import fold_batch_norms
-from kondense.artifacts.model import Model
+from kondense.artifacts.model import Model, model_probes
 from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from kondense.artifacts.ties import owners
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.networks.layers import matching, parse_names
 from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.context import Context
@@ -114,30 +117,38 @@ def quantize(
 
     Source: Jacob et al. 2018, section 2.
     """
-    module = fold_batch_norms(model.module)
+    compared = probes(batches_NCHW[0].shape[1:], batches_NCHW[0]) if batches_NCHW else model_probes(model)
+    module = fold_batch_norms(model.module, compared)
     if equalize:
-        equalize_layers(module)
-    everything = quantizable_layers(module)
+        equalize_layers(module, compared)
+    everything, first = quantizable_layers(module), owners(module)
+    exclude = {name for name in everything if first[name] in {first[other] for other in exclude if other in first}}
     layers = [name for name in everything if name not in exclude]
     if everything and not layers:
         raise InputError(f"exclude must leave a layer to quantize, but it names all of them: {', '.join(everything)}.")
     reference = copy.deepcopy(module)
-    graph = trace_graph(reference)
+    graph = trace_graph(reference, compared)
     places = [name for name in quantizer_places(graph, everything) if name not in exclude]
     activations = {
         name: calibrate(observation, calibration, percentile=percentile, symmetric=symmetric)
         for name, observation in observe(module, places, batches_NCHW).items()
     }
+    layers = _that_run(layers, activations)
     install_quantizers(module, activations)
     rounder = Rounder(reference, module, batches_NCHW, rounding_steps, torch.Generator().manual_seed(seed))
     biased = [name for name in layers if bias_correction and module.get_submodule(name).bias is not None]
     means = output_means(reference, biased, batches_NCHW) if biased else {}
-    quantized = {}
+    quantized: dict[str, QuantizedTensor] = {}
+    by_owner: dict[str, QuantizedTensor] = {}  # tied weights are rounded once
     for name in layers:
         layer, count = module.get_submodule(name), bits_by_layer(module, bits)[name]
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        scale = bias_safe(weight_scale(layer.weight, count, granularity), layer.bias, activations[name])
-        weight = rounder.round(name, scale, count, relu=only_relu_follows(graph, name))
+        if first[name] not in by_owner:
+            scale = weight_scale(layer.weight, count, granularity)
+            for tied in (other for other in layers if first[other] == first[name]):
+                scale = bias_safe(scale, weighted(module, tied).bias, activations[tied])
+            by_owner[first[name]] = rounder.round(name, scale, count, relu=only_relu_follows(graph, name))
+        weight = by_owner[first[name]]
         with torch.no_grad():
             layer.weight.copy_(weight.dequantize())
         if name in means:
@@ -145,6 +156,16 @@ def quantize(
         settle_bias(layer, weight, activations[name])
         quantized[f"{name}.weight"] = weight
     return dataclasses.replace(model, module=module, quantized=quantized, activations=activations)
+
+
+def _that_run(layers: list[str], activations: Mapping[str, ActivationQuantizer]) -> list[str]:
+    """Return the layers that ran in calibration; the others, such as auxiliary heads, remain in float."""
+    idle = [name for name in layers if name not in activations]
+    if len(idle) == len(layers) and layers:
+        raise InputError(f"calibration must run a layer, but the network calls none of {', '.join(layers)} itself.")
+    if idle:
+        LOG.info(f"layers that the network does not call in evaluation mode remain in float: {', '.join(idle)}.")
+    return [name for name in layers if name in activations]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +189,13 @@ class Rounder:
         return learn_rounding(
             layer, scale, bits, inputs, targets, relu=relu, steps=self.steps, generator=self.generator
         )
+
+
+def weighted(module: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
+    """Return the convolution or linear layer ``name``."""
+    layer = module.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer
 
 
 def bias_safe(scale: Tensor, bias_O: Tensor | None, activation: ActivationQuantizer) -> Tensor:
