@@ -14,6 +14,7 @@ from kondense.data.dataset import Dataset
 from kondense.distill.feature_loss import FeatureLoss
 from kondense.errors import InputError
 from kondense.measuring.accuracy import accuracy, predict
+from kondense.training.device import taken_format
 
 
 def weigh(kind: str, modules: Sequence[nn.Module], dataset: Dataset, device: torch.device) -> list[float]:
@@ -61,13 +62,20 @@ class Teachers:
     ) -> None:
         self.modules, self.weights = list(modules), list(weights)
         self.feature_loss, self.layers = feature_loss, {} if layers is None else layers
+        self.formats: list[torch.memory_format] = []  # of the images that each takes
         for module in self.modules:
             module.eval().requires_grad_(False)
 
     @torch.no_grad()
     def outputs(self, images_BCHW: Tensor) -> list[Tensor]:
         """Return the outputs for a batch, [B, ...] each, on the device of the images."""
-        logits = [module.to(images_BCHW.device)(images_BCHW) for module in self.modules]
+        modules = [module.to(images_BCHW.device) for module in self.modules]
+        if not self.formats:
+            self.formats = [taken_format(module, images_BCHW) for module in modules]
+        logits = [
+            module(images_BCHW.contiguous(memory_format=taken))
+            for module, taken in zip(modules, self.formats, strict=True)
+        ]
         if self.feature_loss is None:
             return logits
         layers = [self.layers[pair.teacher.name] for pair in self.feature_loss.pairs]

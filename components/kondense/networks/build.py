@@ -1,24 +1,31 @@
 """Build any network from its name (see ``names``).
 
-A factory is a class of torch modules or a function annotated to return one. A name that only an artifact gives is not
+A factory is a class of torch modules, a function annotated to return one, or a function with a parameter ``classes``
+that is not annotated to return something else. A name that only an artifact gives is not
 imported unless the user allows it (see ``allowed``).
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import sys
+import types
 import typing
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kondense.errors import InputError
 from kondense.networks.libraries import timm_factory, torchvision_factory
-from kondense.networks.names import BUILT_IN, REGISTERED, check_form
+from kondense.networks.names import BUILT_IN, LIBRARIES, REGISTERED, check_form, network_of, output_of
+from kondense.networks.outputs import leaves, with_logits
+
+SIZES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299)  # pixels, that are tried to name those that fit
+
+REBUILT = 20_000_000  # parameters of networks up to which they are built again for other sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,39 +52,108 @@ def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         try:
             module = make(**spec.arguments)
+        except InputError:
+            raise
         except (TypeError, AssertionError) as error:  # torchvision asserts its arguments
             raise InputError(f"network {spec.name!r} must take {dict(spec.arguments)}, but: {error}.") from error
+        except Exception as error:  # a factory may raise anything, such as for a layer of no size
+            raise InputError(
+                f"network {spec.name!r} cannot be built with {dict(spec.arguments)}: {type(error).__name__}: {error}."
+            ) from error
     if not isinstance(module, nn.Module):
         raise InputError(f"network {spec.name!r} must be a factory of torch modules, but gave {type(module).__name__}.")
-    return module
+    library = spec.name.partition(":")[0] in LIBRARIES
+    if network_of(spec.name) in BUILT_IN or (library and not output_of(spec.name)):
+        return module  # these return nothing else in evaluation mode
+    return with_logits(module, output_of(spec.name), int(spec.arguments.get("classes", 0)))
 
 
-def check_images(role: str, module: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
-    """Raise InputError unless ``module`` takes images of ``shape`` (C, H, W) and returns one logit per class.
+def check_images(
+    role: str, module: nn.Module, shape: tuple[int, int, int], classes: int, spec: NetworkSpec | None = None
+) -> None:
+    """Raise InputError unless ``module`` takes images of ``shape`` (C, H, W) and returns one finite logit per class.
 
-    ``role`` names the network in the message; the network keeps its mode.
+    The network keeps its mode.
+
+    Args:
+        role: names the network in the message.
+        module: the network.
+        shape: of one image.
+        classes: their number.
+        spec: builds it for images of other sizes, so that the message can say which ones it takes.
     """
+    taken = "x".join(map(str, shape))
+    try:
+        output = _output(module, shape)
+    except InputError as error:  # from ``with_logits``
+        raise InputError(f"{role}: {error}") from error
+    except Exception as error:  # a forward may raise anything on a wrong shape
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{role} must take images of {taken}, but: {first}{_sizes_taken(module, spec, shape)}"
+        ) from error
+    actual = list(output.shape) if isinstance(output, Tensor) else {name: list(x.shape) for name, x in leaves(output)}
+    if not isinstance(output, Tensor) or actual != [2, classes]:
+        raise InputError(f"{role} must return logits [N, {classes}], one per class, but returned {actual} for N = 2.")
+    if not torch.isfinite(output).all():
+        raise InputError(f"{role} must return finite logits, but returned {_not_finite(module)}.")
+
+
+def _output(module: nn.Module, shape: tuple[int, int, int]) -> Any:
+    """Return what a network makes of two black images, in evaluation mode."""
     was_training, device = module.training, next((weight.device for weight in module.parameters()), "cpu")
     module.eval()
     try:
         with torch.no_grad():
-            logits_NK = module(torch.zeros(2, *shape, device=device))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # what forwards raise on wrong shapes
-        raise InputError(f"{role} must take images of {'x'.join(map(str, shape))}, but: {error}") from error
+            return module(torch.zeros(2, *shape, device=device))
     finally:
         module.train(was_training)
-    actual = list(logits_NK.shape) if isinstance(logits_NK, torch.Tensor) else type(logits_NK).__name__
-    if actual != [2, classes]:
-        raise InputError(f"{role} must return logits [N, {classes}], one per class, but returned {actual} for N = 2.")
+
+
+def _not_finite(module: nn.Module) -> str:
+    names = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
+    if not names:
+        return "NaN or infinity for black images, although all weights are finite"
+    return f"NaN or infinity: {len(names)} of its tensors hold such values, the first is {names[0]}"
+
+
+def _sizes_taken(module: nn.Module, spec: NetworkSpec | None, shape: tuple[int, int, int]) -> str:
+    """Return in words which square images a network takes; an empty string if none of ``SIZES``."""
+    channels = shape[0]
+    if spec is None or "image_size" not in spec.arguments:
+        return ""
+    small = sum(weight.numel() for weight in module.parameters()) <= REBUILT
+
+    def takes(size: int) -> bool:
+        try:
+            _output(module, (channels, size, size))
+        except Exception:  # whatever it raises, it does not take them
+            return small and built_for(size)
+        return True
+
+    def built_for(size: int) -> bool:
+        try:
+            _output(build(NetworkSpec(spec.name, {**spec.arguments, "image_size": size})), (channels, size, size))
+        except Exception:
+            return False
+        return True
+
+    first = next((index for index, size in enumerate(SIZES) if takes(size)), len(SIZES))
+    if first == len(SIZES):
+        return ""
+    size = SIZES[first]
+    words = f"sizes from {size} on" if all(map(takes, SIZES[first + 1 : first + 3])) else f"images of {size}x{size}"
+    return f"; it takes {words} (--set data_prep.image_size={size})"
 
 
 def factory(name: str) -> Callable[..., nn.Module]:
-    """Return the factory of the network ``name``; it takes classes, channels, image_size and more.
+    """Return the factory of the network ``name``, without its weights; it takes classes, channels, image_size and more.
 
     Raises:
         InputError: there is none; the text lists the names and the other forms.
     """
     check_form(name)
+    name = network_of(name)
     if name in BUILT_IN:
         return _imported_factory(BUILT_IN[name])
     prefix, _, rest = name.partition(":")
@@ -95,11 +171,14 @@ def _imported_factory(name: str) -> Callable[..., nn.Module]:
     except (ImportError, AttributeError) as error:
         raise InputError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
     if not _makes_modules(made):
-        raise InputError(f"network {name!r} must be a class of torch modules, or a function annotated to return one.")
+        raise InputError(
+            f"network {name!r} must be a class of torch modules, or a function annotated to return one or with a"
+            " parameter `classes`."
+        )
     return made
 
 
-def _imported(module: str) -> ModuleType:
+def _imported(module: str) -> types.ModuleType:
     """Import a module and leave no bytecode: Python would take it for that of an edit in the same second."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
@@ -110,10 +189,17 @@ def _imported(module: str) -> ModuleType:
 
 
 def _makes_modules(candidate: object) -> bool:
+    """Return whether calling ``candidate`` makes a network: what else a module holds is never called."""
+    if isinstance(candidate, functools.partial):
+        return _makes_modules(candidate.func)
     if not inspect.isfunction(candidate):
         return isinstance(candidate, type) and issubclass(candidate, nn.Module)
+    annotation = inspect.get_annotations(candidate).get("return")
+    if annotation is None:
+        return "classes" in inspect.signature(candidate).parameters
+    stub = types.SimpleNamespace(__annotations__={"return": annotation})  # the others may exist for type checkers only
     try:
-        result = typing.get_type_hints(candidate).get("return")
-    except (NameError, TypeError):  # an annotation that exists only for type checkers
+        result = typing.get_type_hints(stub, candidate.__globals__).get("return")
+    except (NameError, TypeError):
         return False
     return isinstance(result, type) and issubclass(result, nn.Module)

@@ -1,7 +1,8 @@
 """Classification networks of torchvision and timm; their weights are never downloaded."""
 
+import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,7 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
 
     names = models.list_models(module=models)  # excludes detection, segmentation and video
     if name not in names:
-        raise InputError(f"torchvision's network must be one of {', '.join(names)}, but got {name!r}.")
+        raise InputError(f"torchvision's network must be {_nearest(name, names)}, but got {name!r}.")
     builder = models.get_model_builder(name)
 
     def make(classes: int, channels: int, image_size: int = 224, width: float = 1.0) -> nn.Module:
@@ -52,7 +53,8 @@ def timm_factory(name: str) -> Callable[..., nn.Module]:
     except ImportError as error:
         raise InputError(f"network 'timm:{name}' needs timm: pip install timm ({error}).") from None
     if not timm.is_model(name) or ":" in name:  # hf-hub:... would be a download
-        raise InputError(f"timm's network must be one of timm.list_models(), but got {name!r}.")
+        names = timm.list_models()
+        raise InputError(f"timm's network must be {_nearest(name, names)}, but got {name!r}.")
 
     def make(classes: int, channels: int, image_size: int = 224, width: float = 1.0) -> nn.Module:
         if width != 1.0:
@@ -65,6 +67,12 @@ def timm_factory(name: str) -> Callable[..., nn.Module]:
         return module
 
     return make
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    """Return the three names that are most like ``name``, in words, and how many there are."""
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+    return f"one of {len(names)}, such as {', '.join(nearest)}"
 
 
 def _replace_stem(module: nn.Module, channels: int) -> None:

@@ -5,6 +5,11 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Split
 from kondense.errors import InputError
+from kondense.logging import LOG
+from kondense.networks.outputs import leaves, logits_of
+
+IMAGES = 4  # dimensions of tensors that have a memory format
+ROUNDING, TINY = 0.01, 1e-6
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,18 +36,103 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
-def choose_memory_format(module: nn.Module) -> torch.memory_format:
-    """Return channels_last, which is faster for convolutions, unless a layer's backward is broken in it.
+def choose_memory_format(module: nn.Module, images_BCHW: Tensor | None = None) -> torch.memory_format:
+    """Return channels_last, which is faster for convolutions, unless the network does not work in it.
+
+    Args:
+        module: the network, which stays as it is.
+        images_BCHW: two images, on the device of ``module``, to try it with: a network that flattens by ``view`` fails
+            in channels_last. None: it is not tried.
 
     torch 2.14.1 on CPU corrupts the heap in the backward of a strided 1x1 convolution with fewer than 8
     input channels in channels_last; channel pruning makes such layers.
+
+    Raises:
+        InputError: a step of training fails in any memory format.
     """
     convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     hazard = any(
         layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels // layer.groups < 8
         for layer in convolutions
     )
-    return torch.channels_last if convolutions and not hazard else torch.contiguous_format
+    wanted = torch.channels_last if convolutions and not hazard else torch.contiguous_format
+    if images_BCHW is None:
+        return wanted
+    try:
+        _step(module, images_BCHW, torch.contiguous_format, training=True)
+    except Exception as error:  # the network's own code may raise anything
+        size = "x".join(map(str, images_BCHW.shape[1:]))
+        raise InputError(f"the network must train on images of {size}, but: {_first_line(error)}") from error
+    if wanted is torch.channels_last and (reason := _difference(module, images_BCHW)):
+        LOG.info(f"the network is trained in the contiguous memory format: in channels_last {reason}")
+        return torch.contiguous_format
+    return wanted
+
+
+def taken_format(module: nn.Module, images_BCHW: Tensor) -> torch.memory_format:
+    """Return the memory format of ``images_BCHW`` if a network in evaluation mode takes it, else contiguous."""
+    if images_BCHW.is_contiguous():
+        return torch.contiguous_format
+    two_BCHW = images_BCHW[:2].contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected = logits_of(module(two_BCHW.contiguous()))
+        try:
+            found = logits_of(module(two_BCHW))
+        except RuntimeError:  # view
+            return torch.contiguous_format
+    return torch.channels_last if _close(found, expected) else torch.contiguous_format
+
+
+def _difference(module: nn.Module, images_BCHW: Tensor) -> str:
+    """Return in words how a network fails in channels_last, or an empty string."""
+    try:
+        _step(module, images_BCHW, torch.channels_last, training=True)
+        found = _step(module, images_BCHW, torch.channels_last, training=False)
+    except Exception as error:  # the network's own code may raise anything
+        return _first_line(error)
+    expected = _step(module, images_BCHW, torch.contiguous_format, training=False)
+    return "" if all(map(_close, found, expected)) else "its outputs or gradients are others"
+
+
+def _step(
+    module: nn.Module, images_BCHW: Tensor, memory_format: torch.memory_format, *, training: bool
+) -> tuple[Tensor, Tensor]:
+    """Return outputs and gradients, flat, of a step on a copy of the network's tensors in a memory format."""
+
+    def placed(tensor: Tensor) -> Tensor:
+        if tensor.ndim != IMAGES:
+            return tensor.detach().clone()
+        # Not `contiguous`, which leaves the strides of weights with one input channel as they are.
+        return torch.empty_like(tensor, memory_format=memory_format).copy_(tensor.detach())
+
+    weights = {name: placed(weight).requires_grad_(weight.requires_grad) for name, weight in module.named_parameters()}
+    buffers = {name: placed(buffer) for name, buffer in module.named_buffers()}
+    was_training = module.training
+    devices = [images_BCHW.device] if images_BCHW.is_cuda else []
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        module.train(training)
+        try:
+            images = images_BCHW.contiguous(memory_format=memory_format)
+            output = torch.func.functional_call(module, {**weights, **buffers}, (images,))
+        finally:
+            module.train(was_training)
+        outputs = [tensor.float() for _, tensor in leaves(output) if tensor.is_floating_point()]
+        trained = [weight for weight in weights.values() if weight.requires_grad]
+        total = sum(((tensor * tensor).mean() for tensor in outputs), torch.zeros((), device=images_BCHW.device))
+        gradients = torch.autograd.grad(total, trained, allow_unused=True) if total.requires_grad else ()
+    flat = [gradient.flatten() for gradient in gradients if gradient is not None]
+    return torch.cat([tensor.flatten() for tensor in outputs]).detach(), torch.cat(flat) if flat else total.detach()
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    """Return whether two tensors differ by rounding only; TF32 on GPUs rounds to 10 bits."""
+    if not torch.isfinite(expected).all():
+        return True  # training reports it
+    return float((found - expected).norm()) <= ROUNDING * float(expected.norm()) + TINY
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def place(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:

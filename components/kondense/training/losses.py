@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
 from kondense.measuring.accuracy import predict
+from kondense.training.device import taken_format
 from kondense.training.settings import TrainingConfig
 
 MEMORY_BYTES = 512 * 2**20  # the most that a teacher's cached logits may take
@@ -122,6 +123,7 @@ class SoftLabelLoss(Objective):
             unchanged = None
         self._unchanged = unchanged
         self._cached_NK: Tensor | None = None
+        self._format: torch.memory_format | None = None  # of the images that the teacher takes
         self._index_B: Tensor | None = None  # of the next batch; None if it is not known to be of the dataset
 
     def begin(self, index_B: Tensor, progress: float) -> None:
@@ -138,8 +140,10 @@ class SoftLabelLoss(Objective):
         index_B, self._index_B = self._index_B, None
         teacher = self._teachers[0].to(images_BCHW.device)
         if index_B is None or self._unchanged is None:
+            if self._format is None:
+                self._format = taken_format(teacher, images_BCHW)
             with torch.no_grad():
-                logits_BK: Tensor = teacher(images_BCHW)
+                logits_BK: Tensor = teacher(images_BCHW.contiguous(memory_format=self._format))
             return logits_BK
         if self._cached_NK is None:
             self._cached_NK = predict(teacher, self._unchanged.train, self._unchanged, device=images_BCHW.device)

@@ -48,8 +48,9 @@ class Trainer:
         self.config, self.dataset, self.loss, self.masking = config, dataset, loss, masking
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
-        self.memory_format = choose_memory_format(module)
-        self.module = module.to(self.device).to(memory_format=self.memory_format).train()
+        images_BCHW = dataset.normalise(dataset.train.images[:2]).to(self.device)
+        self.memory_format = choose_memory_format(module.to(self.device), images_BCHW)
+        self.module = module.to(memory_format=self.memory_format).train()
         self.forward = torch.compile(self.module) if config.compile else self.module
         self.images, self.labels = place(dataset.train, self.device)
         self.names = [name for name, _ in self.module.named_parameters()]

@@ -102,7 +102,7 @@ def recorded(stage: str, config: Config, result: Result, inputs: Mapping[str, st
 
 def check_fits(role: str, model: Model, dataset: Dataset) -> None:
     """Raise InputError unless the model takes the dataset's images and returns one logit per class."""
-    check_images(f"the {role}", model.module, dataset.shape, len(dataset.classes))
+    check_images(f"the {role}", model.module, dataset.shape, len(dataset.classes), model.network)
 
 
 def check_float(stage: str, model: Model) -> None:

@@ -128,8 +128,9 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator():
         ),
         ("", "but got ''"),
         ("torchvision:", "torchvision:NAME, timm:NAME or"),
-        ("torchvision:resnet19", "must be one of alexnet, .*resnet18, .*but got 'resnet19'"),
-        ("torchvision:fasterrcnn_resnet50_fpn", "must be one of alexnet"),
+        ("torchvision:resnet19", "must be one of 80, such as resnet18, resnet152, resnet101, but got 'resnet19'"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "must be one of 80, such as .*resnet50"),
+        ("mine.net:make@IMAGENET1K_V1", "only networks of torchvision and timm have published weights"),
         ("no.such.module:factory", "must name an importable module and a factory in it"),
         (f"{FACTORIES}:absent", "must name an importable module and a factory in it"),
     ],
@@ -170,15 +171,49 @@ def test_wrong_arguments_are_an_error():
             spec("torchvision:vit_b_16", channels=3, image_size=30),
             "must take .*image_size.*but: Input shape indivisible",
         ),
-        (
-            spec(f"{FACTORIES}:of_several_outputs", image_size=8),
-            r"must return logits \[N, 10\], .* but returned list",
-        ),
     ],
 )
 def test_images_that_do_not_fit_are_an_error(arguments, text):
     with pytest.raises(ValueError, match=text):
         check_images(build(arguments), arguments)
+
+
+def test_a_network_that_takes_larger_images_says_from_which_size_on():
+    arguments = spec("torchvision:alexnet", channels=3, image_size=32)
+    with pytest.raises(ValueError, match="it takes sizes from 64 on"):
+        check_module("network", build(arguments), (3, 32, 32), 10, arguments)
+
+
+def test_a_network_for_one_size_says_which():
+    arguments = spec(f"{FACTORIES}:for_images_of_24", image_size=28)
+    with pytest.raises(ValueError, match=r"it takes images of 24x24 \(--set data_prep.image_size=24\)"):
+        check_module("network", build(arguments), (1, 28, 28), 10, arguments)
+
+
+@pytest.mark.parametrize("name", ["unannotated", "partial", "annotated_for_type_checkers"])
+def test_what_takes_classes_is_a_factory(name):
+    arguments = spec(f"{FACTORIES}:{name}", image_size=8)
+    check_images(build(arguments), arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in_need", r"must take .*'image_size': 8.*missing 1 required positional argument: 'depth'"),
+        ("broken", r"cannot be built with .*ZeroDivisionError: "),
+    ],
+)
+def test_factories_that_cannot_be_called_say_why(name, text):
+    with pytest.raises(ValueError, match=text):
+        build(spec(f"{FACTORIES}:{name}", image_size=8))
+
+
+def test_weights_that_are_not_finite_are_named():
+    module = build(spec("resnet8"))
+    with torch.no_grad():
+        module.fc.bias[0] = float("nan")
+    with pytest.raises(ValueError, match=r"finite logits, but .* 1 of its tensors hold such values, .* fc.bias"):
+        check_images(module, spec("resnet8"))
 
 
 def test_logits_must_be_one_per_class():

@@ -1,0 +1,141 @@
+"""The logits among what a network returns: a tensor, or a tuple, dictionary or dataclass that holds more.
+
+``build`` returns networks that give their logits alone in evaluation mode, so that whatever measures, changes or
+exports a network need not know. In training mode they return all, for the losses of auxiliary heads. The module stays
+as it is, names of weights included: only its class is replaced, by a subclass of the same name.
+
+Shapes: N images, K classes.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kondense.errors import InputError
+
+NAMES = ("logits", "out", "output", "pred", "preds", "prediction", "predictions", "scores")  # as people call them
+MATRIX = 2  # dimensions of logits
+
+
+def with_logits(module: nn.Module, key: str = "", classes: int = 0) -> nn.Module:
+    """Let ``module`` return its logits alone in evaluation mode, in place, and return it.
+
+    Args:
+        module: the network.
+        key: name or index of the logits in its output, with dots within nested ones; empty: they are found.
+        classes: number of classes; 0: unknown.
+    """
+    kind = type(module)
+    plain = kind.__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential)
+    if plain or isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule) or hasattr(kind, "_returns_logits"):
+        return module
+    module._output_key, module._output_classes = key, classes  # type: ignore[assignment]
+    module.__class__ = _returning_logits(kind)
+    return module
+
+
+def copied_with_logits(module: nn.Module, key: str = "") -> nn.Module:
+    """Return a module with the weights of ``module``, which stays as it is, that returns its logits alone."""
+    return with_logits(copy.copy(module), key)
+
+
+def output_key(module: nn.Module) -> str:
+    """Return the name or index of the logits that the user gave, or an empty string."""
+    return str(getattr(module, "_output_key", ""))
+
+
+def logits_of(output: Any, *, key: str = "", classes: int = 0) -> Tensor:
+    """Return the logits, [N, K], in a network's output; see ``logits_path``."""
+    if isinstance(output, Tensor | torch.fx.Proxy) and not key:
+        return output
+    return dict(leaves(output))[logits_path(output, key=key, classes=classes)]
+
+
+def logits_path(output: Any, *, key: str = "", classes: int = 0) -> str:
+    """Return where the logits are in a network's output: keys, names and indices joined by dots.
+
+    Raises:
+        InputError: there are none, or several tensors may be the logits and ``key`` names none of them.
+    """
+    found = dict(leaves(output))
+    if key:
+        if key not in found:
+            raise InputError(f"the network's output has no {key!r}; it has {_listed(found)}.")
+        return key
+    fitting = candidates(found, classes)
+    if len({id(tensor) for tensor in fitting.values()}) == 1:
+        return next(iter(fitting))
+    for name in NAMES:
+        named = [path for path in fitting if path.rpartition(".")[2] == name]
+        if len(named) == 1:
+            return named[0]
+    rule = f"logits [N, {classes}]" if classes else "logits [N, classes]"
+    if not fitting:
+        raise InputError(f"the network must return {rule}, but returned {_listed(found) or type(output).__name__}.")
+    raise InputError(
+        f"the network must return {rule}, but returned {_listed(fitting)}; say which with its name or index, as in"
+        f" package.module:factory#{next(iter(fitting))}."
+    )
+
+
+def auxiliary_of(output: Any, logits_NK: Tensor) -> list[Tensor]:
+    """Return the logits of the auxiliary heads in an output: the other tensors of the same shape."""
+    others = candidates(dict(leaves(output)), logits_NK.shape[1]).values()
+    return [tensor for tensor in others if tensor is not logits_NK and tensor.requires_grad]
+
+
+def candidates(found: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
+    """Return those of the tensors of an output that may be logits."""
+    return {
+        path: tensor
+        for path, tensor in found.items()
+        if isinstance(tensor, torch.fx.Proxy)  # its shape is not known
+        or tensor.ndim == MATRIX
+        and tensor.is_floating_point()
+        and classes in (0, tensor.shape[1])
+    }
+
+
+def leaves(output: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of an output with their paths: keys, names and indices joined by dots."""
+    if isinstance(output, Tensor | torch.fx.Proxy):
+        yield path, output
+        return
+    for name, part in _parts(output):
+        yield from leaves(part, f"{path}.{name}" if path else name)
+
+
+def _parts(output: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(output, Mapping):
+        yield from ((str(name), part) for name, part in output.items())
+    elif isinstance(output, tuple | list):
+        names = getattr(output, "_fields", range(len(output)))  # of a named tuple
+        yield from ((str(name), part) for name, part in zip(names, output, strict=True))
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        yield from ((field.name, getattr(output, field.name)) for field in dataclasses.fields(output))
+
+
+def _listed(found: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{path or 'a tensor'} {list(tensor.shape)}" for path, tensor in found.items())
+
+
+@functools.cache
+def _returning_logits(kind: type[nn.Module]) -> type[nn.Module]:
+    @functools.wraps(kind.forward)
+    def forward(self: nn.Module, *arguments: Any, **options: Any) -> Any:
+        output = kind.forward(self, *arguments, **options)
+        if self.training or (isinstance(output, Tensor | torch.fx.Proxy) and not self._output_key):
+            return output
+        # The place is kept for a symbolic trace, which knows no shapes.
+        key = str(self._output_key or self.__dict__.get("_output_path", ""))
+        self.__dict__["_output_path"] = key or logits_path(output, classes=int(self._output_classes))  # type: ignore[arg-type]
+        return logits_of(output, key=str(self._output_path))
+
+    names = ("__module__", "__qualname__", "__doc__")
+    attributes = {name: getattr(kind, name) for name in names}
+    return type(kind.__name__, (kind,), attributes | {"forward": forward, "_returns_logits": True})

@@ -1,0 +1,120 @@
+"""The logits among a network's outputs."""
+
+import copy
+import dataclasses
+from collections import OrderedDict, namedtuple
+
+import pytest
+import torch
+from kondense.networks.build import NetworkSpec, build
+from kondense.networks.outputs import auxiliary_of, copied_with_logits, logits_of, output_key, with_logits
+from torch import nn
+
+LOGITS = torch.arange(8.0).reshape(2, 4)
+FEATURES = torch.zeros(2, 16)
+MAP = torch.zeros(2, 4, 3, 3)
+Pair = namedtuple("Pair", ["logits", "aux_logits"])
+
+
+@dataclasses.dataclass
+class Output:
+    loss: None
+    logits: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...]
+
+
+class Net(nn.Module):
+    """Returns what ``answer`` makes of the logits."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.fc, self.answer = nn.Linear(3, 4), answer
+
+    def forward(self, images):
+        return self.answer(self.fc(images))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        (LOGITS,),
+        [FEATURES, LOGITS],
+        (MAP, LOGITS, None),
+        {"features": FEATURES, "y": LOGITS},
+        {"aux": LOGITS + 1, "logits": LOGITS},
+        {"out": LOGITS, "aux": LOGITS + 1},
+        {"head": {"pred": LOGITS, "box": torch.zeros(2, 4, 1)}},
+        OrderedDict(logits=LOGITS, hidden_states=(FEATURES, FEATURES)),
+        Pair(LOGITS, LOGITS + 1),
+        Output(None, LOGITS, (FEATURES,)),
+        (LOGITS, LOGITS),  # the same tensor twice
+        (LOGITS, LOGITS.argmax(1)),
+    ],
+)
+def test_the_logits_are_found(output):
+    assert logits_of(output, classes=4) is LOGITS
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ((LOGITS, LOGITS + 1), r"returned 0 \[2, 4\], 1 \[2, 4\]; say which .*factory#0"),
+        ({"a": LOGITS, "b": LOGITS + 1}, r"a \[2, 4\], b \[2, 4\]; say which .*factory#a"),
+        ((FEATURES, MAP), r"must return logits \[N, 4\], but returned 0 \[2, 16\], 1 \[2, 4, 3, 3\]"),
+        ((), "but returned tuple"),
+        ("logits", "but returned str"),
+    ],
+)
+def test_what_is_ambiguous_or_absent_is_told(output, text):
+    with pytest.raises(ValueError, match=text):
+        logits_of(output, classes=4)
+
+
+def test_a_key_names_the_logits():
+    output = {"heads": [LOGITS + 1, LOGITS]}
+    assert logits_of(output, key="heads.1", classes=4) is LOGITS
+    with pytest.raises(ValueError, match=r"has no 'heads.2'; it has heads.0 \[2, 4\], heads.1"):
+        logits_of(output, key="heads.2")
+
+
+def test_auxiliary_heads_are_the_other_logits():
+    logits, aux = (torch.ones(2, 4, requires_grad=True) for _ in range(2))
+    assert auxiliary_of((logits, aux, FEATURES, MAP), logits) == [aux]
+
+
+def test_a_network_returns_its_logits_alone_in_evaluation_mode_only():
+    module = with_logits(Net(lambda logits: {"logits": logits, "twice": 2 * logits}), classes=4)
+    images = torch.ones(2, 3)
+    assert set(module.train()(images)) == {"logits", "twice"}
+    assert torch.equal(module.eval()(images), module.fc(images))
+    assert list(module.state_dict()) == ["fc.weight", "fc.bias"]
+    assert type(module).__name__ == "Net" and isinstance(module, Net)
+    assert torch.equal(copy.deepcopy(module)(images), module(images))
+    assert type(with_logits(module)) is type(module) is type(with_logits(Net(None)))
+
+
+def test_what_a_module_becomes_leaves_the_users_own_as_it_is():
+    module = Net(lambda logits: (logits,)).eval()
+    adapted = copied_with_logits(module)
+    assert isinstance(module(torch.ones(2, 3)), tuple)
+    assert adapted.fc.weight is module.fc.weight
+    assert adapted(torch.ones(2, 3)).shape == (2, 4)
+
+
+def test_an_adapted_network_can_be_traced_and_exported():
+    images = torch.ones(2, 3)
+    module = with_logits(Net(lambda logits: {"twice": 2 * logits, "logits": logits}), classes=4).eval()
+    expected = module(images)
+    program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    assert torch.equal(program.module()(images), expected)
+    assert torch.equal(torch.fx.symbolic_trace(module)(images), expected)
+
+
+def test_the_name_of_a_network_says_which_output():
+    name = "tests.support.factories:of_two_heads"
+    arguments = {"classes": 3, "channels": 1, "image_size": 4}
+    first, second = (build(NetworkSpec(f"{name}#{index}", arguments)).eval() for index in (0, 1))
+    images = torch.ones(2, 1, 4, 4)
+    assert output_key(second) == "1"
+    assert torch.equal(2 * first(images), second(images))
