@@ -109,15 +109,20 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix="kondense-source-") as scratch:
         store = open_store(source)
-        keys = [key for key in store.list("") if is_data(key) and wanted(key.rsplit("/", 1)[-1])]
-        if not keys:
+        keys = [key for key in store.list("") if is_data(key)]
+        if not any(map(_named(wanted), keys)):
             raise SourceError(f"source {source} holds no file of this data set.")
         for key in keys:
             check_key(key, reading=True)
             path = Path(scratch, key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            store.download_file(key, path)
+            path.parent.mkdir(parents=True, exist_ok=True)  # also without data in it, as a local folder would be
+            if _named(wanted)(key):
+                store.download_file(key, path)
         yield Path(scratch)
+
+
+def _named(wanted: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda key: wanted(key.rsplit("/", 1)[-1])
 
 
 def _search(places: Sequence[Path], layouts: Sequence[str], files: Sequence[str]) -> Path | None:
