@@ -16,6 +16,7 @@ class ReportConfig(Config):
         "score that the chosen candidate maximises: size ratio, latency ratio, or their geometric mean (balanced)",
         choices=tuple(OBJECTIVES),
     )
+    note: str = option("", "a further note of the report, such as what was changed to what is possible")
     max_validation_drop: float = option(
         0.01, "maximum drop of the validation accuracy below the teacher's, a fraction", interval="[0, 1)"
     )

@@ -36,6 +36,7 @@ def build_report(
     max_validation_drop: float,
     record: Mapping[str, Any],
     failed: Sequence[Mapping[str, Any]] = (),
+    note: str = "",
 ) -> Report:
     """Return report.json's checked content.
 
@@ -47,6 +48,7 @@ def build_report(
         max_validation_drop: maximum drop of the validation accuracy below the teacher's, a fraction.
         record: the report's own lineage record.
         failed: name, step and reason of the candidates that could not be made or measured.
+        note: a further note; empty for none.
 
     Raises:
         ArtifactError: candidates evaluated on other data, or two with the same name.
@@ -69,7 +71,7 @@ def build_report(
         **({"failed": [_failure(each) for each in failed]} if failed else {}),
         "chosen": choice.name,
         "reason": _with_failed(choice.reason, failed),
-        "notes": notes(models),
+        "notes": [*([note] if note else []), *notes(models)],
         "lineage": [*chosen["lineage"], dict(record)],
         "environment": teacher["environment"],
     }

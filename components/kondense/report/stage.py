@@ -54,6 +54,7 @@ def run(
         objective=config.objective,
         max_validation_drop=config.max_validation_drop,
         failed=failed,
+        note=config.note,
         record=stage_record("report", config, inputs=inputs, metrics={}, summary=f"report {config.objective}"),
     )
     names = [evaluation["name"] for evaluation in evaluations]

@@ -27,6 +27,9 @@ app.command()(cluster_commands.submit)
 app.command()(cluster_commands.schedule)
 
 Dataset = Annotated[str | None, typer.Option(help="fashion_mnist, cifar10, cifar100, digits or folder.")]
+Source = Annotated[str | None, typer.Option(help="Directory or store of the data set's files; a folder of images.")]
+ImageSize = Annotated[int | None, typer.Option(help="Side in pixels to which images are resized.")]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Skip the preflight (kondense check).")]
 Network = Annotated[str | None, typer.Option(help="Built-in name, torchvision:NAME or package.module:factory.")]
 Profile = Annotated[str, typer.Option(help=f"Amount of training: {' or '.join(PROFILES)}.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
@@ -60,6 +63,8 @@ def options(
 def run(
     *,
     dataset: Dataset = None,
+    source: Source = None,
+    image_size: ImageSize = None,
     network: Network = None,
     profile: Profile = DEFAULT_PROFILE,
     seed: Seed = None,
@@ -69,6 +74,7 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Directory of the results; runs/TIME by default.")] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Run the steps as containers.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse no results of earlier runs.")] = False,
+    no_check: NoCheck = False,
     allow_network: AllowNetwork = None,
 ) -> None:
     """Compress a network on this machine: train, prune, quantize, distill, measure, choose, publish.
@@ -81,7 +87,7 @@ def run(
 
         if unused := next((text for text in settings or () if text.startswith(f"{SEARCH_STEP}.")), ""):
             raise InputError(f"--set {unused} is for `kondense compile`: a run on this machine has no search step.")
-        configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
+        configs = resolve(profile, plain(dataset, source, image_size, network, seed), settings or ())
         plan = read_plan(configs, candidates, recipe or ())
 
         from kondense.artifacts.report import read_report, shortcomings
@@ -99,7 +105,11 @@ def run(
             log = directory / "logs" / "warm-server.log"
             server = None if docker else stack.enter_context(warm_server(log))
             from kondense_pipelines.local.compress import run_compress
+            from kondense_pipelines.preflight import before_work, is_installed, request_for
 
+            if not no_check and is_installed():
+                request = request_for(configs, plan, settings or (), candidates)
+                configs = before_work(request, console, server).applied(configs)
             page = run_compress(
                 configs, directory, console, plan=plan, server=server, docker=docker, caching=not no_cache
             )
@@ -119,6 +129,8 @@ def run(
 def compile_pipelines(
     *,
     dataset: Dataset = None,
+    source: Source = None,
+    image_size: ImageSize = None,
     network: Network = None,
     profile: Profile = DEFAULT_PROFILE,
     seed: Seed = None,
@@ -135,17 +147,24 @@ def compile_pipelines(
     argo_bucket: Annotated[str, typer.Option(help="Bucket of that Workflow's artifacts.")] = "mlpipeline",
     experiment: Annotated[Path | None, typer.Option(help="The Katib Experiment of the search pipeline.")] = None,
     resource: cluster_commands.ResourceSettings = None,
+    no_check: NoCheck = False,
+    allow_network: AllowNetwork = None,
 ) -> None:
     """Compile the pipelines for upload to Kubeflow Pipelines.
 
     Without --resource the packages request no GPU; with --resource gpus=1, each step that trains gets one.
     """
-    with reported():
+    with reported(), allowing(modules=allow_network or ()):
         from kondense_pipelines.graphs.candidates import read_plan
         from kondense_pipelines.graphs.parameters import resolve
 
-        configs = resolve(profile, {"dataset": dataset, "network": network, "seed": seed}, settings or ())
+        configs = resolve(profile, plain(dataset, source, image_size, network, seed), settings or ())
         plan = read_plan(configs, candidates, recipe or ())
+
+        from kondense_pipelines.preflight import before_compiling, request_for
+
+        if not no_check:
+            configs = before_compiling(request_for(configs, plan, settings or (), candidates)).applied(configs)
 
         from kondense_pipelines.graphs.compile import EXPERIMENT, compile_all
         from kondense_pipelines.graphs.resources import read_resources
@@ -163,6 +182,54 @@ def compile_pipelines(
             settings=settings or (),
         ):
             print(path)
+
+
+@app.command()
+def check(
+    *,
+    dataset: Dataset = None,
+    source: Source = None,
+    image_size: ImageSize = None,
+    network: Network = None,
+    profile: Profile = DEFAULT_PROFILE,
+    settings: Settings = None,
+    candidates: Candidates = None,
+    recipe: Recipes = None,
+    allow_network: AllowNetwork = None,
+) -> None:
+    """Try everything that a run does, on a few random images, and print what is possible.
+
+    `kondense run` and `kondense compile` do the same first. Exit code 2 if the run cannot begin.
+    """
+    with reported(), allowing(modules=allow_network or ()):
+        from kondense_pipelines.graphs.candidates import read_plan
+        from kondense_pipelines.graphs.parameters import resolve
+
+        configs = resolve(profile, plain(dataset, source, image_size, network, None), settings or ())
+        plan = read_plan(configs, candidates, recipe or ())
+
+        from rich.console import Console
+
+        from kondense_pipelines.preflight import examined, refuse, request_for
+
+        found = examined(request_for(configs, plan, settings or (), candidates))
+        console = Console(width=None if sys.stdout.isatty() else 140)
+        console.print(found.table())
+        console.print(f"{found.seconds:.1f} s", highlight=False)
+        refuse(found)
+
+
+def plain(
+    dataset: str | None, source: str | None, image_size: int | None, network: str | None, seed: int | None
+) -> dict[str, Any]:
+    """Return the values of the plain options by the run form's parameters."""
+    return {
+        "dataset": dataset,
+        "dataset_source": source,
+        "dataset_image_size": image_size,
+        "network": network,
+        "seed": seed,
+    }
 
 
 @app.command()

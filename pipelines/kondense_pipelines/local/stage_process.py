@@ -10,8 +10,7 @@ from pathlib import Path
 from kondense.errors import InputError
 
 from kondense_pipelines.local.warm import PATIENT, ServerLostError, WarmServer
-
-EXECUTOR = "kfp.dsl.executor_main"
+from kondense_pipelines.local.warm_server import EXECUTOR
 
 
 def run_stage(
@@ -37,14 +36,24 @@ def run_stage(
         path = Path(scratch, "ephemeral_component.py")
         path.write_text(program)
         argv = [EXECUTOR, "--component_module_path", str(path), *arguments]
-        full_environment = {**PATIENT, **os.environ, **environment, "_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
-        if server is not None:
-            try:
-                return _run_warm(server, argv, full_environment, write_line)
-            except ServerLostError as error:
-                # Stages are resumable, so one that was lost with the server can be started again.
-                write_line(f"no warm start for this step: {error}")
-        return _run_cold(argv, full_environment, write_line)
+        return run_module(argv, environment, write_line, server)
+
+
+def run_module(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    write_line: Callable[[str], None],
+    server: WarmServer | None = None,
+) -> int:
+    """Run ``python -m`` with a module and its arguments, as ``run_stage`` does, and return its exit code."""
+    full_environment = {**PATIENT, **os.environ, **environment, "_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
+    if server is not None:
+        try:
+            return _run_warm(server, argv, full_environment, write_line)
+        except ServerLostError as error:
+            # Stages are resumable, so one that was lost with the server can be started again.
+            write_line(f"no warm start for this step: {error}")
+    return _run_cold(argv, full_environment, write_line)
 
 
 def split_command(command: Sequence[str]) -> tuple[str, list[str]]:

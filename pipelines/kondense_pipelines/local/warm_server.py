@@ -16,6 +16,7 @@ import ctypes
 import importlib
 import json
 import os
+import runpy
 import selectors
 import signal
 import socket
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 LENGTH_BYTES = 8
+EXECUTOR = "kfp.dsl.executor_main"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -139,7 +141,7 @@ def send(task: socket.socket, answer: dict[str, Any]) -> None:
 
 
 def become(payload: dict[str, Any], output: int) -> None:
-    """Turn this new child into ``python -m kfp.dsl.executor_main`` with the request's arguments; never returns."""
+    """Turn this new child into ``python -m`` with the request's module and arguments; never returns."""
     code = 1
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -162,11 +164,12 @@ def become(payload: dict[str, Any], output: int) -> None:
 
 
 def execute() -> int:
-    """Run kfp's executor as ``python -m`` does, and return its exit code."""
-    from kfp.dsl import executor_main
-
+    """Run the module that ``sys.argv`` names, as ``python -m`` does, and return its exit code."""
     try:
-        executor_main.executor_main()
+        if sys.argv[0] == EXECUTOR:  # imported already
+            importlib.import_module(EXECUTOR).executor_main()
+        else:
+            runpy.run_module(sys.argv[0], run_name="__main__")
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return error.code or 0

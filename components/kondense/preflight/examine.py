@@ -1,0 +1,196 @@
+"""Try a run on a few random images before it begins: every step once, with the code that the run has.
+
+The steps are the real ones, on a batch or two, for one epoch. What they refuse or cannot do, they refuse here after
+seconds, instead of after an hour. A figure that depends on the real images, such as an accuracy, is not judged.
+"""
+
+import contextlib
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kondense.artifacts.failed import reason_of
+from kondense.artifacts.model import Model
+from kondense.config import Config
+from kondense.data.dataset import Dataset
+from kondense.data_prep.config import DataPrepConfig
+from kondense.distill.stage import distill
+from kondense.errors import InputError, ShortfallError
+from kondense.evaluate.exports import export_forms
+from kondense.measuring.latency import predict_onnx, takes_pixels
+from kondense.networks.allowed import allowing
+from kondense.preflight.images import known_images, random_dataset
+from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.prune.stage import prune
+from kondense.quantize.stage import quantize
+from kondense.recipes import models_of
+from kondense.stages import STAGES
+from kondense.train.config import TrainConfig
+from kondense.train.stage import train
+from kondense.training.trainer import NonFiniteLossError
+
+# One epoch over a few images on the processor; a stage has some of these parameters.
+QUICK: Mapping[str, Any] = {
+    "epochs": 1,
+    "max_epochs": 0,
+    "warmup_epochs": 0.0,
+    "batch_size": 8,
+    "steps": 1,
+    "device": "cpu",
+    "compile": False,
+    "sensitivity": False,
+    "trial_epochs": 0,
+    "max_validation_drop": 1.0,
+    "calibration_images": 16,
+    "rounding_steps": 1,
+    "rounds": 1,
+}
+TECHNIQUES: Mapping[str, Callable[..., Any]] = {"prune": prune, "distill": distill, "quantize": quantize}
+NOT_ON_RANDOM_IMAGES = ("lottery",)  # it rewinds the training of the real teacher
+AT_MOST = re.compile(r"sparsity must be at most (\d+\.\d+)")
+HUNDREDTHS = 100  # a changed sparsity is rounded down to these
+
+
+def examine(request: Request) -> Iterator[Check]:
+    """Yield what was tried; the last one is refused if the run cannot go on."""
+    data_config, train_config = DataPrepConfig(**request.data_prep), TrainConfig(**request.train)
+    with allowing(networks=[train_config.network]):
+        with timed("images") as check:
+            found = known_images(data_config)
+            if found is None:
+                check(state=UNTRIED, note="only the files tell their size; nothing else was tried")
+            else:
+                shape, classes = found
+                check(note=f"{'x'.join(map(str, shape))}, {classes} classes")
+        yield check.made(refused=True)
+        if found is None or check.failed:
+            return
+        dataset = random_dataset(shape, classes)
+        with timed("network") as check:
+            result = train(None, dataset, quick(train_config))
+            check(note=f"{train_config.network} trains: {result.metrics['parameters']:,.0f} parameters")
+        yield check.made(refused=True)
+        if not check.failed:
+            yield from examine_candidates(request, result.model, dataset)
+
+
+def examine_candidates(request: Request, teacher: Model, dataset: Dataset) -> Iterator[Check]:
+    """Yield what was tried of each candidate's steps and exports, once for those that candidates share."""
+    models: dict[str, Model | None] = {}
+    exported: set[str] = set()
+    with timed("export teacher") as check:
+        try_export(teacher, dataset, uint8_input=request.uint8_input)
+    yield check.made(refused=True)
+    for name, steps in request.candidates.items():
+        model: Model | None = teacher
+        wanted = name in request.asked
+        for step in steps:
+            if step.name not in models and model is not None:
+                check = try_step(step, model, teacher, dataset)
+                models[step.name] = check.result
+                yield check.made(refused=wanted or step.asked)
+            model = models.get(step.name)
+        kind = kind_of(steps)
+        if model is not None and kind and kind not in exported:
+            exported.add(kind)
+            with timed(f"export {name}") as check:
+                try_export(model, dataset, uint8_input=request.uint8_input)
+            yield check.made(refused=wanted)
+
+
+def try_step(step: Step, model: Model, teacher: Model, dataset: Dataset) -> "Timed":
+    """Try one step; ``result`` of what is returned is its model, None if there is none."""
+    config = STAGES[step.stage].config_class(**dict(step.config))
+    with timed(step.name) as check:
+        if step.stage not in TECHNIQUES or config.to_dict().get("method") in NOT_ON_RANDOM_IMAGES:
+            check(state=UNTRIED, note="it needs the real data")
+            return check
+        try:
+            check.result = attempt(step, quick(config), model, teacher, dataset)
+        except InputError as error:
+            possible = largest_possible(step, error)
+            if not possible:
+                raise
+            bent = dataclasses.replace(config, sparsity=possible)  # type: ignore[call-arg]
+            check.result = attempt(step, quick(bent), model, teacher, dataset)
+            asked, unit = step.config["sparsity"], step.config["target"]
+            note = f"{possible} of the {unit} is removed instead of {asked}: {error}"
+            check(state=BENT, note=note, changes={step.step: {"sparsity": possible}})
+    return check
+
+
+def attempt(step: Step, config: Config, model: Model, teacher: Model, dataset: Dataset) -> Model:
+    """Run a stage's function on the random images."""
+    roles = models_of(step.stage, model, teacher)
+    source = roles.pop("model", None)
+    result: Model = TECHNIQUES[step.stage](source, dataset, config, teachers=roles).model
+    return result
+
+
+def largest_possible(step: Step, error: InputError) -> float:
+    """Return the sparsity that a default may be lowered to; 0 if it is the user's, or not what the error is about."""
+    found = AT_MOST.match(str(error))
+    if not found or "sparsity" in step.asked_fields:
+        return 0.0
+    return math.floor(float(found[1]) * HUNDREDTHS) / HUNDREDTHS
+
+
+def kind_of(steps: Sequence[Step]) -> str:
+    """Return what an export depends on besides the network: how the last step quantizes; "" if none does."""
+    last = steps[-1] if steps else None
+    if last is None or last.stage != "quantize" or (last.step == "pack_weights" and not last.asked):
+        return ""  # weights alone change no operator but the one that unpacks them
+    return f"{last.config.get('method')} {last.config.get('bits')}"
+
+
+def try_export(model: Model, dataset: Dataset, *, uint8_input: bool) -> None:
+    """Export a model as evaluate does, and run what was exported."""
+    images_u8 = dataset.test.images[:2]
+    for form in export_forms(model, dataset, arithmetic="auto", uint8_input=uint8_input).values():
+        images = images_u8 if takes_pixels(form.session) else dataset.normalise(images_u8)
+        predict_onnx(form.session, images.numpy(), batch_size=len(images_u8))
+
+
+def quick(config: Config) -> Any:
+    """Return a stage's Config with the parameters that make it take a second."""
+    known = config.to_dict()
+    return dataclasses.replace(config, **{name: value for name, value in QUICK.items() if name in known})
+
+
+class Timed:
+    """One check in progress; call it to set state, note and changes."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.seconds = name, 0.0
+        self.fields: dict[str, Any] = {"state": POSSIBLE}
+        self.result: Model | None = None
+
+    def __call__(self, **fields: Any) -> None:
+        """Set fields of the check."""
+        self.fields |= fields
+
+    @property
+    def failed(self) -> bool:
+        """Whether what was tried is impossible."""
+        return self.fields["state"] == IMPOSSIBLE
+
+    def made(self, *, refused: bool) -> Check:
+        """Return the check; ``refused``: whether the run must end if it is impossible."""
+        return Check(self.name, seconds=self.seconds, refused=refused and self.failed, **self.fields)
+
+
+@contextlib.contextmanager
+def timed(name: str) -> Iterator[Timed]:
+    """Measure the block; its error is what is impossible."""
+    check, began = Timed(name), time.monotonic()
+    try:
+        yield check
+    except (ShortfallError, NonFiniteLossError) as error:
+        check(state=UNTRIED, note=f"on random images: {error}")  # says nothing about the real ones
+    except Exception as error:  # whatever the user's network raises
+        check(state=IMPOSSIBLE, note=reason_of(error))
+    finally:
+        check.seconds = time.monotonic() - began
