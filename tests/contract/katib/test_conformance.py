@@ -202,9 +202,10 @@ def test_the_goal_direction_is_kept(channel):
     assert [entry.assignments for entry in down.issued] == [entry.assignments for entry in up.issued]
 
 
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "grid"])
+# The first 9,900 of tpe are those of random, and the first 9,900 of bohb those of hyperband.
+@pytest.mark.parametrize("algorithm", ["tpe", "bohb"])
 def test_ten_thousand_trials(channel, algorithm):
-    large = spec(algorithm, parallel=2500, max_trials=10_000)
+    large = spec(algorithm, parallel=1000, max_trials=10_000)
     if algorithm in ("hyperband", "bohb"):
         epochs = {**RESOURCE, "feasibleSpace": {"min": "1", "max": "243"}}
         large = replace(large, parameters=(*SPACE, epochs), settings={"resource_name": "epochs"})
@@ -221,7 +222,7 @@ def test_a_grid_of_ten_thousand_trials(channel):
     parameters = tuple(
         {"name": name, "parameterType": "int", "feasibleSpace": {"min": "1", "max": "10"}} for name in "abcd"
     )
-    large = ExperimentSpec("exp-grid", "grid", parameters, parallel=2500, max_trials=10_000)
+    large = ExperimentSpec("exp-grid", "grid", parameters, parallel=1000, max_trials=10_000)
     check(Katib(large, channel, objective=lambda a: float(a["a"]), duration=(1, 1)).run())
 
 
