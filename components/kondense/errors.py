@@ -13,6 +13,7 @@ EXTRAS = {  # module -> the extra of the distribution that installs it
     "kfp": "run",
     "kfp.kubernetes": "cluster",
     "kubernetes": "run",
+    "re2": "run",
     "minio": "run",
     "urllib3": "run",
     "grpc": "katib",
