@@ -64,7 +64,7 @@ def assembled(collection: Collection, rules: Rules, *, name: str, seed: int, **c
     taken = {part: take(choice, rules.geometry) for part, choice in choices.items()}
     skipped = {"unreadable": check_readable(taken, rules.max_bad)}
     kept = without_copies(taken, rules.duplicates)
-    skipped["duplicates"] = sum(map(len, taken.values())) - sum(map(len, kept.values()))
+    skipped["duplicate"] = sum(map(len, taken.values())) - sum(map(len, kept.values()))
     check_classes(collection.classes, kept, limited=bool(cut.get("limit")), strict=rules.strict)
     measured = mean_and_std(kept["train"].images)
     if 1.0 in measured[1] and len(set(measured[1])) > 1:

@@ -142,7 +142,7 @@ def with_copies(tmp_path):
 def test_copies_across_splits_are_told(tmp_path, caplog):
     source = with_copies(tmp_path / "images")
     metrics, dataset = prepared(source, tmp_path / "dataset")
-    assert "duplicates_images" not in metrics and len(dataset.train) == 16
+    assert "duplicate_images" not in metrics and len(dataset.train) == 16
     (record,) = [record for record in caplog.records if "are in" in record.message]
     assert record.levelname == "WARNING"
     text = record.message
@@ -154,7 +154,7 @@ def test_copies_across_splits_are_told(tmp_path, caplog):
 def test_copies_are_left_out_of_train_or_refused_on_request(tmp_path):
     source = with_copies(tmp_path / "images")
     metrics, dataset = prepared(source, tmp_path / "dataset", duplicates="drop")
-    assert metrics["duplicates_images"] == 2 and dataset.skipped == {"duplicates": 2}
+    assert metrics["duplicate_images"] == 2 and dataset.skipped == {"duplicate": 2}
     assert [len(dataset.split(name)) for name in ("train", "validation", "test")] == [14, 5, 7]
     with pytest.raises(ValueError, match="no image must be in two splits, but 1 of 16 images of train"):
         prepared(source, tmp_path / "refused", duplicates="error")
