@@ -236,8 +236,8 @@ BUILT_IN = (
     ),
     Stage(
         "verdict",
-        config="kondense.report.verdict:VerdictConfig",
-        run="kondense.report.verdict:run",
+        config="kondense.verdict.config:VerdictConfig",
+        run="kondense.verdict.stage:run",
         summary="end the run, after all else, with an error if a candidate failed or fell short of the request",
         inputs=(Artifact("report", "Artifact"),),
     ),

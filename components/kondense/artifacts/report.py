@@ -106,12 +106,27 @@ class Environment(TypedDict):
     versions: dict[str, str]
 
 
+class Paired(TypedDict):
+    """Images on which a candidate and the teacher were both tried: those that only one of them gets right."""
+
+    images: PositiveCount
+    lost: Count
+    gained: Count
+
+
+class Spread(TypedDict):
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
 class Evaluation(TypedDict):
     """evaluation.json: origin and measurements of one candidate.
 
     ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` was measured in turns with the candidate on
     the same machine; ``latency_ratio`` is teacher / candidate of these. ``timings`` holds all backends: runtime,
-    threads, batch size. ``kernels`` counts the operators that onnxruntime runs.
+    threads, batch size. ``paired`` are the images of each split on which it and the teacher differ. ``kernels`` counts the operators that onnxruntime runs.
     """
 
     format_version: int
@@ -123,6 +138,7 @@ class Evaluation(TypedDict):
     onnx_test_accuracy: Fraction
     onnx_agreement: Fraction
     teacher_agreement: Fraction | None
+    paired: NotRequired[dict[str, Paired] | None]
     per_class_accuracy: list[Fraction]
     confusion: list[list[Count]]
     parameters: PositiveCount
@@ -163,11 +179,14 @@ class Difference(TypedDict):
 
     A ratio above 1 is a gain. ``bytes_ratio`` is the teacher as dense fp32 / the candidate's weights.kz, ``onnx_ratio``
     compares model.onnx. ``latency_ratio`` compares the medians at batch 1, measured in turns if evaluate did so.
-    ``macs_ratio`` is null for a network without multiplications.
+    ``macs_ratio`` is null for a network without multiplications. ``validation_interval`` and ``test_interval`` are the
+    differences' intervals over images, paired; null without the images' own results.
     """
 
     validation_accuracy: float
     test_accuracy: float
+    validation_interval: NotRequired[Spread | None]
+    test_interval: NotRequired[Spread | None]
     per_class_accuracy: list[float]
     worst_class: NotRequired[WorstClass]
     bytes_ratio: Positive
@@ -181,13 +200,15 @@ class Difference(TypedDict):
 class Candidate(Evaluation):
     """A model in report.json: evaluation, digest of the artifact, and comparison with the others.
 
-    ``within_bound``: the validation accuracy meets the bound. ``score``: the objective's ratio, which the choice
+    ``within_bound``: the validation accuracy meets the bound. ``bound``: ``met`` or ``missed`` if the interval of the
+    difference lies on one side of the bound, ``undecided`` if the images are too few to tell. ``score``: the objective's ratio, which the choice
     maximises. ``pareto``: the Pareto fronts of test accuracy that contain it, of ``bytes`` and ``latency``.
     """
 
     digest: str
     difference: Difference
     within_bound: bool
+    bound: NotRequired[str]
     score: Positive
     pareto: list[str]
 

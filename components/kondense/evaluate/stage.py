@@ -23,8 +23,10 @@ from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, exported_onnx, teacher_form
 from kondense.evaluate.program import checked_program
 from kondense.evaluate.timings import BATCHES, describe_primary, integer_speedup, time_forms, time_further
+from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
-from kondense.measuring.classification import agreement, confusion, per_class_accuracy
+from kondense.measuring.chance import chance_text, is_at_chance
+from kondense.measuring.classification import agreement, confusion, paired, per_class_accuracy
 from kondense.measuring.environment import describe_environment
 from kondense.measuring.kernels import count_kernels
 from kondense.measuring.latency import predict_onnx, takes_pixels
@@ -204,11 +206,27 @@ def _accuracies(config: EvaluateConfig, dataset: Dataset, candidate: Form, teach
         "per_class_accuracy": per_class_accuracy(confusion_KK),
         "confusion": confusion_KK.tolist(),
         "teacher_agreement": None,
+        "paired": None,
     }
-    if teacher is not None:
-        teacher_NK = _predict_onnx(teacher, dataset, dataset.test.images, config.batch_size)
-        result["teacher_agreement"] = agreement(test_NK.argmax(1), teacher_NK.argmax(1))
+    if teacher is None:
+        _tell_chance(dataset, result["validation_accuracy"])
+        return result
+    teacher_NK = _predict_onnx(teacher, dataset, dataset.test.images, config.batch_size)
+    result["teacher_agreement"] = agreement(test_NK.argmax(1), teacher_NK.argmax(1))
+    before_NK = _predict_onnx(teacher, dataset, dataset.validation.images, config.batch_size)
+    result["paired"] = {
+        "validation": paired(before_NK.argmax(1), validation_NK.argmax(1), dataset.validation.labels),
+        "test": paired(teacher_NK.argmax(1), test_NK.argmax(1), labels_N),
+    }
     return result
+
+
+def _tell_chance(dataset: Dataset, validation_accuracy: float) -> None:
+    """Warn if a model without a teacher, such as the teacher itself, has learned nothing that can be seen."""
+    labels_N = dataset.validation.labels
+    share = float(labels_N.bincount().max()) / len(labels_N)
+    if is_at_chance(validation_accuracy, len(labels_N), share):
+        LOG.warning("%s", chance_text(validation_accuracy, len(labels_N), share))
 
 
 def _predict_onnx(form: Form, dataset: Dataset, images_u8: Tensor, batch_size: int) -> Tensor:

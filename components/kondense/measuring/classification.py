@@ -42,3 +42,15 @@ def per_class_accuracy(confusion_KK: Tensor) -> list[float]:
 def agreement(first_N: Tensor, second_N: Tensor) -> float:
     """Return the fraction of images with equal predictions of two models."""
     return float((first_N == second_N).double().mean())
+
+
+def paired(before_N: Tensor, after_N: Tensor, labels_N: Tensor) -> dict[str, int]:
+    """Return the number of images, and of those that only the first or only the second model gets right.
+
+    Args:
+        before_N: predicted classes of the first model, the teacher.
+        after_N: those of the second.
+        labels_N: true classes.
+    """
+    right, still = before_N == labels_N, after_N == labels_N
+    return {"images": len(labels_N), "lost": int((right & ~still).sum()), "gained": int((~right & still).sum())}

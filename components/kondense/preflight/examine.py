@@ -58,6 +58,7 @@ def examine(request: Request) -> Iterator[Check]:
     """Yield what was tried; the last one is refused if the run cannot go on."""
     data_config, train_config = DataPrepConfig(**request.data_prep), TrainConfig(**request.train)
     with allowing(networks=[train_config.network]):
+        found = None
         with timed("images") as check:
             found = known_images(data_config)
             if found is None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from kondense.artifacts.report import Candidate, Report, models
+from kondense.report.choice import UNDECIDED, spread_text
 from kondense.report.figures import amount, milliseconds, padded, percent, points, signed_points, size, times
 from kondense.report.markup import Child, Markup, element, scrolling_table
 
@@ -16,6 +17,9 @@ class Column:
     value: Callable[[Candidate], float | None]
     written: Callable[[float], Child]
     explanation: str = ""
+
+
+SPLITS = {"Δ test": "test", "Δ validation": "validation"}  # columns whose differences have an interval
 
 
 def _bytes(count: float) -> Child:
@@ -168,6 +172,8 @@ def _tags(report: Report, model: Candidate) -> list[Markup]:
         tags.append(element("span", "chosen", class_="tag chosen"))
     if not model["within_bound"]:
         tags.append(element("span", "outside bound", class_="tag"))
+    elif model.get("bound") == UNDECIDED:
+        tags.append(element("span", "bound undecided", class_="tag"))
     return tags
 
 
@@ -180,9 +186,11 @@ def _cell(model: Candidate, column: Column, *, first: bool) -> Markup:
 
 
 def _hint(model: Candidate, column: Column) -> str | None:
-    """Return the tooltip of a cell: name of the worst class, interval of a ratio."""
+    """Return the tooltip of a cell: name of the worst class, interval of a difference or of a ratio."""
     if column.heading == "worst class":
         return model["difference"]["worst_class"]["name"]
+    if column.heading in SPLITS:
+        return spread_text(model["difference"], SPLITS[column.heading], before="points, paired over images: ") or None
     ratios = model.get("latency_ratio")
     if column.explanation == BESIDE and ratios:
         ratio = ratios["batch_64" if column is LAST_RATIO else "batch_1"]

@@ -55,6 +55,22 @@ def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bo
     ]
 
 
+MET, UNDECIDED, MISSED = "met", "undecided", "missed"
+
+
+def decided(difference: Mapping[str, Any], max_validation_drop: float) -> str:
+    """Return what the images tell about the bound: the difference's interval lies within, without or on both sides.
+
+    Without an interval, the difference itself decides.
+    """
+    spread = difference.get("validation_interval")
+    change = difference["validation_accuracy"]
+    low, high = (spread["low"], spread["high"]) if spread else (change, change)
+    if low >= -max_validation_drop - TOLERANCE:
+        return MET
+    return MISSED if high < -max_validation_drop - TOLERANCE else UNDECIDED
+
+
 def within_bound(teacher: Evaluation, candidate: Evaluation, max_validation_drop: float) -> bool:
     """Return whether the candidate's validation accuracy is at most ``max_validation_drop`` below the teacher's."""
     return teacher["validation_accuracy"] - candidate["validation_accuracy"] <= max_validation_drop + TOLERANCE
@@ -62,6 +78,9 @@ def within_bound(teacher: Evaluation, candidate: Evaluation, max_validation_drop
 
 def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, max_validation_drop: float) -> Choice:
     """Return the candidate with the best score among those within the bound, else the teacher.
+
+    Those that are known to be within it come first: the interval of their difference is. If there is none, the images
+    cannot decide, and those whose difference itself is within the bound are taken; the reason says so.
 
     Ties are resolved by the higher validation accuracy, then by the order. The teacher is kept unless a candidate has a
     better score.
@@ -78,11 +97,13 @@ def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, 
     allowed = [candidate for candidate in candidates if candidate["within_bound"]]
     if not allowed:
         return Choice(teacher["name"], _none_allowed(candidates, bound))
-    best = max(allowed, key=lambda candidate: (candidate["score"], candidate["validation_accuracy"]))
+    known = [candidate for candidate in allowed if candidate.get("bound", MET) == MET]
+    best = max(known or allowed, key=lambda candidate: (candidate["score"], candidate["validation_accuracy"]))
     meet = "meets" if len(allowed) == 1 else "meet"
     count = f"Of {len(candidates)} candidates, {len(allowed)} {meet} the bound ({bound})"
     if len(candidates) == len(allowed) == 1:
         count = f"The only candidate meets the bound ({bound})"
+    count += _undecided(teacher, known, allowed)
     if best["score"] <= teacher["score"]:
         reason = (
             f"{count}, but none is better than {teacher['name']}: the nearest is {best['name']}, with a"
@@ -96,9 +117,29 @@ def choose(teacher: Candidate, candidates: Sequence[Candidate], objective: str, 
         f" ({times(difference['bytes_ratio'])} smaller at {size(best['bytes']['kz'])},"
         f" {times(difference['latency_ratio'])} the teacher's speed{_interval(best)}), with"
         f" {points(best['test_accuracy'])} % test accuracy, {signed_points(difference['test_accuracy'])} points"
-        f" against the teacher (validation {signed_points(difference['validation_accuracy'])})"
+        f" against the teacher (validation {signed_points(difference['validation_accuracy'])}{spread_text(difference)})"
     )
     return Choice(best["name"], f"{reason}{_arithmetic(best)}.")
+
+
+def spread_text(difference: Mapping[str, Any], split: str = "validation", before: str = ", ") -> str:
+    """Return the interval of a difference in words; "" if the evaluation has none."""
+    spread = difference.get(f"{split}_interval")
+    if not spread:
+        return ""
+    return f"{before}95 % interval {signed_points(spread['low'])} to {signed_points(spread['high'])}"
+
+
+def _undecided(teacher: Candidate, known: Sequence[Candidate], allowed: Sequence[Candidate]) -> str:
+    """Return what the intervals add to the count of candidates within the bound; "" if all are known to be."""
+    images = teacher["dataset"]["splits"].get("validation", 0)
+    if not known:
+        whom = "it" if len(allowed) == 1 else "any of them"
+        one = points(1 / max(images, 1))
+        return f", but {images:,} validation images cannot decide it for {whom} (one image is {one} points)"
+    if len(known) < len(allowed):
+        return f", {len(known)} of them with the whole 95 % interval, to which the choice is limited"
+    return ""
 
 
 def _arithmetic(chosen: Candidate) -> str:

@@ -13,12 +13,15 @@ from kondense.artifacts.report import (
     Evaluation,
     FailedCandidate,
     Report,
+    Spread,
     WorstClass,
     validate_report,
 )
 from kondense.files import ArtifactError
-from kondense.report.choice import OBJECTIVES, choose, pareto_front, within_bound
-from kondense.report.figures import percent, signed_points
+from kondense.measuring.chance import chance_text, is_at_chance
+from kondense.report.choice import OBJECTIVES, choose, decided, pareto_front, within_bound
+from kondense.report.figures import percent, points, signed_points
+from kondense.report.paired import images_to_decide, interval
 
 LEAST_AGREEMENT = (
     0.999  # int8 kernels round differently from their simulation in float; a larger difference is an error
@@ -71,7 +74,7 @@ def build_report(
         **({"failed": [_failure(each) for each in failed]} if failed else {}),
         "chosen": choice.name,
         "reason": _with_failed(choice.reason, failed),
-        "notes": [*([note] if note else []), *notes(models)],
+        "notes": [*([note] if note else []), *_validation_notes(teacher, max_validation_drop), *notes(models)],
         "lineage": [*chosen["lineage"], dict(record)],
         "environment": teacher["environment"],
     }
@@ -95,6 +98,8 @@ def difference(teacher: Evaluation, candidate: Evaluation) -> Difference:
     return {
         "validation_accuracy": candidate["validation_accuracy"] - teacher["validation_accuracy"],
         "test_accuracy": candidate["test_accuracy"] - teacher["test_accuracy"],
+        "validation_interval": _spread(candidate, "validation"),
+        "test_interval": _spread(candidate, "test"),
         "per_class_accuracy": [accuracy - teachers for accuracy, teachers in classes],
         "worst_class": worst_class(teacher, candidate),
         "bytes_ratio": teacher["bytes"]["fp32"] / candidate["bytes"]["kz"],
@@ -104,6 +109,11 @@ def difference(teacher: Evaluation, candidate: Evaluation) -> Difference:
         "parameters_ratio": teacher["parameters"] / candidate["parameters"],
         "macs_ratio": teacher["macs"] / candidate["macs"] if teacher["macs"] and candidate["macs"] else None,
     }
+
+
+def _spread(candidate: Evaluation, split: str) -> Spread | None:
+    paired = candidate.get("paired")
+    return interval(paired[split]) if paired else None
 
 
 def worst_class(teacher: Evaluation, candidate: Evaluation) -> WorstClass:
@@ -116,6 +126,23 @@ def worst_class(teacher: Evaluation, candidate: Evaluation) -> WorstClass:
     average = candidate["test_accuracy"] - teacher["test_accuracy"]
     flagged = average - (accuracy - teachers) >= LOST_MORE and teachers - accuracy > CHANCE * error
     return {"name": teacher["dataset"]["classes"][index], "change": accuracy - teachers, "flagged": flagged}
+
+
+def _validation_notes(teacher: Candidate, max_validation_drop: float) -> list[str]:
+    """Return warnings about the teacher and the images that the choice rests on."""
+    found, images = [], teacher["dataset"]["splits"].get("validation", 0)
+    shares = [sum(row) for row in teacher["confusion"]]  # of the test images, whose classes are distributed alike
+    largest = max(shares) / max(sum(shares), 1)
+    if images and is_at_chance(teacher["validation_accuracy"], images, largest):
+        text = chance_text(teacher["validation_accuracy"], images, largest)
+        found.append(text[0].upper() + text[1:])
+    if images and images < (needed := images_to_decide(max_validation_drop)):
+        found.append(
+            f"{images:,} validation images are too few to tell whether a candidate loses {points(max_validation_drop)}"
+            f" points: one image is {points(1 / images)} points, and even without a new error {needed:,} are needed"
+            " (data_prep.validation_size)."
+        )
+    return found
 
 
 def notes(models: Sequence[Candidate]) -> list[str]:
@@ -189,6 +216,7 @@ def _ranked(
             "digest": digest,
             "difference": against,
             "within_bound": within_bound(teacher, evaluation, max_validation_drop),
+            "bound": decided(against, max_validation_drop),
             "score": OBJECTIVES[objective](against),
             "pareto": ["bytes"] * smallest[index] + ["latency"] * fastest[index],
         }

@@ -13,7 +13,7 @@ def candidate_table(report_json: Path) -> tuple[Table, str]:
     """Return the table of a report's models, the teacher first, and the reason for the choice."""
     report = read_json(report_json, format_version=FORMAT_VERSION)
     table = Table(title=report["title"] or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", "candidate", "test %", "points", "smaller", "bytes", "faster", "ms"):
+    for heading in ("", "candidate", "test %", "points", "95 %", "smaller", "bytes", "faster", "ms"):
         table.add_column(heading, justify="left" if heading in ("", "candidate") else "right", no_wrap=True)
     for model in (report["teacher"], *report["candidates"]):
         chosen = model["name"] == report["chosen"]
@@ -30,8 +30,14 @@ def cells(model: dict[str, Any]) -> tuple[str, ...]:
         model["name"],
         f"{100 * model['test_accuracy']:.2f}",
         f"{100 * difference['test_accuracy']:+.2f}",
+        _spread(difference.get("test_interval")),
         f"{difference['bytes_ratio']:.1f}x",
         f"{model['bytes']['kz']:,}",
         f"{difference['latency_ratio']:.2f}x",
         f"{model['latency_ms']['batch_1']['median']:.3f}",
     )
+
+
+def _spread(interval: dict[str, float] | None) -> str:
+    """Return the interval of the difference in points; "" for the teacher and for older reports."""
+    return f"{100 * interval['low']:+.1f} {100 * interval['high']:+.1f}" if interval else ""

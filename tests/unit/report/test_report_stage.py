@@ -5,9 +5,10 @@ from kondense.artifacts.failed import write_failed
 from kondense.artifacts.report import read_report
 from kondense.errors import ShortfallError
 from kondense.files import ArtifactError, file_digests
-from kondense.report import verdict
 from kondense.report.config import ReportConfig
 from kondense.report.stage import run
+from kondense.verdict.config import VerdictConfig
+from kondense.verdict.stage import run as give_verdict
 
 from tests.support.report_makers import make_evaluations, write_candidates
 
@@ -83,8 +84,8 @@ def test_candidates_that_failed_are_told_and_the_others_compared(places, tmp_pat
     page = (places["report_dir"] / "report.html").read_text(encoding="utf-8")
     assert "calibration images must not be equal &lt;all&gt;." in page
     with pytest.raises(ShortfallError, match="late failed in quantize: calibration"):
-        verdict.run(verdict.VerdictConfig(), report_dir=places["report_dir"])
-    assert verdict.run(verdict.VerdictConfig(fail=False), report_dir=places["report_dir"]) == {"shortcomings": 1.0}
+        give_verdict(VerdictConfig(), report_dir=places["report_dir"])
+    assert give_verdict(VerdictConfig(fail=False), report_dir=places["report_dir"]) == {"shortcomings": 1.0}
 
 
 def test_without_a_teacher_there_is_nothing_to_compare(places, tmp_path):
@@ -100,4 +101,4 @@ def test_a_shortfall_is_a_note_and_the_verdicts_error(places, tmp_path):
     run(ReportConfig(), **{**places, "candidate_dirs": write_candidates(tmp_path / "short", evaluations)})
     assert f"quantized: quantize fell short of the request: {text}" in read_report(places["report_dir"])["notes"]
     with pytest.raises(ShortfallError, match="quantized falls short: sparsity 0.9"):
-        verdict.run(verdict.VerdictConfig(), report_dir=places["report_dir"])
+        give_verdict(VerdictConfig(), report_dir=places["report_dir"])

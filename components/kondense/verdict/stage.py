@@ -1,21 +1,11 @@
 """The end of a run: an error that names the candidates that failed or fell short, after all else is done."""
 
-import dataclasses
 from pathlib import Path
 
 from kondense.artifacts.report import read_report, shortcomings
-from kondense.config import Config, option
 from kondense.errors import ShortfallError
 from kondense.logging import LOG
-
-
-@dataclasses.dataclass(frozen=True)
-class VerdictConfig(Config):
-    """The end of a run with candidates that failed or fell short of the request."""
-
-    fail: bool = option(
-        True, "end the run with an error (exit code 3) if a candidate failed or fell short of the request"
-    )
+from kondense.verdict.config import VerdictConfig
 
 
 def run(config: VerdictConfig, *, report_dir: Path) -> dict[str, float]:

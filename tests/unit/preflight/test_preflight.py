@@ -1,0 +1,138 @@
+"""What a preflight finds on a few random images, with the real steps."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from kondense.data_prep.config import DataPrepConfig
+from kondense.data_prep.stage import read
+from kondense.preflight.examine import QUICK, examine
+from kondense.preflight.images import KNOWN, known_images, random_dataset
+from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.prune.config import PruneConfig
+from kondense.quantize.config import QuantizeConfig
+from kondense.stages import STAGES
+from kondense.train.config import TrainConfig
+from PIL import Image
+from torch import Tensor, nn
+
+NARROW = f"{__name__}:narrow"
+DATA = DataPrepConfig(dataset_name="digits").to_dict()
+
+
+class Narrow(nn.Module):
+    """Convolutions so narrow that few channels can go when widths are multiples of 8."""
+
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(channels, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+        self.last = nn.Linear(16, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(torch.relu(self.second(torch.relu(self.first(images)))).mean((2, 3)))
+
+
+def narrow(classes: int, channels: int, image_size: int) -> Narrow:
+    return Narrow(classes, channels)
+
+
+def wants_colour(classes: int, channels: int, image_size: int) -> Narrow:
+    return Narrow(classes, 3)
+
+
+def step(name: str, stage: str, config, **fields) -> Step:
+    return Step(name, stage, stage, config.to_dict(), **fields)
+
+
+def found(request: Request) -> dict[str, Check]:
+    return {check.name: check for check in examine(request)}
+
+
+def request(network: str, candidates: dict[str, list[Step]], **fields) -> Request:
+    return Request(DATA, TrainConfig(network=network).to_dict(), candidates, **fields)
+
+
+def test_a_default_is_lowered_to_what_is_possible_and_the_next_step_goes_on_from_there() -> None:
+    candidates = {
+        "pruned": [step("prune", "prune", PruneConfig())],
+        "pruned-quantized": [
+            step("prune", "prune", PruneConfig()),
+            step("quantize pruned", "quantize", QuantizeConfig()),
+        ],
+    }
+    checks = found(request(NARROW, candidates))
+    assert [*checks] == ["images", "network", "export teacher", "prune", "quantize pruned", "export pruned-quantized"]
+    assert checks["prune"].state == BENT
+    (value,) = checks["prune"].changes["prune"].values()
+    assert 0.0 < value < PruneConfig().sparsity
+    assert f"{value} of the macs is removed instead of 0.75" in checks["prune"].note
+    assert {check.state for name, check in checks.items() if name != "prune"} == {POSSIBLE}
+    assert not any(check.refused for check in checks.values())
+
+
+@pytest.mark.parametrize("asked", ["field", "candidate"])
+def test_what_the_user_asked_for_is_refused_instead(asked: str) -> None:
+    fields = {"asked": True, "asked_fields": ["sparsity"]} if asked == "field" else {"asked_fields": ["sparsity"]}
+    candidates = {"pruned": [step("prune", "prune", PruneConfig(sparsity=0.9), **fields)]}
+    checks = found(request(NARROW, candidates, asked=["pruned"] if asked == "candidate" else []))
+    assert checks["prune"].state == IMPOSSIBLE and checks["prune"].refused
+    assert checks["prune"].note.startswith("sparsity must be at most")
+    assert not checks["prune"].changes
+
+
+def test_images_that_the_network_cannot_take_are_refused_first() -> None:
+    checks = found(request(f"{__name__}:wants_colour", {"quantized": [step("quantize", "quantize", QuantizeConfig())]}))
+    assert [*checks] == ["images", "network"]
+    assert checks["network"].refused
+    assert "must take images of 1x16x16" in checks["network"].note
+
+
+def test_a_step_that_needs_the_real_data_is_not_judged() -> None:
+    lottery = step("prune weights", "prune", PruneConfig(method="lottery"))
+    checks = found(request("lenet300", {"own": [lottery]}, asked=["own"]))
+    assert checks["prune weights"].state == UNTRIED
+    assert not checks["prune weights"].refused
+
+
+def test_data_in_a_store_is_not_fetched() -> None:
+    config = DataPrepConfig(dataset_name="folder", source="s3://bucket/images", image_size=32)
+    (check,) = examine(dataclasses.replace(request("lenet5", {}), data_prep=config.to_dict()))
+    assert (check.name, check.state, check.refused) == ("images", UNTRIED, False)
+
+
+def test_a_folder_is_listed(tmp_path: Path) -> None:
+    for name, size in (("cat", (20, 30)), ("dog", (40, 25)), ("fox", (9, 9))):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("RGB", size, (number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    config = DataPrepConfig(dataset_name="folder", source=str(tmp_path), image_size=16)
+    assert known_images(config) == ((3, 16, 16), 3)
+    (check,) = examine(dataclasses.replace(request("lenet5", {}), data_prep={**config.to_dict(), "image_size": 0}))
+    assert check.state == IMPOSSIBLE and check.refused  # images of several sizes
+
+
+def test_the_known_shapes_are_those_of_the_files() -> None:
+    for size in (0, 12):
+        config = DataPrepConfig(dataset_name="digits", image_size=size)
+        dataset = read(config)
+        assert known_images(config) == (dataset.shape, len(dataset.classes))
+    assert known_images(DataPrepConfig(channels=3, image_size=32)) == ((3, 32, 32), 10)
+    assert {*KNOWN} == {"fashion_mnist", "cifar10", "cifar100", "digits"}
+
+
+def test_the_quick_parameters_are_of_some_stage() -> None:
+    known = {
+        name for stage in ("train", "prune", "distill", "quantize") for name in STAGES[stage].config_class.parameters()
+    }
+    assert {*QUICK} <= known
+
+
+def test_a_request_survives_its_file() -> None:
+    given = request("lenet5", {"own": [step("prune", "prune", PruneConfig(), asked=True, asked_fields=["steps"])]})
+    assert Request.from_json(given.to_json()) == given
+
+
+def test_random_images_have_the_shape_and_classes_of_the_real_ones() -> None:
+    dataset = random_dataset((3, 5, 7), 30)
+    assert (dataset.shape, len(dataset.classes)) == ((3, 5, 7), 30)
