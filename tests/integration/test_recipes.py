@@ -58,7 +58,7 @@ def in_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
             settings[f"{FURTHER[stage]}.{field}"] = value
     settings |= {f"evaluate.{name}_seconds": "0.05" for name in ("latency", "further_latency")}
     settings |= {"evaluate.robustness_images": "0", "publish.store_uri": "published"}
-    arguments = ["run", "--seed=3", "--candidates=none", "--output=out"]
+    arguments = ["run", "--no-check", "--seed=3", "--candidates=none", "--output=out"]
     arguments += [f"--recipe={name}={text}" for name, text in RECIPES.items()]
     run(COMMAND, [*arguments, *(f"--set={name}={value}" for name, value in settings.items())], directory)
     return directory / "out" / "candidates"

@@ -1,14 +1,16 @@
 """Several compressed models of one network, measured and compared: the compress pipeline in memory."""
 
+import contextlib
 import dataclasses
 import html
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kondense.api.parameters import configured, takes
 from kondense.api.techniques import apply, data_identity
+from kondense.artifacts.failed import Failed
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import Model, model_identity, save_model
 from kondense.artifacts.report import EVALUATION, PAGE, REPORT, Report, evaluation_bytes, models, report_bytes
@@ -159,20 +161,44 @@ def compress(
     reporting = configured(ReportConfig, parameters)
     check_fits("model", model, data)
     teacher = evaluate(model, data, dataclasses.replace(measuring, name=TEACHER))
-    evaluated, failures = {TEACHER: teacher}, {}
+    evaluated, failed = {TEACHER: teacher}, list[Failed]()
     made: dict[tuple[str, ...], Model] = {}
     for name, steps in plans.items():
         LOG.info("%s: %s", name, named[name])
         try:
             small = _follow(steps, model, data, made, checkpoints)
             config = dataclasses.replace(measuring, name=name)
-            evaluated[name] = evaluate(small, data, config, teacher=model, teacher_onnx=teacher.files[ONNX])
-        except KondenseError as error:
-            failures[name] = str(error)
-            LOG.warning("%s failed: %s", name, error)
+            with _named("evaluate"):
+                evaluated[name] = evaluate(small, data, config, teacher=model, teacher_onnx=teacher.files[ONNX])
+        except StepFailedError as error:
+            failed.append({"name": name, "step": error.step, "reason": str(error)})
+            LOG.warning("%s failed in %s: %s", name, error.step, error)
+    failures = {each["name"]: each["reason"] for each in failed}
     if failures and len(evaluated) == 1:
         raise KondenseError("every recipe failed: " + "; ".join(f"{name}: {text}" for name, text in failures.items()))
-    return Comparison(_report(evaluated, data, reporting), evaluated, failures)
+    return Comparison(_report(evaluated, data, reporting, failed), evaluated, failures)
+
+
+class StepFailedError(KondenseError):
+    """A step of a recipe failed with an expected error; the text is that error's.
+
+    Args:
+        step: the stage.
+        text: the reason.
+    """
+
+    def __init__(self, step: str, text: str) -> None:
+        super().__init__(text)
+        self.step = step
+
+
+@contextlib.contextmanager
+def _named(step: str) -> Iterator[None]:
+    """Raise StepFailedError for an expected error of the block."""
+    try:
+        yield
+    except KondenseError as error:
+        raise StepFailedError(step, str(error)) from error
 
 
 def _by_stage(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -198,14 +224,17 @@ def _follow(
             roles = models_of(step.stage, model, teacher)
             source = roles.pop("model", None)
             technique = TECHNIQUES[step.stage]
-            made[key] = apply(
-                step.stage, technique, step.config, source, data, teachers=roles, checkpoints=checkpoints
-            ).model
+            with _named(step.stage):
+                made[key] = apply(
+                    step.stage, technique, step.config, source, data, teachers=roles, checkpoints=checkpoints
+                ).model
         model = made[key]
     return model
 
 
-def _report(evaluated: Mapping[str, Evaluated], data: Dataset, config: ReportConfig) -> Report:
+def _report(
+    evaluated: Mapping[str, Evaluated], data: Dataset, config: ReportConfig, failed: Sequence[Failed]
+) -> Report:
     digests = [model_identity(each.model) for each in evaluated.values()]
     inputs = {"dataset": data_identity(data)} | dict(zip(evaluated, digests, strict=True))
     return build_report(
@@ -215,4 +244,6 @@ def _report(evaluated: Mapping[str, Evaluated], data: Dataset, config: ReportCon
         title=config.title,
         objective=config.objective,
         max_validation_drop=config.max_validation_drop,
+        failed=failed,
+        note=config.note,
     )

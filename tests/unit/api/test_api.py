@@ -97,6 +97,8 @@ def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: 
     comparison = kd.compress(model, data, recipes, settings=QUICK)
     assert list(comparison.models) == ["teacher", "pruned", "both"]
     assert list(comparison.failures) == ["impossible"]
+    (failed,) = comparison.report["failed"]
+    assert (failed["name"], failed["reason"]) == ("impossible", comparison.failures["impossible"])
     assert "fc9" in str(comparison)
     assert [each["stage"] for each in comparison.models["both"].lineage] == ["prune", "quantize"]
     comparison.save(tmp_path / "out")
