@@ -24,6 +24,8 @@ from kondense.evaluate.exports import ONNX
 from kondense.evaluate.stage import Evaluated, evaluate
 from kondense.files import new_directory
 from kondense.logging import LOG
+from kondense.preflight.examine import impossible_step
+from kondense.preflight.images import random_dataset
 from kondense.prune.stage import prune
 from kondense.quantize.stage import quantize
 from kondense.recipes import Composed, compose, models_of
@@ -163,9 +165,12 @@ def compress(
     teacher = evaluate(model, data, dataclasses.replace(measuring, name=TEACHER))
     evaluated, failed = {TEACHER: teacher}, list[Failed]()
     made: dict[tuple[str, ...], Model] = {}
+    tried = random_dataset(data.shape, len(data.classes))
     for name, steps in plans.items():
         LOG.info("%s: %s", name, named[name])
         try:
+            if len(steps) > 1 and (check := impossible_step(steps, model, tried)):  # before its first step is made
+                raise StepFailedError(check.name, check.note)
             small = _follow(steps, model, data, made, checkpoints)
             config = dataclasses.replace(measuring, name=name)
             with _named("evaluate"):

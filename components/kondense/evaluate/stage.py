@@ -198,7 +198,7 @@ def _accuracies(config: EvaluateConfig, dataset: Dataset, candidate: Form, teach
             f" but agrees on {same:.4f}."
         )
     confusion_KK = confusion(test_NK.argmax(1), labels_N, len(dataset.classes))
-    result = {
+    result: dict[str, Any] = {
         "validation_accuracy": accuracy(validation_NK, dataset.validation.labels),
         "test_accuracy": accuracy(test_NK, labels_N),
         "onnx_test_accuracy": accuracy(onnx_NK, labels_N),

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from kondense.artifacts.failed import reason_of
 from kondense.artifacts.model import Model
 from kondense.config import Config
@@ -20,13 +22,14 @@ from kondense.data_prep.config import DataPrepConfig
 from kondense.distill.stage import distill
 from kondense.errors import InputError, ShortfallError
 from kondense.evaluate.exports import export_forms
+from kondense.logging import LOG
 from kondense.measuring.latency import predict_onnx, takes_pixels
 from kondense.networks.allowed import allowing
-from kondense.preflight.images import known_images, random_dataset
+from kondense.preflight.images import Shape, known_images, random_dataset
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.stage import prune
 from kondense.quantize.stage import quantize
-from kondense.recipes import models_of
+from kondense.recipes import Composed, models_of
 from kondense.stages import STAGES
 from kondense.train.config import TrainConfig
 from kondense.train.stage import train
@@ -76,6 +79,47 @@ def examine(request: Request) -> Iterator[Check]:
         yield check.made(refused=True)
         if not check.failed:
             yield from examine_candidates(request, result.model, dataset)
+
+
+def check_steps(config: TrainConfig, steps: Sequence[Composed], shape: Shape, classes: int) -> None:
+    """Raise InputError unless a network can be trained and go through the steps of a recipe.
+
+    Args:
+        config: of the training, or of the import.
+        steps: the recipe's.
+        shape: of one image, [C, H, W].
+        classes: number of classes.
+    """
+    dataset = random_dataset(shape, classes)
+    with timed("train") as check, unnoticed():
+        check.result = train(None, dataset, quick(config)).model
+    found = check.made(refused=True)
+    if check.result is not None:
+        found = impossible_step(steps, check.result, dataset) or found
+    if found.refused:
+        raise InputError(f"{found.name} is impossible: {found.note}")
+
+
+def impossible_step(steps: Sequence[Composed], teacher: Model, dataset: Dataset) -> Check | None:
+    """Return the first step of a recipe that a network cannot take; None if it takes all that can be tried.
+
+    Args:
+        steps: the recipe's, which nothing changes.
+        teacher: the network.
+        dataset: a few images of its shape.
+    """
+    model: Model | None = teacher
+    for composed in steps:
+        if model is None:
+            return None
+        values = composed.config.to_dict()
+        step = Step(composed.stage, composed.step, composed.stage, values, asked=True, asked_fields=list(values))
+        with unnoticed():
+            check = try_step(step, model, teacher, dataset)
+        if check.failed:
+            return check.made(refused=True)
+        model = check.result
+    return None
 
 
 def examine_candidates(request: Request, teacher: Model, dataset: Dataset) -> Iterator[Check]:
@@ -159,6 +203,18 @@ def quick(config: Config) -> Any:
     """Return a stage's Config with the parameters that make it take a second."""
     known = config.to_dict()
     return dataclasses.replace(config, **{name: value for name, value in QUICK.items() if name in known})
+
+
+@contextlib.contextmanager
+def unnoticed() -> Iterator[None]:
+    """Log nothing in the block, where epochs of the real training are read, and leave the random numbers alone."""
+    before = LOG.disabled
+    LOG.disabled = True
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        LOG.disabled = before
 
 
 class Timed:

@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from kondense.artifacts.model import Model, load_model
 from kondense.codec.model_file import pack_model
 from kondense.data.dataset import Dataset, load_dataset
+from kondense.data.dataset_files import read_description
 from kondense.errors import InputError
 from kondense.export.onnx import export_onnx
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.latency import measure_latency, open_session
 from kondense.networks.allowed import allowing
+from kondense.preflight.examine import check_steps
 from kondense.recipes import models_of
 from kondense.stages import STAGES, load
 from kondense.store.open import open_store
@@ -41,7 +43,7 @@ def run(config: TrialConfig) -> dict[str, float]:
         ``latency_ms`` (batch 1, one thread, onnxruntime), ``score``, and ``seconds`` of wall time.
 
     Raises:
-        InputError: the data or the teacher does not fit.
+        InputError: the data or the teacher does not fit, or a step of the recipe is impossible for the network.
         NonFiniteLossError: training diverged.
         StoreError: the object store could not be reached, after several attempts.
     """
@@ -59,11 +61,15 @@ def _run(config: TrialConfig) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory(prefix="kondense-trial-") as scratch,
         checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""),
-        _epochs_reported(config),
         allowing(networks=[config.train.network]),
     ):
         dataset_dir = fetch(config.dataset_uri, Path(scratch) / "dataset", "dataset.json")
-        model_dir = compress(config, dataset_dir, Path(scratch))
+        if config.steps:  # what cannot be done after the training is refused before it
+            described = read_description(dataset_dir / "dataset.json")
+            channels, height, width = described["shape"]
+            check_steps(config.train, config.steps, (channels, height, width), len(described["classes"]))
+        with _epochs_reported(config):
+            model_dir = compress(config, dataset_dir, Path(scratch))
         metrics = measure(config, load_model(model_dir), load_dataset(dataset_dir))
         metrics["seconds"] = time.monotonic() - started
         if config.store_uri:

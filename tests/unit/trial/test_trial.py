@@ -141,6 +141,13 @@ def test_a_bad_parameter_of_a_recipe_fails_before_training(config):
         dataclasses.replace(config, recipe="prune:speed=3")
 
 
+def test_a_step_that_the_network_cannot_take_is_refused_before_the_training(config, capsys):
+    far = changed(config, {"train.network": "lenet5"}, recipe="prune:l1:0.999 > quantize")
+    with pytest.raises(ValueError, match=r"prune is impossible: sparsity must be at most"):
+        run(far)
+    assert "epoch" not in capsys.readouterr().out  # nor are the epochs of the preflight read as the trial's
+
+
 def test_a_given_teacher_is_not_trained_and_the_resource_goes_to_fine_tuning(config, tmp_path, capsys):
     run(config)
     open_store(config.store_uri).download_directory("trials/t", tmp_path / "teacher")
