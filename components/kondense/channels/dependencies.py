@@ -1,212 +1,207 @@
 """Dependency groups: channels that must be removed together, and the entries of all layers that depend on them.
 
-torch-pruning traces how channels pass from layer to layer; this module walks its graph once and stores each group as
-plain index tables, so that scores, costs and surgery need no graph.
+One pass under labels (see ``labels``) shows how channels go from layer to layer. Every group is then proved: a copy of
+the network without some of its channels must run and compute what the network computes without them. Groups that are
+not proved stay whole, with the reason.
 """
 
-import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch_pruning.dependency import Dependency, DependencyGraph
 
 from kondense.artifacts.structure import ATTRIBUTES
-from kondense.errors import InputError
-from kondense.networks.layers import TYPES
+from kondense.channels.groups import (
+    WEIGHTED,
+    ChannelGroup,
+    Member,
+    input_slices,
+    is_depthwise,
+    narrowed,
+    weight_from_inputs,
+    weighted,
+)
+from kondense.channels.labels import Side, Trace
+from kondense.channels.proof import unproved
+from kondense.channels.tracing import trace_channels
 
-# Rounding of sums in another order is below this, relative to the largest logit; a different function is far above:
-SUSPICIOUS = 1e-4  # in float32
-TOLERANCE = 1e-9  # in float64
-
-
-class Entry(NamedTuple):
-    """An index of a layer's side and the channel of the group that it belongs to; names as in torch-pruning."""
-
-    idx: int
-    root_idx: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """A side of a layer that shrinks with a group.
-
-    Attributes:
-        name: name of the module.
-        layer: the module.
-        output: whether its outputs shrink, or its inputs; layers with one input per output count as outputs.
-        entries: [channels, k], the outputs or inputs of the layer that belong to each channel of the group.
-    """
-
-    name: str
-    layer: nn.Module
-    output: bool
-    entries: Tensor
+__all__ = [
+    "WEIGHTED",
+    "ChannelGroup",
+    "Dependencies",
+    "Member",
+    "find_dependencies",
+    "find_groups",
+    "input_slices",
+    "is_depthwise",
+    "narrowed",
+    "weight_from_inputs",
+    "weighted",
+]
 
 
 @dataclasses.dataclass(frozen=True)
-class ChannelGroup:
-    """Channels that can be removed, each with its entries in every member.
+class Dependencies:
+    """What can be removed from a network, and what cannot.
 
     Attributes:
-        name: name of the layer that produces them; of the first one if a shortcut adds several.
-        members: all sides of layers that shrink.
-        blocks: number of blocks of equal length that must shrink alike, because of grouped convolutions.
+        groups: the groups whose channels can be removed, by name.
+        whole: why the outputs of a layer must stay, by its name; excluded layers are not listed.
     """
 
-    name: str
-    members: tuple[Member, ...]
-    blocks: int = 1
-
-    @property
-    def channels(self) -> int:
-        """The number of channels."""
-        return len(self.members[0].entries)
-
-    def producers(self) -> set[str]:
-        """Return the names of the convolutions and fully connected layers whose outputs are the channels."""
-        return {member.name for member in self.members if member.output and isinstance(member.layer, WEIGHTED)}
-
-    def lowest(self, scores: Tensor, count: int) -> Tensor:
-        """Return the channels to remove so that the ``count`` with the highest ``scores`` [channels] are left."""
-        per_block = self.channels // self.blocks
-        order = scores.reshape(self.blocks, per_block).argsort(dim=1, stable=True)
-        removed = order[:, : per_block - count // self.blocks]
-        return (removed + torch.arange(self.blocks).unsqueeze(1) * per_block).flatten().sort().values
-
-
-WEIGHTED = tuple(TYPES.values())
-
-
-def weighted(layer: nn.Module) -> nn.Conv2d | nn.Linear:
-    """Return ``layer``, which must be a convolution or fully connected."""
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    return layer
+    groups: dict[str, ChannelGroup]
+    whole: dict[str, str]
 
 
 def find_groups(
     module: nn.Module, image_shape: tuple[int, int, int], excluded: Iterable[str] = ()
 ) -> dict[str, ChannelGroup]:
-    """Return the groups whose channels can be removed, by name; the network ends in evaluation mode.
+    """Return the groups whose channels can be removed, by name (see ``find_dependencies``)."""
+    return find_dependencies(module, image_shape, excluded).groups
 
-    Skipped: the network's outputs, groups that an excluded layer produces, channels that a layer uses in a way that
-    cannot shrink, and channels that pass a module whose shape the Model artifact cannot describe.
+
+def find_dependencies(
+    module: nn.Module, image_shape: tuple[int, int, int], excluded: Iterable[str] = ()
+) -> Dependencies:
+    """Return the groups whose channels can be removed, and what stays whole; the network ends in evaluation mode.
 
     Args:
         module: the network.
         image_shape: shape of one image, (C, H, W).
-        excluded: layers not to prune.
+        excluded: layers not to prune: groups that one of them produces are skipped.
 
     Raises:
-        InputError: the network cannot be traced; the text says where.
+        InputError: the network does not run on such images; the text says where.
 
-    Source: Fang et al. 2023 (DepGraph), section 3.
+    Source: Fang et al. 2023 (DepGraph), section 3, for the groups. Deviation: they are found by following elements
+    instead of layers, so that every movement of channels is seen.
     """
-    graph = _trace(module, image_shape)
+    trace = trace_channels(module, image_shape)
+    found, whole = _assemble(trace)
+    excluded = set(excluded)
+    found = {name: group for name, group in found.items() if not group.producers() & excluded}
+    refuted = unproved(module, found, image_shape, splits=trace.splits)
+    groups = {}
+    for name, group in found.items():
+        outcome = refuted.get(name, group)
+        if isinstance(outcome, ChannelGroup):
+            groups[name] = outcome
+        else:
+            whole |= dict.fromkeys(group.producers(), outcome)
+    return Dependencies(groups, {name: reason for name, reason in whole.items() if name not in excluded})
+
+
+def _assemble(trace: Trace) -> tuple[dict[str, ChannelGroup], dict[str, str]]:
+    """Return the groups that the trace shows, and the reasons of the layers whose outputs must stay."""
+    atoms = _components(trace)
+    pinned = _reasons(trace, atoms)
+    sides = {side: atoms[labels.long()] for side, labels in trace.sides.items()}
+    sides = {side: ids for side, ids in sides.items() if bool(ids.any())}
+    taken = torch.zeros(len(atoms), dtype=torch.bool)
+    touching: dict[int, list[Side]] = {}
+    for side, ids in sides.items():
+        for atom in ids.unique().tolist():
+            touching.setdefault(atom, []).append(side)
+    whole: dict[str, str] = {}
     groups: dict[str, ChannelGroup] = {}
-    produced: set[str] = set()
-    for layer, node in list(graph.module2node.items()):
-        if isinstance(layer, WEIGHTED) and node._name not in produced:
-            entries = _walk(graph, layer)
-            produced |= {dependency.target._name for dependency in entries if _is_output(dependency)}
-            group = _describe(node._name, weighted(layer), entries)
-            if group is not None and not group.producers() & set(excluded):
-                groups[group.name] = group
-    _check(module, groups, image_shape)
-    return groups
+    for name in (name for name, layer in trace.layers.items() if isinstance(layer, WEIGHTED)):
+        ids = sides.get((name, True), torch.zeros(0, dtype=torch.long))
+        ids = ids[ids != 0]
+        reason = next((pinned[atom] for atom in ids.unique().tolist() if atom in pinned), None)
+        if reason is not None or not len(ids):
+            whole[name] = reason or _why_no_outputs(trace, name)
+        elif not bool(taken[ids].all()):
+            order = list(dict.fromkeys(ids[~taken[ids]].tolist()))
+            touched = {side for atom in order for side in touching[atom]}
+            made = _describe(name, trace, {side: sides[side] for side in sides if side in touched}, order)
+            taken[ids] = True
+            groups |= {key: group for key, group in made.items() if isinstance(group, ChannelGroup)}
+            whole |= {key: reason for key, reason in made.items() if isinstance(reason, str)}
+    return groups, whole
 
 
-def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> DependencyGraph:
-    ran: list[str] = []
-    hooks = [
-        layer.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, layer in module.named_modules()
-        if isinstance(layer, WEIGHTED)
-    ]
-    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
-    for parameter in frozen:  # the trace follows gradients
-        parameter.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            graph = DependencyGraph().build_dependency(module, (torch.zeros(1, *image_shape),), verbose=False)
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        last = f"the last layer that ran was {ran[-1]!r}" if ran else "no layer ran"
-        raise InputError(f"torch-pruning must be able to trace the network, but {last}: {error}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-    traced = {node._name for node in graph.module2node.values()}
-    for name in ran:
-        if name not in traced:
-            raise InputError(
-                f"the network must be differentiable from its logits back to every layer, but the path to {name!r}"
-                " is cut (no_grad, detach or an operation without a gradient), so its channels cannot be traced."
-            )
-    return graph
+def _why_no_outputs(trace: Trace, name: str) -> str:
+    if name in trace.misused:
+        return trace.misused[name]
+    if name not in trace.ran:
+        return "the network does not run it"
+    return "it has one output" if len(weighted(trace.layers[name]).weight) == 1 else "its inputs stay"
 
 
-def _walk(graph: DependencyGraph, root: nn.Module) -> dict[Dependency, list[Entry]]:
-    """Return all sides of layers that shrink with the outputs of ``root``, with their entries.
+def _components(trace: Trace) -> Tensor:
+    """Return the smallest label of the channels that are tied to each label, [labels + 1]."""
+    roots = torch.arange(trace.labels + 1)
+    if not trace.ties:
+        return roots
+    first, second = (torch.cat(parts).long() for parts in zip(*trace.ties, strict=True))
+    while True:
+        one, other = roots[first], roots[second]
+        if torch.equal(one, other):
+            return roots
+        roots.scatter_reduce_(0, torch.maximum(one, other), torch.minimum(one, other), "amin")
+        while not torch.equal(roots, roots[roots]):
+            roots = roots[roots]
 
-    The same walk as ``DependencyGraph.get_pruning_group``, which recomputes all index mappings of the network for each
-    layer: 4.6 of the 5 s that finding the groups of DenseNet-121 takes.
+
+def _reasons(trace: Trace, atoms: Tensor) -> dict[int, str]:
+    """Return why channels must stay, by atom."""
+    pins = list(trace.pins)
+    for name, reason in trace.misused.items():
+        pins += [(labels, reason) for side in ((name, True), (name, False)) if (labels := _of(trace, side)) is not None]
+    for (name, _), labels in trace.sides.items():
+        if type(trace.layers[name]) not in ATTRIBUTES:
+            kind = type(trace.layers[name]).__name__
+            pins.append((labels, f"{name!r} is a {kind}, whose shape the Model artifact cannot describe"))
+    reasons: dict[int, str] = {}
+    for labels, reason in pins:
+        for atom in atoms[labels.long()].unique().tolist():
+            reasons.setdefault(atom, reason)
+    return reasons
+
+
+def _of(trace: Trace, side: Side) -> Tensor | None:
+    return trace.sides.get(side, trace.produced.get(side[0]) if side[1] else None)
+
+
+def _describe(root: str, trace: Trace, sides: Mapping[Side, Tensor], order: list[int]) -> dict[str, ChannelGroup | str]:
+    """Return the groups of some atoms of a layer's outputs: one, unless they have different members.
+
+    Values are reasons where channels must stay.
     """
-    pruner = graph.get_pruner_of_module(root)
-    node = graph.module2node[root]
-    entries = [Entry(index, index) for index in range(pruner.get_out_channels(root))]
-    start = Dependency(pruner.prune_out_channels, pruner.prune_out_channels, source=node, target=node)
-    merged = {(node, start.handler): (start, dict.fromkeys(entries))}
-    seen = {(node, start.handler, tuple(entries))}
-    stack = [(start, entries)]
-    while stack:
-        dependency, entries = stack.pop()
-        for following in dependency.target.dependencies:
-            if not following.is_triggered_by(dependency.handler):
-                continue
-            mapped = entries
-            for mapping in following.index_mapping:
-                mapped = mapping(mapped) if mapping is not None else mapped
-            key = (following.target, following.handler)
-            if mapped and (*key, tuple(mapped)) not in seen:
-                seen.add((*key, tuple(mapped)))
-                merged.setdefault(key, (following, {}))[1].update(dict.fromkeys(mapped))
-                stack.append((following, mapped))
-    return {dependency: list(indices) for dependency, indices in merged.values()}
-
-
-def _describe(name: str, root: nn.Conv2d | nn.Linear, sides: Mapping[Dependency, list[Entry]]) -> ChannelGroup | None:
-    """Return the group, or None if its channels cannot be removed."""
-    channels = root.weight.shape[0]
-    members = []
-    for dependency, entries in sides.items():
-        layer = dependency.target.module
-        if _is_output(dependency) and not dependency.target.outputs:
-            return None  # the network's outputs
-        if isinstance(layer, nn.Parameter) or (not isinstance(layer, tuple(ATTRIBUTES)) and list(layer.parameters())):
-            return None  # a shape that the artifact cannot describe
-        table = _table(entries, channels)
-        if table is None:
-            return None
-        if isinstance(layer, nn.Module) and isinstance(layer, tuple(ATTRIBUTES)):
-            members.append(Member(dependency.target._name, layer, _is_output(dependency), table))
-    blocks = _blocks(members)
-    return ChannelGroup(name, tuple(members), blocks) if blocks else None
-
-
-def _table(entries: Sequence[Entry], channels: int) -> Tensor | None:
-    """Return the entries by channel, [channels, k], or None unless all channels have equally many distinct ones."""
-    pairs = sorted((entry.root_idx, entry.idx) for entry in entries)
-    if len(pairs) % channels or len({index for _, index in pairs}) < len(pairs):
-        return None
-    per_channel = len(pairs) // channels
-    owners = torch.tensor([owner for owner, _ in pairs]).reshape(channels, per_channel)
-    if not torch.equal(owners, torch.arange(channels).unsqueeze(1).expand_as(owners)):
-        return None
-    return torch.tensor([index for _, index in pairs]).reshape(channels, per_channel)
+    channel_of = torch.full((trace.labels + 1,), -1)
+    channel_of[torch.tensor(order)] = torch.arange(len(order))
+    counts = {}
+    for side, atoms in sides.items():
+        owners = channel_of[atoms]
+        counts[side] = torch.bincount(owners[owners >= 0], minlength=len(order))
+    signatures: dict[tuple[int, ...], list[int]] = {}
+    for channel, signature in enumerate(zip(*(count.tolist() for count in counts.values()), strict=True)):
+        signatures.setdefault(signature, []).append(channel)
+    found: dict[str, ChannelGroup | str] = {}
+    for signature, channels in signatures.items():
+        touched = [side for side, count in zip(counts, signature, strict=True) if count]
+        producers = [name for name, output in touched if output and isinstance(trace.layers[name], WEIGHTED)]
+        name = next((name for name in [root, *producers] if name not in found), None)
+        if name is None:
+            found[root] = "its outputs go different ways"
+            continue
+        index = torch.full((len(order),), -1)
+        index[torch.tensor(channels)] = torch.arange(len(channels))
+        members = []
+        for side in sorted(touched, key=lambda side: side != (name, True)):
+            owners = channel_of[sides[side]]
+            owners = torch.where(owners >= 0, index[owners.clamp_min(0)], owners)
+            entries = (owners >= 0).nonzero().flatten()
+            arranged = entries[owners[entries].argsort(stable=True)].reshape(len(channels), -1)
+            members.append(Member(side[0], trace.layers[side[0]], side[1], arranged))
+        blocks = _blocks(members)
+        found[name] = (
+            ChannelGroup(name, tuple(members), blocks) if blocks else "its grouped convolutions need other blocks"
+        )
+        if len(channels) == 1:
+            found[name] = "its outputs depend on each other, so that none can be removed alone"
+    return found
 
 
 def _blocks(members: Iterable[Member]) -> int:
@@ -217,87 +212,13 @@ def _blocks(members: Iterable[Member]) -> int:
         if not isinstance(layer, nn.Conv2d) or layer.groups == 1 or is_depthwise(layer):
             continue
         side = layer.out_channels if member.output else layer.in_channels
-        identical = torch.equal(member.entries, torch.arange(side).unsqueeze(1))
+        block_of = member.entries // (side // layer.groups)
+        channels = len(member.entries)
+        if channels % layer.groups:
+            return 0
+        expected = torch.arange(channels).unsqueeze(1) // (channels // layer.groups)
         fewer, more = sorted((blocks, layer.groups))
-        if not identical or more % fewer or layer.in_channels == layer.groups:
+        if not torch.equal(block_of, expected.expand_as(block_of)) or more % fewer:
             return 0
         blocks = more
     return blocks
-
-
-def is_depthwise(layer: nn.Conv2d) -> bool:
-    """Return whether each output of a convolution has exactly one input, of its own."""
-    return layer.groups == layer.in_channels == layer.out_channels and layer.groups > 1
-
-
-def _is_output(dependency: Dependency) -> bool:
-    return dependency.handler.__name__ == "prune_out_channels"
-
-
-def _check(module: nn.Module, groups: Mapping[str, ChannelGroup], image_shape: tuple[int, int, int]) -> None:
-    """Raise InputError unless permuting the channels of each group preserves the network's function.
-
-    It does if and only if the tables are right for every channel; torch-pruning treats unknown operations, such as a
-    transposition between two reshapes, as elementwise. Permutations are exact, so the network itself is permuted and
-    restored; only suspicious cases are checked on a copy in float64.
-    """
-    image_1CHW = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
-    if _difference(module, groups, groups, image_1CHW) <= SUSPICIOUS:
-        return
-    exact = copy.deepcopy(module).double()
-    wrong = [name for name in groups if _difference(exact, groups, [name], image_1CHW.double()) > TOLERANCE]
-    if wrong:
-        raise InputError(
-            f"torch-pruning must be able to trace all channels, but not those of {', '.join(wrong)} (a reordering?);"
-            " name these layers in exclude."
-        )
-
-
-@torch.no_grad()
-def _difference(
-    module: nn.Module, groups: Mapping[str, ChannelGroup], names: Iterable[str], image_1CHW: Tensor
-) -> float:
-    """Return the change of the logits, relative to the largest, after permuting channels of the named groups."""
-    generator = torch.Generator().manual_seed(0)
-    expected = module(image_1CHW)
-    orders = {name: _shuffled(groups[name], generator) for name in names}
-    try:
-        for name, order in orders.items():
-            _reorder(module, groups[name], order)
-        moved = (module(image_1CHW) - expected).abs().max()
-    finally:
-        for name, order in orders.items():
-            _reorder(module, groups[name], order.argsort())
-    return float(moved / expected.abs().max().clamp_min(1e-30))
-
-
-def _shuffled(group: ChannelGroup, generator: torch.Generator) -> Tensor:
-    per_block = group.channels // group.blocks
-    return torch.cat(
-        [torch.randperm(per_block, generator=generator) + block * per_block for block in range(group.blocks)]
-    )
-
-
-def _reorder(module: nn.Module, group: ChannelGroup, order: Tensor) -> None:
-    for member in group.members:
-        layer = module.get_submodule(member.name)
-        here, there = member.entries.flatten(), member.entries[order].flatten()
-        if member.output:
-            for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-                if tensor.ndim:
-                    tensor[here] = tensor[there].clone()
-        else:
-            weight, groups = weighted(layer).weight, layer.groups if isinstance(layer, nn.Conv2d) else 1
-            slices = input_slices(weight, groups).clone()
-            slices[here] = slices[there].clone()
-            weight.copy_(weight_from_inputs(slices, groups))
-
-
-def input_slices(weight: Tensor, groups: int) -> Tensor:
-    """Return a weight by input: [O, I / G, ...] -> [I, O / G, ...]."""
-    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-
-
-def weight_from_inputs(slices: Tensor, groups: int) -> Tensor:
-    """Return the weight with the given ``input_slices``: [I, O / G, ...] -> [O, I / G, ...]."""
-    return slices.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)

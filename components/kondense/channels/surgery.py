@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kondense.channels.dependencies import ChannelGroup, input_slices, is_depthwise, weight_from_inputs
+from kondense.channels.groups import ChannelGroup, input_slices, is_depthwise, weight_from_inputs
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
     Args:
         module: the network.
         groups: those of the network, or of one of the same shapes; afterwards they are invalid.
-        removed: the channels [n] to remove from each group, by name.
+        removed: the channels [n] to remove from each group, by name. Tied parameters stay tied.
 
     Returns:
         The indices of the kept outputs of every layer that lost some, by module name.
@@ -28,7 +28,7 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
     for name, channels in removed.items():
         for member in groups[name].members if len(channels) else ():
             lost[member.name, member.output].append(member.entries[channels].flatten())
-    kept_outputs = {}
+    kept_outputs, ties = {}, _ties(module)
     for (name, output), parts in lost.items():
         layer = module.get_submodule(name)
         kept = torch.ones(side_length(layer, output=output), dtype=torch.bool)
@@ -39,7 +39,20 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
             _keep_outputs(layer, index)
         else:
             _keep_inputs(layer, index)
+    for (name, key), others in ties.items():
+        for other, other_key in others:
+            setattr(module.get_submodule(other), other_key, getattr(module.get_submodule(name), key))
     return kept_outputs
+
+
+def _ties(module: nn.Module) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Return the parameters that stand in several modules: the first place, and the others."""
+    places: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for name, layer in module.named_modules():
+        for key, parameter in layer._parameters.items():
+            if parameter is not None:
+                places[id(parameter)].append((name, key))
+    return {first: others for first, *others in places.values() if others}
 
 
 def side_length(layer: nn.Module, *, output: bool) -> int:
@@ -60,7 +73,8 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
             setattr(layer, name, buffer.index_select(0, index).clone())
     if isinstance(layer, nn.Conv2d):
         if is_depthwise(layer):
-            layer.groups = layer.in_channels = len(index)
+            multiplier = layer.out_channels // layer.groups
+            layer.groups = layer.in_channels = len(index) // multiplier
         layer.out_channels = len(index)
     elif isinstance(layer, nn.Linear):
         layer.out_features = len(index)

@@ -1,9 +1,10 @@
 """Re-estimation of batch norm statistics after pruning."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
+from kondense.logging import LOG
 
 IMAGES = 2_000  # enough for means and variances over images and positions; more changes only the third digit
 BATCH = 500
@@ -28,17 +29,47 @@ def reestimate(module: nn.Module, dataset: Dataset, *, seed: int, device: str | 
     module.eval()
     if not norms:
         return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over all batches
-        norm.train()
     images_u8 = dataset.train.images
     chosen = torch.randperm(len(images_u8), generator=torch.Generator().manual_seed(seed))[:IMAGES]
+    if len(chosen) < 2:
+        LOG.warning("batch norms keep their statistics: one training image has no variance.")
+        return
+    momenta = [norm.momentum for norm in norms]
+    parts: dict[nn.Module, list[Part]] = {norm: [] for norm in norms}
+    even = len(chosen) % BATCH == 0
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None if even else 1.0  # the plain average over all batches, or each batch's own statistics
+        norm.train()
+    hooks = [
+        norm.register_forward_hook(lambda norm, inputs, _: parts[norm].append(_part(norm, inputs[0]))) for norm in norms
+    ]
     module.to(device)
-    for index in chosen.split(BATCH):
+    for index in chosen.tensor_split(-(-len(chosen) // BATCH)):  # of nearly equal size, none of one image
         module(dataset.normalise(images_u8[index].to(device)))
     module.to("cpu")
+    for hook in hooks:
+        hook.remove()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        if not even and parts[norm]:
+            _pool(norm, parts[norm])
     module.eval()
+
+
+Part = tuple[int, Tensor, Tensor]  # values per channel, their mean [C] and variance [C] in one batch
+
+
+def _part(norm: nn.Module, inputs: Tensor) -> Part:
+    mean_C, var_C = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    return inputs.numel() // len(mean_C), mean_C.double().cpu(), var_C.double().cpu()
+
+
+def _pool(norm: nn.Module, parts: list[Part]) -> None:
+    """Set the statistics of a norm to the mean and the variance over all values of all batches."""
+    counts = torch.tensor([count for count, _, _ in parts], dtype=torch.float64).unsqueeze(1)
+    means_BC, vars_BC = torch.stack([mean for _, mean, _ in parts]), torch.stack([var for _, _, var in parts])
+    mean_C = (counts * means_BC).sum(0) / counts.sum()
+    squares_C = ((counts - 1.0) * vars_BC + counts * (means_BC - mean_C).square()).sum(0)
+    norm.get_buffer("running_mean").copy_(mean_C)
+    norm.get_buffer("running_var").copy_(squares_C / (counts.sum() - 1.0))

@@ -6,18 +6,31 @@ each group keeps, ``surgery`` removes the others and ``reconstruction`` fits the
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kondense.channels.dependencies import ChannelGroup, Member, find_groups, input_slices, weighted
+from kondense.artifacts.equivalence import check_same, probes
+from kondense.channels.dependencies import (
+    ChannelGroup,
+    Member,
+    find_dependencies,
+    input_slices,
+    narrowed,
+    weighted,
+)
+from kondense.channels.proof import unread
 from kondense.channels.surgery import remove
 from kondense.errors import InputError
-from kondense.prune.allocation import Cost, Group, Layer, Part, choose_counts, smallest_counts, total_cost
+from kondense.networks.layers import TYPES
+from kondense.prune.allocation import Cost, Group, Layer, choose_counts, smallest_counts, total_cost
 from kondense.prune.context import Context
 from kondense.prune.costs import layer_costs
+from kondense.prune.fractions import parse_fractions
+from kondense.prune.possible import describe, fixed_fraction, kept_whole, limits
 from kondense.prune.pruner import Masks, Pruner, check_scores
 from kondense.prune.reconstruction import IMAGES, reconstruct
 from kondense.prune.timing import Timing
@@ -46,6 +59,7 @@ class ChannelPruner(Pruner):
     """Prunes one network step by step.
 
     Attributes:
+        found: what can be removed from the unpruned network, and what stays whole.
         original: channels of the unpruned network, by group.
         settled: whether ``layers`` gives a fraction for every group, so that ``sparsity`` has no effect.
         total: cost of the unpruned network, in the units of ``config.target``.
@@ -55,10 +69,15 @@ class ChannelPruner(Pruner):
     def __init__(self, module: nn.Module, context: Context, score: Score) -> None:
         self.module, self.context, self.config, self.score = module, context, context.config, score
         self.shape = context.dataset.shape
-        self._groups: dict[str, ChannelGroup] | None = None
+        self.found = find_dependencies(module, self.shape, context.excluded)
+        self._groups = dict(self.found.groups)
+        if not self._groups:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in kept_whole(self.found).items())
+            raise InputError(
+                f"the network has no channel to remove: all are outputs or excluded{reasons and f'; or {reasons}'}."
+            )
+        self._check_fractions()
         self.original = {name: group.channels for name, group in self.groups().items()}
-        if not self.original:
-            raise InputError("the network has no channel to remove: all are outputs or excluded.")
         self.settled = all(self._fixed_sparsity(group, 1.0) is not None for group in self.groups().values())
         self.timing: Timing | None = None
         if self.config.target == "latency":
@@ -76,12 +95,34 @@ class ChannelPruner(Pruner):
         smallest = smallest_counts(groups, self.config.round_to)
         least = 0.0 if self.timing or self.context.floor else self.cost(groups)(smallest)
         if least > (1.0 - self.config.sparsity) * self.total and not self.settled:
-            fixed = [f"{group.name} ({group.channels})" for group in groups if smallest[group.name] == group.channels]
+            costs, excluded = self._layer_costs(), self.context.excluded
+            reasons = limits(costs, groups, smallest, found=self.found, excluded=excluded)
+            text = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             raise InputError(
                 f"sparsity must be at most {1.0 - least / self.total:.4f} of the {self.config.target} of this network"
                 f" (round_to {self.config.round_to}, layers {self.config.layers!r}, exclude {self.config.exclude!r}),"
-                f" but got {self.config.sparsity}; layers too narrow to prune: {', '.join(fixed) or 'none'}."
+                f" but got {self.config.sparsity}; limited by {text or 'the least channels of each layer'}."
             )
+
+    def _check_fractions(self) -> None:
+        for name in parse_fractions(self.config.layers):
+            if name not in TYPES and name in self.found.whole:
+                raise InputError(
+                    f"layers must name layers that can lose channels, but {name!r} cannot: {self.found.whole[name]}."
+                )
+
+    def whole(self) -> dict[str, str]:
+        """Return why layers keep all of their channels, by name."""
+        few = {
+            name: f"too few for round_to {self.config.round_to}"
+            for name, count in self.original.items()
+            if count <= math.lcm(self.config.round_to, self.found.groups[name].blocks)
+        }
+        return kept_whole(self.found) | few
+
+    def notes(self) -> list[str]:
+        """Return which layers keep all of their channels, and why."""
+        return [f"{name} keeps all of its channels: {reason}" for name, reason in self.whole().items()]
 
     def steps(self, requested: int, epochs: int) -> int:
         """Return by default 1 with ``reconstruct``, so that all epochs share one learning rate schedule."""
@@ -123,16 +164,19 @@ class ChannelPruner(Pruner):
         return self.closest
 
     def details(self) -> dict[str, Any]:
-        """Return the measured latencies, if any."""
+        """Return the layers that stay whole, with reasons, and the measured latencies, if any."""
+        whole = self.whole()
+        details: dict[str, Any] = {"whole": whole} if whole else {}
         if self.timing is None:
-            return {}
+            return details
         rows = [{"channels": dict(key), "latency_ratio": ratio} for key, ratio in self.timing.ratios.items()]
-        return {"latency": {"unpruned_ms": self.timing.unpruned_ms, "rows": rows}}
+        return details | {"latency": {"unpruned_ms": self.timing.unpruned_ms, "rows": rows}}
 
     def shrink(self, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
         """Remove the channels with the lowest ``scores``, so that each group keeps ``counts`` of them."""
-        shrink(self.module, self.groups(), lowest(self.groups(), scores, counts), self.context)
-        self._groups = None
+        removed = lowest(self.groups(), scores, counts)
+        shrink(self.module, self.groups(), removed, self.context, checked=True)
+        self._groups = narrowed(self._groups, removed)
 
     def scores(self) -> dict[str, Tensor]:
         """Return the score of every channel, by group."""
@@ -143,8 +187,6 @@ class ChannelPruner(Pruner):
 
     def groups(self) -> dict[str, ChannelGroup]:
         """Return the current groups of the network."""
-        if self._groups is None:
-            self._groups = find_groups(self.module, self.shape, self.context.excluded)
         return self._groups
 
     def cost(self, groups: Sequence[Group]) -> Cost:
@@ -156,14 +198,7 @@ class ChannelPruner(Pruner):
     def described(self, scores: Mapping[str, Tensor], share: float) -> list[Group]:
         """Return the groups in the form that the allocation needs."""
         return [
-            Group(
-                name=name,
-                original=self.original[name],
-                parts=tuple(_part(member) for member in group.members),
-                scores=scores[name],
-                sparsity=self._fixed_sparsity(group, share),
-                blocks=group.blocks,
-            )
+            describe(group, scores[name], fraction=self._fixed_sparsity(group, share), original=self.original[name])
             for name, group in self.groups().items()
         ]
 
@@ -171,12 +206,7 @@ class ChannelPruner(Pruner):
         return layer_costs(self.module, self.config.target, self.shape, self.original)
 
     def _fixed_sparsity(self, group: ChannelGroup, share: float) -> float | None:
-        fractions = self.context.fractions
-        requested = {layer: fractions[layer] for layer in sorted(group.producers()) if layer in fractions}
-        if len(set(requested.values())) > 1:
-            text = ", ".join(f"{layer}={fraction}" for layer, fraction in requested.items())
-            raise InputError(f"layers that share channels must have the same fraction, but got {text}.")
-        return share * next(iter(requested.values())) if requested else None
+        return fixed_fraction(group, self.context.fractions, share)
 
 
 def shrink(
@@ -186,6 +216,7 @@ def shrink(
     context: Context,
     *,
     images: int = IMAGES,
+    checked: bool = False,
 ) -> None:
     """Remove channels of ``module`` in place and reconstruct the outputs of the consumers.
 
@@ -195,9 +226,23 @@ def shrink(
         removed: the channels to remove, by group.
         context: says whether to reconstruct, and from which images.
         images: number of images.
+        checked: compare the network with the one in which nothing reads the removed channels.
+
+    Raises:
+        InputError: it computes something else.
     """
     before = copy.deepcopy(module) if context.config.reconstruct else None
+    silent = unread(module, groups, removed) if checked else None
     kept_outputs = remove(module, groups, removed)
+    if silent is not None and kept_outputs:
+        names = ", ".join(name for name, channels in removed.items() if len(channels))
+        check_same(
+            f"removing channels of {names}",
+            silent,
+            module,
+            probes(context.dataset.shape)[-1:],
+            remedy="name the layers in exclude",
+        )
     if before is not None and kept_outputs:
         reconstruct(module, before, kept_outputs, context, images=images)
 
@@ -228,8 +273,3 @@ def sum_over_members(group: ChannelGroup, value: Callable[[Tensor], Tensor]) -> 
         if isinstance(member.layer, nn.Conv2d | nn.Linear):
             total += by_channel(member, value(weight_slices(member)))
     return total
-
-
-def _part(member: Member) -> Part:
-    groups = member.layer.groups if isinstance(member.layer, nn.Conv2d) and not member.output else 1
-    return Part(member.name, member.output, member.entries.shape[1] / groups)

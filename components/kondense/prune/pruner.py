@@ -76,6 +76,10 @@ class Pruner(Protocol):
         """Called after the last fine-tuning; return masks that replace those of the last step, if any."""
         return None
 
+    def notes(self) -> list[str]:
+        """Return what the request leaves out, such as layers that cannot be pruned; logged before the work."""
+        return []
+
     def details(self) -> dict[str, Any]:
         """Return JSON values for the details of the stage's lineage record."""
         return {}

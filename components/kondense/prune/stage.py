@@ -11,6 +11,7 @@ from torch import nn
 
 from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset, dataset_digest
+from kondense.logging import LOG
 from kondense.prune import channels
 from kondense.prune.accuracy_bound import floor_of, largest_sparsity, shortfall_of
 from kondense.prune.config import AUTO_OPTIMIZERS, PruneConfig
@@ -120,6 +121,8 @@ def _prune(
     module = copy.deepcopy(model.module)
     details: dict[str, Any] = {}
     pruner = prepare(module, context)
+    for note in pruner.notes():
+        LOG.info(note)
     if context.config.sensitivity:
         details["sensitivity"] = scan(prepare, module, context, scanned_layers(pruner))
     if context.floor and not pruner.keeps_floor:

@@ -2,8 +2,9 @@ import copy
 
 import pytest
 import torch
-from kondense.channels.dependencies import find_groups
+from kondense.channels.dependencies import find_dependencies, find_groups, input_slices, weight_from_inputs
 from kondense.channels.surgery import remove
+from kondense.errors import InputError
 from torch import nn
 
 SHAPE = (1, 8, 8)
@@ -75,20 +76,40 @@ def test_a_convolution_in_groups_loses_as_many_channels_of_each():
     torch.testing.assert_close(module(images()), silent(images()))
 
 
-def test_a_reordering_that_the_trace_does_not_see_is_refused():
-    with pytest.raises(ValueError, match="must be able to trace all channels, but not those of first"):
-        find_groups(Shuffled(), SHAPE)
-    assert set(find_groups(Shuffled(), SHAPE, ["first"])) == {"second"}
+def zeroed_equals_removed(module, groups, shape=SHAPE):
+    """Remove half of every group's channels; the outputs must be those without their weights in the consumers."""
+    removed = {name: group.lowest(torch.rand(group.channels), group.channels // 2) for name, group in groups.items()}
+    silent = copy.deepcopy(module)
+    with torch.no_grad():
+        for name, channels in removed.items():
+            for member in groups[name].members:
+                if not member.output:
+                    layer = silent.get_submodule(member.name)
+                    slices = input_slices(layer.weight, getattr(layer, "groups", 1)).clone()
+                    slices[member.entries[channels].flatten()] = 0.0
+                    layer.weight.copy_(weight_from_inputs(slices, getattr(layer, "groups", 1)))
+    small = copy.deepcopy(module)
+    remove(small, groups, removed)
+    batch = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(small(batch), silent(batch), rtol=1e-4, atol=1e-5)
+    assert sum(map(torch.numel, small.parameters())) < sum(map(torch.numel, module.parameters()))
+    return small
 
 
-def test_a_cut_path_is_named():
-    with pytest.raises(ValueError, match="the path to 'first' is cut"):
-        find_groups(Cut(), SHAPE)
+def test_reordered_channels_are_followed():
+    module = Shuffled().eval()
+    groups = find_groups(module, SHAPE)
+    assert {name: group.blocks for name, group in groups.items()} == {"second": 1}  # (2, 4) is written in the code
+    assert "no longer runs" in find_dependencies(module, SHAPE).whole["first"]
+
+
+def test_a_path_without_gradients_is_followed():
+    assert set(find_groups(Cut(), SHAPE)) == {"first", "second"}
 
 
 def test_a_network_that_does_not_run_is_named_with_the_last_layer_that_did():
     module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(7, 3))
-    with pytest.raises(ValueError, match=r"be able to trace the network, but the last layer that ran was '0': "):
+    with pytest.raises(InputError, match=r"must run on images 1x8x8 to be traced, but the last layer that ran was '0'"):
         find_groups(module, SHAPE)
 
 

@@ -1,4 +1,6 @@
+import pytest
 import torch
+from kondense.data.dataset import Dataset, Split
 from kondense.networks.build import NetworkSpec, build
 from kondense.prune.batch_norm import reestimate
 from torch import nn
@@ -26,3 +28,33 @@ def test_a_network_without_norms_is_left_alone():
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     reestimate(module, toy_dataset(), seed=0)
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def graded(count):
+    """Images whose brightness differs more between images than within them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(number):
+        bright = torch.randint(0, 200, (number, 1, 1, 1), generator=generator)
+        images = bright + torch.randint(0, 56, (number, 1, 4, 4), generator=generator)
+        return Split(images.to(torch.uint8), torch.arange(number) % 2)
+
+    return Dataset("graded", ("a", "b"), (0.5,), (0.25,), 0, "test", split(count), split(4), split(4))
+
+
+@pytest.mark.parametrize("count", [37, 501, 750, 1000])
+def test_unequal_batches_count_by_their_images(count):
+    dataset, norm = graded(count), nn.BatchNorm2d(1)
+    reestimate(nn.Sequential(norm), dataset, seed=0)
+    pixels = dataset.normalise(dataset.train.images)
+    torch.testing.assert_close(norm.running_mean, pixels.mean().reshape(1), rtol=1e-4, atol=1e-5)
+    exact = count % 500 != 0  # batches of equal size are averaged
+    torch.testing.assert_close(norm.running_var, pixels.var().reshape(1), rtol=1e-4 if exact else 1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [501, 1])
+def test_features_of_one_image_alone_are_no_batch(count):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4))
+    reestimate(module, graded(count), seed=0)
+    assert module[2].running_var.isfinite().all()
+    assert not module[2].training

@@ -85,11 +85,13 @@ def test_gradually_one_entry_of_each_group_at_a_time():
     assert kept == [0.75, 0.5, 0.25]
 
 
-def test_layers_that_the_pattern_does_not_divide_are_named():
-    with pytest.raises(ValueError, match=r"pattern 2:4 needs .* multiple of 4, but 0 has 1; .*: exclude=0\."):
-        nm.prepare(network(), request(excluded=()))
-    with pytest.raises(ValueError, match="multiple of 5, but 2 has 8, 4 has 2304, 6 has 32; .*: exclude=2,4,6"):
-        nm.prepare(network(), request("2:5"))
+def test_layers_that_the_pattern_does_not_divide_stay_and_are_named():
+    pruner = nm.prepare(network(), request(excluded=()))
+    assert sorted(pruner.step(1.0)) == ["2.weight", "4.weight", "6.weight"]
+    assert pruner.details() == {"whole": {"0": "the number of its inputs, 1, is no multiple of 4"}}
+    assert pruner.notes() == ["0 keeps all of its weights: the number of its inputs, 1, is no multiple of 4"]
+    with pytest.raises(ValueError, match=r"pattern 2:4 needs layers .* multiple of 4, but 0 has 1\."):
+        nm.prepare(network(), request(excluded=("2", "4", "6")))
 
 
 @pytest.mark.parametrize("pattern", ["2", "4:2", "0:4", "4:4", "a:b", "2:4:8"])

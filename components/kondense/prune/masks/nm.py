@@ -8,6 +8,7 @@ Source: Mishra et al. 2021, sections 2 and 4. Deviation: gradual, m - 1 of m fir
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from kondense.errors import InputError
 from kondense.prune.context import Context
 from kondense.prune.fractions import parse_pattern
 from kondense.prune.masks.magnitude import score
-from kondense.prune.masks.masks import MaskPruner, maskable_layers
+from kondense.prune.masks.masks import MaskPruner, Score, maskable_layers
 from kondense.prune.pruner import Masks, Pruner
 
 METHOD = {
@@ -31,28 +32,51 @@ METHOD = {
 def prepare(module: nn.Module, context: Context) -> Pruner:
     """Return the method that keeps the n largest of every m weights.
 
+    Layers are left out whose number of inputs m does not divide, such as the first of a network and depthwise ones.
+
     Raises:
-        InputError: m does not divide the inputs of a layer that is not excluded, or every layer is excluded.
+        InputError: m divides the inputs of no layer, or every layer is excluded.
     """
     layers = maskable_layers(module, context)
     _, size = parse_pattern(context.config.pattern)
     inputs = {name: module.get_parameter(f"{name}.weight").shape[1] for name in layers}
-    odd = {name: count for name, count in inputs.items() if count % size}
-    if odd:
-        text = ", ".join(f"{name} has {count}" for name, count in odd.items())
+    left_out = {name: count for name, count in inputs.items() if count % size}
+    layers = [name for name in layers if name not in left_out]
+    if not layers:
+        text = ", ".join(f"{name} has {count}" for name, count in left_out.items())
         raise InputError(
-            f"pattern {context.config.pattern} needs layers whose number of inputs is a multiple of {size}, but {text};"
-            f" exclude them: exclude={','.join(odd)}."
+            f"pattern {context.config.pattern} needs layers whose number of inputs is a multiple of {size}, but {text}."
         )
     for name in sorted(context.fractions):
         raise InputError(
             f"layers must be empty with method nm, whose pattern gives the sparsity, but it names {name!r}."
         )
-    return PatternPruner(module, context, score, layers)
+    return PatternPruner(module, context, score, layers, left_out)
 
 
 class PatternPruner(MaskPruner):
-    """Prunes one network to the pattern, an entry of each group at a time."""
+    """Prunes one network to the pattern, an entry of each group at a time.
+
+    Attributes:
+        left_out: the inputs of the layers that the pattern does not fit, by name.
+    """
+
+    def __init__(
+        self, module: nn.Module, context: Context, score: Score, layers: list[str], left_out: Mapping[str, int]
+    ) -> None:
+        super().__init__(module, context, score, layers)
+        self.left_out = {
+            name: f"the number of its inputs, {count}, is no multiple of {parse_pattern(context.config.pattern)[1]}"
+            for name, count in left_out.items()
+        }
+
+    def notes(self) -> list[str]:
+        """Return the layers that the pattern does not fit."""
+        return [f"{name} keeps all of its weights: {reason}" for name, reason in self.left_out.items()]
+
+    def details(self) -> dict[str, Any]:
+        """Return the layers that the pattern does not fit, with reasons."""
+        return super().details() | ({"whole": self.left_out} if self.left_out else {})
 
     def sparsity(self, requested: float) -> float:
         """Return the sparsity of the pattern."""

@@ -1,0 +1,115 @@
+"""Groups of channels that must be removed together, with the entries of all layers that depend on them."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kondense.networks.layers import TYPES
+
+WEIGHTED = tuple(TYPES.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A side of a layer that shrinks with a group.
+
+    Attributes:
+        name: name of the module.
+        layer: the module.
+        output: whether its outputs shrink, or its inputs; layers with one input per output count as outputs.
+        entries: [channels, k], the outputs or inputs of the layer that belong to each channel of the group.
+    """
+
+    name: str
+    layer: nn.Module
+    output: bool
+    entries: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that can be removed, each with its entries in every member.
+
+    Attributes:
+        name: name of the layer that produces them; of the first one if a shortcut adds several.
+        members: all sides of layers that shrink.
+        blocks: number of blocks of equal length that must shrink alike, because of grouped convolutions.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    blocks: int = 1
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return len(self.members[0].entries)
+
+    def producers(self) -> set[str]:
+        """Return the names of the convolutions and fully connected layers whose outputs are the channels."""
+        return {member.name for member in self.members if member.output and isinstance(member.layer, WEIGHTED)}
+
+    def tied(self, parts: int) -> "ChannelGroup":
+        """Return the group whose channels are those at the same place of each of ``parts`` parts of equal length."""
+        members = tuple(
+            dataclasses.replace(member, entries=member.entries.unflatten(0, (parts, -1)).transpose(0, 1).flatten(1))
+            for member in self.members
+        )
+        return dataclasses.replace(self, members=members, blocks=1 if parts % self.blocks == 0 else self.blocks)
+
+    def lowest(self, scores: Tensor, count: int) -> Tensor:
+        """Return the channels to remove so that the ``count`` with the highest ``scores`` [channels] are left."""
+        per_block = self.channels // self.blocks
+        order = scores.reshape(self.blocks, per_block).argsort(dim=1, stable=True)
+        removed = order[:, : per_block - count // self.blocks]
+        return (removed + torch.arange(self.blocks).unsqueeze(1) * per_block).flatten().sort().values
+
+
+def weighted(layer: nn.Module) -> nn.Conv2d | nn.Linear:
+    """Return ``layer``, which must be a convolution or fully connected."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Return whether each input of a convolution has outputs of its own, one or several."""
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels and layer.groups > 1
+
+
+def input_slices(weight: Tensor, groups: int) -> Tensor:
+    """Return a weight by input: [O, I / G, ...] -> [I, O / G, ...]."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def weight_from_inputs(slices: Tensor, groups: int) -> Tensor:
+    """Return the weight with the given ``input_slices``: [I, O / G, ...] -> [O, I / G, ...]."""
+    return slices.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def narrowed(groups: Mapping[str, ChannelGroup], removed: Mapping[str, Tensor]) -> dict[str, ChannelGroup]:
+    """Return the groups of the network after ``surgery.remove(module, groups, removed)``.
+
+    Args:
+        groups: those before the removal.
+        removed: the channels [n] that were removed from each group, by name.
+    """
+    lost: dict[tuple[str, bool], list[Tensor]] = {}
+    for name, channels in removed.items():
+        for member in groups[name].members if len(channels) else ():
+            lost.setdefault((member.name, member.output), []).append(member.entries[channels].flatten())
+    gone = {side: torch.cat(parts).sort().values for side, parts in lost.items()}
+    result = {}
+    for name, group in groups.items():
+        kept = torch.ones(group.channels, dtype=torch.bool)
+        kept[removed.get(name, torch.zeros(0, dtype=torch.long))] = False
+        members = []
+        for member in group.members:
+            entries = member.entries[kept]
+            before = gone.get((member.name, member.output))
+            if before is not None:
+                entries = entries - torch.searchsorted(before, entries)
+            members.append(dataclasses.replace(member, entries=entries))
+        result[name] = dataclasses.replace(group, members=tuple(members))
+    return result

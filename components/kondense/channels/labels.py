@@ -1,0 +1,164 @@
+"""Which channel every element of every activation belongs to, found by running the network once.
+
+Each activation carries labels of its own shape: an element of output channel ``i`` of a layer has the label of that
+channel, and 0 is an element of no channel. Operations that move elements move the labels by the same operation, so
+that a reordering, a concatenation or a split needs no rule of its own. Operations that combine elements tie the
+channels together that they combine; what is not known pins the channels, and they stay.
+
+Labels that are equal along an axis have stride 0 there, so they take no memory and next to no time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from kondense.channels.groups import WEIGHTED
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+Side = tuple[str, bool]  # name of a layer; whether its outputs, or its inputs
+
+
+@dataclasses.dataclass
+class Trace:
+    """What a pass has shown so far.
+
+    Attributes:
+        layers: the convolutions, fully connected layers and batch norms, by name, in the network's order.
+        owners: names of the layers that hold a tensor, by its id; several if it is tied.
+        sides: the labels [n] of every side that channels pass, in the order of the pass.
+        ties: pairs of label tensors [n] whose entries are one channel.
+        pins: label tensors [n] of channels that must stay, with the reason.
+        splits: into how many parts an axis of channels was split.
+        produced: the labels of the outputs of every layer that ran, [n].
+        ran: layers that ran.
+        labels: the number of labels given out.
+        misused: layers whose weights the network used otherwise than by calling the layer, with the reason.
+    """
+
+    layers: dict[str, nn.Module]
+    owners: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+    sides: dict[Side, Tensor] = dataclasses.field(default_factory=dict)
+    ties: list[tuple[Tensor, Tensor]] = dataclasses.field(default_factory=list)
+    pins: list[tuple[Tensor, str]] = dataclasses.field(default_factory=list)
+    splits: set[int] = dataclasses.field(default_factory=set)
+    produced: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    misused: dict[str, str] = dataclasses.field(default_factory=dict)
+    ran: set[str] = dataclasses.field(default_factory=set)
+    labels: int = 0
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        """Return an empty trace of a network."""
+        kinds: tuple[type[nn.Module], ...] = (*WEIGHTED, *NORMS)
+        trace = cls({name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)})
+        for name, layer in trace.layers.items():
+            for tensor in (*layer._parameters.values(), *layer._buffers.values()):
+                if tensor is not None:
+                    trace.owners.setdefault(id(tensor), []).append(name)
+        return trace
+
+    def new_labels(self, count: int) -> Tensor:
+        """Return labels for ``count`` new channels, [count]."""
+        self.labels += count
+        return torch.arange(self.labels - count + 1, self.labels + 1, dtype=torch.int32)
+
+    def pin(self, labels: Tensor | None, reason: str) -> None:
+        """Record that the channels of these labels must stay."""
+        if labels is not None:
+            compact = collapse(labels).flatten()
+            if bool(compact.any()):
+                self.pins.append((compact, reason))
+
+    def tie(self, first: Tensor, second: Tensor) -> None:
+        """Record that two label tensors of one shape are the same channels; 0 is none."""
+        both = (first != second) & (first != 0) & (second != 0)
+        if bool(both.any()):
+            self.ties.append((first[both], second[both]))
+
+    def meet(self, name: str, *, output: bool, labels: Tensor) -> None:
+        """Record the labels [n] that pass a side of a layer, which may be called several times."""
+        earlier = self.sides.setdefault((name, output), labels)
+        if earlier is not labels:
+            self.tie(earlier, labels)
+            odd = (earlier == 0) != (labels == 0)
+            if bool(odd.any()):
+                self.pin(torch.maximum(earlier, labels)[odd], f"{name!r} is called with other inputs, too")
+
+
+class Labelled(Tensor):
+    """A tensor with the labels of its elements; None: no element belongs to a channel."""
+
+    value: Tensor
+    labels: Tensor | None
+    record: Trace
+
+    @staticmethod
+    def __new__(cls, value: Tensor, labels: Tensor | None, trace: Trace) -> "Labelled":
+        """Wrap ``value``."""
+        made: Labelled = Tensor._make_wrapper_subclass(
+            cls,
+            value.size(),
+            strides=value.stride(),
+            storage_offset=value.storage_offset(),
+            dtype=value.dtype,
+            layout=value.layout,
+            device=value.device,
+            requires_grad=False,
+        )
+        made.value, made.labels, made.record = value, labels, trace
+        return made
+
+
+def unwrapped(arguments: Any) -> Any:
+    """Return nested arguments with the values of labelled tensors."""
+    return pytree.tree_map(lambda leaf: leaf.value if isinstance(leaf, Labelled) else leaf, arguments)
+
+
+def collapse(labels: Tensor, *, keep: int | None = None) -> Tensor:
+    """Return labels with every axis of stride 0 narrowed to length 1, but for the axis ``keep``."""
+    for axis, (stride, size) in enumerate(zip(labels.stride(), labels.shape, strict=True)):
+        if stride == 0 and size > 1 and axis != keep:
+            labels = labels.narrow(axis, 0, 1)
+    return labels
+
+
+def varies(labels: Tensor, axis: int) -> bool:
+    """Return whether elements along an axis belong to different channels; those of no channel do not count."""
+    if labels.shape[axis] <= 1 or labels.stride(axis) == 0:
+        return False
+    labels = collapse(labels, keep=axis)
+    return bool(((labels != labels.amax(axis, keepdim=True)) & (labels != 0)).any())
+
+
+def profile(labels: Tensor, axis: int) -> Tensor | None:
+    """Return the labels along an axis, [n], or None if they also depend on another axis."""
+    count = labels.shape[axis]
+    flat = collapse(labels, keep=axis).movedim(axis, -1).reshape(-1, count)
+    if len(flat) == 1:
+        return flat[0]
+    highest = flat.amax(0)
+    return highest if bool(((flat == highest) | (flat == 0)).all()) else None
+
+
+def meeting(trace: Trace, labels: Tensor, axis: int) -> Tensor:
+    """Return the labels along an axis, [n]; channels that meet at one place of it are tied together."""
+    along = profile(labels, axis)
+    if along is not None:
+        return along
+    flat = collapse(labels, keep=axis).movedim(axis, -1).reshape(-1, labels.shape[axis])
+    highest = flat.amax(0)
+    pairs = (flat.long() * (trace.labels + 1) + highest).unique()
+    trace.tie(pairs // (trace.labels + 1), pairs % (trace.labels + 1))
+    return highest
+
+
+def spread(labels_n: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
+    """Return labels of ``shape`` that depend on one axis only, as ``labels_n`` say."""
+    axis %= len(shape)
+    view = [1] * len(shape)
+    view[axis] = len(labels_n)
+    return labels_n.reshape(view).expand(shape)

@@ -1,0 +1,402 @@
+"""What operations do with labels (see ``labels``).
+
+Shapes: N images, C channels, P positions; a layer of O outputs and I inputs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from kondense.channels.labels import Labelled, Trace, collapse, meeting, profile, spread, unwrapped, varies
+
+Labels = Tensor | None
+SAME = {"clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "dropout", "native_dropout"}
+LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"}
+MOVES = {
+    *("permute", "transpose", "t", "unsqueeze", "squeeze", "slice", "select", "split", "split_with_sizes", "unbind"),
+    *("flip", "roll", "repeat", "index_select", "index", "unfold", "pixel_shuffle", "pixel_unshuffle", "expand"),
+    *("channel_shuffle", "native_channel_shuffle", "diagonal", "unsafe_split", "unsafe_split_with_sizes"),
+}
+RESHAPES = {"view", "_unsafe_view", "_reshape_alias", "reshape"}
+REDUCTIONS = {
+    *("sum", "mean", "amax", "amin", "max", "min", "var", "std", "prod", "argmax", "argmin", "any", "all", "median"),
+    *("logsumexp", "linalg_vector_norm", "norm", "var_mean", "std_mean"),
+}
+ALONG = {"_softmax", "_log_softmax", "cumsum", "cumprod", "sort"}
+POINTWISE = {"hardswish", "hardsigmoid", "_prelu_kernel", "mish", "fill", "zero"}
+PER_MAP = (
+    *("upsample_", "_upsample_", "avg_pool", "max_pool", "adaptive_", "_adaptive_", "reflection_pad"),
+    *("replication_pad", "fractional_max_pool", "grid_sampler"),
+)
+PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
+STATISTICS = {"native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"}
+
+
+def follow(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels]:
+    """Return the labels of every result of an operation of torch's dispatcher.
+
+    Args:
+        trace: what is learnt is recorded in it.
+        function: the operation.
+        args: its arguments; labelled tensors among them.
+        kwargs: further ones.
+        results: its results on the values, in one list.
+    """
+    name = function.overloadpacket.__name__
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    labelled = [leaf for leaf in tensors if isinstance(leaf, Labelled) and leaf.labels is not None]
+    if not labelled:
+        return [None] * len(results)
+    in_place = function._schema.is_mutable
+    kind = name.rstrip("_") if in_place else name
+    rule = _rule(kind, function) if not in_place or _is_pointwise(kind, function) else None
+    labels = rule(trace, function, args, kwargs, results) if rule else None
+    if labels is None or (in_place and _escapes(args[0], labels[0])):
+        for leaf in labelled:
+            trace.pin(leaf.labels, f"it passes {name}, which mixes its channels or is not known")
+        return [args[0].labels if in_place and isinstance(args[0], Labelled) else None] * len(results)
+    return labels
+
+
+Rule = Callable[[Trace, Any, Sequence[Any], Mapping[str, Any], Sequence[Any]], list[Labels] | None]
+
+
+def _rule(kind: str, function: Any) -> Rule | None:
+    """Return the rule of an operation, or None if there is none."""
+    rules: list[tuple[bool, Rule]] = [
+        (kind in SAME or kind in LIKE, _same),
+        (kind in MOVES, _move),
+        (kind in RESHAPES, _reshape),
+        (kind in ("cat", "stack"), _join),
+        (kind == "constant_pad_nd", _pad),
+        (kind in REDUCTIONS, _reduce),
+        (kind in ALONG, _along),
+        (kind in PRODUCTS, _multiply),
+        (kind.startswith(PER_MAP), _per_map),
+        (kind in STATISTICS, _statistics),
+        (kind == "glu", _gate),
+        (kind == "im2col", _patches),
+        (_is_pointwise(kind, function), _pointwise),
+    ]
+    return next((rule for applies, rule in rules if applies), None)
+
+
+def _is_pointwise(kind: str, function: Any) -> bool:
+    return kind in POINTWISE or (torch.Tag.pointwise in function.tags and kind not in SAME)
+
+
+def _escapes(target: Any, labels: Labels) -> bool:
+    """Return whether an operation in place writes labels that others, who share the memory, would not see."""
+    if labels is None:
+        return False
+    before = target.labels if isinstance(target, Labelled) else None
+    return before is None or not torch.equal(*_together(before, labels))
+
+
+def _same(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    return [args[0].labels if result.shape == args[0].shape else None for result in results]
+
+
+def _move(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    """Move the labels by the same operation."""
+    if not isinstance(args[0], Labelled):
+        return None  # labelled indices
+    moved = _apply(function, args[0].labels, args[1:], kwargs)
+    labels = pytree.tree_leaves(moved) if moved is not None else []
+    if [label.shape for label in labels] != [result.shape for result in results]:
+        return None
+    if len(results) > 1:
+        trace.splits.add(len(results))
+    return labels
+
+
+def _apply(function: Any, labels: Labels, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    try:
+        return function(labels, *unwrapped(args), **unwrapped(kwargs))
+    except (RuntimeError, NotImplementedError, IndexError):  # the operation does not take integers
+        assert labels is not None
+        return pytree.tree_map(
+            lambda part: part.to(torch.int32), function(labels.double(), *unwrapped(args), **unwrapped(kwargs))
+        )
+
+
+def _reshape(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    before, labels = args[0].labels, args[0].labels.reshape(results[0].shape)
+    if before.shape != labels.shape and before.ndim < labels.ndim:
+        trace.splits.update(size for size in labels.shape if 1 < size < before.numel())
+    return [labels]
+
+
+def _join(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    parts = [part for part in args[0] if part.numel() or part.ndim > 1]
+    zero = torch.zeros((), dtype=torch.int32)
+    labels = [
+        part.labels if isinstance(part, Labelled) and part.labels is not None else zero.expand(part.shape)
+        for part in parts
+    ]
+    axis %= results[0].ndim
+    for other in reversed(range(labels[0].ndim)):  # joined at length 1, axes cost nothing
+        own = other if "cat" in str(function) or other < axis else other + 1
+        if own != axis and all(label.stride(other) == 0 or label.shape[other] == 1 for label in labels):
+            labels = [label.narrow(other, 0, 1) for label in labels]
+    return [function(labels, axis).expand(results[0].shape)]
+
+
+def _pad(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    return [function(args[0].labels, args[1], 0)]
+
+
+def _reduce(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    given = _bound(function, args, kwargs)
+    labels, axes, kept = given["self"].labels, given.get("dim"), bool(given.get("keepdim", False))
+    axes = [axes] if isinstance(axes, int) else list(axes or range(labels.ndim))
+    if any(varies(labels, axis) for axis in axes):
+        return None
+    for axis in sorted({axis % labels.ndim for axis in axes}, reverse=True):
+        labels = labels.narrow(axis, 0, 1) if labels.stride(axis) == 0 else labels.amax(axis, keepdim=True)
+        labels = labels if kept else labels.squeeze(axis)
+    return [labels if result.shape == labels.shape else None for result in results]
+
+
+def _along(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    axis = _bound(function, args, kwargs).get("dim", -1)
+    return None if varies(args[0].labels, axis) else [args[0].labels] * len(results)
+
+
+def _per_map(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    """Operations on each map: pooling, resizing."""
+    if args[0].ndim < 3 or any(result.shape[:2] != args[0].shape[:2] for result in results):
+        return None
+    along = meeting(trace, args[0].labels, 1)
+    return [spread(along, 1, result.shape) for result in results]
+
+
+def _statistics(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    """A norm of each channel without parameters."""
+    if any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(args[1:])):
+        return None
+    return [args[0].labels, *[None] * (len(results) - 1)] if profile(args[0].labels, 1) is not None else None
+
+
+def _gate(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    axis = _bound(function, args, kwargs).get("dim", -1)
+    halves = args[0].labels.chunk(2, axis)
+    trace.splits.add(2)
+    shape = results[0].shape
+    return [combine(trace, [(half, shape) for half in halves], shape)]
+
+
+def _patches(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    return [function(args[0].labels.double(), *args[1:], **kwargs).to(torch.int32)]
+
+
+def _multiply(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    """Products of matrices, [..., n, k] x [..., k, m]: the channels may stand in one of n and m, not in k."""
+    first, second = args[-2:]
+    rows, columns = (getattr(operand, "labels", None) for operand in (first, second))
+    shape = results[0].shape
+    if rows is not None:
+        if varies(rows, -1):
+            return None
+        rows = rows.amax(-1, keepdim=True)
+    if columns is not None:
+        if varies(columns, -2):
+            return None
+        columns = columns.amax(-2, keepdim=True)
+    held = [label for label in (rows, columns) if label is not None and bool(label.any())]
+    if len(held) != 1:
+        return None if held else [None]
+    labels = held[0].expand(shape)
+    if any(varies(labels, axis) for axis in range(len(shape) - 2)):
+        return None  # one matrix for each channel: the other operand has one of each, too
+    return [combine(trace, [(labels, shape), *[(_labels(each), each.shape) for each in args[:-2]]], shape)]
+
+
+def _pointwise(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    shape = results[0].shape
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    labels = combine(trace, [(_labels(tensor), tensor.shape) for tensor in tensors], shape)
+    return [labels if result.shape == shape else None for result in results]
+
+
+def _labels(tensor: Tensor) -> Labels:
+    return tensor.labels if isinstance(tensor, Labelled) else None
+
+
+def _bound(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(zip((argument.name for argument in function._schema.arguments), args, strict=False)) | dict(kwargs)
+
+
+def combine(trace: Trace, operands: Sequence[tuple[Labels, Sequence[int]]], shape: Sequence[int]) -> Labels:
+    """Return the labels of a result of ``shape`` whose elements each depend on one of every operand.
+
+    Args:
+        trace: the channels that meet are tied; those that meet a tensor of a fixed size are pinned.
+        operands: labels and shape of each, which broadcast to ``shape``.
+        shape: of the result.
+    """
+    total: Labels = None
+    extent = [1] * len(shape)
+    for labels, own in operands:
+        reach = [1] * (len(shape) - len(own)) + list(own)
+        wide = labels.expand(shape) if labels is not None else None
+        total = _merge(trace, (total, extent), (wide, reach), shape)
+        extent = [max(pair) for pair in zip(extent, reach, strict=True)]
+    return total
+
+
+def _merge(
+    trace: Trace, first: tuple[Labels, Sequence[int]], second: tuple[Labels, Sequence[int]], shape: Sequence[int]
+) -> Labels:
+    (ours, our_extent), (theirs, their_extent) = first, second
+    if ours is None or theirs is None:
+        held, extent = (theirs, our_extent) if ours is None else (ours, their_extent)
+        if held is not None and _fixed(held, extent):
+            trace.pin(held, "it is combined with a tensor of a fixed size")
+        return held
+    one, other = _together(ours, theirs)
+    if torch.equal(one, other):
+        return ours
+    for mine, absent, extent in ((one, other == 0, their_extent), (other, one == 0, our_extent)):
+        alone = (mine != 0) & absent
+        if bool(alone.any()) and _fixed(mine, extent):
+            trace.pin(mine[alone], "it is combined with a tensor of a fixed size")
+    both = (one != 0) & (other != 0)
+    pairs = (one[both].long() * (trace.labels + 1) + other[both]).unique()
+    mine, partners = pairs // (trace.labels + 1), pairs % (trace.labels + 1)
+    if len(pairs) > max(len(mine.unique()), len(partners.unique())):
+        trace.pin(one, "every channel meets several others")
+        trace.pin(other, "every channel meets several others")
+    else:
+        trace.tie(mine, partners)
+    return torch.where(one != 0, one, other).expand(shape)
+
+
+def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two label tensors of one shape with the axes narrowed to 1 along which neither changes."""
+    for axis in range(first.ndim):
+        if first.shape[axis] > 1 and first.stride(axis) == 0 and second.stride(axis) == 0:
+            first, second = first.narrow(axis, 0, 1), second.narrow(axis, 0, 1)
+    return first, second
+
+
+def _fixed(labels: Tensor, extent: Sequence[int]) -> bool:
+    """Return whether another operand of this shape has an element of its own for every channel."""
+    return any(size > 1 and varies(labels, axis) for axis, size in enumerate(extent))
+
+
+def convolution(  # noqa: PLR0917  # as torch's
+    images: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """Run ``torch.nn.functional.conv2d``: the outputs are new channels, or those of the input if it is depthwise."""
+    if not isinstance(images, Labelled) or isinstance(weight, Labelled) or images.ndim != 4:
+        return NotImplemented
+    value = F.conv2d(images.value, weight, unwrapped(bias), stride, padding, dilation, groups)
+    trace, labels = images.record, images.labels
+    names = _callees(trace, weight, nn.Conv2d, groups)
+    along = meeting(trace, labels, 1) if labels is not None and names else None
+    if labels is not None and not names:
+        trace.pin(labels, "it is read by a convolution whose weights are computed")
+    if groups > 1 and groups == images.shape[1]:
+        outputs = along.repeat_interleave(len(weight) // groups) if along is not None else None
+        if outputs is not None and not bool(outputs.all()):
+            trace.pin(outputs, "some inputs of its depthwise convolution must stay")
+    else:
+        outputs = _produce(trace, names, len(weight))
+        _meet(trace, names, output=False, labels=along)
+    _meet(trace, names, output=True, labels=outputs)
+    return type(images)(value, spread(outputs, 1, value.shape) if outputs is not None else None, trace)
+
+
+def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
+    """Run ``torch.nn.functional.linear``: the outputs are new channels, unless it works along another axis."""
+    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
+        return NotImplemented
+    value = F.linear(inputs.value, weight, unwrapped(bias))
+    trace, labels = inputs.record, inputs.labels
+    names = _callees(trace, weight, nn.Linear)
+    if labels is not None and not varies(labels, -1) and bool(collapse(labels).any()):
+        for name in names:
+            trace.misused.setdefault(name, "it works along another axis than that of the channels")
+        return type(inputs)(value, labels.amax(-1, keepdim=True).expand(value.shape), trace)
+    along = meeting(trace, labels, -1) if labels is not None and names else None
+    if labels is not None and not names:
+        trace.pin(labels, "it is read by a linear layer whose weights are computed")
+    outputs = _produce(trace, names, len(weight))
+    _meet(trace, names, output=False, labels=along)
+    _meet(trace, names, output=True, labels=outputs)
+    return type(inputs)(value, spread(outputs, -1, value.shape) if outputs is not None else None, trace)
+
+
+def norm(inputs: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, *rest: Any, **settings: Any) -> Any:
+    """Run ``torch.nn.functional.batch_norm``: the channels pass."""
+    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
+        return NotImplemented
+    value = F.batch_norm(inputs.value, mean, var, weight, bias, *rest, **settings)
+    trace, labels = inputs.record, inputs.labels
+    names = trace.owners.get(id(weight)) or trace.owners.get(id(mean)) or []
+    if labels is not None and varies(labels, 1):
+        if not names and (weight is not None or mean is not None):
+            trace.pin(labels, "it passes a norm whose weights are computed")
+        for name in names:
+            trace.meet(name, output=True, labels=meeting(trace, labels, 1))
+    return type(inputs)(value, labels, trace)
+
+
+def _meet(trace: Trace, names: Sequence[str], *, output: bool, labels: Labels) -> None:
+    for name in names if labels is not None else ():
+        assert labels is not None
+        trace.meet(name, output=output, labels=labels)
+
+
+def _callees(trace: Trace, weight: Tensor, kind: type[nn.Module], groups: int = 1) -> list[str]:
+    """Return the layers that a weight belongs to; none if they are of another kind."""
+    names = trace.owners.get(id(weight), [])
+    layers = [trace.layers[name] for name in names]
+    fits = all(isinstance(layer, kind) and getattr(layer, "groups", 1) == groups for layer in layers)
+    return names if fits else []
+
+
+def _produce(trace: Trace, names: Sequence[str], count: int) -> Labels:
+    """Return the labels of a layer's outputs, the same at every call; one output alone cannot be removed."""
+    if not names or count < 2:
+        return None
+    if names[0] not in trace.produced:
+        trace.produced[names[0]] = trace.new_labels(count)
+    return trace.produced[names[0]]
+
+
+LAYERS: dict[Any, Callable[..., Any]] = {F.conv2d: convolution, F.linear: linear, F.batch_norm: norm}

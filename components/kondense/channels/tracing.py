@@ -1,0 +1,116 @@
+"""One pass of a network under labels (see ``labels``)."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from kondense.channels.labels import Labelled, Trace, unwrapped
+from kondense.channels.rules import LAYERS, follow
+from kondense.errors import InputError
+
+IMAGES = 2  # networks may squeeze a batch of one
+
+
+class Traced(Labelled):
+    """A labelled tensor whose operations are followed."""
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run layers by their rules, everything else operation by operation."""
+        with torch._C.DisableTorchFunctionSubclass():
+            rule = LAYERS.get(function)
+            result = rule(*args, **(kwargs or {})) if rule else NotImplemented
+            return function(*args, **(kwargs or {})) if result is NotImplemented else result
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it as an instance's method
+        cls, function: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation on the values and its rule on the labels."""
+        leaves = pytree.tree_leaves((args, kwargs))
+        known = {id(leaf.value): leaf for leaf in leaves if isinstance(leaf, Labelled)}
+        trace = next(iter(known.values())).record
+        _note_weights(trace, leaves)
+        result = function(*unwrapped(args), **unwrapped(kwargs or {}))
+        values, structure = pytree.tree_flatten(result)
+        wrapped: list[Any] = []
+        for value, labels in zip(values, follow(trace, function, args, kwargs or {}, values), strict=True):
+            if not isinstance(value, Tensor):
+                wrapped.append(value)
+            elif id(value) in known:  # an operation in place
+                known[id(value)].labels = labels
+                wrapped.append(known[id(value)])
+            else:
+                wrapped.append(cls(value, labels, trace))
+        return pytree.tree_unflatten(wrapped, structure)
+
+
+def trace_channels(module: nn.Module, image_shape: tuple[int, int, int]) -> Trace:
+    """Return what a pass of random images shows of the channels; the network ends in evaluation mode.
+
+    Layers that evaluation does not reach, such as auxiliary heads, are followed by a second pass in training mode.
+
+    Raises:
+        InputError: the network does not run on such images.
+    """
+    trace = Trace.of(module.eval())
+    _run(trace, module, image_shape)
+    if set(trace.layers) - trace.ran:
+        with _training(module), contextlib.suppress(InputError):  # what trains in another way is not needed here
+            _run(trace, module, image_shape)
+    return trace
+
+
+def _run(trace: Trace, module: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    images_NCHW = torch.randn(IMAGES, *image_shape, generator=torch.Generator().manual_seed(0))
+    ran: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, layer in trace.layers.items()
+    ]
+    fast, random = torch.backends.mha.get_fastpath_enabled(), torch.get_rng_state()
+    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers inside
+    try:
+        with torch.no_grad():
+            outputs = module(Traced(images_NCHW, None, trace))
+    except Exception as error:  # a network's own code may raise anything
+        last = f"the last layer that ran was {ran[-1]!r}" if ran else "no layer ran"
+        raise InputError(
+            f"the network must run on images {'x'.join(map(str, image_shape))} to be traced, but {last}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.set_rng_state(random)
+        for hook in hooks:
+            hook.remove()
+    trace.ran.update(ran)
+    for leaf in pytree.tree_leaves(outputs):
+        if isinstance(leaf, Labelled):
+            trace.pin(leaf.labels, "its outputs are the network's")
+
+
+@contextlib.contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """Set training mode for what is not a layer of torch: no dropout, no new statistics of norms."""
+    own = [part for part in module.modules() if not type(part).__module__.startswith("torch.nn.modules.")]
+    for part in own:
+        part.training = True
+    try:
+        yield
+    finally:
+        for part in own:
+            part.training = False
+
+
+def _note_weights(trace: Trace, leaves: Iterable[Any]) -> None:
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and not isinstance(leaf, Labelled):
+            base = leaf._base if leaf._base is not None else leaf
+            for name in trace.owners.get(id(base), ()):
+                trace.misused.setdefault(name, "its weights are used outside of the layer")

@@ -1,0 +1,141 @@
+"""How far a network can be pruned by channels, known without data from its layers alone."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from kondense.channels.dependencies import ChannelGroup, Dependencies, Member, find_dependencies
+from kondense.errors import InputError
+from kondense.networks.layers import matching, parse_names
+from kondense.prune.allocation import Group, Layer, Part, smallest_counts, total_cost
+from kondense.prune.config import PruneConfig
+from kondense.prune.context import resolve_fractions
+from kondense.prune.costs import layer_costs
+from kondense.prune.fractions import parse_fractions
+
+LIMITS = 5  # layers named
+OUTPUTS = "its outputs are the network's"
+
+
+@dataclasses.dataclass(frozen=True)
+class Possible:
+    """The most that channel pruning can remove from a network.
+
+    Attributes:
+        fraction: of ``target``, [0, 1).
+        target: what the fraction is of, such as ``macs``; ``macs`` if latencies are the target.
+        limits: the layers that most of the rest is in, and why they keep it.
+        whole: why the outputs of a layer must stay, by its name; without excluded layers and the network's outputs.
+    """
+
+    fraction: float
+    target: str
+    limits: Mapping[str, str]
+    whole: Mapping[str, str]
+
+    def __str__(self) -> str:
+        text = f"{self.fraction:.4f} of the {self.target} can be removed"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.limits.items())
+        return f"{text}, limited by {reasons}" if reasons else text
+
+
+def reduction(module: nn.Module, image_shape: tuple[int, int, int], config: PruneConfig) -> Possible:
+    """Return the most that a channel method can remove from ``module`` under ``config``; takes seconds, needs no data.
+
+    Args:
+        module: the network; it ends in evaluation mode.
+        image_shape: shape of one image, (C, H, W).
+        config: gives ``target``, ``round_to``, ``layers`` and ``exclude``; its ``sparsity`` is not looked at.
+
+    Raises:
+        InputError: the network does not run on such images, or ``layers`` or ``exclude`` name no layer.
+    """
+    excluded = matching(module, "exclude", parse_names(config.exclude))
+    fractions = resolve_fractions(module, parse_fractions(config.layers))
+    found = find_dependencies(module, image_shape, excluded)
+    groups = [
+        describe(group, torch.zeros(group.channels), fraction=fixed_fraction(group, fractions))
+        for group in found.groups.values()
+    ]
+    target = "macs" if config.target == "latency" else config.target
+    costs = layer_costs(module, target, image_shape, {group.name: group.original for group in groups})
+    counts = smallest_counts(groups, config.round_to)
+    total, least = total_cost(costs, [], {}), total_cost(costs, groups, counts)
+    return Possible(
+        1.0 - least / total if total else 0.0,
+        target,
+        limits(costs, groups, counts, found=found, excluded=excluded),
+        kept_whole(found),
+    )
+
+
+def limits(
+    costs: Mapping[str, Layer],
+    groups: Sequence[Group],
+    counts: Mapping[str, int],
+    *,
+    found: Dependencies,
+    excluded: Collection[str],
+) -> dict[str, str]:
+    """Return the layers that most of the cost is left in at the smallest ``counts``, with why they keep their outputs.
+
+    Layers that keep only what every layer keeps, its smallest count, are not named.
+    """
+    rest = {name: total_cost({name: cost}, groups, counts) for name, cost in costs.items()}
+    group_of = {producer: group for group in groups for producer in found.groups[group.name].producers()}
+    reasons = {}
+    for name in sorted(rest, key=lambda name: -rest[name]):
+        group = group_of.get(name)
+        if name in excluded:
+            reasons[name] = "excluded"
+        elif name in found.whole and found.whole[name] != OUTPUTS:
+            reasons[name] = found.whole[name]
+        elif group is not None and counts[group.name] == group.channels:
+            reasons[name] = f"{group.channels} channels are too few to prune"
+        if len(reasons) == LIMITS:
+            break
+    return reasons
+
+
+def kept_whole(found: Dependencies) -> dict[str, str]:
+    """Return why layers keep all of their outputs, by name, but for the network's outputs, which always stay."""
+    return {name: reason for name, reason in found.whole.items() if reason != OUTPUTS}
+
+
+def describe(group: ChannelGroup, scores: torch.Tensor, *, fraction: float | None = None, original: int = 0) -> Group:
+    """Return a group in the form that the allocation needs.
+
+    Args:
+        group: the group.
+        scores: [channels].
+        fraction: to remove, None if the budget decides.
+        original: channels before pruning; 0: those now.
+    """
+    return Group(
+        name=group.name,
+        original=original or group.channels,
+        parts=tuple(_part(member) for member in group.members),
+        scores=scores,
+        sparsity=fraction,
+        blocks=group.blocks,
+    )
+
+
+def fixed_fraction(group: ChannelGroup, fractions: Mapping[str, float], share: float = 1.0) -> float | None:
+    """Return the fraction that ``fractions`` ask to remove from the channels of a group, times ``share``, if any.
+
+    Raises:
+        InputError: they ask for different ones of layers that share channels.
+    """
+    requested = {layer: fractions[layer] for layer in sorted(group.producers()) if layer in fractions}
+    if len(set(requested.values())) > 1:
+        text = ", ".join(f"{layer}={fraction}" for layer, fraction in requested.items())
+        raise InputError(f"layers that share channels must have the same fraction, but got {text}.")
+    return share * next(iter(requested.values())) if requested else None
+
+
+def _part(member: Member) -> Part:
+    groups = member.layer.groups if isinstance(member.layer, nn.Conv2d) and not member.output else 1
+    return Part(member.name, member.output, member.entries.shape[1] / groups)

@@ -1,0 +1,224 @@
+"""Networks that each hold one construct: its channels go, or stay with a reason."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kondense.channels.dependencies import find_dependencies, find_groups
+from kondense.channels.surgery import remove
+from torch import nn
+
+from tests.unit.channels.test_dependencies import SHAPE, zeroed_equals_removed
+
+
+def network(forward, **layers):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, layer in layers.items():
+                setattr(self, name, layer)
+
+        def forward(self, images_NCHW):
+            return forward(self, images_NCHW)
+
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+def pooled(maps_NCHW):
+    return maps_NCHW.mean((2, 3))
+
+
+def chunked(net, images):
+    first, second = net.conv(images).chunk(2, 1)
+    return net.fc(pooled(first * F.silu(second)))
+
+
+def shuffled(net, images):
+    maps = net.conv(images)
+    count, channels, height, width = maps.shape
+    mixed = maps.view(count, 2, channels // 2, height, width).transpose(1, 2).reshape(maps.shape)
+    return net.fc(pooled(net.two(mixed)))
+
+
+def doubled(net, images):
+    maps = net.conv(images)
+    return net.fc(pooled(torch.cat([maps, maps.relu()], 1)))
+
+
+def gated(net, images):
+    features = pooled(net.conv(images))
+    return net.fc(net.down(F.silu(net.gate(features)) * net.up(features)))
+
+
+def conv(outputs=16, inputs=1, **settings):
+    return nn.Conv2d(inputs, outputs, 3, **settings)
+
+
+NARROWED = {  # construct: network, channels and blocks by group
+    "glu": (
+        network(lambda net, x: net.fc(pooled(F.glu(net.conv(x), 1))), conv=conv(), fc=nn.Linear(8, 4)),
+        {"conv": (8, 1)},
+    ),
+    "chunk and multiply": (network(chunked, conv=conv(), fc=nn.Linear(8, 4)), {"conv": (8, 1)}),
+    "swiglu": (
+        network(
+            gated, conv=conv(), gate=nn.Linear(16, 32), up=nn.Linear(16, 32), down=nn.Linear(32, 8), fc=nn.Linear(8, 4)
+        ),
+        {"conv": (16, 1), "gate": (32, 1), "down": (8, 1)},
+    ),
+    "pixel shuffle": (
+        network(
+            lambda net, x: net.fc(pooled(net.two(F.pixel_shuffle(net.conv(x), 2)))),
+            **{"conv": conv(), "two": conv(8, 4), "fc": nn.Linear(8, 4)},
+        ),
+        {"conv": (4, 1), "two": (8, 1)},
+    ),
+    "pixel unshuffle": (
+        network(
+            lambda net, x: net.fc(pooled(net.two(F.pixel_unshuffle(net.conv(x), 2)))),
+            **{"conv": conv(4), "two": conv(8, 16), "fc": nn.Linear(8, 4)},
+        ),
+        {"conv": (4, 1), "two": (8, 1)},
+    ),
+    "unfold": (
+        network(
+            lambda net, x: net.fc(net.mix(F.unfold(net.conv(x), 3).transpose(1, 2)).mean(1)),
+            **{"conv": conv(4), "mix": nn.Linear(36, 8), "fc": nn.Linear(8, 4)},
+        ),
+        {"conv": (4, 1), "mix": (8, 1)},
+    ),
+    "channel shuffle": (
+        network(shuffled, conv=conv(), two=conv(8, 16), fc=nn.Linear(8, 4)),
+        {"conv": (8, 1), "two": (8, 1)},
+    ),
+    "concatenated with itself": (network(doubled, conv=conv(), fc=nn.Linear(32, 4)), {"conv": (16, 1)}),
+    "interpolation": (
+        network(
+            lambda net, x: net.fc(pooled(F.interpolate(net.conv(x), scale_factor=2.0, mode="bilinear"))),
+            **{"conv": conv(), "fc": nn.Linear(16, 4)},
+        ),
+        {"conv": (16, 1)},
+    ),
+    "depthwise with a multiplier": (
+        network(
+            lambda net, x: net.fc(pooled(net.deep(net.conv(x)).relu())),
+            **{"conv": conv(), "deep": conv(32, 16, groups=16), "fc": nn.Linear(32, 4)},
+        ),
+        {"conv": (16, 1)},
+    ),
+    "linear layer over positions": (
+        network(
+            lambda net, x: net.fc(net.norm(net.mix(net.conv(x).flatten(2))).mean(2)),
+            **{"conv": conv(4), "mix": nn.Linear(36, 6), "norm": nn.BatchNorm1d(4), "fc": nn.Linear(4, 4)},
+        ),
+        {"conv": (4, 1)},
+    ),
+    "einsum": (
+        network(
+            lambda net, x: net.fc(torch.einsum("nchw,nc->nc", net.conv(x), net.gate(pooled(net.conv(x))))),
+            **{"conv": conv(), "gate": nn.Linear(16, 16), "fc": nn.Linear(16, 4)},
+        ),
+        {"conv": (16, 1)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NARROWED)
+def test_narrowed(name):
+    module, expected = NARROWED[name]
+    groups = find_groups(module, SHAPE)
+    assert {key: (group.channels, group.blocks) for key, group in groups.items()} == expected
+    zeroed_equals_removed(module, groups)
+
+
+WHOLE = {  # construct: network, what the reason says
+    "split at a number": (
+        network(lambda net, x: net.fc(pooled(torch.mul(*net.conv(x).split(8, 1)))), conv=conv(), fc=nn.Linear(8, 4)),
+        "no longer runs",
+    ),
+    "view with a number": (
+        network(lambda net, x: net.fc(pooled(net.conv(x).view(-1, 16, 6, 6))), conv=conv(), fc=nn.Linear(16, 4)),
+        "number of channels written in its code",
+    ),
+    "expand to a number": (
+        network(lambda net, x: net.fc(pooled(net.conv(x).expand(-1, 16, 6, 6))), conv=conv(), fc=nn.Linear(16, 4)),
+        "no longer runs",
+    ),
+    "constant of a fixed size": (
+        network(lambda net, x: net.fc(pooled(net.conv(x) + torch.ones(16, 1, 1))), conv=conv(), fc=nn.Linear(16, 4)),
+        "a tensor of a fixed size",
+    ),
+    "norm in groups": (
+        network(lambda net, x: net.fc(pooled(F.group_norm(net.conv(x), 4).relu())), conv=conv(), fc=nn.Linear(16, 4)),
+        "native_group_norm",
+    ),
+    "layer norm": (
+        network(lambda net, x: net.fc(pooled(F.layer_norm(net.conv(x), (16, 6, 6)))), conv=conv(), fc=nn.Linear(16, 4)),
+        "native_layer_norm",
+    ),
+    "largest channel": (
+        network(lambda net, x: net.fc(net.conv(x).amax(1).flatten(1)), conv=conv(), fc=nn.Linear(36, 4)),
+        "amax",
+    ),
+    "bilinear pooling": (
+        network(
+            lambda net, x: net.fc(torch.einsum("ncl,ndl->ncd", *[net.conv(x).flatten(2)] * 2).flatten(1)),
+            **{"conv": conv(), "fc": nn.Linear(256, 4)},
+        ),
+        "bmm",
+    ),
+    "divided by the number of channels": (
+        network(lambda net, x: net.fc(pooled(net.conv(x)) / net.conv(x).shape[1]), conv=conv(), fc=nn.Linear(16, 4)),
+        "the outputs change",
+    ),
+    "rolled and added": (
+        network(lambda net, x: net.fc(pooled(net.conv(x) + net.conv(x).roll(1, 1))), conv=conv(), fc=nn.Linear(16, 4)),
+        "depend on each other",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole(name):
+    module, reason = WHOLE[name]
+    found = find_dependencies(module, SHAPE)
+    assert not found.groups
+    assert reason in found.whole["conv"]
+    assert "the network's" in found.whole["fc"]
+
+
+def test_tied_weights_stay_tied():
+    module = network(
+        lambda net, x: net.fc(pooled(net.second(net.first(net.conv(x)).relu()))),
+        **{"conv": conv(8), "first": conv(8, 8), "second": conv(8, 8), "fc": nn.Linear(8, 4)},
+    )
+    module.second.weight = module.first.weight
+    small = zeroed_equals_removed(module, find_groups(module, SHAPE))
+    assert small.first.weight is small.second.weight
+    assert small.first.weight.shape == (4, 4, 3, 3)
+
+
+def test_a_transformer_loses_hidden_features_and_keeps_its_attention():
+    module = network(
+        lambda net, x: net.fc(net.encoder(net.conv(x).flatten(2).transpose(1, 2)).mean(1)),
+        **{"conv": conv(16), "encoder": nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)},
+        fc=nn.Linear(16, 4),
+    )
+    groups = find_groups(module, SHAPE)
+    assert set(groups) == {"encoder.linear1"}
+    zeroed_equals_removed(module, groups)
+
+
+def test_heads_that_only_training_runs_shrink_too():
+    def forward(net, images):
+        maps = net.conv(images)
+        return (net.fc(pooled(maps)), net.aux(pooled(maps))) if net.training else net.fc(pooled(maps))
+
+    module = network(forward, conv=conv(), aux=nn.Linear(16, 4), fc=nn.Linear(16, 4))
+    groups = find_groups(module, SHAPE)
+    small = copy.deepcopy(module)
+    remove(small, groups, {"conv": torch.arange(6)})
+    assert [tuple(each.shape) for each in small.train()(torch.randn(2, *SHAPE))] == [(2, 4), (2, 4)]
+    assert not module.training
