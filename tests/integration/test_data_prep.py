@@ -7,6 +7,7 @@ import torch
 from kondense.data.dataset import load_dataset
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import run
+from kondense.store.bucket import ObjectStore
 from kondense.store.open import open_store
 from kondense.store.store import StoreError
 
@@ -30,6 +31,33 @@ def test_a_bucket_gives_what_a_directory_gives(
     for split in ("train", "validation", "test"):
         assert torch.equal(stored.split(split).images, plain.split(split).images)
         assert torch.equal(stored.split(split).labels, plain.split(split).labels)
+
+
+def test_a_bucket_holds_the_same_data_as_a_folder_with_junk_and_odd_names(
+    bucket_uri: str, image_folder: Path, tmp_path: Path
+) -> None:
+    picture = (image_folder / "cat" / "000.png").read_bytes()
+    for name in (
+        "cat/.thumbnails/a.png",
+        "__MACOSX/cat/a.png",
+        "dog/@eaDir/a.png/THUMB.jpg",
+        "dog/._a.png",
+        "cat/a.txt",
+    ):
+        (image_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (image_folder / name).write_bytes(picture)
+    for index, name in enumerate(("a#1.png", "b?c=d.png", "100%.png", "e f+g.png", "ü日本.png", "%23.png")):
+        (image_folder / "dog" / f"{index:03}.png").rename(image_folder / "dog" / name)
+    raw = open_store(bucket_uri)
+    assert isinstance(raw, ObjectStore)
+    for path in image_folder.rglob("*"):
+        if path.is_file():
+            raw.put(path.relative_to(image_folder).as_posix(), path.read_bytes())  # as others write: any name
+    run(DataPrepConfig(dataset_name="folder", source=bucket_uri), dataset_dir=tmp_path / "bucket")
+    run(DataPrepConfig(dataset_name="folder", source=str(image_folder)), dataset_dir=tmp_path / "plain")
+    stored, plain = load_dataset(tmp_path / "bucket"), load_dataset(tmp_path / "plain")
+    assert sum(len(stored.split(name)) for name in ("train", "validation", "test")) == 24
+    assert torch.equal(stored.train.images, plain.train.images)
 
 
 def test_an_empty_prefix_is_an_error(bucket_uri: str, tmp_path: Path) -> None:

@@ -75,6 +75,18 @@ def test_an_object_is_what_another_client_reads(bucket_uri: str, minio_environme
     assert re.fullmatch("[0-9a-f]{64}", response.headers["x-amz-meta-sha256"])
 
 
+def test_prefixes_that_an_address_would_cut_are_apart(bucket_uri: str, minio_environment: dict[str, str]) -> None:
+    names = ["run", "run#1", "run#2", "run?1", "run?1#2", "run%231", "run 1", "run+1", "rün&1", "run:1@x", "run;1=2"]
+    for name in names:
+        open_store(f"{bucket_uri}/{name}").upload_files("m", {"data": Path(__file__)})
+    bucket, _, prefix = bucket_uri.removeprefix("minio://").partition("/")
+    found = client(minio_environment).list_objects(bucket, f"{prefix}/", recursive=True)
+    assert sorted(entry.object_name for entry in found) == sorted(f"{prefix}/{name}/m/data" for name in names)
+    for name in names:
+        store = open_store(f"{bucket_uri}/{name}")
+        assert store.list() == ["m/data"] and store.read("m/data") == Path(__file__).read_bytes()
+
+
 def test_an_object_that_was_cut_short_is_refused(
     bucket_uri: str, minio_environment: dict[str, str], tmp_path: Path
 ) -> None:
