@@ -356,3 +356,16 @@ def test_what_the_form_leaves_out_can_be_compiled_in(tmp_path: Path) -> None:
         *({"constant": 5}, {"constant": "team"}),
     )
     assert tasks["publish"]["inputs"]["parameters"]["store_uri"]["runtimeValue"]["constant"] == "minio://team/models"
+
+
+def test_an_endpoint_with_a_scheme_says_whether_it_is_secure() -> None:
+    texts = ("HTTPS://s3.example:443/", "http://minio:9000", "minio:9000")
+    read = [read_resources([f"endpoint={text}"]) for text in texts]
+    assert [(each.endpoint, each.secure) for each in read] == [
+        ("s3.example:443", True),
+        ("minio:9000", False),
+        ("minio:9000", False),
+    ]
+    for refused in (["endpoint=http://minio:9000", "secure=true"], ["endpoint=s3://bucket"]):
+        with pytest.raises(ValueError, match="endpoint must be host:port, or https:// where secure is true"):
+            read_resources(refused)

@@ -39,6 +39,8 @@ KEYS: Mapping[str, str] = {
     "train_images": "images to train on",
     "validation_images": "images of the validation split",
     "test_images": "images of the test split",
+    "unreadable_images": "left out because they cannot be read",
+    "duplicate_images": "left out because another split has them",
     "classes": "number of classes",
     "shape": "channels x height x width of an image",
     # Accuracy: fractions of the images.
@@ -130,6 +132,7 @@ def _dataset(directory: Path) -> dict[str, Any]:
         "display_name": content["name"],
         "dataset": content["name"],
         **{f"{split}_images": count for split, count in content["splits"].items()},
+        **{f"{reason}_images": count for reason, count in content.get("skipped", {}).items()},
         "classes": len(content["classes"]),
         "shape": "x".join(map(str, content["shape"])),
         "digest": sha256(directory / "dataset.json"),

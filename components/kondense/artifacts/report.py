@@ -83,12 +83,16 @@ class LineageRecord(TypedDict):
 
 
 class DatasetSummary(TypedDict):
-    """The data of the evaluation; ``shape`` is that of one image, [C, H, W]."""
+    """The data of the evaluation; ``shape`` is that of one image, [C, H, W].
+
+    ``skipped`` counts the images that were left out, by reason; absent if there are none.
+    """
 
     name: str
     classes: list[str]
     shape: list[Count]
     splits: dict[str, Count]
+    skipped: NotRequired[dict[str, Count]]
     seed: int
     source: str
 
@@ -126,7 +130,8 @@ class Evaluation(TypedDict):
 
     ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` was measured in turns with the candidate on
     the same machine; ``latency_ratio`` is teacher / candidate of these. ``timings`` holds all backends: runtime,
-    threads, batch size. ``paired`` are the images of each split on which it and the teacher differ. ``kernels`` counts the operators that onnxruntime runs.
+    threads, batch size. ``paired`` are the images of each split on which it and the teacher differ. ``kernels``
+    counts the operators that onnxruntime runs.
     """
 
     format_version: int

@@ -175,6 +175,7 @@ def _origin(model: Model, dataset: Dataset, *, rounded: bool) -> dict[str, Any]:
             "classes": list(dataset.classes),
             "shape": list(dataset.shape),
             "splits": {name: len(dataset.split(name)) for name in SPLITS},
+            **({"skipped": dict(dataset.skipped)} if dataset.skipped else {}),
             "seed": dataset.seed,
             "source": dataset.source,
         },

@@ -129,8 +129,10 @@ def worst_class(teacher: Evaluation, candidate: Evaluation) -> WorstClass:
 
 
 def _validation_notes(teacher: Candidate, max_validation_drop: float) -> list[str]:
-    """Return warnings about the teacher and the images that the choice rests on."""
-    found, images = [], teacher["dataset"]["splits"].get("validation", 0)
+    """Return warnings about the images and the teacher that the choice rests on."""
+    skipped = teacher["dataset"].get("skipped", {})
+    found = [f"{count:,} {reason} images were left out of the data." for reason, count in skipped.items()]
+    images = teacher["dataset"]["splits"].get("validation", 0)
     shares = [sum(row) for row in teacher["confusion"]]  # of the test images, whose classes are distributed alike
     largest = max(shares) / max(sum(shares), 1)
     if images and is_at_chance(teacher["validation_accuracy"], images, largest):

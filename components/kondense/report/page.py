@@ -139,6 +139,7 @@ def _failed(report: Report) -> Markup | None:
     failed = report.get("failed")
     if not failed:
         return None
+    caption = "These candidates could not be made or measured; the same command tries their failed steps again."
     head = [element("tr", [element("th", text, scope="col") for text in ("Failed candidate", "step", "reason")])]
     rows = [
         element(
@@ -146,7 +147,7 @@ def _failed(report: Report) -> Markup | None:
         )
         for each in failed
     ]
-    return scrolling_table("Candidates that failed.", head, rows, kind="failed", label="Candidates that failed")
+    return scrolling_table(caption, head, rows, kind="failed", label="Candidates that failed")
 
 
 def _notes(report: Report) -> Markup | None:

@@ -77,6 +77,7 @@ class Resources:
         if not match or (int(match[1]), int(match[2])) < OLDEST:
             rule = f"a version such as 2.17, {'.'.join(map(str, OLDEST))} or newer"
             raise InputError(f"kfp_version must be {rule}, but got {self.kfp_version!r}.")
+        self._follow_scheme()
         for name in ("shared_memory", "cpu_request", "cpu_limit", "memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not QUANTITY.fullmatch(text):
                 raise InputError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
@@ -86,6 +87,17 @@ class Resources:
         for name in ("memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not MEMORY.fullmatch(text):
                 raise InputError(f"{name} must be a whole number of bytes such as 8Gi or 512Mi, but got {text!r}.")
+
+    def _follow_scheme(self) -> None:
+        """Take https:// or http:// from the endpoint, as people write it; the steps get address and ``secure``."""
+        scheme, colons, address = self.endpoint.lower().partition("://")
+        if not colons:
+            return
+        if scheme not in ("http", "https") or (self.secure and scheme == "http"):
+            rule = "host:port, or https:// where secure is true"
+            raise InputError(f"endpoint must be {rule}, but got {self.endpoint!r}.")
+        object.__setattr__(self, "endpoint", address.rstrip("/"))
+        object.__setattr__(self, "secure", scheme == "https")
 
     @property
     def knows_literals(self) -> bool:
