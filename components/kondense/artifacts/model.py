@@ -378,8 +378,10 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
 def _decode_images(description: Mapping[str, Any] | None) -> Images | None:
     if not description:
         return None
-    values: dict[str, Any] = dict(description)
-    return Images(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in description.items()
+    }
+    return Images(**fields)
 
 
 def _decode_tensor(

@@ -25,7 +25,16 @@ from kondense.data.split import SPLITS
 from kondense.files import json_bytes, new_directory, sha256, verify_files
 from kondense.preprocessing import BILINEAR, DATASET, Preprocessing, check_normalization, normalization_of
 
-__all__ = ["SPLITS", "Dataset", "Split", "check_split", "dataset_digest", "load_dataset", "save_dataset"]
+__all__ = [
+    "FORMAT_VERSION",
+    "SPLITS",
+    "Dataset",
+    "Split",
+    "check_split",
+    "dataset_digest",
+    "load_dataset",
+    "save_dataset",
+]
 
 Pair = tuple[ArrayLike | Tensor, ArrayLike | Tensor]  # images, labels
 ALL = Rules()
@@ -179,8 +188,8 @@ class Dataset:
         Raises:
             InputError: no images, fewer than two classes, or files that are no images; the text names them.
         """
-        size = image_size if isinstance(image_size, tuple) else (image_size,) * 2 * bool(image_size)
-        steps = resize if isinstance(resize, tuple) else (resize,) * bool(resize)
+        size = (image_size,) * 2 * bool(image_size) if isinstance(image_size, int) else tuple(image_size)
+        steps = (resize,) * bool(resize) if isinstance(resize, int) else tuple(resize)
         geometry = Geometry(size, channels, steps, interpolation)
         rules = Rules(geometry, _normalization(normalization), max_bad, duplicates, strict=True)
         with opened(str(path), folder.wanted) as directory:

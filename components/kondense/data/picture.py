@@ -24,6 +24,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 WIDE_MODES = GREY_MODES[4:]  # 16 bits, of which the upper 8 are taken, as Pillow does with 16 bits per colour
+DEEP_PGM = ("I", "PPM")  # mode and format of 16-bit PGM files; in other files, mode I has 32 bits of unknown range
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height are exchanged
 # Errors of Pillow's decoders on damaged files; UnidentifiedImageError is an OSError.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
@@ -94,7 +95,7 @@ def facts(path: Path, *, max_pixels: int = MAX_PIXELS) -> Facts:
         width, height = image.size
         if int(image.getexif().get(ORIENTATION, 1)) in range(5, 9):
             width, height = height, width
-        return Facts(height, width, image.mode in GREY_MODES)
+        return Facts(height, width, image.mode in (*GREY_MODES, "I"))
 
 
 def fitted(image: "Image.Image", geometry: Geometry) -> "Image.Image":
@@ -145,7 +146,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator["Image.Image"]:
                     f"{shown(path)} must have at most {max_pixels} pixels (max_pixels), but has"
                     f" {image.width}x{image.height}."
                 )
-            if image.mode not in GREY_MODES + COLOUR_MODES:
+            if image.mode not in GREY_MODES + COLOUR_MODES and (image.mode, image.format) != DEEP_PGM:
                 raise PictureError(f"{shown(path)} must have 8 or 16 bits per channel, but has mode {image.mode}.")
             yield image
     except PictureError:
@@ -172,7 +173,7 @@ def _flat(image: Any) -> Any:
     from PIL import Image
 
     transparent = image.info.get("transparency")
-    if image.mode in WIDE_MODES:
+    if image.mode in (*WIDE_MODES, "I"):
         levels_HW = np.asarray(image)
         if isinstance(transparent, int):
             levels_HW = np.where(levels_HW == transparent, 0, levels_HW)

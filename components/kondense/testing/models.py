@@ -35,7 +35,7 @@ def small_dataset(train: int = 96) -> Dataset:
             image[:, :, 5 * label : 5 * label + 5] += 90
         return Split(images, labels)
 
-    splits = {"train": split(train), "validation": split(30), "test": split(30)}
+    splits: dict[str, Any] = {"train": split(train), "validation": split(30), "test": split(30)}
     names = tuple(f"stripe {label}" for label in range(CLASSES))
     return Dataset("stripes", names, (0.35,), (0.17,), seed=0, source="kondense.testing", **splits)
 

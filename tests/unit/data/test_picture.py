@@ -47,6 +47,11 @@ def sixteen_colour(path):
     path.write_bytes(png(12, 12, 16, 2, [row.astype(">u2").tobytes() for row in levels]))
 
 
+def sixteen_pgm(path):
+    levels = np.random.default_rng(0).integers(0, 65536, (12, 12), dtype=np.uint16)
+    path.write_bytes(b"P5 12 12 65535\n" + levels.astype(">u2").tobytes())
+
+
 def palette(path, **options):
     Image.fromarray(pixels()).quantize(8).save(path, **options)
 
@@ -66,6 +71,7 @@ KINDS = {
     "sixteen.png": sixteen,
     "sixteen_clear.png": lambda path: sixteen(path, 54321),
     "sixteen_colour.png": sixteen_colour,
+    "sixteen.pgm": sixteen_pgm,
     "sixteen.tif": lambda path: Image.fromarray(pixels()[..., 0].astype(np.uint16) * 257).save(path),
     "cmyk.jpg": lambda path: Image.fromarray(pixels()).convert("CMYK").save(path),
     "cmyk.tif": lambda path: Image.fromarray(pixels()).convert("CMYK").save(path),
@@ -122,6 +128,8 @@ def test_what_pictures_look_like(tmp_path):
     high = np.random.default_rng(0).integers(0, 65536, (12, 12, 3), dtype=np.uint16) >> 8
     assert np.array_equal(decoded("sixteen_colour.png"), high)
     assert np.array_equal(decoded("sixteen.tif", 1), pixels()[..., :1])
+    deep = np.random.default_rng(0).integers(0, 65536, (12, 12, 1), dtype=np.uint16)
+    assert np.array_equal(decoded("sixteen.pgm", 1), deep >> 8)
     colours = pixels() // 128 * 128
     colours[(colours == (128, 0, 0)).all(-1)] = 0
     assert np.array_equal(decoded("rgb_clear.png"), colours)
