@@ -30,7 +30,18 @@ KFP_ONLY = {"metrics", "classification", "html"}  # what KFP's UI shows
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("compiled")
     options = [option for each in (*STORE, "gpus=1") for option in ("--resource", each)]
-    command = ["compile", "--argo", "--argo-bucket", "own-bucket", "--seed", "7", "--output", str(directory), *options]
+    command = [
+        "compile",
+        "--no-check",
+        "--argo",
+        "--argo-bucket",
+        "own-bucket",
+        "--seed",
+        "7",
+        "--output",
+        str(directory),
+        *options,
+    ]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert str(directory / "compress.argo.yaml") in result.output.splitlines()

@@ -55,7 +55,7 @@ def test_a_pipeline_is_submitted_by_name_and_by_file(platform: Platform, address
     assert run["display_name"].startswith("fashion_mnist lenet5 20")
     assert run["description"].endswith("; search_max_trials=6, seed=3")
     assert f"{address}/#/runs/details/{run['run_id']}" in printed
-    invoke("compile", "--output", str(tmp_path), "--resource", "gpus=1")
+    invoke("compile", "--no-check", "--output", str(tmp_path), "--resource", "gpus=1")
     invoke("submit", str(tmp_path / "refresh.yaml"), "--name", "tonight", "--endpoint", address)
     assert platform.objects["runs"][1]["display_name"] == "tonight"
 
@@ -65,11 +65,11 @@ def test_a_pipeline_given_by_name_is_compiled_for_the_server(platform: Platform,
     printed = invoke("submit", "compress", "--endpoint", address)
     assert "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, then http://localhost:8080/#/runs/" in printed
     assert all(word not in str(platform.objects["runs"]) for word in ("literals", "securityContext"))
-    invoke("compile", "--output", str(tmp_path))
+    invoke("compile", "--no-check", "--output", str(tmp_path))
     file = str(tmp_path / "compress.yaml")
     told = invoke("submit", file, "--endpoint", address, code=2)
     assert "Kubeflow Pipelines 2.15 refuses: make it with kondense compile --resource kfp_version=2.15" in told
-    invoke("compile", "--output", str(tmp_path), "--resource", "kfp_version=2.15")
+    invoke("compile", "--no-check", "--output", str(tmp_path), "--resource", "kfp_version=2.15")
     invoke("submit", file, "--endpoint", address)
 
 

@@ -45,7 +45,17 @@ def test_bad_input_is_one_line_before_any_work(
 
 
 def test_compile_writes_the_package_with_the_parameters_as_defaults(tmp_path: Path) -> None:
-    arguments = ["compile", "--output", str(tmp_path), "--dataset", "digits", "--seed", "4", "--kubernetes"]
+    arguments = [
+        "compile",
+        "--no-check",
+        "--output",
+        str(tmp_path),
+        "--dataset",
+        "digits",
+        "--seed",
+        "4",
+        "--kubernetes",
+    ]
     result = CliRunner().invoke(app, [*arguments, "--set", "train.epochs=3"])
     assert result.exit_code == 0, result.stderr
     package, manifest, *others = map(Path, result.stdout.splitlines())

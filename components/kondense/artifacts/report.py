@@ -206,8 +206,9 @@ class Candidate(Evaluation):
     """A model in report.json: evaluation, digest of the artifact, and comparison with the others.
 
     ``within_bound``: the validation accuracy meets the bound. ``bound``: ``met`` or ``missed`` if the interval of the
-    difference lies on one side of the bound, ``undecided`` if the images are too few to tell. ``score``: the objective's ratio, which the choice
-    maximises. ``pareto``: the Pareto fronts of test accuracy that contain it, of ``bytes`` and ``latency``.
+    difference lies on one side of the bound, ``undecided`` if the images are too few to tell. ``score``: the
+    objective's ratio, which the choice maximises. ``pareto``: the Pareto fronts of test accuracy that contain it, of
+    ``bytes`` and ``latency``.
     """
 
     digest: str

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from kondense.config import Config
 from kondense.errors import InputError, ShortfallError
 from kondense.networks.allowed import allowing
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
@@ -107,11 +108,19 @@ def run(
             from kondense_pipelines.local.compress import run_compress
             from kondense_pipelines.preflight import before_work, is_installed, request_for
 
-            if not no_check and is_installed():
+            def preflight() -> dict[str, Config]:
                 request = request_for(configs, plan, settings or (), candidates)
-                configs = before_work(request, console, server).applied(configs)
+                return before_work(request, console, server).applied(configs)
+
             page = run_compress(
-                configs, directory, console, plan=plan, server=server, docker=docker, caching=not no_cache
+                configs,
+                directory,
+                console,
+                plan=plan,
+                server=server,
+                docker=docker,
+                caching=not no_cache,
+                preflight=preflight if is_installed() and not no_check else None,
             )
         point_latest(directory)
         table, reason = candidate_table(directory / "report.json")
@@ -161,15 +170,15 @@ def compile_pipelines(
         configs = resolve(profile, plain(dataset, source, image_size, network, seed), settings or ())
         plan = read_plan(configs, candidates, recipe or ())
 
-        from kondense_pipelines.preflight import before_compiling, request_for
-
-        if not no_check:
-            configs = before_compiling(request_for(configs, plan, settings or (), candidates)).applied(configs)
-
         from kondense_pipelines.graphs.compile import EXPERIMENT, compile_all
         from kondense_pipelines.graphs.resources import read_resources
+        from kondense_pipelines.graphs.search import read_template
+        from kondense_pipelines.preflight import before_compiling, request_for
 
         resources = read_resources(resource or ())
+        read_template(experiment or EXPERIMENT)  # refused before the preflight
+        if not no_check:
+            configs = before_compiling(request_for(configs, plan, settings or (), candidates)).applied(configs)
         for path in compile_all(
             configs,
             output,

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def run_compress(
     server: WarmServer | None = None,
     docker: bool = False,
     caching: bool = True,
+    preflight: Callable[[], Mapping[str, Config]] | None = None,
 ) -> Path:
     """Run the pipeline, write its results to ``output_dir`` and return the path of report.html.
 
@@ -58,6 +59,7 @@ def run_compress(
         server: forks the steps' processes; without it each step starts an interpreter.
         docker: run the steps as containers of the stage image.
         caching: False reuses neither finished steps nor checkpoints of earlier runs.
+        preflight: called once the stores respond; returns the Configs with defaults lowered to what is possible.
 
     Raises:
         StepError: a step that all candidates need failed. The same call continues from there, unless caching is off.
@@ -68,6 +70,7 @@ def run_compress(
     with local_store(store_dir()) as store:
         os.environ.update(store)
         check_stores(CHECKPOINTS, str(configs["publish"].to_dict()["store_uri"]))
+        configs = preflight() if preflight else configs
         settings, arguments, pipeline = _prepare(
             configs, output_dir, store, plan=plan or Plan(), docker=docker, caching=caching
         )
