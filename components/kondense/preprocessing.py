@@ -19,7 +19,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # ->
     "half": ((0.5,), (0.5,)),
     "none": ((0.0,), (1.0,)),
 }
-TOLERANCE = 1e-3  # differences of mean and std that networks do not notice
+TOLERANCE = 0.05  # differences of mean and std, in standard deviations, that networks do not notice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Preprocessing:
     interpolation: str = BILINEAR
 
     def __post_init__(self) -> None:
-        check_normalization(self.mean, self.std)
+        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+            raise InputError(f"mean and std must have one number per channel, std above 0, but got {self.std}.")
         check_geometry(self.crop, self.resize, self.interpolation)
 
 
@@ -114,7 +115,9 @@ def difference(network: Preprocessing, data: Preprocessing) -> str:
 
     The line ends with the parameters of data_prep that make them equal.
     """
-    differing = [name for name in ("mean", "std") if not _near(getattr(network, name), getattr(data, name))]
+    differing = [
+        name for name in ("mean", "std") if not _near(getattr(network, name), getattr(data, name), network.std)
+    ]
     known = [name for name in ("crop", "resize", "interpolation") if name != "crop" or network.crop]
     scaled = network.resize or network.crop
     differing += [name for name in known if scaled and getattr(network, name) != getattr(data, name)]
@@ -156,8 +159,10 @@ def in_words(value: Any) -> str:
     return ", ".join(f"{item:.4g}" for item in value)
 
 
-def _near(one: Sequence[float], other: Sequence[float]) -> bool:
-    return len(one) == len(other) and all(abs(a - b) <= TOLERANCE for a, b in zip(one, other, strict=True))
+def _near(one: Sequence[float], other: Sequence[float], scales: Sequence[float]) -> bool:
+    if len(one) != len(other):
+        return False
+    return all(abs(a - b) <= TOLERANCE * scale for a, b, scale in zip(one, other, scales, strict=True))
 
 
 def _listed(values: Sequence[float]) -> str:

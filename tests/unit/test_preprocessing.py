@@ -56,12 +56,22 @@ def test_one_number_stands_for_every_channel():
         ({"crop": (0, 5)}, "at least 1 pixel"),
         ({"crop": (64, 64), "resize": (32,)}, "resize must be at least the crop's size 64x64, but got 32"),
         ({"interpolation": "cubic"}, "interpolation must be one of bilinear, bicubic"),
-        ({"std": (0.0,)}, "std must be in"),
+        ({"std": (0.0,)}, "std above 0"),
+        ({"std": (0.5, 0.5)}, "one number per channel"),
     ],
 )
 def test_other_geometry_is_an_error(fields, text):
     with pytest.raises(ValueError, match=text):
         Preprocessing(**({"mean": (0.5,), "std": (0.5,)} | fields))
+
+
+def test_small_differences_of_the_statistics_do_not_count():
+    seed = Preprocessing((0.303, 0.297, 0.301), (0.203, 0.199, 0.2), crop=(64, 64))
+    assert difference(OWN, seed) == ""
+    half = Preprocessing((0.5,) * 3, (0.229, 0.224, 0.225))
+    assert "mean 0.485, 0.456, 0.406, not 0.5, 0.5, 0.5; to prepare them so" in difference(
+        Preprocessing(*IMAGENET), half
+    )
 
 
 def test_a_difference_is_told_with_the_parameters_that_end_it():

@@ -35,7 +35,7 @@ from kondense.errors import InputError
 from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 from kondense.networks.allowed import check_allowed
 from kondense.networks.build import NetworkSpec, build
-from kondense.preprocessing import BILINEAR
+from kondense.preprocessing import BILINEAR, Preprocessing
 
 SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
 CODEBOOK = "::codebook"  # suffix of its codebook
@@ -116,6 +116,11 @@ class Images:
     def of(cls, data: DescribesImages) -> "Images":
         """Return the description of a dataset's images."""
         return cls(data.classes, data.shape, data.mean, data.std, data.resize, data.interpolation)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes an input of the model."""
+        return Preprocessing(self.mean, self.std, self.shape[1:], self.resize, self.interpolation)
 
     def describe(self) -> dict[str, Any]:
         """Return the content of model.json's ``images``; without the usual resizing, so that identities stay."""

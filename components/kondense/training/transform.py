@@ -12,7 +12,9 @@ from kondense.config import Config
 from kondense.data.dataset import Dataset, dataset_digest, load_dataset
 from kondense.display import html_table, metric_rows, text_table
 from kondense.errors import InputError, ShortfallError
+from kondense.logging import LOG
 from kondense.networks.build import check_images
+from kondense.preprocessing import difference
 from kondense.training.checkpoint import open_checkpoint
 
 
@@ -101,8 +103,13 @@ def recorded(stage: str, config: Config, result: Result, inputs: Mapping[str, st
 
 
 def check_fits(role: str, model: Model, dataset: Dataset) -> None:
-    """Raise InputError unless the model takes the dataset's images and returns one logit per class."""
+    """Raise InputError unless the model takes the dataset's images and returns one logit per class.
+
+    Images that are normalised or resized otherwise than those that the model was trained on are told.
+    """
     check_images(f"the {role}", model.module, dataset.shape, len(dataset.classes), model.network)
+    if model.images and (text := difference(model.images.preprocessing, dataset.preprocessing)):
+        LOG.warning(f"{role}: {text}")
 
 
 def check_float(stage: str, model: Model) -> None:

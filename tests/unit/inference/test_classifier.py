@@ -9,6 +9,7 @@ from kondense.data.dataset import Dataset
 from kondense.export.onnx import export_onnx
 from kondense.inference.classifier import open_classifier
 from kondense.networks.build import NetworkSpec, build
+from kondense.training.transform import check_fits
 from PIL import Image
 
 OPTIONS = {"image_size": (16, 20), "resize": 24, "interpolation": "bicubic", "normalization": "imagenet"}
@@ -44,3 +45,14 @@ def test_pictures_are_prepared_as_recorded(source: Path, tmp_path: Path) -> None
 def test_the_usual_preparation_leaves_the_artifact_as_it_was(source: Path) -> None:
     images = Images.of(Dataset.from_folder(source, image_size=16))
     assert set(images.describe()) == {"classes", "shape", "mean", "std"}
+
+
+def test_images_that_a_model_was_not_trained_on_are_told(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained, given = (Dataset.from_folder(source, **OPTIONS | {"normalization": name}) for name in ("imagenet", "half"))
+    spec = NetworkSpec("resnet8", {"classes": 2, "channels": 3, "image_size": 16, "width": 0.25})
+    model = Model(build(spec, seed=0), spec, images=Images.of(trained))
+    check_fits("model", model, trained)
+    assert not [record for record in caplog.records if "was trained on" in record.message]
+    check_fits("model", model, given)
+    assert "model: the network was trained on images with mean 0.485, 0.456, 0.406, not 0.5, 0.5, 0.5" in caplog.text
+    assert "--set data_prep.normalization=imagenet" in caplog.text
