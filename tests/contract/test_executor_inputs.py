@@ -25,6 +25,8 @@ from tests.support.strict_kfp.graph import Node, Package
 from tests.support.strict_kfp.lineage import Lineage
 from tests.support.strict_kfp.values import check_input, wire
 
+pytestmark = pytest.mark.usefixtures("quick_yaml")
+
 COMPONENTS = sorted(STAGES.components())
 METADATA = {"display_name": "x", "store_session_info": "{}", "accuracy": 1, "sizes": {"list": [1, 2.5]}}
 TYPES = {"driver": {"type": {"instanceSchema": ""}}, "graph": {}}  # from a task beside it, through the graph around it

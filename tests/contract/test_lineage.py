@@ -16,6 +16,8 @@ from kondense_pipelines.graphs.parameters import resolve
 from tests.support.strict_kfp import toys
 from tests.support.strict_kfp.graph import Package, shared_inputs
 
+pytestmark = pytest.mark.usefixtures("quick_yaml")
+
 RECIPES = (
     ("prune", "quantize", "distill"),
     ("prune:magnitude:0.9", "prune:l1:0.5 > prune:magnitude:0.9", "prune > distill > quantize:static"),

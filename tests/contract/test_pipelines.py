@@ -14,6 +14,8 @@ from kondense_pipelines.graphs.compile import compile_compress, task_names
 from kondense_pipelines.graphs.compress import CANDIDATES, cluster_task_names, make_compress
 from kondense_pipelines.graphs.parameters import CURATED, PROFILE, STEPS, apply, resolve, split, step_defaults
 
+pytestmark = pytest.mark.usefixtures("quick_yaml")
+
 # The step whose Config a task runs with.
 STEP_OF_TASK = {
     "data prep": "data_prep",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 from kondense.store.open import open_store
 from kondense_pipelines.local.store import local_store
 
@@ -26,18 +25,8 @@ IMAGES = ("--stage-image=registry.example.org/stage:9", "--suggestion-image=regi
 QUICK = ("--poll=0.1", "--setup-timeout=20", "--run-timeout=20")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_yaml() -> Iterator[None]:
-    """Let kfp's client, which loads a package for every run, load it with libyaml: a tenth of the time."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yaml, "safe_load", lambda stream: yaml.load(stream, Loader=loader))
-        patch.setattr(yaml, "safe_load_all", lambda stream: yaml.load_all(stream, Loader=loader))
-        yield
-
-
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packages(quick_yaml: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where compiled pipelines are kept for all tests here."""
     return tmp_path_factory.mktemp("packages")
 

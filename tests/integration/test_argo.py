@@ -19,6 +19,8 @@ from kondense_pipelines.graphs.resources import Resources
 
 from tests.support.local_argo import UID, LocalArgo
 
+pytestmark = pytest.mark.usefixtures("quick_yaml")
+
 SECRETS = {"mlpipeline-minio-artifact": {"accesskey": "a", "secretkey": "b"}}
 PLAIN = {
     "dataset": "digits",

@@ -30,6 +30,8 @@ from tests.support.strict_kfp.driver import LOGS
 from tests.support.strict_kfp.fork_server import ForkServer
 from tests.support.trial_makers import trial_of, write_trial_model
 
+pytestmark = pytest.mark.usefixtures("quick_yaml")
+
 NAME = "lenet300-digits"
 PLAIN = {
     "dataset": "digits",

@@ -15,6 +15,8 @@ from kondense_pipelines.deploy import job, register
 
 from tests.support.fake_kfp import FakePipelines, serve
 
+pytestmark = pytest.mark.usefixtures("quick_yaml")
+
 SCHEDULE = """
 name: nightly
 pipeline: compress

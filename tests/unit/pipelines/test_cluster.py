@@ -21,6 +21,8 @@ from kondense_pipelines.cluster.recurring import Schedule
 
 from tests.support import fake_kfp
 
+pytestmark = pytest.mark.usefixtures("quick_yaml")
+
 
 class FakePlatform(fake_kfp.FakePipelines):
     """The API with runs, and with a health that says its version as the UI of KFP 2.17 does."""
