@@ -37,6 +37,16 @@ class DynamicLayer(nn.Module):
         scale = weight.scale
         self.register_buffer("scale", scale.reshape(-1, *self.places) if len(scale) > 1 else scale[0])
 
+    @property
+    def weight(self) -> Tensor:
+        """The float weight, for modules that read it themselves, such as nn.TransformerEncoderLayer."""
+        return self.layer.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias, for such modules."""
+        return self.layer.bias
+
     def forward(self, values: Tensor) -> Tensor:
         """Call the operators to export."""
         quantized, scale, zero_point = torch.onnx.ops.symbolic_multi_out(

@@ -16,6 +16,7 @@ from kondense.artifacts.quantized import (
     InputQuantizer,
     QuantizedTensor,
 )
+from kondense.artifacts.structure import replace
 from kondense.export.dynamic_layers import DynamicLayer
 
 
@@ -45,13 +46,12 @@ def replace_layers(
             continue
         name = weight_name.removesuffix(".weight")
         layer = module.get_submodule(name)
-        parent, _, leaf = name.rpartition(".")
         quantizer = activations.get(name)
         if isinstance(quantizer, DynamicQuantizer):
             replacement: nn.Module = DynamicLayer(layer, tensor)
         else:
             replacement = IntegerLayer(layer, tensor, quantizer)
-        setattr(module.get_submodule(parent), leaf, replacement)
+        replace(module, name, replacement)
 
 
 class QuantizeDequantize:
@@ -98,9 +98,19 @@ class IntegerLayer(nn.Module):
             self.register_buffer("bias_integers", torch.round(bias.detach().double() / scale_O).int())
             self.register_buffer("bias_scale", scale_O.float() if len(scale_O) > 1 else scale_O.float()[0])
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight to export, for modules that read it themselves, such as nn.TransformerEncoderLayer."""
+        return _dequantize(self.integers, self.scale, self.zero_point)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias in float, for such modules."""
+        return self.layer.bias  # type: ignore[return-value]  # of a convolution or linear layer
+
     def forward(self, values: Tensor) -> Tensor:
         """Call the layer with the weight and bias to export."""
-        parameters = {"weight": _dequantize(self.integers, self.scale, self.zero_point)}
+        parameters = {"weight": self.weight}
         if self.integer_bias:
             parameters["bias"] = _dequantize(self.bias_integers, self.bias_scale)
         output: Tensor = torch.func.functional_call(self.layer, parameters, (values,))

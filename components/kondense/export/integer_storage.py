@@ -12,10 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def store_packed(proto: onnx.ModelProto) -> None:
-    """Replace every DequantizeLinear of a constant by Cast and Mul, in place; use 4 bits where the integers fit.
+    """Store the integers behind every DequantizeLinear of a constant in 4 bits where they fit, else under Cast and Mul.
 
-    Runtimes fold Cast and Mul of constants while loading, but compute DequantizeLinear in every run. The values are
-    the same: float(integer) * scale.
+    Runtimes fold Cast and Mul of constants while loading, but compute DequantizeLinear in every run. Few know a Cast of
+    4-bit integers, onnxruntime from 1.23 on; DequantizeLinear takes them from 1.19 on. OpenVINO 2026.4 computes 4-bit
+    layers with an odd number of weights per output wrong, so these remain in 8 bits. The values are the same:
+    float(integer) * scale.
     """
     graph = proto.graph
     constants = {constant.name: constant for constant in graph.initializer}
@@ -26,9 +28,12 @@ def store_packed(proto: onnx.ModelProto) -> None:
             continue
         integers, scale = (constants[name] for name in node.input[:2])
         values = numpy_helper.to_array(integers)
-        if values.size and np.abs(values).max() <= 7:
+        if fits_nibbles(values):
             packed = pack_nibbles(values.ravel()).tobytes()
             integers.CopyFrom(helper.make_tensor(integers.name, TensorProto.INT4, values.shape, packed, raw=True))
+            del node.input[2:]  # the zero point, 0 by default
+            nodes.append(node)
+            continue
         factors = numpy_helper.to_array(scale).reshape(-1, *[1] * (values.ndim - 1))
         scale.CopyFrom(numpy_helper.from_array(factors if factors.size > 1 else factors.reshape(()), scale.name))
         cast = f"{node.output[0]}_float"
@@ -36,6 +41,34 @@ def store_packed(proto: onnx.ModelProto) -> None:
         nodes.append(helper.make_node("Mul", [cast, scale.name], list(node.output)))
     del graph.node[:]
     graph.node.extend(nodes)
+    drop_unread(graph)
+
+
+def fits_nibbles(values: NDArray[np.int8]) -> bool:
+    """Return whether a weight [O, I, ...] is stored in 4 bits."""
+    return bool(values.ndim > 1 and values.size and (values.size // len(values)) % 2 == 0 and np.abs(values).max() <= 7)
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove the constants that no node reads, in place."""
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    constants = [constant for constant in graph.initializer if constant.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+
+
+def merge_tied(graph: onnx.GraphProto) -> None:
+    """Store equal constants of more than one value once, in place; the exporter writes a tied weight several times."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    renamed = {}
+    for constant in graph.initializer:
+        values = numpy_helper.to_array(constant)
+        if values.size > 1:
+            key = (constant.data_type, tuple(constant.dims), values.tobytes())
+            renamed[constant.name] = first.setdefault(key, constant.name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    drop_unread(graph)
 
 
 def pack_nibbles(values: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -46,24 +79,51 @@ def pack_nibbles(values: NDArray[np.int8]) -> NDArray[np.uint8]:
     return np.bitwise_or(nibbles[::2], np.left_shift(nibbles[1::2], 4), dtype=np.uint8)
 
 
-def separate_zero_points(proto: onnx.ModelProto) -> None:
-    """Copy the zero points that several weights share, in place; the exporter merges equal constants.
+def separate_integers(proto: onnx.ModelProto) -> None:
+    """Give every layer its own DequantizeLinear, weight and zero point, in place; the exporter merges equal ones.
 
-    onnxruntime 1.32 refuses merged ones with "Attempt to replace the existing tensor" when
+    onnxruntime 1.32 refuses shared ones with "Attempt to replace the existing tensor" when
     ``session.x64quantprecision`` makes it rewrite int8 weights to uint8.
     """
     graph = proto.graph
     constants = {constant.name: constant for constant in graph.initializer}
-    used = set()
+    _separate_nodes(graph, constants)
+    used: set[str] = set()
     for node in graph.node:
-        if node.op_type != "DequantizeLinear" or node.input[0] not in constants or len(node.input) < 3:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
             continue
-        if node.input[2] in used:
-            zero_point = graph.initializer.add()
-            zero_point.CopyFrom(constants[node.input[2]])
-            zero_point.name = f"{node.input[0]}_zero_point"
-            node.input[2] = zero_point.name
-        used.add(node.input[2])
+        weight = node.input[0]
+        for place, suffix in ((0, "again"), (2, "zero_point")):
+            if len(node.input) > place and node.input[place] in used:
+                copied = graph.initializer.add()
+                copied.CopyFrom(constants[node.input[place]])
+                name = f"{weight}_{suffix}"
+                while name in constants:
+                    name += "_"
+                copied.name = node.input[place] = name
+                constants[name] = copied
+            used.update(node.input[place : place + 1])
+
+
+def _separate_nodes(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> None:
+    """Repeat every DequantizeLinear of a constant for each further node that reads it, in place."""
+    shared = {
+        node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    read: set[str] = set()
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in shared and name in read:
+                again = onnx.NodeProto()
+                again.CopyFrom(shared[name])
+                again.output[0] = node.input[place] = f"{name}_{len(nodes)}_{place}"
+                nodes.append(again)
+            read.add(name)
+        nodes.append(node)
+    repeated = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(repeated)
 
 
 def drop_quantizers(proto: onnx.ModelProto) -> None:
@@ -80,10 +140,7 @@ def drop_quantizers(proto: onnx.ModelProto) -> None:
         node.input[:] = [_followed(name, passed) for name in node.input]
     del graph.node[:]
     graph.node.extend(kept)
-    read = {name for node in kept for name in node.input}
-    constants = [constant for constant in graph.initializer if constant.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(constants)
+    drop_unread(graph)
 
 
 def _followed(name: str, passed: Mapping[str, str]) -> str:

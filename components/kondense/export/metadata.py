@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
 from kondense.artifacts.schema import check_fields
 from kondense.errors import InputError
+from kondense.export.runtimes import Runtimes
 from kondense.files import ArtifactError
 from kondense.preprocessing import BILINEAR, check_geometry
 
@@ -25,7 +26,7 @@ class Metadata(TypedDict):
     (pixel / 255 - mean) / std per channel. ``resize`` and ``interpolation`` are what comes before the central crop to
     ``shape``, see ``kondense.preprocessing.Preprocessing``. ``arithmetic`` is that of the layers: ``integer``, or
     ``float`` if weights are floats after loading. ``digest`` is the model's identity (``kondense.artifacts.identity``),
-    the same as in its artifact.
+    the same as in its artifact. ``runtimes`` says what serves the file (``kondense.export.runtimes``).
     """
 
     format_version: int
@@ -40,6 +41,7 @@ class Metadata(TypedDict):
     digest: str
     resize: NotRequired[list[Annotated[int, "[1, inf)"]]]
     interpolation: NotRequired[str]
+    runtimes: NotRequired[Runtimes]
 
 
 def parse_metadata(entries: Mapping[str, str], place: str = "the ONNX file") -> Metadata:

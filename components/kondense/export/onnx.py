@@ -8,15 +8,19 @@ import copy
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from kondense.artifacts.equivalence import probes
 from kondense.artifacts.fold import fold_batch_norms
 from kondense.artifacts.model import DescribesImages, Model, model_identity
+from kondense.artifacts.ties import tied_names
 from kondense.export.integer_layers import replace_layers, replace_quantizers
-from kondense.export.integer_storage import drop_quantizers, separate_zero_points, store_packed
+from kondense.export.integer_storage import drop_quantizers, merge_tied, separate_integers, store_packed
 from kondense.export.metadata import FLOAT, FORMAT_VERSION, UINT8, Metadata, metadata_entries, parse_metadata
 from kondense.export.pixel_input import take_pixels
+from kondense.export.runtimes import Runtimes, runtimes
 from kondense.export.trace import cause, quiet, trace_program, translated_module
+from kondense.export.verification import check_file
 from kondense.files import ArtifactError
 
 OPSET = 21  # the first with 4-bit integers in DequantizeLinear and Cast
@@ -27,8 +31,8 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
 
     Statically quantized layers become QuantizeLinear/DequantizeLinear pairs with int8 weights, int32 biases and the
     artifact's scales, which onnxruntime fuses into integer kernels. With weight-only quantization, weights are integers
-    of 4 or 8 bits with Cast and Mul, which runtimes fold into float weights while loading: the file is small, and as
-    fast as a float one.
+    of 8 bits with Cast and Mul, which runtimes fold into float weights while loading, or of 4 bits with
+    DequantizeLinear. The file's outputs are compared with the network's.
 
     Args:
         model: any model; it is not changed.
@@ -36,22 +40,26 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
         uint8_input: whether the graph takes pixels and normalises them.
 
     Raises:
-        ArtifactError: the exporter cannot express the network; the text names the module.
+        ArtifactError: the exporter cannot express the network, or expresses another; the text names the module.
         ValueError: as ``save_model``.
     """
     # The norms of a quantized model are folded already, or belong to float layers.
-    module = copy.deepcopy(model.module).eval() if model.quantized else fold_batch_norms(model.module)
+    batches = probes(dataset.shape)
+    module = copy.deepcopy(model.module).eval() if model.quantized else fold_batch_norms(model.module, batches)
     module = module.cpu()
     replace_quantizers(module, model.activations)
     replace_layers(module, model.quantized, model.activations)
     proto = _translate(trace_program(module, dataset.shape))
     if model.activations:
-        separate_zero_points(proto)
+        separate_integers(proto)
     else:
+        if tied_names(model.module):
+            merge_tied(proto.graph)
         store_packed(proto)
+    _tidy(proto)
+    check_file(proto, model.module, dataset.shape, integer=bool(model.activations))
     if uint8_input:
         take_pixels(proto, dataset.mean, dataset.std)
-    _tidy(proto)
     metadata: Metadata = {
         "format_version": FORMAT_VERSION,
         "classes": list(dataset.classes),
@@ -65,6 +73,7 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
         "digest": model_identity(model),
         "resize": list(dataset.resize),
         "interpolation": dataset.interpolation,
+        "runtimes": _runtimes(proto, model),
     }
     onnx.helper.set_model_props(proto, metadata_entries(metadata))
     onnx.checker.check_model(proto)
@@ -85,7 +94,8 @@ def compute_in_float(content: bytes, model: Model) -> bytes:
     drop_quantizers(proto)
     store_packed(proto)
     _shorten_names(proto.graph)
-    metadata = read_metadata(content) | {"arithmetic": "float", "digest": model_identity(model)}
+    metadata = read_metadata(content)
+    metadata |= {"arithmetic": "float", "digest": model_identity(model), "runtimes": _runtimes(proto, model)}
     onnx.helper.set_model_props(proto, metadata_entries(metadata))
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())
@@ -103,6 +113,24 @@ def read_metadata(content: bytes, place: str = "the ONNX file") -> Metadata:
     except Exception as error:  # protobuf's DecodeError has no stable public name
         raise ArtifactError(f"{place} must be an ONNX model, but: {error}.") from None
     return parse_metadata(entries, place)
+
+
+def translate_module(module: nn.Module, inputs: Tensor) -> onnx.ModelProto | None:
+    """Return a part of a network as ONNX for inputs [N, ...], or None if it is none of its own."""
+    try:
+        return _translate(trace_program(module, tuple(inputs.shape[1:])))
+    except ArtifactError:
+        return None
+
+
+def _runtimes(proto: onnx.ModelProto, model: Model) -> Runtimes:
+    filters = {
+        name.removesuffix(".weight"): len(tensor.integers)
+        for name, tensor in model.quantized.items()
+        if name.removesuffix(".weight") in model.activations
+    }
+    four_bits = any(constant.data_type == onnx.TensorProto.INT4 for constant in proto.graph.initializer)
+    return runtimes(filters, four_bits=four_bits)
 
 
 def warm_up() -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from kondense.files import ArtifactError
 
 
-def trace_program(module: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+def trace_program(module: nn.Module, shape: tuple[int, ...]) -> torch.export.ExportedProgram:
     """Return ``module`` as a program of operators for any number of images.
 
     Args:
@@ -28,7 +28,7 @@ def trace_program(module: nn.Module, shape: tuple[int, int, int]) -> torch.expor
     """
     batch = torch.export.Dim("batch")
     try:
-        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # it prints the partial graph
+        with quiet(), layer_by_layer(), contextlib.redirect_stderr(io.StringIO()):  # it prints the partial graph
             return torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},), strict=False)
     except Exception as error:  # from the network's code or torch.export
         place = running_module(error, module) or type(module).__name__
@@ -85,6 +85,17 @@ def frames(traceback: types.TracebackType | None) -> Iterator[types.FrameType]:
     while traceback is not None:
         yield traceback.tb_frame
         traceback = traceback.tb_next
+
+
+@contextlib.contextmanager
+def layer_by_layer() -> Iterator[None]:
+    """Let torch compute transformers layer by layer; ONNX has no operator for the fused form."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

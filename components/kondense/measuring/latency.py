@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from kondense.export.runtimes import session_entries
 from kondense.measuring.processor import CPUINFO, read_cpu
 from kondense.measuring.turns import time_in_turns
 
@@ -62,6 +63,8 @@ def open_session(
     options.add_session_config_entry("session.x64quantprecision", "1" if exact_products else "0")
     # Otherwise the threads of one session keep spinning during the turn of the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    for key, value in session_entries(onnx).items():
+        options.add_session_config_entry(key, value)
     providers = [provider] if provider == CPU else [provider, CPU]
     return onnxruntime.InferenceSession(onnx, options, providers=providers)
 

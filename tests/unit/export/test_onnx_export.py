@@ -13,6 +13,7 @@ from kondense.artifacts.model import Model, save_model, without_input_quantizers
 from kondense.data.dataset import Dataset
 from kondense.export.integer_storage import pack_nibbles
 from kondense.export.onnx import OPSET, compute_in_float, export_onnx, read_metadata
+from kondense.export.runtimes import session_entries
 from kondense.files import ArtifactError
 from kondense.measuring.accuracy import predict
 from kondense.measuring.latency import open_session, predict_onnx
@@ -51,6 +52,8 @@ def kernels(content: bytes, folder: Path) -> Counter[str]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(folder / "optimised.onnx")
     options.log_severity_level = 3
+    for key, value in session_entries(content).items():
+        options.add_session_config_entry(key, value)
     onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
 

@@ -1,0 +1,120 @@
+"""Compare an exported file with the network that it was made from.
+
+Shapes: images [N, C, H, W].
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from kondense.artifacts.equivalence import outputs, probes
+from kondense.export.trace import describe
+from kondense.files import ArtifactError
+
+SAME = 1e-3  # largest change of a float file's logits relative to the largest
+NOISE = 10.0  # or so many times the rounding error of the network itself in float32
+ROUNDED = 0.25  # of an integer file's, of the median image: a value at the edge of two integers may fall to either
+
+
+def check_file(proto: onnx.ModelProto, module: nn.Module, shape: Sequence[int], *, integer: bool) -> None:
+    """Raise ArtifactError unless onnxruntime computes from ``proto`` what ``module`` computes.
+
+    Random images in batches of several sizes are compared.
+
+    Args:
+        proto: takes normalised float images.
+        module: the network; not changed.
+        shape: of one image, (C, H, W).
+        integer: whether inputs of layers are quantized.
+    """
+    batches = [batch for batch in probes(shape) if _takes(module, batch)]
+    change, count = max(
+        ((_change(proto, module, batch, integer=integer), len(batch)) for batch in batches), default=(0.0, 0)
+    )
+    if change > (ROUNDED if integer else SAME) and change > NOISE * _noise(module, batches):
+        raise ArtifactError(
+            f"the exported file must compute the same as the network, but its logits differ by {change:.2g} of the"
+            f" largest for {count} image{'s' if count > 1 else ''}{'' if integer else _place(module, batches[-1])}."
+        )
+
+
+def _takes(module: nn.Module, batch: Tensor) -> bool:
+    try:
+        return bool(outputs(module, batch))
+    except Exception:  # from the network's own code: it does not take so many images
+        return False
+
+
+def _change(proto: onnx.ModelProto, module: nn.Module, batch: Tensor, *, integer: bool) -> float:
+    """Return the change of the logits, relative to the largest: of the worst image, or of the median one."""
+    expected, actual = outputs(module, batch)[0], run(proto, batch)
+    if actual is None or actual.shape != expected.shape or not actual.isfinite().equal(expected.isfinite()):
+        return float("inf")
+    expected, actual = expected.nan_to_num(0.0, 0.0, 0.0), actual.nan_to_num(0.0, 0.0, 0.0)
+    change_N = (actual - expected).abs().flatten(1).amax(1) / expected.abs().max().clamp_min(1e-30)
+    return float(change_N.median() if integer else change_N.max())
+
+
+def _noise(module: nn.Module, batches: Sequence[Tensor]) -> float:
+    """Return the rounding error of the network's own logits, relative to the largest."""
+    exact, noise = copy.deepcopy(module).double(), 0.0
+    for batch in batches:
+        if not _takes(exact, batch.double()):  # a network with a data type of its own
+            return 0.0
+        expected, actual = outputs(exact, batch.double())[0], outputs(module, batch)[0].double()
+        noise = max(noise, float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)))
+    return noise
+
+
+def run(proto: onnx.ModelProto, batch: Tensor) -> Tensor | None:
+    """Return onnxruntime's first output for ``batch``, or None if it cannot run the file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0])
+    except Exception:  # onnxruntime's errors have no common base
+        return None
+
+
+def _place(module: nn.Module, batch: Tensor) -> str:
+    """Return in words the innermost module whose own file differs from it."""
+    from kondense.export.onnx import translate_module  # a module of a network is exported like a network
+
+    name, found = "", module
+    while True:
+        for child_name, child, inputs in _called(found, batch):
+            proto = translate_module(child, inputs)
+            if proto is not None and _change(proto, child, inputs, integer=False) > SAME:
+                name, found, batch = f"{name}.{child_name}".lstrip("."), child, inputs
+                break
+        else:
+            return f"; the first module that differs is {describe(name, type(found).__name__)}"
+
+
+def _called(module: nn.Module, batch: Tensor) -> Iterator[tuple[str, nn.Module, Tensor]]:
+    """Yield the children that ``module`` calls on one tensor, with that tensor, in the order of the calls."""
+    seen: list[tuple[str, nn.Module, Tensor]] = []
+    handles = [
+        child.register_forward_pre_hook(
+            lambda part, inputs, name=name: (
+                seen.append((name, part, inputs[0].detach().clone()))
+                if len(inputs) == 1 and isinstance(inputs[0], Tensor)
+                else None
+            )
+        )
+        for name, child in module.named_children()
+    ]
+    try:
+        outputs(module, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    yield from seen
