@@ -43,6 +43,7 @@ QUICK: Mapping[str, Any] = {
     "batch_size": 8,
     "steps": 1,
     "device": "cpu",
+    "precision": "auto",
     "compile": False,
     "sensitivity": False,
     "trial_epochs": 0,
@@ -75,10 +76,12 @@ def examine(request: Request) -> Iterator[Check]:
         dataset = random_dataset(shape, classes)
         with timed("network") as check:
             result = train(None, dataset, quick(train_config))
-            check(note=f"{train_config.network} trains: {result.metrics['parameters']:,.0f} parameters")
+            check.result = result.model
+            what = "is imported" if train_config.import_uri else "trains"
+            check(note=f"{train_config.network} {what}: {result.metrics['parameters']:,.0f} parameters")
         yield check.made(refused=True)
-        if not check.failed:
-            yield from examine_candidates(request, result.model, dataset)
+        if check.result is not None:
+            yield from examine_candidates(request, check.result, dataset)
 
 
 def check_steps(config: TrainConfig, steps: Sequence[Composed], shape: Shape, classes: int) -> None:
@@ -247,6 +250,8 @@ def timed(name: str) -> Iterator[Timed]:
         yield check
     except (ShortfallError, NonFiniteLossError) as error:
         check(state=UNTRIED, note=f"on random images: {error}")  # says nothing about the real ones
+    except OSError as error:  # a store that is not reached from here, a disk: says nothing about the network
+        check(state=UNTRIED, note=reason_of(error))
     except Exception as error:  # whatever the user's network raises
         check(state=IMPOSSIBLE, note=reason_of(error))
     finally:

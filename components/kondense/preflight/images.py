@@ -19,6 +19,7 @@ KNOWN: dict[str, tuple[Shape, int]] = {  # shape of one image, [C, H, W], and nu
     "digits": ((1, 16, 16), 10),
 }
 TRAIN, OTHERS = 16, 8  # images of the random data set
+MOST_CLASSES = 128
 
 
 def known_images(config: DataPrepConfig) -> tuple[Shape, int] | None:
@@ -61,8 +62,11 @@ def random_dataset(shape: Shape, classes: int, *, seed: int = 0) -> Dataset:
     """
     rng = np.random.default_rng(seed)
 
+    # Every class has an image, unless they are too many for a batch or two.
+    train = max(TRAIN, min(classes, MOST_CLASSES))
+
     def pair(images: int) -> tuple[np.ndarray, np.ndarray]:
         return rng.integers(0, 256, (images, *shape), np.uint8), np.arange(images, dtype=np.int64) % classes
 
     names = [str(number) for number in range(classes)]
-    return Dataset.from_arrays(pair(TRAIN), pair(OTHERS), pair(OTHERS), classes=names, name="random")
+    return Dataset.from_arrays(pair(train), pair(OTHERS), pair(OTHERS), classes=names, name="random")
