@@ -130,7 +130,9 @@ def _stairs(front: Sequence[tuple[float, float]]) -> list[Segment]:
 def _grid(horizontal: Axis, vertical: Axis, written: Callable[[float], str]) -> list[Markup]:
     parts = []
     ticks = [tick for tick in vertical.ticks(8) if tick <= 1]
-    digits = 0 if all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in ticks) else 1
+    # As few decimals as tell the ticks exactly.
+    exact = (n for n in range(4) if all(abs(100 * tick - round(100 * tick, n)) < 1e-6 for tick in ticks))
+    digits = next(exact, 4)
     for tick in ticks:
         y = vertical.position(tick)
         parts.append(element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="grid"))

@@ -1,9 +1,11 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
-from kondense.report import figures
+from kondense.report import figures, scatter
 from kondense.report.axes import Axis, cost_axis
+from kondense.report.document import build_report
 from kondense.report.label_layout import Point, overlap, place_labels
 from kondense.report.training_curves import trainings
 
@@ -102,3 +104,13 @@ def test_a_training_that_candidates_share_is_shown_once():
 )
 def test_how_figures_are_written(written, expected):
     assert written == expected
+
+
+def test_ticks_of_accuracies_that_are_close_differ():
+    evaluations = make_evaluations()[:2]
+    for evaluation in evaluations:
+        evaluation["test_accuracy"] = 0.844
+    options = {"title": "", "objective": "bytes", "max_validation_drop": 0.01, "record": evaluations[0]["lineage"][0]}
+    picture = str(scatter.against_bytes(build_report(evaluations, ["1", "2"], **options)))
+    labels = re.findall(r'class="tick end"[^>]*>([\d.]+)<', picture)
+    assert len(labels) == len({*labels}) >= 2
