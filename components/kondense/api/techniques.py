@@ -24,7 +24,7 @@ from kondense.quantize.stage import quantize as quantize_model
 from kondense.train.config import TrainConfig
 from kondense.train.stage import train as train_model
 from kondense.training.checkpoint import checkpoints_at, open_checkpoint
-from kondense.training.transform import Result, check_fits, recorded
+from kondense.training.transform import Result, check_fits, for_weights, recorded
 
 Method = str | Callable[..., Any]
 
@@ -211,6 +211,7 @@ def apply(
     models = ({"model": model} if model is not None else {}) | dict(teachers or {})
     for role, each in models.items():
         check_fits(role, each, data)
+    config = for_weights(config, models.values()) if stage != "train" else config
     inputs = {"dataset": data_identity(data)} | {role: model_identity(each) for role, each in models.items()}
     if "method" in options:
         inputs["method"] = code_identity(options["method"])

@@ -1,4 +1,4 @@
-"""Classification networks of torchvision and timm; their weights are never downloaded."""
+"""Classification networks of torchvision and timm, with random weights."""
 
 import difflib
 import inspect
@@ -20,12 +20,18 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
 
     names = models.list_models(module=models)  # excludes detection, segmentation and video
     if name not in names:
-        raise InputError(f"torchvision's network must be {_nearest(name, names)}, but got {name!r}.")
+        raise InputError(f"torchvision's network must be {nearest(name, names)}, but got {name!r}.")
     builder = models.get_model_builder(name)
 
-    def make(classes: int, channels: int, image_size: int = 224, width: float = 1.0) -> nn.Module:
+    def make(
+        classes: int,
+        channels: int,
+        image_size: int | Sequence[int] = 224,
+        width: float = 1.0,
+        aux_logits: bool | None = None,
+    ) -> nn.Module:
         accepted = inspect.signature(builder).parameters
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = {} if aux_logits is None else {"aux_logits": aux_logits}
         if width != 1.0 and name.startswith("mobilenet"):
             arguments["width_mult"] = width
         elif width != 1.0:
@@ -33,6 +39,8 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
         if "weights" in accepted:
             arguments["weights"] = None
         if name.startswith("vit_"):
+            if not isinstance(image_size, int):
+                raise InputError(f"torchvision:{name} needs square images, but got {'x'.join(map(str, image_size))}.")
             arguments["image_size"] = image_size  # the length of its position embedding
         module = builder(num_classes=classes, **arguments)
         if channels != 3:
@@ -54,9 +62,9 @@ def timm_factory(name: str) -> Callable[..., nn.Module]:
         raise InputError(f"network 'timm:{name}' needs timm: pip install timm ({error}).") from None
     if not timm.is_model(name) or ":" in name:  # hf-hub:... would be a download
         names = timm.list_models()
-        raise InputError(f"timm's network must be {_nearest(name, names)}, but got {name!r}.")
+        raise InputError(f"timm's network must be {nearest(name, names)}, but got {name!r}.")
 
-    def make(classes: int, channels: int, image_size: int = 224, width: float = 1.0) -> nn.Module:
+    def make(classes: int, channels: int, image_size: int | Sequence[int] = 224, width: float = 1.0) -> nn.Module:
         if width != 1.0:
             raise InputError(f"timm:{name} has no width; width must be 1.0, but got {width}.")
         fixed = timm.models.get_pretrained_cfg(name)
@@ -69,10 +77,10 @@ def timm_factory(name: str) -> Callable[..., nn.Module]:
     return make
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
+def nearest(name: str, names: Sequence[str]) -> str:
     """Return the three names that are most like ``name``, in words, and how many there are."""
-    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-    return f"one of {len(names)}, such as {', '.join(nearest)}"
+    like = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+    return f"one of {len(names)}, such as {', '.join(like)}"
 
 
 def _replace_stem(module: nn.Module, channels: int) -> None:

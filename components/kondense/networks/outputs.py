@@ -35,7 +35,7 @@ def with_logits(module: nn.Module, key: str = "", classes: int = 0) -> nn.Module
     if plain or isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule) or hasattr(kind, "_returns_logits"):
         return module
     module._output_key, module._output_classes = key, classes  # type: ignore[assignment]
-    module.__class__ = _returning_logits(kind)
+    module.__class__ = _returning_logits(kind)  # type: ignore[arg-type]
     return module
 
 
@@ -52,7 +52,7 @@ def output_key(module: nn.Module) -> str:
 def logits_of(output: Any, *, key: str = "", classes: int = 0) -> Tensor:
     """Return the logits, [N, K], in a network's output; see ``logits_path``."""
     if isinstance(output, Tensor | torch.fx.Proxy) and not key:
-        return output
+        return output  # type: ignore[return-value]
     return dict(leaves(output))[logits_path(output, key=key, classes=classes)]
 
 
@@ -104,7 +104,7 @@ def candidates(found: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
 def leaves(output: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of an output with their paths: keys, names and indices joined by dots."""
     if isinstance(output, Tensor | torch.fx.Proxy):
-        yield path, output
+        yield path, output  # type: ignore[misc]
         return
     for name, part in _parts(output):
         yield from leaves(part, f"{path}.{name}" if path else name)
@@ -129,7 +129,7 @@ def _returning_logits(kind: type[nn.Module]) -> type[nn.Module]:
     @functools.wraps(kind.forward)
     def forward(self: nn.Module, *arguments: Any, **options: Any) -> Any:
         output = kind.forward(self, *arguments, **options)
-        if self.training or (isinstance(output, Tensor | torch.fx.Proxy) and not self._output_key):
+        if self.training or isinstance(output, Tensor | torch.fx.Proxy):
             return output
         # The place is kept for a symbolic trace, which knows no shapes.
         key = str(self._output_key or self.__dict__.get("_output_path", ""))

@@ -24,7 +24,6 @@ class PruneConfig(TrainingConfig):
         4, "epochs of fine-tuning in total: one after each step, the rest after the last", interval="[1, 100000]"
     )
     batch_size: int = option(64, "images per step of fine-tuning", interval="[1, 65536]")
-    learning_rate: float = option(0.05, "peak learning rate of fine-tuning", interval="(0, 100]")
     # ResNet-8, 70 % fewer MACs, 1 epoch, 3 seeds, test: muon lost 1.13 points, sgd 1.43; with masks it gains nothing
     # (LeNet-5, 98 %, 5 epochs, seed 0, convolutions only: 0.60 and 0.69).
     optimizer: str = option(

@@ -14,7 +14,7 @@ from kondense.prune.config import PruneConfig
 from kondense.prune.fractions import parse_fractions
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.device import choose_device
-from kondense.training.losses import Loss, cross_entropy
+from kondense.training.losses import Loss, label_loss
 from kondense.training.session import Session
 
 
@@ -63,7 +63,7 @@ def make_session(
 ) -> Session:
     """Return the session of a prune stage; default ``loss``: cross-entropy."""
     training = dataclasses.replace(config, optimizer=config.training_optimizer)
-    return Session(dataset, training, loss or cross_entropy(config.label_smoothing), checkpoint)
+    return Session(dataset, training, loss or label_loss(config, dataset), checkpoint)
 
 
 def resolve(config: PruneConfig, model: Model, session: Session, *, dataset_digest: str = "") -> Context:

@@ -1,22 +1,32 @@
 """Train a network, the teacher of all further steps, or import a trained one."""
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
+from torch import nn
+
 from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.size import count_parameters
 from kondense.networks.allowed import allowing
 from kondense.networks.build import NetworkSpec, build
+from kondense.networks.names import weights_of
+from kondense.preprocessing import difference
 from kondense.train.config import TrainConfig
 from kondense.train.imported import import_model
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.fit import fit
 from kondense.training.masking import zero_masked
 from kondense.training.transform import Result, check_fits, check_float, copied, run_transform
+
+AUXILIARY = ("aux1", "aux2", "AuxLogits")  # of torchvision's GoogLeNet and Inception
 
 
 def run(config: TrainConfig, *, dataset_dir: Path, model_dir: Path) -> dict[str, float]:
@@ -57,32 +67,66 @@ def train(
         InputError: the network is unknown or does not fit the images, or the import does not fit the network.
         NonFiniteLossError: training diverged.
     """
-    spec = model.network if model else network_spec(config, dataset)
-    imported = bool(config.import_uri) and model is None
     if model is not None:
         check_float("train", model)
-        model = copied(model)
-    elif imported:
-        with allowing(networks=[config.network]):
-            model = import_model(config.import_uri, spec)
-        _check_arguments(model.network, dataset)
+        model, origin = copied(model), ""
     else:
-        model = Model(build(spec, seed=config.seed), spec)
+        model, origin = _made(config, dataset)
     check_fits(f"network {model.network.name!r}", model, dataset)
-    curve = [] if imported else fit(model.module, dataset, config, masks=model.masks(), checkpoint=checkpoint)
+    curve = []
+    if not origin or config.replace_head or config.fine_tune:
+        if origin:
+            config = config.for_imported()
+            # The weights are no part of the checkpoint's key, which has only their address.
+            checkpoint = checkpoint.child(state_digest(model.module)) if checkpoint else None
+        curve = fit(model.module, dataset, config, masks=model.masks(), checkpoint=checkpoint)
     zero_masked(model.module, model.masks())
+    model = without_auxiliary(model)
     metrics = _metrics(model, dataset) | ({"train_loss": curve[-1]["train_loss"]} if curve else {})
-    name = model.network.name
-    summary = f"import {name}" if imported else f"train {name} for {config.epochs} epochs"
-    return Result(model, metrics, summary, curve)
+    verbs = [f"import {model.network.name}"] if origin else []
+    verbs += [f"train {'it' if origin else model.network.name} for {config.epochs} epochs"] if curve else []
+    return Result(model, metrics, ", ".join(verbs), curve, details={"imported": origin} if origin else {})
+
+
+def _made(config: TrainConfig, dataset: Dataset) -> tuple[Model, str]:
+    """Return the network to train, or the imported one, and where its weights come from; "" for random ones."""
+    spec = network_spec(config, dataset)
+    published = weights_of(config.network)
+    if not (config.import_uri or published):
+        for name in ("replace_head", "fine_tune"):
+            if getattr(config, name):
+                raise InputError(f"{name} must be false for a new network; import_uri or network@WEIGHTS imports one.")
+        return Model(build(spec, seed=config.seed), spec), ""
+    with allowing(networks=[config.network]):
+        found = import_model(config.import_uri, spec, replace_head=config.replace_head, seed=config.seed)
+    _check_arguments(found.model.network, dataset)
+    if found.preprocessing and (told := difference(found.preprocessing, dataset.preprocessing)):
+        LOG.warning(told)
+    return found.model, config.import_uri or config.network
+
+
+def without_auxiliary(model: Model) -> Model:
+    """Return the model without torchvision's auxiliary heads, which only training uses, in place."""
+    heads = [name for name in AUXILIARY if isinstance(getattr(model.module, name, None), nn.Module)]
+    if not heads or not model.network.name.startswith("torchvision:"):
+        return model
+    for name in heads:
+        setattr(model.module, name, None)
+    model.module.aux_logits = False  # type: ignore[assignment]
+    spec = NetworkSpec(model.network.name, {**model.network.arguments, "aux_logits": False})
+    return dataclasses.replace(model, network=spec)
+
+
+def state_digest(module: nn.Module) -> str:
+    """Return a digest of a network's weights."""
+    return hashlib.sha256(save(module.state_dict())).hexdigest()[:16]
 
 
 def network_spec(config: TrainConfig, dataset: Dataset) -> NetworkSpec:
     """Return the spec of the configured network for a dataset's images and classes."""
     channels, height, width = dataset.shape
-    if height != width:
-        raise InputError(f"images must be square, but got {height}x{width}.")
-    arguments: dict[str, Any] = {"classes": len(dataset.classes), "channels": channels, "image_size": height}
+    size = height if height == width else [height, width]
+    arguments: dict[str, Any] = {"classes": len(dataset.classes), "channels": channels, "image_size": size}
     if config.width != 1.0:
         arguments["width"] = config.width
     return NetworkSpec(config.network, arguments)
@@ -97,8 +141,9 @@ def _metrics(model: Model, dataset: Dataset) -> dict[str, float]:
 
 
 def _check_arguments(spec: NetworkSpec, dataset: Dataset) -> None:
-    channels, height, _ = dataset.shape
-    wanted = {"classes": len(dataset.classes), "channels": channels, "image_size": height}
+    channels, height, width = dataset.shape
+    size = height if height == width else [height, width]
+    wanted = {"classes": len(dataset.classes), "channels": channels, "image_size": size}
     for name, value in wanted.items():
         if spec.arguments.get(name, value) != value:
             raise InputError(f"the imported model's {name} must be {value}, but got {spec.arguments[name]}.")

@@ -113,7 +113,8 @@ def _step(
         module.train(training)
         try:
             images = images_BCHW.contiguous(memory_format=memory_format)
-            output = torch.func.functional_call(module, {**weights, **buffers}, (images,))
+            # Untied: torch leaves a plain tensor in a module that stands under two names.
+            output = torch.func.functional_call(module, {**weights, **buffers}, (images,), tie_weights=False)
         finally:
             module.train(was_training)
         outputs = [tensor.float() for _, tensor in leaves(output) if tensor.is_floating_point()]

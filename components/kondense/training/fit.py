@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from kondense.data.dataset import Dataset
 from kondense.logging import LOG
 from kondense.training.checkpoint import Checkpoint, State
-from kondense.training.losses import Loss, cross_entropy
+from kondense.training.losses import Loss, label_loss
 from kondense.training.masking import Masking
 from kondense.training.settings import TrainingConfig
 from kondense.training.trainer import Trainer
@@ -62,9 +62,7 @@ def fit(
     Raises:
         NonFiniteLossError: with epoch, step and learning rate.
     """
-    trainer = Trainer(
-        module, dataset, config, masks or {}, loss or cross_entropy(config.label_smoothing), masking=masking
-    )
+    trainer = Trainer(module, dataset, config, masks or {}, loss or label_loss(config, dataset), masking=masking)
     state = checkpoint.load(epochs=config.epochs) if checkpoint else None
     if state:
         trainer.restore(state)

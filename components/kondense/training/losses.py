@@ -41,13 +41,32 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
-def cross_entropy(label_smoothing: float) -> Loss:
-    """Return the loss of plain training: cross-entropy with the labels."""
+def cross_entropy(label_smoothing: float, weights_K: Tensor | None = None) -> Loss:
+    """Return the loss of plain training: cross-entropy with the labels.
+
+    Args:
+        label_smoothing: probability mass taken from the true label, [0, 1).
+        weights_K: weights of the classes; None: 1 each.
+    """
 
     def loss(logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing)
+        weights = None if weights_K is None else weights_K.to(logits_BK.device, logits_BK.dtype)
+        return F.cross_entropy(logits_BK, labels_B, weights, label_smoothing=label_smoothing)
 
     return loss
+
+
+def label_loss(config: TrainingConfig, dataset: Dataset) -> Loss:
+    """Return the loss that a Config asks for: cross-entropy, with its label smoothing and class weights."""
+    if config.class_weights == "none":
+        return cross_entropy(config.label_smoothing)
+    return cross_entropy(config.label_smoothing, balanced(dataset.train.labels, len(dataset.classes)))
+
+
+def balanced(labels_N: Tensor, classes: int) -> Tensor:
+    """Return weights of the classes, [K], in inverse proportion to their images; their mean over the images is 1."""
+    counts_K = torch.bincount(labels_N.cpu(), minlength=classes).clamp(min=1)
+    return len(labels_N) / (classes * counts_K.float())
 
 
 def teacher_loss(
@@ -55,13 +74,13 @@ def teacher_loss(
 ) -> Loss:
     """Return the loss of training on ``dataset`` with a teacher; plain cross-entropy if ``alpha`` is 0."""
     if not alpha:
-        return cross_entropy(config.label_smoothing)
+        return label_loss(config, dataset)
     return SoftLabelLoss(
         teacher,
         temperature=temperature,
         alpha=alpha,
-        label_smoothing=config.label_smoothing,
-        unchanged=dataset if config.augment == "none" else None,
+        hard=label_loss(config, dataset),
+        unchanged=dataset if not config.augmentations else None,
     )
 
 
@@ -101,6 +120,7 @@ class SoftLabelLoss(Objective):
         temperature: of the soft part, above 0.
         alpha: weight of the soft part, [0, 1].
         label_smoothing: of the hard part, [0, 1).
+        hard: the loss with the labels; cross-entropy by default.
         unchanged: the dataset to train on if its images are not augmented. The teacher's logits are then computed
             once, before the first step, unless they would take more than ``memory_bytes``.
         memory_bytes: the most that these logits may take.
@@ -113,11 +133,12 @@ class SoftLabelLoss(Objective):
         temperature: float,
         alpha: float,
         label_smoothing: float = 0.0,
+        hard: Loss | None = None,
         unchanged: Dataset | None = None,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         super().__init__()
-        self.temperature, self.alpha, self.label_smoothing = temperature, alpha, label_smoothing
+        self.temperature, self.alpha, self.hard = temperature, alpha, hard or cross_entropy(label_smoothing)
         self._teachers = (copy.deepcopy(teacher).eval().requires_grad_(False),)  # a tuple, which state_dict ignores
         if unchanged is not None and 4 * len(unchanged.train) * len(unchanged.classes) > memory_bytes:
             unchanged = None
@@ -132,7 +153,7 @@ class SoftLabelLoss(Objective):
 
     def forward(self, logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
         """Return the loss."""
-        hard = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.label_smoothing)
+        hard = self.hard(logits_BK, labels_B, images_BCHW)
         soft = soft_cross_entropy(logits_BK, self._teacher_logits(images_BCHW), self.temperature)
         return (1.0 - self.alpha) * hard + self.alpha * soft
 

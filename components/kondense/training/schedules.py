@@ -42,4 +42,4 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def learning_rate(config: TrainingConfig, epoch: float) -> float:
     """Return the learning rate at an absolute epoch, which may be fractional."""
     warmup = min(1.0, (epoch + 1e-3) / config.warmup_epochs) if config.warmup_epochs else 1.0
-    return config.learning_rate * warmup * SCHEDULES[config.schedule](epoch / config.horizon)
+    return config.rate * warmup * SCHEDULES[config.schedule](epoch / config.horizon)

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from kondense.data.dataset import Dataset
 from kondense.errors import KondenseError
 from kondense.measuring.accuracy import accuracy, predict
-from kondense.training.augment import augment
+from kondense.training.augment import augment, mix
 from kondense.training.checkpoint import State
 from kondense.training.device import choose_device, choose_memory_format, choose_precision, place
-from kondense.training.losses import Loss, Objective
+from kondense.training.losses import Loss, Objective, label_loss
 from kondense.training.masking import Masking
-from kondense.training.muon import Muon
+from kondense.training.optimizers import make_optimizer, restore_state, saved_state
+from kondense.training.outputs import TrainingOutputs
 from kondense.training.schedules import learning_rate
 from kondense.training.settings import TrainingConfig
 
-PARTS = ("module", "average", "momentum", "mask", "objective", "objective_momentum")  # of the tensors of a checkpoint
+PARTS = ("module", "average", "mask", "objective")  # of the tensors of a checkpoint, beside the optimizer's
 
 
 class NonFiniteLossError(KondenseError, ArithmeticError):
@@ -56,7 +57,11 @@ class Trainer:
         self.names = [name for name, _ in self.module.named_parameters()]
         self.masks = self._placed(masks)
         self.objective = loss.to(self.device).train() if isinstance(loss, Objective) else Objective()
-        self.optimizer = _optimizer([*self.module.parameters(), *self.objective.parameters()], config)
+        self.optimizer = make_optimizer(self.module, self.objective, config)
+        self.prefixes = {"": self.module, "objective_": self.objective}
+        self.outputs = TrainingOutputs(self.module, images_BCHW, len(dataset.classes))
+        self.trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        self.label_loss = label_loss(config, dataset) if getattr(config, "labels", True) else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = {name: tensor.clone() for name, tensor in self._state()} if config.averaging else {}
         self.batch_size = min(config.batch_size, len(self.labels))
@@ -94,18 +99,27 @@ class Trainer:
     def _train_step(self, index_B: Tensor) -> Tensor:
         generator = _generator(self.config.seed, self.epoch, self.step, globally=True)
         index = index_B.to(self.images.device)
-        images_u8 = augment(self.images[index], self.config.augment, generator).to(self.device, non_blocking=True)
-        images_BCHW = self.dataset.normalise(images_u8).contiguous(memory_format=self.memory_format)
+        names = self.config.augmentations
+        images_u8 = augment(self.images[index], names, generator).to(self.device, non_blocking=True)
         labels_B = self.labels[index].to(self.device, non_blocking=True)
+        images_BCHW, labels_B = mix(self.dataset.normalise(images_u8), labels_B, names, len(self.dataset.classes))
+        images_BCHW = images_BCHW.contiguous(memory_format=self.memory_format)
         position = self.epoch + self.step / self.steps  # in epochs
         self.objective.begin(index_B, position / self.config.horizon)
         rate = learning_rate(self.config, position)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            loss = self.loss(self.forward(images_BCHW), labels_B, images_BCHW)
+            logits_BK, auxiliary = self.outputs.split(self.forward(images_BCHW))
+            loss = self.loss(logits_BK, labels_B, images_BCHW)
+            if auxiliary and self.label_loss:
+                losses = [self.label_loss(each_BK, labels_B, images_BCHW) for each_BK in auxiliary]
+                loss = loss + self.config.auxiliary_weight * torch.stack(losses).sum()
         self.scaler.scale(loss).backward()
+        if self.config.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.trained, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
@@ -187,10 +201,7 @@ class Trainer:
         tensors |= {f"average.{name}": tensor.cpu() for name, tensor in self.average.items()}
         tensors |= {f"mask.{name}": mask.cpu() for name, mask in self.masks.items()}
         tensors |= {f"objective.{name}": tensor.detach().cpu() for name, tensor in self.objective.state_dict().items()}
-        for name, parameter in self._trained():
-            buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if buffer is not None:
-                tensors[name] = buffer.detach().cpu()
+        tensors |= saved_state(self.optimizer, self.prefixes)
         position = {
             "epoch": self.epoch,
             "step": self.step,
@@ -205,27 +216,18 @@ class Trainer:
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
         for key, tensor in state.tensors.items():
             part, _, name = key.partition(".")
-            parts[part][name] = tensor
+            parts.setdefault(part, {})[name] = tensor
         self.module.load_state_dict(parts["module"])
         self.average = {name: tensor.to(self.device) for name, tensor in parts["average"].items()}
         self.objective.load_state_dict(parts["objective"])
         self.masks = self._placed(parts["mask"])
-        for name, parameter in self._trained():
-            if name in state.tensors:
-                buffer = torch.empty_like(parameter).copy_(state.tensors[name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        restore_state(self.optimizer, self.prefixes, state.tensors)
         position: Mapping[str, Any] = state.position
         self.epoch, self.step = position["epoch"], position["step"]
         self.loss_sum.fill_(position["loss_sum"])
         self.curve = list(position["curve"])
         if position["scaler"]:
             self.scaler.load_state_dict(dict(position["scaler"]))
-
-    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield every trained parameter with the name of its momentum in a checkpoint."""
-        for part, module in (("momentum", self.module), ("objective_momentum", self.objective)):
-            for name, parameter in module.named_parameters():
-                yield f"{part}.{name}", parameter
 
     def finish(self) -> None:
         """Move the network to the CPU, contiguous, in evaluation mode, with the averaged weights if there are any."""
@@ -236,23 +238,6 @@ class Trainer:
         self.module.to("cpu").to(memory_format=torch.contiguous_format).eval()
         for parameter in self.module.parameters():
             parameter.grad = None
-
-
-def _optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [
-        {"params": [weight for weight in parameters if weight.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [weight for weight in parameters if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if config.optimizer == "muon":
-        return Muon(groups, learning_rate=config.learning_rate, momentum=config.momentum)
-    return torch.optim.SGD(
-        groups,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        fused=True,
-    )
 
 
 def _generator(seed: int, *position: int, globally: bool = False) -> torch.Generator:

@@ -1,7 +1,7 @@
 """The frame of every stage that makes a model: load, check, transform, record, save."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kondense.logging import LOG
 from kondense.networks.build import check_images
 from kondense.preprocessing import difference
 from kondense.training.checkpoint import open_checkpoint
+from kondense.training.settings import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -78,6 +79,7 @@ def run_transform(
     models = {role: load_model(directory) for role, directory in directories.items()}
     for role, model in models.items():
         check_fits(role, model, dataset)
+    config = for_weights(config, models.values())
     inputs = {"dataset": dataset_digest(dataset_dir)}
     inputs |= {role: model_digest(directory) for role, directory in directories.items()}
     checkpoint = open_checkpoint(stage, config, inputs, [model.network.name for model in models.values()])
@@ -86,6 +88,18 @@ def run_transform(
     if result.shortfall:
         raise ShortfallError(result.shortfall)
     return dict(result.metrics)
+
+
+def for_weights(config: Config, models: Iterable[Model]) -> Config:
+    """Return the Config with the learning rate for weights that come from elsewhere, if those of a model do."""
+    if isinstance(config, TrainingConfig) and any(map(is_imported, models)):
+        return config.for_imported()
+    return config
+
+
+def is_imported(model: Model) -> bool:
+    """Return whether a model's weights were first trained elsewhere: its lineage begins with an import, or is empty."""
+    return not model.lineage or bool(model.lineage[0].get("details", {}).get("imported"))
 
 
 def recorded(stage: str, config: Config, result: Result, inputs: Mapping[str, str], dataset: Dataset) -> Model:

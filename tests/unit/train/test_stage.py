@@ -74,7 +74,7 @@ def test_an_import_that_does_not_fit_is_refused(dataset_dir, tmp_path):
     other = build(NetworkSpec("lenet300", {"classes": 7, "channels": 1, "image_size": 16}))
     save_file(other.state_dict(), tmp_path / "weights.safetensors")
     config = dataclasses.replace(CONFIG, import_uri=str(tmp_path / "weights.safetensors"))
-    with pytest.raises(ValueError, match="must hold the state dict of lenet300"):
+    with pytest.raises(ValueError, match="must be for 3 classes, but fc3.weight is .7, 100.; .* replace_head=true"):
         run(config, dataset_dir=dataset_dir, model_dir=tmp_path / "model")
     with pytest.raises(ValueError, match="import_uri must be a model artifact"):
         config = dataclasses.replace(CONFIG, import_uri=str(tmp_path))

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ from kondense.train.config import TrainConfig
 from kondense.training import trainer
 from kondense.training.checkpoint import Checkpoint, open_checkpoint
 from kondense.training.fit import fit
-from kondense.training.losses import cross_entropy
+from kondense.training.losses import label_loss
 from kondense.training.settings import OPTIMIZERS, TrainingConfig
 from kondense.training.trainer import NonFiniteLossError
 from torch import nn
@@ -54,7 +55,7 @@ def test_equals_a_plain_pytorch_loop():
     rest = [weight for weight in plain.parameters() if weight.ndim == 1]
     optimizer = torch.optim.SGD(
         [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest}],
-        lr=config.learning_rate,
+        lr=config.rate,
         momentum=config.momentum,
         nesterov=True,
         fused=False,
@@ -108,13 +109,16 @@ def test_resumes_bit_for_bit_after_a_stop_between_epochs(checkpoint, stop_at):
     assert same_weights(straight, resumed)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_resumes_bit_for_bit_within_an_epoch(checkpoint, optimizer):
-    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+HEAVY = {"augment": "resized_crop+flip+rand_augment+mixup+cutmix", "class_weights": "balanced", "layer_decay": 0.8}
+
+
+@pytest.mark.parametrize("settings", [*({"optimizer": name} for name in OPTIMIZERS), {**HEAVY, "clip_norm": 0.1}])
+def test_resumes_bit_for_bit_within_an_epoch(checkpoint, settings):
+    config = dataclasses.replace(CONFIG, **settings)
     straight = network()
     curve = fit(straight, toy_dataset(), config)
     checkpoint = dataclasses.replace(checkpoint, seconds=0.0)
-    plain, steps = cross_entropy(0.0), []
+    plain, steps = label_loss(config, toy_dataset()), []
 
     def stop_at_ninth(*arguments):
         steps.append(arguments)
@@ -184,6 +188,49 @@ def test_a_damaged_checkpoint_is_reported_and_trained_again(checkpoint, caplog):
     fit(again, toy_dataset(), CONFIG, checkpoint=checkpoint)
     assert "is damaged" in caplog.text
     assert same_weights(straight, again)
+
+
+def test_a_longer_gradient_is_scaled_to_the_norm():
+    modules = [network("lenet300") for _ in range(2)]
+    for module, clip_norm in zip(modules, (1e-3, 2e-3), strict=True):
+        settings = {
+            "clip_norm": clip_norm,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+            "averaging": 0.0,
+            "warmup_epochs": 0.0,
+        }
+        config = dataclasses.replace(CONFIG, epochs=1, batch_size=192, augment="none", **settings)
+        fit(module, toy_dataset(), config)
+    start = network("lenet300")
+    first, second = (
+        torch.cat([(a - b).flatten() for a, b in zip(module.parameters(), start.parameters(), strict=True)])
+        for module in modules
+    )
+    assert float(first.detach().norm()) == pytest.approx(1e-3 * CONFIG.learning_rate, rel=1e-3)
+    torch.testing.assert_close(2 * first, second, rtol=1e-2, atol=1e-8)
+
+
+class Inception(nn.Module):
+    """Returns the logits alone in evaluation mode, and after those of an auxiliary head in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.aux, self.fc = nn.Linear(256, 16), nn.Linear(16, 3), nn.Linear(16, 3)
+
+    def forward(self, images):
+        hidden = self.stem(images.flatten(1)).relu()
+        return (self.aux(hidden), self.fc(hidden)) if self.training else self.fc(hidden)
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.0])
+def test_auxiliary_heads_are_trained_with_their_weight(weight):
+    module, start = Inception(), copy.deepcopy(Inception())
+    start.load_state_dict(module.state_dict())
+    config = TrainingConfig(epochs=3, batch_size=32, device="cpu", auxiliary_weight=weight, weight_decay=0.0)
+    curve = fit(module, toy_dataset(), config)
+    assert curve[-1]["validation_accuracy"] > 0.9  # of the right output
+    assert torch.equal(module.aux.weight, start.aux.weight) == (not weight)
 
 
 def test_masked_weights_stay_zero():

@@ -1,0 +1,188 @@
+"""Read weights that were saved elsewhere, and find those of a network among them.
+
+Only tensors are read: torch's weights-only loader refuses whatever would run code.
+"""
+
+import dataclasses
+import difflib
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from kondense.errors import InputError
+from kondense.logging import LOG
+
+SAFETENSORS = ".safetensors"
+SUFFIXES = (SAFETENSORS, ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
+WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names, anywhere
+UNUSED = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")  # entries that change no output
+DEPTH = 4  # of dictionaries within a checkpoint
+SHOWN = 3  # names in a message
+
+State = Mapping[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How a state dict fits a network, by names of tensors: ``unlike`` have other shapes in the two."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    unlike: tuple[str, ...]
+
+
+def is_weights(name: str) -> bool:
+    """Return whether a file's name is that of saved weights."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def read_weights(place: str, content: bytes) -> Any:
+    """Return the content of a file of weights: tensors in dictionaries and lists.
+
+    Args:
+        place: the file's name, for messages; its ending tells the format.
+        content: of the file.
+
+    Raises:
+        InputError: the file is empty, damaged, or holds more than tensors.
+    """
+    if not content:
+        raise InputError(f"{place} must hold the weights of a network, but is empty.")
+    if place.lower().endswith(SAFETENSORS):
+        try:
+            return load(content)
+        except SafetensorError as error:
+            raise InputError(
+                f"{place} must be a safetensors file, but is damaged or of another kind: {error}"
+            ) from None
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # the loader raises much, and with it its own advice, which is to trust the file
+        reason = str(error)
+        if "TorchScript" in reason:
+            raise InputError(
+                f"{place} must hold tensors, but is a TorchScript program; save its weights:"
+                f" torch.save(torch.jit.load({place!r}).state_dict(), 'weights.pt')."
+            ) from None
+        if "weights_only" in reason or "Unsupported" in reason or "GLOBAL" in reason:
+            raise InputError(
+                f"{place} must hold tensors only, but holds pickled objects, whose loading would run code. If you trust"
+                f" the file, convert it where it was made: checkpoint = torch.load({place!r}, weights_only=False);"
+                " torch.save(checkpoint['state_dict'], 'weights.pt'), or the state_dict() of a whole module."
+            ) from None
+        raise InputError(f"{place} must be a file of torch.save, but is damaged or truncated.") from None
+
+
+def weights_for(place: str, content: Any, module: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict within a checkpoint that fits a network best, with the names of the network.
+
+    Dictionaries such as ``state_dict`` or ``params_ema`` and prefixes such as ``model.`` or ``module.`` are looked
+    through. Averaged weights (ema) go before others that fit as well.
+
+    Raises:
+        InputError: there is none.
+    """
+    wanted = module.state_dict()
+    found: list[tuple[int, bool, str, dict[str, Tensor]]] = []
+    for path, state in _states(content):
+        plain = {_unwrapped(name, wanted): tensor for name, tensor in state.items()}
+        for prefix in _prefixes(plain, wanted):
+            chosen = {name[len(prefix) :]: tensor for name, tensor in plain.items() if name.startswith(prefix)}
+            label = ".".join(filter(None, (path, prefix.rstrip("."))))
+            found.append((len(chosen.keys() & wanted.keys()), "ema" in label.lower(), label, chosen))
+    if not found:
+        raise InputError(f"{place} must hold the weights of a network by name, but holds {_kind(content)}.")
+    _, _, label, state = max(found, key=lambda one: one[:2])
+    if label:
+        LOG.info(f"the weights of {place} are those in {label}")
+    return state
+
+
+def fit_of(state: State, module: nn.Module) -> Fit:
+    """Return how a state dict fits a network."""
+    wanted = module.state_dict()
+    return Fit(
+        tuple(name for name in wanted if name not in state and not name.endswith(UNUSED)),
+        tuple(name for name in state if name not in wanted and not name.endswith(UNUSED)),
+        tuple(name for name in wanted if name in state and wanted[name].shape != state[name].shape),
+    )
+
+
+def check_fit(place: str, network: str, state: State, module: nn.Module) -> None:
+    """Raise InputError unless a state dict is the network's; names are counted, and the first ones compared."""
+    fit, wanted = fit_of(state, module), module.state_dict()
+    if fit.missing or fit.unexpected:
+        pairs = []
+        for name in fit.missing[:SHOWN]:
+            near = difflib.get_close_matches(name, fit.unexpected or tuple(state), n=1, cutoff=0.3)
+            pairs.append(f"{name} (nearest: {near[0]})" if near else name)
+        missing = f"{len(fit.missing)} of {len(wanted)} tensors are missing" + _shown(pairs, len(fit.missing))
+        extra = f"{len(fit.unexpected)} are unexpected" + _shown(list(fit.unexpected[:SHOWN]), len(fit.unexpected))
+        raise InputError(f"{place} must hold the weights of {network}, but {missing}; {extra}.")
+    if fit.unlike:
+        shapes = [
+            f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}" for name in fit.unlike[:SHOWN]
+        ]
+        raise InputError(
+            f"{place} must hold the weights of {network}, but {len(fit.unlike)} of {len(wanted)} tensors have other"
+            f" shapes{_shown(shapes, len(fit.unlike))}."
+        )
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{place} must hold finite weights, but {name} holds NaN or infinity.")
+
+
+def load_state(module: nn.Module, state: State) -> None:
+    """Copy a state dict that fits into a network, in the network's types."""
+    own = module.state_dict()
+    module.load_state_dict({name: state.get(name, own[name]) for name in own})
+
+
+def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
+    """Yield every dictionary of tensors in a checkpoint, with its path."""
+    if not isinstance(content, Mapping) or depth > DEPTH:
+        return
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield path, tensors
+    for name, value in content.items():
+        yield from _states(value, f"{path}.{name}" if path else str(name), depth + 1)
+
+
+def _unwrapped(name: str, wanted: State) -> str:
+    if name in wanted:
+        return name
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS or _uses(part, wanted))
+
+
+def _uses(part: str, wanted: State) -> bool:
+    return any(part in name.split(".") for name in wanted)
+
+
+def _prefixes(state: State, wanted: State) -> list[str]:
+    """Return the prefixes under which names of the network are found most often; none if nothing is found."""
+    counts: Counter[str] = Counter()
+    for name in state:
+        parts = name.split(".")
+        for index in range(len(parts)):
+            if ".".join(parts[index:]) in wanted:
+                counts[".".join(parts[:index]) + "." * bool(index)] += 1
+    most = max(counts.values(), default=0)
+    return [prefix for prefix, count in counts.items() if count == most] or [""]
+
+
+def _kind(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a dictionary without tensors ({', '.join(map(str, list(content)[:SHOWN]))})"
+    return f"a {type(content).__name__}"
+
+
+def _shown(texts: list[str], count: int) -> str:
+    more = f" and {count - len(texts)} more" if count > len(texts) else ""
+    return f" ({', '.join(texts)}{more})" if texts else ""
