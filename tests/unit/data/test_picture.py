@@ -188,6 +188,12 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
         facts(path, max_pixels=1000)
 
 
+def test_the_transparent_colour_of_16_bits_makes_no_other_pixel_black(tmp_path):
+    levels = np.array([[(1, 2, 3), (256, 512, 768)]], ">u2")
+    (tmp_path / "image.png").write_bytes(png(1, 2, 16, 2, [levels.tobytes()], (b"tRNS", struct.pack(">3H", 1, 2, 3))))
+    assert decode(tmp_path / "image.png", Geometry((1, 2), 3))[:, 0, 1].tolist() == [1, 2, 3]
+
+
 @pytest.mark.parametrize("mode", ["F", "I", "LAB"])
 def test_other_depths_are_refused(tmp_path, mode):
     image = Image.new(mode, (8, 8))
