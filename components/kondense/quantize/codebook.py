@@ -15,8 +15,10 @@ from torch.nn.utils import parametrize
 
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import CodebookTensor, codebook_offset
+from kondense.artifacts.reparametrized import bake
+from kondense.artifacts.ties import tie, tied_names
 from kondense.quantize.context import Context
-from kondense.quantize.layers import quantizable_layers, with_weights
+from kondense.quantize.layers import owned, quantizable_layers, with_weights
 
 METHOD = {
     "name": "codebook",
@@ -114,11 +116,12 @@ class Gather(torch.autograd.Function):
 def _fine_tune(model: Model, context: Context) -> Model:
     """Train the centroids and the parameters that are not shared."""
     module = copy.deepcopy(model.module)
-    for name, tensor in model.quantized.items():
+    trained: dict[int, nn.Parameter] = {}  # by tensor: tied layers train one codebook
+    for layer_name, tensor in owned(model, module).items():
         assert isinstance(tensor, CodebookTensor)
-        layer = module.get_submodule(name.removesuffix(".weight"))
+        layer = module.get_submodule(layer_name)
         # Unsafe: the codebook has another shape than the weight.
-        layer.weight = nn.Parameter(tensor.codebook.clone())
+        layer.weight = trained.setdefault(id(tensor), nn.Parameter(tensor.codebook.clone()))
         parametrize.register_parametrization(layer, "weight", SharedWeight(tensor), unsafe=True)
     context.train(module, "codebook")
     quantized = {}
@@ -127,8 +130,9 @@ def _fine_tune(model: Model, context: Context) -> Model:
         parametrization = layer.get_submodule("parametrizations.weight")
         indices = parametrization.get_buffer("0.indices")
         codebook_K = parametrization.get_parameter("original").detach()
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
         quantized[name] = _renumbered(indices, codebook_K, tensor.bits)
+    bake(module)
+    tie(module, {name: first for name, first in tied_names(model.module).items() if name in quantized})
     return with_weights(dataclasses.replace(model, module=module), quantized)
 
 

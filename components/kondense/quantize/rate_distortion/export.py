@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kondense.artifacts.fold import fold_pairs, foldable_norms
 from kondense.artifacts.model import Model, model_probes
 from kondense.artifacts.quantized import QuantizedTensor
+from kondense.artifacts.ties import tied_names
 from kondense.channels.dead import dead_channels, fold_constants
 from kondense.channels.dependencies import find_groups
 from kondense.channels.surgery import remove
@@ -43,9 +44,11 @@ def on_grids(model: Model, trained: nn.Module, grids: Mapping[str, RateGrid], ch
     }
     steps = {name: grid.step for name, grid in grids.items()}
     module = copy.deepcopy(model.module).eval()
+    tied = tied_names(module)  # such as those of a module under two names
+    names = {name: tied.get(name, name) for name in module.state_dict()}
     # Not remove_parametrizations: it changes the class, which copies of ``trained`` share.
     module.load_state_dict(
-        {name: integers[name] * steps[name] if name in integers else state[name] for name in module.state_dict()}
+        {name: integers[first] * steps[first] if first in integers else state[name] for name, first in names.items()}
     )
     norms = foldable_norms(module, model_probes(model))
     factors = {name: _factor(module.get_submodule(norm)) for name, norm in norms.items()}
