@@ -80,7 +80,8 @@ def decode(path: Path, geometry: Geometry, *, max_pixels: int = MAX_PIXELS) -> N
     from PIL import ImageOps
 
     with _opened(path, max_pixels) as image:
-        if image.mode == "RGB" and image.tile and str(image.tile[0][3]).endswith("16B"):
+        tiles = getattr(image, "tile", ())
+        if image.mode == "RGB" and tiles and str(tiles[0][3]).endswith("16B"):
             # Pillow compares this 16-bit colour with 8-bit pixels: other pixels would become transparent.
             image.info.pop("transparency", None)
         upright = ImageOps.exif_transpose(image)
