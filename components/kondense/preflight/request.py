@@ -28,7 +28,7 @@ class Step:
     stage: str
     config: Mapping[str, Value]
     asked: bool = False
-    asked_fields: Sequence[str] = ()
+    asked_fields: Sequence[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Request:
     data_prep: Mapping[str, Any]
     train: Mapping[str, Any]
     candidates: Mapping[str, Sequence[Step]] = dataclasses.field(default_factory=dict)
-    asked: Sequence[str] = ()
+    asked: Sequence[str] = dataclasses.field(default_factory=list)
     uint8_input: bool = False
 
     def to_json(self) -> str:
