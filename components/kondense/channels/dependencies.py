@@ -62,7 +62,7 @@ def find_groups(
 
 
 def find_dependencies(
-    module: nn.Module, image_shape: tuple[int, int, int], excluded: Iterable[str] = ()
+    module: nn.Module, image_shape: tuple[int, int, int], excluded: Iterable[str] = (), *, proved: bool = True
 ) -> Dependencies:
     """Return the groups whose channels can be removed, and what stays whole; the network ends in evaluation mode.
 
@@ -70,6 +70,7 @@ def find_dependencies(
         module: the network.
         image_shape: shape of one image, (C, H, W).
         excluded: layers not to prune: groups that one of them produces are skipped.
+        proved: leave out the groups whose proof fails.
 
     Raises:
         InputError: the network does not run on such images; the text says where.
@@ -81,7 +82,7 @@ def find_dependencies(
     found, whole = _assemble(trace)
     excluded = set(excluded)
     found = {name: group for name, group in found.items() if not group.producers() & excluded}
-    refuted = unproved(module, found, image_shape, splits=trace.splits)
+    refuted = unproved(module, found, image_shape, splits=trace.splits) if proved else {}
     groups = {}
     for name, group in found.items():
         outcome = refuted.get(name, group)

@@ -10,6 +10,7 @@ from kondense.errors import InputError
 from kondense.networks.names import check_form
 from kondense.training.settings import TrainingConfig
 
+LEAST_RELATED = 3  # images in a batch: relational compares distances with each other, and angles
 STARTS = ("auto", "teacher", "random")
 # Map progress, [0, 1], to the fraction of the way from the first value to the last.
 COURSES: Mapping[str, Callable[[float], float]] = {
@@ -33,7 +34,12 @@ class DistillConfig(TrainingConfig):
     student_network: str = option(
         "", "built-in name, torchvision:<name>, or package.module:factory; empty: the teacher's network"
     )
-    width: float = option(0.5, "multiplier of the student network's channels", interval="(0, 16]")
+    width: float = option(
+        0.5,
+        "multiplier of the student network's channels; where its factory has no width, the network loses the channels"
+        " that weigh least in each layer",
+        interval="(0, 16]",
+    )
     start: str = option(
         "auto",
         "initial weights of the student: the teacher's most important channels, or random; auto: the teacher's if the"
@@ -80,6 +86,11 @@ class DistillConfig(TrainingConfig):
             if value and self.method not in HINT_WEIGHTS:
                 methods = ", ".join(HINT_WEIGHTS)
                 raise InputError(f"{name} must not be set with method {self.method}, only with {methods}; got {value}.")
+        if self.method == "relational" and self.batch_size < LEAST_RELATED:
+            raise InputError(
+                f"batch_size must be at least {LEAST_RELATED} with method relational, which compares images with each"
+                f" other, but got {self.batch_size}."
+            )
         if not self.labels:
             self._check_without_labels()
         if self.cache_teacher and self.augment != "none":

@@ -1,17 +1,29 @@
 """A narrow student that starts with the most important channels of its wide teacher.
 
-torch-pruning's dependency graph gives the channels that must be removed together, such as those of convolutions whose
-outputs a shortcut adds. A copy of the teacher is pruned to the student's channel counts, and its weights are copied.
+A copy of the teacher loses, group by group, the channels that weigh least, down to the student's channel counts or to a
+width (see ``kondense.channels.dependencies``).
 """
 
 import copy
+import functools
+import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch_pruning.dependency import Dependency, DependencyGraph
-from torch_pruning.dependency import Group as Dependencies
 
+from kondense.channels.dependencies import (
+    WEIGHTED,
+    ChannelGroup,
+    find_dependencies,
+    input_slices,
+    narrowed,
+    weighted,
+)
+from kondense.channels.surgery import remove
 from kondense.errors import InputError
+
+MULTIPLE = 4  # of channels: onnxruntime 1.21 to 1.24 computes other int8 layers wrong on processors with AMX
 
 
 def is_narrower(student: nn.Module, teacher: nn.Module) -> bool:
@@ -41,17 +53,14 @@ def inherit(student: nn.Module, teacher: nn.Module, image_shape: tuple[int, int,
     Source: Li et al. 2017, section 3.1: the importance of a filter is the sum of its absolute weights. Deviation: every
     layer's scores are divided by their mean, and summed over all layers that lose a weight with the channel.
     """
-    narrowed = copy.deepcopy(teacher)
-    counts = {name: outputs(layer) for name, layer in student.named_modules()}
-    graph = _trace(narrowed, image_shape)
-    for group in list(graph.get_all_groups()):
-        name, layer = group[0].dep.target._name, group[0].dep.layer
-        lost = outputs(layer) - counts.get(name, 0)
-        if lost > 0 and counts.get(name):
-            lowest = scores(group).argsort(stable=True)[:lost]
-            handler = graph.get_pruner_of_module(layer).prune_out_channels
-            graph.get_pruning_group(layer, handler, sorted(lowest.tolist())).prune()
-    state = narrowed.state_dict()
+    wanted = {name: outputs(layer) for name, layer in student.named_modules()}
+    small = copy.deepcopy(teacher)
+    try:  # unproved, since the student's code may hold other numbers than the teacher's
+        groups = find_dependencies(small, image_shape, proved=False).groups
+    except InputError as error:
+        raise InputError(f"start=teacher needs a teacher that can be traced, but {error}; use start=random.") from error
+    _narrow(small, groups, image_shape, {name: _count(group, wanted) for name, group in groups.items()})
+    state = small.state_dict()
     for name, tensor in student.state_dict().items():
         shape = list(state[name].shape) if name in state else None
         if shape != list(tensor.shape):
@@ -62,34 +71,111 @@ def inherit(student: nn.Module, teacher: nn.Module, image_shape: tuple[int, int,
     student.load_state_dict(state)
 
 
-def scores(group: Dependencies) -> Tensor:
+@torch.no_grad()
+def narrow(module: nn.Module, image_shape: tuple[int, int, int], width: float) -> dict[str, str]:
+    """Remove the least important channels of a network in place, so that a fraction ``width`` of each group is left.
+
+    Args:
+        module: the network.
+        image_shape: shape of one image, (C, H, W).
+        width: in (0, 1); counts are rounded to multiples of ``MULTIPLE``.
+
+    Returns:
+        Why layers keep all of their outputs, by name.
+
+    Raises:
+        InputError: no channel can be removed, or the network cannot be traced.
+    """
+    found = find_dependencies(module, image_shape)
+    counts = {}
+    for name, group in found.groups.items():
+        multiple = math.lcm(MULTIPLE, group.blocks)
+        counts[name] = min(group.channels, max(1, int(width * group.channels / multiple + 0.5)) * multiple)
+    if all(counts[name] == group.channels for name, group in found.groups.items()):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.whole.items())
+        raise InputError(
+            f"width {width} needs a network with channels to remove, but all stay"
+            f" ({reasons or f'no layer has more than {MULTIPLE}'}); give a student_network of its own."
+        )
+    _narrow(module, found.groups, image_shape, counts)
+    return found.whole
+
+
+def _count(group: ChannelGroup, wanted: Mapping[str, int]) -> int:
+    """Return the channels of a group that a student has, by the outputs of its layers."""
+    root = next(member for member in group.members if member.name == group.name and member.output)
+    layer = weighted(root.layer)
+    lost = len(layer.weight) - wanted.get(group.name, 0)
+    if lost <= 0 or not wanted.get(group.name):
+        return group.channels
+    return max(group.channels - lost // root.entries.shape[1], group.blocks)
+
+
+def _narrow(
+    module: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    image_shape: tuple[int, int, int],
+    counts: Mapping[str, int],
+) -> None:
+    """Remove channels group by group, those first that the backward pass reaches first."""
+    order = {name: place for place, name in enumerate(_reached(module, image_shape))}
+    first = {name: min(order.get(producer, len(order)) for producer in groups[name].producers()) for name in groups}
+    for name in sorted(groups, key=lambda name: first[name]):
+        group = groups[name]
+        if counts[name] < group.channels:
+            removed = {name: group.lowest(scores(group), counts[name])}
+            remove(module, groups, removed)
+            groups = narrowed(groups, removed)
+
+
+def _reached(module: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
+    """Return the layers in the order in which a walk along the gradients from the outputs reaches them."""
+    made: dict[object, str] = {}
+
+    def note(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        made[output.grad_fn] = name
+
+    hooks = [
+        layer.register_forward_hook(functools.partial(note, name))
+        for name, layer in module.named_modules()
+        if isinstance(layer, WEIGHTED)
+    ]
+    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    with torch.enable_grad():
+        result = module.eval()(torch.zeros(2, *image_shape))
+    for hook in hooks:
+        hook.remove()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    stack, seen = [getattr(result, "grad_fn", None)], set()
+    reached: dict[str, None] = {}
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for following, _ in node.next_functions:
+            if following in made:
+                reached[made[following]] = None
+            stack.append(following)
+    return list(reached)
+
+
+def scores(group: ChannelGroup) -> Tensor:
     """Return the importance of each channel of a group, [channels]."""
-    total = torch.zeros(len(group[0].idxs))
-    for item in group:
-        layer = item.dep.layer
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            # [outputs, inputs, ...] or, where the channel is an input, [inputs, outputs, ...]
-            slices = layer.weight if _shrinks_outputs(item.dep) else layer.weight.transpose(0, 1)
-            size = slices.detach().flatten(1).abs().sum(1)[item.idxs]
-            total.index_add_(0, torch.tensor(item.root_idxs), size / size.mean().clamp_min(1e-12))
+    total = torch.zeros(group.channels)
+    for member in group.members:
+        if isinstance(member.layer, WEIGHTED):
+            layer = weighted(member.layer)
+            parts = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            slices = layer.weight if member.output else input_slices(layer.weight, parts)
+            size = slices.detach().flatten(1).abs().sum(1)[member.entries]
+            total += (size / size.mean().clamp_min(1e-12)).sum(1)
     return total
 
 
 def outputs(layer: nn.Module) -> int:
     """Return the number of a layer's output channels or features, 0 for layers without weights."""
     return int(getattr(layer, "out_channels", 0) or getattr(layer, "out_features", 0))
-
-
-def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> DependencyGraph:
-    module.eval().requires_grad_(True)  # torch-pruning follows the gradient's graph
-    try:
-        with torch.enable_grad():
-            return DependencyGraph().build_dependency(module, torch.zeros(1, *image_shape), verbose=False)
-    except (RuntimeError, AttributeError, LookupError, TypeError, ValueError) as error:  # what its tracing raises
-        raise InputError(
-            f"start=teacher needs a teacher that can be traced, but: {error}; use start=random."
-        ) from error
-
-
-def _shrinks_outputs(dependency: Dependency) -> bool:
-    return dependency.handler.__name__ == "prune_out_channels"

@@ -51,7 +51,12 @@ class RelationalLoss(FeatureLoss):
 
 
 def distances(features_BD: Tensor) -> Tensor:
-    """Return the distances between all images, divided by their mean over the distinct ones, [B, B]."""
+    """Return the distances between all images, divided by their mean over the distinct ones, [B, B].
+
+    One image alone has none: its distance to itself, 0, is returned.
+    """
+    if len(features_BD) < 2:
+        return features_BD.new_zeros(len(features_BD), len(features_BD))
     squares_B = features_BD.square().sum(1)
     squared_BB = squares_B[:, None] + squares_B[None, :] - 2.0 * features_BD @ features_BD.T
     # The root has no finite derivative at 0, the distance of an image to itself.

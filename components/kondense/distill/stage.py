@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset
 from kondense.distill import cache
-from kondense.distill.config import DistillConfig
+from kondense.distill.config import LEAST_RELATED, DistillConfig
 from kondense.distill.feature_hooks import record_outputs
 from kondense.distill.feature_loss import Context, FeatureLoss
 from kondense.distill.loss import DistillationLoss
 from kondense.distill.methods import METHODS
-from kondense.distill.student import check_student, make_student, size_warning
+from kondense.distill.student import check_student, make_student, size_warning, takes_width
 from kondense.distill.teachers import Teachers, weigh
+from kondense.errors import InputError
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.size import count_macs, count_parameters
@@ -23,6 +24,8 @@ from kondense.training.checkpoint import Checkpoint
 from kondense.training.device import choose_device
 from kondense.training.fit import fit
 from kondense.training.transform import Result, copied, run_transform
+
+GIVEN = "as given"
 
 
 def run(
@@ -84,8 +87,9 @@ def distill(
         InputError: the student cannot be built, or the config asks for another student than the given one.
         NonFiniteLossError: training diverged.
     """
+    _check_relations(config, dataset)
     models = [copied(model) for model in teachers.values()]
-    teacher, start = models[0], "as given"
+    teacher, start = models[0], GIVEN
     if student is None:
         student, start = make_student(config, teacher, dataset)
     else:
@@ -108,6 +112,14 @@ def distill(
             "warnings": [warning] if warning else [],
         },
     )
+
+
+def _check_relations(config: DistillConfig, dataset: Dataset) -> None:
+    if config.method == "relational" and len(dataset.train) < LEAST_RELATED:
+        raise InputError(
+            f"method relational needs {LEAST_RELATED} training images, since it compares images with each other, but"
+            f" got {len(dataset.train)}."
+        )
 
 
 def _train(
@@ -137,6 +149,8 @@ def _train(
 def summary(config: DistillConfig, student: Model, start: str, teachers: int) -> str:
     """Return the step in words, such as ``distill into resnet8 at width 0.5 from the teacher's channels, 4 epochs``."""
     width = student.network.arguments.get("width", 1.0)
+    if start != GIVEN and not takes_width(student.network.name):
+        width = config.width
     method = "" if config.method == "logits" else f" by {config.method}"
     several = f" from {teachers} teachers" if teachers > 1 else ""
     return f"distill{method}{several} into {student.network.name} at width {width:g} {start}, {config.epochs} epochs"

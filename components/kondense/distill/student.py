@@ -1,5 +1,7 @@
 """The student's network and its initial weights."""
 
+import dataclasses
+import inspect
 from typing import Any
 
 from torch import nn
@@ -7,11 +9,13 @@ from torch import nn
 from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset
 from kondense.distill.config import DistillConfig
-from kondense.distill.inheritance import inherit, is_narrower
+from kondense.distill.inheritance import inherit, is_narrower, narrow
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.measuring.size import count_parameters
-from kondense.networks.build import NetworkSpec, build
-from kondense.training.transform import check_fits, check_float
+from kondense.networks.build import NetworkSpec, build, factory
+from kondense.networks.names import network_of
+from kondense.training.transform import check_fits, check_float, copied
 
 WIDTH = DistillConfig().width
 
@@ -22,6 +26,9 @@ def make_student(config: DistillConfig, teacher: Model, dataset: Dataset) -> tup
     Raises:
         InputError: the network cannot be built, does not take the images, or cannot start from the teacher.
     """
+    name = config.student_network or teacher.network.name
+    if config.width != 1.0 and not takes_width(name):
+        return _narrowed(config, teacher, dataset)
     spec = student_spec(config, teacher, dataset)
     student = Model(build(spec, seed=config.seed), spec)
     check_fits("student", student, dataset)
@@ -29,6 +36,36 @@ def make_student(config: DistillConfig, teacher: Model, dataset: Dataset) -> tup
         inherit(student.module, teacher.module, dataset.shape)
         return student, "from the teacher's channels"
     return student, "from random weights"
+
+
+def takes_width(name: str) -> bool:
+    """Return whether the factory of a network has a parameter ``width``."""
+    library, _, rest = network_of(name).partition(":")
+    if library in ("torchvision", "timm"):
+        return library == "torchvision" and rest.startswith("mobilenet")
+    parameters = inspect.signature(factory(network_of(name))).parameters.values()
+    return any(each.name == "width" or each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def _narrowed(config: DistillConfig, teacher: Model, dataset: Dataset) -> tuple[Model, str]:
+    """Return a student whose factory has no width: the network without the channels that weigh least."""
+    own = config.student_network in ("", teacher.network.name)
+    name = config.student_network or teacher.network.name
+    if config.width > 1.0:
+        raise InputError(f"width must be at most 1 for {name}, whose factory takes no width, but got {config.width}.")
+    if config.start == "teacher" and not own:
+        raise InputError(f"start=teacher needs the teacher's network, {teacher.network.name}, but got {name}.")
+    if own and config.start != "random":
+        student = dataclasses.replace(copied(teacher), masked=(), lineage=())
+        start = "from the teacher's channels"
+    else:
+        spec = teacher.network if own else student_spec(dataclasses.replace(config, width=1.0), teacher, dataset)
+        student, start = Model(build(spec, seed=config.seed), spec), "from random weights"
+    check_fits("student", student, dataset)
+    whole = narrow(student.module, dataset.shape, config.width)
+    for layer, reason in whole.items():
+        LOG.info(f"{layer} keeps all of its outputs: {reason}")
+    return student, start
 
 
 def student_spec(config: DistillConfig, teacher: Model, dataset: Dataset) -> NetworkSpec:

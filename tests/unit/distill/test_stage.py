@@ -95,9 +95,6 @@ def test_a_student_of_torchvision_takes_the_width_multiplier_where_there_is_one(
     narrow = build(student_spec(config, teacher_of(), toy_dataset()))
     assert narrow.features[0][0].out_channels == 8  # 32 at width 1
     assert narrow.classifier[1].out_features == 3
-    with pytest.raises(ValueError, match="torchvision:resnet18 has no width; width must be 1.0, but got 0.25"):
-        resnet = dataclasses.replace(config, student_network="torchvision:resnet18")
-        build(student_spec(resnet, teacher_of(), toy_dataset()))
 
 
 def test_a_larger_student_is_warned_of(made, tmp_path, capsys):
@@ -235,6 +232,10 @@ def test_killed_and_started_again_it_ends_with_the_same_student(made, tmp_path, 
         ({"cache_teacher": True, "augment": "crop"}, "augment must be none with cache_teacher, .* but got crop"),
         ({"alpha_schedule": "step"}, "alpha_schedule must be one of constant, cosine, linear, but got 'step'"),
         ({"temperature_end": 0.0}, r"temperature_end must be in \(0, 1000\], but got 0.0"),
+        (
+            {"method": "relational", "batch_size": 2},
+            "batch_size must be at least 3 with method relational, which compares images with each other, but got 2",
+        ),
         ({"start": "zeros"}, "start must be one of auto, random, teacher, but got 'zeros'"),
         ({"temperature": 0.0}, r"temperature must be in \(0, 1000\], but got 0.0"),
         ({"alpha": -0.5}, r"alpha must be in \[0, 1\], but got -0.5"),
