@@ -25,6 +25,7 @@ from kondense.evaluate.exports import export_forms
 from kondense.logging import LOG
 from kondense.measuring.latency import predict_onnx, takes_pixels
 from kondense.networks.allowed import allowing
+from kondense.networks.names import without_weights
 from kondense.preflight.images import Shape, known_images, random_dataset
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.stage import prune
@@ -75,7 +76,10 @@ def examine(request: Request) -> Iterator[Check]:
             return
         dataset = random_dataset(shape, classes)
         with timed("network") as check:
-            result = train(None, dataset, quick(train_config))
+            plain = dataclasses.replace(
+                train_config, network=without_weights(train_config.network)
+            )  # nothing is fetched
+            result = train(None, dataset, quick(plain))
             check.result = result.model
             what = "is imported" if train_config.import_uri else "trains"
             check(note=f"{train_config.network} {what}: {result.metrics['parameters']:,.0f} parameters")
@@ -95,7 +99,8 @@ def check_steps(config: TrainConfig, steps: Sequence[Composed], shape: Shape, cl
     """
     dataset = random_dataset(shape, classes)
     with timed("train") as check, unnoticed():
-        check.result = train(None, dataset, quick(config)).model
+        plain = dataclasses.replace(config, network=without_weights(config.network))
+        check.result = train(None, dataset, quick(plain)).model
     found = check.made(refused=True)
     if check.result is not None:
         found = impossible_step(steps, check.result, dataset) or found

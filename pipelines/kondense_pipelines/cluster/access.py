@@ -51,7 +51,10 @@ class Access:
     service_account: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "endpoint", self.endpoint.strip())  # a line feed from `echo`
         parts = urlsplit(self.endpoint)
+        if "@" in parts.netloc:  # it would stand in every text
+            raise InputError("endpoint must hold no name and password; pass a token by --token or KONDENSE_TOKEN.")
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InputError(f"endpoint must be http://host:port or https://..., but got {self.endpoint!r}.")
 

@@ -374,6 +374,13 @@ def test_an_endpoint_is_an_address(endpoint: str) -> None:
         Access(endpoint)
 
 
+def test_an_endpoint_is_cleaned_and_holds_no_secret() -> None:
+    assert Access("http://localhost:8080\n").endpoint == "http://localhost:8080"
+    with pytest.raises(ValueError, match="endpoint must hold no name and password") as caught:
+        Access("http://user:secret@host")
+    assert "secret@" not in str(caught.value)
+
+
 def test_a_file_that_is_no_pipeline(tmp_path: Path) -> None:
     for content in ("", "a: 1", "[", "\x00"):
         (tmp_path / "other.yaml").write_text(content)
