@@ -53,8 +53,8 @@ def check_readable(splits: Mapping[str, Taken], max_bad: int) -> int:
     """
     problems = [problem for taken in splits.values() for problem in taken.problems]
     if len(problems) > max_bad:
-        advice = f" --set data_prep.max_bad={len(problems)} leaves them out." if len(problems) > 1 or max_bad else ""
-        raise InputError(in_one_line(problems) + advice)
+        them = "them" if len(problems) > 1 else "it"
+        raise InputError(f"{in_one_line(problems)} --set data_prep.max_bad={len(problems)} leaves {them} out.")
     if problems:
         LOG.warning(f"{len(problems)} left out: {in_one_line(problems)}")
     for name, taken in splits.items():

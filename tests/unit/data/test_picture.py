@@ -136,22 +136,23 @@ def test_what_pictures_look_like(tmp_path):
     assert decoded("turned.png").shape == (14, 9, 3)
 
 
+SIZES = ((64, 64), (57, 91), (91, 57), (20, 300))
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"])
-@pytest.mark.parametrize("size", [(64, 64), (57, 91), (91, 57), (20, 300)])
 @pytest.mark.parametrize(
     ("resize", "crop"),
     [((40,), (32, 32)), ((40,), (40, 24)), ((33,), (32, 50)), ((32, 20), (32, 20)), ((40, 50), (32, 32))],
-)  # fmt: skip
-def test_sizes_are_those_of_torchvision(tmp_path, resize, crop, size, interpolation):
-    image = Image.fromarray(pixels(*size))
-    image.save(tmp_path / "image.png")
-    transform = Compose(
-        [Resize(resize if len(resize) > 1 else resize[0], InterpolationMode(interpolation)), CenterCrop(crop)]
-    )
-    for mode, channels in (("RGB", 3), ("L", 1)):
-        expected = PILToTensor()(transform(image.convert(mode))).numpy()
-        found = decode(tmp_path / "image.png", Geometry(crop, channels, resize, interpolation))
-        assert np.array_equal(found, expected)
+)
+def test_sizes_are_those_of_torchvision(tmp_path, resize, crop, interpolation):
+    steps = Resize(resize if len(resize) > 1 else resize[0], InterpolationMode(interpolation)), CenterCrop(crop)
+    for size in SIZES:
+        image = Image.fromarray(pixels(*size))
+        image.save(tmp_path / "image.png")
+        for mode, channels in (("RGB", 3), ("L", 1)):
+            expected = PILToTensor()(Compose(steps)(image.convert(mode))).numpy()
+            found = decode(tmp_path / "image.png", Geometry(crop, channels, resize, interpolation))
+            assert np.array_equal(found, expected), size
 
 
 def test_inputs_are_those_of_torchvision(tmp_path):
