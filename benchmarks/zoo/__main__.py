@@ -21,11 +21,14 @@ from benchmarks.zoo.table import tables
 
 
 def main() -> None:
-    from benchmarks.zoo.operations import OPERATIONS
+    from benchmarks.zoo.operations import OPERATIONS as OURS
+    from benchmarks.zoo.peers import PEERS
+
+    functions = OURS | PEERS
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.partition("\n")[0])
     parser.add_argument("--networks", default="", help=f"names, parts of names, or {', '.join(GROUPS)}; all when empty")
-    parser.add_argument("--operations", default=",".join(OPERATIONS), help=f"of {', '.join(OPERATIONS)}")
+    parser.add_argument("--operations", default=",".join(OURS), help=f"of {', '.join(functions)}")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, one thread each")
     parser.add_argument("--cpu-seconds", type=int, default=CPU_S, help="processor time of a cell")
     parser.add_argument("--revision", default="now", help="names the source's state in the cache")
@@ -34,8 +37,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/zoo"))
     arguments = parser.parse_args()
     operations = [name for name in arguments.operations.split(",") if name]
-    if unknown := set(operations) - set(OPERATIONS):
-        raise SystemExit(f"--operations must be of {', '.join(OPERATIONS)}, but got {', '.join(sorted(unknown))}.")
+    if unknown := set(operations) - set(functions):
+        raise SystemExit(f"--operations must be of {', '.join(functions)}, but got {', '.join(sorted(unknown))}.")
     networks = chosen([text for text in arguments.networks.split(",") if text])
     folder = arguments.cache / arguments.revision
     _warm_up()
@@ -44,7 +47,7 @@ def main() -> None:
         path = folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', network)}--{operation}.json"
         if arguments.again and path.exists() and json.loads(path.read_text())["result"] != "ok":
             path.unlink()
-        made = cached(lambda: run_cell(network, operation, OPERATIONS[operation], cpu_s=arguments.cpu_seconds), path)
+        made = cached(lambda: run_cell(network, operation, functions[operation], cpu_s=arguments.cpu_seconds), path)
         print(f"{made.result:8} {network} {operation} {made.cpu_s:.1f} s {made.text[:100]}", flush=True)
         return made
 

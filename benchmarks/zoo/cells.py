@@ -81,19 +81,18 @@ def _child(network: str, function: Callable[[str, Path], str], scratch: Path, an
         log = os.open(scratch / "log", os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        answer.write_text(json.dumps(_found(network, function, scratch)))
+        answer.write_text(json.dumps(attempt(network, function, scratch)))
         code = 0
     finally:
         os._exit(code)
 
 
-def _found(network: str, function: Callable[[str, Path], str], scratch: Path) -> dict[str, str]:
-    import torch
+def attempt(network: str, function: Callable[[str, Path], str], scratch: Path) -> dict[str, str]:
+    """Run an operation in this process and return the cell's ``result``, ``text`` and ``where``."""
     from kondense.errors import KondenseError
     from kondense.networks.allowed import allowing
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    torch.set_num_threads(1)
     steps: list[Any] = []
     handle = register_optimizer_step_post_hook(lambda *_: steps.append(0))
     try:
