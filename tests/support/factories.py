@@ -60,6 +60,15 @@ def of_several_outputs(classes: int, channels: int, image_size: int) -> nn.Modul
     return Several(classes, channels, image_size)
 
 
+def lazy(classes: int, channels: int, image_size: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+
+
+class Squeezed(Linear):
+    def forward(self, images):
+        return super().forward(images).squeeze()
+
+
 class TwoHeads(Linear):
     def forward(self, images):
         logits = super().forward(images)

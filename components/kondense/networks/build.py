@@ -52,6 +52,7 @@ def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         try:
             module = make(**spec.arguments)
+            _initialise_lazy_layers(module, spec.arguments)
         except InputError:
             raise
         except (TypeError, AssertionError) as error:  # torchvision asserts its arguments
@@ -95,17 +96,32 @@ def check_images(
     actual = list(output.shape) if isinstance(output, Tensor) else {name: list(x.shape) for name, x in leaves(output)}
     if not isinstance(output, Tensor) or actual != [2, classes]:
         raise InputError(f"{role} must return logits [N, {classes}], one per class, but returned {actual} for N = 2.")
+    single = _output(module, shape, images=1)
+    if list(single.shape) != [1, classes]:
+        raise InputError(
+            f"{role} must return logits [1, {classes}] for one image, but returned {list(single.shape)}: squeeze()"
+            " removes the batch, too; name the axes instead."
+        )
     if not torch.isfinite(output).all():
         raise InputError(f"{role} must return finite logits, but returned {_not_finite(module)}.")
 
 
-def _output(module: nn.Module, shape: tuple[int, int, int]) -> Any:
-    """Return what a network makes of two black images, in evaluation mode."""
+def _initialise_lazy_layers(module: Any, arguments: Mapping[str, Any]) -> None:
+    """Give ``LazyConv2d`` and the like their shapes, by images of the size that the network is built for."""
+    if not isinstance(module, nn.Module) or not any(map(torch.nn.parameter.is_lazy, module.parameters())):
+        return
+    size = arguments["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    _output(module, (arguments["channels"], height, width))
+
+
+def _output(module: nn.Module, shape: tuple[int, int, int], images: int = 2) -> Any:
+    """Return what a network makes of black images, in evaluation mode."""
     was_training, device = module.training, next((weight.device for weight in module.parameters()), "cpu")
     module.eval()
     try:
         with torch.no_grad():
-            return module(torch.zeros(2, *shape, device=device))
+            return module(torch.zeros(images, *shape, device=device))
     finally:
         module.train(was_training)
 

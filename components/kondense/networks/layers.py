@@ -1,11 +1,13 @@
 """Layers with weights, and their names in parameters: a type, a module, or a module that contains others."""
 
+import difflib
 from collections.abc import Iterable
 
 from torch import nn
 
 from kondense.errors import InputError
 
+LISTED = 20  # of more layers, only the nearest are named
 TYPES: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
 
 
@@ -30,9 +32,11 @@ def matching(module: nn.Module, parameter: str, names: Iterable[str]) -> set[str
     for name in names:
         hits = {layer for layer in layers if _refers(name, layer, layers[layer])}
         if not hits:
+            shown = list(layers) if len(layers) <= LISTED else difflib.get_close_matches(name, layers, n=3, cutoff=0.0)
+            nearest = "the layers" if len(layers) <= LISTED else f"the nearest of {len(layers)} layers"
             raise InputError(
                 f"{parameter} must name layers of the network, but got {name!r}; the types are {', '.join(TYPES)},"
-                f" the layers {', '.join(layers)}."
+                f" {nearest} {', '.join(shown)}."
             )
         matched |= hits
     return matched

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kondense.errors import InputError
 from kondense.training.muon import Muon
 from kondense.training.settings import TrainingConfig
 
@@ -19,6 +20,9 @@ def make_optimizer(module: nn.Module, objective: nn.Module, config: TrainingConf
 
     Biases, the parameters of norms and those that the network names in ``no_weight_decay()``, as timm's do, do not
     decay. Every group has the factor ``scale`` of its learning rate.
+
+    Raises:
+        InputError: there is nothing to train.
     """
     undecayed = {id(weight) for weight in _undecayed(module)}
     scales = _scales(module, config.layer_decay)
@@ -31,6 +35,8 @@ def make_optimizer(module: nn.Module, objective: nn.Module, config: TrainingConf
         {"params": groups[key], "weight_decay": config.weight_decay if key[0] else 0.0, "scale": key[1]}
         for key in sorted(groups, key=lambda key: (not key[0], -key[1]))
     ]
+    if not listed:
+        raise InputError("the network must have weights to train, but has none.")
     if config.optimizer == "muon":
         return Muon(listed, learning_rate=config.rate, momentum=config.momentum)
     if config.optimizer == "adamw":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
 from kondense.errors import KondenseError
+from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.training.augment import augment, mix
 from kondense.training.checkpoint import State
@@ -27,6 +28,9 @@ from kondense.training.schedules import learning_rate
 from kondense.training.settings import TrainingConfig
 
 PARTS = ("module", "average", "mask", "objective")  # of the tensors of a checkpoint, beside the optimizer's
+
+
+DIVERGED = 100.0  # a loss that has grown by this factor is told
 
 
 class NonFiniteLossError(KondenseError, ArithmeticError):
@@ -133,9 +137,11 @@ class Trainer:
         total = float(self.loss_sum)
         if not math.isfinite(total):
             rate = self.optimizer.param_groups[0]["lr"]
+            first = self.epoch == 0 and self.step == 1
+            hint = "it is so before anything is learned" if first else "a lower learning_rate may help"
             raise NonFiniteLossError(
                 f"the loss must stay finite, but got {total} in epoch {self.epoch + 1} by step {self.step},"
-                f" at learning rate {rate:.3g}; a lower learning_rate may help."
+                f" at learning rate {rate:.3g}; {hint}."
             )
 
     def _placed(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -177,6 +183,11 @@ class Trainer:
             "learning_rate": learning_rate(self.config, self.epoch - 1 / self.steps),
         }
         self.curve.append(point)
+        if point["train_loss"] > DIVERGED * (self.curve[0]["train_loss"] + 1.0):
+            LOG.warning(
+                f"training diverges: the loss of epoch {self.epoch} is {point['train_loss']:.3g}, after"
+                f" {self.curve[0]['train_loss']:.3g} in the first; a lower learning_rate or clip_norm may help"
+            )
         self.step = 0
         self.loss_sum.zero_()
 

@@ -208,6 +208,18 @@ def test_factories_that_cannot_be_called_say_why(name, text):
         build(spec(f"{FACTORIES}:{name}", image_size=8))
 
 
+def test_lazy_layers_get_their_shapes():
+    arguments = spec(f"{FACTORIES}:lazy", image_size=8)
+    first, second = build(arguments), build(arguments)
+    check_images(first, arguments)
+    assert torch.equal(first[1].weight, second[1].weight)
+
+
+def test_a_network_that_squeezes_the_batch_away_is_refused():
+    with pytest.raises(ValueError, match=r"logits \[1, 10\] for one image, but returned \[10\]: squeeze"):
+        check_images(build(spec(f"{FACTORIES}:Squeezed", image_size=8)), spec("x", image_size=8))
+
+
 def test_weights_that_are_not_finite_are_named():
     module = build(spec("resnet8"))
     with torch.no_grad():

@@ -241,9 +241,25 @@ def test_masked_weights_stay_zero():
 
 
 def test_a_loss_that_diverges_stops_the_run_with_its_place():
-    config = dataclasses.replace(CONFIG, learning_rate=100.0, momentum=0.99, averaging=0.0)
+    config = dataclasses.replace(CONFIG, learning_rate=100.0, momentum=0.99, averaging=0.0, clip_norm=0.0)
     with pytest.raises(NonFiniteLossError, match=r"must stay finite, but got \S+ in epoch \d+ by step \d+"):
         fit(network("lenet300"), toy_dataset(), config, loss=lambda logits, labels, images: logits.square().mean())
+
+
+def test_a_loss_that_is_not_finite_at_the_first_step_is_not_blamed_on_the_rate():
+    config = dataclasses.replace(CONFIG, averaging=0.0)
+    with pytest.raises(
+        NonFiniteLossError, match=r"got nan in epoch 1 by step 1, .*; it is so before anything is learned"
+    ):
+        fit(network("lenet300"), toy_dataset(), config, loss=lambda logits, labels, images: logits.mean() * torch.nan)
+
+
+def test_a_loss_that_explodes_and_stays_finite_is_told(caplog):
+    factors = iter([1.0] * 6 + [1e6] * 18)
+    loss = label_loss(CONFIG, toy_dataset())
+    config = dataclasses.replace(CONFIG, epochs=2, learning_rate=1e-9)
+    fit(network("lenet300"), toy_dataset(), config, loss=lambda *arguments: loss(*arguments) * next(factors))
+    assert "training diverges: the loss of epoch 2 is 1.09e+06" in caplog.text
 
 
 def test_sigterm_saves_and_exits_143_and_the_next_run_ends_the_same(tmp_path):

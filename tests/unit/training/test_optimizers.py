@@ -74,3 +74,8 @@ def test_the_default_rate_depends_on_the_optimizer_and_is_smaller_for_imported_w
     assert config.rate == pytest.approx(rate)
     given = "learning_rate" in settings
     assert config.for_imported().rate == pytest.approx(rate if given else rate / 10)
+
+
+def test_a_network_without_weights_is_refused():
+    with pytest.raises(ValueError, match="must have weights to train, but has none"):
+        make_optimizer(nn.Flatten(), nn.Module(), TrainingConfig())
