@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Cost = Callable[[Mapping[str, int]], float]
+SAFE_MULTIPLE = 4  # of the widths of int8 layers
 BISECTIONS = 40  # halve the ratio's interval below 1e-12, finer than any count resolves
 
 
@@ -80,9 +81,16 @@ def total_cost(layers: Mapping[str, Layer], groups: Sequence[Group], counts: Map
 def allowed(count: float, channels: int, round_to: int) -> int:
     """Return the count nearest to ``count`` that a group of ``channels`` may keep.
 
-    These are the multiples of ``round_to`` from ``round_to`` on, and all of the channels.
+    These are the multiples of ``round_to`` from ``round_to`` on, and all of the channels. All of them only if 4 divides
+    them where it divides ``round_to``: onnxruntime 1.21 to 1.24 computes other int8 layers wrong on processors with
+    AMX.
     """
-    if channels <= round_to or count >= channels:
+    if channels <= round_to:
+        return channels
+    if channels % math.gcd(round_to, SAFE_MULTIPLE):
+        largest = channels // round_to * round_to
+        return min(max(round_to, int(count / round_to + 0.5) * round_to), largest)
+    if count >= channels:
         return channels
     rounded = max(round_to, int(count / round_to + 0.5) * round_to)
     return channels if rounded >= channels or channels - count < abs(count - rounded) else rounded
@@ -112,6 +120,9 @@ def choose_counts(groups: Sequence[Group], cost: Cost, budget: float, *, scope: 
         below = min(int(ratio * len(ranked)), len(ranked) - 1)
         return {group.name: _count(group, ratio, float(ranked[below]), scope, round_to) for group in groups}
 
+    unpruned = {group.name: group.channels for group in groups}
+    if cost(unpruned) <= budget:  # nothing is asked of the others
+        return unpruned | smallest_counts([group for group in groups if group.sparsity is not None], round_to)
     low, high = 0.0, 1.0
     if cost(counts_at(low)) <= budget:
         return counts_at(low)
@@ -121,7 +132,7 @@ def choose_counts(groups: Sequence[Group], cost: Cost, budget: float, *, scope: 
         middle = (low + high) / 2
         low, high = (low, middle) if cost(counts_at(middle)) <= budget else (middle, high)
     counts = counts_at(high)
-    most = {group.name: min(counts[group.name] + group.multiple(round_to), group.channels) for group in groups}
+    most = {group.name: _more(group, counts[group.name], round_to) for group in groups}
     restored = _restore(groups, counts, counts_at(low), cost, budget)
     return _fill(groups, restored, cost, most=most, budget=budget, round_to=round_to)
 
@@ -140,6 +151,13 @@ def _count(group: Group, ratio: float, threshold: float, scope: str, round_to: i
     else:
         count = float((_relative(group) >= threshold).sum())
     return allowed(count, group.channels, group.multiple(round_to))
+
+
+def _more(group: Group, count: int, round_to: int) -> int:
+    """Return the next larger count that a group may keep, or the largest."""
+    multiple = group.multiple(round_to)
+    following = count - count % multiple + multiple
+    return following if following <= group.channels else allowed(group.channels, group.channels, multiple)
 
 
 def _restore(
@@ -171,9 +189,9 @@ def _fill(
     while True:
         spent, best, chosen = cost(counts), 0.0, counts
         for group in groups:
-            now, multiple = counts[group.name], group.multiple(round_to)
-            more = min(now - now % multiple + multiple, group.channels)
-            if group.sparsity is not None or now == group.channels or more > most[group.name]:
+            now = counts[group.name]
+            more = _more(group, now, round_to)
+            if group.sparsity is not None or more <= now or more > most[group.name]:
                 continue
             attempt = counts | {group.name: more}
             added = cost(attempt) - spent

@@ -93,7 +93,21 @@ class GreedyPruner(channels.ChannelPruner):
                 break
             self._adopt(best, scores)
             now = (best.loss, best.accuracy)
+        if share == 1.0 and not self.context.floor:
+            self._round()
         return self.context.masks(self.module)
+
+    def _round(self) -> None:
+        """Remove the few channels beyond a multiple from groups that were never chosen (see ``allowed``)."""
+        scores = self.scores()
+        counts = {
+            group.name: allowed(group.channels, group.channels, group.multiple(self.config.round_to))
+            for group in self.described(scores, 1.0)
+            if group.sparsity is None
+        }
+        if any(count < len(scores[name]) for name, count in counts.items()):
+            self.shrink(scores, counts)
+            reestimate(self.module, self.context.dataset, seed=self.config.seed, device=self.context.device)
 
     def _meet_fractions(self, share: float) -> None:
         """Remove the fractions in ``layers``; the search ignores these groups."""

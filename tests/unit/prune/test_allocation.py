@@ -113,3 +113,21 @@ def test_a_budget_out_of_reach_gives_the_smallest_counts():
     _, groups = chain()
     counts = choose_counts(groups, lambda counts: sum(counts.values()), 1, scope="global", round_to=8)
     assert counts == {"a": 8, "b": 8, "c": 8}
+
+
+@pytest.mark.parametrize(
+    ("count", "channels", "round_to", "expected"),
+    [
+        (50, 50, 8, 48),
+        (49, 50, 8, 48),
+        (26, 50, 8, 24),
+        (50, 50, 1, 50),
+        (500, 500, 8, 500),
+        (6, 6, 8, 6),
+        (2, 25, 4, 4),
+    ],
+)
+def test_all_channels_are_kept_only_if_int8_layers_of_that_width_are_right_everywhere(
+    count, channels, round_to, expected
+):
+    assert allowed(count, channels, round_to) == expected
