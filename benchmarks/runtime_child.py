@@ -49,7 +49,7 @@ def main(runtime, directory):
             np.save(f"{path}.npy", np.concatenate([run(images[:1]), run(images[1:])]))
         except Exception as error:  # whatever the runtime raises
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            errors[path.name] = lines[-1]
+            errors[path.name] = lines[0]
     print(json.dumps(errors))
 
 
