@@ -33,8 +33,10 @@ from kondense.artifacts.tensors import read_tensors, write_tensors
 from kondense.artifacts.ties import check_ties, tie, tied_names, untie
 from kondense.errors import InputError
 from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
-from kondense.networks.allowed import check_allowed
+from kondense.networks.allowed import check_allowed, is_imported
 from kondense.networks.build import NetworkSpec, build
+from kondense.networks.names import output_of
+from kondense.networks.outputs import copied_with_logits
 from kondense.preprocessing import BILINEAR, Preprocessing
 
 SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
@@ -174,6 +176,8 @@ class Model:
             from kondense.networks.memory import network_spec_of  # only models made by users need it
 
             object.__setattr__(self, "network", network_spec_of(self.module, self.network or "", arguments))
+            if is_imported(self.network.name):  # one of the user's, which may return more than logits
+                object.__setattr__(self, "module", copied_with_logits(self.module, output_of(self.network.name)))
 
     def masks(self) -> dict[str, Tensor]:
         """Return the boolean masks of the pruned weights by name: True where a weight is kept."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from kondense.artifacts.model import Model
 from kondense.errors import InputError
 from kondense.networks.build import NetworkSpec, build
 from kondense.networks.memory import difference_of, importable_name, network_spec_of
@@ -109,3 +110,13 @@ def test_a_name_is_what_another_process_imports() -> None:
     copy = type("Plain", (Plain,), {"__module__": __name__})
     with pytest.raises(InputError, match=f"is not what {__name__}:Plain imports"):
         importable_name(copy)
+
+
+def test_a_model_in_memory_gives_its_logits_alone_and_the_users_network_all():
+    arguments = {"classes": 3, "channels": 1, "image_size": 4}
+    network = factories.of_two_heads(**arguments).eval()
+    model = Model(network, "tests.support.factories:of_two_heads#1", arguments=arguments)
+    images = torch.ones(2, 1, 4, 4)
+    assert isinstance(network(images), tuple)
+    assert torch.equal(model.module(images), network(images)[1])
+    assert model.module.layers is network.layers
