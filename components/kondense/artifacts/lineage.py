@@ -8,7 +8,7 @@ from typing import Any
 from kondense.config import Config
 from kondense.version import __version__, source_revision
 
-LIBRARIES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxruntime", "numpy")
+LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy")
 
 
 def stage_record(

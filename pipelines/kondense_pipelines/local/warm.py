@@ -22,7 +22,6 @@ PRELOADED = (
     "safetensors.torch",
     "minio",
     "torchvision",
-    "torch_pruning",
     "onnx",
     "onnxscript",
     "torch.onnx",
