@@ -16,7 +16,6 @@ from kondense.store.store import (
     StoreError,
 )
 
-
 ODD = ("a\nb", "a\\b")  # keys that no write takes
 
 
