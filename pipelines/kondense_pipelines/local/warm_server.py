@@ -105,10 +105,17 @@ def preload(entry: str) -> None:
     module, _, function = entry.partition(":")
     try:
         imported = importlib.import_module(module)
+        without_monitor()
         if function:
             getattr(imported, function)()
     except Exception as error:  # third-party packages may raise anything
         print(f"warm server: could not preload {entry}: {error}", flush=True)
+
+
+def without_monitor() -> None:
+    """Keep tqdm, where it is installed, from starting a thread: torch.fx makes a bar, though hidden, for each run."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.monitor_interval = 0  # tqdm's own way to run without its monitor
 
 
 def threads() -> int:
