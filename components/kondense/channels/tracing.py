@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from kondense.channels.labels import Labelled, Trace, unwrapped
 from kondense.channels.rules import LAYERS, follow
 from kondense.errors import InputError
+from kondense.export.trace import layer_by_layer
 
 IMAGES = 2  # networks may squeeze a batch of one
 
@@ -73,10 +74,9 @@ def _run(trace: Trace, module: nn.Module, image_shape: tuple[int, int, int]) -> 
     hooks = [
         layer.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, layer in trace.layers.items()
     ]
-    fast, random = torch.backends.mha.get_fastpath_enabled(), torch.get_rng_state()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers inside
+    random = torch.get_rng_state()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), layer_by_layer():
             outputs = module(Traced(images_NCHW, None, trace))
     except Exception as error:  # a network's own code may raise anything
         last = f"the last layer that ran was {ran[-1]!r}" if ran else "no layer ran"
@@ -85,7 +85,6 @@ def _run(trace: Trace, module: nn.Module, image_shape: tuple[int, int, int]) -> 
             f" {type(error).__name__}: {error}"
         ) from error
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_rng_state(random)
         for hook in hooks:
             hook.remove()

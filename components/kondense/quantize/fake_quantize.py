@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor
 from kondense.artifacts.structure import replace
+from kondense.export.trace import layer_by_layer
 from kondense.quantize.grid import SMALLEST_SCALE, weight_limit
 from kondense.quantize.layers import owned
 
@@ -256,7 +257,8 @@ class FakeQuantizedNetwork(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return the logits, [N, classes]."""
-        logits_NK: Tensor = self.network(images_NCHW)
+        with layer_by_layer():  # a transformer's fused form reads the float weights
+            logits_NK: Tensor = self.network(images_NCHW)
         return logits_NK
 
     def activations(self) -> dict[str, ActivationQuantizer]:

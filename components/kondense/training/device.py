@@ -69,6 +69,17 @@ def choose_memory_format(module: nn.Module, images_BCHW: Tensor | None = None) -
     return wanted
 
 
+def place_in_format(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:
+    """Put the weights of two-dimensional convolutions into a memory format, and return the network.
+
+    ``nn.Module.to`` would put those of three-dimensional ones into it too, which have none of these formats.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == IMAGES:
+            tensor.data = tensor.data.to(memory_format=memory_format)
+    return module
+
+
 def taken_format(module: nn.Module, images_BCHW: Tensor) -> torch.memory_format:
     """Return the memory format of ``images_BCHW`` if a network in evaluation mode takes it, else contiguous."""
     if images_BCHW.is_contiguous():

@@ -19,7 +19,7 @@ from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.training.augment import augment, mix
 from kondense.training.checkpoint import State
-from kondense.training.device import choose_device, choose_memory_format, choose_precision, place
+from kondense.training.device import choose_device, choose_memory_format, choose_precision, place, place_in_format
 from kondense.training.losses import Loss, Objective, label_loss
 from kondense.training.masking import Masking
 from kondense.training.optimizers import make_optimizer, restore_state, saved_state
@@ -55,7 +55,7 @@ class Trainer:
         self.precision = choose_precision(config.precision, self.device)
         images_BCHW = dataset.normalise(dataset.train.images[:2]).to(self.device)
         self.memory_format = choose_memory_format(module.to(self.device), images_BCHW)
-        self.module = module.to(memory_format=self.memory_format).train()
+        self.module = place_in_format(module, self.memory_format).train()
         self.forward = torch.compile(self.module) if config.compile else self.module
         self.images, self.labels = place(dataset.train, self.device)
         self.names = [name for name, _ in self.module.named_parameters()]
@@ -246,7 +246,7 @@ class Trainer:
             self.module.load_state_dict(self.average)
         with torch.no_grad():
             self._apply_masks()
-        self.module.to("cpu").to(memory_format=torch.contiguous_format).eval()
+        place_in_format(self.module.to("cpu"), torch.contiguous_format).eval()
         for parameter in self.module.parameters():
             parameter.grad = None
 

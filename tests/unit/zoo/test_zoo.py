@@ -30,8 +30,11 @@ ONES = np.ones(4)
 QUICK = ("train", "l1", "magnitude", "weight_only", "dynamic")
 
 
-@pytest.mark.parametrize("operation", QUICK)
-@pytest.mark.parametrize("network", NETWORKS)
+CASES = [(network, operation) for network in NETWORKS for operation in QUICK]
+CASES += [("three_dimensional", "train"), ("three_dimensional", "l1"), ("encoder_layer", "qat")]
+
+
+@pytest.mark.parametrize(("network", "operation"), CASES)
 def test_it_works(network: str, operation: str, tmp_path: Path) -> None:
     found = attempt(f"benchmarks.zoo.constructs:{network}", OPERATIONS[operation], tmp_path)
     assert (found["result"], found.get("where", "")) == ("ok", ""), found["text"]
