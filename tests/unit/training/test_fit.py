@@ -268,11 +268,10 @@ def test_sigterm_saves_and_exits_143_and_the_next_run_ends_the_same(tmp_path):
         import sys, torch
         torch.set_num_threads(1)
         from kondense.logging import to_stdout
-        from kondense.train.config import TrainConfig
-from kondense.store.open import open_store
+        from kondense.store.open import open_store
         from kondense.training.checkpoint import Checkpoint
         from kondense.training.fit import fit
-        from kondense.training.settings import OPTIMIZERS, TrainingConfig
+        from kondense.training.settings import TrainingConfig
         from tests.unit.training.test_fit import network
         from tests.support.toy_training import toy_dataset
         module = network()
