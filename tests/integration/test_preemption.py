@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ class Component:
                 "PYTHONPATH": str(ROOT),
                 "KONDENSE_CHECKPOINTS": checkpoints,
                 "OMP_NUM_THREADS": "1",
+                # The component's shell calls `python3`, which must be the interpreter of this test.
+                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
                 "TMPDIR": str(self.directory),
             },
             stdout=subprocess.PIPE,
@@ -75,10 +78,13 @@ def test_sigterm_saves_and_the_same_step_goes_on(tmp_path: Path, digits16_dir: P
     with component.start() as process:
         assert process.stdout
         deadline = time.monotonic() + 300
+        lines = []
         for line in process.stdout:
+            lines.append(line)
             if "epoch 1/" in line:
                 break
             assert time.monotonic() < deadline
+        assert "epoch 1/" in "".join(lines[-1:]), "".join(lines)
         if whom == "the executor":
             os.kill(python_of(process.pid), signal.SIGTERM)
         else:
