@@ -22,7 +22,7 @@ from kondense_pipelines.local.warm import WarmServer
 from rich.console import Console
 
 NAME = "lenet300-digits"
-TASKS = refresh_task_names(Plan())
+TASKS = tuple(name for name in refresh_task_names(Plan()) if name != "verdict")  # here the exit code says it
 SETTINGS = (
     *("data_prep.image_size=16", "train.epochs=2", "train.batch_size=64", "prune.epochs=1", "prune.steps=1"),
     *("prune_weights.epochs=1", "prune_weights.steps=1", "distill.epochs=1", "evaluate.latency_seconds=0.05"),

@@ -45,7 +45,7 @@ def test_compiles_with_one_page_for_the_ui_and_descriptions_for_its_form(directo
         "metrics": "system.Metrics",
     }
     parameters = compiled["inputDefinitions"]["parameters"]
-    assert parameters.keys() == {"title", "objective", "max_validation_drop"}
+    assert parameters.keys() == {"title", "objective", "max_validation_drop", "note"}
     assert all(parameter["description"] for parameter in parameters.values())
     assert parameters["max_validation_drop"]["defaultValue"] == 0.01
 

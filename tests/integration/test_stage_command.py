@@ -36,7 +36,7 @@ def test_help_lists_stages_and_flags(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = capsys.readouterr().out
-    assert "--dataset-dir" in text and "--learning-rate" in text and "(0, 100]" in text
+    assert "--dataset-dir" in text and "--learning-rate" in text and "[0, 100]" in text
 
 
 @pytest.mark.parametrize(

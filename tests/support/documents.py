@@ -117,6 +117,7 @@ def check_values(name: str, given: dict[str, Any]) -> None:
 
     if name in ("run", "compile"):
         plain = {key: given[key] for key in ("dataset", "network", "seed") if given[key] is not None}
+        plain |= {f"dataset_{key}": given[key] for key in ("source", "image_size") if given[key] is not None}
         configs = resolve(str(given["profile"]), plain, texts("settings"))
         read_plan(configs, given["candidates"], texts("recipe"))
     if name == "compile":

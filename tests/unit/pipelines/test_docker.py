@@ -1,6 +1,6 @@
 """The container function, against a stand-in for the Docker Engine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,16 @@ class Client:
 
 
 def test_the_exit_code_of_a_failed_container_is_not_lost() -> None:
-    client, seen, codes = Client(Container(3)), [], []
-    function = container_function(seen.append, codes.append, [Path("/data")])
+    client, seen, codes, settled = Client(Container(3)), [], [], []
+
+    def settle(code: int, command: Sequence[str], variables: Mapping[str, str]) -> int:
+        settled.append((code, command, variables))
+        return code
+
+    function = container_function(seen.append, codes.append, [Path("/data")], settle)
     arguments = {"volumes": {"/runs": {"bind": "/runs", "mode": "rw"}}, "auto_remove": True, "user": "1:1"}
     assert function(client=client, image="stage", command=["sh"], **arguments) == 3
-    assert codes == [3]
+    assert codes == [3] and settled == [(3, ["sh"], {})]
     assert client.container.removed
     assert seen == ["epoch 1/2 train_loss=0.5", "epoch 2/2"]
     assert "auto_remove" not in client.arguments and client.arguments["user"] == "1:1"

@@ -50,7 +50,9 @@ def test_the_config_lists_the_calibrations() -> None:
 def test_the_artifact_computes_what_was_measured(
     method: str, bits: int, granularity: str, places: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    config = QuantizeConfig(method=method, bits=bits, granularity=granularity, calibration="percentile", epochs=1)
+    config = QuantizeConfig(
+        method=method, bits=bits, granularity=granularity, calibration="percentile", epochs=1, learning_rate=0.01
+    )
     metrics = run(config, places, tmp_path / "quantized")
     dataset, model = load_dataset(places[0]), load_model(tmp_path / "quantized")
     predictions_N = predict(model.module, dataset.validation, dataset).argmax(1)
