@@ -108,8 +108,9 @@ def children(pid: int) -> list[int]:
 def kill_stage(command: int) -> None:
     """Kill the stage that the command's fork server runs."""
     servers = [pid for pid in children(command) if b"warm_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    (stage,) = children(servers[0])
-    os.kill(stage, signal.SIGKILL)
+    stages = children(servers[0])
+    assert len(stages) == 1, f"the step was not forked from the warm server, which has {stages}; see the step's log"
+    os.kill(stages[0], signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kondense.artifacts.failed import VARIABLE
 from kondense.artifacts.model import load_model
 from kondense.kfp import component
 
@@ -54,6 +55,7 @@ class Component:
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
                 "KONDENSE_CHECKPOINTS": checkpoints,
+                VARIABLE: "1",  # a candidate's step: SIGTERM is not its failure
                 "OMP_NUM_THREADS": "1",
                 # The component's shell calls `python3`, which must be the interpreter of this test.
                 "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
