@@ -111,25 +111,33 @@ def _outputs(before: nn.Module, names: list[str], images_NCHW: Tensor, sampler: 
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     start = 0
 
-    def keep(name: str, output: Tensor) -> None:
-        if output.ndim not in (2, 4):
+    def keep(layer: nn.Module, name: str, output: Tensor) -> None:
+        output_NOL = _by_position(layer, output)
+        if len(output) != count or output_NOL is None:  # such as windows of images, which stand in the first axis
             return
-        output_NOL = output.flatten(2) if output.ndim == 4 else output.unsqueeze(2)
-        chosen = sampler.positions(output_NOL.shape[2])[start : start + len(output)].to(output.device)
+        chosen = sampler.positions(output_NOL.shape[2])[start : start + count].to(output.device)
         index = chosen.unsqueeze(1).expand(-1, output_NOL.shape[1], -1)
         outputs[name].append(output_NOL.gather(2, index).transpose(1, 2).flatten(0, 1))
 
     hooks = [
-        before.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+        before.get_submodule(name).register_forward_hook(lambda layer, _, output, name=name: keep(layer, name, output))
         for name in names
     ]
     for part_NCHW in images_NCHW.split(BATCH):
+        count = len(part_NCHW)
         before(part_NCHW)
-        start += len(part_NCHW)
+        start += count
     for hook in hooks:
         hook.remove()
     batches = len(images_NCHW.split(BATCH))
     return {name: torch.cat(parts) for name, parts in outputs.items() if len(parts) == batches}  # called once
+
+
+def _by_position(layer: nn.Module, values: Tensor) -> Tensor | None:
+    """Return a layer's inputs or outputs with their positions in the last axis, [N, C, L]; None without images."""
+    if isinstance(layer, nn.Linear):
+        return values.flatten(1, -2).transpose(1, 2) if values.ndim > 2 else values.unsqueeze(-1)
+    return values.flatten(2) if values.ndim == 4 else None
 
 
 def _fit(
@@ -146,7 +154,9 @@ def _fit(
     def solve(name: str, inputs: Tensor) -> None:
         if name in wanted and name not in done:
             done.add(name)
-            _solve(layers[name], norms.get(name), inputs, wanted[name], sampler)
+            tokens = isinstance(layers[name], nn.Linear) and inputs.ndim > 2  # a norm behind would be of another axis
+            norm = None if tokens else norms.get(name)
+            _solve(layers[name], norm, inputs, wanted[name], sampler)
 
     hooks = [
         layer.register_forward_pre_hook(lambda _, inputs, name=name: solve(name, inputs[0]))
@@ -228,7 +238,11 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield, in parts, the inputs [R, I] that a layer multiplies with its weights and the wanted outputs [R, O]."""
     if isinstance(layer, nn.Linear):
-        yield inputs, wanted_RO
+        inputs_NIL = _by_position(layer, inputs)
+        assert inputs_NIL is not None
+        index = sampler.positions(inputs_NIL.shape[2]).to(inputs.device).unsqueeze(1)
+        chosen = inputs_NIL.gather(2, index.expand(-1, inputs_NIL.shape[1], -1))
+        yield chosen.transpose(1, 2).flatten(0, 1), wanted_RO
         return
     windows = _windows(layer, inputs)
     positions_NP = sampler.positions(windows.shape[2] * windows.shape[3]).to(inputs.device)

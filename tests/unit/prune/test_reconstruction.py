@@ -136,3 +136,50 @@ def test_few_rows_and_many_give_the_same_solution():
         torch.testing.assert_close(change, many[0], rtol=1e-3, atol=1e-4)
         if shifts:
             torch.testing.assert_close(error - mean @ change, many[2] - many[1] @ many[0], rtol=1e-3, atol=1e-3)
+
+
+class OneByOne(nn.Module):
+    """Two layers at every position: convolutions of one pixel, or the same fully connected."""
+
+    def __init__(self, linear: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        convolutions = nn.Conv2d(1, 8, 1), nn.Conv2d(8, 6, 1)
+        self.linear, self.first, self.second = linear, *convolutions
+        if linear:
+            self.first, self.second = nn.Linear(1, 8), nn.Linear(8, 6)
+            for layer, convolution in zip((self.first, self.second), convolutions, strict=True):
+                layer.load_state_dict(
+                    {
+                        key: value.flatten(1) if value.ndim == 4 else value
+                        for key, value in convolution.state_dict().items()
+                    }
+                )
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, images_NCHW):
+        maps = images_NCHW.movedim(1, -1) if self.linear else images_NCHW
+        maps = self.second(self.first(maps).relu())
+        return self.head(maps.mean((1, 2) if self.linear else (2, 3)))
+
+
+def test_a_linear_layer_at_every_position_is_fitted_as_the_convolution_that_it_is():
+    fitted = []
+    for linear in (True, False):
+        module = OneByOne(linear).eval()
+        shrink(module, {"first": [1, 4]}, request())
+        fitted.append(module.second)
+    assert not torch.equal(fitted[0].weight, OneByOne(linear=True).second.weight[:, [0, 2, 3, 5, 6, 7]])
+    torch.testing.assert_close(fitted[0].weight, fitted[1].weight.flatten(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fitted[0].bias, fitted[1].bias, atol=1e-4, rtol=1e-4)
+
+
+def test_layers_whose_first_axis_holds_windows_stay_as_they_are():
+    class Windows(OneByOne):
+        def forward(self, images_NCHW):
+            return super().forward(torch.cat(images_NCHW.chunk(2, 2))).unflatten(0, (2, -1)).mean(0)
+
+    module = Windows(linear=True).eval()
+    weight = module.second.weight[:, [0, 2, 3, 5, 6, 7]].clone()
+    shrink(module, {"first": [1, 4]}, request())
+    assert torch.equal(module.second.weight, weight)
