@@ -10,14 +10,11 @@ import secrets
 import shutil
 import socket
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kondense.errors import InputError
-
-
-class ArtifactError(InputError):
-    """An artifact is missing, has an unknown format version, or does not match its digests."""
+from kondense.json_text import LARGEST_JSON, SHOWN, json_object
+from kondense.json_text import ArtifactError as ArtifactError  # noqa: PLC0414  # for those who read files
 
 
 @contextlib.contextmanager
@@ -86,6 +83,8 @@ def read_json(path: Path, *, format_version: int | Collection[int]) -> dict[str,
     """
     if not path.is_file():
         raise ArtifactError(f"{path.parent} must hold a file {path.name}, but it is missing.")
+    if (size := path.stat().st_size) > LARGEST_JSON:
+        raise ArtifactError(f"{path} must be JSON of at most {LARGEST_JSON:,} bytes, but has {size:,}.")
     return parse_json(path.read_bytes(), str(path), format_version=format_version)
 
 
@@ -95,16 +94,13 @@ def parse_json(text: bytes | str, place: str, *, format_version: int | Collectio
     Raises:
         ArtifactError: it is not a JSON object, or has another format version.
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{place} must be JSON, but: {error}.") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
+    content = json_object(text, place)
+    version = content.get("format_version")
     known = (format_version,) if isinstance(format_version, int) else tuple(format_version)
     if type(version) is not int or version not in known:
-        shown = str(version)[:40]
+        shown = ascii(version)[:SHOWN]
         raise ArtifactError(f"{place} must have format_version {' or '.join(map(str, known))}, but got {shown}.")
-    return dict(content)
+    return content
 
 
 def sha256(path: Path) -> str:
@@ -120,23 +116,42 @@ def file_digests(directory: Path) -> dict[str, str]:
     }
 
 
-def verify_files(directory: Path, digests: Mapping[str, str], *, required: Collection[str] = ()) -> None:
+def verify_files(
+    directory: Path, digests: Mapping[str, str], *, required: Collection[str] = (), own: Collection[str] | None = None
+) -> None:
     """Check the digest of every named file, and that the ``required`` files are named.
 
+    Args:
+        directory: of the files.
+        digests: the SHA-256 of each by its relative name.
+        required: names that must be among them.
+        own: names of further files, such as the one that holds the digests; if given, any other file, folder or link is
+            refused, except for hidden ones.
+
     Raises:
-        ArtifactError: the first file that is missing, differs or has no digest.
+        ArtifactError: the first file that is missing, is a link, differs, has no digest or is not named.
     """
     for name in required:
         if name not in digests:
             raise ArtifactError(f"{directory} must have a digest of its file {name}, but has none.")
     for name, expected in digests.items():
         path = directory / name
-        if not path.resolve().is_relative_to(directory.resolve()):
+        if "\0" in name or not path.resolve().is_relative_to(directory.resolve()):
             raise ArtifactError(f"{directory} names a file outside itself: {name!r}.")
         if not path.is_file():
             raise ArtifactError(f"{directory} must hold a file {name}, but it is missing.")
         if (digest := sha256(path)) != expected:
             raise ArtifactError(f"{path} must have sha256 {expected}, but has {digest}: it was damaged or changed.")
+    if own is not None:
+        _check_listed(directory, {*digests, *own})
+
+
+def _check_listed(directory: Path, listed: Collection[str]) -> None:
+    folders = {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if name not in listed and name not in folders and not any(part.startswith(".") for part in Path(name).parts):
+            raise ArtifactError(f"{directory} must hold only files that it gives digests of, but holds {name!r} too.")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import importlib.util
-import json
 import sys
 import tempfile
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from kondense.config import Config
 from kondense.errors import InputError
+from kondense.json_text import json_object
 from kondense.networks.allowed import is_imported
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from rich import box
@@ -131,7 +131,7 @@ def examined(request: Request, server: WarmServer | None = None) -> Preflight:
 
     def read(line: str) -> None:
         if line.startswith(MARK):
-            checks.append(Check(**json.loads(line.removeprefix(MARK))))
+            checks.append(Check(**json_object(line.removeprefix(MARK), "a check")))
         else:
             others.append(line)
 

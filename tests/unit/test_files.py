@@ -20,6 +20,7 @@ from kondense.files import (
     write_file,
     write_json,
 )
+from kondense.json_text import json_value
 from kondense.store.local import LocalStore
 
 # Writes directories or files of equal bytes over and over, so that a mixture would show.
@@ -196,11 +197,11 @@ def test_json_round_trips(tmp_path):
         (b"", "must be JSON, but"),
         (b'{"format_version": 1', "must be JSON, but"),
         (b"\xff\xfe\x00", "must be JSON, but"),
-        (b"[" * 100_000, "must be JSON, but"),
-        (b"[1]", "must have format_version 1, but got None"),
+        (b"[" * 100_000, "must be JSON of at most 100 levels"),
+        (b"[1]", "must be a JSON object, but got list"),
         (b"{}", "must have format_version 1, but got None"),
         (b'{"format_version": 2}', "must have format_version 1, but got 2"),
-        (b'{"format_version": "1"}', "must have format_version 1, but got 1"),
+        (b'{"format_version": "1"}', "must have format_version 1, but got '1'"),
         (b'{"format_version": true}', "must have format_version 1, but got True"),
         (b"\x80\x04}q\x00.", "must be JSON, but"),  # a pickle
     ],
@@ -212,6 +213,41 @@ def test_what_is_no_json_of_the_version_is_an_error(tmp_path, content, text):
     with pytest.raises(ArtifactError, match=text) as caught:
         read_json(path, format_version=1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "must be JSON of at most 100 levels"),
+        ("[" * 102 + "]" * 102, "must be JSON of at most 100 levels"),
+        ('{"a": [' * 51 + "]}" * 51, "must be JSON of at most 100 levels"),
+        ('{"a": 1, "b": 2, "a": 3}', "its key 'a' stands twice in one object"),
+        ("[NaN]", "its number NaN is not finite"),
+        ("[-Infinity]", "its number -Infinity is not finite"),
+        ("[1e999]", "its number 1e999 is not finite"),
+        (f"[{10**400}]", "its integer 1000.* is beyond 2\\^64"),
+        (f"[-{2**64 + 1}]", "is beyond 2\\^64"),
+        ("9" * 10_000, "is beyond 2\\^64"),
+        (r'["\ud800"]', "must be JSON, but: 'utf-8' codec can't encode"),
+        ('{"a"', "must be JSON, but: Expecting"),
+        (b"\xff\xfe[\x00", "must be JSON, but: 'utf-8' codec can't decode"),
+        ('"' + "x" * 1000 + '"', "must be JSON of at most 1,000 bytes, but has 1,002"),
+    ],
+)
+def test_the_reader_of_json_refuses_what_later_code_cannot_bear(text, rule):
+    largest = 1000 if "1,000" in rule else 2**20
+    with pytest.raises(ArtifactError, match=f"^file .*{rule}") as caught:
+        json_value(text, "file", largest=largest)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_the_reader_of_json_takes_what_json_may_hold():
+    content = {"a": [1.5, -(2**64), 2**64, None, True, "\U0001f600 \ud55c"], "": {"deep": [[[]]]}}
+    for ensure_ascii in (True, False):
+        assert json_value(json.dumps(content, ensure_ascii=ensure_ascii), "file") == content
+    assert json_value("[" * 101 + "]" * 101, "file")  # the outermost is level 0
+    assert json_value("[Infinity]", "file", finite=False) == [float("inf")]
 
 
 def test_digests_are_those_of_hashlib(tmp_path):
@@ -235,6 +271,25 @@ def test_files_that_are_not_what_they_were_are_named(tmp_path):
     (tmp_path / "a").unlink()
     with pytest.raises(ArtifactError, match="must hold a file a, but it is missing"):
         verify_files(tmp_path, digests)
+
+
+@pytest.mark.parametrize("extra", ["extra.py", "package/module.py", "link", "folder"])
+def test_what_the_artifact_does_not_list_is_refused(tmp_path, extra):
+    (tmp_path / "sub").mkdir()
+    for name in ("a", "sub/b", ".hidden", "own"):
+        (tmp_path / name).write_bytes(b"1")
+    digests = {"a": sha256(tmp_path / "a"), "sub/b": sha256(tmp_path / "a")}
+    verify_files(tmp_path, digests, own=["own"])
+    path = tmp_path / extra
+    path.parent.mkdir(exist_ok=True)
+    if extra == "link":
+        path.symlink_to(tmp_path / "missing")
+    elif extra == "folder":
+        path.mkdir()
+    else:
+        path.write_text("raise SystemExit")
+    with pytest.raises(ArtifactError, match=f"must hold only files that it gives digests of, but holds '{extra[:7]}"):
+        verify_files(tmp_path, digests, own=["own"])
 
 
 @pytest.mark.parametrize("name", ["../secret", "sub/../../secret", "/etc/hostname", "link"])

@@ -20,6 +20,7 @@ from torch import Tensor
 from kondense.codec.bytes import inflate
 from kondense.codec.tensors import DTYPES, decode_tensor, encode_tensor
 from kondense.files import ArtifactError
+from kondense.json_text import json_value
 
 MAGIC = b"\x93kz\n"  # the high bit and the newline reveal a transfer as text
 FORMAT_VERSION = 3
@@ -164,7 +165,7 @@ def _read_tensors(file: BinaryIO, head: _Head, table: Sequence[Entry]) -> Iterat
 def _read_index(index: bytes, limit_bytes: int) -> tuple[dict[str, Any], list[Entry]]:
     """Parse and check the index before anything is allocated for a tensor."""
     try:
-        parsed = json.loads(index)
+        parsed = json_value(index, "a kz file's index")
         description, table = parsed["description"], parsed["tensors"]
         entries: list[Entry] = [(name, dtype, shape, form, length) for name, dtype, shape, form, length in table]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

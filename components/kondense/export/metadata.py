@@ -11,6 +11,7 @@ from kondense.artifacts.schema import check_fields
 from kondense.errors import InputError
 from kondense.export.runtimes import Runtimes
 from kondense.files import ArtifactError
+from kondense.json_text import json_value
 from kondense.preprocessing import BILINEAR, check_geometry
 
 FORMAT_VERSION = 1
@@ -83,8 +84,5 @@ def metadata_entries(metadata: Metadata) -> dict[str, str]:
 
 
 def _value(place: str, key: str, text: str) -> object:
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ArtifactError(f"{place}: metadata {key} must be JSON, but got {text[:40]!r}.") from None
+    value: object = json_value(text, f"{place}: metadata {key}")
     return value

@@ -1,12 +1,12 @@
 """The parameters of the katib_search stage: the Experiment, the changes to it, and its environment."""
 
 import dataclasses
-import json
 import re
 from urllib.parse import urlsplit
 
 from kondense.config import Config, option
 from kondense.errors import InputError
+from kondense.json_text import json_object
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]i?)?")
 TOLERATION = re.compile(r"[\w./-]+(=[\w.-]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?")
@@ -91,10 +91,7 @@ def read_pairs(name: str, text: str) -> dict[str, str]:
 
 
 def _read_map(name: str, text: str) -> dict[str, str]:
-    try:
-        pairs = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{name} must be a JSON map, but: {error}.") from None
+    pairs = json_object(text, name)
     for key, value in pairs.items():
         if not isinstance(value, str):
             raise InputError(f"{name} must map names to texts, but {key} is {value!r}.")

@@ -1,9 +1,9 @@
 """Errors of the cluster in one line, with the remedy."""
 
-import json
 from typing import Any
 
 from kondense.errors import KondenseError
+from kondense.json_text import json_value
 
 # Part of a warning's text -> the remedy.
 NEXT_STEPS = (
@@ -66,7 +66,7 @@ def _not_found(text: str, namespace: str) -> str:
 def message(error: Any) -> str:
     """Return the API's message for an error, that of a Status object."""
     try:
-        return " ".join(str(json.loads(error.body)["message"]).split())
+        return " ".join(str(json_value(error.body, "the answer")["message"]).split())
     except (TypeError, ValueError, KeyError):
         return " ".join(str(error.body or error.reason or "").split())[:300]
 

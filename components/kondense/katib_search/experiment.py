@@ -5,7 +5,6 @@ Everything here maps one parsed YAML to another, so that the request to Katib ca
 
 import copy
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kondense.errors import InputError
+from kondense.json_text import json_value
 from kondense.katib.document import read_search, settings_of
 from kondense.katib.rules import API_VERSION, NAME, NAME_LENGTH
 from kondense.katib.yaml_text import read_documents
@@ -140,8 +140,8 @@ def label_value(text: str) -> str:
 def _parse(name: str, text: str) -> Any:
     """Parse JSON, else YAML, which reads a number such as 1e-05 of JSON as text."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return json_value(text, name)
+    except InputError:
         pass
     try:
         documents = read_documents(text)

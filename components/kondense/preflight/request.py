@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kondense.json_text import json_object
 from kondense.profiles import Value
 
 POSSIBLE, BENT, IMPOSSIBLE, UNTRIED = "ok", "changed", "impossible", "not tried"
@@ -56,7 +57,7 @@ class Request:
     @classmethod
     def from_json(cls, text: str) -> "Request":
         """Return the request that ``to_json`` wrote."""
-        content: dict[str, Any] = json.loads(text)
+        content = json_object(text, "the request")
         steps = {name: [Step(**each) for each in given] for name, given in content.pop("candidates").items()}
         return cls(**content, candidates=steps)
 

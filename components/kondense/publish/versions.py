@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypedDict, cast
 from kondense.artifacts.measurements import Fraction, Latency, PositiveCount
 from kondense.artifacts.report import Bytes
 from kondense.artifacts.schema import check_fields
-from kondense.files import ArtifactError, json_bytes
+from kondense.files import json_bytes, parse_json
 from kondense.store.store import MANIFEST, NotFoundError, Store
 
 FORMAT_VERSION = 1
@@ -156,12 +156,6 @@ def _is_manifest(key: str) -> bool:
 
 def _read(store: Store, key: str, kind: type) -> Mapping[str, Any]:
     place = store.address(key)
-    try:
-        content = json.loads(store.read(key))
-    except ValueError as error:
-        raise ArtifactError(f"{place} must be JSON, but: {error}.") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise ArtifactError(f"{place} must have format_version {FORMAT_VERSION}, but got {version}.")
+    content = parse_json(store.read(key), place, format_version=FORMAT_VERSION)
     check_fields(place, content, kind)
     return cast(Mapping[str, Any], content)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kondense.config import Config, check_choice, option
 from kondense.errors import InputError
+from kondense.json_text import json_object
 from kondense.recipes import AMOUNTS, Composed, compose
 from kondense.stages import STAGES
 from kondense.train.config import TrainConfig
@@ -59,7 +60,7 @@ class TrialConfig(Config):
             raise InputError("dataset_uri must name a Dataset artifact, but got ''.")
         if self.store_uri and not self.trial_name:
             raise InputError("store_uri needs a trial_name, but got ''.")
-        self._parsed(json.loads(self.settings or "{}"))
+        self._parsed(json_object(self.settings or "{}", "settings"))
         _ = self.train, self.steps  # check them before any work
 
     @property
@@ -84,7 +85,7 @@ class TrialConfig(Config):
         """Return the parameters by name, with ``train.<field>`` for every field, and those that ``settings`` gives."""
         fields = {name: value for name, value in super().to_dict().items() if name != "settings"}
         trained = {f"train.{name}": value for name, value in self.train.to_dict().items()}
-        return fields | self._parsed(json.loads(self.settings or "{}")) | trained
+        return fields | self._parsed(json_object(self.settings or "{}", "settings")) | trained
 
     @classmethod
     def parameters(cls) -> dict[str, tuple[type, dataclasses.Field[Any]]]:
@@ -104,6 +105,6 @@ class TrialConfig(Config):
 
     def _texts(self, stage: str) -> dict[str, str]:
         """Return the texts of a stage's parameters."""
-        texts: dict[str, str] = json.loads(self.settings or "{}")
+        texts: dict[str, str] = json_object(self.settings or "{}", "settings")
         fields = {name.removeprefix(f"{stage}."): text for name, text in texts.items() if name.startswith(f"{stage}.")}
         return {"seed": str(self.seed), "device": self.device, **fields}

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import re
 import ssl
 import urllib.error
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from kondense.errors import InputError, KondenseError
+from kondense.json_text import json_value
 from kondense.kubernetes_api import limit_time
 
 from kondense_pipelines.cluster.package import Package
@@ -127,7 +127,7 @@ def read_health(access: Access) -> dict[str, Any]:
     moved = False
     try:
         content, moved = fetch_health(access.endpoint, access.token)
-        health = json.loads(content)
+        health = json_value(content, "the answer")
     except urllib.error.HTTPError as error:
         raise AccessError(refusal(error.code, error.reason, access)) from None
     except urllib.error.URLError as error:
@@ -208,7 +208,7 @@ def refusals_explained(access: Access) -> Iterator[None]:
         yield
     except kfp_server_api.ApiException as error:
         try:
-            reason = str(json.loads(error.body)["message"])
+            reason = str(json_value(error.body, "the answer")["message"])
         except (TypeError, ValueError, KeyError):
             reason = str(error.reason)
         raise AccessError(refusal(error.status, reason, access)) from None

@@ -1,7 +1,6 @@
 """Start runs and maintain recurring runs on Kubeflow Pipelines."""
 
 import datetime
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from kondense.config import check_choice, parse
 from kondense.errors import InputError
+from kondense.json_text import json_value
 
 from kondense_pipelines.cluster.access import (
     Access,
@@ -55,10 +55,7 @@ def _parsed(package: Package, texts: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"--param must be name=value, but got {text!r}.")
         check_choice("the name in --param", name, tuple(declared))
         kind = KINDS.get(declared[name]["parameterType"])
-        try:
-            values[name] = parse(name, kind, value) if kind else json.loads(value)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{name} must be JSON, but: {error}.") from None
+        values[name] = parse(name, kind, value) if kind else json_value(value, name)
     return values
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from kondense.errors import InputError
+from kondense.json_text import json_object
 
 from kondense_pipelines.deploy import job
 
@@ -88,7 +89,7 @@ def apply(api: Any, namespace: str, entries: Sequence[Entry], *, removing: bool 
     core = client.CoreV1Api(api)
     config_map = _config_map(core, namespace)
     annotations = dict(config_map.metadata.annotations or {})
-    replaced = json.loads(annotations.pop(REPLACED, "{}"))
+    replaced = json_object(annotations.pop(REPLACED, "{}"), f"the annotation {REPLACED}")
     config = yaml.safe_load(config_map.data[KEY])
     if removing:
         changed, replaced = remove(config, replaced), {}

@@ -6,6 +6,7 @@ from typing import Any
 
 from kondense import failure, kubernetes_api
 from kondense.errors import EXPECTED, InputError, exit_code_of
+from kondense.json_text import json_value
 
 
 def kubernetes_client() -> Any:
@@ -45,9 +46,7 @@ def run(task: Callable[[], Iterable[str]]) -> int:
 
 def _message(error: Any) -> str:
     """Return the message of the API: ``message`` of a Status object."""
-    import json
-
     try:
-        return str(json.loads(error.body)["message"])
+        return str(json_value(error.body, "the answer")["message"])
     except (TypeError, ValueError, KeyError):
         return str(error.body or "")[:300]

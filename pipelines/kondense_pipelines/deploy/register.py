@@ -9,7 +9,6 @@ and KONDENSE_SERVICE_ACCOUNT the account of its runs.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kondense.errors import InputError
+from kondense.json_text import json_value
 from kondense.kubernetes_api import limit_time
 
 from kondense_pipelines.cluster import access
@@ -76,7 +76,7 @@ def connect(environment: Mapping[str, str]) -> Any:
         try:
             # First, because the constructor of kfp's client makes the same request without a time limit.
             content, _ = access.fetch_health(host, Path(token).read_text().strip() if token else "")
-            health = json.loads(content)
+            health = json_value(content, "the answer")
             client = kfp.Client(
                 host=host,
                 namespace=environment.get("KONDENSE_NAMESPACE") or "kubeflow",
@@ -94,13 +94,13 @@ def connect(environment: Mapping[str, str]) -> Any:
 def server_version(client: Any) -> access.VersionNumber:
     """Return the version of the server, which kfp's parsed answer omits."""
     answer = client.healthzs.healthz_service_get_healthz(_preload_content=False)
-    return access.stated_version(json.loads(answer.data)) or access.NEWEST
+    return access.stated_version(json_value(answer.data, "the answer")) or access.NEWEST
 
 
 def _reason(error: Any) -> str:
     """Return the API's message about an error, or why it cannot be reached."""
     try:
-        return str(json.loads(error.body)["message"])
+        return str(json_value(error.body, "the answer")["message"])
     except (AttributeError, TypeError, ValueError, KeyError):
         return f"{error.status} {error.reason}" if hasattr(error, "status") else str(error)
 

@@ -21,6 +21,7 @@ from kfp.local.cache import LocalCache
 from kondense.artifacts.lineage import LIBRARIES
 from kondense.errors import InputError
 from kondense.files import file_digests, sha256, write_json
+from kondense.json_text import json_object
 from kondense.networks.code import code_digests, registered_digest
 
 FORMAT_VERSION = 1
@@ -178,17 +179,17 @@ def _named(arguments: Mapping[str, Any]) -> Iterator[str]:
 def _network_in(directory: Path) -> list[str]:
     """Return the name of the network of the model in ``directory``, if there is one."""
     try:
-        return [str(json.loads((directory / DESCRIPTION).read_bytes())["network"]["name"])]
+        return [str(json_object((directory / DESCRIPTION).read_bytes(), DESCRIPTION)["network"]["name"])]
     except (OSError, ValueError, LookupError, TypeError):  # no model, or one that the step will refuse
         return []
 
 
 def _entry(path: Path) -> dict[str, Any]:
     try:
-        entry = json.loads(path.read_bytes())
+        entry = json_object(path.read_bytes(), str(path))
     except (FileNotFoundError, ValueError):
         return {}
-    return entry if isinstance(entry, dict) and entry.get("format_version") == FORMAT_VERSION else {}
+    return entry if entry.get("format_version") == FORMAT_VERSION else {}
 
 
 def _artifacts(values: Any) -> Iterator[dsl.Artifact]:

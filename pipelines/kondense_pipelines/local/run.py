@@ -7,7 +7,6 @@ reports it. kfp is pinned to the version that they were written for.
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ from kfp.local.orchestrator import task_executor
 from kondense.artifacts.failed import VARIABLE, Failed, first_failed, write_failed
 from kondense.errors import InputError
 from kondense.files import write_json
+from kondense.json_text import json_object
 from kondense.stages import VIEWS
 
 from kondense_pipelines.local.cache import ContentCache, drop_unused
@@ -173,7 +173,7 @@ class LocalRun:
         """
         if code == 0 or VARIABLE not in environment or signal_of(code) in STOPPED:
             return code
-        message = json.loads(command[list(command).index("--executor_input") + 1])
+        message = json_object(command[list(command).index("--executor_input") + 1], "executor_input")
         name = message["inputs"].get("parameterValues", {}).get("name", "")
         failed = Failed(name=name, step=self.step, reason=reason_for(code, list(self.tail)))
         outputs = message["outputs"]

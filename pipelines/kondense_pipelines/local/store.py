@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from kondense.files import new_directory, write_json
+from kondense.json_text import json_object
 from kondense.store.bucket import ObjectStore
 from kondense.store.connection import Connection
 from kondense.store.store import StoreError
@@ -164,7 +165,7 @@ def _credentials(directory: Path) -> tuple[str, str]:
             json.dump(content, file)
         os.replace(scratch, path)
     try:
-        content = json.loads(path.read_text())
+        content = json_object(path.read_bytes(), str(path))
         return str(content["access_key"]), str(content["secret_key"])
     except (ValueError, KeyError, TypeError):
         raise StoreError(f"{path} must hold access_key and secret_key as JSON; delete it to create new ones.") from None
@@ -173,7 +174,7 @@ def _credentials(directory: Path) -> tuple[str, str]:
 def recorded(directory: Path) -> tuple[int, Process | None]:
     """Return the port of the last gateway (0: none yet), and its process if that still runs."""
     try:
-        content = json.loads((directory / "gateway.json").read_text())
+        content = json_object((directory / "gateway.json").read_bytes(), "gateway.json")
         port, process = int(content["port"]), Process(int(content["pid"]), int(content["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return 0, None  # never started, or a damaged file
