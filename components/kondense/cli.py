@@ -6,6 +6,7 @@ absent, checkpoints remain, and the same command continues).
 """
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -126,4 +127,7 @@ def fail(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
+    # What lies in the working directory, such as a model of others, is not to be imported in place of a library.
+    if not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]
     sys.exit(main())

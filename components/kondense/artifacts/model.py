@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Protocol, TypedDict
@@ -37,12 +38,14 @@ from kondense.networks.allowed import check_allowed, is_imported
 from kondense.networks.build import NetworkSpec, build
 from kondense.networks.names import output_of
 from kondense.networks.outputs import copied_with_logits
+from kondense.networks.skeleton import check_arguments, check_shapes, check_size, is_whole, materialised, skeleton
 from kondense.preprocessing import BILINEAR, Preprocessing
 
 SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
 CODEBOOK = "::codebook"  # suffix of its codebook
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
+LARGEST_IMAGE = 2**26  # values of one image
 
 
 class Network(TypedDict):
@@ -220,7 +223,7 @@ def load_model(directory: Path) -> Model:
         ArtifactError: a missing or damaged file, an unknown format version, or weights that do not fit.
     """
     description = read_description(directory)
-    verify_files(directory, description["files"], required=[WEIGHTS])
+    verify_files(directory, description["files"], required=[WEIGHTS], own=[DESCRIPTION])
     tensors = read_tensors(directory / WEIGHTS)
     try:
         return decode(description, tensors)
@@ -276,7 +279,8 @@ def structure(model: Model) -> Edits:
     Raises:
         InputError: edits cannot express the difference from the base network, or memory is shared by parameters.
     """
-    base = build(model.network)
+    outline = None if is_imported(model.network.name) else skeleton(model.network)
+    base = outline if outline is not None and is_whole(outline) else build(model.network)
     check_ties(base)
     return find_edits(bake(base), model.module)
 
@@ -352,15 +356,11 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
     network = NetworkSpec(**description["network"])
     check_allowed(network.name)
     tied = description.get("tied", {})
-    module = build(network)
-    old = bool(reparametrized(module)) and set(module.state_dict()) <= tensors.keys()  # stored before it was baked
-    if not old:
-        bake(module)
-    apply_edits(module, description["edits"])
-    tie(module, tied)
+    stored = {name: tensor for name, tensor in tensors.items() if not name.endswith((SCALE, CODEBOOK))}
+    module, old = _base(network, description["edits"], tied, stored)
     weights = description["quantization"]["weights"]
     quantized = {name: _decode_tensor(tied.get(name, name), spec, tensors) for name, spec in weights.items()}
-    state = {name: tensor for name, tensor in tensors.items() if not name.endswith((SCALE, CODEBOOK))}
+    state = dict(stored)
     state.update({tied.get(name, name): tensor.dequantize() for name, tensor in quantized.items()})
     state |= {name: state[first] for name, first in tied.items()}
     further = tied_names(module)
@@ -384,13 +384,49 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
     )
 
 
+def _base(
+    network: NetworkSpec, edits: Edits, tied: Mapping[str, str], stored: Mapping[str, Tensor]
+) -> tuple[nn.Module, bool]:
+    """Return the edited network for the weights ``stored``, and whether they are from before they were baked.
+
+    Its shapes are compared with the weights before it takes memory, and it takes none for the base network where that
+    is possible.
+    """
+    check_arguments(network)
+    outline = skeleton(network)
+    completes = outline is not None and is_whole(outline) and not is_imported(network.name)
+    if outline is not None and not completes:
+        check_size(outline, sum(tensor.numel() for tensor in stored.values()))
+    if outline is not None and not reparametrized(outline):
+        with torch.device("meta"):
+            apply_edits(outline, edits)
+        tie(outline, tied)
+        check_shapes(outline, {name: tensor.shape for name, tensor in stored.items()}, tied)
+        if completes:
+            return materialised(outline), False
+    module = build(network)
+    old = bool(reparametrized(module)) and set(module.state_dict()) <= stored.keys()  # stored before it was baked
+    if not old:
+        bake(module)
+    apply_edits(module, edits)
+    tie(module, tied)
+    return module, old
+
+
 def _decode_images(description: Mapping[str, Any] | None) -> Images | None:
     if not description:
         return None
     fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in description.items()
     }
-    return Images(**fields)
+    images = Images(**fields)
+    if len(images.shape) != 3 or math.prod(images.shape) > LARGEST_IMAGE or len(images.mean) != images.shape[0]:
+        raise InputError(
+            f"images must have a shape [C, H, W] of at most {LARGEST_IMAGE} values with mean and std [C], but have"
+            f" {list(images.shape)} and {list(images.mean)}."
+        )
+    _ = images.preprocessing  # checks the rest
+    return images
 
 
 def _decode_tensor(

@@ -4,7 +4,6 @@ Shapes: weight [O, I, ...] with one scale per output channel [O] or one for the 
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kondense.errors import InputError
+
+
+LEAST_SCALE = 2.0**-126  # the least normal float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,7 @@ class ActivationQuantizer:
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise InputError(f"bits must be in [2, 8], but got {self.bits}.")
-        if not 0.0 < self.scale < math.inf:
+        if not LEAST_SCALE <= self.scale <= 1 / LEAST_SCALE:  # as a float32, and its inverse
             raise InputError(f"scale must be in (0, inf), but got {self.scale}.")
         if not 0 <= self.zero_point < 2**self.bits:
             raise InputError(f"zero_point must be in [0, {2**self.bits}), but got {self.zero_point}.")
@@ -167,6 +169,9 @@ def read_quantizer(spec: Mapping[str, Any]) -> InputQuantizer:
         InputError: a value is out of its range.
     """
     fields = {name: value for name, value in spec.items() if name != "scheme"}
+    for name, value in fields.items():
+        if name in ("bits", "zero_point") and type(value) is not int:
+            raise InputError(f"{name} of an input quantizer must be a whole number, but got {ascii(value)[:40]}.")
     scheme = spec.get("scheme", "static")
     if scheme not in ("static", "dynamic"):
         raise InputError(f"the scheme of an input quantizer must be static or dynamic, but got {scheme!r}.")

@@ -52,7 +52,7 @@ def run_in_fresh_process(program: bytes, images_NCHW: Tensor) -> Tensor:
         search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         threads = str(torch.get_num_threads())
         done = subprocess.run(
-            [sys.executable, "-m", "kondense.evaluate.program", *files],
+            [sys.executable, "-P", "-m", "kondense.evaluate.program", *files],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,

@@ -32,7 +32,7 @@ def peak_memory_bytes(onnx: bytes, *, batch: int = 64, timeout_s: float = 120.0)
         path = Path(directory) / "model.onnx"
         path.write_bytes(onnx)
         search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-m", "kondense.measuring.memory", str(path), str(batch)]
+        command = [sys.executable, "-P", "-m", "kondense.measuring.memory", str(path), str(batch)]
         try:
             done = subprocess.run(
                 command,

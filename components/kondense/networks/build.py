@@ -8,7 +8,9 @@ imported unless the user allows it (see ``allowed``).
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
+import os
 import sys
 import types
 import typing
@@ -183,6 +185,7 @@ def factory(name: str) -> Callable[..., nn.Module]:
 def _imported_factory(name: str) -> Callable[..., nn.Module]:
     module, _, attribute = name.partition(":")
     try:
+        _see_working_directory(module.partition(".")[0])
         made: Callable[..., nn.Module] = getattr(_imported(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
@@ -192,6 +195,18 @@ def _imported_factory(name: str) -> Callable[..., nn.Module]:
             " parameter `classes`."
         )
     return made
+
+
+def _see_working_directory(package: str) -> None:
+    """Let the user's own package be imported from the working directory, if it is installed nowhere.
+
+    Commands start without it (``python -P``), because artifacts may lie there; it comes last, so that nothing in it
+    takes the place of an installed package.
+    """
+    place = os.getcwd()
+    if package in sys.modules or place in sys.path or "" in sys.path or importlib.util.find_spec(package):
+        return
+    sys.path.append(place)
 
 
 def _imported(module: str) -> types.ModuleType:

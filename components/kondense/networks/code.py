@@ -47,7 +47,7 @@ def code_digest(name: str, places: Sequence[Path] = ()) -> str:
 
     Args:
         name: of a network (see ``names``), or of an entry point of a group ``kondense.*``.
-        places: folders in which modules are looked for before the working directory and ``sys.path``.
+        places: folders in which modules are looked for before ``sys.path`` and the working directory.
 
     Returns:
         For a network of torchvision or timm the library's version; for another one the SHA-256 of its sources; an empty
@@ -82,7 +82,6 @@ def sources(module: str, places: Sequence[Path] = ()) -> dict[str, bytes]:
     package. A module that is not found has an empty content.
     """
     importlib.invalidate_caches()
-    places = (*places, Path.cwd())
     home = module.partition(".")[0]
     found: dict[str, bytes] = {}
     waiting = [module]
@@ -119,7 +118,7 @@ def _digest(modules: Iterable[str], places: Sequence[Path] = ()) -> str:
 def _spec(name: str, places: Sequence[Path]) -> importlib.machinery.ModuleSpec | None:
     """Find a module without importing it or the packages that it is in, which ``importlib.util.find_spec`` would do.
 
-    A module that this process has not imported is looked for in the working directory first, as steps do.
+    A module that this process has not imported is looked for in the working directory last, as steps do.
     """
     top, *rest = name.split(".")
     if top == "__main__":
@@ -127,7 +126,7 @@ def _spec(name: str, places: Sequence[Path]) -> importlib.machinery.ModuleSpec |
         return importlib.util.spec_from_file_location(top, path) if path and not rest else None
     spec = getattr(sys.modules.get(top), "__spec__", None)
     if spec is None:
-        spec = _found(top, [*(str(place) for place in places), *sys.path])
+        spec = _found(top, [*(str(place) for place in places), *sys.path, str(Path.cwd())])
     if spec is None and top not in sys.modules:
         spec = importlib.util.find_spec(top)
     whole = top

@@ -85,7 +85,7 @@ def _run_warm(
 
 
 def _run_cold(argv: Sequence[str], environment: Mapping[str, str], write_line: Callable[[str], None]) -> int:
-    command = [sys.executable, "-m", *argv]
+    command = [sys.executable, "-P", "-m", *argv]
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

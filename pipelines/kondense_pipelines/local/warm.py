@@ -50,7 +50,7 @@ class WarmServer:
         self.lock = threading.Lock()
         # The OpenBLAS of numpy and scipy would start threads at import; torch does not use it.
         self.environment = {"OPENBLAS_NUM_THREADS": "1", **PATIENT, **os.environ, "_KFP_RUNTIME": "true"}
-        command = [sys.executable, "-m", "kondense_pipelines.local.warm_server", str(theirs.fileno()), *modules]
+        command = [sys.executable, "-P", "-m", "kondense_pipelines.local.warm_server", str(theirs.fileno()), *modules]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -59,7 +59,7 @@ def local_addresses(
 def _prepared(name: str, directory: Path) -> Path:
     """Return the directory of a data set, prepared by its stage's own command if it is missing."""
     if not (directory / "dataset.json").is_file():
-        command = [sys.executable, "-m", "kondense.cli", "data_prep"]
+        command = [sys.executable, "-P", "-m", "kondense.cli", "data_prep"]
         command += ["--dataset-name", name, "--dataset-dir", str(directory)]
         result = subprocess.run(command, cwd=template.ROOT, capture_output=True, text=True, check=False)
         if result.returncode:
