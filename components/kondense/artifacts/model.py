@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kondense.artifacts.equivalence import probes
-from kondense.artifacts.identity import MODEL_FORMAT, PLAIN_FORMAT, TIED_FORMAT, identity
+from kondense.artifacts.identity import MODEL_FORMAT, OWN_FILES, PLAIN_FORMAT, TIED_FORMAT, identity
 from kondense.artifacts.quantized import (
     CodebookTensor,
     InputQuantizer,
@@ -223,7 +223,7 @@ def load_model(directory: Path) -> Model:
         ArtifactError: a missing or damaged file, an unknown format version, or weights that do not fit.
     """
     description = read_description(directory)
-    verify_files(directory, description["files"], required=[WEIGHTS], own=[DESCRIPTION])
+    verify_files(directory, description["files"], required=[WEIGHTS], own=OWN_FILES)
     tensors = read_tensors(directory / WEIGHTS)
     try:
         return decode(description, tensors)

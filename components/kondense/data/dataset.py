@@ -307,7 +307,12 @@ def load_dataset(directory: Path) -> Dataset:
         ArtifactError: a missing or damaged file, an unknown format version, labels out of range.
     """
     description = read_description(directory / "dataset.json")
-    verify_files(directory, description["files"], required=[f"{name}.safetensors" for name in SPLITS])
+    verify_files(
+        directory,
+        description["files"],
+        required=[f"{name}.safetensors" for name in SPLITS],
+        own=("dataset.json", "manifest.json"),
+    )
     splits = {name: load_split(directory / f"{name}.safetensors", description) for name in SPLITS}
     return Dataset(
         name=description["name"],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kondense.artifacts.identity import directory_identity
+from kondense.artifacts.identity import OWN_FILES, directory_identity
 from kondense.artifacts.model import load_model, model_digest, read_description
 from kondense.artifacts.report import PAGE, REPORT, Candidate, Report, models, read_report
 from kondense.data.dataset import FORMAT_VERSION as DATASET_FORMAT
@@ -92,7 +92,7 @@ def run(
     """
     store = open_store(config.store_uri)
     report = read_report(report_dir)
-    verify_files(chosen_dir, read_description(chosen_dir)["files"])
+    verify_files(chosen_dir, read_description(chosen_dir)["files"], own=OWN_FILES)
     candidate = _candidate(report, chosen_dir, report_dir)
     record = _record(config, candidate, report, chosen_dir, dataset_dir)
     with new_directory(receipt_dir) as scratch:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kondense.artifacts.comparison import compared
 from kondense.artifacts.failed import read_failed
+from kondense.artifacts.identity import OWN_FILES
 from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import model_digest, read_description
 from kondense.artifacts.report import PAGE, REPORT, Report, models, read_evaluation, report_bytes
@@ -43,7 +44,7 @@ def run(
     if not candidate_dirs:
         raise InputError(f"at least the teacher must be measured, but: {failed[0]['reason']}")
     for directory in candidate_dirs:
-        verify_files(directory, read_description(directory)["files"])
+        verify_files(directory, read_description(directory)["files"], own=OWN_FILES)
     evaluations = [read_evaluation(directory) for directory in candidate_dirs]
     digests = [model_digest(directory) for directory in candidate_dirs]
     inputs = {evaluation["name"]: digest for evaluation, digest in zip(evaluations, digests, strict=True)}

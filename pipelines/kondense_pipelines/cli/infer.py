@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kondense.artifacts.identity import MODEL_FORMAT, directory_identity
+from kondense.artifacts.identity import MODEL_FORMAT, OWN_FILES, directory_identity
 from kondense.errors import InputError
 from kondense.files import ArtifactError, read_json, verify_files
 from kondense.store.open import open_store
@@ -121,5 +121,5 @@ def _checked(directory: Path) -> tuple[Path, str]:
     files = description.get("files")
     if not isinstance(files, dict) or ONNX not in files:
         raise ArtifactError(f"{directory} must have {ONNX}, which the evaluate stage writes, but does not.")
-    verify_files(directory, files)
+    verify_files(directory, files, own=OWN_FILES)
     return directory / ONNX, directory_identity(directory)

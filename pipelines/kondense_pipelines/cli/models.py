@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kondense.artifacts.identity import MODEL_FORMAT, directory_identity
+from kondense.artifacts.identity import MODEL_FORMAT, OWN_FILES, directory_identity
 from kondense.errors import InputError
 from kondense.files import ArtifactError, read_json, verify_files
 from kondense.publish.config import check_model_name
@@ -176,7 +176,8 @@ def _verify(store: Store, name: str, version: str) -> Verification:
         with tempfile.TemporaryDirectory() as scratch:
             directory = Path(scratch) / version
             store.download_directory(prefix, directory)
-            verify_files(directory, read_json(directory / "model.json", format_version=MODEL_FORMAT)["files"])
+            description = read_json(directory / "model.json", format_version=MODEL_FORMAT)
+            verify_files(directory, description["files"], own=OWN_FILES)
             same = directory_identity(directory) == read_version(store, name, version).record["identity"]
     except (ArtifactError, NotFoundError, DamagedError) as error:
         return Verification(name, version, len(files), str(error))

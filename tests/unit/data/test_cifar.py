@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,45 @@ def test_a_damaged_pickle_is_named(tmp_path, content):
     path = tmp_path / "batch"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{path} must be a batch file of CIFAR"):
+        read_batch(path)
+
+
+def nested(levels):
+    return b"\x80\x02" + b"(" * levels + b"t" * levels + b"."
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (nested(100_000), "it holds a tuple, not a dict"),
+        (b"\x80\x02}" + b"(" * 100_000 + b"t" * 100_000 + b"K\x01s.", "it has a key that is no text"),
+        (b"\x80\x02r\xff\xff\xff\x7f.", "it takes a value that is not there"),  # a memo of 2^31 entries
+        (b"\x80\x02}r\xff\xff\xff\x7f0.", "it has a step POP, which no batch file needs"),
+        (b"\x80\x02]q\x00h\x00a.", "it holds a list, not a dict"),  # a list that holds itself
+        (b"\x80\x02\x8b\x00\x00\x01\x00" + b"\x7f" * 65536 + b".", "it holds an integer of more than 63 bits"),
+        (b"\x80\x02}h\x05.", "it has no value 5 in its memo"),
+        (b"\x80\x02}K\x01K\x02b.", "it changes a int"),
+    ],
+)
+def test_a_pickle_takes_what_its_bytes_are_worth(tmp_path, content, rule):
+    path = tmp_path / "batch"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"{path} must be a batch file of CIFAR, but: {rule}"):
+            read_batch(path)
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(content) + 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_copies_of_one_text_are_bounded_by_the_file(tmp_path):
+    """Every ten bytes would encode a text of a megabyte again."""
+    text = b"X" + (2**20).to_bytes(4, "little") + b"x" * 2**20 + b"q\x00"
+    encode = b"c_codecs\nencode\nq\x02X\x06\x00\x00\x00latin1q\x01"
+    path = tmp_path / "batch"
+    path.write_bytes(b"\x80\x02](" + text + encode + b"h\x02h\x00h\x01\x86R" * 1000 + b"e.")
+    with pytest.raises(ValueError, match="its arrays hold more bytes than the file"):
         read_batch(path)
 
 

@@ -49,7 +49,7 @@ def test_reads_what_torchvision_reads(tmp_path):
         (idx_bytes(np.zeros((2, 2), np.uint8)), "in 1 dimensions"),
         (bytes([0, 0, 13, 1, 0, 0, 0, 0]), "unsigned bytes"),
         (idx_bytes(np.zeros(5, np.uint8))[:-1], r"must hold 5 bytes for \[5\], but holds 4"),
-        (idx_bytes(np.zeros(5, np.uint8)) + b"x", "but holds 6"),
+        (idx_bytes(np.zeros(5, np.uint8)) + b"x", "but holds more"),
     ],
 )
 def test_a_damaged_idx_file_is_named(tmp_path, content, text):
@@ -160,3 +160,20 @@ def test_a_route_without_its_programs_says_so(monkeypatch, tmp_path):
 def test_a_failed_program_gives_its_last_line(tmp_path):
     with pytest.raises(download.DownloadError, match=r"^ValueError: too bad$"):
         download._run([sys.executable, "-c", "raise ValueError('too bad')"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rule"), [((2**31, 2**31, 2**31), "can hold 67108864 at most"), ((2**25,), "but holds 0")]
+)
+def test_a_header_of_a_large_array_takes_no_memory(tmp_path, shape, rule):
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, len(shape))) + np.array(shape, ">u4").tobytes()))
+    with pytest.raises(ValueError, match=f"must hold .*{rule}"):
+        read_idx(path, len(shape))
+
+
+def test_a_file_of_zeros_is_refused_by_its_header(tmp_path):
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 1)) + np.array([2**27], ">u4").tobytes() + bytes(2**20)))
+    with pytest.raises(ValueError, match=r"must hold 134217728 bytes for \[134217728\], but can hold 67108864 at most"):
+        read_idx(path, 1)
