@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from kondense.config import Config, option
 from kondense.errors import InputError
 from kondense.json_text import json_object
+from kondense.search.suggesters import SUGGESTERS
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]i?)?")
 TOLERATION = re.compile(r"[\w./-]+(=[\w.-]*)?(:(NoSchedule|PreferNoSchedule|NoExecute))?")
@@ -25,7 +26,7 @@ class KatibSearchConfig(Config):
     image: str = option("", "image of the trials; empty: as in the Experiment")
     network: str = option("", "network of the trials; empty: as in the Experiment")
     width: float = option(0.0, "multiplier of the network's channels; 0: as in the Experiment", interval="[0, 16]")
-    algorithm: str = option("", "random, grid, tpe, hyperband or bohb; empty: as in the Experiment")
+    algorithm: str = option("", f"{', '.join(SUGGESTERS)}; empty: as in the Experiment")
     settings: str = option(
         "", "settings of the algorithm that replace the Experiment's: name=value joined by commas, or a JSON map"
     )

@@ -180,6 +180,24 @@ class Process:
         fit = float((factor[count, :count] ** 2).sum())
         return -(count / 2 + 1) * math.log(1 + fit / 2) - half_log_determinant
 
+    def posterior(self) -> Callable[[Encoding], tuple[Array, Array]]:
+        """Return mean and standard deviation of f at the full resource: encoded candidates -> ([C], [C])."""
+        data, shape = self.data, self.shape
+        matrix = self.covariance(shape, self._smooth(shape))
+        weights = np.linalg.solve(matrix, data.targets)
+        variance = (1 + float(data.targets @ weights) / 2) / (len(data.targets) / 2 + 1)
+        worth = shape.worth()[data.gaps]
+
+        def function(candidates: Encoding) -> tuple[Array, Array]:
+            slope = math.exp(shape.trend)
+            near = _matern(_distances(candidates.axes, data.encoding.axes), shape.length)
+            near = (near + slope * candidates.trend @ data.encoding.trend.T) * worth
+            own = 1 + slope * (candidates.trend**2).sum(axis=1)
+            left = own - (near * np.linalg.solve(matrix, near.T).T).sum(axis=1)
+            return near @ weights, np.sqrt(variance * np.maximum(left, JITTER))
+
+        return function
+
     def draw(self, rng: np.random.Generator) -> Callable[[Encoding], Array]:
         """Return a function sampled from the posterior at the full resource: encoded candidates -> values [C]."""
         data, shape = self.data, self.shape

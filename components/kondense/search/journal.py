@@ -7,12 +7,56 @@ is a line for which the disk had no space.
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict
 
+from kondense.artifacts.schema import check_fields
 from kondense.errors import InputError
+from kondense.json_text import json_object
 
 FORMAT_VERSION = 2
+
+
+class Event(TypedDict):
+    """Any event."""
+
+    event: str
+
+
+class Proposed(TypedDict):
+    """A trial that was suggested."""
+
+    name: str
+    assignments: dict[str, str]
+
+
+class Suggested(TypedDict):
+    """Trials, and changes of the settings by name: the length of the prefix that is kept, and what follows it."""
+
+    trials: list[Proposed]
+    settings: dict[str, list[Any]]
+
+
+class Started(TypedDict):
+    """The start of a trial."""
+
+    name: str
+    time: float
+
+
+class Finished(TypedDict):
+    """The end of a trial."""
+
+    name: str
+    time: float
+    status: str
+    reason: str
+    value: NotRequired[float | None]
+    metrics: NotRequired[dict[str, Any]]
+
+
+EVENTS: Mapping[str, type] = {"suggested": Suggested, "baseline": Proposed, "started": Started, "finished": Finished}
 
 
 class JournalError(InputError):
@@ -88,12 +132,13 @@ class Journal:
         events = []
         for number, line in enumerate(content[:complete].splitlines(), start=1):
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = json_object(line, "an event")
+                check_fields("an event", event, EVENTS.get(str(event.get("event")), Event))
+            except InputError:
                 event = None
-            if not isinstance(event, dict):
+            if event is None:
                 raise JournalError(
-                    f"{self._path}:{number} must be a JSON object, but got {line[:80]!r}: "
+                    f"{self._path}:{number} must be an event of a search as JSON, but got {line[:80]!r}: "
                     "the file is damaged; choose another path or remove it."
                 )
             events.append(event)

@@ -137,7 +137,7 @@ def _read(part: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
     except (binascii.Error, ValueError):
         wrong = True
     if wrong:
-        raise InputError(f"setting {SETTING} must be a ledger of trials, but has the part {part!r}.")
+        raise InputError(f"setting {SETTING} must be a ledger of trials, but has the part {part[:80]!r}.")
     return tuple(packed[i : i + 6] for i in range(0, len(packed), 6)), tuple(promoted)
 
 

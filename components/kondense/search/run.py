@@ -171,8 +171,14 @@ class Run:
         self.finished: list[TrialRecord] = []
         self.baseline: TrialRecord | None = None
         self.settings: dict[str, str] = dict(search.settings)
-        for event in journal.events if journal else ():
-            self.apply(event)
+        for number, event in enumerate(journal.events if journal else (), start=2):  # after the header
+            try:
+                self.apply(event)
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"event {number} of the journal must fit those before it, but {type(error).__name__}: {error}: the"
+                    " file is damaged; choose another path or remove it."
+                ) from None
         self.cut_off()
 
     def record(self, event: str, **fields: Any) -> None:

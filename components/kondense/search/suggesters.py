@@ -20,7 +20,8 @@ class Suggester(Protocol):
     """A module or an object with these pure functions; it keeps no state, everything comes with each request.
 
     Attributes:
-        METHOD: `name`, `kind` (`single-fidelity`, or `multi-fidelity` for one that needs a resource) and `summary`.
+        METHOD: `name`, `kind` (`single-fidelity`, or `multi-fidelity` for one that needs a resource) and `summary`;
+            `repeats` is true where a configuration may be issued again in another bracket.
     """
 
     METHOD: Mapping[str, Any]

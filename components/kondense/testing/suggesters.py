@@ -146,7 +146,7 @@ def check_suggester(
             announced=announced,
             experiment=EXPERIMENT,
         )
-        _check_trials(space, ended)
+        _check_trials(space, ended, repeats=bool(method.get("repeats")))
     if isinstance(suggester, ModuleType):
         _check_other_process(suggester, space, settings)
 
@@ -161,17 +161,18 @@ def _check_rejection(suggester: Suggester, space: SearchSpace, settings: Mapping
     raise AssertionError("validate must raise a ValueError for an unknown setting, but accepted no_such_setting")
 
 
-def _check_trials(space: SearchSpace, trials: list[Trial]) -> None:
+def _check_trials(space: SearchSpace, trials: list[Trial], *, repeats: bool) -> None:
     names = {trial.name for trial in trials}
     assert len(names) == len(trials), "the names of the trials must be unique"
-    seen: dict[tuple[tuple[str, str], ...], str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     for trial in trials:
-        assert identity(trial.name), f"a name must be issued by ExperimentState, but is {trial.name!r}"
+        issued = identity(trial.name)
+        assert issued, f"a name must be issued by ExperimentState, but is {trial.name!r}"
         assert len(trial.name) <= 63, f"a name must have at most 63 characters, but is {trial.name!r}"
         names_given = sorted(trial.assignments)
         assert names_given == sorted(space.names), f"a trial must assign every parameter, but assigns {names_given}"
         space.to_unit([trial.assignments])  # raises a ValueError for a value outside of the space
-        key = tuple(sorted(trial.assignments.items()))
+        key = (issued.bracket if repeats else 0, *sorted(trial.assignments.items()))
         assert key not in seen, f"a configuration must not repeat, but {trial.name} and {seen[key]} have the same"
         seen[key] = trial.name
 

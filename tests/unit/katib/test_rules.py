@@ -67,7 +67,7 @@ BROKEN = {
         "must be one of min, max, latest, but got 'mean'",
     ),
     "no algorithm": (put("spec.algorithm", ...), "spec.algorithm: must be specified"),
-    "unknown algorithm": (put("spec.algorithm.algorithmName", "hype"), "must be one of bohb, grid, hyperband"),
+    "unknown algorithm": (put("spec.algorithm.algorithmName", "hype"), "must be one of bayesianoptimization, bohb, cmaes, grid"),
     "early stopping": (put("spec.earlyStopping", {"algorithmName": "x"}), "must be one of medianstop, but got 'x'"),
     "resume policy": (put("spec.resumePolicy", "Always"), "must be one of Never, LongRunning, FromVolume"),
     "no parameters": (put("spec.parameters", []), "spec.parameters or spec.nasConfig must be specified"),

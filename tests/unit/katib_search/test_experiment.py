@@ -175,7 +175,7 @@ def test_the_most_epochs_are_those_of_every_stage_that_has_the_resource() -> Non
     [
         (
             {"algorithm": "annealing"},
-            "algorithm must be one of bohb, grid, hyperband, random, tpe, but got 'annealing'",
+            "hyperband, multivariate-tpe, pbt, random, sobol, tpe, but got 'annealing'",
         ),
         ({"settings": "eta=1"}, "eta must be .* at least 2"),
         ({"settings": "etta=3"}, "etta"),

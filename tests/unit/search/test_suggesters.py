@@ -20,6 +20,7 @@ GRID = SearchSpace(
     (Parameter("lr", "double", 0.1, 1.0, step=0.1), Parameter("epochs", "int", 1, 9), Parameter("c", "int", 1, 3))
 )
 BANDS = {"resource_name": "epochs", "r_l": "9"}
+PBT = {"suggestion_trial_dir": "/opt/katib", "n_population": "6", "truncation_threshold": "0.2"}
 CASES: dict[str, tuple[str, SearchSpace, dict[str, str]]] = {
     "random": ("random", SPACE, {}),
     "grid": ("grid", GRID, {}),
@@ -28,6 +29,12 @@ CASES: dict[str, tuple[str, SearchSpace, dict[str, str]]] = {
     "bohb": ("bohb", SPACE, BANDS),
     "bohb-start": ("bohb", SPACE, BANDS | {"start": "lr=0.01,width=32,optimizer=adam"}),
     "bohb-density": ("bohb", SPACE, BANDS | {"model": "density"}),
+    "tpe-katib": ("tpe", SPACE, {"gamma": "0.25", "prior_weight": "1.0", "n_EI_candidates": "24"}),
+    "multivariate-tpe": ("multivariate-tpe", SPACE, {"n_startup_trials": "30"}),
+    "bayesianoptimization": ("bayesianoptimization", SPACE, {"n_initial_points": "20"}),
+    "cmaes": ("cmaes", SPACE, {"restart_strategy": "bipop"}),
+    "sobol": ("sobol", SPACE, {}),
+    "pbt": ("pbt", SPACE, PBT),
 }
 
 
@@ -364,7 +371,7 @@ def test_a_suggester_of_another_distribution_works_beside_a_broken_one(tmp_path:
     files = {"theirs.py": THEIRS, "broken.py": "raise OSError('no license')"}
     make_distribution(tmp_path, files, {"kondense.suggesters": {"fixed": "theirs", "broken": "broken:Suggester"}})
     assert run_python(USES, tmp_path) == [
-        "bohb broken fixed grid hyperband random tpe",
+        "bayesianoptimization bohb broken cmaes fixed grid hyperband multivariate-tpe pbt random sobol tpe",
         "False 50",
         "kondense.suggesters: broken = broken:Suggester cannot be used: OSError('no license').",
     ]

@@ -64,9 +64,10 @@ def step(**space):
 
 
 HALVING = {"resource_name": "units"}
+POPULATION = {"suggestion_trial_dir": "/opt/katib", "n_population": "5", "truncation_threshold": "0.2"}
 GRID = (step(), UNITS)
 BAD = {
-    "unknown algorithm": (experiment("hype"), "algorithm must be one of bohb, grid, hyperband, random, tpe"),
+    "unknown algorithm": (experiment("hype"), "algorithm must be one of bayesianoptimization, bohb, cmaes, grid"),
     "unknown setting": (experiment(settings={"seed": "1"}), "unknown setting 'seed'; the settings are random_state"),
     "seed below 0": (experiment(settings={"random_state": "-1"}), "random_state must be a whole number of at least 0"),
     "eta 1": (experiment("bohb", settings={**HALVING, "eta": "1"}), "eta must be a whole number of at least 2"),
@@ -123,6 +124,11 @@ GOOD = {
     "tpe": experiment("tpe", early_stopping="medianstop"),
     "hyperband": experiment("hyperband", settings={**HALVING, "r_l": "9", "eta": "3"}),
     "bohb": experiment("bohb", settings=HALVING, parallel_trial_count=16),
+    "multivariate-tpe": experiment("multivariate-tpe", settings={"n_ei_candidates": "24"}),
+    "bayesianoptimization": experiment("bayesianoptimization", settings={"base_estimator": "GP"}),
+    "cmaes": experiment("cmaes", settings={"sigma": "0.3"}),
+    "sobol": experiment("sobol"),
+    "pbt": experiment("pbt", settings=POPULATION),
 }
 
 
