@@ -28,6 +28,7 @@ from kondense.artifacts.quantized import (
     read_quantizer,
 )
 from kondense.artifacts.reparametrized import bake, baked_copy, reparametrized
+from kondense.artifacts.report import LineageRecord
 from kondense.artifacts.schema import check_fields
 from kondense.artifacts.structure import Edits, apply_edits, find_edits
 from kondense.artifacts.tensors import read_tensors, write_tensors
@@ -45,7 +46,8 @@ SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safete
 CODEBOOK = "::codebook"  # suffix of its codebook
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-LARGEST_IMAGE = 2**26  # values of one image
+LONGEST_REASON = 500  # characters of the reason why a description is refused
+LARGEST_IMAGE = 2**24  # values of one image
 
 
 class Network(TypedDict):
@@ -82,7 +84,7 @@ class Description(TypedDict):
     masked: list[str]
     tied: NotRequired[dict[str, str]]
     images: NotRequired[ImagesDescription]
-    lineage: list[dict[str, Any]]
+    lineage: list[LineageRecord]
     files: dict[str, str]
 
 
@@ -228,7 +230,12 @@ def load_model(directory: Path) -> Model:
     try:
         return decode(description, tensors)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{directory} does not describe a model: {error}") from error
+        raise ArtifactError(f"{directory} does not describe a model: {in_short(error)}") from error
+
+
+def in_short(error: Exception) -> str:
+    """Return the error of a network that is no model's in one line of readable length; torch's have several."""
+    return " ".join(str(error).split())[:LONGEST_REASON]
 
 
 def read_description(directory: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from kondense.artifacts.model import WEIGHTS, Model, baked, decode, describe, encode_state, structure
+from kondense.artifacts.model import WEIGHTS, Model, baked, decode, describe, encode_state, in_short, structure
 from kondense.artifacts.tensors import write_tensors
 from kondense.codec import kz
 from kondense.files import ArtifactError
@@ -31,7 +31,7 @@ def unpack_model(content: bytes, *, limit_bytes: int = kz.LIMIT_BYTES) -> Model:
     try:
         return decode(description, tensors)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ArtifactError(f"the kz file does not describe a model: {error}") from error
+        raise ArtifactError(f"the kz file does not describe a model: {in_short(error)}") from error
 
 
 def rebuild_weights(directory: Path) -> None:

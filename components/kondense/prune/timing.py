@@ -5,6 +5,7 @@ import io
 import json
 import warnings
 from collections.abc import Mapping
+from typing import TypedDict
 
 import numpy as np
 import onnxruntime
@@ -12,8 +13,13 @@ import torch
 from torch import nn
 
 from kondense.artifacts.fold import fold_batch_norms
+from kondense.artifacts.measurements import Count, Positive
+from kondense.artifacts.schema import check_fields
 from kondense.channels.dependencies import ChannelGroup
 from kondense.channels.surgery import remove
+from kondense.errors import InputError
+from kondense.json_text import json_object
+from kondense.logging import LOG
 from kondense.measuring.latency import measure_latency, open_session
 from kondense.store.store import NotFoundError
 from kondense.training.checkpoint import Checkpoint
@@ -25,6 +31,21 @@ OPSET = 17
 TABLE = "latency.json"
 
 Key = tuple[tuple[str, int], ...]
+
+
+class Row(TypedDict):
+    """The latency of one shape: its channels by group, its ratio, and whether the longer measurement gave it."""
+
+    counts: dict[str, Count]
+    ratio: Positive
+    confirmed: bool
+
+
+class Table(TypedDict):
+    """The content of the table in a checkpoint."""
+
+    unpruned_ms: Positive
+    ratios: list[Row]
 
 
 class Timing:
@@ -97,21 +118,29 @@ class Timing:
     def _load(self) -> bool:
         if self.checkpoint is None:
             return False
+        key = f"{self.checkpoint.prefix}/{TABLE}"
         try:
-            content = json.loads(self.checkpoint.store.read(f"{self.checkpoint.prefix}/{TABLE}"))
+            content = json_object(self.checkpoint.store.read(key), key)
+            check_fields(key, content, Table)
         except NotFoundError:
             return False
+        except InputError as error:
+            LOG.warning(f"measured latencies are damaged ({error}); they are ignored and measured again")
+            return False
         self.unpruned_ms = content["unpruned_ms"]
-        for pairs, ratio, confirmed in content["ratios"]:
-            key = tuple((name, count) for name, count in pairs)
-            self.ratios[key] = ratio
-            if confirmed:
-                self.confirmed.add(key)
+        for row in content["ratios"]:
+            counts = tuple((name, count) for name, count in row["counts"].items())
+            self.ratios[counts] = row["ratio"]
+            if row["confirmed"]:
+                self.confirmed.add(counts)
         return True
 
     def _save(self) -> None:
         if self.checkpoint is not None:
-            rows = [[key, ratio, key in self.confirmed] for key, ratio in self.ratios.items()]
+            rows = [
+                {"counts": dict(key), "ratio": ratio, "confirmed": key in self.confirmed}
+                for key, ratio in self.ratios.items()
+            ]
             content = {"unpruned_ms": self.unpruned_ms, "ratios": rows}
             self.checkpoint.store.write(f"{self.checkpoint.prefix}/{TABLE}", json.dumps(content).encode())
 

@@ -9,54 +9,22 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NotRequired, Self, TypedDict
+from typing import Any, Self
 
-from kondense.artifacts.schema import check_fields
 from kondense.errors import InputError
 from kondense.json_text import json_object
 
 FORMAT_VERSION = 2
 
 
-class Event(TypedDict):
-    """Any event."""
-
-    event: str
-
-
-class Proposed(TypedDict):
-    """A trial that was suggested."""
-
-    name: str
-    assignments: dict[str, str]
-
-
-class Suggested(TypedDict):
-    """Trials, and changes of the settings by name: the length of the prefix that is kept, and what follows it."""
-
-    trials: list[Proposed]
-    settings: dict[str, list[Any]]
-
-
-class Started(TypedDict):
-    """The start of a trial."""
-
-    name: str
-    time: float
-
-
-class Finished(TypedDict):
-    """The end of a trial."""
-
-    name: str
-    time: float
-    status: str
-    reason: str
-    value: NotRequired[float | None]
-    metrics: NotRequired[dict[str, Any]]
-
-
-EVENTS: Mapping[str, type] = {"suggested": Suggested, "baseline": Proposed, "started": Started, "finished": Finished}
+NUMBER = (int, float)
+EVENTS: Mapping[str, Mapping[str, tuple[type, ...]]] = {  # the fields of events and their types; others may follow
+    "suggested": {"trials": (list,), "settings": (dict,)},
+    "baseline": {"name": (str,), "assignments": (dict,)},
+    "started": {"name": (str,), "time": NUMBER},
+    "finished": {"name": (str,), "time": NUMBER, "status": (str,), "reason": (str,), "value": (*NUMBER, type(None))},
+}
+OPTIONAL = ("value",)
 
 
 class JournalError(InputError):
@@ -133,10 +101,9 @@ class Journal:
         for number, line in enumerate(content[:complete].splitlines(), start=1):
             try:
                 event = json_object(line, "an event")
-                check_fields("an event", event, EVENTS.get(str(event.get("event")), Event))
             except InputError:
-                event = None
-            if event is None:
+                event = {}
+            if not _is_event(event):
                 raise JournalError(
                     f"{self._path}:{number} must be an event of a search as JSON, but got {line[:80]!r}: "
                     "the file is damaged; choose another path or remove it."
@@ -159,3 +126,22 @@ class Journal:
                 f"{self._path} must belong to this search, but its digest is {stored.get('experiment')}, not "
                 f"{experiment}: choose another path. Only the trial counts may change between two starts."
             )
+
+
+def _is_event(event: Mapping[str, Any]) -> bool:
+    """Return whether an event has the fields of its kind; whether it fits those before it, the search decides."""
+    if not isinstance(event.get("event"), str):
+        return False
+    fields = EVENTS.get(event["event"], {})
+    if not all(
+        type(event.get(name)) in kinds for name, kinds in fields.items() if name in event or name not in OPTIONAL
+    ):
+        return False
+    proposed = event["trials"] if event["event"] == "suggested" else [event] if event["event"] == "baseline" else []
+    return all(_is_proposed(each) for each in proposed)
+
+
+def _is_proposed(trial: Any) -> bool:
+    if not isinstance(trial, dict) or type(trial.get("name")) is not str or type(trial.get("assignments")) is not dict:
+        return False
+    return all(type(value) is str for value in trial["assignments"].values())

@@ -9,6 +9,7 @@ is one above all visible ones, and no process enters while another is choosing. 
 """
 
 import contextlib
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Protocol
 from kondense.store.store import Lease, StoreError
 
 CHOOSING = "choosing"
+TICKET = re.compile(r"(\d{8,18})-", re.ASCII)
 POLL_S = 0.05
 
 
@@ -88,7 +90,7 @@ def _take_ticket(tickets: Tickets, lease_s: float) -> str | None:
     choosing = f"{CHOOSING}-{owner}"
     tickets.post(choosing)
     try:
-        numbers = [int(other.split("-")[0]) for other in tickets.posted() if not other.startswith(CHOOSING)]
+        numbers = [int(match[1]) for match in map(TICKET.match, tickets.posted()) if match]
         ticket = f"{max(numbers, default=0) + 1:08d}-{owner}"
         tickets.post(ticket)
     finally:

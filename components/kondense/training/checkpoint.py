@@ -11,14 +11,17 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from kondense.artifacts.measurements import Count
+from kondense.artifacts.schema import check_fields
 from kondense.config import Config
 from kondense.errors import InputError
+from kondense.json_text import json_object
 from kondense.logging import LOG
 from kondense.networks.code import code_digests
 from kondense.store.open import open_store
@@ -28,6 +31,16 @@ from kondense.training.settings import TrainingConfig
 FORMAT_VERSION = 2
 VARIABLE = "KONDENSE_CHECKPOINTS"  # environment variable with the location, as in open_store
 SAVE_SECONDS = 300.0  # between checkpoints within an epoch; every epoch ends with one anyway
+
+
+class Position(TypedDict):
+    """What the position of a state holds, at least."""
+
+    format_version: int
+    epoch: Count
+    step: Count
+    curve: NotRequired[list[dict[str, Any]]]
+    scaler: NotRequired[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +147,12 @@ def _decode(content: bytes) -> State:
         raise InputError("its digest does not match")
     length = int.from_bytes(body[:8], "little")  # the safetensors format: header length, JSON header, data
     try:
-        header = json.loads(body[8 : 8 + length])
-        position = json.loads(header["__metadata__"]["position"])
+        header = json_object(body[8 : 8 + length], "its header")
+        position = json_object(header["__metadata__"]["position"], "its position", finite=False)
         tensors = load(body)
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"it is not a checkpoint: {error}") from None
+    check_fields("its position", position, Position)
     if position.pop("format_version") != FORMAT_VERSION:
         raise InputError(f"its format version is not {FORMAT_VERSION}")
     return State(tensors, position)

@@ -60,7 +60,7 @@ def test_a_shape_is_measured_once_beside_the_unpruned_network_and_kept(tmp_path,
     assert again.ratio(module, groups, smaller) == timing.ratio(module, groups, smaller) == ratio
     assert again.confirm(module, groups, smaller) == ratio
     assert again.unpruned_ms == timing.unpruned_ms
-    assert json.loads((tmp_path / "prune/key/latency.json").read_text())["ratios"][0][1] == ratio
+    assert json.loads((tmp_path / "prune/key/latency.json").read_text())["ratios"][0]["ratio"] == ratio
 
 
 def test_the_exported_shape_computes_what_the_network_does():

@@ -47,7 +47,7 @@ def test_a_damaged_line_is_named(tmp_path):
         journal.append({"event": "one"})
         journal.append({"event": "two"})
     path.write_bytes(path.read_bytes().replace(b'{"event":"one"}', b'{"event":\xff'))
-    with pytest.raises(JournalError, match="j:2 must be a JSON object"):
+    with pytest.raises(JournalError, match="j:2 must be an event of a search as JSON"):
         Journal(path, experiment="a")
 
 
@@ -101,3 +101,27 @@ def test_a_line_that_the_disk_has_no_room_for_is_refused_whole(tmp_path):
     assert str(path) in run.stdout
     with Journal(path, experiment="a") as journal:
         assert [event["event"] for event in journal.events] == ["one", "three"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000 + "]" * 100_000,
+        '{"name": "a", "time": 1}',
+        '{"event": 1}',
+        '{"event": "started", "name": "a"}',
+        '{"event": "started", "name": ["a"], "time": 1}',
+        '{"event": "finished", "name": "a", "time": 1, "status": "succeeded", "reason": "", "value": "0.5"}',
+        '{"event": "finished", "name": "a", "time": NaN, "status": "succeeded", "reason": "", "value": 0.5}',
+        '{"event": "suggested", "trials": [{"name": "a"}], "settings": {}}',
+        '{"event": "suggested", "trials": [{"name": "a", "assignments": {"x": 1}}], "settings": {}}',
+        '{"event": "suggested", "trials": [], "settings": []}',
+    ],
+)
+def test_a_line_that_is_no_event_is_named(tmp_path, line):
+    with Journal(tmp_path / "j", experiment="a"):
+        pass
+    with (tmp_path / "j").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(JournalError, match="j:2 must be an event of a search as JSON, but got"):
+        Journal(tmp_path / "j", experiment="a")

@@ -102,3 +102,21 @@ def test_the_ticket_goes_when_the_holder_fails() -> None:
     with pytest.raises(KeyError), hold(board, "key", lease_s=30, wait_s=5):
         raise KeyError
     assert board.tickets == {}
+
+
+def test_foreign_names_among_the_tickets_are_no_numbers():
+    class Bucket:
+        def __init__(self):
+            self.marks = {"other": "1", "99999999999999999999999-x": "1", "zz-1": "1", "\u0661-x": "1"}
+
+        def post(self, ticket):
+            self.marks[ticket] = "own"
+
+        def posted(self):
+            return dict(self.marks)
+
+        def remove(self, ticket):
+            self.marks.pop(ticket, None)
+
+    with hold(Bucket(), "key", lease_s=30.0, wait_s=0.0):
+        pass
