@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow has forty; its EPS starts another program
 GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 WIDE_MODES = GREY_MODES[4:]  # 16 bits, of which the upper 8 are taken, as Pillow does with 16 bits per colour
@@ -144,7 +145,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator["Image.Image"]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise PictureError(
                     f"{shown(path)} must have at most {max_pixels} pixels (max_pixels), but has"
