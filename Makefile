@@ -57,6 +57,7 @@ compile: setup  ## compile the pipelines for upload into build/
 images: image-stage image-suggestion  ## build the images: make images REGISTRY=... TAG=... BASE_IMAGE=...@sha256:... PUSH=yes
 
 image-%:
+	@$(if $(PUSH),$(if $(findstring @sha256:,$(BASE_IMAGE)),,$(error BASE_IMAGE must have a digest in images that are pushed, but is $(BASE_IMAGE))))
 	DOCKER_BUILDKIT=1 $(DOCKER) build --file images/$*/Dockerfile --tag $(image) $(BUILD_OPTIONS) --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg REVISION=$(REVISION) .
 	$(PUSH:%=$(DOCKER) push $(image))
 

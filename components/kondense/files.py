@@ -136,12 +136,13 @@ def verify_files(
             raise ArtifactError(f"{directory} must have a digest of its file {name}, but has none.")
     for name, expected in digests.items():
         path = directory / name
-        if "\0" in name or not path.resolve().is_relative_to(directory.resolve()):
+        if not name.isprintable() or not path.resolve().is_relative_to(directory.resolve()):
             raise ArtifactError(f"{directory} names a file outside itself: {name!r}.")
         if not path.is_file():
             raise ArtifactError(f"{directory} must hold a file {name}, but it is missing.")
         if (digest := sha256(path)) != expected:
-            raise ArtifactError(f"{path} must have sha256 {expected}, but has {digest}: it was damaged or changed.")
+            stated = ascii(expected)[1:-1][:SHOWN]
+            raise ArtifactError(f"{path} must have sha256 {stated}, but has {digest}: it was damaged or changed.")
     if own is not None:
         _check_listed(directory, {*digests, *own})
 

@@ -155,6 +155,8 @@ class Store(abc.ABC):
         files = content.get("files")
         if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
             raise DamagedError(f"{self.address(key)} must give the sha256 of each of its files, but does not.")
+        if not isinstance(content.get("created"), str):
+            raise DamagedError(f"{self.address(key)} must say when it was created, but does not.")
         return content
 
     def download_directory(
@@ -227,7 +229,9 @@ class Store(abc.ABC):
 
 def damaged(address: str, expected: str, digest: str) -> DamagedError:
     """Return the error of content at ``address`` that differs from the stored content."""
-    return DamagedError(f"{address} must have sha256 {expected}, but has {digest}: it was damaged or changed.")
+    return DamagedError(
+        f"{address} must have sha256 {ascii(expected)[1:-1][:64]}, but has {digest}: it was damaged or changed."
+    )
 
 
 def check_key(key: str, *, reading: bool = False) -> None:
