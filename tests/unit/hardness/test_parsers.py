@@ -1,0 +1,90 @@
+"""Every parser reads mutated inputs or refuses them in one line; `python -m benchmarks.hardness` does more of them."""
+
+import os
+import random
+
+import pytest
+from kondense.errors import InputError
+
+from benchmarks.hardness.fuzz import HANG, MEMORY, READ, REFUSED, TRACEBACK, fuzz, fuzz_here
+from benchmarks.hardness.mutators import MUTATORS, mutations
+from benchmarks.hardness.parsers import PARSERS, Parser
+
+INPUTS = 5000
+SHARES = sum(parser.share for parser in PARSERS)
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
+def test_nothing_escapes(parser):
+    count = round(INPUTS * parser.share / SHARES)
+    counts = fuzz_here(parser, seed=1, count=count)
+    assert counts.escapes == {}
+    assert counts.results.total() == count
+
+
+@pytest.mark.parametrize("kind", MUTATORS)
+def test_an_input_depends_on_its_number_only(kind):
+    samples = [b'{"a": [1, 2.5, {"b": "c"}], "d": null}\n{"e": true}\n' if kind != "json" else b'{"a": [1, {"b": 2}]}']
+    whole = list(mutations(kind, samples, seed=3, first=0, count=300))
+    assert list(mutations(kind, samples, seed=3, first=200, count=100)) == whole[200:]
+    assert len(set(whole)) > 150
+    assert list(mutations(kind, samples, seed=4, first=0, count=300)) != whole
+
+
+def parser_of(read):
+    return Parser("own", "bytes", lambda _: [b"abcdefgh"], read)
+
+
+def fails(error):
+    calls = iter([None])
+
+    def read(content, _):
+        if next(calls, error) is not None:  # the valid sample is read
+            raise error
+
+    return read
+
+
+def takes(size):
+    held = []
+
+    def read(content, _):
+        held.append(bytearray(size if held else 1))
+
+    return read
+
+
+def spins(content, _):
+    while content != b"abcdefgh":
+        random.random()
+
+
+@pytest.mark.parametrize(
+    ("read", "result"),
+    [
+        (lambda content, _: None, READ),
+        (fails(InputError("x must be y, but got z.")), REFUSED),
+        (fails(InputError("two\nlines")), TRACEBACK),
+        (fails(InputError("x" * 10_000)), TRACEBACK),
+        (fails(KeyError("x")), TRACEBACK),
+        (fails(SystemExit(1)), TRACEBACK),
+        (takes(2**27), MEMORY),
+    ],
+)
+def test_every_outcome_is_told_from_the_others(read, result):
+    counts = fuzz_here(parser_of(read), seed=0, count=1)
+    assert counts.results == {result: 1}
+
+
+def test_what_does_not_end_is_a_hang(monkeypatch):
+    monkeypatch.setattr("benchmarks.hardness.fuzz.LIMIT_S", 0.05)
+    assert fuzz_here(parser_of(spins), seed=0, count=1).results == {HANG: 1}
+
+
+def test_a_process_that_dies_is_counted_and_the_others_go_on():
+    def read(content, _):
+        if content not in (b"abcdefgh", *list(mutations("bytes", [b"abcdefgh"], seed=0, first=1, count=2))):
+            os._exit(1)
+
+    counts = fuzz(parser_of(read), seed=0, count=3)
+    assert counts.results == {"killed": 1, READ: 2}
