@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.codec.lanes import LaneReader, LaneWriter
 from kondense.codec.layout import (
     COLUMN_PRIORS,
     DENSITY_STEPS,
@@ -24,27 +25,39 @@ from kondense.codec.neighbours import passes
 from kondense.codec.streams import Integers, Meter, Reader, Stream, Writer
 from kondense.codec.values import code_values, likeliest_line
 
+LANES_FROM = 2**20  # elements
 MOSTLY = 0.7  # share of non-zeros up to which their places are always coded separately
 # Elements of a matrix up to which the encoder tries all priors of columns; larger ones have enough rows to learn from.
 PRIORS_UP_TO = 2**21
 LEAST_GAIN = 0.01  # minimum relative gain from neighbours
+STEPS_SAMPLE = 2**19  # elements on which levels of magnitude are compared, at most twice as many
 SAMPLE = 2**17  # approximate number of elements on which the gain is measured
 Matrix = NDArray[np.int16]
 
 
-def encode_integers(matrix_RC: Matrix) -> bytes:
-    """Encode a non-empty matrix whose values span at most WIDEST integers and exclude -32768."""
-    return min((_encode(matrix_RC, sparse) for sparse in _worth_trying(matrix_RC)), key=len)
+def encode_integers(matrix_RC: Matrix, *, lanes: bool = False) -> bytes:
+    """Encode a non-empty matrix whose values span at most WIDEST integers and exclude -32768.
+
+    Args:
+        matrix_RC: the matrix.
+        lanes: whether to use the coder of large tensors (see ``lanes``).
+    """
+    return min((_encode(matrix_RC, sparse, lanes) for sparse in _worth_trying(matrix_RC)), key=len)
 
 
-def decode_integers(content: bytes, rows: int, columns: int) -> Matrix:
+def decode_integers(content: bytes, rows: int, columns: int, *, lanes: bool = False) -> Matrix:
     """Decode a matrix of ``rows`` by ``columns``; the caller has bounded their product.
 
     Raises:
         ArtifactError: ``content`` is not valid.
     """
     layout, start = read_header(content, rows, columns)
-    return _code(Reader(content[start:]), layout, None)
+    return _code(LaneReader(content[start:]) if lanes else Reader(content[start:]), layout, None)
+
+
+def suits_lanes(matrix_RC: Matrix) -> bool:
+    """Return whether a matrix is large and full, so that the coder of large tensors saves time and costs few bytes."""
+    return matrix_RC.size >= LANES_FROM and _worth_trying(matrix_RC) == (False,)
 
 
 def _worth_trying(matrix_RC: Matrix) -> tuple[bool, ...]:
@@ -52,7 +65,7 @@ def _worth_trying(matrix_RC: Matrix) -> tuple[bool, ...]:
     return (False,) if density > 0.97 else (True,) if density < MOSTLY else (True, False)
 
 
-def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
+def _encode(matrix_RC: Matrix, sparse: bool, lanes: bool) -> bytes:
     low, high = int(matrix_RC.min()), int(matrix_RC.max())
     steps = _cheapest_steps(matrix_RC, sparse)
     if steps:
@@ -68,7 +81,7 @@ def _encode(matrix_RC: Matrix, sparse: bool) -> bytes:
         layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
         layout = min(layouts, key=lambda candidate: _places_bits(candidate, matrix_RC))
     layout = _with_neighbours(layout, matrix_RC)
-    writer = Writer()
+    writer = LaneWriter(matrix_RC.size) if lanes else Writer()
     _code(writer, layout, matrix_RC)
     return encode_header(layout) + writer.finish()
 
@@ -179,7 +192,9 @@ def _magnitude_levels(matrix_RC: Matrix, sparse: bool, steps: int) -> Integers:
 
 
 def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
-    """Return the best of MAGNITUDE_STEPS by an estimate of the bits of values and learning."""
+    """Return the best of MAGNITUDE_STEPS by an estimate of the bits of values and learning, for many rows on some."""
+    every = max(1, matrix_RC.size // STEPS_SAMPLE)
+    matrix_RC = matrix_RC[::every]
     kept_RC = matrix_RC != 0 if sparse else np.ones_like(matrix_RC, np.bool_)
     count_R = np.count_nonzero(kept_RC, axis=1)
     values_N = matrix_RC[kept_RC].astype(np.int32) - int(matrix_RC.min())
@@ -191,7 +206,7 @@ def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
         level_R = _magnitude_levels(matrix_RC, sparse, steps)
         pair_N = np.repeat(level_R.astype(np.intp) * width, count_R)
         pair_N += values_N  # in place: the peak of the encoder's memory
-        counts = np.bincount(pair_N).astype(np.float64)
+        counts = np.bincount(pair_N).astype(np.float64) * every
         counts = np.append(counts, np.zeros(-len(counts) % width)).reshape(-1, width)
         total_L = counts.sum(1)
         bits = float(
@@ -199,6 +214,7 @@ def _cheapest_steps(matrix_RC: Matrix, sparse: bool) -> int:
         )
         used_L = np.count_nonzero(counts, axis=1)
         # Half of Rissanen's cost per parameter, since the shape of the prior is nearly right.
-        return bits + float((0.25 * used_L * np.log2(np.maximum(total_L, 1))).sum()) + 2.5 * len(level_R) * (steps > 0)
+        learning = float((0.25 * used_L * np.log2(np.maximum(total_L, 1))).sum())
+        return bits + learning + 2.5 * len(level_R) * every * (steps > 0)
 
     return min(MAGNITUDE_STEPS, key=cost)

@@ -24,6 +24,7 @@ from kondense.json_text import json_value
 
 MAGIC = b"\x93kz\n"  # the high bit and the newline reveal a transfer as text
 FORMAT_VERSION = 3
+LATEST_VERSION = 4  # if a tensor has the form `lanes`
 LIMIT_BYTES = 2**30
 LARGEST_INDEX = 2**24
 CHUNK_BYTES = 2**20
@@ -71,7 +72,8 @@ def encode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> byt
     ).encode()
     deflater = zlib.compressobj(9, zdict=DICTIONARY)
     deflated = deflater.compress(index) + deflater.flush()
-    numbers = NUMBERS.pack(MAGIC, FORMAT_VERSION, len(deflated), len(index))
+    version = LATEST_VERSION if any(form == "lanes" for _, _, _, form, _ in table) else FORMAT_VERSION
+    numbers = NUMBERS.pack(MAGIC, version, len(deflated), len(index))
     body = deflated + b"".join(contents)
     return numbers + hashlib.sha256(numbers + body).digest() + body
 
@@ -132,8 +134,8 @@ def _read_head(file: BinaryIO) -> _Head:
     if len(content) < size or content[:4] != MAGIC:
         raise ArtifactError(f"a kz file must start with {MAGIC!r} and {size} bytes, but got {content[:4]!r}.")
     _, version, deflated_bytes, index_bytes = NUMBERS.unpack_from(content)
-    if version != FORMAT_VERSION:
-        raise ArtifactError(f"a kz file must have format version {FORMAT_VERSION}, but got {version}.")
+    if not FORMAT_VERSION <= version <= LATEST_VERSION:
+        raise ArtifactError(f"a kz file must have format version {FORMAT_VERSION} or {LATEST_VERSION}, not {version}.")
     return _Head(deflated_bytes, index_bytes, content[NUMBERS.size :], hashlib.sha256(content[: NUMBERS.size]))
 
 

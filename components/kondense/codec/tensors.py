@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kondense.codec.bytes import Bytes, decode_numbers, decode_planes, encode_numbers, encode_planes
 from kondense.codec.grid import decode_grid, encode_grid
-from kondense.codec.integers import decode_integers, encode_integers
+from kondense.codec.integers import decode_integers, encode_integers, suits_lanes
 from kondense.codec.layout import WIDEST
 from kondense.errors import InputError
 from kondense.files import ArtifactError
@@ -46,7 +46,9 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
     elements_NB = flat.view(torch.uint8).numpy().reshape(flat.numel(), flat.element_size())
     forms = {"raw": elements_NB.tobytes()}
     matrix_RC = _integer_matrix(elements_NB, dtype, tuple(tensor.shape))
-    if matrix_RC is not None:
+    if matrix_RC is not None and suits_lanes(matrix_RC):
+        forms["lanes"] = encode_integers(matrix_RC, lanes=True)
+    elif matrix_RC is not None:
         forms["integers"] = encode_integers(matrix_RC)
     elif elements_NB.size > 32:
         forms["planes"] = encode_planes(elements_NB)
@@ -92,16 +94,20 @@ def _integer_matrix(elements_NB: Bytes, dtype: str, shape: tuple[int, ...]) -> N
     return values.astype(np.int16).reshape(matrix_shape(shape))
 
 
-def _decode_integers(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
+def _decode_integers(content: bytes, dtype: str, shape: tuple[int, ...], *, lanes: bool = False) -> Bytes:
     if dtype not in INTEGERS:
         raise ArtifactError(f"a tensor of form integers must be one of {', '.join(INTEGERS)}, but got {dtype}.")
-    matrix_RC = decode_integers(content, *matrix_shape(shape))
+    matrix_RC = decode_integers(content, *matrix_shape(shape), lanes=lanes)
     kind = np.dtype(INTEGERS[dtype])
     if kind.kind != "b" and matrix_RC.size:
         limits = np.iinfo(kind)
         if int(matrix_RC.min()) < limits.min or int(matrix_RC.max()) > limits.max:
             raise ArtifactError(f"a tensor of {dtype} must hold values in its range, but does not.")
     return matrix_RC.astype(kind).reshape(-1, 1).view(np.uint8)
+
+
+def _decode_lanes(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
+    return _decode_integers(content, dtype, shape, lanes=True)
 
 
 def _encode_sparse(elements_NB: Bytes, shape: tuple[int, ...]) -> bytes:
@@ -144,4 +150,5 @@ FORMS: dict[str, Callable[[bytes, str, tuple[int, ...]], Bytes]] = {
     "sparse": _decode_sparse,
     "integers": _decode_integers,
     "grid": _decode_grid,
+    "lanes": _decode_lanes,
 }

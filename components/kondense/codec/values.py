@@ -21,7 +21,8 @@ CONTEXTS = 5  # of the sum of neighbours: large or small, negative or positive, 
 UNKNOWN = 2  # the context without neighbours
 BLOCK = 2**20  # maximum number of elements coded together
 LONGEST_LINE = 64  # that the encoder considers
-SAMPLE_ROWS = 128  # on which lines are detected
+SAMPLE_ROWS = 128  # on which lines are detected,
+SAMPLE = 2**18  # or fewer, of so many elements
 LEAST_CORRELATION = 0.1  # of a line
 
 
@@ -49,9 +50,12 @@ def code_values(
                 key = (level, context)
                 if key not in frequencies:
                     frequencies[key] = Frequencies(_prior(layout, level))
-                known_N = None if known_BP is None else _symbols(layout, known_BP[chosen_BP])
-                symbols_N = frequencies[key].code(stream, int(np.count_nonzero(chosen_BP)), known_N)
-                coded_BP[chosen_BP] = _values(layout, symbols_N)
+                count = int(np.count_nonzero(chosen_BP))
+                chosen = chosen_BP if count < chosen_BP.size else ...  # a mask takes time
+                known_N = None if known_BP is None else _symbols(layout, known_BP[chosen].ravel())
+                symbols_N = frequencies[key].code(stream, count, known_N)
+                values_N = _values(layout, symbols_N)
+                coded_BP[chosen] = values_N if count < chosen_BP.size else values_N.reshape(coded_BP.shape)
             block_BC[:, part.columns] = coded_BP
             padded_RC[rows_B] = block_BC
     return padded_RC[:, :-1]
@@ -85,8 +89,9 @@ def likeliest_line(matrix_RC: NDArray[Any]) -> int:
 
     The autocorrelation peaks at a lag of one line; in a single line, it is high at lag 1.
     """
-    sample_RC = matrix_RC[:: max(1, len(matrix_RC) // SAMPLE_ROWS)].astype(np.float32)
-    columns = sample_RC.shape[1]
+    columns = matrix_RC.shape[1]
+    rows = min(SAMPLE_ROWS, max(1, SAMPLE // max(1, columns)))
+    sample_RC = matrix_RC[:: max(1, len(matrix_RC) // rows)].astype(np.float32)
     power = float(np.square(sample_RC).mean())
     if not power or columns > MOST_COLUMNS:
         return 0
@@ -114,9 +119,12 @@ def _prior(layout: Layout, level: int) -> Floats:
 
 
 def _symbols(layout: Layout, values_N: Matrix) -> Integers:
-    return values_N.astype(np.int32) - layout.low - (layout.skips_zero & (values_N > 0))
+    symbols_N = values_N.astype(np.int32)
+    symbols_N -= layout.low
+    return symbols_N - (values_N > 0) if layout.skips_zero else symbols_N
 
 
 def _values(layout: Layout, symbols_N: Integers) -> Matrix:
-    values_N = symbols_N + layout.low
-    return (values_N + (layout.skips_zero & (values_N >= 0))).astype(np.int16)
+    values_N = symbols_N.astype(np.int16)
+    values_N += np.int16(layout.low)
+    return values_N + (values_N >= 0) if layout.skips_zero else values_N

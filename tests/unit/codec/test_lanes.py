@@ -1,0 +1,124 @@
+"""The coder of large tensors: lossless, as short as the plain coder, and safe with any content."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kondense.codec import integers
+from kondense.codec.integers import decode_integers, encode_integers
+from kondense.codec.kz import NUMBERS, decode, encode
+from kondense.codec.lanes import LANES_LOG, LEAST, UNITS, LaneReader, LaneWriter, in_units, lanes_log
+from kondense.codec.streams import Writer
+from kondense.codec.tensors import decode_tensor
+from kondense.files import ArtifactError
+from numpy.typing import NDArray
+
+
+def normal(rows: int, columns: int, spread: float, seed: int = 0) -> NDArray[np.int16]:
+    values_RC = np.random.default_rng(seed).normal(0, spread, (rows, columns))
+    return values_RC.round().clip(-127, 127).astype(np.int16)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 90), st.sampled_from([0.01, 0.3, 2.0, 40.0]), st.integers(0, 99))
+def test_matrices_come_back(rows: int, columns: int, spread: float, seed: int) -> None:
+    matrix_RC = normal(rows, columns, spread, seed)
+    content = encode_integers(matrix_RC, lanes=True)
+    assert np.array_equal(decode_integers(content, rows, columns, lanes=True), matrix_RC)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(1e-9, 1e9), min_size=2, max_size=1024))
+def test_probabilities_are_positive_and_sum_up(weights: list[float]) -> None:
+    units_K = in_units(np.array(weights))
+    assert int(units_K.sum(dtype=np.int64)) == UNITS
+    assert units_K.min() >= 1
+    assert units_K.max() <= UNITS - LEAST or len(weights) > UNITS - LEAST
+
+
+@pytest.mark.parametrize("log", range(LANES_LOG[0], LANES_LOG[1] + 1))
+def test_every_number_of_lanes_decodes(log: int) -> None:
+    rng = np.random.default_rng(log)
+    symbols_N = np.minimum(rng.geometric(0.3, 7 * 2**log + 5), 20).astype(np.int32) - 1
+    weights = (0.7 ** np.arange(20), np.ones(20))
+    writer = LaneWriter(1024 << log)
+    assert lanes_log(1024 << log) == log
+    for weight_K in weights:
+        writer.symbols(weight_K, len(symbols_N), symbols_N)
+        writer.symbols(weight_K, 3, symbols_N[:3])
+    reader = LaneReader(writer.finish())
+    for weight_K in weights:
+        assert np.array_equal(reader.symbols(weight_K, len(symbols_N), None), symbols_N)
+        assert np.array_equal(reader.symbols(weight_K, 3, None), symbols_N[:3])
+
+
+@pytest.mark.parametrize("spread", [1.0, 5.0, 40.0])
+def test_lanes_cost_at_most_a_thousandth_more(spread: float) -> None:
+    matrix_RC = normal(512, 1024, spread)
+    plain = len(encode_integers(matrix_RC))
+    lanes = len(encode_integers(matrix_RC, lanes=True))
+    assert lanes <= 1.001 * plain + 512  # bytes; 512 lanes
+
+
+def test_only_a_file_with_a_large_full_tensor_has_the_new_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.from_numpy(normal(64, 64, 20.0)).to(torch.int8)
+    weight[weight == 0] = 1
+    before = encode({}, {"w": weight})
+    monkeypatch.setattr(integers, "LANES_FROM", 4096)
+    after = encode({}, {"w": weight})
+    half_empty = encode({}, {"w": weight * (torch.arange(64) % 2).to(torch.int8)})
+    assert [NUMBERS.unpack_from(content)[1] for content in (before, after, half_empty)] == [3, 4, 3]
+    for content in (before, after):
+        assert torch.equal(decode(content)[1]["w"], weight)
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return encode_integers(normal(40, 60, 5.0), lanes=True)
+
+
+def test_a_stream_that_is_cut_is_refused(content: bytes) -> None:
+    for length in range(0, len(content), 7):
+        with pytest.raises(ArtifactError):
+            decode_tensor("lanes", content[:length], "int8", (40, 60))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_changed_stream_is_refused_or_gives_a_tensor(content: bytes, data: st.DataObject) -> None:
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        tensor = decode_tensor("lanes", bytes(changed), "int8", (40, 60))
+    except ArtifactError:
+        return
+    assert tensor.shape == (40, 60)
+
+
+def test_a_stream_with_fewer_calls_than_its_matrix_is_refused() -> None:
+    writer = LaneWriter(1)
+    weight_K = np.ones(4)
+    writer.symbols(weight_K, 64, np.zeros(64, np.int32))
+    reader = LaneReader(writer.finish())
+    reader.symbols(weight_K, 64, None)
+    with pytest.raises(ArtifactError, match="long calls"):
+        reader.symbols(weight_K, 64, None)
+
+
+def test_states_of_another_number_of_lanes_are_refused() -> None:
+    writer = LaneWriter(1)
+    writer.symbols(np.ones(4), 64, np.zeros(64, np.int32))
+    content = bytearray(writer.finish())
+    content[0] += 1
+    with pytest.raises(ArtifactError, match="states"):
+        LaneReader(bytes(content))
+
+
+def test_a_short_stream_cannot_stand_for_many_symbols() -> None:
+    writer = LaneWriter(1)
+    content = writer.finish()
+    assert len(content) < len(Writer().finish()) + 100
+    with pytest.raises(ArtifactError, match="too short"):
+        LaneReader(content).expect(2**40)
