@@ -19,6 +19,8 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # ->
     "half": ((0.5,), (0.5,)),
     "none": ((0.0,), (1.0,)),
 }
+LARGEST_IMAGE = 2**24  # values of one input
+LARGEST_SIDE = 2**14  # pixels
 TOLERANCE = 0.05  # differences of mean and std, in standard deviations, that networks do not notice
 
 
@@ -64,10 +66,14 @@ def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
 
 def check_geometry(crop: Sequence[int], resize: Sequence[int], interpolation: str) -> None:
     """Raise InputError unless sizes are positive, the crop lies in the resized picture and the filter is known."""
-    if len(crop) not in (0, 2) or len(resize) not in (0, 1, 2) or any(side < 1 for side in (*crop, *resize)):
+    if (
+        len(crop) not in (0, 2)
+        or len(resize) not in (0, 1, 2)
+        or any(not 1 <= side <= LARGEST_SIDE for side in (*crop, *resize))
+    ):
         raise InputError(
-            "crop must be (height, width), and resize (shorter side,) or (height, width), of at least 1 pixel, but got"
-            f" {tuple(crop)} and {tuple(resize)}."
+            "crop must be (height, width), and resize (shorter side,) or (height, width), of at least 1 pixel and at"
+            f" most {LARGEST_SIDE}, but got {tuple(crop)} and {tuple(resize)}."
         )
     bounds = resize if len(resize) != 1 else (*resize, *resize)
     if crop and resize and all(side > bound for side, bound in zip(crop, bounds, strict=True)):

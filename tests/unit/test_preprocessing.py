@@ -54,6 +54,7 @@ def test_one_number_stands_for_every_channel():
     [
         ({"crop": (224,)}, r"crop must be \(height, width\)"),
         ({"crop": (0, 5)}, "at least 1 pixel"),
+        ({"resize": (10**9,)}, "at least 1 pixel and at most 16384"),
         ({"crop": (64, 64), "resize": (32,)}, "resize must be at least the crop's size 64x64, but got 32"),
         ({"interpolation": "cubic"}, "interpolation must be one of bilinear, bicubic"),
         ({"std": (0.0,)}, "std above 0"),

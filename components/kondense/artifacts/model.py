@@ -40,14 +40,13 @@ from kondense.networks.build import NetworkSpec, build
 from kondense.networks.names import output_of
 from kondense.networks.outputs import copied_with_logits
 from kondense.networks.skeleton import check_arguments, check_shapes, check_size, is_whole, materialised, skeleton
-from kondense.preprocessing import BILINEAR, Preprocessing
+from kondense.preprocessing import BILINEAR, LARGEST_IMAGE, Preprocessing
 
 SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
 CODEBOOK = "::codebook"  # suffix of its codebook
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
 LONGEST_REASON = 500  # characters of the reason why a description is refused
-LARGEST_IMAGE = 2**24  # values of one image
 
 
 class Network(TypedDict):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from kondense.errors import InputError
 
-
 LEAST_SCALE = 2.0**-126  # the least normal float32
 
 

@@ -37,7 +37,7 @@ def from_torchvision(name: str, folder: str, work: Path) -> Path:
     Raises:
         DownloadError: no network, a time-out, or a file with a wrong digest.
     """
-    _run([sys.executable, "-c", TORCHVISION, name, str(work), str(CONNECT_SECONDS)], work)
+    _run([sys.executable, "-P", "-c", TORCHVISION, name, str(work), str(CONNECT_SECONDS)], work)
     return work / folder
 
 

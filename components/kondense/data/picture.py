@@ -86,6 +86,7 @@ def decode(path: Path, geometry: Geometry, *, max_pixels: int = MAX_PIXELS) -> N
             # Pillow compares this 16-bit colour with 8-bit pixels: other pixels would become transparent.
             image.info.pop("transparency", None)
         upright = ImageOps.exif_transpose(image)
+        _check_resized(path, upright.size, geometry, max_pixels)
         flat = _flat(upright).convert("L" if geometry.channels == 1 else "RGB")
     return as_pixels(fitted(flat, geometry))
 
@@ -160,6 +161,16 @@ def _opened(path: Path, max_pixels: int) -> Iterator["Image.Image"]:
         raise PictureError(f"{shown(path)} must have at most {max_pixels} pixels (max_pixels), but has more.") from None
     except DAMAGED as error:
         raise PictureError(f"{shown(path)} must be an image, but {_problem(path, error)}.") from error
+
+
+def _check_resized(path: Path, size: tuple[int, int], geometry: Geometry, max_pixels: int) -> None:
+    """Raise PictureError if the resized picture is too large: one of 1x50,000 grows to 256x12,800,000."""
+    width, height = _resized(size, geometry.resize) if geometry.resize else size
+    if width * height > max_pixels:
+        raise PictureError(
+            f"{shown(path)} must have at most {max_pixels} pixels (max_pixels) after"
+            f" resize={in_words(geometry.resize)}, but has {width}x{height}."
+        )
 
 
 def _problem(path: Path, error: BaseException) -> str:

@@ -4,6 +4,7 @@ They are sufficient to run the file: the labels, the preprocessing of images, an
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
@@ -12,7 +13,7 @@ from kondense.errors import InputError
 from kondense.export.runtimes import Runtimes
 from kondense.files import ArtifactError
 from kondense.json_text import json_value
-from kondense.preprocessing import BILINEAR, check_geometry
+from kondense.preprocessing import BILINEAR, LARGEST_IMAGE, check_geometry
 
 FORMAT_VERSION = 1
 FLOAT, UINT8 = "float32", "uint8"
@@ -62,6 +63,8 @@ def parse_metadata(entries: Mapping[str, str], place: str = "the ONNX file") -> 
     check_fields(f"{place}: metadata", content, Metadata)
     metadata = cast(Metadata, content)
     shape, channels = metadata["shape"], metadata["shape"][:1]
+    if len(shape) == 3 and math.prod(shape) > LARGEST_IMAGE:
+        raise ArtifactError(f"{place}: metadata must have images of at most {LARGEST_IMAGE} values, but got {shape}.")
     if len(shape) != 3 or [len(metadata["mean"])] != channels or [len(metadata["std"])] != channels:
         raise ArtifactError(
             f"{place}: metadata must have a shape [C, H, W] with mean and std [C], but got {shape},"

@@ -35,9 +35,12 @@ class Classifier:
         )
 
     def classify(self, images_NCHW: NDArray[np.uint8], *, batch_size: int = 64) -> NDArray[np.float64]:
-        """Return the probability of every class for every image."""
+        """Return the probability of every class for every image; ArtifactError if the model cannot be run."""
         inputs_NCHW = images_NCHW if takes_pixels(self.session) else self._normalised(images_NCHW)
-        logits_NK = predict_onnx(self.session, inputs_NCHW, batch_size=batch_size).astype(np.float64)
+        try:
+            logits_NK = predict_onnx(self.session, inputs_NCHW, batch_size=batch_size).astype(np.float64)
+        except Exception as error:  # onnxruntime's errors have no other public base
+            raise ArtifactError(f"the ONNX model cannot be run: {' '.join(str(error).split())[:200]}") from None
         exponentials_NK = np.exp(logits_NK - logits_NK.max(1, keepdims=True))
         return exponentials_NK / exponentials_NK.sum(1, keepdims=True)
 
@@ -68,7 +71,12 @@ def open_classifier(path: Path, *, threads: int = 1) -> Classifier:
 def _check_fits(path: Path, classifier: Classifier) -> None:
     """Raise ArtifactError unless input, shape and number of classes in the metadata equal those of the graph."""
     metadata, session = classifier.metadata, classifier.session
-    (graph_input,), (graph_output,) = session.get_inputs(), session.get_outputs()
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1 or not outputs[0].shape:
+        raise ArtifactError(
+            f"{path} must have one input and one output, the logits, but has {len(inputs)} and {len(outputs)}."
+        )
+    graph_input, graph_output = inputs[0], outputs[0]
     facts = {
         "input": (metadata["input"], "uint8" if takes_pixels(session) else "float32"),
         "shape": (metadata["shape"], list(graph_input.shape[1:])),

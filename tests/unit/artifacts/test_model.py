@@ -266,7 +266,10 @@ def _set(*keys, value):
         (_set("network", "name", value="os:system"), "is named by the artifact alone"),
         (_set("network", "arguments", value={"command": "true"}), "must take"),
         (_set("network", "arguments", "classes", value=5), "fc"),
-        (_set("network", "arguments", "classes", value=-5), "classes of network .resnet8. must be a whole number above 0"),
+        (
+            _set("network", "arguments", "classes", value=-5),
+            "classes of network .resnet8. must be a whole number above 0",
+        ),
         (_set("network", "arguments", "classes", value="many"), "does not describe a model"),
         (_set("edits", value=[]), "edits must be dict"),
         (_set("edits", value={}), r"conv1.weight. must be .16, 1, 3, 3. as the network has it"),

@@ -179,6 +179,23 @@ def test_arrays_take_the_normalisation_of_a_network():
         Dataset.from_arrays((images[:, :1], labels), normalization="imagenet")
 
 
+def test_a_picture_that_resizing_would_make_too_large_is_refused(tmp_path):
+    path = tmp_path / "line.png"
+    Image.new("L", (1, 5000)).save(path)
+    assert decode(path, Geometry((8, 8), 1), max_pixels=5000).shape == (1, 8, 8)  # the centre, cut before it is resized
+    with pytest.raises(PictureError, match="at most 5000 pixels .max_pixels. after resize=8, but has 8x40000"):
+        decode(path, Geometry((8, 8), 1, (8,)), max_pixels=5000)
+
+
+@pytest.mark.parametrize("form", ["EPS", "TGA", "PCX", "ICNS"])
+def test_formats_that_no_data_set_needs_are_not_opened(tmp_path, form):
+    """Pillow starts Ghostscript for EPS, whatever the file's name is."""
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (64, 64)).save(path, form)
+    with pytest.raises(PictureError, match="it is of no known format"):
+        decode(path, Geometry((8, 8), 3))
+
+
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(60_000, 60_000, 1, 0, [b""]))

@@ -1,13 +1,16 @@
 """An exported file takes pictures as its network's training images were prepared."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from kondense.artifacts.model import Images, Model, load_model, save_model
 from kondense.data.dataset import Dataset
 from kondense.export.onnx import export_onnx
-from kondense.inference.classifier import open_classifier
+from kondense.files import ArtifactError
+from kondense.inference.classifier import Classifier, open_classifier
 from kondense.networks.build import NetworkSpec, build
 from kondense.training.transform import check_fits
 from PIL import Image
@@ -56,3 +59,38 @@ def test_images_that_a_model_was_not_trained_on_are_told(source: Path, caplog: p
     check_fits("model", model, given)
     assert "model: the network was trained on images with mean 0.485, 0.456, 0.406, not 0.5, 0.5, 0.5" in caplog.text
     assert "--set data_prep.normalization=imagenet" in caplog.text
+
+
+def test_a_graph_that_does_not_fit_its_metadata_is_one_line(tmp_path: Path) -> None:
+    """The graph comes from others: it may have other inputs, or fail when it runs."""
+    spec = NetworkSpec("lenet300", {"classes": 2, "channels": 1, "image_size": 8, "width": 0.05})
+    images = Images(("a", "b"), (1, 8, 8), (0.5,), (0.5,))
+    graph = onnx.load_from_string(export_onnx(Model(build(spec).eval(), spec, images=images), images))
+
+    def opened(change: Callable[[onnx.ModelProto], object], name: str) -> Classifier:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(graph)
+        change(changed)
+        (tmp_path / name).write_bytes(changed.SerializeToString())
+        return open_classifier(tmp_path / name)
+
+    two = onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1])
+    with pytest.raises(ArtifactError, match="must have one input and one output, the logits, but has 2 and 1"):
+        opened(lambda model: model.graph.input.append(two), "two.onnx")
+
+    def large(model: onnx.ModelProto) -> None:
+        for entry in model.metadata_props:
+            entry.value = "[1, 100000, 100000]" if entry.key == "shape" else entry.value
+
+    with pytest.raises(ArtifactError, match="must have images of at most 16777216 values"):
+        opened(large, "large.onnx")
+
+    def broken(model: onnx.ModelProto) -> None:
+        node = onnx.helper.make_node("Reshape", [model.graph.output[0].name, "shape"], ["logits_"])
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([7, 2]), "shape"))
+        model.graph.node.append(node)
+        model.graph.output[0].name = "logits_"
+
+    classifier = opened(broken, "broken.onnx")
+    with pytest.raises(ArtifactError, match="the ONNX model cannot be run: "):
+        classifier.classify(np.zeros((1, 1, 8, 8), np.uint8))
