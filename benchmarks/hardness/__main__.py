@@ -1,56 +1,33 @@
-"""`python -m benchmarks.hardness`: mutated inputs against every parser.
+"""`python -m benchmarks.hardness`: what Kondense bears.
 
     python -m benchmarks.hardness --parts parsers --inputs 200000 --seed 0
-    python -m benchmarks.hardness --only model.json --inputs 2000
+    python -m benchmarks.hardness --parts parsers --only model.json --inputs 2000
 
-The counts and bounds are printed as one table; the command ends with 1 if anything escaped.
+Parts: `parsers` reads mutated inputs. Each part prints its counts and bounds as a table; the command ends with 1 if
+anything escaped.
 """
 
 import argparse
 import logging
 import sys
 
-from benchmarks.hardness.fuzz import ESCAPES, READ, REFUSED, Counts, fuzz
-from benchmarks.hardness.parsers import PARSERS
+from benchmarks.hardness import parser_part
+
+PARTS = {"parsers": parser_part}
 
 
 def main() -> int:
-    """Run what the flags choose and return the exit code."""
+    """Run the parts that the flags choose and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hardness", description=__doc__.partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=200_000, help="mutated inputs over all parsers")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations")
-    parser.add_argument("--only", default="", help="names of parsers, joined by commas")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}, joined by commas")
+    for part in PARTS.values():
+        part.add_flags(parser)
     arguments = parser.parse_args()
+    names = [name for name in arguments.parts.split(",") if name]
+    if unknown := set(names) - set(PARTS):
+        parser.error(f"--parts must be of {', '.join(PARTS)}, but got {', '.join(sorted(unknown))}")
     logging.disable(logging.CRITICAL)
-    only = [name for name in arguments.only.split(",") if name]
-    chosen = [each for each in PARSERS if not only or each.name in only]
-    whole = sum(each.share for each in chosen)
-    counted = []
-    for each in chosen:
-        counts = fuzz(each, seed=arguments.seed, count=round(arguments.inputs * each.share / whole))
-        counted.append(counts)
-        print(_row(counts), flush=True)
-        for text, example in counts.escapes.items():
-            print(f"    {text} ({example})", flush=True)
-    print("\n".join(table(counted)))
-    return int(any(counts.escaped for counts in counted))
-
-
-def table(counted: list[Counts]) -> list[str]:
-    """Return the lines of the table."""
-    total = Counts("all")
-    for counts in counted:
-        total.results += counts.results
-        total.slowest_s = max(total.slowest_s, counts.slowest_s)
-        total.largest_bytes = max(total.largest_bytes, counts.largest_bytes)
-    head = ["parser", "inputs", READ, REFUSED, *ESCAPES, "slowest", "most memory"]
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *map(_row, [*counted, total])]
-
-
-def _row(counts: Counts) -> str:
-    numbers = [counts.results.total(), *(counts.results[result] for result in (READ, REFUSED, *ESCAPES))]
-    cells = [counts.parser, *(f"{number:,}" for number in numbers)]
-    return f"| {' | '.join(cells)} | {counts.slowest_s:.2f} s | {counts.largest_bytes / 2**20:.0f} MiB |"
+    return int(any([not PARTS[name].run(arguments) for name in names]))  # a list: all parts run
 
 
 if __name__ == "__main__":
