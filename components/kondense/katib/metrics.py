@@ -54,11 +54,20 @@ def collect(lines: Iterable[str], collector: Collector, objective: Objective) ->
         collector: its filters, or JSON lines according to its format.
         objective: the metrics to find. If the objective's own is missing, all are unavailable.
     """
+    return observe(reported(lines, collector, objective), objective)
+
+
+def reported(lines: Iterable[str], collector: Collector, objective: Objective) -> list[MetricLine]:
+    """Return the reports of the objective's metrics in the order of the lines."""
     metrics = (objective.metric, *objective.additional)
     if collector.kind == "File" and collector.format == "JSON":
-        reports = list(_json_reports(lines, metrics))
-    else:
-        reports = list(_text_reports(lines, metrics, collector.filters))
+        return list(_json_reports(lines, metrics))
+    return list(_text_reports(lines, metrics, collector.filters))
+
+
+def observe(reports: list[MetricLine], objective: Objective) -> dict[str, Observation]:
+    """Return the observation of every metric of the objective; all unavailable without a report of its own metric."""
+    metrics = (objective.metric, *objective.additional)
     if not any(report.name == objective.metric for report in reports):
         reports = []
     return {name: _observe(report for report in reports if report.name == name) for name in metrics}

@@ -67,6 +67,7 @@ def _row(search: Search, trial: TrialRecord) -> dict[str, Any]:
         "reason": trial.reason,
         "value": trial.value,
         "metrics": dict(trial.metrics),
+        "curve": list(trial.curve),
         "assignments": dict(trial.assignments),
         "bracket": issued.bracket if issued else None,
         "rung": issued.rung if issued else None,

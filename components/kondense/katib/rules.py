@@ -23,9 +23,11 @@ NAME_LENGTH = 40  # characters; a trial's name has more, and Kubernetes allows 6
 TYPES = ("int", "double", "categorical", "discrete")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
 STRATEGIES = ("min", "max", "latest")
+NOT_OFFERED = ("enas", "darts")  # Katib's, for architectures in spec.nasConfig
 EARLY_STOPPING = ("medianstop",)
 RESUME_POLICIES = ("Never", "LongRunning", "FromVolume")
-COLLECTORS = ("StdOut", "Push", "File", "TensorFlowEvent", "PrometheusMetric", "Custom")
+# None is the name of Push in Katib before 0.17: trials report their metrics themselves.
+COLLECTORS = ("StdOut", "Push", "File", "TensorFlowEvent", "PrometheusMetric", "Custom", "None")
 
 Document = Mapping[str, Any]
 
@@ -88,6 +90,9 @@ def _algorithm(document: Document) -> Iterator[Violation]:
     algorithm = document["spec"].get("algorithm")
     if algorithm is None:
         yield Violation("spec.algorithm", "must be specified")
+    elif algorithm.get("algorithmName") in NOT_OFFERED:
+        rule = f"is an algorithm of Katib that is not offered here; offered are {', '.join(sorted(SUGGESTERS))}"
+        yield Violation("spec.algorithm.algorithmName", rule, algorithm.get("algorithmName"))
     elif algorithm.get("algorithmName") not in SUGGESTERS:
         rule = f"must be one of {', '.join(sorted(SUGGESTERS))}"
         yield Violation("spec.algorithm.algorithmName", rule, algorithm.get("algorithmName"))
@@ -112,6 +117,9 @@ def _parameters_or_nas(document: Document) -> Iterator[Violation]:
         yield Violation("spec", "spec.parameters or spec.nasConfig must be specified", sorted(spec))
     if spec.get("parameters") and "nasConfig" in spec:
         yield Violation("spec", "only one of spec.parameters and spec.nasConfig may be specified", sorted(spec))
+    elif "nasConfig" in spec:
+        rule = "is not offered here: Katib's search of architectures, of the algorithms"
+        yield Violation("spec.nasConfig", f"{rule} {' and '.join(NOT_OFFERED)}.", IN_RULE)
 
 
 def _parameters(document: Document) -> Iterator[Violation]:

@@ -1,7 +1,7 @@
 """A Katib Experiment: read from YAML, completed with Katib's defaults, checked, and typed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from kondense.errors import InputError
 from kondense.katib import fields, rules
 from kondense.katib.document import read_search
 from kondense.katib.fields import Violation
-from kondense.katib.yaml_text import read_documents
+from kondense.katib.yaml_text import line_of, read_located
 from kondense.search.run import Search
 
 DEFAULT_PARALLEL = 3  # Katib's default for parallelTrialCount
@@ -17,17 +17,35 @@ DEFAULT_METRICS_FILE = "/var/log/katib/metrics.log"
 DEFAULT_EVENTS_DIRECTORY = "/var/log/katib/tfevent/"
 # Katib's filter: name = number. `loss=nan` matches with an EMPTY value.
 DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
-JOB_SUCCEEDED = 'status.conditions.#(type=="Complete")#|#(status=="True")#'
-JOB_FAILED = 'status.conditions.#(type=="Failed")#|#(status=="True")#'
+CONDITION = 'status.conditions.#(type=="{}")#|#(status=="True")#'
+JOBS_ENDING_COMPLETE = ("Job", "TrainJob")  # by the condition that tells their success
+JOBS_ENDING_SUCCEEDED = ("PyTorchJob", "TFJob", "XGBoostJob", "MPIJob")
 
 
 class ExperimentError(InputError):
-    """An Experiment breaks rules; `violations` has all of them, and the text lists them."""
+    """An Experiment breaks rules; `violations` has all of them, and the text has one per line."""
 
-    def __init__(self, source: str, violations: list[Violation]) -> None:
-        self.violations = violations
-        lines = "\n".join(f"  - {violation}" for violation in violations)
-        super().__init__(f"{source} breaks {len(violations)} rule(s) of a Katib Experiment:\n{lines}")
+    def __init__(
+        self,
+        source: str,
+        violations: list[Violation],
+        lines: Mapping[str, int] | None = None,
+        *,
+        what: str = "breaks {} rule(s) of a Katib Experiment",
+    ) -> None:
+        """Put the violations in the order of the file.
+
+        Args:
+            source: the file, or another word for it.
+            violations: at least one.
+            lines: line numbers by path.
+            what: says of the source what its violations mean; `{}` is their number.
+        """
+        located = [(line_of(violation.path, lines or {}), violation) for violation in violations]
+        located.sort(key=lambda each: each[0] or 0)
+        self.violations = [violation for _, violation in located]
+        texts = [f"  - {'' if line is None else f'line {line}: '}{violation}" for line, violation in located]
+        super().__init__("\n".join([f"{source} {what.format(len(texts))}:", *texts]))
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,7 @@ class Experiment:
     objective: Objective
     collector: Collector
     document: Mapping[str, Any]
+    lines: Mapping[str, int] = field(default_factory=dict)  # of the fields in the file, by their paths
 
     @property
     def name(self) -> str:
@@ -88,15 +107,16 @@ def load(path: Path) -> Experiment:
         FileNotFoundError: there is no such file.
     """
     try:
-        documents = read_documents(path.read_text(encoding="utf-8"))
+        documents = read_located(path.read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError, too
         raise ExperimentError(str(path), [Violation(path.name, str(error), fields.IN_RULE)]) from None
     if len(documents) != 1:
         raise ExperimentError(str(path), [Violation("", "must contain exactly one YAML document", len(documents))])
-    return parse(documents[0], source=str(path))
+    document, lines = documents[0]
+    return replace(parse(document, source=str(path), lines=lines), lines=lines)
 
 
-def parse(document: Any, *, source: str = "the Experiment") -> Experiment:
+def parse(document: Any, *, source: str = "the Experiment", lines: Mapping[str, int] | None = None) -> Experiment:
     """Complete and check one parsed Experiment; errors as in `load`."""
     violations: list[Violation] = []
     typed: dict[str, Any] = fields.typed(document, fields.EXPERIMENT, "", violations)
@@ -104,7 +124,7 @@ def parse(document: Any, *, source: str = "the Experiment") -> Experiment:
     reported = {violation.path for violation in violations}  # a field of a wrong type is not also a missing one
     violations += [violation for violation in rules.broken(typed) if violation.path not in reported]
     if violations:
-        raise ExperimentError(source, violations)
+        raise ExperimentError(source, violations, lines)
     return _experiment(typed)
 
 
@@ -119,9 +139,11 @@ def _fill_defaults(document: dict[str, Any]) -> None:
     if objective := spec.get("objective"):
         _fill_strategies(objective)
     template = spec.get("trialTemplate")
-    if template and template.get("trialSpec", {}).get("kind") == "Job":
-        template.setdefault("successCondition", JOB_SUCCEEDED)
-        template.setdefault("failureCondition", JOB_FAILED)
+    kind = template.get("trialSpec", {}).get("kind") if template else None
+    if template and kind in (*JOBS_ENDING_COMPLETE, *JOBS_ENDING_SUCCEEDED):
+        ended = "Complete" if kind in JOBS_ENDING_COMPLETE else "Succeeded"
+        template.setdefault("successCondition", CONDITION.format(ended))
+        template.setdefault("failureCondition", CONDITION.format("Failed"))
     _fill_collector(spec.setdefault("metricsCollectorSpec", {}))
     for parameter in spec.get("parameters", []):
         if "feasibleSpace" in parameter:

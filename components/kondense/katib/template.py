@@ -1,18 +1,20 @@
-"""A trial's command: the template's Job with the values of one trial.
+"""A trial's command: the template with the values of one trial.
 
-Only the first container named ``primaryContainerName`` runs on this machine; image, volumes, resources and probes apply
-to the cluster only.
+Only the first container named ``primaryContainerName`` runs on this machine, once per replica; image, volumes,
+resources and probes apply to the cluster only.
 """
 
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kondense.katib import replicas
 from kondense.katib.spec import Experiment
 from kondense.katib.template_rules import INDEXED, META_REFERENCE
 
@@ -32,6 +34,8 @@ class TrialCommand:
     deadline_s: float | None  # the Job's activeDeadlineSeconds, over all its attempts
     attempts: int  # the Job's backoffLimit + 1
     failing: Callable[[int], bool] = lambda code: False  # whether an exit code ends the Job without further attempts
+    working_directory: Path | None = None  # of this machine, if the template's is mapped
+    workers: tuple["TrialCommand", ...] = ()  # the other replicas of a PyTorchJob or TrainJob
 
     def fails(self, code: int) -> bool:
         """Return whether the Job ends after an attempt with this exit code; a signal's number is negative."""
@@ -40,9 +44,32 @@ class TrialCommand:
 
 def container(experiment: Experiment) -> Mapping[str, Any]:
     """Return the template's primary container, or the first one if none has that name."""
-    containers: list[Mapping[str, Any]] = _pod(experiment.trial_spec).get("containers") or [{}]
-    named = [item for item in containers if item.get("name") == experiment.template.get("primaryContainerName")]
-    return (named or containers)[0]
+    found = replicas.replicas(experiment.trial_spec, str(experiment.template.get("primaryContainerName")))
+    pod = (experiment.trial_spec.get("spec") or {}).get("template")
+    return found[0].container if found else (replicas.containers(pod) or [{}])[0]
+
+
+@dataclass(frozen=True)
+class LocalChanges:
+    """What a run on this machine puts in the place of the image's.
+
+    Args:
+        maps: paths of this machine by those of the image, for commands, variables and working directories.
+        command: instead of the primary container's command, for one that only the image knows.
+    """
+
+    maps: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+
+    def mapped(self, text: str) -> str:
+        """Return a text with the paths of this machine."""
+        for path, local in self.maps.items():
+            here = os.path.abspath(local)
+            text = re.sub(rf"(?<![\w./-]){re.escape(path.rstrip('/'))}(?![\w.-])", here.replace("\\", r"\\"), text)
+        return text
+
+
+NO_CHANGES = LocalChanges()
 
 
 def render(
@@ -53,6 +80,7 @@ def render(
     environment: Mapping[str, str],
     overrides: Mapping[str, str] | None = None,
     metrics_file: Path | None = None,
+    changes: LocalChanges = NO_CHANGES,
 ) -> TrialCommand:
     """Return the command of one trial.
 
@@ -63,27 +91,62 @@ def render(
         environment: this machine's variables. They replace the variables that the template reads from a Secret or
             a ConfigMap, by their own names.
         overrides: variables that take precedence over the template's literals, such as a local store's address.
-        metrics_file: replaces the File collector's path, because on a cluster each pod has its own file.
+        metrics_file: replaces the path of the File or TensorFlowEvent collector, because on a cluster each pod has its
+            own.
+        changes: what replaces the image's paths and command.
     """
     values = _values(experiment, name, assignments)
-    primary = _filled(container(experiment), values)
-    variables = _variables(primary, environment, overrides or {})
-    argv = [str(item) for item in [*(primary.get("command") or []), *(primary.get("args") or [])]]
+    primary, is_job = str(experiment.template.get("primaryContainerName")), experiment.trial_spec.get("kind") == "Job"
+    found = replicas.replicas(experiment.trial_spec, primary, 0 if is_job else _free_port())
+    found = found or [replicas.Replica(container(experiment))]
+    limits = _filled(replicas.limits(experiment.trial_spec), values)
+    path = {experiment.collector.path: str(metrics_file)} if metrics_file is not None else {}
+    made = []
+    for number, replica in enumerate(found):
+        filled = _filled(replica.container, values)
+        own = path if number == 0 else {place: f"{file}.{number}" for place, file in path.items()}
+        variables = {**_variables(filled, environment, overrides or {}), **replica.variables}
+        made.append(_command(filled, variables, own, changes))
+    deadline = limits.get("activeDeadlineSeconds")
+    return replace(
+        made[0],
+        deadline_s=None if deadline is None else float(deadline),
+        attempts=1 + int(limits.get("backoffLimit", DEFAULT_BACKOFF_LIMIT)),
+        failing=partial(_ends_the_job, limits.get("podFailurePolicy") or {}, str(found[0].container.get("name", ""))),
+        workers=tuple(made[1:]),
+    )
+
+
+def _command(
+    filled: Mapping[str, Any], variables: dict[str, str], files: Mapping[str, str], changes: LocalChanges
+) -> TrialCommand:
+    """Return the command of one replica."""
+    command = [*changes.command] or [str(item) for item in filled.get("command") or []]
+    argv = [*command, *(str(item) for item in filled.get("args") or [])]
     argv = [_expanded(item, variables) for item in argv]
-    if metrics_file is not None:
-        argv = [item.replace(experiment.collector.path, str(metrics_file)) for item in argv]
-        variables = {k: v.replace(experiment.collector.path, str(metrics_file)) for k, v in variables.items()}
+    for place, file in files.items():
+        argv = [item.replace(place, file) for item in argv]
+        variables = {name: value.replace(place, file) for name, value in variables.items()}
+    named = {item["name"] for item in filled.get("env") or []}
+    variables = {name: changes.mapped(value) if name in named else value for name, value in variables.items()}
+    argv = [changes.mapped(item) for item in argv]
     if argv and argv[0] in PYTHON:
         argv[0] = sys.executable
-    job = _filled(experiment.trial_spec.get("spec", {}), values)
-    deadline = job.get("activeDeadlineSeconds")
+    directory = str(filled.get("workingDir") or "")
+    local = changes.mapped(directory)
     return TrialCommand(
         argv=tuple(argv),
         environment=variables,
-        deadline_s=None if deadline is None else float(deadline),
-        attempts=1 + int(job.get("backoffLimit", DEFAULT_BACKOFF_LIMIT)),
-        failing=partial(_ends_the_job, job.get("podFailurePolicy") or {}, str(container(experiment).get("name", ""))),
+        deadline_s=None,
+        attempts=1,
+        working_directory=Path(local) if local != directory else None,
     )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((replicas.HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def _ends_the_job(policy: Mapping[str, Any], name: str, code: int) -> bool:
@@ -98,11 +161,6 @@ def _ends_the_job(policy: Mapping[str, Any], name: str, code: int) -> bool:
         if (code in codes["values"]) == (codes["operator"] == "In"):
             return bool(rule["action"] == "FailJob")
     return False
-
-
-def _pod(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    pod: Mapping[str, Any] = ((job.get("spec") or {}).get("template") or {}).get("spec") or {}
-    return pod
 
 
 def _values(experiment: Experiment, name: str, assignments: Mapping[str, str]) -> dict[str, str]:

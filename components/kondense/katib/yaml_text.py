@@ -1,5 +1,6 @@
 """YAML of users, read within bounds: aliases of aliases and merge keys grow a short text beyond any memory."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -11,18 +12,23 @@ MOST_LEVELS = 100  # of nesting
 
 
 def read_documents(text: str) -> list[Any]:
-    """Return the documents of a YAML text that are not empty.
+    """Return the documents of a YAML text that are not empty; errors as in ``read_located``."""
+    return [document for document, _ in read_located(text)]
+
+
+def read_located(text: str) -> list[tuple[Any, dict[str, int]]]:
+    """Return the documents of a YAML text that are not empty, each with the lines of its fields by path.
 
     Raises:
         InputError: it is not YAML, nested too deeply, too large with its aliases written out, or an alias of itself.
     """
-    loader = yaml.SafeLoader(text)
-    documents = []
+    documents, loader = [], None
     try:
+        loader = yaml.SafeLoader(text)
         while loader.check_node():
             node = loader.get_node()
             _check_size(node)
-            documents.append(loader.construct_document(node))
+            documents.append((loader.construct_document(node), dict(_lines(node, ""))))
     except RecursionError:
         raise InputError(f"must be YAML of at most {MOST_LEVELS} levels, but is nested deeper.") from None
     except InputError:
@@ -30,8 +36,28 @@ def read_documents(text: str) -> list[Any]:
     except (yaml.YAMLError, ValueError) as error:  # a date or a number that does not exist is a ValueError
         raise InputError(f"must be YAML: {' '.join(str(error).split())}") from None
     finally:
-        loader.dispose()
-    return [document for document in documents if document is not None]
+        if loader is not None:
+            loader.dispose()
+    return [(document, lines) for document, lines in documents if document is not None]
+
+
+def line_of(path: str, lines: Mapping[str, int]) -> int | None:
+    """Return the line of a field, or of the innermost object around it that is in the text."""
+    while path and path not in lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return lines.get(path)
+
+
+def _lines(node: yaml.Node | None, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = f"{path}.{key.value}" if path else str(key.value)
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield f"{path}[{index}]", item.start_mark.line + 1
+            yield from _lines(item, f"{path}[{index}]")
 
 
 def _check_size(root: yaml.Node | None) -> None:

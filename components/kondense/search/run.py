@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -39,6 +39,7 @@ class TrialRecord:
     reason: str = ""  # of a failure, or of a missing value
     value: float | None = None  # of the objective, finite
     metrics: Mapping[str, str] = field(default_factory=dict)  # all reported metrics
+    curve: Sequence[float] = ()  # reports of the objective, in order
     started: float | None = None
     ended: float | None = None
 
@@ -204,7 +205,7 @@ class Run:
             trial = self.trial(event["name"])
             trial.status, trial.reason, trial.ended = Status(event["status"]), event["reason"], event["time"]
             trial.value = event["value"] if trial.status in VALUED else None
-            trial.metrics = event.get("metrics", {})
+            trial.metrics, trial.curve = event.get("metrics", {}), tuple(event.get("curve", ()))
             if trial is not self.baseline:
                 self.finished.append(trial)
 

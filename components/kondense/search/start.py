@@ -4,6 +4,7 @@ The setting `start` lists them, `lr=0.05,momentum=0.9` each, joined by semicolon
 whose trials all get the full resource, so that the result of the search is not worse and a model learns from them.
 """
 
+import re
 from collections.abc import Collection, Mapping
 
 from kondense.errors import InputError
@@ -14,6 +15,7 @@ from kondense.search.space import SearchSpace
 from kondense.search.state import ExperimentState
 
 SETTING = "start"
+WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 
 
 def read_start(settings: Mapping[str, str], space: SearchSpace, plan: BracketPlan) -> list[dict[str, str]]:
@@ -64,7 +66,7 @@ def _read(text: str, space: SearchSpace) -> dict[str, str]:
 
 
 def _value(parameter: Parameter, value: str) -> str:
-    """Return a value in the spelling in which the parameter draws it: an int's 4.0 is 4."""
+    """Return a value in the spelling in which the parameter draws it; an int must be written as one."""
     if parameter.values:
         number = _number(value) if parameter.kind == "discrete" else None
         same = [text for text in parameter.values if text == value or (number is not None and float(text) == number)]
@@ -77,6 +79,10 @@ def _value(parameter: Parameter, value: str) -> str:
     if not parameter.low <= parameter.number(value) <= parameter.high:
         raise InputError(
             f"setting {SETTING}: {parameter.name} must be in [{parameter.low:g}, {parameter.high:g}], but got {value}."
+        )
+    if parameter.kind == "int" and not WHOLE.fullmatch(value):
+        raise InputError(
+            f"setting {SETTING}: {parameter.name} must be a whole number, without a point, but got {value}."
         )
     if parameter.levels is None:
         return repr(parameter.number(value))

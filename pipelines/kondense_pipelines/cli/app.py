@@ -248,16 +248,29 @@ def search(
     parallel: Annotated[
         int | None, typer.Option(help="Number of parallel trials; parallelTrialCount by default.")
     ] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="IMAGE-PATH=LOCAL-PATH",
+            help="A path of the trials' image and the one in its place on this machine; may be repeated.",
+        ),
+    ] = None,
+    command: Annotated[
+        str, typer.Option(help="Command of the trials, for one that only their image knows; the arguments stay.")
+    ] = "",
 ) -> None:
     """Run a Katib Experiment on this machine, with trials as processes; the same command continues a stopped one."""
     with reported():
         from kondense_pipelines.local.store import local_store
+        from kondense_pipelines.local_search.changes import read_changes
         from kondense_pipelines.local_search.runner import run as run_experiment
         from kondense_pipelines.paths import RUNS, store_dir
 
         directory = output or RUNS / f"search-{file.stem}"
         with local_store(store_dir()) as environment:
-            result = run_experiment(file, directory, parallel, overrides=environment)
+            changes = read_changes(maps or [], command)
+            result = run_experiment(file, directory, parallel, overrides=environment, changes=changes)
     raise typer.Exit(result.exit_code)
 
 

@@ -3,15 +3,17 @@
 import time
 from pathlib import Path
 
+from kondense.katib.document import number as read_number
 from kondense.search.history import Status
 from kondense.search.ledger import identity
-from kondense.search.run import Outcome, Run, TrialRecord
+from kondense.search.run import Outcome, Run, Search, TrialRecord
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 REFRESH_S = 0.25
+WIDEST = 16  # characters of a hyperparameter's column
 MARGIN = 11  # lines of the terminal for the table's frame, title and caption
 COLOURS = {
     Status.RUNNING: "cyan",
@@ -19,6 +21,7 @@ COLOURS = {
     Status.FAILED: "red",
     Status.METRICS_UNAVAILABLE: "yellow",
     Status.KILLED: "magenta",
+    Status.EARLY_STOPPED: "blue",
 }
 
 
@@ -96,6 +99,8 @@ def _table(run: Run, rows: int) -> Table:
     for title in ("trial", "rung", search.resource_name, "status", search.metric, "seconds"):
         if title:
             table.add_column(title, justify="left" if title in ("trial", "status") else "right", no_wrap=True)
+    for name in _hyperparameters(search):
+        table.add_column(escape(name), no_wrap=True, overflow="ellipsis", max_width=WIDEST)
     best = run.best()
     running = [trial for trial in run.trials.values() if trial.status is Status.RUNNING]
     for trial in [*running, *reversed(run.finished)][:rows]:
@@ -114,4 +119,15 @@ def _cells(run: Run, trial: TrialRecord) -> list[str]:
         f"[{COLOURS.get(trial.status, 'white')}]{trial.status.value}[/]",
         "" if trial.value is None else f"{trial.value:.6g}",
         "" if seconds is None else f"{seconds:.1f}",
+        *(escape(_short(trial.assignments.get(name, ""))) for name in _hyperparameters(run.search)),
     ]
+
+
+def _hyperparameters(search: Search) -> list[str]:
+    return [name for name in search.space.names if name != search.resource_name]
+
+
+def _short(value: str) -> str:
+    """Return a number with four digits, and another value as it is."""
+    number = read_number(value)
+    return value if number is None or value.lstrip("+-").isdecimal() else f"{number:.4g}"

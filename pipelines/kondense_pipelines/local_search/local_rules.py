@@ -3,64 +3,89 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kondense.katib.fields import Violation
+from kondense.katib import controller_rules, replicas
+from kondense.katib.fields import IN_RULE, Violation
+from kondense.katib.template import NO_CHANGES, LocalChanges
+from kondense.search.median_stop import MedianStop
 
 from kondense_pipelines.local_search import baseline
 
-COLLECTORS = ("StdOut", "Push", "File")
+COLLECTORS = ("StdOut", "Push", "File", "TensorFlowEvent", "None")
+STOPPABLE = ("StdOut", "File")  # collectors that can stop a trial early, as on a cluster
 TEMPLATE = "spec.trialTemplate"
 
 
-def broken(document: Mapping[str, Any]) -> list[Violation]:
-    """Return the fields that a local run of this Experiment does not support.
+def broken(document: Mapping[str, Any], changes: LocalChanges = NO_CHANGES) -> list[Violation]:
+    """Return what keeps an Experiment from running: Katib's controller would fail, or this machine has no means.
 
     Args:
         document: an Experiment that complies with the webhook's rules.
+        changes: what replaces the image's paths and command.
     """
     spec = document["spec"]
-    return [*_search(spec), *_template(spec["trialTemplate"]), *_metrics(spec), *baseline.broken(document)]
+    return [
+        *controller_rules.broken(document),
+        *_search(spec),
+        *_template(spec["trialTemplate"], changes),
+        *_metrics(spec),
+        *baseline.broken(document),
+    ]
+
+
+def early_stopping(spec: Mapping[str, Any]) -> MedianStop | None:
+    """Return the rule of `earlyStopping`; None without one.
+
+    Raises:
+        ValueError: a setting breaks its rule.
+    """
+    stopping = spec.get("earlyStopping")
+    if not stopping:
+        return None
+    entries = stopping.get("algorithmSettings") or []
+    return MedianStop.read({str(entry.get("name", "")): str(entry.get("value", "")) for entry in entries})
 
 
 def _search(spec: Mapping[str, Any]) -> Iterator[Violation]:
-    for key in ("nasConfig", "earlyStopping"):
-        if key in spec:
-            yield Violation(f"spec.{key}", "must be absent for a local run", spec[key])
+    kind = spec["metricsCollectorSpec"]["collector"]["kind"]
+    if "earlyStopping" in spec:
+        try:
+            early_stopping(spec)
+        except ValueError as error:
+            yield Violation("spec.earlyStopping.algorithmSettings", str(error), IN_RULE)
+        if kind not in STOPPABLE:
+            rule = f"needs the collector {' or '.join(STOPPABLE)}, as on a cluster"
+            yield Violation("spec.earlyStopping", rule, kind)
     if spec.get("maxTrialCount") is None and spec["objective"].get("goal") is None:
         rule = "spec.maxTrialCount or spec.objective.goal must be specified for a local run, or it would never end"
         yield Violation("spec.maxTrialCount", rule)
 
 
-def _template(template: Mapping[str, Any]) -> Iterator[Violation]:
+def _template(template: Mapping[str, Any], changes: LocalChanges) -> Iterator[Violation]:
     if "configMap" in template:
-        rule = "must be absent for a local run: put the Job into trialSpec"
+        rule = "must be absent for a local run: put the object into trialSpec"
         yield Violation(f"{TEMPLATE}.configMap", rule, template["configMap"])
         return
     job = template["trialSpec"]
-    if job.get("kind") != "Job":
-        yield Violation(f"{TEMPLATE}.trialSpec.kind", "must be Job for a local run", job.get("kind"))
+    if job.get("kind") not in replicas.KINDS:
+        rule = f"is not offered here: must be {', '.join(replicas.KINDS[:-1])} or {replicas.KINDS[-1]} for a local run"
+        yield Violation(f"{TEMPLATE}.trialSpec.kind", rule, job.get("kind"))
         return
-    containers = (((job.get("spec") or {}).get("template") or {}).get("spec") or {}).get("containers") or []
     primary = template["primaryContainerName"]
-    named = [container for container in containers if container.get("name") == primary]
-    if not named:
-        names = [container.get("name") for container in containers]
-        yield Violation(f"{TEMPLATE}.primaryContainerName", f"must be one of the Job's containers {names}", primary)
-    elif not named[0].get("command"):
-        rule = f"container {primary} must have a command: that of its image is not known here"
-        yield Violation(f"{TEMPLATE}.trialSpec", rule, named[0].get("command"))
+    try:
+        found = replicas.replicas(job, primary)
+    except (AttributeError, TypeError, ValueError) as error:
+        yield Violation(f"{TEMPLATE}.trialSpec.spec", f"must be a {job['kind']}, but: {error}", IN_RULE)
+        return
+    if not found:
+        rule = f"must be one of the {job['kind']}'s containers {replicas.names(job)}"
+        yield Violation(f"{TEMPLATE}.primaryContainerName", rule, primary)
+    elif not found[0].container.get("command") and not changes.command:
+        rule = f"container {primary} must have a command: that of its image is not known here; --command gives one"
+        yield Violation(f"{TEMPLATE}.trialSpec", rule, found[0].container.get("command"))
 
 
 def _metrics(spec: Mapping[str, Any]) -> Iterator[Violation]:
-    collector = spec["metricsCollectorSpec"]
-    kind = collector["collector"]["kind"]
+    kind = spec["metricsCollectorSpec"]["collector"]["kind"]
     if kind not in COLLECTORS:
-        rule = f"must be one of {', '.join(COLLECTORS)} for a local run"
+        rule = f"is not offered here: must be one of {', '.join(COLLECTORS)} for a local run"
         yield Violation("spec.metricsCollectorSpec.collector.kind", rule, kind)
-    if kind == "File":
-        path = collector["source"]["fileSystemPath"]["path"]
-        if path not in str(spec["trialTemplate"].get("trialSpec")):
-            # On a cluster each pod has its own file; a local run replaces the path by one in the trial's directory.
-            rule = (
-                "must occur in the trial's command or variables for a local run, so that each trial gets its own file"
-            )
-            yield Violation("spec.metricsCollectorSpec.source.fileSystemPath.path", rule, path)

@@ -1,14 +1,16 @@
 """Run a Katib Experiment on this machine, with trials as subprocesses of the template's own command.
 
 The same file runs under Katib by ``kubectl apply``. Differences of a local run: the primary container's command runs in
-this environment (image, volumes, resources and probes apply to the cluster only), a relative path in it is relative to
-the Experiment's file, and a trial with the Push collector prints ``name=value``, which is parsed as under StdOut. Katib
-may start one or two trials more than maxTrialCount when metrics are unavailable; a local run never does.
+this environment (image, volumes, resources and probes apply to the cluster only), once per replica of a PyTorchJob or
+TrainJob, a relative path in it is relative to the Experiment's file, and a trial with the Push collector prints
+``name=value``, which is parsed as under StdOut. Katib may start one or two trials more than maxTrialCount when metrics
+are unavailable; a local run never does.
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import signal
 import threading
@@ -24,6 +26,7 @@ from kondense.files import write_json
 from kondense.katib import metrics, page, template
 from kondense.katib.results import summary
 from kondense.katib.spec import Experiment, ExperimentError, load
+from kondense.katib.template import NO_CHANGES, LocalChanges
 from kondense.networks.code import code_digests
 from kondense.networks.names import BUILT_IN
 from kondense.search.history import Status
@@ -34,12 +37,13 @@ from kondense_pipelines.local.warm import PATIENT
 from kondense_pipelines.local_search import baseline, local_rules
 from kondense_pipelines.local_search.addresses import local_addresses
 from kondense_pipelines.local_search.live import Display
+from kondense_pipelines.local_search.reports import Reports
 from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess
 from kondense_pipelines.paths import cache_dir
 
 POLL_S = 0.05
 JOURNAL, RESULTS, PAGE, TRIALS = "journal.jsonl", "results.json", "report.html", "trials"
-METRICS = "metrics.log"  # a trial's file for the File collector
+LOG = logging.getLogger("search")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def run(
     parallel: int | None = None,
     *,
     overrides: Mapping[str, str] | None = None,
+    changes: LocalChanges = NO_CHANGES,
     display: Display | None = None,
 ) -> Result:
     """Run an Experiment to its end, or continue the run in ``output``.
@@ -75,6 +80,7 @@ def run(
         parallel: trials at a time, instead of the file's parallelTrialCount.
         overrides: variables of the trials that take precedence over the template's literals, such as a local store's
             address; ``addresses`` lists those that a run sets itself.
+        changes: what replaces the image's paths and command.
         display: shows the progress; on the terminal by default.
 
     Raises:
@@ -86,17 +92,23 @@ def run(
     if parallel is not None and parallel < 1:
         raise InputError(f"parallel must be at least 1, but got {parallel}.")
     experiment = load(file)
-    if violations := local_rules.broken(experiment.document):
-        raise ExperimentError(f"{file}, for a local run,", violations)
+    if violations := local_rules.broken(experiment.document, changes):
+        raise ExperimentError(str(file), violations, experiment.lines, what="cannot run here for {} reason(s)")
+    reports = Reports(experiment, changes)
+    if reports.fixed is not None and (parallel or experiment.search.parallel or 1) > 1:
+        LOG.warning("trials run one at a time: all of them write to %s", reports.fixed)
+        parallel = 1
     machine = {**os.environ, **(overrides or {})}
     addresses = local_addresses(experiment, output, cache_dir(), machine)
     output.mkdir(parents=True, exist_ok=True)
-    with Journal(output / JOURNAL, experiment=digest(experiment, file.resolve().parent)) as journal:
+    with Journal(output / JOURNAL, experiment=digest(experiment, file.resolve().parent, changes)) as journal:
         for name in (RESULTS, PAGE):
             for abandoned in output.glob(f".{name}.*"):  # incomplete after a kill
                 abandoned.unlink()
+        reports.prepare(started=any(event["event"] == "started" for event in journal.events))
         runner = _Runner(
             experiment=experiment,
+            reports=reports,
             output=output,
             working_directory=file.resolve().parent,
             state=Run(experiment.search, journal),
@@ -108,7 +120,7 @@ def run(
             return runner.run()
 
 
-def digest(experiment: Experiment, working_directory: Path) -> str:
+def digest(experiment: Experiment, working_directory: Path, changes: LocalChanges = NO_CHANGES) -> str:
     """Return a digest of all of an Experiment except for the counts, which Katib allows to change.
 
     The code of the user's networks that the trials' commands name is part of it; trials start in the working directory.
@@ -118,7 +130,8 @@ def digest(experiment: Experiment, working_directory: Path) -> str:
         spec.pop(count, None)
     texts = (text for text in _texts(experiment.trial_spec) if text not in BUILT_IN)
     code = code_digests(texts, [working_directory])
-    text = json.dumps([experiment.name, spec, *([code] if code else [])], sort_keys=True)
+    others = [*([code] if code else []), *([repr(changes)] if changes != NO_CHANGES else [])]
+    text = json.dumps([experiment.name, spec, *others], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -136,6 +149,7 @@ class _Runner:
     """One run: its state and its trials' processes."""
 
     experiment: Experiment
+    reports: Reports
     output: Path
     working_directory: Path
     state: Run
@@ -143,6 +157,8 @@ class _Runner:
     overrides: Mapping[str, str]
     display: Display
     processes: dict[str, TrialProcess] = field(default_factory=dict)
+    bounds: dict[str, float] = field(default_factory=dict)  # of the trials that the median may stop
+    stopped: dict[str, float] = field(default_factory=dict)  # when they were
     signal_number: int = 0
 
     def run(self) -> Result:
@@ -195,23 +211,50 @@ class _Runner:
         for name, process in list(self.processes.items()):
             failure = process.poll()
             if failure is None:
+                self._stop_early(name, process)
                 continue
-            if failure:
-                self._finish(name, Status.FAILED, failure)
+            self.reports.collect(process.directory)
+            reports = self.reports.read(process.directory, process.log)
+            curve = self.reports.curve(reports)
+            if failure and name not in self.stopped:
+                self._finish(name, Status.FAILED, failure, curve=curve)
                 continue
             objective = self.experiment.objective
-            observations = metrics.collect(self._reported(process), self.experiment.collector, objective)
+            observations = metrics.observe(reports, objective)
             if observations[objective.metric].latest == metrics.UNAVAILABLE:
                 self._finish(name, Status.METRICS_UNAVAILABLE, f"the trial reported no {objective.metric}")
-            else:
-                chosen, value, reason = metrics.picked(observations, objective)
-                self._finish(name, Status.SUCCEEDED, reason, value=value, metrics=chosen)
+                continue
+            chosen, value, reason = metrics.picked(observations, objective)
+            status = Status.EARLY_STOPPED if name in self.stopped else Status.SUCCEEDED
+            if name in self.stopped:
+                reason = f"worse than the median {self.bounds[name]:g} after {len(curve)} reports"
+            self._finish(name, status, reason, value=value, metrics=chosen, curve=curve)
 
-    def _reported(self, process: TrialProcess) -> Iterator[str]:
-        file = process.directory / METRICS if self.experiment.collector.kind == "File" else process.log
-        if file.is_file():
-            with file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
-                yield from (line.removesuffix("\n") for line in lines)
+    def _stop_early(self, name: str, process: TrialProcess) -> None:
+        """Stop a trial that is worse than the median, and kill it after GRACE_S."""
+        if name in self.stopped:
+            if time.monotonic() - self.stopped[name] > GRACE_S:
+                process.kill()
+            return
+        if name not in self.bounds or (size := self._reported_bytes(process)) == process.seen_bytes:
+            return
+        process.seen_bytes = size
+        curve = self.reports.curve(self.reports.read(process.directory, process.log))
+        rule = local_rules.early_stopping(self.experiment.document["spec"])
+        if rule is not None and rule.stops(curve, self.bounds[name], self.state.search.goal):
+            self.stopped[name] = time.monotonic()
+            process.stop()
+
+    def _reported_bytes(self, process: TrialProcess) -> int:
+        own = process.directory / self.reports.name if self.reports.name else process.log
+        path = own if own.exists() else self.reports.fixed or own
+        return path.stat().st_size if path.is_file() else 0
+
+    def _median(self) -> float | None:
+        """Return the bound for a trial that starts now; None if none may be stopped."""
+        rule = local_rules.early_stopping(self.experiment.document["spec"])
+        succeeded = (trial.curve for trial in self.state.finished if trial.status is Status.SUCCEEDED)
+        return rule.bound(succeeded) if rule is not None else None
 
     def _finish(self, name: str, status: Status, reason: str, *, value: float | None = None, **results: Any) -> None:
         del self.processes[name]
@@ -221,17 +264,19 @@ class _Runner:
 
     def _start(self, trial: TrialRecord) -> None:
         directory = self.output.resolve() / TRIALS / trial.name
-        is_file = self.experiment.collector.kind == "File"
         command = template.render(
             self.experiment,
             trial.name,
             trial.assignments,
             environment={"OMP_NUM_THREADS": str(self._threads()), **PATIENT, **os.environ},
             overrides=self.overrides,
-            metrics_file=directory / METRICS if is_file else None,
+            metrics_file=self.reports.own_path(directory),
+            changes=self.reports.changes,
         )
-        process = TrialProcess(command, directory, self.working_directory)
-        (directory / METRICS).unlink(missing_ok=True)
+        process = TrialProcess(command, directory, command.working_directory or self.working_directory)
+        self.reports.clear(directory)
+        if (bound := self._median()) is not None:
+            self.bounds[trial.name] = bound
         self.state.record("started", name=trial.name)
         process.start()
         self.processes[trial.name] = process

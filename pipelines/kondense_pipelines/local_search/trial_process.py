@@ -34,6 +34,8 @@ class TrialProcess:
     working_directory: Path
     started: float = field(default_factory=time.monotonic)
     attempt: int = 0
+    seen_bytes: int = 0  # of its reports, when they were last read
+    _workers: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
     _process: "subprocess.Popen[bytes] | None" = None
     _lifeline: int = -1
 
@@ -42,18 +44,25 @@ class TrialProcess:
         self.attempt += 1
         self.directory.mkdir(parents=True, exist_ok=True)
         reader, self._lifeline = os.pipe()
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-S", guard.__file__, str(reader), *self.command.argv],
-                cwd=self.working_directory,
-                env=dict(self.command.environment),
+        self._process = self._started(self.command, self.log, reader)
+        self._workers = [
+            self._started(worker, self.directory / f"output-{number}.log", reader)
+            for number, worker in enumerate(self.command.workers, start=1)
+        ]
+        os.close(reader)
+
+    def _started(self, command: TrialCommand, log: Path, lifeline: int) -> "subprocess.Popen[bytes]":
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-S", guard.__file__, str(lifeline), *command.argv],
+                cwd=command.working_directory or self.working_directory,
+                env=dict(command.environment),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,  # Katib's collector reads both streams too
-                pass_fds=[reader],
+                pass_fds=[lifeline],
                 start_new_session=True,
             )
-        os.close(reader)
 
     def poll(self) -> str | None:
         """Return None while the trial is running, then the reason of its failure or "" for success."""
@@ -64,6 +73,10 @@ class TrialProcess:
             if deadline is not None and time.monotonic() - self.started > deadline:
                 self.kill()
                 return f"DeadlineExceeded: ran longer than activeDeadlineSeconds={deadline:g}"
+            for number, worker in enumerate(self._workers, start=1):
+                if worker.poll():
+                    self.kill()
+                    return f"replica {number}: {_reason(worker.returncode)}; see output-{number}.log"
             return None
         self._end_group()
         if code == 0:
@@ -102,15 +115,21 @@ class TrialProcess:
         return f"; its last line: {printed[-1][:LAST_LINE]}" if printed else ""
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+        for process in self._all():
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+
+    def _all(self) -> "list[subprocess.Popen[bytes]]":
+        return [*([self._process] if self._process is not None else []), *self._workers]
 
     def _end_group(self) -> None:
-        """Kill the remaining processes of the group, as the end of a pod does, and close the lifeline."""
-        if self._process is not None:
+        """Kill the remaining processes of the groups, as the end of a pod does, and close the lifeline."""
+        for process in self._all():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
+            if process is not self._process:
+                process.wait()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1

@@ -1,6 +1,7 @@
 """Every rule of Katib's webhook broken once, and what a local run cannot do."""
 
 import pytest
+from kondense.katib import controller_rules
 from kondense.katib.spec import ExperimentError, load, parse
 from kondense_pipelines.local_search import local_rules
 
@@ -39,6 +40,11 @@ CONTAINER = f"{JOB}.spec.template.spec.containers.0"
 FILE = {"collector": {"kind": "File"}, "source": {"fileSystemPath": {"path": "/m.log", "kind": "File"}}}
 
 
+def stopping(**settings):
+    entries = [{"name": name, "value": value} for name, value in settings.items()]
+    return {"algorithmName": "medianstop", "algorithmSettings": entries}
+
+
 def collector(kind: str, **source):
     return put(COLLECTOR, {"collector": {"kind": kind}, "source": source})
 
@@ -67,13 +73,20 @@ BROKEN = {
         "must be one of min, max, latest, but got 'mean'",
     ),
     "no algorithm": (put("spec.algorithm", ...), "spec.algorithm: must be specified"),
-    "unknown algorithm": (put("spec.algorithm.algorithmName", "hype"), "must be one of bayesianoptimization, bohb, cmaes, grid"),
+    "unknown algorithm": (
+        put("spec.algorithm.algorithmName", "hype"),
+        "must be one of bayesianoptimization, bohb, cmaes, grid",
+    ),
     "early stopping": (put("spec.earlyStopping", {"algorithmName": "x"}), "must be one of medianstop, but got 'x'"),
     "resume policy": (put("spec.resumePolicy", "Always"), "must be one of Never, LongRunning, FromVolume"),
     "no parameters": (put("spec.parameters", []), "spec.parameters or spec.nasConfig must be specified"),
     "parameters and nas": (
         put("spec.nasConfig", {"graphConfig": {}}),
         "only one of spec.parameters and spec.nasConfig",
+    ),
+    "nas": (
+        lambda document: [put("spec.nasConfig", {})(document), put("spec.parameters", ...)(document)],
+        "spec.nasConfig: is not offered here: Katib's search of architectures",
     ),
     "parameter type": (put("spec.parameters.0.parameterType", "float"), "must be one of int, double, categorical"),
     "parameter name twice": (put("spec.parameters.1.name", "lr"), "must be unique among spec.parameters"),
@@ -106,7 +119,6 @@ BROKEN = {
         put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec.Spec}"),
         "must be one of spec.parameters or a ${trialSpec.*} key",
     ),
-    "parameter not referenced": (put(f"{TEMPLATE}.trialParameters.0", {"name": "x", "reference": "y"}), "every one of"),
     "placeholder unused": (put(f"{CONTAINER}.args", ["echo"]), "must be used in the template as ${trialParameters.lea"),
     "placeholder left over": (put(f"{CONTAINER}.command", ["${trialParameters.other}"]), "but got 'other'"),
     "name in template": (put(f"{JOB}.metadata", {"name": "x"}), "metadata.name: must be absent: Katib sets it"),
@@ -148,11 +160,6 @@ BROKEN = {
     ),
     "filter group again": (collector("StdOut", filter={"metricsFormat": [r"(a)(b)\1"]}), "invalid escape sequence"),
     "filter byte": (collector("StdOut", filter={"metricsFormat": [r"(a)(\C)"]}), r"\C is not in Go"),
-    "choice with a quotation mark": (
-        put("spec.parameters.2.feasibleSpace.list", ['{"layers": 3}', "b"]),
-        "must not hold a quotation mark",
-    ),
-    "choice with a line break": (put("spec.parameters.2.feasibleSpace.list", ["a\n", "b"]), "or a control character"),
     "filter groups": (collector("StdOut", filter={"metricsFormat": ["(a)=b"]}), "must have two groups"),
     # What the definition itself refuses.
     "unquoted number": (parameter(min=0.1), "min: must be a string (quote it), but got 0.1"),
@@ -248,16 +255,85 @@ def test_a_file_with_two_documents(tmp_path):
         load(path)
 
 
+LATER = {
+    "choice with a quotation mark": (
+        put("spec.parameters.2.feasibleSpace.list", ['{"layers": 3}', "b"]),
+        "must not hold a quotation mark",
+    ),
+    "choice with a line break": (put("spec.parameters.2.feasibleSpace.list", ["a\n", "b"]), "or a control character"),
+    "parameter not referenced": (
+        put(f"{TEMPLATE}.trialParameters.0", {"name": "lr", "reference": "${trialSpec.Kind}"}),
+        "trialParameters: must reference every one of spec.parameters",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_what_katib_takes_and_fails_on_later_is_no_broken_rule_and_refused_before_the_first_trial(case, tmp_path):
+    change, expected = LATER[case]
+    document = experiment()
+    change(document)
+    if case == "parameter not referenced":
+        names = ("lr", "units", "kind", "name")
+        container(document)["args"] = [" ".join(f"${{trialParameters.{name}}}" for name in names)]
+    parsed = parse(document)
+    assert any(expected in str(violation) for violation in controller_rules.broken(parsed.document))
+    assert any(expected in str(violation) for violation in local_rules.broken(parsed.document))
+
+
+def test_violations_come_one_per_line_in_the_order_of_the_file_with_their_lines(tmp_path):
+    path = tmp_path / "experiment.yaml"
+    lines = write(experiment(), tmp_path).read_text().splitlines()
+    number = next(i for i, line in enumerate(lines) if "parallelTrialCount" in line)
+    lines[number] = "  parallelTrialCount: 0"
+    last = next(i for i, line in enumerate(lines) if "max: '64'" in line)
+    lines[last] = lines[last].replace("'64'", "'0'")
+    start = max(i for i, line in enumerate(lines[:last]) if line.startswith("  - "))
+    path.write_text("\n".join(lines))
+    with pytest.raises(ExperimentError) as error:
+        load(path)
+    first, *told = str(error.value).splitlines()
+    assert first == f"{path} breaks 2 rule(s) of a Katib Experiment:"
+    assert told[0] == f"  - line {number + 1}: spec.parallelTrialCount: must be greater than 0, but got 0."
+    assert told[1].startswith(f"  - line {start + 1}: spec.parameters[1]: parameter 'units': min must not be above max")
+
+
+def test_a_missing_field_has_the_line_of_the_object_around_it(tmp_path):
+    document = experiment()
+    del document["spec"]["objective"]["type"]
+    path = write(document, tmp_path)
+    number = path.read_text().splitlines().index("  objective:") + 1
+    with pytest.raises(ExperimentError, match=f"line {number}: spec.objective.type: must be minimize or maximize"):
+        load(path)
+
+
+def test_an_algorithm_of_katib_that_is_not_here_is_said_to_be_that():
+    document = experiment()
+    document["spec"]["algorithm"] = {"algorithmName": "darts"}
+    assert "is an algorithm of Katib that is not offered here; offered are" in message(document)
+
+
 LOCALLY = {
-    "nas": (
-        put("spec.earlyStopping", {"algorithmName": "medianstop"}),
-        "earlyStopping: must be absent for a local run",
+    "early stopping of what pushes": (
+        lambda document: [
+            put("spec.earlyStopping", {"algorithmName": "medianstop"})(document),
+            collector("Push")(document),
+        ],
+        "earlyStopping: needs the collector StdOut or File, as on a cluster, but got 'Push'",
+    ),
+    "early stopping with a wrong setting": (
+        put("spec.earlyStopping", stopping(start_step="0")),
+        "earlyStopping.algorithmSettings: setting start_step must be a whole number of at least 1, but got '0'",
+    ),
+    "early stopping with an unknown setting": (
+        put("spec.earlyStopping", stopping(patience="3")),
+        "unknown setting 'patience' of medianstop; the settings are min_trials_required, start_step",
     ),
     "endless": (put("spec.maxTrialCount", ...), "or it would never end"),
     "no such container": (put(f"{TEMPLATE}.primaryContainerName", "main"), "must be one of the Job's containers"),
-    "no command": (put(f"{CONTAINER}.command", ...), "must have a command"),
-    "collector": (collector("PrometheusMetric"), "must be one of StdOut, Push, File for a local run"),
-    "file not in the command": (put(COLLECTOR, FILE), "must occur in the trial's command"),
+    "no command": (put(f"{CONTAINER}.command", ...), "must have a command: that of its image is not known here"),
+    "collector": (collector("PrometheusMetric"), "is not offered here: must be one of StdOut, Push, File, TensorFlow"),
+    "kind": (put(f"{JOB}.kind", "TFJob"), "is not offered here: must be Job, PyTorchJob or TrainJob for a local run"),
 }
 
 

@@ -39,7 +39,8 @@ def test_a_table_on_a_terminal():
     display.update(run())
     display.stop(run())
     text = console.file.getvalue()
-    assert "epochs" in text and "succeeded" in text and "not markup" in text
+    assert "epochs" in text and "succeeded" in text and "[/] not" in text
+    assert "lr" in text  # the hyperparameters, too
 
 
 def test_a_running_trial_and_one_without_value():
@@ -47,3 +48,14 @@ def test_a_running_trial_and_one_without_value():
     running.trials["t0"].status = Status.RUNNING
     assert "1 running" in running.headline()
     assert running.search.trial_line(running.trials["t1"]).startswith("t1 failed")
+
+
+def test_the_table_shows_hyperparameters_in_four_digits():
+    shown = make_run(("succeeded", 0.5, 1))
+    shown.trials["t0"].assignments = {"lr": "0.012345678", "epochs": "1000000"}
+    console = Console(file=io.StringIO(), force_terminal=True, width=160, height=40)
+    display = Display(console)
+    display.start(shown)
+    display.stop(shown)
+    text = console.file.getvalue()
+    assert "0.01235" in text and "1000000" in text

@@ -63,7 +63,10 @@ GRID = SearchSpace(
 @pytest.mark.parametrize(
     ("start", "rule"),
     [
-        ("bits=2.5,sparsity=0.5,batch=16", "bits must be 2 plus steps of 2, but got 2.5"),
+        ("bits=2.5,sparsity=0.5,batch=16", "bits must be a whole number, without a point, but got 2.5"),
+        ("bits=4.0,sparsity=0.5,batch=16", "bits must be a whole number, without a point, but got 4.0"),
+        ("bits=4e0,sparsity=0.5,batch=16", "bits must be a whole number, without a point, but got 4e0"),
+        ("bits=4,sparsity=0.5,batch=16;bits=04,sparsity=0.50,batch=16.0", "must list a configuration once"),
         ("bits=3,sparsity=0.5,batch=16", "bits must be 2 plus steps of 2, but got 3"),
         ("bits=4,sparsity=0.3,batch=16", "sparsity must be 0 plus steps of 0.25, but got 0.3"),
         ("bits=4,sparsity=0.5,batch=24", "batch must be one of 16, 32, but got '24'"),
@@ -75,13 +78,13 @@ def test_a_value_off_the_grid_is_refused(algorithm: str, start: str, rule: str) 
 
 
 @pytest.mark.parametrize("algorithm", ["hyperband", "bohb"])
-@pytest.mark.parametrize("bits", ["2", "8.0"])
+@pytest.mark.parametrize("bits", ["2", "+8"])
 def test_no_earlier_bracket_takes_it(algorithm: str, bits: str) -> None:
     """Even where it is the worst at little resource, and however it is spelled."""
     suggester, issued = load_suggester(algorithm), ""
     space = SearchSpace((GRID["bits"], GRID["sparsity"], GRID["images"]))
     settings = {"resource_name": "images", "start": f"bits={bits},sparsity=0.50"}
-    start = {"bits": bits[0], "sparsity": "0.5"}
+    start = {"bits": bits[-1], "sparsity": "0.5"}
     trials: list[Trial] = []
     for number in range(suggester.planned_trials(settings, space)):
         made = suggester.suggest(space, settings, 0, History(tuple(trials), issued), 1)

@@ -1,0 +1,42 @@
+"""What Katib's webhook takes and its controller fails on later: no trial of such an Experiment can start.
+
+Source: applyParameters in manifest/generator.go of Katib 0.19. The controller pastes values into the template's JSON
+text, compares the number of assignments with that of the trialParameters, and retries a failure without end.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kondense.katib.fields import Violation
+
+PATH = "spec.trialTemplate.trialParameters"
+
+
+def broken(document: Mapping[str, Any]) -> list[Violation]:
+    """Return the fields for which Katib's controller can start no trial.
+
+    Args:
+        document: an Experiment that complies with the webhook's rules.
+    """
+    spec = document["spec"]
+    return [*_choices(spec.get("parameters", [])), *_references(spec)]
+
+
+def _choices(parameters: Any) -> Iterator[Violation]:
+    for i, parameter in enumerate(parameters):
+        for j, choice in enumerate(parameter.get("feasibleSpace", {}).get("list", [])):
+            if json.dumps(choice, ensure_ascii=False) != f'"{choice}"':
+                rule = (
+                    "must not hold a quotation mark, a backslash or a control character: Katib takes the Experiment, "
+                    "but pastes values into the template's JSON text and can then start no trial"
+                )
+                yield Violation(f"spec.parameters[{i}].feasibleSpace.list[{j}]", rule, choice)
+
+
+def _references(spec: Mapping[str, Any]) -> Iterator[Violation]:
+    references = {parameter.get("reference") for parameter in spec["trialTemplate"].get("trialParameters", [])}
+    names = {parameter.get("name") for parameter in spec.get("parameters", [])}
+    for name in sorted(str(name) for name in names - references):
+        rule = "must reference every one of spec.parameters: Katib takes the Experiment, but can then start no trial"
+        yield Violation(PATH, rule, name)

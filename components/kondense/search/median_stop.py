@@ -1,0 +1,56 @@
+"""Median stopping: a trial whose best value so far is worse than the median of what others had by then is stopped.
+
+Source: Golovin et al., "Google Vizier", 2017, section 3.2.1, with the settings of Katib's medianstop. Deviation from
+Katib's own service, which compares with the mean of the trials' averages, so that one diverged trial turns it off.
+"""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kondense.errors import InputError
+from kondense.search import settings as reading
+from kondense.search.history import Goal
+
+SETTINGS = {
+    "min_trials_required": "succeeded trials before any is stopped (default 3)",
+    "start_step": "reports of the objective before a trial may be stopped, and whose average counts (default 4)",
+}
+
+
+@dataclass(frozen=True)
+class MedianStop:
+    """The rule's settings; SETTINGS describes them."""
+
+    min_trials_required: int = 3
+    start_step: int = 4
+
+    @classmethod
+    def read(cls, settings: Mapping[str, str]) -> "MedianStop":
+        """Read the settings of `earlyStopping`.
+
+        Raises:
+            ValueError: one is unknown or breaks its rule; the message gives the rule and the value.
+        """
+        for name in settings:
+            if name not in SETTINGS:
+                raise InputError(f"unknown setting {name!r} of medianstop; the settings are {', '.join(SETTINGS)}.")
+        return cls(
+            reading.read_integer(settings, "min_trials_required", cls.min_trials_required, minimum=1),
+            reading.read_integer(settings, "start_step", cls.start_step, minimum=1),
+        )
+
+    def bound(self, curves: Iterable[Sequence[float]]) -> float | None:
+        """Return the median of the averages of the first `start_step` reports; None with too few trials.
+
+        Args:
+            curves: the objective's reports of each succeeded trial, in order.
+        """
+        averages = [statistics.fmean(curve[: self.start_step]) for curve in curves if len(curve)]
+        return statistics.median(averages) if len(averages) >= self.min_trials_required else None
+
+    def stops(self, curve: Sequence[float], bound: float, goal: Goal) -> bool:
+        """Return whether a running trial's best report so far is worse than the bound, once it has `start_step`."""
+        if len(curve) < self.start_step:
+            return False
+        return min(curve) > bound if goal == "minimize" else max(curve) < bound
