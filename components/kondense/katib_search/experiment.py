@@ -15,6 +15,7 @@ import numpy as np
 
 from kondense.errors import InputError
 from kondense.json_text import json_value
+from kondense.katib import controller_rules
 from kondense.katib.document import read_search, settings_of
 from kondense.katib.rules import API_VERSION, NAME, NAME_LENGTH
 from kondense.katib.yaml_text import read_documents
@@ -246,6 +247,8 @@ def _check(plan: Plan) -> None:
     """Raise the ValueError of a rule of the suggestion service, before anything is started."""
     plan.search.validate()
     names = plan.search.space.names
+    if unusable := controller_rules.broken({"spec": plan.spec}):
+        raise InputError(str(unusable[0]))
     references = {item.get("reference") for item in plan.spec["trialTemplate"].get("trialParameters", [])}
     if unused := [name for name in names if name not in references]:
         raise InputError(f"every parameter of the space must be in trialParameters, but {unused[0]!r} is not.")
