@@ -473,6 +473,71 @@ class Einsum(nn.Module):
         return torch.einsum("nchw,cd->ndhw", self.conv(x), self.matrix)
 
 
+class VersionedState(nn.Module):
+    """A layer that refuses tensors of another version, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(WIDTH, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any) -> None:
+        if local_metadata.get("version") != self._version:
+            raise ValueError(f"a state dict of version {local_metadata.get('version')}")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+class SamePadding(nn.Conv2d):
+    """A convolution of a library's own class, padded in its forward, as timm's Conv2dSame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (0, 1, 0, 1))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class NormAndActivation(nn.BatchNorm2d):
+    """A batch norm of a library's own class with modules of its own, as timm's BatchNormAct2d."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(
+            F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps)
+        )
+
+
+class Maxout(nn.Module):
+    """The largest of every two neighbouring channels, and of the halves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(WIDTH, 2 * WIDTH, 3), nn.Conv2d(WIDTH, 2 * WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).unflatten(1, (-1, 2)).amax(2)
+        x = self.second(x).unflatten(1, (2, -1))
+        return x.max(1).values
+
+
+class FoldedPatches(nn.Module):
+    """Patches that are cut out, mapped and added up again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(WIDTH, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        patches = F.unfold(self.mix(x), 2, stride=2)
+        return F.fold(patches.relu(), size, 2, stride=2)
+
+
 def _norms(norm: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), norm(), nn.ReLU(), conv(WIDTH, WIDTH))
 
@@ -502,6 +567,13 @@ CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     "chunked_gate": framed(_chunk),
     "bilinear_pooling": BilinearPooling,
     "channel_shuffle": framed(Shuffle),
+    "module_channel_shuffle": plain(MIDDLE, lambda: nn.ChannelShuffle(4), functools.partial(MIDDLE, groups=4)),
+    "maxout": framed(Maxout),
+    "fold": plain(FoldedPatches, MIDDLE),
+    "own_layer_classes": plain(
+        lambda: SamePadding(WIDTH, WIDTH, 2, bias=False), lambda: NormAndActivation(WIDTH), MIDDLE
+    ),
+    "versioned_state": plain(MIDDLE, VersionedState),
     "split_concatenate": framed(SplitAndConcatenate),
     "dense": framed(Dense, WIDTH + 24),
     "squeeze_excitation": framed(Gate),

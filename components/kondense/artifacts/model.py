@@ -40,6 +40,7 @@ from kondense.networks.build import NetworkSpec, build
 from kondense.networks.names import output_of
 from kondense.networks.outputs import copied_with_logits
 from kondense.networks.skeleton import check_arguments, check_shapes, check_size, is_whole, materialised, skeleton
+from kondense.networks.state import load_state
 from kondense.preprocessing import BILINEAR, LARGEST_IMAGE, Preprocessing
 
 SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
@@ -371,7 +372,7 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
     state |= {name: state[first] for name, first in tied.items()}
     further = tied_names(module)
     untie(module, [name for name in further.keys() - tied.keys() if not torch.equal(state[name], state[further[name]])])
-    module.load_state_dict(state, strict=True)
+    load_state(module, state)
     if old:
         bake(module)
     activations = {name: read_quantizer(spec) for name, spec in description["quantization"]["activations"].items()}

@@ -15,7 +15,7 @@ from kondense.preprocessing import Preprocessing
 from kondense.store.open import open_store
 from kondense.store.store import NotFoundError
 from kondense.train.published import published_weights
-from kondense.train.state_dicts import check_fit, fit_of, is_weights, load_state, read_weights, weights_for
+from kondense.train.state_dicts import check_fit, fill, fit_of, is_weights, read_weights, weights_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _filled(place: str, state: dict[str, Tensor], network: NetworkSpec, replace_
             " it a new head with replace_head=true."
         )
     check_fit(place, network.name, state, module)
-    load_state(module, state)
+    fill(module, state)
     return Model(module.eval(), network)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kondense.errors import InputError
 from kondense.logging import LOG
+from kondense.networks.state import load_state
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (SAFETENSORS, ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
@@ -138,10 +139,9 @@ def check_fit(place: str, network: str, state: State, module: nn.Module) -> None
             raise InputError(f"{place} must hold finite weights, but {name} holds NaN or infinity.")
 
 
-def load_state(module: nn.Module, state: State) -> None:
+def fill(module: nn.Module, state: State) -> None:
     """Copy a state dict that fits into a network, in the network's types."""
-    own = module.state_dict()
-    module.load_state_dict({name: state.get(name, own[name]) for name in own})
+    load_state(module, {name: state.get(name, own) for name, own in module.state_dict().items()})
 
 
 def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:

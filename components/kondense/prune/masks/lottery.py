@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kondense.errors import InputError
 from kondense.logging import LOG
 from kondense.networks.build import build
+from kondense.networks.state import load_state
 from kondense.prune.context import Context
 from kondense.prune.masks import magnitude
 from kondense.prune.masks.masks import MaskPruner, Score, maskable_layers
@@ -94,7 +95,7 @@ class LotteryPruner(MaskPruner):
         if not self.early:
             self.early = self._early_state()
         masks = super().step(share)
-        self.module.load_state_dict(self.early)
+        load_state(self.module, self.early)
         zero_masked(self.module, masks)
         return masks
 

@@ -19,6 +19,7 @@ from kondense.channels.dead import dead_channels, fold_constants
 from kondense.channels.dependencies import find_groups
 from kondense.channels.surgery import remove
 from kondense.logging import LOG
+from kondense.networks.state import load_state
 from kondense.quantize.rate_distortion.grid import RateGrid
 
 BIAS_STEPS = 16  # per root mean square, of a bias that was not trained on a grid
@@ -47,8 +48,9 @@ def on_grids(model: Model, trained: nn.Module, grids: Mapping[str, RateGrid], ch
     tied = tied_names(module)  # such as those of a module under two names
     names = {name: tied.get(name, name) for name in module.state_dict()}
     # Not remove_parametrizations: it changes the class, which copies of ``trained`` share.
-    module.load_state_dict(
-        {name: integers[first] * steps[first] if first in integers else state[name] for name, first in names.items()}
+    load_state(
+        module,
+        {name: integers[first] * steps[first] if first in integers else state[name] for name, first in names.items()},
     )
     norms = foldable_norms(module, model_probes(model))
     factors = {name: _factor(module.get_submodule(norm)) for name, norm in norms.items()}
