@@ -68,6 +68,7 @@ def _row(search: Search, trial: TrialRecord) -> dict[str, Any]:
         "value": trial.value,
         "metrics": dict(trial.metrics),
         "curve": list(trial.curve),
+        "parent": trial.parent or None,
         "assignments": dict(trial.assignments),
         "bracket": issued.bracket if issued else None,
         "rung": issued.rung if issued else None,

@@ -13,6 +13,7 @@ from kondense.search.history import Goal, History, Status, Trial
 from kondense.search.hyperband import read_plan
 from kondense.search.journal import Journal
 from kondense.search.ledger import SETTING
+from kondense.search.pbt import PARENT
 from kondense.search.space import SearchSpace
 from kondense.search.state import UNFINISHED, VALUED
 from kondense.search.suggesters import Suggester
@@ -40,6 +41,7 @@ class TrialRecord:
     value: float | None = None  # of the objective, finite
     metrics: Mapping[str, str] = field(default_factory=dict)  # all reported metrics
     curve: Sequence[float] = ()  # reports of the objective, in order
+    parent: str = ""  # the trial whose files this one continues
     started: float | None = None
     ended: float | None = None
 
@@ -193,7 +195,9 @@ class Run:
         """Change the state by one event."""
         if event["event"] == "suggested":
             for item in event["trials"]:
-                self.trials[item["name"]] = TrialRecord(item["name"], item["assignments"])
+                self.trials[item["name"]] = TrialRecord(
+                    item["name"], item["assignments"], parent=item.get("parent", "")
+                )
             for name, (kept, tail) in event["settings"].items():
                 self.settings[name] = self.settings.get(name, "")[:kept] + tail
         elif event["event"] == "baseline":
@@ -243,7 +247,11 @@ class Run:
                 f"suggester {search.algorithm} must return exactly {count} trials with new names, "
                 f"but returned {[item.name for item in suggestion.proposals]}."
             )
-        trials = [{"name": item.name, "assignments": dict(item.assignments)} for item in suggestion.proposals]
+        trials = [
+            {"name": item.name, "assignments": dict(item.assignments)}
+            | ({"parent": item.labels[PARENT]} if PARENT in item.labels else {})
+            for item in suggestion.proposals
+        ]
         self.record("suggested", trials=trials, settings=self.settings_change(suggestion.settings))
 
     def settings_change(self, settings: Mapping[str, str]) -> dict[str, tuple[int, str]]:

@@ -9,14 +9,17 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
 
 from kondense.katib.api import messages, services
 from kondense.katib.document import read_search
-from kondense.search.history import AbandonedError
+from kondense.search import pbt
+from kondense.search.history import AbandonedError, Suggestion
 from kondense.search.ledger import SETTING
+from kondense.search.population_files import provide
 from kondense.suggestion.conversion import read_document, read_trials, write_reply
 
 MAX_REQUESTED = 1_000  # trials of one call; Katib asks for at most parallelTrialCount
@@ -25,6 +28,7 @@ MAX_TRIALS = 50_000  # reported in one call; Katib's Suggestion object holds few
 LARGE_REQUESTED = 64
 LARGE_TRIALS = 5_000
 LARGE_AT_ONCE = 2
+FILES = Path("/opt/katib/data")
 LOG = logging.getLogger("suggestion")
 
 
@@ -36,10 +40,11 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
 
     Args:
         large_at_once: calls beyond LARGE_REQUESTED or LARGE_TRIALS that are computed at a time.
+        files: where Katib mounts the volume of the trials' files (pbt).
     """
 
-    def __init__(self, large_at_once: int = LARGE_AT_ONCE) -> None:
-        self._large_at_once = large_at_once
+    def __init__(self, large_at_once: int = LARGE_AT_ONCE, files: Path = FILES) -> None:
+        self._large_at_once, self._files = large_at_once, files
         self._large = threading.BoundedSemaphore(large_at_once)
 
     def ValidateAlgorithmSettings(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -65,10 +70,15 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
                 history = search.history(trials, search.settings.get(SETTING, ""), context.is_active)
                 # Without the setting random_state, experiments of different names draw different configurations.
                 suggestion = search.suggester.suggest(search.space, search.settings, search.seed, history, count)
+                if search.algorithm == pbt.METHOD["name"]:
+                    self._provide(experiment, suggestion)
             except ValueError as error:
                 _reject(context, "suggest", experiment, error)
             except AbandonedError as error:
                 _reject(context, "suggest", experiment, error, grpc.StatusCode.CANCELLED)
+            except OSError as error:
+                rule = f"the trials' files must be writable in {self._files}, but: {error}"
+                _reject(context, "suggest", experiment, rule, grpc.StatusCode.FAILED_PRECONDITION)
         LOG.info(
             "suggested",
             extra={
@@ -82,6 +92,13 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
             },
         )
         return write_reply(search.algorithm, suggestion)
+
+    def _provide(self, experiment: Any, suggestion: Suggestion) -> None:
+        """Make the trials' directories on Katib's volume."""
+        if self._files.is_dir():
+            provide(self._files / experiment.name, suggestion.proposals)
+        else:
+            LOG.warning("no volume: trials start anew", extra={"experiment": experiment.name, "path": str(self._files)})
 
     @contextlib.contextmanager
     def _admitted(self, context: grpc.ServicerContext, experiment: Any, count: int, trials: int) -> Iterator[None]:

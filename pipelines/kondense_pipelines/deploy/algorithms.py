@@ -33,11 +33,16 @@ def read_algorithms(path: Path, image: str) -> list[Entry]:
         InputError: the file has another form, or ``image`` is empty.
     """
     content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict) or set(content) != {"algorithms", "container"} or not content["algorithms"]:
+    keys = set(content) - {"extras"} if isinstance(content, dict) else set()
+    if keys != {"algorithms", "container"} or not content["algorithms"]:
         raise InputError(f"{path} must hold algorithms, a list of names, and container, but got {content!r}.")
+    extras = content.get("extras") or {}
+    if unknown := sorted(set(extras) - set(content["algorithms"])):
+        raise InputError(f"{path} must have extras of its algorithms only, but has them of {unknown[0]!r}.")
     if not image:
         raise InputError("KONDENSE_SUGGESTION_IMAGE must be the suggestion image, but is not set.")
-    return [{"algorithmName": name, "image": image, **content["container"]} for name in content["algorithms"]]
+    names = content["algorithms"]
+    return [{"algorithmName": name, "image": image, **content["container"], **extras.get(name, {})} for name in names]
 
 
 def add(config: Entry, entries: Sequence[Entry], replaced: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:

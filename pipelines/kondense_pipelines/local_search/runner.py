@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +31,8 @@ from kondense.networks.code import code_digests
 from kondense.networks.names import BUILT_IN
 from kondense.search.history import Status
 from kondense.search.journal import Journal
+from kondense.search.pbt import DIRECTORY
+from kondense.search.population_files import provide_one
 from kondense.search.run import Outcome, Run, TrialRecord
 
 from kondense_pipelines.local.warm import PATIENT
@@ -43,6 +45,7 @@ from kondense_pipelines.paths import cache_dir
 
 POLL_S = 0.05
 JOURNAL, RESULTS, PAGE, TRIALS = "journal.jsonl", "results.json", "report.html", "trials"
+FILES = "files"  # of a population's trials, which their successors continue
 LOG = logging.getLogger("search")
 
 
@@ -271,7 +274,7 @@ class _Runner:
             environment={"OMP_NUM_THREADS": str(self._threads()), **PATIENT, **os.environ},
             overrides=self.overrides,
             metrics_file=self.reports.own_path(directory),
-            changes=self.reports.changes,
+            changes=self._changes(trial),
         )
         process = TrialProcess(command, directory, command.working_directory or self.working_directory)
         self.reports.clear(directory)
@@ -280,6 +283,14 @@ class _Runner:
         self.state.record("started", name=trial.name)
         process.start()
         self.processes[trial.name] = process
+
+    def _changes(self, trial: TrialRecord) -> LocalChanges:
+        """Return the run's changes, with the trial's own files (pbt) in the place of the directory of all."""
+        changes, image = self.reports.changes, self.state.search.settings.get(DIRECTORY, "")
+        if not image or self.state.search.algorithm != "pbt":
+            return changes
+        files = provide_one(self.output.resolve() / FILES, trial.name, trial.parent)
+        return replace(changes, maps={image: str(files), **changes.maps})
 
     def _threads(self) -> int:
         """Return the cores of one trial: trials that all use every core slow each other down."""

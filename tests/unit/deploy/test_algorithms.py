@@ -58,12 +58,10 @@ def test_ours_join_and_all_else_stays(fake: FakeApi) -> None:
         **CONFIG,
         "runtime": {**CONFIG["runtime"], "suggestions": []},  # type: ignore[dict-item]
     }
-    assert {name: entry for name, entry in by_name(after).items() if name in ("random", "of-the-user")} == {
-        name: before[name] for name in ("random", "of-the-user")
-    }
+    assert by_name(after)["of-the-user"] == before["of-the-user"]
     assert by_name(after)["bohb"]["image"] == "registry.test/suggestion-python:1"
     assert by_name(after)["hyperband"]["resources"]["limits"]["memory"]
-    assert len(after["runtime"]["suggestions"]) == 4
+    assert len(after["runtime"]["suggestions"]) == len(ENTRIES) + 1  # the user's
     labels = fake.objects["/api/v1/namespaces/kubeflow"]["metadata"]["labels"]
     assert labels == {"theirs": "kept", **algorithms.LABEL}
 
@@ -94,7 +92,7 @@ def test_removal_gives_back_what_was_there(fake: FakeApi) -> None:
 
 def test_the_last_of_two_entries_of_a_name_is_the_one_that_counted() -> None:
     twice = {"kind": "KatibConfig", "runtime": {"suggestions": [{"algorithmName": "bohb", "image": n} for n in "ab"]}}
-    changed, replaced = algorithms.add(twice, ENTRIES[:1], {})
+    changed, replaced = algorithms.add(twice, [entry for entry in ENTRIES if entry["algorithmName"] == "bohb"], {})
     assert [each["algorithmName"] for each in changed["runtime"]["suggestions"]] == ["bohb"]
     assert replaced == {"bohb": {"algorithmName": "bohb", "image": "b"}}
 

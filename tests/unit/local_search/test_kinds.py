@@ -213,3 +213,24 @@ def test_a_longer_path_is_mapped_first():
     changes = read_changes(["/opt=/tmp", "/opt/app=/usr"], "")
     assert changes.mapped("/opt/app/x:/opt/y --path=/opt") == "/usr/x:/tmp/y --path=/tmp"
     assert LocalChanges({"/opt": str(Path("/tmp"))}).mapped("/my/opt/x /options") == "/my/opt/x /options"
+
+
+def test_a_population_continues_the_files_of_its_parents(tmp_path):
+    script = 'cat /opt/files/state; echo "$NAME" >> /opt/files/state; echo "loss=$LR"'
+    document = few(scripted(script), 12)
+    values = {"suggestion_trial_dir": "/opt/files", "n_population": "5", "truncation_threshold": "0.4"}
+    settings = [{"name": name, "value": value} for name, value in values.items()]
+    document["spec"]["algorithm"] = {"algorithmName": "pbt", "algorithmSettings": settings}
+    _, trials = start(document, tmp_path)
+    parents = {trial["name"]: trial["parent"] for trial in trials}
+    assert [parents[trial["name"]] for trial in trials[:5]] == [None] * 5
+    for trial in trials[5:]:
+        seen = (tmp_path / "out" / "files" / trial["name"] / "state").read_text().splitlines()
+        assert seen[-2:] == [parents[trial["name"]], trial["name"]]
+        assert len(seen) == trial["bracket"] + 1
+    by_name = {trial["name"]: trial for trial in trials}
+    second = [trial for trial in trials if trial["bracket"] == 1]
+    ranked = sorted((trial["value"], trial["name"]) for trial in trials[:5])
+    copies = [each for each in second if by_name[each["parent"]]["assignments"] == each["assignments"]]
+    assert copies and {each["parent"] for each in copies} <= {name for _, name in ranked[:3]}
+    assert not {each["parent"] for each in second} & {name for _, name in ranked[3:]}

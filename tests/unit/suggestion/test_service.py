@@ -280,3 +280,28 @@ def test_a_call_whose_caller_has_gone_ends(algorithm):
         SuggestionService().GetSuggestions(request, context)
     assert context.left == -1  # not asked again after its first no
     assert context.ended == (grpc.StatusCode.CANCELLED, "the caller of the suggestion has gone.")
+
+
+def test_a_populations_files_are_copied_on_the_volume(tmp_path):
+    service = SuggestionService(files=tmp_path)
+    first, _, _ = suggest(GOOD["pbt"], 5, service=service)
+    names = [entry.trial_name for entry in first.parameter_assignments]
+    for name in names:
+        (tmp_path / "example" / name / "weights").write_text(name)
+    sent = experiment("pbt", settings=POPULATION)
+    sent.spec.algorithm.algorithm_settings.extend(first.algorithm.algorithm_settings)
+    trials = [finished(entry, str(i)) for i, entry in enumerate(first.parameter_assignments)]
+    second, _, _ = suggest(sent, 3, trials, service)
+    for entry in second.parameter_assignments:
+        parent = dict(entry.labels)["pbt.suggestion.katib.kubeflow.org/parent"]
+        assert (tmp_path / "example" / entry.trial_name / "weights").read_text() == parent
+    again, _, _ = suggest(sent, 3, trials, service)  # a repeated request leaves a trial's files alone
+    assert again == second
+
+
+def test_no_name_leads_out_of_the_volume(tmp_path):
+    sent = experiment("pbt", settings=POPULATION, name="../out")
+    (tmp_path / "volume").mkdir()
+    _, code, details = suggest(sent, 1, service=SuggestionService(files=tmp_path / "volume"))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT and "must be a Kubernetes name, but got" in details
+    assert not (tmp_path / "out").exists()
