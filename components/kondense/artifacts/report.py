@@ -277,6 +277,8 @@ def validate_report(content: Mapping[str, Any], *, place: str = REPORT) -> Repor
     names = [model["name"] for model in models(report)]
     for index, model in enumerate(models(report)):
         _check_classes(f"{place}: {model['name']}", model)
+        if model["dataset"]["classes"] != report["dataset"]["classes"]:
+            raise ArtifactError(f"{place}: classes of {model['name']!r} must be those of the report, but are others.")
         if model["name"] in names[:index]:
             raise ArtifactError(f"{place}: names of candidates must be unique, but two are {names[index]!r}.")
     if report["chosen"] not in names:
@@ -339,6 +341,8 @@ def _check_version(place: str, content: Mapping[str, Any]) -> None:
 
 
 def _check_classes(place: str, evaluation: Evaluation) -> None:
+    if not evaluation["name"].strip():
+        raise ArtifactError(f"{place}: name must not be empty, but got {evaluation['name']!r}.")
     classes = len(evaluation["dataset"]["classes"])
     if (count := len(evaluation["per_class_accuracy"])) != classes:
         raise ArtifactError(f"{place}: per_class_accuracy must have one value per class, {classes}, but got {count}.")

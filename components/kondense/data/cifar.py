@@ -112,7 +112,7 @@ def _batch(path: Path, key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _entry(path: Path, batch: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(batch.get(key), kind):
-        raise InputError(f"{path} must hold {key!r} ({kind.__name__}), but holds {', '.join(sorted(batch))}.")
+        raise InputError(f"{path} must hold {key!r} ({kind.__name__}), but holds {ascii(sorted(batch))[1:-1][:200]}.")
     return batch[key]
 
 

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 from kondense.artifacts.report import Candidate, Environment, Report, models
+from kondense.errors import InputError
+from kondense.files import ArtifactError
 from kondense.report import confusion, scatter, training_curves
 from kondense.report.candidate_table import candidate_table
 from kondense.report.choice import FORMULAS
@@ -34,7 +36,21 @@ SECTIONS = (
 
 
 def render(report: Report) -> str:
-    """Return the whole page for a checked report."""
+    """Return the whole page for a checked report.
+
+    Raises:
+        ArtifactError: a part that only the page reads, such as a method's own details, does not have its form.
+    """
+    try:
+        return _rendered(report)
+    except InputError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ArtifactError(f"the report {report['title'][:80]!r} cannot be shown as a page: {reason}.") from error
+
+
+def _rendered(report: Report) -> str:
     head = element(
         "head",
         element("meta", charset="utf-8"),

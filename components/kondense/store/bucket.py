@@ -272,21 +272,20 @@ class ObjectStore(Store):
         return SIGNED.sub(r"\1***", text)[:200]
 
     def _explained(self, key: str, error: S3Error) -> StoreError:
-        where = f"{self.address(key)} at {self.connection.url}"
-        if error.code in MISSING:
-            return NotFoundError(f"{where} does not exist ({error.code}).")
-        if error.code in LOST_PARTS:
-            return IncompleteError(f"{where} was not written: the server lost its parts ({error.code}).")
-        if error.code in REFUSED:
+        where, code = f"{self.address(key)} at {self.connection.url}", self._line(error.code or "without a code")
+        if code in MISSING:
+            return NotFoundError(f"{where} does not exist ({code}).")
+        if code in LOST_PARTS:
+            return IncompleteError(f"{where} was not written: the server lost its parts ({code}).")
+        if code in REFUSED:
             return StoreError(
-                f"{where} was refused ({error.code}); check MINIO_ACCESS_KEY, MINIO_SECRET_KEY"
+                f"{where} was refused ({code}); check MINIO_ACCESS_KEY, MINIO_SECRET_KEY"
                 f" and their rights in bucket {self.bucket}."
             )
-        if error.code in CLOCK:
-            return StoreError(f"{where} was refused ({error.code}); set the clock of this machine.")
-        if error.code in FULL:
-            return StoreError(errno.ENOSPC, f"{where} was not written: the object store is full ({error.code})")
+        if code in CLOCK:
+            return StoreError(f"{where} was refused ({code}); set the clock of this machine.")
+        if code in FULL:
+            return StoreError(errno.ENOSPC, f"{where} was not written: the object store is full ({code})")
         return StoreError(
-            f"{where} failed: {error.code} ({self._line(error.message)}); check the object store's log and free disk"
-            " space."
+            f"{where} failed: {code} ({self._line(error.message)}); check the object store's log and free disk space."
         )

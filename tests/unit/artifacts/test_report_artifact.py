@@ -114,3 +114,13 @@ def test_a_choice_must_name_a_candidate():
     report = compare(make_evaluations())
     with pytest.raises(ArtifactError, match="chosen must be one of teacher, quantized"):
         validate_report({**report, "chosen": "nobody"})
+
+
+def test_all_candidates_of_a_report_have_its_classes_and_a_name():
+    report = compare(make_evaluations())
+    model = report["candidates"][1]
+    model["dataset"] = model["dataset"] | {"classes": [*model["dataset"]["classes"][:-1], "other"]}
+    with pytest.raises(ArtifactError, match=f"classes of '{model['name']}' must be those of the report"):
+        validate_report(report)
+    with pytest.raises(ArtifactError, match="name must not be empty, but got ' '"):
+        validate_evaluation(make_evaluation("pruned") | {"name": " "})

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from kondense.files import ArtifactError
 from kondense.report import confusion, page
 from kondense.report.document import build_report
 from kondense.report.markup import Markup, element
@@ -157,3 +158,21 @@ def test_every_text_has_the_contrast_that_wcag_aa_asks_for(scheme):
     assert contrast(colours["ink"], colours["note"]) >= 4.5
     for tone in ("right", "wrong"):
         assert contrast(colours["ink"], mixed(colours[tone], colours["paper"], 0.62)) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("stage", "content"),
+    [
+        ("greedy", [{"macs": 5}, {"macs": 6}]),
+        ("sensitivity", {"of": "sparsity", "rows": [{"layer": "conv1", "points": [[0.1, "high"]]}]}),
+        ("sensitivity", {"of": "sparsity", "rows": [{"layer": "conv1", "points": [[0.1]]}]}),
+    ],
+)
+def test_details_of_another_form_are_one_line(stage, content):
+    """A method's details are its own: no schema holds them, and a report may come from others."""
+    keys = {"greedy": "trajectory", "sensitivity": "sensitivity"}
+    evaluations = make_evaluations()
+    evaluations[1]["lineage"][-1]["details"] = {keys[stage]: content}
+    with pytest.raises(ArtifactError, match=r"^the report 't' cannot be shown as a page: \w+Error: ") as caught:
+        page_of(evaluations, title="t")
+    assert "\n" not in str(caught.value)
