@@ -6,6 +6,7 @@ import json
 import grpc
 import pytest
 import yaml
+from kondense.search.suggesters import SUGGESTERS
 from kondense.suggestion import server
 from kondense_pipelines.local_search.live import Display
 from kondense_pipelines.local_search.runner import run
@@ -29,6 +30,8 @@ class Scripted(Katib):
 
 
 def settings(algorithm):
+    if algorithm == "pbt":
+        return {"suggestion_trial_dir": "/opt/katib", "n_population": "5", "truncation_threshold": "0.3"}
     return {"resource_name": "units", "r_l": "9"} if algorithm in ("hyperband", "bohb") else {}
 
 
@@ -70,7 +73,7 @@ def run_on_katib(document):
     return katib
 
 
-@pytest.mark.parametrize("algorithm", ["random", "grid", "tpe", "hyperband", "bohb"])
+@pytest.mark.parametrize("algorithm", SUGGESTERS)
 def test_the_same_trials_end_the_same_way(algorithm, tmp_path):
     local = run_locally(experiment(algorithm), tmp_path)
     katib = run_on_katib(experiment(algorithm))
