@@ -19,7 +19,19 @@ ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.BatchNorm1d: ("num_features",),
     nn.BatchNorm2d: ("num_features",),
 }
+TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 Edits = dict[str, dict[str, Any]]
+
+
+def kind_of(module: nn.Module) -> type[nn.Module] | None:
+    """Return the class of ATTRIBUTES that a module is edited as, or None if it cannot be.
+
+    A class of a library's own that adds no tensor to a layer of torch's, such as timm's Conv2dSame and BatchNormAct2d,
+    is edited as that layer.
+    """
+    kind = next((kind for kind in type(module).__mro__ if kind in ATTRIBUTES), None)
+    tensors = module._parameters.keys() | module._buffers.keys()
+    return kind if kind is not None and tensors <= TENSORS else None
 
 
 def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
@@ -56,9 +68,10 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
         if edit.get("type") == "Identity":
             replace(module, name, nn.Identity())
             continue
-        if type(target) not in ATTRIBUTES:
+        kind = kind_of(target)
+        if kind is None:
             raise InputError(f"a structural edit of {name!r} cannot change a {type(target).__name__}.")
-        allowed = (*ATTRIBUTES[type(target)], "bias")
+        allowed = (*ATTRIBUTES[kind], "bias")
         for attribute, value in edit.items():
             if attribute not in allowed or isinstance(value, bool) != (attribute == "bias"):
                 raise InputError(f"a structural edit of {name!r} must set {allowed}, but got {attribute}={value!r}.")
@@ -98,9 +111,10 @@ def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
         return {"type": "Identity"}
     if _kind(module) is not _kind(original):
         raise InputError(f"module {name!r} is a {type(module).__name__}, but the base has {type(original).__name__}.")
+    kind = kind_of(module)
     edit = {
         attribute: getattr(module, attribute)
-        for attribute in ATTRIBUTES.get(type(module), ())
+        for attribute in (ATTRIBUTES[kind] if kind else ())
         if getattr(module, attribute) != getattr(original, attribute)
     }
     if isinstance(module, nn.Conv2d | nn.Linear) and (module.bias is None) != (original.bias is None):

@@ -89,8 +89,8 @@ def _readers(group: ChannelGroup) -> list[Member]:
 
 def _folds(layer: nn.Module) -> bool:
     """Return whether a constant input of this layer can be folded into its bias."""
-    unpadded = isinstance(layer, nn.Linear) or (
-        isinstance(layer, nn.Conv2d) and layer.groups == 1 and not any(layer.padding)
+    unpadded = type(layer) is nn.Linear or (  # other classes may pad in their forward
+        type(layer) is nn.Conv2d and layer.groups == 1 and not any(layer.padding)
     )
     return unpadded and layer.bias is not None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from kondense.artifacts.structure import ATTRIBUTES
+from kondense.artifacts.structure import kind_of
 from kondense.channels.groups import (
     WEIGHTED,
     ChannelGroup,
@@ -151,7 +151,7 @@ def _reasons(trace: Trace, atoms: Tensor) -> dict[int, str]:
     for name, reason in trace.misused.items():
         pins += [(labels, reason) for side in ((name, True), (name, False)) if (labels := _of(trace, side)) is not None]
     for (name, _), labels in trace.sides.items():
-        if type(trace.layers[name]) not in ATTRIBUTES:
+        if kind_of(trace.layers[name]) is None:
             kind = type(trace.layers[name]).__name__
             pins.append((labels, f"{name!r} is a {kind}, whose shape the Model artifact cannot describe"))
     reasons: dict[int, str] = {}

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch_pruning
 from kondense.artifacts.structure import apply_edits, find_edits
+from kondense.errors import InputError
 from kondense.networks.build import NetworkSpec, build
 from kondense.networks.names import BUILT_IN
 from torch import nn
@@ -123,3 +124,27 @@ def test_a_wrong_edit_is_an_error(edits, text):
     with pytest.raises(ValueError, match=text):
         apply_edits(module, edits)
     assert before.keys() == module.state_dict().keys()
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """A class of a library's own."""
+
+
+class Gained(nn.Conv2d):
+    """A convolution with a tensor that no edit knows."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.ones(sizes[1]))
+
+
+def test_classes_that_add_no_tensor_are_edited_as_the_layers_that_they_extend():
+    edits = find_edits(nn.Sequential(nn.Conv2d(1, 8, 3), OwnNorm(8)), nn.Sequential(nn.Conv2d(1, 6, 3), OwnNorm(6)))
+    assert edits == {"0": {"out_channels": 6}, "1": {"num_features": 6}}
+    base = nn.Sequential(nn.Conv2d(1, 8, 3), OwnNorm(8))
+    apply_edits(base, edits)
+    assert (type(base[1]), base[1].running_mean.shape) == (OwnNorm, (6,))
+    with pytest.raises(InputError, match="no edit of the base network gives"):
+        find_edits(nn.Sequential(Gained(1, 8, 3)), nn.Sequential(Gained(1, 6, 3)))
+    with pytest.raises(InputError, match="cannot change a Gained"):
+        apply_edits(nn.Sequential(Gained(1, 8, 3)), {"0": {"out_channels": 6}})
