@@ -86,11 +86,19 @@ class Reports:
 
     def read(self, directory: Path, log: Path) -> list[MetricLine]:
         """Return the reports of a trial so far, in order."""
-        own = directory / self.name if self.name else log
-        path = own if own.exists() or self.fixed is None else self.fixed
+        path = self._path(directory, log)
         if self.experiment.collector.kind == "TensorFlowEvent":
             return event_reports(path, self.experiment.objective) if path.is_dir() else []
         return metrics.reported(_lines(path), self.experiment.collector, self.experiment.objective)
+
+    def size(self, directory: Path, log: Path) -> int:
+        """Return the size of the file of a trial's reports so far, 0 without one."""
+        path = self._path(directory, log)
+        return path.stat().st_size if path.is_file() else 0
+
+    def _path(self, directory: Path, log: Path) -> Path:
+        own = directory / self.name if self.name else log
+        return own if own.exists() or self.fixed is None else self.fixed
 
     def curve(self, reports: list[MetricLine]) -> list[float]:
         """Return the finite numbers reported for the objective."""

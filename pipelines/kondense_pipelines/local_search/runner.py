@@ -38,6 +38,7 @@ from kondense.search.run import Outcome, Run, TrialRecord
 from kondense_pipelines.local.warm import PATIENT
 from kondense_pipelines.local_search import baseline, local_rules
 from kondense_pipelines.local_search.addresses import local_addresses
+from kondense_pipelines.local_search.early_stop import EarlyStop
 from kondense_pipelines.local_search.live import Display
 from kondense_pipelines.local_search.reports import Reports
 from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess
@@ -112,6 +113,9 @@ def run(
         runner = _Runner(
             experiment=experiment,
             reports=reports,
+            early_stop=EarlyStop(
+                reports, local_rules.early_stopping(experiment.document["spec"]), experiment.search.goal
+            ),
             output=output,
             working_directory=file.resolve().parent,
             state=Run(experiment.search, journal),
@@ -153,6 +157,7 @@ class _Runner:
 
     experiment: Experiment
     reports: Reports
+    early_stop: EarlyStop
     output: Path
     working_directory: Path
     state: Run
@@ -160,8 +165,6 @@ class _Runner:
     overrides: Mapping[str, str]
     display: Display
     processes: dict[str, TrialProcess] = field(default_factory=dict)
-    bounds: dict[str, float] = field(default_factory=dict)  # of the trials that the median may stop
-    stopped: dict[str, float] = field(default_factory=dict)  # when they were
     signal_number: int = 0
 
     def run(self) -> Result:
@@ -214,12 +217,12 @@ class _Runner:
         for name, process in list(self.processes.items()):
             failure = process.poll()
             if failure is None:
-                self._stop_early(name, process)
+                self.early_stop.check(name, process)
                 continue
             self.reports.collect(process.directory)
             reports = self.reports.read(process.directory, process.log)
             curve = self.reports.curve(reports)
-            if failure and name not in self.stopped:
+            if failure and name not in self.early_stop.stopped:
                 self._finish(name, Status.FAILED, failure, curve=curve)
                 continue
             objective = self.experiment.objective
@@ -228,36 +231,10 @@ class _Runner:
                 self._finish(name, Status.METRICS_UNAVAILABLE, f"the trial reported no {objective.metric}")
                 continue
             chosen, value, reason = metrics.picked(observations, objective)
-            status = Status.EARLY_STOPPED if name in self.stopped else Status.SUCCEEDED
-            if name in self.stopped:
-                reason = f"worse than the median {self.bounds[name]:g} after {len(curve)} reports"
+            status = Status.SUCCEEDED
+            if name in self.early_stop.stopped:
+                status, reason = Status.EARLY_STOPPED, self.early_stop.reason(name, curve)
             self._finish(name, status, reason, value=value, metrics=chosen, curve=curve)
-
-    def _stop_early(self, name: str, process: TrialProcess) -> None:
-        """Stop a trial that is worse than the median, and kill it after GRACE_S."""
-        if name in self.stopped:
-            if time.monotonic() - self.stopped[name] > GRACE_S:
-                process.kill()
-            return
-        if name not in self.bounds or (size := self._reported_bytes(process)) == process.seen_bytes:
-            return
-        process.seen_bytes = size
-        curve = self.reports.curve(self.reports.read(process.directory, process.log))
-        rule = local_rules.early_stopping(self.experiment.document["spec"])
-        if rule is not None and rule.stops(curve, self.bounds[name], self.state.search.goal):
-            self.stopped[name] = time.monotonic()
-            process.stop()
-
-    def _reported_bytes(self, process: TrialProcess) -> int:
-        own = process.directory / self.reports.name if self.reports.name else process.log
-        path = own if own.exists() else self.reports.fixed or own
-        return path.stat().st_size if path.is_file() else 0
-
-    def _median(self) -> float | None:
-        """Return the bound for a trial that starts now; None if none may be stopped."""
-        rule = local_rules.early_stopping(self.experiment.document["spec"])
-        succeeded = (trial.curve for trial in self.state.finished if trial.status is Status.SUCCEEDED)
-        return rule.bound(succeeded) if rule is not None else None
 
     def _finish(self, name: str, status: Status, reason: str, *, value: float | None = None, **results: Any) -> None:
         del self.processes[name]
@@ -278,8 +255,7 @@ class _Runner:
         )
         process = TrialProcess(command, directory, command.working_directory or self.working_directory)
         self.reports.clear(directory)
-        if (bound := self._median()) is not None:
-            self.bounds[trial.name] = bound
+        self.early_stop.begin(trial.name, self.state.finished)
         self.state.record("started", name=trial.name)
         process.start()
         self.processes[trial.name] = process

@@ -1,0 +1,48 @@
+"""Median stopping against the medians and means of the standard library."""
+
+import statistics
+
+import pytest
+from kondense.search.median_stop import MedianStop
+
+CURVES = [[0.5, 0.4, 0.1], [900.0, 900.0], [0.3, 0.2], [0.6, 0.6, 0.6]]
+
+
+def test_the_bound_is_the_median_of_the_averages_of_the_first_reports() -> None:
+    averages = [statistics.fmean(curve[:2]) for curve in CURVES]
+    assert MedianStop(start_step=2).bound(CURVES) == statistics.median(averages)
+    assert statistics.fmean(averages) > 200  # Katib's own bound: one diverged trial turns it off
+    assert MedianStop(start_step=2, min_trials_required=5).bound(CURVES) is None
+    assert MedianStop(min_trials_required=2).bound([[], [1.0]]) is None
+
+
+@pytest.mark.parametrize(
+    ("curve", "goal", "stops"),
+    [
+        ([0.9], "minimize", False),  # too early
+        ([0.9, 0.8], "minimize", True),
+        ([0.4, 0.8], "minimize", False),  # its best counts
+        ([0.5, 0.5], "minimize", False),  # equal is not worse
+        ([0.4, 0.3], "maximize", True),
+        ([0.4, 0.6], "maximize", False),
+    ],
+)
+def test_a_trial_stops_when_its_best_is_worse(curve: list[float], goal: str, stops: bool) -> None:
+    assert MedianStop(start_step=2).stops(curve, 0.5, goal) is stops
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"min_trials_required": "0"}, "min_trials_required must be a whole number of at least 1"),
+        ({"start_step": "x"}, "start_step must be a whole number"),
+        ({"patience": "3"}, "unknown setting 'patience' of medianstop"),
+    ],
+)
+def test_settings_are_checked_as_katib_checks_them(settings: dict[str, str], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        MedianStop.read(settings)
+
+
+def test_the_defaults_are_katibs() -> None:
+    assert MedianStop.read({}) == MedianStop(min_trials_required=3, start_step=4)
