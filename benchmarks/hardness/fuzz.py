@@ -64,7 +64,7 @@ def fuzz(parser: Parser, *, seed: int, count: int) -> Counts:
     context = multiprocessing.get_context("fork")
     while first < count:
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_serve, args=(parser, seed, first, count - first, theirs))
+        process = context.Process(target=_serve, args=(parser, seed, first, count - first, (ours, theirs)))
         process.start()
         theirs.close()
         try:
@@ -95,7 +95,9 @@ def fuzz_here(parser: Parser, *, seed: int, count: int) -> Counts:
     return counts
 
 
-def _serve(parser: Parser, seed: int, first: int, count: int, answers: Connection) -> None:
+def _serve(parser: Parser, seed: int, first: int, count: int, pipe: tuple[Connection, Connection]) -> None:
+    reading, answers = pipe
+    reading.close()  # the parent's end: if it dies, the next answer fails, and so does this process
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, resource.RLIM_INFINITY))
     with Path(os.devnull).open("w") as nowhere:
