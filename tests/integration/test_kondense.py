@@ -72,8 +72,9 @@ def test_search_refuses_a_file_that_is_no_experiment(tmp_path: Path, monkeypatch
     (tmp_path / "none.yaml").write_text("kind: Nothing\n")
     result = CliRunner().invoke(app, ["search", str(tmp_path / "none.yaml")])
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
-    assert len(result.stderr.splitlines()) == 1
+    first, *rules = result.stderr.splitlines()
+    assert first.startswith("error: ") and first.endswith(f"breaks {len(rules)} rule(s) of a Katib Experiment:")
+    assert rules and all(line.startswith("  - ") for line in rules)
     assert not (tmp_path / "runs").exists()
 
 

@@ -262,6 +262,9 @@ def search(
 ) -> None:
     """Run a Katib Experiment on this machine, with trials as processes; the same command continues a stopped one."""
     with reported():
+        from kondense.errors import exit_code_of
+        from kondense.katib.spec import ExperimentError
+
         from kondense_pipelines.local.store import local_store
         from kondense_pipelines.local_search.changes import read_changes
         from kondense_pipelines.local_search.runner import run as run_experiment
@@ -270,7 +273,11 @@ def search(
         directory = output or RUNS / f"search-{file.stem}"
         with local_store(store_dir()) as environment:
             changes = read_changes(maps or [], command)
-            result = run_experiment(file, directory, parallel, overrides=environment, changes=changes)
+            try:
+                result = run_experiment(file, directory, parallel, overrides=environment, changes=changes)
+            except ExperimentError as error:  # one line per broken rule, which `reported` would join
+                typer.echo(f"error: {error}", err=True)
+                raise SystemExit(exit_code_of(error)) from None
     raise typer.Exit(result.exit_code)
 
 

@@ -11,10 +11,12 @@ from kondense.katib.event_files import read_scalars
 from kondense.katib.spec import ExperimentError
 from kondense.katib.template import LocalChanges
 from kondense.search.run import Outcome
+from kondense_pipelines.cli.app import app
 from kondense_pipelines.local_search.changes import read_changes
 from kondense_pipelines.local_search.live import Display
 from kondense_pipelines.local_search.runner import run
 from rich.console import Console
+from typer.testing import CliRunner
 
 from tests.support.experiment_example import container, experiment, scripted, write
 
@@ -234,3 +236,14 @@ def test_a_population_continues_the_files_of_its_parents(tmp_path):
     copies = [each for each in second if by_name[each["parent"]]["assignments"] == each["assignments"]]
     assert copies and {each["parent"] for each in copies} <= {name for _, name in ranked[:3]}
     assert not {each["parent"] for each in second} & {name for _, name in ranked[3:]}
+
+
+def test_the_command_lists_what_is_wrong_line_by_line(tmp_path):
+    document = experiment()
+    document["spec"]["parameters"][2]["feasibleSpace"]["list"] = ['a"b', "c"]
+    del container(document)["command"]
+    result = CliRunner().invoke(app, ["search", str(write(document, tmp_path)), "--output", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    first, *told = result.stderr.splitlines()
+    assert first.endswith("cannot run here for 2 reason(s):")
+    assert [line.startswith("  - line ") for line in told] == [True, True]
