@@ -10,6 +10,7 @@ from kondense.api.parameters import configured, takes
 from kondense.artifacts.model import Model, model_identity
 from kondense.config import Config
 from kondense.data.dataset import SPLITS, Dataset
+from kondense.data.streamed import ShardedImages
 from kondense.distill.config import DistillConfig
 from kondense.distill.stage import distill as distill_model
 from kondense.errors import InputError
@@ -231,7 +232,10 @@ def data_identity(data: Dataset) -> str:
     digest = hashlib.sha256(repr((data.classes, data.mean, data.std)).encode())
     for name in SPLITS:
         split = data.split(name)
-        digest.update(split.images.contiguous().numpy().data)
+        if isinstance(split.images, ShardedImages):
+            digest.update(split.images.digests.numpy().data)
+        else:
+            digest.update(split.images.contiguous().numpy().data)
         digest.update(split.labels.contiguous().numpy().data)
     return digest.hexdigest()
 

@@ -20,7 +20,8 @@ Value = int | float | str
 
 FRAMEWORK = "pytorch"
 FLOAT_BITS = 32
-FORMAT = 1  # of dataset.json, champion.json, receipt.json, version.json and results.json
+DATASET_FORMATS = (1, 2)  # of dataset.json
+FORMAT = 1  # of champion.json, receipt.json, version.json and results.json
 
 KEYS: Mapping[str, str] = {
     "display_name": "name of the artifact on the pages",
@@ -127,7 +128,7 @@ def metadata_of(directory: Path, *, title: str = "{method}", dataset_dir: Path |
 
 
 def _dataset(directory: Path) -> dict[str, Any]:
-    content = read_json(directory / "dataset.json", format_version=FORMAT)
+    content = read_json(directory / "dataset.json", format_version=DATASET_FORMATS)
     return {
         "display_name": content["name"],
         "dataset": content["name"],
@@ -154,7 +155,7 @@ def _model(directory: Path, title: str, dataset_dir: Path | None) -> dict[str, A
         "sparsity": _sparsity(lineage),
     }
     if dataset_dir:
-        values["dataset"] = read_json(dataset_dir / "dataset.json", format_version=FORMAT)["name"]
+        values["dataset"] = read_json(dataset_dir / "dataset.json", format_version=DATASET_FORMATS)["name"]
     if (directory / EVALUATION).is_file():
         values |= _measured(read_evaluation(directory))
     return {"display_name": title.format(**{"candidate": "", **values}), **values}

@@ -1,6 +1,7 @@
 """From a collection to the fields of a Dataset: split, read, examined, measured."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,7 +67,22 @@ def assembled(collection: Collection, rules: Rules, *, name: str, seed: int, **c
     kept = without_copies(taken, rules.duplicates)
     skipped["duplicate"] = sum(map(len, taken.values())) - sum(map(len, kept.values()))
     check_classes(collection.classes, kept, limited=bool(cut.get("limit")), strict=rules.strict)
-    measured = mean_and_std(kept["train"].images)
+    splits = {part: Split(torch.from_numpy(one.images), torch.from_numpy(one.labels)) for part, one in kept.items()}
+    return {**fields_of(collection, rules, name, mean_and_std(kept["train"].images), skipped), **splits}
+
+
+def fields_of(
+    collection: Collection, rules: Rules, name: str, measured: Statistics, skipped: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the facts about a data set by the names of Dataset's fields.
+
+    Args:
+        collection: the images.
+        rules: what was done with them.
+        name: of the data set, for messages.
+        measured: mean and std of the training images.
+        skipped: numbers of images left out, by reason.
+    """
     if 1.0 in measured[1] and len(set(measured[1])) > 1:
         LOG.warning(f"channel {measured[1].index(1.0)} of {name} is constant; it is not scaled")
     mean, std = per_channel(rules.normalization, len(measured[0])) if rules.normalization[0] else measured
@@ -77,5 +93,4 @@ def assembled(collection: Collection, rules: Rules, *, name: str, seed: int, **c
         "resize": rules.geometry.resize,
         "interpolation": rules.geometry.interpolation,
         "skipped": {reason: count for reason, count in skipped.items() if count},
-        **{part: Split(torch.from_numpy(one.images), torch.from_numpy(one.labels)) for part, one in kept.items()},
     }

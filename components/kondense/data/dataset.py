@@ -17,15 +17,27 @@ from kondense.artifacts.tensors import write_tensors
 from kondense.data import folder, memory
 from kondense.data.assembly import Rules, assembled
 from kondense.data.collection import Collection
-from kondense.data.dataset_files import FORMAT_VERSION, Split, check_split, load_split, read_description
+from kondense.data.dataset_files import (
+    FORMAT_VERSION,
+    FORMATS,
+    SHARDS_VERSION,
+    Split,
+    check_split,
+    load_split,
+    read_description,
+)
 from kondense.data.examination import TELL
 from kondense.data.locate import opened
 from kondense.data.picture import MAX_PIXELS, Geometry
+from kondense.data.shard_assembly import Target, assembled_in_shards
+from kondense.data.shard_index import beside, described_shards, index_of, place_of
 from kondense.data.split import SPLITS
+from kondense.data.streamed import ShardedImages
 from kondense.files import json_bytes, new_directory, sha256, verify_files
 from kondense.preprocessing import BILINEAR, DATASET, Preprocessing, check_normalization, normalization_of
 
 __all__ = [
+    "FORMATS",
     "FORMAT_VERSION",
     "SPLITS",
     "Dataset",
@@ -213,7 +225,7 @@ class Dataset:
             return load_dataset(Path(address))
         with tempfile.TemporaryDirectory(prefix="kondense-dataset-") as scratch:
             open_store(str(address)).download_artifact(Path(scratch))
-            return load_dataset(Path(scratch))
+            return load_dataset(Path(scratch), address=str(address))
 
     @classmethod
     def from_collection(
@@ -224,10 +236,17 @@ class Dataset:
         source: str = "memory",
         seed: int = 0,
         rules: Rules = ALL,
+        target: Target | None = None,
         **cut: Any,
     ) -> "Dataset":
-        """Split a collection, read, examine and measure its images; see ``kondense.data.assembly``."""
-        fields = assembled(collection, rules, name=name, seed=seed, **cut)
+        """Split a collection, read, examine and measure its images; see ``kondense.data.assembly``.
+
+        With a ``target``, the images are written there as shards and are never all in memory.
+        """
+        if target is None:
+            fields = assembled(collection, rules, name=name, seed=seed, **cut)
+        else:
+            fields = assembled_in_shards(collection, rules, target, name=name, seed=seed, **cut)
         return cls(name=name, seed=seed, source=source, **fields)
 
     def save(self, directory: str | Path) -> None:
@@ -276,15 +295,20 @@ def save_dataset(directory: Path, dataset: Dataset) -> None:
         for name in SPLITS:
             split = dataset.split(name)
             path = scratch / f"{name}.safetensors"
-            write_tensors(path, {"images": split.images.contiguous(), "labels": split.labels.contiguous()})
+            if isinstance(split.images, ShardedImages):
+                write_tensors(path, index_of(split.images, split.labels))
+            else:
+                write_tensors(path, {"images": split.images.contiguous(), "labels": split.labels.contiguous()})
             files[path.name] = sha256(path)
+        shards = described_shards({name: dataset.split(name).images for name in SPLITS}, scratch)
         given = {
             "resize": list(dataset.resize),
             "interpolation": dataset.interpolation,
             "skipped": dict(dataset.skipped),
+            "shards": shards,
         }
         description = {
-            "format_version": FORMAT_VERSION,
+            "format_version": SHARDS_VERSION if shards else FORMAT_VERSION,
             "name": dataset.name,
             "classes": list(dataset.classes),
             "shape": list(dataset.shape),
@@ -300,8 +324,12 @@ def save_dataset(directory: Path, dataset: Dataset) -> None:
         (scratch / "dataset.json").write_bytes(json_bytes(description))
 
 
-def load_dataset(directory: Path) -> Dataset:
-    """Read and verify the dataset in ``directory``.
+def load_dataset(directory: Path, *, address: str = "") -> Dataset:
+    """Read and verify the dataset in ``directory``; of shards only the index, and each shard when it is first used.
+
+    Args:
+        directory: of the artifact.
+        address: where ``directory`` was copied from without its shards; empty: it is whole.
 
     Raises:
         ArtifactError: a missing or damaged file, an unknown format version, labels out of range.
@@ -311,9 +339,10 @@ def load_dataset(directory: Path) -> Dataset:
         directory,
         description["files"],
         required=[f"{name}.safetensors" for name in SPLITS],
-        own=("dataset.json", "manifest.json"),
+        own=("dataset.json", "manifest.json", *beside(description.get("shards"))),
     )
-    splits = {name: load_split(directory / f"{name}.safetensors", description) for name in SPLITS}
+    place = place_of(description.get("shards"), directory, address)
+    splits = {name: load_split(directory / f"{name}.safetensors", description, place) for name in SPLITS}
     return Dataset(
         name=description["name"],
         classes=tuple(description["classes"]),

@@ -5,18 +5,28 @@ Shapes: N images, C channels, H height, W width.
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, NotRequired, TypedDict, cast
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
 
 from kondense.artifacts.schema import check_fields
 from kondense.artifacts.tensors import read_tensors
+from kondense.data.shard_index import load_index
+from kondense.data.streamed import Images
 from kondense.errors import InputError
 from kondense.files import ArtifactError, read_json
 from kondense.preprocessing import BILINEAR, check_geometry
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, SHARDS_VERSION = FORMATS = (1, 2)  # of images as tensors, of images in shards
+
+
+class ShardsDescription(TypedDict):
+    """Where the shards are and what they are."""
+
+    place: str  # directory or address; empty: the folder shards beside dataset.json
+    window_bytes: Annotated[int, "[1, inf)"]
+    files: dict[str, list[list[Any]]]  # by split: name, bytes, SHA-256
 
 
 class Description(TypedDict):
@@ -34,13 +44,14 @@ class Description(TypedDict):
     resize: NotRequired[list[Annotated[int, "[1, inf)"]]]
     interpolation: NotRequired[str]
     skipped: NotRequired[dict[str, Annotated[int, "[1, inf)"]]]
+    shards: NotRequired[ShardsDescription]
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split: ``images`` uint8 [N, C, H, W] and ``labels`` int64 [N]."""
+    """One split: ``images`` uint8 [N, C, H, W], in memory or in shards, and ``labels`` int64 [N]."""
 
-    images: Tensor
+    images: Images
     labels: Tensor
 
     def __len__(self) -> int:
@@ -67,7 +78,9 @@ def read_description(path: Path) -> Description:
     Raises:
         ArtifactError: it is missing or damaged, or has an unknown format version.
     """
-    content = read_json(path, format_version=FORMAT_VERSION)
+    content = read_json(path, format_version=FORMATS)
+    if ("shards" in content) != (content["format_version"] == SHARDS_VERSION):
+        raise ArtifactError(f"{path} must name shards if its format_version is {SHARDS_VERSION}, and only then.")
     check_fields(str(path), content, Description)
     description = cast(Description, content)
     channels = description["shape"][:1]
@@ -89,15 +102,18 @@ def read_description(path: Path) -> Description:
     return description
 
 
-def load_split(path: Path, description: Description) -> Split:
-    """Read and check one split.
+def load_split(path: Path, description: Description, place: str) -> Split:
+    """Read and check one split; shards, in ``place``, are read when their images are.
 
     Raises:
         ArtifactError: it is damaged, or differs from the description.
     """
-    tensors = read_tensors(path)
     try:
-        split = Split(images=tensors["images"], labels=tensors["labels"])
+        if "shards" in description:
+            split = Split(*load_index(path, description, place))
+        else:
+            tensors = read_tensors(path)
+            split = Split(images=tensors["images"], labels=tensors["labels"])
         check_split(path.stem, split, len(description["classes"]))
     except (KeyError, ValueError) as error:
         raise ArtifactError(f"{path} is not a split of a dataset: {error}") from error

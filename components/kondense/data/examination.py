@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kondense.data.image_files import in_one_line
 from kondense.data.picture import shown
@@ -124,8 +125,14 @@ def check_classes(classes: Sequence[str], splits: Mapping[str, Taken], *, limite
             LOG.warning(f"{name} has no image of {_listed(lacking)} of {len(classes)} classes, so it cannot judge them")
 
 
+def pixel_digests(images_NCHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return digests of the images' pixels, uint8 [N, 16]."""
+    content = b"".join(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images_NCHW)
+    return np.frombuffer(content, np.uint8).reshape(len(images_NCHW), 16).copy()
+
+
 def _digests(taken: Taken) -> list[bytes]:
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in taken.images]
+    return [row.tobytes() for row in pixel_digests(taken.images)]
 
 
 def _copies(digests: Mapping[str, Sequence[bytes]]) -> list[Copy]:

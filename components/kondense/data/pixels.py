@@ -55,16 +55,24 @@ def mean_and_std(images_NCHW: NDArray[np.uint8]) -> tuple[tuple[float, ...], tup
     The sums are integers and exact in any order. A constant channel has a deviation of 1, so that normalising it
     gives zeros.
     """
-    channels = images_NCHW.shape[1]
-    total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
-    for start in range(0, len(images_NCHW), CHUNK):
-        chunk = images_NCHW[start : start + CHUNK]
-        total += chunk.sum(axis=(0, 2, 3), dtype=np.int64)
-        squares += np.square(chunk, dtype=np.uint16).sum(axis=(0, 2, 3), dtype=np.int64)
-    count = images_NCHW.size // channels
-    means = [int(value) / count for value in total]
+    sums_NC = [sums(images_NCHW[start : start + CHUNK]) for start in range(0, len(images_NCHW), CHUNK)]
+    total, squares = (np.sum([part[kind].sum(0) for part in sums_NC], axis=0) for kind in (0, 1))
+    return mean_and_std_of(total, squares, images_NCHW.size // images_NCHW.shape[1])
+
+
+def sums(images_NCHW: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the sums of the pixels and of their squares, per image and channel, [N, C] each."""
+    squares_NC = np.square(images_NCHW, dtype=np.uint16).sum(axis=(2, 3), dtype=np.int64)
+    return images_NCHW.sum(axis=(2, 3), dtype=np.int64), squares_NC
+
+
+def mean_and_std_of(
+    total_C: NDArray[np.int64], squares_C: NDArray[np.int64], count: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel, for pixels in [0, 1], of ``count`` pixels with these sums."""
+    means = [int(value) / count for value in total_C]
     variances = [
-        (count * int(square) - int(value) ** 2) / count**2 for value, square in zip(total, squares, strict=True)
+        (count * int(square) - int(value) ** 2) / count**2 for value, square in zip(total_C, squares_C, strict=True)
     ]
     deviations = [variance**0.5 or 255.0 for variance in variances]
     return tuple(mean / 255 for mean in means), tuple(deviation / 255 for deviation in deviations)

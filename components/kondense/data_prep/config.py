@@ -17,6 +17,7 @@ DATASETS = tuple(SOURCES)
 CHANNELS = (0, 1, 3)
 CENTER, SQUASH = CROP_MODES = ("center", "squash")
 TELL, DROP, REFUSE = DUPLICATES = ("tell", "drop", "error")
+AUTO, TENSORS, SHARDS = STORAGES = ("auto", "tensors", "shards")
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 
 
@@ -81,6 +82,29 @@ class DataPrepConfig(Config):
     max_pixels: int = option(
         MAX_PIXELS, "maximum number of pixels of one picture, checked before it is decoded", interval="[1, 178956970]"
     )
+    storage: str = option(
+        AUTO,
+        "tensors keep the decoded images in one file per split, which every step loads; shards keep them encoded in tar"
+        " files, which the steps stream; auto takes shards for more than max_tensor_bytes",
+        choices=STORAGES,
+    )
+    max_tensor_bytes: int = option(
+        2**31, "maximum number of bytes of decoded images that auto keeps as tensors", interval="[0, inf)"
+    )
+    shards_at: str = option(
+        "",
+        "where shards are written: s3://bucket/prefix or minio://bucket/prefix; the Dataset artifact is then the index"
+        " alone; empty: into the artifact",
+    )
+    shard_bytes: int = option(
+        2**26, "size of a shard in bytes, from which the next one is begun", interval="[1024, 1073741824]"
+    )
+    shuffle_bytes: int = option(
+        2**33,
+        "bytes of shards within which training shuffles images; fewer than the data set's for a local cache that is"
+        " smaller than it",
+        interval="[1024, inf)",
+    )
     seed: int = option(0, "seed of the split", interval="[0, 2147483647]")
 
     def __post_init__(self) -> None:
@@ -96,6 +120,10 @@ class DataPrepConfig(Config):
             raise InputError(f"image_size must be the size of the images if {named}, but it is 0.")
         if self.resize and self.crop_mode == SQUASH:
             raise InputError(f"resize must be 0 if crop_mode is {SQUASH}, but got {self.resize}.")
+        if self.shards_at and not self.shards_at.startswith(("s3://", "minio://")):
+            raise InputError(
+                f"shards_at must be s3://bucket/prefix or minio://bucket/prefix, but got {self.shards_at}."
+            )
         check_geometry(self.size, self.steps, self.interpolation)
         mean, _ = self.normalised
         if self.channels and len(mean) > 1 and len(mean) != self.channels:

@@ -1,15 +1,20 @@
 """data_prep: read a data set, split it and write the Dataset artifact."""
 
 import contextlib
+import math
 import pkgutil
+import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from kondense.data.assembly import Rules
-from kondense.data.collection import Source
+from kondense.data.collection import Collection, Files, Labelled, Source
 from kondense.data.dataset import SPLITS, Dataset
 from kondense.data.locate import opened
 from kondense.data.picture import Geometry
-from kondense.data_prep.config import SOURCES, DataPrepConfig
+from kondense.data.shard_assembly import Target
+from kondense.data_prep.config import AUTO, SHARDS, SOURCES, DataPrepConfig
 from kondense.logging import LOG
 
 
@@ -26,15 +31,18 @@ def run(config: DataPrepConfig, *, dataset_dir: Path) -> dict[str, float]:
         InputError: a file is damaged, or the images do not make a data set.
         OSError: a file cannot be read, or the disk is full.
     """
-    dataset = read(config)
-    dataset.save(dataset_dir)
+    dataset_dir.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the artifact, whose files the shards become by links.
+    with tempfile.TemporaryDirectory(prefix=f".{dataset_dir.name}.shards-", dir=dataset_dir.parent) as scratch:
+        dataset = read(config, Path(scratch))
+        dataset.save(dataset_dir)
     sizes = {f"{name}_images": float(len(dataset.split(name))) for name in SPLITS}
     skipped = {f"{reason}_images": float(count) for reason, count in dataset.skipped.items()}
     return {**sizes, "classes": float(len(dataset.classes)), **skipped}
 
 
-def read(config: DataPrepConfig) -> Dataset:
-    """Return the data set of ``config``."""
+def read(config: DataPrepConfig, scratch: Path) -> Dataset:
+    """Return the data set of ``config``; its shards, if it has any, are in ``scratch`` or where the config says."""
     source: Source = pkgutil.resolve_name(SOURCES[config.dataset_name])
     size = config.size or (source.image_size,) * 2 * bool(source.image_size)
     geometry = Geometry(size, config.channels, config.steps, config.interpolation)
@@ -48,7 +56,30 @@ def read(config: DataPrepConfig) -> Dataset:
             source=config.source or config.dataset_name,  # wherever the files were found, the data set is the same
             seed=config.seed,
             rules=Rules(geometry, config.normalised, config.max_bad, config.duplicates, strict=True),
+            target=_target(config, collection, geometry, scratch),
             validation_size=config.validation_size,
             test_fraction=config.test_fraction,
             limit=config.limit,
         )
+
+
+def _target(config: DataPrepConfig, collection: Collection, geometry: Geometry, scratch: Path) -> Target | None:
+    """Return where shards go; None if the images are kept as tensors."""
+    needed = _decoded_bytes(config, collection, geometry)
+    if config.storage == AUTO and needed > config.max_tensor_bytes:
+        LOG.info(f"data_prep: {needed:,} bytes of images are more than max_tensor_bytes, so they are kept as shards")
+    elif config.storage != SHARDS:
+        return None
+    return Target(scratch, config.shards_at, config.shard_bytes, config.shuffle_bytes)
+
+
+def _decoded_bytes(config: DataPrepConfig, collection: Collection, geometry: Geometry) -> int:
+    """Return the size of the decoded images of ``collection``, of which ``limit`` may leave some out."""
+    parts: list[Labelled] = [part for part in (collection.train, collection.validation, collection.test) if part]
+    first = collection.train.images
+    if isinstance(first, Files):
+        each = first.bytes_per_image()
+    else:
+        channels, *size = first[np.arange(1)].shape[1:]
+        each = (geometry.channels or channels) * math.prod(geometry.size or size)
+    return each * sum(min(len(part), config.limit or len(part)) for part in parts)

@@ -37,8 +37,9 @@ def fill(
     """
     images_u8 = dataset.train.images
     cached: list[Tensor] = []
-    for start in range(0, len(images_u8), BATCH):
-        outputs = teachers.outputs(dataset.normalise(images_u8[start : start + BATCH].to(device)))
+    for number, part_u8 in enumerate(images_u8.split(BATCH)):
+        start = number * BATCH
+        outputs = teachers.outputs(dataset.normalise(part_u8.to(device)))
         if not cached:
             cached = _allocate([(len(images_u8), *output.shape[1:]) for output in outputs], memory_bytes)
         for target, output in zip(cached, outputs, strict=True):

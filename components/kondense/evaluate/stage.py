@@ -17,6 +17,7 @@ from kondense.artifacts.report import EVALUATION, FORMAT_VERSION, Evaluation, ev
 from kondense.artifacts.tensors import tensor_bytes
 from kondense.codec.model_file import KZ, pack_model
 from kondense.data.dataset import SPLITS, Dataset, load_dataset
+from kondense.data.streamed import Images
 from kondense.display import html_table, metric_rows, text_table
 from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
@@ -230,7 +231,7 @@ def _tell_chance(dataset: Dataset, validation_accuracy: float) -> None:
         LOG.warning("%s", chance_text(validation_accuracy, len(labels_N), share))
 
 
-def _predict_onnx(form: Form, dataset: Dataset, images_u8: Tensor, batch_size: int) -> Tensor:
+def _predict_onnx(form: Form, dataset: Dataset, images_u8: Images, batch_size: int) -> Tensor:
     """Return the logits [N, K] that onnxruntime computes for uint8 images [N, C, H, W]."""
     pixels = takes_pixels(form.session)
     parts = [

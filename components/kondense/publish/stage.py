@@ -10,7 +10,7 @@ from typing import Any
 from kondense.artifacts.identity import OWN_FILES, directory_identity
 from kondense.artifacts.model import load_model, model_digest, read_description
 from kondense.artifacts.report import PAGE, REPORT, Candidate, Report, models, read_report
-from kondense.data.dataset import FORMAT_VERSION as DATASET_FORMAT
+from kondense.data.dataset import FORMATS as DATASET_FORMATS
 from kondense.data.dataset import dataset_digest, load_dataset
 from kondense.files import ArtifactError, new_directory, read_json, sha256, verify_files, write_json
 from kondense.measuring.accuracy import accuracy, predict
@@ -159,7 +159,7 @@ def _candidate(report: Report, chosen_dir: Path, report_dir: Path) -> Candidate:
 def _record(
     config: PublishConfig, candidate: Candidate, report: Report, chosen_dir: Path, dataset_dir: Path
 ) -> VersionRecord:
-    dataset = read_json(dataset_dir / "dataset.json", format_version=DATASET_FORMAT)
+    dataset = read_json(dataset_dir / "dataset.json", format_version=DATASET_FORMATS)
     for key, value in candidate["dataset"].items():
         if dataset.get(key) != value:
             raise ArtifactError(

@@ -124,5 +124,5 @@ def _check_result(role: str, model: Model, first: Model, second: Model, dataset:
 
 def _logits(model: Model, dataset: Dataset) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = model.module.eval()(dataset.normalise(dataset.test.images))
+        logits: Tensor = model.module.eval()(dataset.normalise(dataset.test.images[:]))
     return logits

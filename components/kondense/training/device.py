@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from kondense.data.dataset import Split
 from kondense.errors import InputError
 from kondense.logging import LOG
 from kondense.networks.outputs import leaves, logits_of
@@ -147,8 +146,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def place(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+def place(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return images and labels on the device when they fit in half of its free memory, else on the CPU."""
-    if device.type == "cuda" and split.images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
-        return split.images, split.labels
-    return split.images.to(device), split.labels.to(device)
+    if device.type == "cuda" and images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
+        return images, labels
+    return images.to(device), labels.to(device)

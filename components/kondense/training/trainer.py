@@ -4,7 +4,6 @@ Shapes: B images in a batch, C channels, H height, W width, K classes.
 """
 
 import contextlib
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
+from kondense.data.shards import ShardError
 from kondense.errors import KondenseError
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
-from kondense.training.augment import augment, mix
+from kondense.networks.state import load_state
+from kondense.store.store import StoreError
+from kondense.training.augment import mix
 from kondense.training.checkpoint import State
-from kondense.training.device import choose_device, choose_memory_format, choose_precision, place, place_in_format
+from kondense.training.device import choose_device, choose_memory_format, choose_precision, place_in_format
+from kondense.training.feed import Feed
 from kondense.training.losses import Loss, Objective, label_loss
 from kondense.training.masking import Masking
 from kondense.training.optimizers import make_optimizer, restore_state, saved_state
@@ -57,7 +60,7 @@ class Trainer:
         self.memory_format = choose_memory_format(module.to(self.device), images_BCHW)
         self.module = place_in_format(module, self.memory_format).train()
         self.forward = torch.compile(self.module) if config.compile else self.module
-        self.images, self.labels = place(dataset.train, self.device)
+        self.feed = Feed(dataset.train, config, self.device)
         self.names = [name for name, _ in self.module.named_parameters()]
         self.masks = self._placed(masks)
         self.objective = loss.to(self.device).train() if isinstance(loss, Objective) else Objective()
@@ -68,8 +71,7 @@ class Trainer:
         self.label_loss = label_loss(config, dataset) if getattr(config, "labels", True) else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = {name: tensor.clone() for name, tensor in self._state()} if config.averaging else {}
-        self.batch_size = min(config.batch_size, len(self.labels))
-        self.steps = len(self.labels) // self.batch_size
+        self.batch_size, self.steps = self.feed.batch_size, self.feed.steps
         self.check_every = 1 if self.device.type == "cpu" else 20
         self.epoch = self.step = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -85,27 +87,25 @@ class Trainer:
             due: called after every step; whether to save a state within the epoch.
             save: saves it.
         """
-        order = torch.randperm(len(self.labels), generator=_generator(self.config.seed, self.epoch))
         started, first = time.monotonic(), self.step
         self.module.train()
-        while self.step < self.steps:
-            index_B = order[self.step * self.batch_size : (self.step + 1) * self.batch_size]
-            self.loss_sum += self._train_step(index_B)
-            self.step += 1
-            if self.step % self.check_every == 0 or self.step == self.steps:
-                self._check_loss()
-            if self.step < self.steps and due():
-                save(self.state())
+        try:
+            for batch in self.feed.batches(self.epoch, self.step):
+                self.loss_sum += self._train_step(*batch)
+                self.step += 1
+                if self.step % self.check_every == 0 or self.step == self.steps:
+                    self._check_loss()
+                if self.step < self.steps and due():
+                    save(self.state())
+        except (ShardError, StoreError):
+            save(self.state())  # so that the run goes on here when the images are back
+            raise
         seconds = time.monotonic() - started
         self.images_per_s = (self.steps - first) * self.batch_size / seconds if seconds else 0.0
         self._end_epoch()
 
-    def _train_step(self, index_B: Tensor) -> Tensor:
-        generator = _generator(self.config.seed, self.epoch, self.step, globally=True)
-        index = index_B.to(self.images.device)
+    def _train_step(self, index_B: Tensor, images_u8: Tensor, labels_B: Tensor) -> Tensor:
         names = self.config.augmentations
-        images_u8 = augment(self.images[index], names, generator).to(self.device, non_blocking=True)
-        labels_B = self.labels[index].to(self.device, non_blocking=True)
         images_BCHW, labels_B = mix(self.dataset.normalise(images_u8), labels_B, names, len(self.dataset.classes))
         images_BCHW = images_BCHW.contiguous(memory_format=self.memory_format)
         position = self.epoch + self.step / self.steps  # in epochs
@@ -198,13 +198,13 @@ class Trainer:
             yield
             return
         current = {name: tensor.clone() for name, tensor in self._state()}
-        self.module.load_state_dict(self.average)
+        load_state(self.module, self.average)
         with torch.no_grad():
             self._apply_masks()
         try:
             yield
         finally:
-            self.module.load_state_dict(current)
+            load_state(self.module, current)
 
     def state(self) -> State:
         """Return everything that ``restore`` needs to continue from here."""
@@ -228,7 +228,7 @@ class Trainer:
         for key, tensor in state.tensors.items():
             part, _, name = key.partition(".")
             parts.setdefault(part, {})[name] = tensor
-        self.module.load_state_dict(parts["module"])
+        load_state(self.module, parts["module"])
         self.average = {name: tensor.to(self.device) for name, tensor in parts["average"].items()}
         self.objective.load_state_dict(parts["objective"])
         self.masks = self._placed(parts["mask"])
@@ -243,18 +243,9 @@ class Trainer:
     def finish(self) -> None:
         """Move the network to the CPU, contiguous, in evaluation mode, with the averaged weights if there are any."""
         if self.average:
-            self.module.load_state_dict(self.average)
+            load_state(self.module, self.average)
         with torch.no_grad():
             self._apply_masks()
         place_in_format(self.module.to("cpu"), torch.contiguous_format).eval()
         for parameter in self.module.parameters():
             parameter.grad = None
-
-
-def _generator(seed: int, *position: int, globally: bool = False) -> torch.Generator:
-    """Return a generator for one position of the run; ``globally`` also seeds the global one, which dropout uses."""
-    text = ",".join(map(str, (seed, *position)))
-    number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
-    if globally:
-        torch.manual_seed(number)
-    return torch.Generator().manual_seed(number)

@@ -145,7 +145,8 @@ def test_a_missing_file_is_named(directory, name):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"format_version": 2}, "must have format_version 1, but got 2"),
+        ({"format_version": 3}, "must have format_version 1 or 2, but got 3"),
+        ({"format_version": 2}, "must name shards if its format_version is 2"),
         ({"files": {}}, "must have a digest of its file train.safetensors"),
         ({"files": {"../x": "0"}}, "must have a digest of its file train.safetensors"),
         ({"files": []}, "files must be dict"),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from kondense.networks.build import NetworkSpec, build
 from kondense.store.open import open_store
 from kondense.train.config import TrainConfig
-from kondense.training import trainer
+from kondense.training import feed
 from kondense.training.checkpoint import Checkpoint, open_checkpoint
 from kondense.training.fit import fit
 from kondense.training.losses import label_loss
@@ -61,7 +61,7 @@ def test_equals_a_plain_pytorch_loop():
         fused=False,
     )
     for epoch in range(2):
-        order = torch.randperm(192, generator=trainer._generator(config.seed, epoch))
+        order = torch.randperm(192, generator=feed.step_generator(config.seed, epoch))
         for index in order.split(32):
             optimizer.zero_grad()
             images = (dataset.train.images[index].float() / 255 - 0.35) / 0.17

@@ -1,0 +1,148 @@
+"""From a collection to the fields of a Dataset whose images are in shards; the images are never all in memory.
+
+Shapes: N images of a split, M of a part, C channels, H height, W width.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kondense.data.assembly import Rules, fields_of
+from kondense.data.collection import Collection
+from kondense.data.dataset_files import Split
+from kondense.data.examination import check_classes, check_readable, pixel_digests, without_copies
+from kondense.data.picture import Geometry
+from kondense.data.pixels import mean_and_std_of, sums
+from kondense.data.shard_cache import place_at
+from kondense.data.shard_writer import ShardWriter, Sink
+from kondense.data.shards import Shards
+from kondense.data.split import Choice, Taken, split_collection, take
+from kondense.data.streamed import DIGEST, ShardedImages
+from kondense.store.open import open_store
+
+CHUNK_BYTES = 32 * 2**20  # of decoded images in memory
+SHARD_BYTES, WINDOW_BYTES = 64 * 2**20, 8 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where and how shards are written.
+
+    Attributes:
+        directory: of the shards, or only of the one in the making if ``address`` is given; it exists.
+        address: a directory, or ``s3://bucket/prefix``; empty: ``directory``.
+        shard_bytes: size from which a new shard is begun.
+        window_bytes: bytes of shards within which training shuffles images.
+    """
+
+    directory: Path
+    address: str = ""
+    shard_bytes: int = SHARD_BYTES
+    window_bytes: int = WINDOW_BYTES
+
+    def sink(self) -> Sink:
+        """Return the function that takes a finished shard."""
+        if self.address:
+            return open_store(self.address).upload_file
+        return lambda name, path: os.replace(path, self.directory / name)
+
+
+@dataclasses.dataclass
+class Written:
+    """One split in shards, with what the examination needs of its images.
+
+    Attributes:
+        taken: labels and indices of the readable images; ``images`` are the digests of their pixels, [N, 16].
+        writer: knows the shards and the images' places in them.
+        shape: of one image, (C, H, W).
+        total: sums of the pixels, [N, C].
+        squares: sums of their squares, [N, C].
+    """
+
+    taken: Taken
+    writer: ShardWriter
+    shape: tuple[int, ...]
+    total: NDArray[np.int64]
+    squares: NDArray[np.int64]
+
+
+def assembled_in_shards(
+    collection: Collection, rules: Rules, target: Target, *, name: str, seed: int, **cut: Any
+) -> dict[str, Any]:
+    """Write the images as shards, and return the splits and the facts about them, by the names of Dataset's fields.
+
+    The images, their order and their statistics are those of ``kondense.data.assembly.assembled``.
+
+    Args:
+        collection: the images.
+        rules: what is done with them.
+        target: where the shards go. An image that is left out as a copy stays in its shard, unused.
+        name: of the data set, for messages.
+        seed: of the split.
+        cut: ``validation_size``, ``test_fraction`` and ``limit``, see ``kondense.data.split``.
+
+    Raises:
+        InputError: too few images, unreadable ones, or images that the rules refuse.
+        StoreError: the target cannot be reached.
+    """
+    choices = split_collection(collection, seed=seed, **cut)
+    written = {part: _written(part, choice, rules.geometry, target) for part, choice in choices.items()}
+    taken = {part: one.taken for part, one in written.items()}
+    skipped = {"unreadable": check_readable(taken, rules.max_bad)}
+    kept = without_copies(taken, rules.duplicates)
+    skipped["duplicate"] = sum(map(len, taken.values())) - sum(map(len, kept.values()))
+    check_classes(collection.classes, kept, limited=bool(cut.get("limit")), strict=rules.strict)
+    rows = {part: np.isin(taken[part].indices, kept[part].indices, assume_unique=True) for part in kept}
+    train = written["train"]
+    _, height, width = train.shape
+    sums_C = [each[rows["train"]].sum(0) for each in (train.total, train.squares)]
+    measured = mean_and_std_of(sums_C[0], sums_C[1], len(kept["train"]) * height * width)
+    place = target.address or str(target.directory)
+    splits = {part: _split(one, kept[part], rows[part], place, target.window_bytes) for part, one in written.items()}
+    return {**fields_of(collection, rules, name, measured, skipped), **splits}
+
+
+def _written(part: str, choice: Choice, geometry: Geometry, target: Target) -> Written:
+    writer = ShardWriter(part, target.directory, target.sink(), target.shard_bytes)
+    digests, parts, chunk = [], [], 1
+    problems: list[str] = []
+    totals, labels, indices = [], [], []
+    start = 0
+    while start < len(choice):
+        taken = take(Choice(choice.part, choice.indices[start : start + chunk]), geometry)
+        start += chunk
+        problems += taken.problems
+        if not len(taken):
+            continue
+        for image_CHW, label in zip(taken.images, taken.labels.tolist(), strict=True):
+            writer.add(image_CHW, label)
+        digests.append(pixel_digests(taken.images))
+        totals.append(np.stack(sums(taken.images)))
+        parts.append(taken.images.shape[1:])
+        labels.append(taken.labels)
+        indices.append(taken.indices)
+        chunk = max(1, CHUNK_BYTES // (taken.images.nbytes // len(taken)))
+    writer.close()
+    if not parts:
+        nothing = np.empty((0, DIGEST), np.uint8)
+        none = np.empty(0, np.int64)
+        empty = Taken(nothing, none, choice.part, none, tuple(problems))
+        return Written(empty, writer, (0, 0, 0), np.empty((0, 0), np.int64), np.empty((0, 0), np.int64))
+    total_NC, squares_NC = np.concatenate(totals, axis=1)
+    all_taken = Taken(
+        np.concatenate(digests), np.concatenate(labels), choice.part, np.concatenate(indices), tuple(problems)
+    )
+    return Written(all_taken, writer, parts[0], total_NC, squares_NC)
+
+
+def _split(written: Written, kept: Taken, row_N: NDArray[np.bool_], place: str, window_bytes: int) -> Split:
+    shards = Shards(written.writer.files, place_at(place))
+    place_N3 = torch.tensor(written.writer.places, dtype=torch.int64)[torch.from_numpy(row_N)]
+    digests = torch.from_numpy(kept.images)
+    images = ShardedImages(shards, written.shape, place_N3, digests, window_bytes=window_bytes)
+    return Split(images, torch.from_numpy(kept.labels))

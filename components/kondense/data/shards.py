@@ -1,0 +1,122 @@
+"""Shards: tar files of encoded images, each read only after its SHA-256 was compared with the index.
+
+A shard is verified when a process first reads it, and again whenever the file is another one or has changed since.
+Worker processes share what is known, so that each shard is verified about once.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+
+from kondense.data.picture import shown
+from kondense.errors import KondenseError
+
+CHUNK = 1 << 20  # bytes read at a time
+
+
+class ShardError(KondenseError):
+    """A shard is missing, truncated, damaged or of another version; the text names it in one line."""
+
+
+class ShardFile(NamedTuple):
+    """What the index says of a shard: name, size in bytes, SHA-256."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Place(Protocol):
+    """Where shards are: at ``root``, a directory or an address."""
+
+    root: str
+
+    def open(self, shard: ShardFile) -> int:
+        """Return a file descriptor of the shard, which need not be the right one; ShardError if there is none."""
+
+    def address(self, shard: ShardFile) -> str:
+        """Return where the shard is, for messages."""
+
+
+class Folder:
+    """Shards in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.root = directory, str(directory)
+
+    def open(self, shard: ShardFile) -> int:
+        """Return a file descriptor of the shard."""
+        try:
+            return os.open(self.directory / shard.name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise missing(self.address(shard)) from None
+        except OSError as error:
+            raise ShardError(f"shard {self.address(shard)} cannot be read: {os.strerror(error.errno or 0)}.") from error
+
+    def address(self, shard: ShardFile) -> str:
+        """Return the path of the shard."""
+        return shown(self.directory / shard.name)
+
+
+class Shards:
+    """The shards of one split, verified before they are read."""
+
+    def __init__(self, files: Sequence[ShardFile], place: Place) -> None:
+        self.files, self.place = tuple(files), place
+        # By shard: device, inode, size and time of the verified file; shared by worker processes.
+        self.verified = torch.zeros(len(self.files), 4, dtype=torch.int64).share_memory_()
+
+    def read(self, number: int, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes at ``offset`` of a shard.
+
+        Raises:
+            ShardError: the shard is missing or differs from the index.
+        """
+        with self._opened(number) as descriptor:
+            content = os.pread(descriptor, length, offset)
+            if len(content) != length:  # truncated between the check and the reading
+                raise self._wrong(number, f"ends at byte {offset + len(content):,}, but must hold {offset + length:,}")
+        return content
+
+    @contextlib.contextmanager
+    def _opened(self, number: int) -> Iterator[int]:
+        descriptor = self.place.open(self.files[number])
+        try:
+            self._verify(number, descriptor)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _verify(self, number: int, descriptor: int) -> None:
+        status, expected = os.fstat(descriptor), self.files[number]
+        signature = torch.tensor([status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns])
+        if torch.equal(self.verified[number], signature):
+            return
+        if status.st_size != expected.size:
+            raise self._wrong(number, f"must have {expected.size:,} bytes, but has {status.st_size:,}")
+        if (digest := descriptor_sha256(descriptor)) != expected.sha256:
+            raise self._wrong(number, f"must have sha256 {expected.sha256}, but has {digest}")
+        self.verified[number] = signature
+
+    def _wrong(self, number: int, text: str) -> ShardError:
+        address = self.place.address(self.files[number])
+        return ShardError(f"shard {address} {text}: it was damaged or changed, or is of another version of the data.")
+
+
+def missing(address: str) -> ShardError:
+    """Return the error of a shard that is not there."""
+    return ShardError(f"shard {address} is missing: it was deleted, or the index is of another version of the data.")
+
+
+def descriptor_sha256(descriptor: int) -> str:
+    """Return the SHA-256 of a file, whatever its position."""
+    digest, offset = hashlib.sha256(), 0
+    while content := os.pread(descriptor, CHUNK, offset):
+        digest.update(content)
+        offset += len(content)
+    return digest.hexdigest()

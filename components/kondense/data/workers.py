@@ -1,0 +1,152 @@
+"""Decode batches ahead in worker processes of torch's DataLoader, within a bound of bytes.
+
+A worker that dies is replaced and its batches are decoded again; an error in a worker is raised here as it was there.
+
+Shapes: B images in a batch.
+"""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kondense.errors import InputError, KondenseError
+from kondense.logging import LOG
+
+WORKERS, PREFETCH = "KONDENSE_WORKERS", "KONDENSE_PREFETCH_BYTES"  # environment variables
+MOST_WORKERS = 8
+PREFETCH_BYTES = 256 * 2**20
+MOST_AHEAD = 4  # batches per worker
+RESTARTS = 3
+FEW = 256  # images that are not worth a worker
+SHARED_MEMORY = "/dev/shm"  # where workers leave their batches
+Read = Callable[[Tensor], Tensor]
+Change = Callable[[int, Tensor], Any]  # takes a batch's number and its images
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """An error of a worker, handed over as a value: torch would wrap it in its traceback."""
+
+    error: Exception
+
+
+class Batches(Dataset[Any]):
+    """The batches, by number."""
+
+    def __init__(self, read: Read, indices: Sequence[Tensor], change: Change | None) -> None:
+        self.read, self.indices, self.change = read, indices, change
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            images = self.read(self.indices[number])
+            return self.change(number, images) if self.change else images
+        except (KondenseError, OSError) as error:
+            return Failure(error)
+
+
+def delivered(read: Read, indices: Sequence[Tensor], change: Change | None, *, image_bytes: int) -> Iterator[Any]:
+    """Yield the batches in order.
+
+    Args:
+        read: returns the images at an index tensor [B].
+        indices: of the batches.
+        change: called with a batch's number and images; its result is yielded in their place.
+        image_bytes: size of one decoded image.
+
+    Raises:
+        KondenseError: an error of ``read`` or ``change``, or workers that die again and again.
+    """
+    batches = Batches(read, indices, change)
+    batch_bytes = image_bytes * max(map(len, indices), default=0)
+    count, ahead = planned(batch_bytes) if sum(map(len, indices)) > FEW else (0, 0)
+    done = restarts = 0
+    while done < len(indices):
+        for item in _items(batches, range(done, len(indices)), count, ahead):
+            if isinstance(item, WorkerDied):
+                restarts += 1
+                if restarts > RESTARTS:
+                    raise KondenseError(f"worker processes must decode images, but died {restarts} times: {item}.")
+                LOG.warning(f"a worker process died ({item}); it is started again at batch {done + 1}/{len(indices)}")
+                break
+            if isinstance(item, Failure):
+                raise item.error
+            done += 1
+            yield item
+
+
+class WorkerDied(str):
+    """Why torch's DataLoader gave up, in one line."""
+
+
+def _items(batches: Batches, numbers: range, count: int, ahead: int) -> Iterator[Any]:
+    """Yield the batches of ``numbers``; a WorkerDied at the end if a worker died."""
+    if not count:
+        yield from (batches[number] for number in numbers)
+        return
+    with _own_signals():
+        source = iter(DataLoader(batches, batch_size=None, sampler=numbers, num_workers=count, prefetch_factor=ahead))
+    while True:
+        try:
+            item = next(source)
+        except StopIteration:
+            return
+        except (EOFError, ConnectionError):  # it died while its batch was handed over
+            yield WorkerDied("it ended while it handed over its batch")
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            yield WorkerDied(str(error).strip().partition("\n")[0].rstrip("."))
+            return
+        yield item
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep torch from raising a worker's death in the middle of whatever the main thread does; ``next`` finds it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def planned(batch_bytes: int) -> tuple[int, int]:
+    """Return the number of worker processes and of batches that each decodes ahead, within the bound of bytes.
+
+    Raises:
+        InputError: a variable of the environment is no whole number.
+    """
+    asked = whole_number(WORKERS, max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) - 1)))
+    bound = whole_number(PREFETCH, PREFETCH_BYTES)
+    with contextlib.suppress(OSError):
+        status = os.statvfs(SHARED_MEMORY)
+        bound = min(bound, status.f_bavail * status.f_frsize // 2)
+    count = min(asked, bound // max(1, batch_bytes))
+    if count < asked:
+        LOG.info(f"{count} of {asked} worker processes: batches of {batch_bytes:,} bytes ahead, {bound:,} at most")
+    return count, max(1, min(MOST_AHEAD, bound // max(1, batch_bytes * count))) if count else 0
+
+
+def whole_number(variable: str, default: int) -> int:
+    """Return the value of a variable of the environment.
+
+    Raises:
+        InputError: it is no whole number of 0 or more.
+    """
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{variable} must be a whole number of 0 or more, but got {text!r}.")
+    return int(text)
