@@ -18,6 +18,8 @@ ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Linear: ("in_features", "out_features"),
     nn.BatchNorm1d: ("num_features",),
     nn.BatchNorm2d: ("num_features",),
+    nn.InstanceNorm2d: ("num_features",),
+    nn.PReLU: ("num_parameters",),
 }
 TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 Edits = dict[str, dict[str, Any]]
@@ -133,8 +135,11 @@ def _reshape(module: nn.Module, *, bias: bool | None) -> None:
         shape: tuple[int, ...] = (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
     elif isinstance(module, nn.Linear):
         shape = (module.out_features, module.in_features)
+    elif isinstance(module, nn.PReLU):
+        module.weight = nn.Parameter(torch.empty(module.num_parameters))
+        return
     else:
-        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d)
         shape = (module.num_features,)
         for buffer in ("running_mean", "running_var"):
             if getattr(module, buffer) is not None:

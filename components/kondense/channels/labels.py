@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from kondense.channels.groups import WEIGHTED
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+PER_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.PReLU)  # their tensors hold one value of each
 Side = tuple[str, bool]  # name of a layer; whether its outputs, or its inputs
 
 
@@ -27,7 +27,7 @@ class Trace:
     """What a pass has shown so far.
 
     Attributes:
-        layers: the convolutions, fully connected layers and batch norms, by name, in the network's order.
+        layers: the convolutions, fully connected layers, norms and PReLUs, by name, in the network's order.
         owners: names of the layers that hold a tensor, by its id; several if it is tied.
         sides: the labels [n] of every side that channels pass, in the order of the pass.
         ties: pairs of label tensors [n] whose entries are one channel.
@@ -53,7 +53,7 @@ class Trace:
     @classmethod
     def of(cls, module: nn.Module) -> Self:
         """Return an empty trace of a network."""
-        kinds: tuple[type[nn.Module], ...] = (*WEIGHTED, *NORMS)
+        kinds: tuple[type[nn.Module], ...] = (*WEIGHTED, *PER_CHANNEL)
         trace = cls({name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)})
         for name, layer in trace.layers.items():
             for tensor in (*layer._parameters.values(), *layer._buffers.values()):

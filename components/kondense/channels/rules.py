@@ -3,6 +3,7 @@
 Shapes: N images, C channels, P positions; a layer of O outputs and I inputs.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ REDUCTIONS = {
     *("sum", "mean", "amax", "amin", "max", "min", "var", "std", "prod", "argmax", "argmin", "any", "all", "median"),
     *("logsumexp", "linalg_vector_norm", "norm", "var_mean", "std_mean"),
 }
+EXTREMES = {"amax", "amin", "max", "min"}
 ALONG = {"_softmax", "_log_softmax", "cumsum", "cumprod", "sort"}
 POINTWISE = {"hardswish", "hardsigmoid", "_prelu_kernel", "mish", "fill", "zero"}
 PER_MAP = (
@@ -82,6 +84,7 @@ def _rule(kind: str, function: Any) -> Rule | None:
         (kind in STATISTICS, _statistics),
         (kind == "glu", _gate),
         (kind == "im2col", _patches),
+        (kind == "col2im", _unpatched),
         (_is_pointwise(kind, function), _pointwise),
     ]
     return next((rule for applies, rule in rules if applies), None)
@@ -169,12 +172,21 @@ def _reduce(
     given = _bound(function, args, kwargs)
     labels, axes, kept = given["self"].labels, given.get("dim"), bool(given.get("keepdim", False))
     axes = [axes] if isinstance(axes, int) else list(axes or range(labels.ndim))
-    if any(varies(labels, axis) for axis in axes):
+    mixes = any(varies(labels, axis) for axis in axes)
+    if mixes and not (function.overloadpacket.__name__ in EXTREMES and _tie_along(trace, labels, axes)):
         return None
     for axis in sorted({axis % labels.ndim for axis in axes}, reverse=True):
         labels = labels.narrow(axis, 0, 1) if labels.stride(axis) == 0 else labels.amax(axis, keepdim=True)
         labels = labels if kept else labels.squeeze(axis)
     return [labels if result.shape == labels.shape else None for result in results]
+
+
+def _tie_along(trace: Trace, labels: Tensor, axes: Sequence[int]) -> bool:
+    """Tie the channels that meet in one result, as those of a maxout unit; return whether others are left."""
+    compact = collapse(labels)
+    highest = compact.amax(list(axes), keepdim=True)
+    trace.tie(compact, highest.expand(compact.shape))
+    return len(highest.unique()) > 1
 
 
 def _along(
@@ -217,6 +229,17 @@ def _patches(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
     return [function(args[0].labels.double(), *args[1:], **kwargs).to(torch.int32)]
+
+
+def _unpatched(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    """Patches that are added up, [N, C * kH * kW, L]: the places of a patch are tied to their channel."""
+    kernel = _bound(function, args, kwargs)["kernel_size"]
+    along_CK = meeting(trace, args[0].labels, -2).reshape(-1, math.prod(kernel))
+    highest_C = along_CK.amax(1)
+    trace.tie(along_CK, highest_C.unsqueeze(1).expand(along_CK.shape))
+    return [spread(highest_C, -3, results[0].shape)]
 
 
 def _multiply(
@@ -366,10 +389,32 @@ def norm(inputs: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None,
     if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
         return NotImplemented
     value = F.batch_norm(inputs.value, mean, var, weight, bias, *rest, **settings)
+    return _per_channel(inputs, value, mean, weight)
+
+
+def instance_norm(
+    inputs: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, **rest: Any
+) -> Any:
+    """Run ``torch.nn.functional.instance_norm``: the channels pass."""
+    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
+        return NotImplemented
+    value = F.instance_norm(inputs.value, running_mean, running_var, weight, **rest)
+    return _per_channel(inputs, value, running_mean, weight)
+
+
+def prelu(inputs: Any, weight: Any) -> Any:
+    """Run ``torch.prelu`` with a slope for each channel: the channels pass."""
+    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled) or len(weight) == 1:
+        return NotImplemented
+    return _per_channel(inputs, torch.prelu(inputs.value, weight), weight)
+
+
+def _per_channel(inputs: Labelled, value: Tensor, *held: Tensor | None) -> Labelled:
+    """Return the labelled result of a layer whose tensors ``held`` have one value for each channel."""
     trace, labels = inputs.record, inputs.labels
-    names = trace.owners.get(id(weight)) or trace.owners.get(id(mean)) or []
+    names = next((trace.owners[id(tensor)] for tensor in reversed(held) if id(tensor) in trace.owners), [])
     if labels is not None and varies(labels, 1):
-        if not names and (weight is not None or mean is not None):
+        if not names and any(tensor is not None for tensor in held):
             trace.pin(labels, "it passes a norm whose weights are computed")
         for name in names:
             trace.meet(name, output=True, labels=meeting(trace, labels, 1))
@@ -399,4 +444,10 @@ def _produce(trace: Trace, names: Sequence[str], count: int) -> Labels:
     return trace.produced[names[0]]
 
 
-LAYERS: dict[Any, Callable[..., Any]] = {F.conv2d: convolution, F.linear: linear, F.batch_norm: norm}
+LAYERS: dict[Any, Callable[..., Any]] = {
+    F.conv2d: convolution,
+    F.linear: linear,
+    F.batch_norm: norm,
+    F.instance_norm: instance_norm,
+    torch.prelu: prelu,
+}

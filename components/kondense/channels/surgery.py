@@ -61,7 +61,9 @@ def side_length(layer: nn.Module, *, output: bool) -> int:
         return layer.out_channels if output else layer.in_channels
     if isinstance(layer, nn.Linear):
         return layer.out_features if output else layer.in_features
-    assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+    if isinstance(layer, nn.PReLU):
+        return layer.num_parameters
+    assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d)
     return layer.num_features
 
 
@@ -78,8 +80,10 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
         layer.out_channels = len(index)
     elif isinstance(layer, nn.Linear):
         layer.out_features = len(index)
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = len(index)
     else:
-        assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d)
         layer.num_features = len(index)
 
 

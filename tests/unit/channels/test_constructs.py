@@ -124,6 +124,42 @@ NARROWED = {  # construct: network, channels and blocks by group
     ),
 }
 
+NARROWED |= {
+    "maxout": (
+        network(
+            lambda net, x: net.fc(pooled(net.conv(x).unflatten(1, (-1, 2)).amax(2))), conv=conv(), fc=nn.Linear(8, 4)
+        ),
+        {"conv": (8, 1)},
+    ),
+    "largest of the halves": (
+        network(
+            lambda net, x: net.fc(pooled(net.conv(x).unflatten(1, (2, -1)).max(1).values)),
+            **{"conv": conv(), "fc": nn.Linear(8, 4)},
+        ),
+        {"conv": (8, 1)},
+    ),
+    "patches that are added up again": (
+        network(
+            lambda net, x: net.fc(pooled(F.fold(F.unfold(net.conv(x), 2, stride=2).relu(), (6, 6), 2, stride=2))),
+            **{"conv": conv(), "fc": nn.Linear(16, 4)},
+        ),
+        {"conv": (16, 1)},
+    ),
+    "slope for each channel": (
+        network(
+            lambda net, x: net.fc(pooled(net.slope(net.conv(x)))), conv=conv(), slope=nn.PReLU(16), fc=nn.Linear(16, 4)
+        ),
+        {"conv": (16, 1)},
+    ),
+    "instance norm": (
+        network(
+            lambda net, x: net.fc(pooled(net.norm(net.conv(x)).relu())),
+            **{"conv": conv(), "norm": nn.InstanceNorm2d(16, affine=True), "fc": nn.Linear(16, 4)},
+        ),
+        {"conv": (16, 1)},
+    ),
+}
+
 
 @pytest.mark.parametrize("name", NARROWED)
 def test_narrowed(name):
