@@ -6,13 +6,12 @@ Shapes: B images in a batch, N images of the training split, C channels, H heigh
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kondense.distill.config import COURSES, DistillConfig
 from kondense.distill.feature_loss import FeatureLoss
 from kondense.distill.teachers import Teachers
-from kondense.training.losses import Objective, soft_divergence
+from kondense.training.losses import Loss, Objective, cross_entropy, soft_divergence
 
 
 def value_at(course: str, first: float, last: float, progress: float) -> float:
@@ -29,6 +28,7 @@ class DistillationLoss(Objective):
         feature_loss: the method's part, if any; its adapters are parameters of this objective.
         layers: the latest outputs of the student's hooked layers, by name.
         cached: the teachers' outputs for the training split, [N, ...] each, if computed beforehand.
+        hard: the loss with the labels; cross-entropy with the config's label smoothing by default.
     """
 
     def __init__(
@@ -38,10 +38,12 @@ class DistillationLoss(Objective):
         feature_loss: FeatureLoss | None,
         layers: Mapping[str, Tensor],
         cached: Sequence[Tensor] = (),
+        hard: Loss | None = None,
     ) -> None:
         super().__init__()
         self.config, self.teachers, self.layers, self.cached = config, teachers, layers, tuple(cached)
         self.feature_loss = feature_loss
+        self.hard = hard or cross_entropy(config.label_smoothing)
         self.index_B, self.progress = torch.zeros(0, dtype=torch.int64), 0.0
 
     def begin(self, index_B: Tensor, progress: float) -> None:
@@ -66,8 +68,7 @@ class DistillationLoss(Objective):
         teacher_log_BK = self.teachers.log_probabilities(outputs, self.temperature)
         loss = alpha * soft_divergence(logits_BK, teacher_log_BK, self.temperature)
         if self.config.labels:
-            hard = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
-            loss = (1.0 - alpha) * hard + loss
+            loss = (1.0 - alpha) * self.hard(logits_BK, labels_B, images_BCHW) + loss
         if self.feature_loss is not None:
             student_outputs = [self.layers[pair.student.name] for pair in self.feature_loss.pairs]
             targets = outputs[len(self.teachers.modules) :]

@@ -23,6 +23,7 @@ from kondense.measuring.size import count_macs, count_parameters
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.device import choose_device
 from kondense.training.fit import fit
+from kondense.training.losses import label_loss
 from kondense.training.transform import Result, copied, run_transform
 
 GIVEN = "as given"
@@ -138,7 +139,8 @@ def _train(
     ):
         teachers.feature_loss, teachers.layers = feature_loss, teacher_layers
         cached = cache.fill(teachers, dataset, choose_device(config.device)) if config.cache_teacher else []
-        loss = DistillationLoss(config, teachers, feature_loss, student_layers, cached)
+        hard = label_loss(config, dataset)
+        loss = DistillationLoss(config, teachers, feature_loss, student_layers, cached, hard)
         curve = fit(student.module, dataset, config, loss=loss, masks=masks, checkpoint=checkpoint)
     with torch.no_grad():
         for name, mask in masks.items():  # a weight times a mask may be -0.0, which packs worse than 0.0

@@ -287,3 +287,26 @@ def test_students_and_further_teachers_of_other_classes_are_refused(made, tmp_pa
     for role in ("model", "teacher_2", "teacher_3"):
         with pytest.raises(ValueError, match=rf"the {role} must return logits \[N, 3\], one per class"):
             distill(made, CONFIG, tmp_path / "student", **{role: tmp_path / "seven"})
+
+
+def test_class_weights_reach_the_loss_with_the_labels(monkeypatch):
+    given = {}
+
+    def fit(module, dataset, config, *, loss, **others):
+        given["loss"] = loss
+        return [{"train_loss": 0.0}]
+
+    monkeypatch.setattr(sys.modules[run.__module__], "fit", fit)
+    dataset = toy_dataset()
+    kept = (dataset.train.labels != 0) | (torch.arange(len(dataset.train)) % 5 == 0)  # class 0 is rare
+    split = Split(dataset.train.images[kept], dataset.train.labels[kept])
+    dataset = dataclasses.replace(dataset, train=split)
+    config = dataclasses.replace(CONFIG, alpha=0.0, class_weights="balanced")
+    distill_models(None, dataset, config, teachers={"teacher": teacher_of()})
+    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 0, 0, 1])
+    counts = torch.bincount(split.labels).double()
+    weights = counts.sum() / (3 * counts)
+    each = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none") * weights[labels]
+    expected = each.sum() / weights[labels].sum()
+    found = given["loss"](logits, labels, torch.zeros(6, *dataset.shape))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
