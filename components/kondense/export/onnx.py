@@ -17,6 +17,7 @@ from kondense.artifacts.ties import tied_names
 from kondense.export.integer_layers import replace_layers, replace_quantizers
 from kondense.export.integer_storage import drop_quantizers, merge_tied, separate_integers, store_packed
 from kondense.export.metadata import FLOAT, FORMAT_VERSION, UINT8, Metadata, metadata_entries, parse_metadata
+from kondense.export.operators import operators_kept
 from kondense.export.pixel_input import take_pixels
 from kondense.export.runtimes import Runtimes, runtimes
 from kondense.export.trace import cause, quiet, trace_program, translated_module
@@ -140,7 +141,7 @@ def warm_up() -> None:
 
 def _translate(program: torch.export.ExportedProgram) -> onnx.ModelProto:
     try:
-        with quiet():
+        with quiet(), operators_kept():
             translated = torch.onnx.export(
                 program,
                 dynamo=True,
