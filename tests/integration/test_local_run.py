@@ -1,5 +1,6 @@
 """A pipeline under kfp.local with the cache, the logs and the failure lines, on toy components."""
 
+import dataclasses
 import io
 import os
 import shutil
@@ -37,9 +38,10 @@ class Run:
         self.text = ""
 
     def __call__(
-        self, *, version: str = "v", caching: bool = True, pipeline: Any = toy, **arguments: str
+        self, *, version: str = "v", caching: bool = True, pipeline: Any = toy, watch: Any = None, **arguments: str
     ) -> dict[str, StepResult]:
         settings = LocalSettings(self.directory / "out", self.directory / "cache", version, ORDER, caching)
+        settings = dataclasses.replace(settings, **(watch or {}))
         screen = io.StringIO()
         try:
             with RunProgress(Console(file=screen, width=120), len(ORDER)) as progress:
@@ -117,6 +119,40 @@ def test_kill_9_of_a_step_then_the_same_call_finishes(run: Run) -> None:
     results = run(last_end=str(mark))
     assert [name for name, result in results.items() if result.reused] == ["write data", "fit first"]
     assert (results["fit last"].outputs["model"] / "text").read_text() == "A"
+
+
+@pytest.mark.parametrize("pipeline", [toy, toy_candidates])
+def test_a_step_that_is_killed_once_is_started_again_and_the_run_says_so(run: Run, pipeline: Any) -> None:
+    mark = run.directory / "kill-once"
+    mark.touch()
+    results = run(pipeline=pipeline, end=str(mark))
+    assert not any(result.failed for result in results.values())
+    assert "it was ended by SIGKILL; it is started again (retry 1 of 1)" in run.text
+    mark.touch()
+    with pytest.raises(StepError, match="ended by SIGKILL, as the kernel does when memory is short"):
+        run(end=str(mark), text="b", watch={"retries": 0})
+
+
+def test_a_step_that_fails_while_the_store_is_started_again_is_started_again(run: Run) -> None:
+    mark = run.directory / "fail-once"
+    mark.touch()
+    with pytest.raises(StepError, match="the store cannot be reached"):
+        run(end=str(mark), watch={"store": lambda: "the same process"})
+    mark.touch()
+    started = iter(range(100))
+    run(end=str(mark), watch={"store": lambda: next(started)})
+    assert "the object store was started again meanwhile; it is started again (retry 1 of 1)" in run.text
+    with pytest.raises(StepError, match="must be in"):
+        run(end="error", watch={"store": lambda: next(started)})  # once only
+
+
+def test_a_candidate_of_which_the_store_is_started_again_is_made_after_all(run: Run) -> None:
+    mark = run.directory / "fail-once"
+    mark.touch()
+    started = iter(range(100))
+    results = run(pipeline=toy_candidates, end=str(mark), watch={"store": lambda: next(started)})
+    assert not any(result.failed for result in results.values())
+    assert "started again meanwhile" in run.text
 
 
 def test_a_candidates_step_that_fails_or_is_killed_leaves_its_reason_and_the_others_go_on(run: Run) -> None:

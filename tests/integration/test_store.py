@@ -2,6 +2,7 @@
 
 import io
 import os
+import queue
 import re
 import signal
 import stat
@@ -19,6 +20,7 @@ from kondense.store.open import open_store
 from kondense.store.store import DamagedError, Store, StoreError
 from kondense_pipelines.local import store as embedded
 from kondense_pipelines.local.store import local_store
+from kondense_pipelines.local.store_watch import StoreWatch, settled, watched_store
 from minio import Minio
 
 from tests.support.store_suite import StoreSuite, make_directory
@@ -27,6 +29,7 @@ FULL_DISK = """
 import os, sys
 from pathlib import Path
 from kondense_pipelines.local.store import local_store
+from kondense_pipelines.local.store_watch import StoreWatch, settled, watched_store
 from kondense.store.store import StoreError
 from tests.integration.test_store import reach
 with local_store(Path(sys.argv[1]), {}) as variables:
@@ -209,3 +212,23 @@ def test_a_gateway_that_cannot_start_says_why(own_gateway_dir: Path) -> None:
         path.write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match="does not start: .*not a database"), local_store(own_gateway_dir, {}):
         pass
+
+
+def test_a_watched_gateway_that_dies_is_started_again_at_the_same_port_with_its_data(own_gateway_dir: Path) -> None:
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    with watched_store(own_gateway_dir, {}, told.put) as variables:
+        store = reach(variables, "minio://watched")
+        store.write("k", b"kept")
+        first = gateway_process(own_gateway_dir)
+        os.kill(first.pid, signal.SIGKILL)
+        assert told.get(timeout=120) == "the object store ended and was started again"
+        second = gateway_process(own_gateway_dir)
+        assert second != first and store.read("k") == b"kept" and embedded.recorded(own_gateway_dir)[1] == second
+        assert settled(own_gateway_dir) == second
+    assert not second.alive() and told.empty()
+
+
+def test_a_named_store_is_not_watched(tmp_path: Path) -> None:
+    named = {"MINIO_ENDPOINT": "elsewhere:9000"}
+    with watched_store(tmp_path / "gateway", named) as variables:
+        assert variables == named and not any(isinstance(each, StoreWatch) for each in threading.enumerate())

@@ -25,6 +25,11 @@ def fit(dataset: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model], metrics: 
         raise ValueError("sparsity must be in [0, 1), but got 1.0.")
     if end == "kill" or (os.path.exists(end) and os.path.basename(end) == "kill-now"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if os.path.exists(end) and os.path.basename(end) in ("kill-once", "fail-once"):
+        os.unlink(end)
+        if os.path.basename(end) == "fail-once":
+            raise OSError("the store cannot be reached")
+        os.kill(os.getpid(), signal.SIGKILL)
     Path(model.path).mkdir(parents=True)
     Path(model.path, "text").write_text(Path(dataset.path, "text").read_text().upper())
     metrics.log_metric("accuracy", 0.5)

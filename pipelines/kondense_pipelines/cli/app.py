@@ -30,6 +30,9 @@ app.command()(cluster_commands.schedule)
 Dataset = Annotated[str | None, typer.Option(help="fashion_mnist, cifar10, cifar100, digits or folder.")]
 Source = Annotated[str | None, typer.Option(help="Directory or store of the data set's files; a folder of images.")]
 ImageSize = Annotated[int | None, typer.Option(help="Side in pixels to which images are resized.")]
+Retries = Annotated[
+    int, typer.Option(min=0, max=10, help="Times that a step is started again after it was killed, as for memory.")
+]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Skip the preflight (kondense check).")]
 Network = Annotated[str | None, typer.Option(help="Built-in name, torchvision:NAME or package.module:factory.")]
 Profile = Annotated[str, typer.Option(help=f"Amount of training: {' or '.join(PROFILES)}.")]
@@ -75,6 +78,7 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Directory of the results; runs/TIME by default.")] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Run the steps as containers.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Reuse no results of earlier runs.")] = False,
+    retries: Retries = 1,
     no_check: NoCheck = False,
     allow_network: AllowNetwork = None,
 ) -> None:
@@ -96,12 +100,14 @@ def run(
 
         from kondense_pipelines.cli.summary import candidate_table
         from kondense_pipelines.local.warm import warm_server
+        from kondense_pipelines.local.workspace import run_directory
         from kondense_pipelines.paths import new_run_dir, point_latest
 
         directory = output or new_run_dir()
         # Standard output is redirected while kfp runs, which prints a lot; this console keeps the original.
         console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(run_directory(directory))
             # The server imports torch while this process imports kfp.
             log = directory / "logs" / "warm-server.log"
             server = None if docker else stack.enter_context(warm_server(log))
@@ -121,6 +127,7 @@ def run(
                 docker=docker,
                 caching=not no_cache,
                 preflight=preflight if is_installed() and not no_check else None,
+                retries=retries,
             )
         point_latest(directory)
         table, reason = candidate_table(directory / "report.json")
@@ -265,13 +272,14 @@ def search(
         from kondense.errors import exit_code_of
         from kondense.katib.spec import ExperimentError
 
-        from kondense_pipelines.local.store import local_store
+        from kondense_pipelines.local.store_watch import watched_store
+        from kondense_pipelines.local.workspace import run_directory
         from kondense_pipelines.local_search.changes import read_changes
         from kondense_pipelines.local_search.runner import run as run_experiment
         from kondense_pipelines.paths import RUNS, store_dir
 
         directory = output or RUNS / f"search-{file.stem}"
-        with local_store(store_dir()) as environment:
+        with run_directory(directory), watched_store(store_dir(), notice=warn) as environment:
             changes = read_changes(maps or [], command)
             try:
                 result = run_experiment(file, directory, parallel, overrides=environment, changes=changes)
@@ -362,6 +370,11 @@ def verify(name: Annotated[str, typer.Argument()] = "", version: Version = "", s
             print(f"{result.model} {result.version} {result.problem or f'{result.files} files are intact'}")
         if any(result.problem for result in results):
             raise typer.Exit(1)
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

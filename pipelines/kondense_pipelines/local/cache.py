@@ -5,13 +5,15 @@ Kondense's and that of the user's networks and methods, which parameters and art
 if every file of them still has the digest that it had when the step ended.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from kfp import dsl
 from kfp.local.cache import LocalCache
 from kondense.artifacts.lineage import LIBRARIES
 from kondense.errors import InputError
-from kondense.files import file_digests, sha256, write_json
+from kondense.files import ArtifactError, file_digests, read_json, sha256, write_json
 from kondense.json_text import json_object
+from kondense.logging import LOG
 from kondense.networks.code import code_digests, registered_digest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OUTSIDE = ("source", "import_uri")  # parameters that name data that is not an input artifact
 UNUSED_AFTER_S = 30 * 24 * 3600.0
 DESCRIPTION = "model.json"  # of a model's directory
@@ -37,11 +40,13 @@ class ContentCache(LocalCache):
     Args:
         root: the directory of the entries.
         version: of the code that runs: the sources' digest, or an image's id.
+        notice: called with a line about each damaged entry.
     """
 
-    def __init__(self, root: Path, version: str) -> None:
+    def __init__(self, root: Path, version: str, notice: Callable[[str], None] = LOG.warning) -> None:
         super().__init__(cache_root=str(root))
         self.version = version
+        self.notice = notice
         self.digests: dict[str, Any] = {}  # by uri, of this run's artifacts, which no other process writes
         self.code: dict[str, str] = {}  # digests of the users' code that this run's steps have used, by name
         self.keys: dict[str, dict[str, str]] = {}  # the same of each step, by its key
@@ -81,7 +86,11 @@ class ContentCache(LocalCache):
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the outputs stored under ``key``; None if there are none or a file of them has changed."""
         path = Path(self._entry_path(key))
-        entry = _entry(path)
+        try:
+            entry = _entry(path)
+        except ArtifactError as error:
+            self.notice(f"{error} It is ignored, and the step runs again.")
+            return None
         if not entry or any(tree_digests(Path(uri)) != digests for uri, digests in entry["files"].items()):
             return None
         self.digests.update(entry["files"])
@@ -96,9 +105,9 @@ class ContentCache(LocalCache):
         serialized = self._serialize_outputs(dict(outputs))
         files = {artifact.uri: tree_digests(Path(artifact.uri)) for artifact in _artifacts(outputs.values())}
         self.digests.update(files)
-        write_json(
-            Path(self._entry_path(key)), {"format_version": FORMAT_VERSION, "outputs": serialized, "files": files}
-        )
+        content = {"outputs": serialized, "files": files}
+        entry = {"format_version": FORMAT_VERSION, "sha256": _digest(content), "content": content}
+        write_json(Path(self._entry_path(key)), entry)
 
     def _code(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         found = code_digests(_named(arguments))
@@ -153,16 +162,39 @@ def sources_version() -> str:
     return hashlib.sha256(f"{digest.hexdigest()} {registered_digest()}".encode()).hexdigest()
 
 
-def drop_unused(entries: Path, artifacts: Path) -> None:
-    """Remove entries that no run has used for a month, and the outputs of earlier runs that no entry refers to."""
+@contextlib.contextmanager
+def kept_from_sweeps(entries: Path, artifacts: Path) -> Iterator[None]:
+    """Remove what earlier runs left unused, and keep other runs from removing this one's outputs during the block."""
+    artifacts.parent.mkdir(parents=True, exist_ok=True)
+    with (artifacts.parent / "runs.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # other runs are alive; their newest outputs have no entries yet
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            drop_unused(entries, artifacts, ABANDONED_AFTER_S)
+        else:
+            drop_unused(entries, artifacts, 0.0)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def drop_unused(entries: Path, artifacts: Path, abandoned_after_s: float) -> None:
+    """Remove entries that no run has used for a month, and the outputs of earlier runs that no entry refers to.
+
+    Args:
+        entries: the directory of the entries.
+        artifacts: that of the runs' outputs.
+        abandoned_after_s: outputs without an entry are removed only if nothing was added to them for this time.
+    """
     used: set[str] = set()
     for path in entries.glob("*.json"):
         if time.time() - path.stat().st_mtime > UNUSED_AFTER_S:
             path.unlink()
         else:
-            used.update(Path(uri).parent.parent.name for uri in _entry(path).get("files", {}))
+            with contextlib.suppress(ArtifactError):  # it is told when its step is due
+                used.update(Path(uri).parent.parent.name for uri in _entry(path)["files"])
     for directory in artifacts.glob("*"):
-        if directory.name not in used and time.time() - directory.stat().st_mtime > ABANDONED_AFTER_S:
+        if directory.name not in used and time.time() - directory.stat().st_mtime > abandoned_after_s:
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -185,11 +217,22 @@ def _network_in(directory: Path) -> list[str]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    try:
-        entry = json_object(path.read_bytes(), str(path))
-    except (FileNotFoundError, ValueError):
+    """Return the outputs and the files' digests of an entry; nothing if it does not exist.
+
+    Raises:
+        ArtifactError: it is damaged or of another version.
+    """
+    if not path.exists():
         return {}
-    return entry if entry.get("format_version") == FORMAT_VERSION else {}
+    entry = read_json(path, format_version=FORMAT_VERSION)
+    content = entry.get("content")
+    if not isinstance(content, dict) or _digest(content) != entry.get("sha256"):
+        raise ArtifactError(f"{path} must have the sha256 that it states, but was damaged or changed.")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _artifacts(values: Any) -> Iterator[dsl.Artifact]:

@@ -1,10 +1,12 @@
 """Run the compress pipeline on this machine and copy its results to the run's directory."""
 
+import dataclasses
 import hashlib
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from kondense.networks.allowed import VARIABLE, allowed_names, is_imported
 from kondense.profiles import Value
 from kondense.store.open import open_store
 from rich.console import Console
+from rich.markup import escape
 
 from kondense_pipelines.graphs.candidates import Plan
 from kondense_pipelines.graphs.compress import make_compress, task_names
@@ -23,9 +26,9 @@ from kondense_pipelines.graphs.parameters import NETWORK_FIELDS, PROFILE, split
 from kondense_pipelines.local.cache import sources_version
 from kondense_pipelines.local.docker import image_id
 from kondense_pipelines.local.progress import RunProgress
-from kondense_pipelines.local.run import LocalSettings, run_pipeline
+from kondense_pipelines.local.run import RETRIES, LocalSettings, run_pipeline
 from kondense_pipelines.local.steps import StepResult
-from kondense_pipelines.local.store import local_store
+from kondense_pipelines.local.store_watch import settled, watched_store
 from kondense_pipelines.local.warm import WarmServer
 from kondense_pipelines.paths import cache_dir, store_dir
 
@@ -45,6 +48,7 @@ def run_compress(
     docker: bool = False,
     caching: bool = True,
     preflight: Callable[[], Mapping[str, Config]] | None = None,
+    retries: int = RETRIES,
 ) -> Path:
     """Run the pipeline, write its results to ``output_dir`` and return the path of report.html.
 
@@ -60,6 +64,7 @@ def run_compress(
         docker: run the steps as containers of the stage image.
         caching: False reuses neither finished steps nor checkpoints of earlier runs.
         preflight: called once the stores respond; returns the Configs with defaults lowered to what is possible.
+        retries: times that a step is started again after it was killed.
 
     Raises:
         StepError: a step that all candidates need failed. The same call continues from there, unless caching is off.
@@ -67,12 +72,20 @@ def run_compress(
         StoreError: the object store does not start, cannot be reached, or refuses the credentials.
     """
     began = time.monotonic()
-    with local_store(store_dir()) as store:
+
+    def notice(text: str) -> None:
+        console.print(f"[yellow]![/] {escape(text)}", highlight=False, soft_wrap=True)
+
+    with watched_store(store_dir(), notice=notice) as store:
+        embedded = not os.environ.get("MINIO_ENDPOINT")
         os.environ.update(store)
         check_stores(CHECKPOINTS, str(configs["publish"].to_dict()["store_uri"]))
         configs = preflight() if preflight else configs
         settings, arguments, pipeline = _prepare(
             configs, output_dir, store, plan=plan or Plan(), docker=docker, caching=caching
+        )
+        settings = dataclasses.replace(
+            settings, retries=retries, store=partial(settled, store_dir()) if embedded else settings.store
         )
         with RunProgress(console, len(settings.order)) as progress:
             results = run_pipeline(pipeline, arguments, settings, progress, server)

@@ -39,6 +39,7 @@ def container_function(
     exited: Callable[[int], None],
     mounts: Sequence[Path],
     settled: Callable[[int, Sequence[str], Mapping[str, str]], int],
+    attempts: Callable[[Callable[[], int], Sequence[str]], int] = lambda once, command: once(),
 ) -> Callable[..., int]:
     """Return a replacement for ``kfp.local.docker_task_handler.run_docker_container``.
 
@@ -47,6 +48,8 @@ def container_function(
         exited: called with the exit code.
         mounts: further paths to mount, read-only, at the same path in the container.
         settled: called with the exit code, the command and the variables; returns the code that counts.
+        attempts: called with what runs one container, and the command; calls it as often as necessary and returns the
+            last exit code.
     """
 
     def run_docker_container(
@@ -54,14 +57,18 @@ def container_function(
     ) -> int:
         arguments.pop("auto_remove", None)
         volumes = {**{str(path): {"bind": str(path), "mode": "ro"} for path in mounts}, **volumes}
-        container = client.containers.create(image=image, command=command, volumes=volumes, **arguments)
-        try:
-            container.start()
-            for chunk in lines(container.logs(stream=True, follow=True)):
-                write_line(chunk)
-            code = int(container.wait()["StatusCode"])
-        finally:
-            container.remove(force=True)
+
+        def once() -> int:
+            container = client.containers.create(image=image, command=command, volumes=volumes, **arguments)
+            try:
+                container.start()
+                for chunk in lines(container.logs(stream=True, follow=True)):
+                    write_line(chunk)
+                return int(container.wait()["StatusCode"])
+            finally:
+                container.remove(force=True)
+
+        code = attempts(once, command)
         exited(code)
         return settled(code, command, dict(arguments.get("environment") or {}))
 

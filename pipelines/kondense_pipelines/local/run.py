@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,15 +24,17 @@ from kondense.artifacts.failed import VARIABLE, Failed, first_failed, write_fail
 from kondense.errors import InputError
 from kondense.files import write_json
 from kondense.json_text import json_object
+from kondense.logging import WARNING
 from kondense.stages import VIEWS
 
-from kondense_pipelines.local.cache import ContentCache, drop_unused
+from kondense_pipelines.local.cache import ContentCache, kept_from_sweeps
 from kondense_pipelines.local.docker import container_function
 from kondense_pipelines.local.stage_process import run_stage
 from kondense_pipelines.local.steps import Observer, StepError, StepResult, failure_line, reason_for, signal_of
 from kondense_pipelines.local.warm import WarmServer
 
 STOPPED = (signal.SIGINT, signal.SIGTERM)  # a person ends the run
+RETRIES = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class LocalSettings:
         docker: run the steps as containers.
         environment: variables of every step's process.
         mounts: further paths that containers can read.
+        retries: times that a step is started again after it was killed, or the object store had to be started again.
+        store: returns an identity of the object store's process, once it runs; another one if it was started again.
     """
 
     output_dir: Path
@@ -58,6 +62,8 @@ class LocalSettings:
     docker: bool = False
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     mounts: Sequence[Path] = ()
+    retries: int = RETRIES
+    store: Callable[[], object] = lambda: None  # none to watch
 
 
 def run_pipeline(
@@ -82,9 +88,14 @@ def run_pipeline(
     artifacts, entries = settings.cache_dir / "artifacts", settings.cache_dir / "steps"
     logs = settings.output_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    drop_unused(entries, artifacts)
     run = LocalRun(settings, observer, server)
-    with (logs / "kfp.log").open("a") as log, contextlib.redirect_stdout(log), _hooks(run), warnings.catch_warnings():
+    with (
+        kept_from_sweeps(entries, artifacts),
+        (logs / "kfp.log").open("a") as log,
+        contextlib.redirect_stdout(log),
+        _hooks(run),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
         warnings.filterwarnings("ignore", message=".*may be attemping to run a task that uses custom or non-Python.*")
         local.init(
@@ -120,7 +131,9 @@ class LocalRun:
         self.settings = settings
         self.observer = observer
         self.server = server
-        self.cache = KeptResults(settings.cache_dir / "steps", settings.version) if settings.caching else None
+        self.cache = (
+            KeptResults(settings.cache_dir / "steps", settings.version, self.warn) if settings.caching else None
+        )
         self.results: dict[str, StepResult] = {}
         self.failure = ""
         self.step = ""
@@ -161,9 +174,30 @@ class LocalRun:
         self.log.flush()
         self.observer.line(self.step, line)
 
+    def warn(self, text: str) -> None:
+        """Show a warning about the current step, which has no output of its own."""
+        self.observer.line(self.step, WARNING + text)
+
     def exited(self, code: int) -> None:
         """Record the current step's exit code."""
         self.exit_code = code
+
+    def attempts(self, once: Callable[[], int], command: Sequence[str]) -> int:
+        """Return the exit code of ``once``, the current step's process, called again if it was killed.
+
+        Also if it failed while the object store was started again. Stages are resumable, so that the step goes on.
+        """
+        for number in range(1, self.settings.retries + 1):
+            before = self.settings.store()
+            code = once()
+            if signal_of(code) and signal_of(code) not in STOPPED:
+                why = f"it was ended by {signal.Signals(signal_of(code)).name}"
+            elif (code == 1 or has_failed(command)) and self.settings.store() != before:
+                why = "the object store was started again meanwhile"
+            else:
+                return code
+            self.write_line(f"{WARNING}{why}; it is started again (retry {number} of {self.settings.retries})")
+        return once()
 
     def settled(self, code: int, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Return the code with which the current step counts.
@@ -173,7 +207,7 @@ class LocalRun:
         """
         if code == 0 or VARIABLE not in environment or signal_of(code) in STOPPED:
             return code
-        message = json_object(command[list(command).index("--executor_input") + 1], "executor_input")
+        message = executor_input(command)
         name = message["inputs"].get("parameterValues", {}).get("name", "")
         failed = Failed(name=name, step=self.step, reason=reason_for(code, list(self.tail)))
         outputs = message["outputs"]
@@ -183,6 +217,17 @@ class LocalRun:
                 write_failed(Path(artifact["uri"]), failed)
         write_json(Path(outputs["outputFile"]), {"artifacts": outputs["artifacts"]})
         return 0
+
+
+def executor_input(command: Sequence[str]) -> dict[str, Any]:
+    """Return what kfp tells a step's process of its inputs and outputs."""
+    return json_object(command[list(command).index("--executor_input") + 1], "executor_input")
+
+
+def has_failed(command: Sequence[str]) -> bool:
+    """Return whether a candidate's step has written that it failed, and has ended well for the others' sake."""
+    artifacts = executor_input(command)["outputs"].get("artifacts", {}).values()
+    return first_failed(Path(each["uri"]) for entry in artifacts for each in entry["artifacts"]) is not None
 
 
 class KeptResults(ContentCache):
@@ -201,12 +246,14 @@ def _hooks(run: LocalRun) -> Iterator[None]:
     class Handler(subprocess_task_handler.SubprocessTaskHandler):
         def run(self) -> status.Status:
             environment = {**run.settings.environment, **self.env_vars}
-            code = run_stage(self.full_command, environment, run.write_line, run.server)
+            code = run.attempts(
+                lambda: run_stage(self.full_command, environment, run.write_line, run.server), self.full_command
+            )
             run.exited(code)
             code = run.settled(code, self.full_command, self.env_vars)
             return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
 
-    container = container_function(run.write_line, run.exited, run.settings.mounts, run.settled)
+    container = container_function(run.write_line, run.exited, run.settings.mounts, run.settled, run.attempts)
     with contextlib.ExitStack() as stack:
         for module, name, replacement in (
             (task_executor, "execute_single_task", lambda **arguments: run.execute(execute_single_task, **arguments)),

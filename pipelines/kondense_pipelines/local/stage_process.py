@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kondense.errors import InputError
 
-from kondense_pipelines.local.warm import PATIENT, ServerLostError, WarmServer
+from kondense_pipelines.local.warm import PATIENT, ServerDiedError, ServerLostError, WarmServer
 from kondense_pipelines.local.warm_server import EXECUTOR
 
 
@@ -26,7 +26,8 @@ def run_stage(
             and starts kfp's executor on it. Here no shell is used.
         environment: the component's variables, added to this process's.
         write_line: called with each line of the output.
-        server: forks the process; without it, or if it is lost, an interpreter is started.
+        server: forks the process; if it dies, it is started again, and the process with it. Without it, or if it
+            refuses, an interpreter is started.
 
     Returns:
         The exit code, or minus the number of the signal that ended the process.
@@ -47,12 +48,18 @@ def run_module(
 ) -> int:
     """Run ``python -m`` with a module and its arguments, as ``run_stage`` does, and return its exit code."""
     full_environment = {**PATIENT, **os.environ, **environment, "_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
-    if server is not None:
+    while server is not None:
         try:
             return _run_warm(server, argv, full_environment, write_line)
-        except ServerLostError as error:
+        except ServerDiedError as error:
             # Stages are resumable, so one that was lost with the server can be started again.
+            if server.restart():
+                write_line(f"warning: {error}; it was started again, and this step with it")
+                continue
             write_line(f"no warm start for this step: {error}")
+        except ServerLostError as error:
+            write_line(f"no warm start for this step: {error}")
+        break
     return _run_cold(argv, full_environment, write_line)
 
 
@@ -85,7 +92,7 @@ def _run_warm(
 
 
 def _run_cold(argv: Sequence[str], environment: Mapping[str, str], write_line: Callable[[str], None]) -> int:
-    command = [sys.executable, "-P", "-m", *argv]
+    command = [sys.executable, "-P", "-m", "kondense_pipelines.local.cold", str(os.getpid()), *argv]
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -76,8 +76,9 @@ def failure_line(step: str, code: int | None, lines: Sequence[str], log: Path) -
 
 def reason_for(code: int | None, lines: Sequence[str]) -> str:
     """Return why a step's process ended, from its exit code and the end of its output."""
-    if signal_of(code):
-        return f"it was ended by {signal.Signals(signal_of(code)).name}; the same command continues the run"
+    if number := signal_of(code):
+        why = ", as the kernel does when memory is short" if number == signal.SIGKILL else ""
+        return f"it was ended by {signal.Signals(number).name}{why}; the same command continues the run"
     return error_in(lines) or f"it ended with exit code {code}"
 
 

@@ -115,8 +115,13 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def ensure_running(directory: Path) -> Connection:
-    """Return the connection to the gateway of ``directory``, started if necessary; call it under ``locked``."""
+def ensure_running(directory: Path, *, anywhere: bool = True) -> Connection:
+    """Return the connection to the gateway of ``directory``, started if necessary; call it under ``locked``.
+
+    Args:
+        directory: of the embedded store.
+        anywhere: False takes no other port than the last, which clients know.
+    """
     port, process = recorded(directory)
     if process:
         connection = _connection(directory, port)
@@ -125,8 +130,8 @@ def ensure_running(directory: Path) -> Connection:
         stop(directory)
     _format(directory)
     # The previous port first: clients that still retry reach the new gateway there.
-    for candidate in (port, 0, 0, 0):
-        port = candidate if candidate and _is_free(candidate) else _free_port()
+    for candidate in (port, 0, 0, 0) if anywhere else (port,):
+        port = candidate if candidate and (_is_free(candidate) or not anywhere) else _free_port()
         connection = _connection(directory, port)
         process = _start(directory, connection)
         if process and _wait_until_ready(connection, process):

@@ -28,6 +28,7 @@ PRELOADED = (
     "torch.onnx._internal.exporter._core",
     "kondense.export.onnx:warm_up",
 )
+RESTARTS = 3  # of the server in one run; one that keeps dying is of no use
 # Variables that libraries read at import, which in a forked stage has already happened.
 READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "TORCH", "PYTHON", "CUDA_", "LD_", "ATEN_")
 
@@ -38,28 +39,52 @@ PATIENT = {"GOMP_SPINCOUNT": "5000"}
 
 
 class ServerLostError(KondenseError, ConnectionError):
-    """The fork server has ended or refuses to fork; the stage must be started cold."""
+    """The fork server refuses to fork; the stage must be started cold."""
+
+
+class ServerDiedError(ServerLostError):
+    """The fork server has ended, and its stages with it."""
 
 
 class WarmServer:
-    """A fork server as a context manager; ``start`` returns the process of one stage."""
+    """A fork server as a context manager; ``start`` returns the process of one stage.
 
-    def __init__(self, log: IO[str], modules: Sequence[str] = PRELOADED) -> None:
-        ours, theirs = socket.socketpair()
-        self.control = ours
+    Args:
+        log: gets its output.
+        modules: what it imports.
+        restarts: times that it is started again after it has died.
+    """
+
+    def __init__(self, log: IO[str], modules: Sequence[str] = PRELOADED, restarts: int = RESTARTS) -> None:
+        self.log, self.modules, self.restarts = log, modules, restarts
         self.lock = threading.Lock()
         # The OpenBLAS of numpy and scipy would start threads at import; torch does not use it.
         self.environment = {"OPENBLAS_NUM_THREADS": "1", **PATIENT, **os.environ, "_KFP_RUNTIME": "true"}
-        command = [sys.executable, "-P", "-m", "kondense_pipelines.local.warm_server", str(theirs.fileno()), *modules]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=self.environment,
-            pass_fds=(theirs.fileno(),),
-        )
-        theirs.close()
+        self.control, self.process = self._started()
+
+    def _started(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "kondense_pipelines.local.warm_server", str(theirs.fileno())]
+        with theirs:
+            process = subprocess.Popen(
+                [*command, *self.modules],
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                pass_fds=(theirs.fileno(),),
+            )
+        return ours, process
+
+    def restart(self) -> bool:
+        """Start the server again after it has died; return whether that was still allowed."""
+        with self.lock:
+            if self.restarts <= 0:
+                return False
+            self.restarts -= 1
+            self.close()
+            self.control, self.process = self._started()
+            return True
 
     def __enter__(self) -> "WarmServer":
         return self
@@ -81,7 +106,8 @@ class WarmServer:
             output: descriptor of its stdout and stderr; the caller closes its own copy.
 
         Raises:
-            ServerLostError: no child was started.
+            ServerDiedError: the server has ended.
+            ServerLostError: no child was started for another reason.
         """
         self._check_environment(environment)
         request = {"argv": list(argv), "env": dict(environment), "cwd": str(Path.cwd())}
@@ -94,7 +120,7 @@ class WarmServer:
                 self.control.sendall(payload)
         except OSError as error:
             ours.close()
-            raise ServerLostError(f"the warm server cannot be reached: {error}") from None
+            raise ServerDiedError(f"the warm server cannot be reached: {error}") from None
         return WarmStage(ours)
 
     def _check_environment(self, environment: Mapping[str, str]) -> None:
@@ -110,8 +136,9 @@ def warm_server(log: Path) -> Iterator[WarmServer]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output, WarmServer(output) as server:
         yield server
-    if not log.stat().st_size:
-        log.unlink()
+    with contextlib.suppress(FileNotFoundError):  # another run on the same log has deleted it
+        if not log.stat().st_size:
+            log.unlink()
 
 
 class WarmStage:
@@ -126,13 +153,17 @@ class WarmStage:
         """Return the exit code, or minus the number of the signal that ended the stage, as ``Popen.wait`` does.
 
         Raises:
-            ServerLostError: the server ended, and the stage with it.
+            ServerDiedError: the server ended, and the stage with it.
         """
         with self.answers:
             return os.waitstatus_to_exitcode(self._answer("status"))
 
     def _answer(self, key: str) -> int:
-        answer = json.loads(self.answers.readline() or '{"refused": "the warm server died"}')
+        line = self.answers.readline()
+        if not line.endswith("\n"):
+            self.answers.close()
+            raise ServerDiedError("the warm server died")
+        answer = json.loads(line)
         if "refused" in answer:
             self.answers.close()
             raise ServerLostError(answer["refused"])

@@ -1,3 +1,5 @@
+import fcntl
+import json
 import os
 import time
 from pathlib import Path
@@ -6,7 +8,7 @@ import pytest
 from kfp import dsl
 from kondense.errors import InputError
 from kondense_pipelines.local import cache
-from kondense_pipelines.local.cache import ContentCache, drop_unused
+from kondense_pipelines.local.cache import ContentCache, kept_from_sweeps
 
 
 def key(content_cache: ContentCache, **changes: object) -> str:
@@ -139,11 +141,22 @@ def test_harmed_outputs_are_not_reused(tmp_path: Path, harm: str) -> None:
     assert content_cache.get("k") is None
 
 
-@pytest.mark.parametrize("entry", ["", "[]", '{"format_version": 2}', "{"])
-def test_a_broken_entry_is_no_entry(tmp_path: Path, entry: str) -> None:
-    content_cache = ContentCache(tmp_path, "v")
-    (tmp_path / "k.json").write_text(entry)
-    assert content_cache.get("k") is None
+def test_a_damaged_entry_is_told_in_one_line_and_ignored(tmp_path: Path) -> None:
+    told: list[str] = []
+    content_cache = ContentCache(tmp_path, "v", told.append)
+    content_cache.put("k", {"model": artifact(tmp_path / "a")})
+    whole = (tmp_path / "k.json").read_text()
+    lists = whole.replace('"name": "model"', '"name": []')
+    no_content = json.dumps({**json.loads(whole), "content": []})
+    for text in ("", "[]", "[" * 100_000, '{"format_version": 2}', "{", lists, no_content, whole[: len(whole) // 2]):
+        (tmp_path / "k.json").write_text(text)
+        assert content_cache.get("k") is None
+        assert "\n" not in told[-1] and "k.json" in told[-1] and "it is ignored" in told[-1].lower()
+    assert len(told) == 8
+    (tmp_path / "k.json").write_text(whole)
+    assert content_cache.get("k") and len(told) == 8
+    (tmp_path / "k.json").unlink()
+    assert content_cache.get("k") is None and len(told) == 8
 
 
 def test_only_old_unused_results_are_dropped(tmp_path: Path) -> None:
@@ -157,9 +170,24 @@ def test_only_old_unused_results_are_dropped(tmp_path: Path) -> None:
     os.utime(entries / "stale.json", (long_ago, long_ago))
     for name in ("compress-1", "compress-2", "compress-3"):
         os.utime(artifacts / name, (long_ago, long_ago))
-    drop_unused(entries, artifacts)
-    assert sorted(path.name for path in artifacts.iterdir()) == ["compress-1", "compress-4"]
+    with kept_from_sweeps(entries, artifacts):
+        (artifacts / "compress-5").mkdir()
+        with kept_from_sweeps(entries, artifacts):  # a run beside it keeps what it may not know yet
+            assert sorted(path.name for path in artifacts.iterdir()) == ["compress-1", "compress-5"]
     assert [path.name for path in entries.glob("*.json")] == ["kept.json"]
+    with kept_from_sweeps(entries, artifacts):
+        assert [path.name for path in artifacts.iterdir()] == ["compress-1"]
+
+
+def test_beside_a_living_run_only_old_outputs_are_dropped(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        artifact(tmp_path / "artifacts" / name / "train" / "model")
+    long_ago = time.time() - cache.ABANDONED_AFTER_S - 1
+    os.utime(tmp_path / "artifacts" / "old", (long_ago, long_ago))
+    with (tmp_path / "runs.lock").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        with kept_from_sweeps(tmp_path / "steps", tmp_path / "artifacts"):
+            assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["new"]
 
 
 def test_editing_a_component_changes_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

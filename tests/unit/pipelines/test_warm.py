@@ -2,7 +2,10 @@
 
 import json
 import os
+import select
 import signal
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from kondense_pipelines.local.stage_process import run_stage, split_command
-from kondense_pipelines.local.warm import ServerLostError, WarmServer, warm_server
+from kondense_pipelines.local.warm import ServerLostError, WarmServer
 
 SCRIPT = 'program_path=$(mktemp -d)\nprintf "%s" "$0" > "$program_path/x.py"\npython3 -m kfp.dsl.executor_main "$@"\n'
 
@@ -116,14 +119,28 @@ def test_variables_that_libraries_read_at_import_start_it_cold(server: WarmServe
     assert "threads 7" in lines and "no warm start for this step" in lines[0]
 
 
-def test_without_a_server_the_step_starts_cold_and_says_so(tmp_path: Path) -> None:
+def test_a_server_that_died_is_started_again_and_the_steps_are_warm(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     lines: list[str] = []
-    with warm_server(log) as started:
-        started.process.kill()
-        started.process.wait()
-        assert run_stage(command(tmp_path, "print('done')\n"), {}, lines.append, started) == 0
-    assert "done" in lines and "no warm start for this step" in lines[0]
+    with log.open("w") as output, WarmServer(output, modules=()) as started:
+        first = started.process
+        first.kill()
+        first.wait()
+        assert run_stage(command(tmp_path, "print('parent', os.getppid())\n"), {}, lines.append, started) == 0
+        assert started.process.pid != first.pid and f"parent {started.process.pid}" in lines
+    assert "it was started again, and this step with it" in lines[0]
+
+
+def test_a_server_that_keeps_dying_is_given_up_and_the_step_starts_cold(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    lines: list[str] = []
+    body = "print('try', os.getppid())\nos.getppid() != int(os.environ['DRIVER']) and os.kill(os.getppid(), 9)\n"
+    with log.open("w") as output, WarmServer(output, modules=(), restarts=2) as started:
+        step = command(tmp_path, body + "time.sleep(0.2)\n")
+        assert run_stage(step, {"DRIVER": str(os.getpid())}, lines.append, started) == 0
+    assert sum("it was started again" in line for line in lines) == 2
+    assert sum("no warm start for this step" in line for line in lines) == 1
+    assert f"try {os.getpid()}" in lines
 
 
 def test_a_server_killed_in_mid_step_takes_the_step_along_and_it_starts_again(tmp_path: Path) -> None:
@@ -136,11 +153,30 @@ def test_a_server_killed_in_mid_step_takes_the_step_along_and_it_starts_again(tm
         time.sleep(60)
     """
     lines: list[str] = []
-    with warm_server(tmp_path / "server.log") as started:
+    with (tmp_path / "server.log").open("w") as output, WarmServer(output, modules=()) as started:
         assert run_stage(command(tmp_path, body), {}, lines.append, started) == 0
+        assert started.process.poll() is None
     first = int(next(line for line in lines if line.startswith("pid")).split()[1])
     assert not alive(first)
     assert len([line for line in lines if line.startswith("pid")]) == 2
+
+
+def test_a_cold_step_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n")
+    code = (
+        "from kondense_pipelines.local.stage_process import run_module;"
+        "run_module(['sleeper'], {}, lambda line: print(line, flush=True))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True)
+    with process:
+        assert process.stdout
+        step = os.pidfd_open(int(process.stdout.readline()))
+        process.kill()
+        poller = select.poll()
+        poller.register(step, select.POLLIN)
+        assert poller.poll(60_000)
+        os.close(step)
 
 
 def test_closing_the_server_ends_what_runs_in_it(tmp_path: Path) -> None:
