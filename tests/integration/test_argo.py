@@ -18,6 +18,7 @@ from kondense_pipelines.graphs.parameters import resolve
 from kondense_pipelines.graphs.resources import Resources
 
 from tests.support.local_argo import UID, LocalArgo
+from tests.support.warm import Warm
 
 pytestmark = pytest.mark.usefixtures("quick_yaml")
 
@@ -44,12 +45,12 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Config]:
 
 
 @pytest.fixture(scope="module")
-def ran(configs: dict[str, Config], tmp_path_factory: pytest.TempPathFactory) -> LocalArgo:
+def ran(configs: dict[str, Config], tmp_path_factory: pytest.TempPathFactory, warm_process: Warm) -> LocalArgo:
     directory = tmp_path_factory.mktemp("argo")
     resources = Resources(checkpoints=str(directory / "checkpoints"))
     *_, path = compile_compress(configs, directory / "build", resources=resources, argo_bucket="models")
     assert path.name == "compress.argo.yaml"
-    run = LocalArgo(yaml.safe_load(path.read_text()), directory, SECRETS)
+    run = LocalArgo(yaml.safe_load(path.read_text()), directory, SECRETS, warm_process)
     run.run()
     return run
 

@@ -1,26 +1,29 @@
 """Runs an Argo Workflow's graph on this machine: a small stand-in for Argo's controller and executor.
 
-Parameters and artifacts are resolved as Argo does it, each template's own command runs as a process. Its volumes are
+Parameters and artifacts are resolved as Argo does it, and each template's own module runs as a process. Its volumes are
 directories, and the artifacts' bucket is one more. What Argo 4.0.5 was seen to refuse or to make unreadable is refused.
 """
 
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.warm import Warm
+
 UID = "3f1c-uid"
-REPOSITORY = Path(__file__).parents[2]
 
 
 class LocalArgo:
     """One run of ``workflow``; ``bucket`` has its output artifacts by their keys."""
 
-    def __init__(self, workflow: Mapping[str, Any], directory: Path, secrets: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self, workflow: Mapping[str, Any], directory: Path, secrets: Mapping[str, Mapping[str, str]], warm: Warm
+    ) -> None:
+        self.warm = warm
         self.spec = workflow["spec"]
         self.templates = {template["name"]: template for template in self.spec["templates"]}
         self.directory, self.bucket, self.secrets = directory, directory / "bucket", secrets
@@ -79,15 +82,10 @@ class LocalArgo:
         arguments = [
             translate(self.resolve(each), {path: str(local(path)) for path in paths}) for each in container["args"]
         ]
-        result = subprocess.run(
-            [*container["command"], *arguments],
-            cwd=REPOSITORY,
-            env=self.environment(container["env"]),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, f"{task['name']}: {result.stderr}"
+        python, flag, *module = container["command"]
+        assert (python, flag) == ("python3", "-m")
+        result = self.warm.run([*module, *arguments], self.environment(container["env"]))
+        assert result.returncode == 0, f"{task['name']}: {result.stdout}"
         for artifact in template["outputs"]["artifacts"]:
             shutil.copytree(local(artifact["path"]), self.key(artifact))
         return result.stdout
@@ -95,7 +93,7 @@ class LocalArgo:
     def environment(self, variables: list[Mapping[str, Any]]) -> dict[str, str]:
         """Return a container's variables, with this Python as its python3."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {"PATH": path, "HOME": str(self.directory), "OMP_NUM_THREADS": "1"}
+        environment = {"PATH": path, "HOME": str(self.directory)}
         for each in variables:
             if "value" in each:
                 environment[each["name"]] = each["value"]
