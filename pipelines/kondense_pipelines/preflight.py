@@ -27,6 +27,7 @@ from kondense_pipelines.local.warm import WarmServer
 
 MARK = "check "  # as kondense.preflight prints it
 STYLES = {POSSIBLE: "green", BENT: "yellow", IMPOSSIBLE: "red", UNTRIED: "dim"}
+TELLS = "preflight: every step is tried on a few random images (--no-check skips this)"
 TAIL = 50  # lines of the process's output that an error is looked for in
 
 
@@ -159,6 +160,7 @@ def before_work(request: Request, console: Console, server: WarmServer | None = 
         InputError: the network does not fit the images or cannot be trained or exported, or what the user asked for is
             impossible.
     """
+    console.print(f"  {TELLS}", highlight=False)
     preflight = examined(request, server)
     refuse(preflight)
     for check in preflight.told:

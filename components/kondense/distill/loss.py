@@ -38,6 +38,7 @@ class DistillationLoss(Objective):
         feature_loss: FeatureLoss | None,
         layers: Mapping[str, Tensor],
         cached: Sequence[Tensor] = (),
+        *,
         hard: Loss | None = None,
     ) -> None:
         super().__init__()

@@ -140,7 +140,7 @@ def _train(
         teachers.feature_loss, teachers.layers = feature_loss, teacher_layers
         cached = cache.fill(teachers, dataset, choose_device(config.device)) if config.cache_teacher else []
         hard = label_loss(config, dataset)
-        loss = DistillationLoss(config, teachers, feature_loss, student_layers, cached, hard)
+        loss = DistillationLoss(config, teachers, feature_loss, student_layers, cached, hard=hard)
         curve = fit(student.module, dataset, config, loss=loss, masks=masks, checkpoint=checkpoint)
     with torch.no_grad():
         for name, mask in masks.items():  # a weight times a mask may be -0.0, which packs worse than 0.0

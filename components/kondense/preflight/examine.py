@@ -5,9 +5,9 @@ seconds, instead of after an hour. A figure that depends on the real images, suc
 """
 
 import contextlib
+import copy
 import dataclasses
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,9 +25,12 @@ from kondense.evaluate.exports import export_forms
 from kondense.logging import LOG
 from kondense.measuring.latency import predict_onnx, takes_pixels
 from kondense.networks.allowed import allowing
-from kondense.networks.names import without_weights
+from kondense.networks.names import weights_of, without_weights
 from kondense.preflight.images import Shape, known_images, random_dataset
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.prune.config import PruneConfig
+from kondense.prune.methods import METHODS
+from kondense.prune.possible import reduction
 from kondense.prune.stage import prune
 from kondense.quantize.stage import quantize
 from kondense.recipes import Composed, models_of
@@ -35,6 +38,7 @@ from kondense.stages import STAGES
 from kondense.train.config import TrainConfig
 from kondense.train.stage import train
 from kondense.training.trainer import NonFiniteLossError
+from kondense.training.transform import Result, recorded
 
 # One epoch over a few images on the processor; a stage has some of these parameters.
 QUICK: Mapping[str, Any] = {
@@ -54,8 +58,6 @@ QUICK: Mapping[str, Any] = {
     "rounds": 1,
 }
 TECHNIQUES: Mapping[str, Callable[..., Any]] = {"prune": prune, "distill": distill, "quantize": quantize}
-NOT_ON_RANDOM_IMAGES = ("lottery",)  # it rewinds the training of the real teacher
-AT_MOST = re.compile(r"sparsity must be at most (\d+\.\d+)")
 HUNDREDTHS = 100  # a changed sparsity is rounded down to these
 
 
@@ -80,7 +82,7 @@ def examine(request: Request) -> Iterator[Check]:
                 train_config, network=without_weights(train_config.network)
             )  # nothing is fetched
             result = train(None, dataset, quick(plain))
-            check.result = result.model
+            check.result = with_lineage(train_config, result, dataset)
             what = "is imported" if train_config.import_uri else "trains"
             check(note=f"{train_config.network} {what}: {result.metrics['parameters']:,.0f} parameters")
         yield check.made(refused=True)
@@ -100,7 +102,7 @@ def check_steps(config: TrainConfig, steps: Sequence[Composed], shape: Shape, cl
     dataset = random_dataset(shape, classes)
     with timed("train") as check, unnoticed():
         plain = dataclasses.replace(config, network=without_weights(config.network))
-        check.result = train(None, dataset, quick(plain)).model
+        check.result = with_lineage(config, train(None, dataset, quick(plain)), dataset)
     found = check.made(refused=True)
     if check.result is not None:
         found = impossible_step(steps, check.result, dataset) or found
@@ -158,13 +160,13 @@ def try_step(step: Step, model: Model, teacher: Model, dataset: Dataset) -> "Tim
     """Try one step; ``result`` of what is returned is its model, None if there is none."""
     config = STAGES[step.stage].config_class(**dict(step.config))
     with timed(step.name) as check:
-        if step.stage not in TECHNIQUES or config.to_dict().get("method") in NOT_ON_RANDOM_IMAGES:
+        if step.stage not in TECHNIQUES:
             check(state=UNTRIED, note="it needs the real data")
             return check
         try:
             check.result = attempt(step, quick(config), model, teacher, dataset)
         except InputError as error:
-            possible = largest_possible(step, error)
+            possible = largest_possible(step, config, model, dataset)
             if not possible:
                 raise
             bent = dataclasses.replace(config, sparsity=possible)  # type: ignore[call-arg]
@@ -179,16 +181,33 @@ def attempt(step: Step, config: Config, model: Model, teacher: Model, dataset: D
     """Run a stage's function on the random images."""
     roles = models_of(step.stage, model, teacher)
     source = roles.pop("model", None)
-    result: Model = TECHNIQUES[step.stage](source, dataset, config, teachers=roles).model
-    return result
+    result: Result = TECHNIQUES[step.stage](source, dataset, config, teachers=roles)
+    return recorded(step.stage, config, result, {"dataset": ""}, dataset)
 
 
-def largest_possible(step: Step, error: InputError) -> float:
-    """Return the sparsity that a default may be lowered to; 0 if it is the user's, or not what the error is about."""
-    found = AT_MOST.match(str(error))
-    if not found or "sparsity" in step.asked_fields:
+def with_lineage(config: TrainConfig, result: Result, dataset: Dataset) -> Model:
+    """Return a trained or imported network with the lineage of the real one, whose training a step may repeat.
+
+    Args:
+        config: of the real training.
+        result: of the quick one.
+        dataset: the random images.
+    """
+    if weights_of(config.network):  # no weights were fetched
+        result = dataclasses.replace(result, details={**result.details, "imported": config.network})
+    real = {name: getattr(config, name) for name in ("epochs", "max_epochs", "import_uri")}
+    return recorded("train", dataclasses.replace(quick(config), **real), result, {"dataset": ""}, dataset)
+
+
+def largest_possible(step: Step, config: Config, model: Model, dataset: Dataset) -> float:
+    """Return the sparsity that a default may be lowered to; 0 if it is the user's, or not what hinders the step."""
+    if not isinstance(config, PruneConfig) or "sparsity" in step.asked_fields:
         return 0.0
-    return math.floor(float(found[1]) * HUNDREDTHS) / HUNDREDTHS
+    method = METHODS[config.method]
+    if method.kind != "channels":
+        return 0.0
+    fraction = reduction(copy.deepcopy(model.module), dataset.shape, config).fraction
+    return math.floor(fraction * HUNDREDTHS) / HUNDREDTHS if fraction < config.sparsity else 0.0
 
 
 def kind_of(steps: Sequence[Step]) -> str:

@@ -3,7 +3,8 @@
 import io
 
 import pytest
-from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, Check
+from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, Check, Request
+from kondense_pipelines import preflight
 from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.parameters import resolve
 from kondense_pipelines.preflight import Preflight, before_compiling, refuse, request_for
@@ -64,3 +65,17 @@ def test_the_table_shows_brackets_as_they_are() -> None:
 def test_a_network_whose_code_is_elsewhere_is_compiled_untried() -> None:
     configs = resolve("quick", {"network": "module_of_the_image.net:make"})
     assert before_compiling(request_for(configs, read_plan(configs))).checks == ()
+
+
+def test_a_run_says_what_it_does_before_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+
+    def examined(request: Request, server: object) -> Preflight:
+        screen.write("examined\n")
+        return Preflight([FINE], 1.0)
+
+    monkeypatch.setattr(preflight, "examined", examined)
+    preflight.before_work(Request({}, {}), Console(file=screen, width=140))
+    said, tried, result = screen.getvalue().splitlines()
+    assert (said.strip(), tried) == (preflight.TELLS, "examined")
+    assert result.startswith("✓ preflight")

@@ -7,13 +7,18 @@ import pytest
 import torch
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import read
-from kondense.preflight.examine import QUICK, examine
-from kondense.preflight.images import KNOWN, known_images, random_dataset
+from kondense.errors import InputError
+from kondense.preflight import images as preflight_images
+from kondense.preflight.examine import QUICK, examine, quick, try_step, with_lineage
+from kondense.preflight.images import FETCHED, KNOWN, known_images, random_dataset
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.config import PruneConfig
 from kondense.quantize.config import QuantizeConfig
 from kondense.stages import STAGES
+from kondense.store.local import LocalStore
+from kondense.store.store import StoreError
 from kondense.train.config import TrainConfig
+from kondense.train.stage import train
 from PIL import Image
 from torch import Tensor, nn
 
@@ -88,17 +93,32 @@ def test_images_that_the_network_cannot_take_are_refused_first() -> None:
     assert "must take images of 1x16x16" in checks["network"].note
 
 
-def test_a_step_that_needs_the_real_data_is_not_judged() -> None:
-    lottery = step("prune weights", "prune", PruneConfig(method="lottery"))
-    checks = found(request("lenet300", {"own": [lottery]}, asked=["own"]))
-    assert checks["prune weights"].state == UNTRIED
-    assert not checks["prune weights"].refused
+LOTTERY = step("prune weights", "prune", PruneConfig(method="lottery"))
 
 
-def test_data_in_a_store_is_not_fetched() -> None:
-    config = DataPrepConfig(dataset_name="folder", source="s3://bucket/images", image_size=32)
-    (check,) = examine(dataclasses.replace(request("lenet5", {}), data_prep=config.to_dict()))
-    assert (check.name, check.state, check.refused) == ("images", UNTRIED, False)
+def refusal(*steps: Step, network: str = "lenet300", epochs: int = 4) -> str:
+    """Return why the first impossible one of ``steps`` is, after a quick training; "" if all are possible."""
+    config, dataset = TrainConfig(network=network, epochs=epochs), random_dataset((1, 16, 16), 3)
+    model = teacher = with_lineage(config, train(None, dataset, quick(config)), dataset)
+    for each in steps:
+        check = try_step(each, model, teacher, dataset)
+        if check.failed:
+            assert not check.fields.get("changes")
+            return str(check.fields["note"])
+        assert check.result is not None
+        model = check.result
+    return ""
+
+
+def test_lottery_tickets_are_tried_with_the_lineage_of_the_real_training() -> None:
+    assert refusal(LOTTERY) == ""
+    assert "rewind_epochs must be less than the 1 epochs" in refusal(LOTTERY, epochs=1)
+    assert "got train > prune" in refusal(step("prune", "prune", PruneConfig(method="magnitude")), LOTTERY)
+
+
+def test_what_hinders_a_step_besides_its_sparsity_lowers_nothing() -> None:
+    excluded = step("prune", "prune", PruneConfig(exclude="first, second, last"))
+    assert "has no channel to remove" in refusal(excluded, network=NARROW)
 
 
 def test_a_folder_is_listed(tmp_path: Path) -> None:
@@ -112,10 +132,49 @@ def test_a_folder_is_listed(tmp_path: Path) -> None:
     assert check.state == IMPOSSIBLE and check.refused  # images of several sizes
 
 
-def test_the_known_shapes_are_those_of_the_files() -> None:
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of 30 classes with 3 pictures each, which s3://bucket/images is; fetched keys are in ``fetched``."""
+    for number in range(30):
+        (tmp_path / "data" / f"c{number:02d}").mkdir(parents=True)
+        for picture in range(3):
+            Image.new("L", (12, 10 + picture % 2), number).save(tmp_path / "data" / f"c{number:02d}" / f"{picture}.png")
+    monkeypatch.setattr(preflight_images, "open_store", lambda uri: LocalStore(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def test_a_few_pictures_of_a_store_are_fetched(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    download = LocalStore.download_file
+    monkeypatch.setattr(
+        LocalStore, "download_file", lambda self, key, path: (fetched.append(key), download(self, key, path))
+    )
+    config = DataPrepConfig(dataset_name="folder", source="s3://bucket/images", image_size=16)
+    assert known_images(config) == ((1, 16, 16), 30)
+    assert 0 < len(fetched) <= FETCHED
+    with pytest.raises(InputError, match="images of several sizes|one size"):
+        known_images(dataclasses.replace(config, image_size=0))
+
+
+def test_a_store_that_is_not_reached_or_empty_is_told(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DataPrepConfig(dataset_name="folder", source="s3://bucket/images", image_size=16)
+    given = dataclasses.replace(request("lenet5", {}), data_prep=config.to_dict())
+
+    def unreachable(uri: str) -> LocalStore:
+        raise StoreError("the store does not answer")
+
+    monkeypatch.setattr(preflight_images, "open_store", lambda uri: LocalStore(bucket / "none"))
+    (check,) = examine(given)
+    assert check.refused and "s3://bucket/images holds no file of this data set" in check.note
+    monkeypatch.setattr(preflight_images, "open_store", unreachable)
+    (check,) = examine(given)
+    assert (check.state, check.refused) == (UNTRIED, False)
+
+
+def test_the_known_shapes_are_those_of_the_files(tmp_path: Path) -> None:
     for size in (0, 12):
         config = DataPrepConfig(dataset_name="digits", image_size=size)
-        dataset = read(config)
+        dataset = read(config, tmp_path)
         assert known_images(config) == (dataset.shape, len(dataset.classes))
     assert known_images(DataPrepConfig(channels=3, image_size=32)) == ((3, 32, 32), 10)
     assert {*KNOWN} == {"fashion_mnist", "cifar10", "cifar100", "digits"}
