@@ -126,6 +126,36 @@ def _separate_nodes(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorP
     graph.node.extend(repeated)
 
 
+def merge_quantizers(proto: onnx.ModelProto) -> None:
+    """Quantize each value once on each grid, in place: not again by every reader, nor where it is on the grid."""
+    graph = proto.graph
+    constants = {constant.name: numpy_helper.to_array(constant).tobytes() for constant in graph.initializer}
+
+    def grid(node: onnx.NodeProto) -> tuple[bytes | str, ...]:
+        return tuple(constants.get(name, name) for name in node.input[1:])
+
+    first: dict[tuple[object, ...], str] = {}  # the integers of a value, by value and grid
+    values: dict[str, tuple[str, tuple[bytes | str, ...]]] = {}  # integers and grid of what DequantizeLinear computes
+    same: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
+        if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
+            values[node.output[0]] = (node.input[0], grid(node))
+        if node.op_type == "QuantizeLinear":
+            integers, known = values.get(node.input[0], ("", ()))
+            integers = integers if known == grid(node) else ""
+            key = (node.input[0], *grid(node))
+            if integers or key in first:
+                same[node.output[0]] = integers or first[key]
+                continue
+            first[key] = node.output[0]
+        kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    del graph.node[:]
+    graph.node.extend(kept)
+    drop_unread(graph)
+
+
 def drop_quantizers(proto: onnx.ModelProto) -> None:
     """Remove every QuantizeLinear of a computed value with its DequantizeLinear, and unused constants, in place."""
     graph = proto.graph

@@ -15,7 +15,13 @@ from kondense.artifacts.fold import fold_batch_norms
 from kondense.artifacts.model import DescribesImages, Model, model_identity
 from kondense.artifacts.ties import tied_names
 from kondense.export.integer_layers import replace_layers, replace_quantizers
-from kondense.export.integer_storage import drop_quantizers, merge_tied, separate_integers, store_packed
+from kondense.export.integer_storage import (
+    drop_quantizers,
+    merge_quantizers,
+    merge_tied,
+    separate_integers,
+    store_packed,
+)
 from kondense.export.metadata import FLOAT, FORMAT_VERSION, UINT8, Metadata, metadata_entries, parse_metadata
 from kondense.export.operators import operators_kept
 from kondense.export.pixel_input import take_pixels
@@ -52,6 +58,7 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
     replace_layers(module, model.quantized, model.activations)
     proto = _translate(trace_program(module, dataset.shape))
     if model.activations:
+        merge_quantizers(proto)
         separate_integers(proto)
     else:
         if tied_names(model.module):

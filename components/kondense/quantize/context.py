@@ -1,8 +1,8 @@
 """The inputs and helpers of a quantization method, and the facts that it reports."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ class Context:
         """The dataset; methods calibrate and train on its training split only."""
         return self.session.dataset
 
-    def calibration_batches(self) -> list[Tensor]:
+    def calibration_batches(self) -> Sequence[Tensor]:
         """Return the calibration images (see ``calibration_batches``)."""
         return calibration_batches(self.dataset, self.config)
 
@@ -59,7 +59,29 @@ class Context:
 Quantizer = Callable[[Model, Context], Model]
 
 
-def calibration_batches(dataset: Dataset, config: QuantizeConfig) -> list[Tensor]:
+class CalibrationBatches(Sequence[Tensor]):
+    """Batches of normalised images [N, C, H, W]; each is made when it is asked for, so that one is in memory."""
+
+    def __init__(self, dataset: Dataset, parts: Sequence[Tensor]) -> None:
+        """Take the indices of each batch in the training split."""
+        self._dataset, self._parts = dataset, parts
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
+        """Return one batch, or the batches of a slice."""
+        if isinstance(index, slice):
+            return CalibrationBatches(self._dataset, self._parts[index])
+        return self._dataset.normalise(self._dataset.train.images[self._parts[index]])
+
+
+def calibration_batches(dataset: Dataset, config: QuantizeConfig) -> Sequence[Tensor]:
     """Return calibration images of the training split, normalised; the same ones for equal arguments.
 
     Raises:
@@ -74,4 +96,4 @@ def calibration_batches(dataset: Dataset, config: QuantizeConfig) -> list[Tensor
             f"calibration images must show at least 2 classes, but all {len(chosen_N)} are of class"
             f" {dataset.classes[int(classes[0])]!r}."
         )
-    return [dataset.normalise(split.images[part_N]) for part_N in chosen_N.split(config.batch_size)]
+    return CalibrationBatches(dataset, chosen_N.split(config.batch_size))

@@ -247,8 +247,11 @@ class FakeQuantizedNetwork(nn.Module):
 
     def parameter_name(self, name: str) -> str:
         """Return the name in this module of the network's parameter ``name``."""
-        layer, _, leaf = name.rpartition(".")
-        return f"network.{layer}.layer.{leaf}" if layer in self.layers else f"network.{name}"
+        *modules, leaf = name.split(".")
+        path = ["network"]
+        for place, module in enumerate(modules):
+            path += [module, *(["module"] if ".".join(modules[: place + 1]) in self.input_names else [])]
+        return ".".join([*path, *(["layer"] if ".".join(modules) in self.layers else []), leaf])
 
     def freeze(self, *, frozen: bool) -> None:
         """Freeze the statistics of the batch norms that will be folded, or let them change."""

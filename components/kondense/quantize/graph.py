@@ -38,10 +38,12 @@ class Graph:
     Attributes:
         nodes: of the modules that are called exactly once, by name.
         modules: all modules by name.
+        everything: all nodes, in the order of execution.
     """
 
     nodes: Mapping[str, fx.Node]
     modules: Mapping[str, nn.Module]
+    everything: Sequence[fx.Node] = ()
 
     def called(self, node: fx.Node | None) -> str | None:
         """Return the name of the module that ``node`` calls, if this is its only call."""
@@ -53,11 +55,18 @@ class Graph:
         """Return whether the module ``name`` commutes with FACTOR or QUANTIZER."""
         return any(isinstance(self.modules[name], kind) for kind in TRANSPARENT if operation in TRANSPARENT[kind])
 
+    def passes_quantizer(self, node: fx.Node) -> bool:
+        """Return whether ``node`` commutes with a quantizer, such as a ReLU that several layers share."""
+        if node.op == "call_module":
+            return self.commutes(str(node.target), QUANTIZER)
+        return node.target in ELEMENTWISE_FUNCTIONS
+
 
 def trace_graph(module: nn.Module, batches: Sequence[Tensor] = ()) -> Graph:
     """Return the dataflow between the modules of ``module``; ``batches`` of images help where torch.fx cannot trace."""
     graph = trace(module, batches)
-    return Graph(calls(graph) if graph is not None else {}, dict(module.named_modules()))
+    nodes = list(graph.nodes) if graph is not None else []
+    return Graph(calls(graph) if graph is not None else {}, dict(module.named_modules()), nodes)
 
 
 def quantizer_places(graph: Graph, layers: list[str]) -> list[str]:
@@ -82,9 +91,9 @@ def quantizer_places(graph: Graph, layers: list[str]) -> list[str]:
 def _output_places(graph: Graph, name: str, places: list[str]) -> list[str]:
     """Return the modules to add so that the output of ``name`` reaches quantizers only."""
     node, passed = graph.nodes[name], []
-    while (user := graph.called(only_user(node))) and user not in places and graph.commutes(user, QUANTIZER):
-        passed.append(user)
-        node = graph.nodes[user]
+    while (user := only_user(node)) and graph.called(user) not in places and graph.passes_quantizer(user):
+        passed += [called] if (called := graph.called(user)) else []
+        node = user
     users = [graph.called(user) for user in node.users]
     if users and None not in users:
         return [user for user in users if user is not None]

@@ -59,7 +59,7 @@ def test_the_artifact_computes_what_was_trained(dataset: Dataset, resnet: Model)
     quantized = qat._settle(calibrated, network)
     found_NK = predict(quantized.module, dataset.validation, dataset)
     # The bias alone was not on its grid during the training.
-    assert float((found_NK - trained_NK).norm() / trained_NK.norm()) < 2e-3
+    assert float((found_NK - trained_NK).norm() / trained_NK.norm()) < 5e-3
     for name, tensor in quantized.quantized.items():
         assert torch.equal(quantized.module.get_parameter(name), tensor.dequantize())
         assert torch.equal(tensor.scale, steps[name.removesuffix(".weight")])

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from kondense.quantize.static.observers import parts
+
 
 def output_means(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return the mean output of every named convolution or linear layer, [O], over all images and positions."""
@@ -31,7 +33,8 @@ def output_means(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence
     try:
         with torch.no_grad():
             for batch_NCHW in batches_NCHW:
-                module(batch_NCHW)
+                for part_NCHW in parts(batch_NCHW):
+                    module(part_NCHW)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,7 +1,7 @@
 """The distribution of a module's inputs on calibration images."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kondense.errors import InputError
 
 BINS = 4096
+MOST_VALUES = 2**20  # of the images that run at once: larger batches leave the caches and take memory
 
 
 @dataclasses.dataclass
@@ -17,18 +18,26 @@ class Observation:
 
     low: float
     high: float
-    counts: Tensor  # int64 [BINS]
+    counts: Tensor  # int64 [BINS]; zeros without histogram
 
 
-def observe(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tensor]) -> dict[str, Observation]:
+def observe(
+    module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tensor], *, histogram: bool = True
+) -> dict[str, Observation]:
     """Return the distribution of the inputs of the modules ``names`` that run, by name.
 
     A first pass finds minimum and maximum and a second one fills the histogram, so that no values are stored.
 
+    Args:
+        module: the network; not changed.
+        names: of its modules.
+        batches_NCHW: images, normalised.
+        histogram: whether to make the second pass.
+
     Raises:
         InputError: there is no image, or a value is NaN or infinite (the text names the module).
     """
-    if not sum(len(batch_NCHW) for batch_NCHW in batches_NCHW):
+    if not len(batches_NCHW) or not len(batches_NCHW[0]):
         raise InputError("calibration needs at least 1 image, but got 0.")
     observations: dict[str, Observation] = {}
 
@@ -45,7 +54,7 @@ def observe(module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tens
             counts = torch.histc(values.float(), bins=BINS, min=seen.low, max=seen.high)
             seen.counts += counts.long()
 
-    for record in (widen, count):
+    for record in (widen, count) if histogram else (widen,):
         _run(module, names, batches_NCHW, record)
     return observations
 
@@ -62,7 +71,14 @@ def _run(
     try:
         with torch.no_grad():
             for batch_NCHW in batches_NCHW:
-                module(batch_NCHW)
+                for part_NCHW in parts(batch_NCHW):
+                    module(part_NCHW)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def parts(batch_NCHW: Tensor) -> Iterator[Tensor]:
+    """Yield ``batch_NCHW`` in parts of at most MOST_VALUES values, or single images."""
+    images = max(1, MOST_VALUES // max(1, batch_NCHW[:1].numel()))
+    yield from batch_NCHW.split(images)

@@ -23,6 +23,7 @@ from kondense.quantize.context import Context
 from kondense.quantize.graph import only_relu_follows, quantizer_places, trace_graph
 from kondense.quantize.grid import round_to_grid
 from kondense.quantize.layers import bits_by_layer, quantizable_layers
+from kondense.quantize.residuals import residual_places
 from kondense.quantize.static.bias_correction import correct_bias, output_means
 from kondense.quantize.static.equalize import equalize as equalize_layers
 from kondense.quantize.static.learned_rounding import learn_rounding, record
@@ -129,9 +130,10 @@ def quantize(
     reference = copy.deepcopy(module)
     graph = trace_graph(reference, compared)
     places = [name for name in quantizer_places(graph, everything) if name not in exclude]
+    places += residual_places(graph, places)
     activations = {
         name: calibrate(observation, calibration, percentile=percentile, symmetric=symmetric)
-        for name, observation in observe(module, places, batches_NCHW).items()
+        for name, observation in observe(module, places, batches_NCHW, histogram=calibration != "minmax").items()
     }
     layers = _that_run(layers, activations)
     install_quantizers(module, activations)
