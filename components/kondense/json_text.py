@@ -13,7 +13,6 @@ LARGEST_INTEGER = 2**64  # JSON has no bound, but arithmetic with floats has one
 SHOWN = 80  # characters of a value in an error
 
 
-
 class ArtifactError(InputError):
     """An artifact is missing, has an unknown format version, or does not match its digests."""
 
