@@ -2,18 +2,19 @@
 
     python -m benchmarks.hardness --parts parsers --inputs 200000 --seed 0
     python -m benchmarks.hardness --parts parsers --only model.json --inputs 2000
+    python -m benchmarks.hardness --parts kills --run-kills 40 --search-kills 20
 
-Parts: `parsers` reads mutated inputs. Each part prints its counts and bounds as a table; the command ends with 1 if
-anything escaped.
+Parts: `parsers` reads mutated inputs; `kills` kills processes of runs and of searches. Each part prints its counts and
+bounds as a table; the command ends with 1 if anything escaped.
 """
 
 import argparse
 import logging
 import sys
 
-from benchmarks.hardness import parser_part
+from benchmarks.hardness import kills_part, parser_part
 
-PARTS = {"parsers": parser_part}
+PARTS = {"parsers": parser_part, "kills": kills_part}
 
 
 def main() -> int:
