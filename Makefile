@@ -13,7 +13,7 @@ CLUSTER_OPTIONS ?=
 image = $(REGISTRY:%=%/)kondense/$*-python:$(TAG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-docker test-cluster lint format compile images kind clean
+.PHONY: help setup run test test-slow test-docker test-cluster mutants lint format compile images kind clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ test-docker: setup  ## the tests that need a Docker Engine
 
 test-cluster: setup  ## scenarios on the cluster that KUBECONFIG names: make test-cluster CLUSTER_OPTIONS="--list"
 	$(RUN) python -m tests.e2e.cluster $(CLUSTER_OPTIONS)
+
+mutants: setup  ## small faults put into modules, which their tests must find (not in CI): make mutants MODULES=halving
+	$(RUN) --with cosmic-ray==8.7.0 python -m benchmarks.mutants $(MODULES)
 
 lint: setup  ## check style, types, layers and YAML
 	$(RUN) pre-commit run --all-files --show-diff-on-failure
