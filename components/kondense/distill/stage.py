@@ -20,6 +20,7 @@ from kondense.errors import InputError
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.size import count_macs, count_parameters
+from kondense.training.auxiliary import IMAGES, drop_auxiliary
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.device import choose_device
 from kondense.training.fit import fit
@@ -102,6 +103,8 @@ def distill(
     device, modules = choose_device(config.device), [model.module for model in models]
     weights = weigh(config.teacher_weights, modules, dataset, device)
     curve = _train(student, Teachers(modules, weights), dataset, config, checkpoint)
+    if start != GIVEN:
+        drop_auxiliary(student.module, dataset.normalise(dataset.train.images[:IMAGES]), len(dataset.classes))
     return Result(
         student,
         measure(student.module, teacher.module, dataset, device),

@@ -136,6 +136,19 @@ def _returning_logits(kind: type[nn.Module]) -> type[nn.Module]:
         self.__dict__["_output_path"] = key or logits_path(output, classes=int(self._output_classes))  # type: ignore[arg-type]
         return logits_of(output, key=str(self._output_path))
 
+    def reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+        return _unfilled, (kind,), self.__getstate__()
+
     names = ("__module__", "__qualname__", "__doc__")
-    attributes = {name: getattr(kind, name) for name in names}
-    return type(kind.__name__, (kind,), attributes | {"forward": forward, "_returns_logits": True})
+    attributes: dict[str, Any] = {name: getattr(kind, name) for name in names}
+    # The defaults are for a network that its own code makes of its class, such as a copy.
+    attributes |= {"forward": forward, "_returns_logits": True, "_output_key": "", "_output_classes": 0}
+    if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
+        attributes["__reduce_ex__"] = reduced  # pickle looks the class up by its name, where the user's own stands
+    return type(kind.__name__, (kind,), attributes)
+
+
+def _unfilled(kind: type[nn.Module]) -> nn.Module:
+    """Return a network of an adapted class without attributes, which pickle and copy fill."""
+    adapted = _returning_logits(kind)  # type: ignore[arg-type]
+    return adapted.__new__(adapted)

@@ -21,6 +21,7 @@ from kondense.networks.names import weights_of
 from kondense.preprocessing import difference
 from kondense.train.config import TrainConfig
 from kondense.train.imported import import_model
+from kondense.training.auxiliary import IMAGES, drop_auxiliary
 from kondense.training.checkpoint import Checkpoint
 from kondense.training.fit import fit
 from kondense.training.masking import zero_masked
@@ -81,7 +82,7 @@ def train(
             checkpoint = checkpoint.child(state_digest(model.module)) if checkpoint else None
         curve = fit(model.module, dataset, config, masks=model.masks(), checkpoint=checkpoint)
     zero_masked(model.module, model.masks())
-    model = without_auxiliary(model)
+    model = without_auxiliary(model, dataset)
     metrics = _metrics(model, dataset) | ({"train_loss": curve[-1]["train_loss"]} if curve else {})
     verbs = [f"import {model.network.name}"] if origin else []
     verbs += [f"train {'it' if origin else model.network.name} for {config.epochs} epochs"] if curve else []
@@ -105,11 +106,14 @@ def _made(config: TrainConfig, dataset: Dataset) -> tuple[Model, str]:
     return found.model, config.import_uri or config.network
 
 
-def without_auxiliary(model: Model) -> Model:
-    """Return the model without torchvision's auxiliary heads, which only training uses, in place."""
+def without_auxiliary(model: Model, dataset: Dataset) -> Model:
+    """Return the model without auxiliary heads, which only training uses, in place."""
     heads = [name for name in AUXILIARY if isinstance(getattr(model.module, name, None), nn.Module)]
     if not heads or not model.network.name.startswith("torchvision:"):
-        return model
+        images = dataset.normalise(dataset.train.images[:IMAGES])
+        drop_auxiliary(model.module, images, len(dataset.classes))
+        names = model.module.state_dict().keys()
+        return dataclasses.replace(model, masked=tuple(name for name in model.masked if name in names))
     for name in heads:
         setattr(model.module, name, None)
     model.module.aux_logits = False  # type: ignore[assignment]

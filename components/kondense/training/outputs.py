@@ -29,7 +29,7 @@ class TrainingOutputs:
 
     def __init__(self, module: nn.Module, images_BCHW: Tensor, classes: int) -> None:
         self.path = ""
-        output, makers = _run(module, images_BCHW, training=True)
+        output, made = run_recorded(module, images_BCHW, training=True)
         if isinstance(output, Tensor):
             return
         found = dict(leaves(output))
@@ -37,7 +37,8 @@ class TrainingOutputs:
             key = output_key(module)
             self.path = logits_path(output, key=key if key in found else "", classes=classes)
         except InputError:
-            evaluated, names = _run(module, images_BCHW, training=False)
+            evaluated, others = run_recorded(module, images_BCHW, training=False)
+            makers, names = ({id(tensor): name for name, tensor in each} for each in (made, others))
             last = names.get(id(evaluated), "")
             same = [path for path, each in candidates(found, classes).items() if makers.get(id(each)) == last]
             if not last or len(same) != 1:
@@ -52,8 +53,8 @@ class TrainingOutputs:
         return logits_BK, auxiliary_of(output, logits_BK)
 
 
-def _run(module: nn.Module, images_BCHW: Tensor, *, training: bool) -> tuple[Any, dict[int, str]]:
-    """Return a network's output, and the names of the layers that made each tensor, by its identity."""
+def run_recorded(module: nn.Module, images_BCHW: Tensor, *, training: bool) -> tuple[Any, list[tuple[str, Tensor]]]:
+    """Return a network's output and what its parts made: names and tensors in order; it stays as it is."""
     made: list[tuple[str, Tensor]] = []
     hooks = [
         layer.register_forward_hook(
@@ -71,4 +72,4 @@ def _run(module: nn.Module, images_BCHW: Tensor, *, training: bool) -> tuple[Any
         module.train(was_training)
         for hook in hooks:
             hook.remove()
-    return output, {id(tensor): name for name, tensor in made}
+    return output, made

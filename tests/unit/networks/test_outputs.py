@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import io
+import pickle
 from collections import OrderedDict, namedtuple
 
 import pytest
@@ -118,3 +120,41 @@ def test_the_name_of_a_network_says_which_output():
     images = torch.ones(2, 1, 4, 4)
     assert output_key(second) == "1"
     assert torch.equal(2 * first(images), second(images))
+
+
+class Restless(Net):
+    """Makes its own copies of its class, and names its class."""
+
+    def __init__(self, answer=None):
+        super().__init__(answer or as_dictionary)
+
+    def twin(self):
+        other = type(self)()
+        other.load_state_dict(self.state_dict())
+        return other.eval()
+
+
+def as_dictionary(logits):
+    return {"logits": logits, "twice": 2 * logits}
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_an_adapted_network_is_pickled_and_copied_with_its_adapter(protocol):
+    images = torch.ones(2, 3)
+    module = with_logits(Restless(), key="twice", classes=4).eval()
+    expected = 2 * module.fc(images)
+    loaded = pickle.loads(pickle.dumps(module, protocol))
+    for other in (loaded, copy.copy(module), copy.deepcopy(module), pickle.loads(pickle.dumps(loaded))):
+        assert type(other) is type(module)
+        assert torch.equal(other(images), expected)
+    stream = io.BytesIO()
+    torch.save(module, stream)
+    stream.seek(0)
+    assert torch.equal(torch.load(stream, weights_only=False)(images), expected)
+    assert copy.deepcopy(module).fc.weight is not module.fc.weight
+
+
+def test_a_network_that_its_own_code_makes_of_its_class_returns_its_logits():
+    module = with_logits(Restless(), classes=4).eval()
+    images = torch.ones(2, 3)
+    assert torch.equal(module.twin()(images), module(images))

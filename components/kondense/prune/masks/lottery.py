@@ -9,7 +9,6 @@ Source: Frankle and Carbin 2019, section 1 (iterative pruning, and the random re
 Frankle et al. 2020, section 3 (rewinding to an early epoch instead of epoch 0).
 """
 
-import copy
 import dataclasses
 import zlib
 from typing import Any
@@ -28,6 +27,7 @@ from kondense.prune.schedule import Ramp
 from kondense.training.fit import fit
 from kondense.training.masking import zero_masked
 from kondense.training.settings import TrainingConfig
+from kondense.training.transform import is_imported
 
 METHOD = {
     "name": "lottery",
@@ -65,7 +65,7 @@ class LotteryPruner(MaskPruner):
         """Raise InputError unless the model's training can be repeated up to the rewinding epoch."""
         config, lineage = self.context.config, self.model.lineage
         stages = [record["stage"] for record in lineage]
-        if stages != ["train"] or lineage[0]["config"]["import_uri"]:
+        if stages != ["train"] or lineage[0]["config"]["import_uri"] or is_imported(self.model):
             raise InputError(
                 "lottery needs a model as the train stage trained it, but got"
                 f" {' > '.join(stages) or 'a model without lineage'}{' of an import' if stages == ['train'] else ''}."
@@ -132,4 +132,5 @@ class LotteryPruner(MaskPruner):
             settings = dataclasses.replace(settings, epochs=rewind, max_epochs=settings.horizon, device=device)
             child = checkpoint.child("rewind") if checkpoint else None
             fit(module, context.dataset, settings, checkpoint=child)
-        return copy.deepcopy(module.eval().state_dict())
+        state = module.eval().state_dict()  # with the heads that only training has
+        return {name: state[name].clone() for name in self.module.state_dict()}
