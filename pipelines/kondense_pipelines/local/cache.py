@@ -25,6 +25,7 @@ from kondense.errors import InputError
 from kondense.files import ArtifactError, file_digests, read_json, sha256, write_json
 from kondense.json_text import json_object
 from kondense.logging import LOG
+from kondense.networks.allowed import check_allowed
 from kondense.networks.code import code_digests, registered_digest
 
 FORMAT_VERSION = 2
@@ -209,11 +210,13 @@ def _named(arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _network_in(directory: Path) -> list[str]:
-    """Return the name of the network of the model in ``directory``, if there is one."""
+    """Return the name of the network of the model in ``directory``, if there is one that may be imported."""
     try:
-        return [str(json_object((directory / DESCRIPTION).read_bytes(), DESCRIPTION)["network"]["name"])]
+        name = str(json_object((directory / DESCRIPTION).read_bytes(), DESCRIPTION)["network"]["name"])
+        check_allowed(name)  # the code of any other is not even read
     except (OSError, ValueError, LookupError, TypeError):  # no model, or one that the step will refuse
         return []
+    return [name]
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from kondense.artifacts.report import PAGE, REPORT
 from kondense.config import Config
 from kondense.files import new_directory, write_file, write_json
 from kondense.images import STAGE_IMAGE
-from kondense.networks.allowed import VARIABLE, allowed_names, is_imported
+from kondense.networks.allowed import VARIABLE, allowing
 from kondense.profiles import Value
 from kondense.store.open import open_store
 from rich.console import Console
@@ -81,14 +81,15 @@ def run_compress(
         os.environ.update(store)
         check_stores(CHECKPOINTS, str(configs["publish"].to_dict()["store_uri"]))
         configs = preflight() if preflight else configs
-        settings, arguments, pipeline = _prepare(
-            configs, output_dir, store, plan=plan or Plan(), docker=docker, caching=caching
-        )
-        settings = dataclasses.replace(
-            settings, retries=retries, store=partial(settled, store_dir()) if embedded else settings.store
-        )
-        with RunProgress(console, len(settings.order)) as progress:
-            results = run_pipeline(pipeline, arguments, settings, progress, server)
+        with allowing(networks=[str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]):
+            settings, arguments, pipeline = _prepare(
+                configs, output_dir, store, plan=plan or Plan(), docker=docker, caching=caching
+            )
+            settings = dataclasses.replace(
+                settings, retries=retries, store=partial(settled, store_dir()) if embedded else settings.store
+            )
+            with RunProgress(console, len(settings.order)) as progress:
+                results = run_pipeline(pipeline, arguments, settings, progress, server)
     page = collect(results, output_dir)
     write_json(output_dir / TIMINGS, timings(results, time.monotonic() - began))
     return page
@@ -107,6 +108,7 @@ def _prepare(
     del arguments[PROFILE]  # the Configs have its numbers already
     outside = local_paths(arguments)
     arguments |= {name: str(path) for name, path in outside.items()}
+    allowed = {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
     version = f"docker {image_id(STAGE_IMAGE)}" if docker else f"sources {sources_version()}"
     checkpoints = os.environ.get("KONDENSE_CHECKPOINTS", f"{CHECKPOINTS}/{slug(version)}") if caching else ""
     settings = LocalSettings(
@@ -116,18 +118,11 @@ def _prepare(
         order=task_names(plan),
         caching=caching,
         docker=docker,
-        environment={**store, "KONDENSE_CHECKPOINTS": checkpoints, **allowance(configs)},
+        environment={**store, "KONDENSE_CHECKPOINTS": checkpoints, **allowed},
         mounts=[path for path in (SYSTEM_DATA, *outside.values()) if path.exists()],
     )
     # Not nested: if a task of a nested graph fails, kfp.local continues with the others before it reports the failure.
     return settings, arguments, make_compress(arguments, bound, plan=plan, nested=False)
-
-
-def allowance(configs: Mapping[str, Config]) -> dict[str, str]:
-    """Return the variable that lets every step import the run's networks, which artifacts of the run then name."""
-    networks = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
-    allowed = [*allowed_names(), *filter(is_imported, networks)]
-    return {VARIABLE: ",".join(dict.fromkeys(allowed))} if allowed else {}
 
 
 def local_paths(arguments: Mapping[str, Value]) -> dict[str, Path]:

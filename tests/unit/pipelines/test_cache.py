@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 from kondense.errors import InputError
+from kondense.networks.allowed import allowing
 from kondense_pipelines.local import cache
 from kondense_pipelines.local.cache import ContentCache, kept_from_sweeps
 
@@ -103,9 +104,19 @@ def test_changed_code_of_the_network_of_a_model_changes_the_key(tmp_path: Path, 
     model = artifact(tmp_path / "model")
     (tmp_path / "model" / "model.json").write_text('{"network": {"name": "minenet:Net", "arguments": {}}}')
     arguments = {"import_uri": str(tmp_path / "model")} if as_import else {"model": model}
-    before = key(ContentCache(tmp_path, "v"), arguments=arguments)
-    net.write_text(NET.replace("ReLU", "Tanh"))
-    assert before != key(ContentCache(tmp_path, "v"), arguments=arguments)
+    with allowing(networks=["minenet:Net"]):
+        before = key(ContentCache(tmp_path, "v"), arguments=arguments)
+        net.write_text(NET.replace("ReLU", "Tanh"))
+        assert before != key(ContentCache(tmp_path, "v"), arguments=arguments)
+
+
+def test_code_that_a_model_alone_names_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = artifact(tmp_path / "model")
+    (tmp_path / "model" / "model.json").write_text('{"network": {"name": "torch.nn:Linear", "arguments": {}}}')
+    read: list[str] = []
+    monkeypatch.setattr(cache, "code_digests", lambda names: read.extend(names) or {})
+    key(ContentCache(tmp_path, "v"), arguments={"model": model, "network": "lenet5"})
+    assert read == ["lenet5"]
 
 
 def test_code_that_changes_during_a_run_ends_the_run(tmp_path: Path, net: Path) -> None:
