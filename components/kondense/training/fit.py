@@ -64,7 +64,9 @@ def fit(
     """
     trainer = Trainer(module, dataset, config, masks or {}, loss or label_loss(config, dataset), masking=masking)
     state = checkpoint.load(epochs=config.epochs) if checkpoint else None
-    if state:
+    if state and not trainer.fits(state):
+        LOG.warning("a checkpoint has the tensors of another network; it is ignored and that part is trained again")
+    elif state:
         trainer.restore(state)
         LOG.info(f"resumed at epoch {trainer.epoch}/{config.epochs} step {trainer.step} from a checkpoint")
     report = on_epoch or (lambda point: log_epoch(point, config.epochs, trainer.images_per_s))

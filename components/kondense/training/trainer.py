@@ -222,8 +222,15 @@ class Trainer:
         }
         return State(tensors, position)
 
+    def fits(self, state: State) -> bool:
+        """Return whether a saved state has the weights, averages and objective of this run, by name and shape."""
+        parts = {"module": dict(self._state()), "average": self.average, "objective": self.objective.state_dict()}
+        own = {f"{part}.{name}": tensor.shape for part, tensors in parts.items() for name, tensor in tensors.items()}
+        saved = {key: tensor.shape for key, tensor in state.tensors.items() if key.partition(".")[0] in parts}
+        return own == saved
+
     def restore(self, state: State) -> None:
-        """Restore a saved state."""
+        """Restore a saved state, which fits."""
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
         for key, tensor in state.tensors.items():
             part, _, name = key.partition(".")

@@ -190,6 +190,16 @@ def test_a_damaged_checkpoint_is_reported_and_trained_again(checkpoint, caplog):
     assert same_weights(straight, again)
 
 
+def test_a_checkpoint_of_another_network_is_reported_and_trained_again(checkpoint, caplog):
+    config = dataclasses.replace(CONFIG, epochs=1)
+    straight, again = network(), network()
+    fit(straight, toy_dataset(), config)
+    fit(network("lenet300"), toy_dataset(), config, checkpoint=checkpoint)
+    fit(again, toy_dataset(), config, checkpoint=checkpoint)
+    assert "has the tensors of another network" in caplog.text
+    assert same_weights(straight, again)
+
+
 def test_a_longer_gradient_is_scaled_to_the_norm():
     modules = [network("lenet300") for _ in range(2)]
     for module, clip_norm in zip(modules, (1e-3, 2e-3), strict=True):
