@@ -1,6 +1,6 @@
 """What operations do with labels (see ``labels``).
 
-Shapes: N images, C channels, P positions; a layer of O outputs and I inputs.
+Shapes: N images, C channels, P positions.
 """
 
 import math
@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from kondense.channels.labels import Labelled, Trace, collapse, meeting, profile, spread, unwrapped, varies
@@ -339,115 +338,3 @@ def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def _fixed(labels: Tensor, extent: Sequence[int]) -> bool:
     """Return whether another operand of this shape has an element of its own for every channel."""
     return any(size > 1 and varies(labels, axis) for axis, size in enumerate(extent))
-
-
-def convolution(  # noqa: PLR0917  # as torch's
-    images: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
-    """Run ``torch.nn.functional.conv2d``: the outputs are new channels, or those of the input if it is depthwise."""
-    if not isinstance(images, Labelled) or isinstance(weight, Labelled) or images.ndim != 4:
-        return NotImplemented
-    value = F.conv2d(images.value, weight, unwrapped(bias), stride, padding, dilation, groups)
-    trace, labels = images.record, images.labels
-    names = _callees(trace, weight, nn.Conv2d, groups)
-    along = meeting(trace, labels, 1) if labels is not None and names else None
-    if labels is not None and not names:
-        trace.pin(labels, "it is read by a convolution whose weights are computed")
-    if groups > 1 and groups == images.shape[1]:
-        outputs = along.repeat_interleave(len(weight) // groups) if along is not None else None
-        if outputs is not None and not bool(outputs.all()):
-            trace.pin(outputs, "some inputs of its depthwise convolution must stay")
-    else:
-        outputs = _produce(trace, names, len(weight))
-        _meet(trace, names, output=False, labels=along)
-    _meet(trace, names, output=True, labels=outputs)
-    return type(images)(value, spread(outputs, 1, value.shape) if outputs is not None else None, trace)
-
-
-def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
-    """Run ``torch.nn.functional.linear``: the outputs are new channels, unless it works along another axis."""
-    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
-        return NotImplemented
-    value = F.linear(inputs.value, weight, unwrapped(bias))
-    trace, labels = inputs.record, inputs.labels
-    names = _callees(trace, weight, nn.Linear)
-    if labels is not None and not varies(labels, -1) and bool(collapse(labels).any()):
-        for name in names:
-            trace.misused.setdefault(name, "it works along another axis than that of the channels")
-        return type(inputs)(value, labels.amax(-1, keepdim=True).expand(value.shape), trace)
-    along = meeting(trace, labels, -1) if labels is not None and names else None
-    if labels is not None and not names:
-        trace.pin(labels, "it is read by a linear layer whose weights are computed")
-    outputs = _produce(trace, names, len(weight))
-    _meet(trace, names, output=False, labels=along)
-    _meet(trace, names, output=True, labels=outputs)
-    return type(inputs)(value, spread(outputs, -1, value.shape) if outputs is not None else None, trace)
-
-
-def norm(inputs: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, *rest: Any, **settings: Any) -> Any:
-    """Run ``torch.nn.functional.batch_norm``: the channels pass."""
-    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
-        return NotImplemented
-    value = F.batch_norm(inputs.value, mean, var, weight, bias, *rest, **settings)
-    return _per_channel(inputs, value, mean, weight)
-
-
-def instance_norm(
-    inputs: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, **rest: Any
-) -> Any:
-    """Run ``torch.nn.functional.instance_norm``: the channels pass."""
-    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
-        return NotImplemented
-    value = F.instance_norm(inputs.value, running_mean, running_var, weight, **rest)
-    return _per_channel(inputs, value, running_mean, weight)
-
-
-def prelu(inputs: Any, weight: Any) -> Any:
-    """Run ``torch.prelu`` with a slope for each channel: the channels pass."""
-    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled) or len(weight) == 1:
-        return NotImplemented
-    return _per_channel(inputs, torch.prelu(inputs.value, weight), weight)
-
-
-def _per_channel(inputs: Labelled, value: Tensor, *held: Tensor | None) -> Labelled:
-    """Return the labelled result of a layer whose tensors ``held`` have one value for each channel."""
-    trace, labels = inputs.record, inputs.labels
-    names = next((trace.owners[id(tensor)] for tensor in reversed(held) if id(tensor) in trace.owners), [])
-    if labels is not None and varies(labels, 1):
-        if not names and any(tensor is not None for tensor in held):
-            trace.pin(labels, "it passes a norm whose weights are computed")
-        for name in names:
-            trace.meet(name, output=True, labels=meeting(trace, labels, 1))
-    return type(inputs)(value, labels, trace)
-
-
-def _meet(trace: Trace, names: Sequence[str], *, output: bool, labels: Labels) -> None:
-    for name in names if labels is not None else ():
-        assert labels is not None
-        trace.meet(name, output=output, labels=labels)
-
-
-def _callees(trace: Trace, weight: Tensor, kind: type[nn.Module], groups: int = 1) -> list[str]:
-    """Return the layers that a weight belongs to; none if they are of another kind."""
-    names = trace.owners.get(id(weight), [])
-    layers = [trace.layers[name] for name in names]
-    fits = all(isinstance(layer, kind) and getattr(layer, "groups", 1) == groups for layer in layers)
-    return names if fits else []
-
-
-def _produce(trace: Trace, names: Sequence[str], count: int) -> Labels:
-    """Return the labels of a layer's outputs, the same at every call; one output alone cannot be removed."""
-    if not names or count < 2:
-        return None
-    if names[0] not in trace.produced:
-        trace.produced[names[0]] = trace.new_labels(count)
-    return trace.produced[names[0]]
-
-
-LAYERS: dict[Any, Callable[..., Any]] = {
-    F.conv2d: convolution,
-    F.linear: linear,
-    F.batch_norm: norm,
-    F.instance_norm: instance_norm,
-    torch.prelu: prelu,
-}

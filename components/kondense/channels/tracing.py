@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kondense.channels.labels import Labelled, Trace, unwrapped
-from kondense.channels.rules import LAYERS, follow
+from kondense.channels.layer_rules import LAYERS
+from kondense.channels.rules import follow
 from kondense.errors import InputError
 from kondense.export.trace import layer_by_layer
 
