@@ -263,8 +263,10 @@ def _splits(scratch: Path) -> list[bytes]:
 
 def _read_split(path: Path) -> object:
     from kondense.data.dataset_files import load_split, read_description
+    from kondense.data.shard_index import place_of
 
-    return load_split(path, read_description(path.parent / "dataset.json"))
+    description = read_description(path.parent / "dataset.json")
+    return load_split(path, description, place_of(description.get("shards"), path.parent, ""))
 
 
 def _failures(_: Path) -> list[bytes]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from kondense_pipelines.local.warm import WarmServer
+from kondense_pipelines.local.warm import READ_AT_IMPORT, WarmServer
 
 
 class Warm:
@@ -22,11 +22,9 @@ class Warm:
     def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> CompletedProcess[str]:
         """Run the module ``argv[0]`` in the current directory with its arguments and variables."""
         # What libraries read at import is the server's, which is the tests'.
-        imported = {name: value for name, value in self.server.environment.items() if name not in environment}
-        kept = {name: value for name, value in imported.items() if name.startswith(("OMP_", "OPENBLAS_", "GOMP_"))}
-        paths = {name: value for name, value in imported.items() if name.startswith("PYTHON")}
+        kept = {name: value for name, value in self.server.environment.items() if name.startswith(READ_AT_IMPORT)}
         with tempfile.TemporaryFile() as output:
-            stage = self.server.start(argv, {**paths, **kept, **environment}, output.fileno())
+            stage = self.server.start(argv, {**kept, **environment}, output.fileno())
             code = stage.wait()
             output.seek(0)
             return CompletedProcess(list(argv), code, output.read().decode())

@@ -5,12 +5,14 @@ A suggester of our own is a module of this package with a literal METHOD; others
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from kondense.errors import InputError
 from kondense.methods import Methods
-from kondense.search.history import History, Suggestion
-from kondense.search.space import SearchSpace
+
+if TYPE_CHECKING:  # they import NumPy, which the names of the algorithms do not need
+    from kondense.search.history import History, Suggestion
+    from kondense.search.space import SearchSpace
 
 MULTI_FIDELITY = "multi-fidelity"  # the kind of a suggester that needs a resource; the other kind is single-fidelity
 SUGGESTERS = Methods("kondense.search", group="kondense.suggesters", describe=lambda name, loaded: loaded.METHOD)
@@ -28,7 +30,7 @@ class Suggester(Protocol):
 
     def validate(
         self,
-        space: SearchSpace,
+        space: "SearchSpace",
         settings: Mapping[str, str],
         *,
         max_trial_count: int | None = None,
@@ -36,12 +38,12 @@ class Suggester(Protocol):
     ) -> None:
         """Raise a ValueError of one line, giving rule and value, if the experiment breaks a rule."""
 
-    def planned_trials(self, settings: Mapping[str, str], space: SearchSpace) -> int | None:
+    def planned_trials(self, settings: Mapping[str, str], space: "SearchSpace") -> int | None:
         """Return the number of trials that complete the search; None if there is no such number."""
 
     def suggest(
-        self, space: SearchSpace, settings: Mapping[str, str], seed: int, history: History, count: int
-    ) -> Suggestion:
+        self, space: "SearchSpace", settings: Mapping[str, str], seed: int, history: "History", count: int
+    ) -> "Suggestion":
         """Return exactly `count` proposals, the same for the same arguments in every process.
 
         `ExperimentState(history).issue(count, draw)` names the trials and keeps the ledger.

@@ -41,7 +41,7 @@ def run_directory(directory: Path) -> Iterator[Path]:
         OSError: it cannot be written.
     """
     directory = directory.absolute()
-    is_new = not directory.exists()
+    created = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     lock = _held(directory / LOCK, PATIENCE_S)
     if lock is None:
@@ -59,9 +59,9 @@ def run_directory(directory: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
             (directory / LOCK).unlink(missing_ok=True)
-            if is_new:  # and unused, because the input was refused
-                with contextlib.suppress(OSError):
-                    directory.rmdir()
+            with contextlib.suppress(OSError):  # they hold something
+                for path in created:  # and stayed empty, because the input was refused
+                    path.rmdir()
 
 
 def scratch_of(directory: Path) -> Path:

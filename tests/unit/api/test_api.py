@@ -66,7 +66,7 @@ def test_checkpoints_continue_the_same_call_and_no_other(
 ) -> None:
     trained: list[int] = []
     step = Trainer._train_step
-    monkeypatch.setattr(Trainer, "_train_step", lambda self, index: trained.append(1) or step(self, index))
+    monkeypatch.setattr(Trainer, "_train_step", lambda self, *batch: trained.append(1) or step(self, *batch))
 
     def smallest(module, groups):
         return {name: torch.arange(float(group.channels)) for name, group in groups.items()}

@@ -197,7 +197,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "logarithm of 0": ({"space": {"x": log_uniform(0, 1)}}, "'x': min must be above 0 .*, but got 0"),
     "no values": ({"space": {"x": choice([])}}, "'x': a discrete parameter needs a non-empty list"),
     "values twice": ({"space": {"x": choice(["a", "a"])}}, "'a' occurs twice"),
-    "algorithm": ({"algorithm": "annealing"}, "algorithm must be one of bohb, grid.*, but got 'annealing'"),
+    "algorithm": (
+        {"algorithm": "annealing"},
+        "algorithm must be one of bayesian.*, bohb, .*, but got 'annealing'",
+    ),
     "no suggester": ({"algorithm": object()}, "must have the functions of a Suggester, but .* has no validate"),
     "no resource": ({"algorithm": "bohb"}, r"bohb needs a resource, such as resource=\('epochs', 27\), but got None"),
     "resource": ({"resource": "epochs"}, "resource must be a name and an integer of at least 1, but got 'epochs'"),

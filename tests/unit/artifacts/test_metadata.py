@@ -62,7 +62,7 @@ def test_a_model_that_was_measured_has_its_figures(candidates: list[Path]) -> No
 
 def test_a_model_that_was_not_measured_says_what_its_lineage_knows(tmp_path: Path) -> None:
     write(tmp_path, "dataset.json", name="digits")
-    trained = ("train", {"validation_accuracy": 0.9, "parameters": 400.0, "train_loss": float("nan"), "secret": 1.0})
+    trained = ("train", {"validation_accuracy": 0.9, "parameters": 400.0, "train_loss": None, "secret": 1.0})
     write_model(tmp_path, lineage(trained))
     found = metadata_of(tmp_path, title="teacher {network}", dataset_dir=tmp_path)
     check(found, "model")

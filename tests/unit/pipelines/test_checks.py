@@ -141,7 +141,7 @@ def test_every_step_of_the_pipelines_is_checked(tmp_path: Path) -> None:
         ({"trial_resources": {"cpu": "4x"}}, "cpu must be a Kubernetes quantity"),
         ({"search_settings": {"eta": "x"}}, "setting eta must be a whole number, but got 'x'"),
         ({"search_space": [{"name": "lr"}]}, r"feasibleSpace, but 'lr' has none"),
-        ({"search_algorithm": "best"}, "search_algorithm must be one of bohb, "),
+        ({"search_algorithm": "best"}, "search_algorithm must be one of bayesianoptimization, bohb, "),
         ({"search_max_trials": -1}, r"max_trials must be in .* \(search_max_trials gives max_trials\)"),
     ],
 )

@@ -54,8 +54,8 @@ def test_temporary_files_lie_in_the_scratch_space_and_nothing_is_left(directory:
 def test_a_directory_that_was_made_for_nothing_is_removed(directory: Path) -> None:
     with run_directory(directory):
         assert directory.is_dir()
-    assert not directory.exists()
-    directory.mkdir()
+    assert not directory.parent.exists()  # it was made for this one, too
+    directory.mkdir(parents=True)
     with run_directory(directory):
         pass
     assert directory.is_dir()
