@@ -75,6 +75,8 @@ def hold(tickets: Tickets, key: str, *, lease_s: float, wait_s: float) -> Iterat
                 lease = TimedLease(key, lease_s)
                 tickets.post(ticket)
                 break
+            if ticket:
+                tickets.remove(ticket)  # it may stand, though a stale listing lacked it
             if time.monotonic() > deadline_s:
                 raise StoreError(f"{key} was in use by others for {wait_s:g} s; try again later.")
         yield lease
@@ -114,7 +116,6 @@ def _wait_for_turn(tickets: Tickets, ticket: str, *, lease_s: float, deadline_s:
         if not before:
             return True
         if now_s > deadline_s:
-            tickets.remove(ticket)
             return False
         for other in before:
             mark, since_s = seen.get(other, ("", now_s))

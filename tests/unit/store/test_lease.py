@@ -104,6 +104,20 @@ def test_the_ticket_goes_when_the_holder_fails() -> None:
     assert board.tickets == {}
 
 
+def test_tickets_that_stale_listings_lack_do_not_pile_up() -> None:
+    class Stale(Board):
+        looks = 0
+
+        def posted(self) -> dict[str, str]:
+            self.looks += 1
+            return {} if self.looks <= 10 else super().posted()
+
+    board = Stale()
+    with hold(board, "key", lease_s=30, wait_s=60):
+        assert len(board.tickets) == 1
+    assert board.tickets == {}
+
+
 def test_foreign_names_among_the_tickets_are_no_numbers():
     class Bucket:
         def __init__(self):
