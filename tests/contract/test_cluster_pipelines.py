@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense.errors import InputError
 from kondense.images import STAGE_IMAGE
 from kondense.katib.spec import ExperimentError
 from kondense.katib_search.config import read_tolerations
@@ -91,6 +92,22 @@ def test_the_graphs(packages: dict[str, Package]) -> None:
     assert task_names(packages["compress"].path) == sorted(cluster_task_names(Plan()))
     assert task_names(packages["search"].path) == sorted(("search with Katib", *cluster_task_names(Plan())))
     assert task_names(packages["refresh"].path) == sorted(refresh_task_names(Plan()))
+
+
+def test_data_prep_of_every_package_keeps_shards_beside_the_checkpoints(packages: dict[str, Package]) -> None:
+    for package in packages.values():
+        environments = {
+            label: {each["name"]: each["value"] for each in container["env"]}
+            for label, container in package.executors.items()
+        }
+        places = {label: found.get("KONDENSE_SHARDS") for label, found in environments.items()}
+        assert {label: place for label, place in places.items() if place} == {
+            "exec-data-prep": "minio://mlpipeline/kondense/shards"
+        }
+        assert environments["exec-data-prep"]["KONDENSE_CHECKPOINTS"] == "minio://mlpipeline/kondense/checkpoints"
+    with pytest.raises(InputError, match="shards must be s3://bucket/prefix"):
+        Resources(shards="/data")
+    assert Resources(shards="").shards == ""
 
 
 def test_the_forms_are_compresss_and_their_own(packages: dict[str, Package]) -> None:

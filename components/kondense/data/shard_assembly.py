@@ -19,6 +19,7 @@ from kondense.data.examination import check_classes, check_readable, pixel_diges
 from kondense.data.picture import Geometry
 from kondense.data.pixels import mean_and_std_of, sums
 from kondense.data.shard_cache import place_at
+from kondense.data.shard_images import PPM
 from kondense.data.shard_writer import ShardWriter, Sink
 from kondense.data.shards import Shards
 from kondense.data.split import Choice, Taken, split_collection, take
@@ -38,12 +39,14 @@ class Target:
         address: a directory, or ``s3://bucket/prefix``; empty: ``directory``.
         shard_bytes: size from which a new shard is begun.
         window_bytes: bytes of shards within which training shuffles images.
+        encoding: of an image in a shard, see ``kondense.data.shard_images``.
     """
 
     directory: Path
     address: str = ""
     shard_bytes: int = SHARD_BYTES
     window_bytes: int = WINDOW_BYTES
+    encoding: str = PPM
 
     def sink(self) -> Sink:
         """Return the function that takes a finished shard."""
@@ -108,7 +111,7 @@ def assembled_in_shards(
 
 
 def _written(part: str, choice: Choice, geometry: Geometry, target: Target) -> Written:
-    writer = ShardWriter(part, target.directory, target.sink(), target.shard_bytes)
+    writer = ShardWriter(part, target.directory, target.sink(), target.shard_bytes, target.encoding)
     digests, parts, chunk = [], [], 1
     problems: list[str] = []
     totals, labels, indices = [], [], []

@@ -37,7 +37,7 @@ class Cached:
     def __init__(self, address: str) -> None:
         self.root = address.rstrip("/")
         text = os.environ.get(CACHE, "")
-        self.directory = Path(text).expanduser() if text else cache_directory() / "shards"
+        self.directory = (Path(text).expanduser() if text else cache_directory()) / "shards"
         self.bound = whole_number(CACHE_BYTES, DEFAULT_BYTES)
         self.wait_s = whole_number(WAIT, DEFAULT_WAIT_S)
 

@@ -3,7 +3,6 @@
 Shapes: N images, B of a batch, C channels, H height, W width, S shards.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kondense.data.picture import DAMAGED, as_pixels, one_line
+from kondense.data.picture import DAMAGED, one_line
+from kondense.data.shard_images import decoded
 from kondense.data.shards import ShardError, Shards
 from kondense.data.workers import Change, delivered
 
@@ -25,7 +25,7 @@ class ShardedImages:
     Attributes:
         shards: the files.
         shape: [N, C, H, W].
-        place_N3: of each image: number of its shard, offset and length of its PNG there, int64 [N, 3].
+        place_N3: of each image: number of its shard, offset and length of its file there, int64 [N, 3].
         digests: of the images' pixels, uint8 [N, 16].
         window_bytes: bytes of shards within which images are shuffled.
     """
@@ -96,17 +96,12 @@ class ShardedImages:
         return order_N[windows_N[order_N].argsort(stable=True)]
 
     def _decoded(self, number: int, offset: int, length: int) -> NDArray[np.uint8]:
-        from PIL import Image
-
         content = self.shards.read(number, offset, length)
-        channels, height, width = self.shape[1:]
         try:
-            with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-                if (image.mode, image.size) != ("L" if channels == 1 else "RGB", (width, height)):
-                    raise ValueError(f"it is {image.mode} {image.width}x{image.height}")
-                return as_pixels(image)
+            return decoded(content, self.shape[1:])
         except DAMAGED as error:
             address = self.shards.place.address(self.shards.files[number])
+            channels, height, width = self.shape[1:]
             raise ShardError(
                 f"shard {address} must hold an image of {channels}x{height}x{width} at byte {offset}, but:"
                 f" {one_line(error)}."

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import pkgutil
 import tempfile
 from pathlib import Path
@@ -14,8 +15,11 @@ from kondense.data.dataset import SPLITS, Dataset
 from kondense.data.locate import opened
 from kondense.data.picture import Geometry
 from kondense.data.shard_assembly import Target
-from kondense.data_prep.config import AUTO, SHARDS, SOURCES, DataPrepConfig
+from kondense.data_prep.config import AUTO, BUCKETS, SHARDS, SOURCES, DataPrepConfig
+from kondense.errors import InputError
 from kondense.logging import LOG
+
+PLACE = "KONDENSE_SHARDS"  # environment variable
 
 
 def run(config: DataPrepConfig, *, dataset_dir: Path) -> dict[str, float]:
@@ -70,7 +74,22 @@ def _target(config: DataPrepConfig, collection: Collection, geometry: Geometry, 
         LOG.info(f"data_prep: {needed:,} bytes of images are more than max_tensor_bytes, so they are kept as shards")
     elif config.storage != SHARDS:
         return None
-    return Target(scratch, config.shards_at, config.shard_bytes, config.shuffle_bytes)
+    address = config.shards_at or shards_address()
+    return Target(scratch, address, config.shard_bytes, config.shuffle_bytes, config.shard_encoding)
+
+
+def shards_address() -> str:
+    """Return the address of shards that KONDENSE_SHARDS gives, such as ``minio://bucket/prefix``; empty if none.
+
+    Shards are named by their content, so data sets may share an address.
+
+    Raises:
+        InputError: it is no address of a bucket.
+    """
+    text = os.environ.get(PLACE, "")
+    if text and not text.startswith(BUCKETS):
+        raise InputError(f"{PLACE} must be s3://bucket/prefix or minio://bucket/prefix, but got {text}.")
+    return text
 
 
 def _decoded_bytes(config: DataPrepConfig, collection: Collection, geometry: Geometry) -> int:

@@ -16,6 +16,7 @@ from kondense.artifacts.model import Model, load_model
 from kondense.codec.model_file import pack_model
 from kondense.data.dataset import Dataset, load_dataset
 from kondense.data.dataset_files import read_description
+from kondense.data.shard_index import FOLDER
 from kondense.errors import InputError
 from kondense.export.onnx import export_onnx
 from kondense.logging import LOG
@@ -142,4 +143,7 @@ def fetch(uri: str, directory: Path, name: str) -> Path:
             "makes the artifacts that the Experiments name (kubectl -n kubeflow logs job/kondense-inputs)."
         )
     store.download_artifact(directory)
+    for key in store.list(FOLDER):  # of a data set that has its shards with it
+        (directory / FOLDER).mkdir(exist_ok=True)
+        store.download_file(key, directory / key)
     return directory

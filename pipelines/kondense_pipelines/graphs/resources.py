@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kondense.config import check_choice, parse
+from kondense.data_prep.config import BUCKETS
 from kondense.errors import InputError
 from kondense.katib_search.config import QUANTITY, read_pairs, read_tolerations
 from kondense.networks.allowed import VARIABLE, is_imported
@@ -20,6 +21,7 @@ from kondense.stages import STAGES
 
 TRAINING = tuple(name for name in STAGES.components() if STAGES[name].profiled)  # the components that use a GPU
 SHARED_MEMORY = "/dev/shm"
+DATA_PREP = "data-prep"  # kfp's name of the component
 KFP_VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?")
 OLDEST = (2, 14)  # the version of Kubeflow Pipelines that the packages require
 CPU = re.compile(r"\d*\.?\d+m?")  # the quantities that KFP puts into a package: no others of Kubernetes'
@@ -47,6 +49,8 @@ class Resources:
         endpoint: of the object store.
         secure: whether it uses TLS.
         checkpoints: address of the steps' checkpoints.
+        shards: address of the images of data sets that are kept as shards; empty: in the Dataset artifacts, which every
+            step copies whole.
         allow_network: modules or factories of networks, joined by commas, that artifacts of the runs may name besides
             the network of the package (kondense.networks.allowed).
         kfp_version: of the server; a package for a server before 2.16 omits all that such a server refuses.
@@ -66,6 +70,7 @@ class Resources:
     endpoint: str = "minio.kubeflow:9000"
     secure: bool = False
     checkpoints: str = "minio://mlpipeline/kondense/checkpoints"
+    shards: str = "minio://mlpipeline/kondense/shards"
     allow_network: str = ""
     kfp_version: str = "2.17"
 
@@ -78,6 +83,7 @@ class Resources:
             rule = f"a version such as 2.17, {'.'.join(map(str, OLDEST))} or newer"
             raise InputError(f"kfp_version must be {rule}, but got {self.kfp_version!r}.")
         self._follow_scheme()
+        self._check_shards()
         for name in ("shared_memory", "cpu_request", "cpu_limit", "memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not QUANTITY.fullmatch(text):
                 raise InputError(f"{name} must be a Kubernetes quantity such as 4 or 8Gi, but got {text!r}.")
@@ -87,6 +93,10 @@ class Resources:
         for name in ("memory_request", "memory_limit"):
             if (text := getattr(self, name)) and not MEMORY.fullmatch(text):
                 raise InputError(f"{name} must be a whole number of bytes such as 8Gi or 512Mi, but got {text!r}.")
+
+    def _check_shards(self) -> None:
+        if self.shards and not self.shards.startswith(BUCKETS):
+            raise InputError(f"shards must be s3://bucket/prefix or minio://bucket/prefix, but got {self.shards}.")
 
     def _follow_scheme(self) -> None:
         """Take https:// or http:// from the endpoint, as people write it; the steps get address and ``secure``."""
@@ -164,6 +174,7 @@ def _trains(task: Any) -> bool:
 def _equip_task(task: Any, resources: Resources) -> None:
     from kfp import kubernetes
 
+    name = task.component_spec.name
     # Optional: without the Secret a step fails with a clear line, instead of a pod that Kubernetes never starts.
     keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
     kubernetes.use_secret_as_env(task, resources.secret, keys, optional=True)
@@ -173,12 +184,13 @@ def _equip_task(task: Any, resources: Resources) -> None:
         "MINIO_ENDPOINT": resources.endpoint,
         "MINIO_SECURE": str(resources.secure).lower(),
         "KONDENSE_CHECKPOINTS": resources.checkpoints,
+        **({"KONDENSE_SHARDS": resources.shards} if resources.shards and name == DATA_PREP else {}),
         **({VARIABLE: resources.allow_network} if resources.allow_network else {}),
     }
     if resources.knows_literals:
         # The rest of the standard `restricted` is the server's: no privilege escalation, no capabilities, seccomp.
         kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
-    if resources.retries and task.component_spec.name != "verdict":  # it fails on purpose
+    if resources.retries and name != "verdict":  # it fails on purpose
         task.set_retry(resources.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
 
 

@@ -95,12 +95,12 @@ def test_the_same_arguments_give_the_same_bytes(digits, tmp_path):
     assert file_digests(tmp_path / "again") == file_digests(digits)
 
 
-def test_shards_are_tars_of_png_and_labels(small):
+def test_shards_are_tars_of_pictures_and_labels(small):
     with tarfile.open(first_shard(small)) as archive:
         names = archive.getnames()
         label = archive.extractfile(names[0]).read()
         picture = np.asarray(Image.open(archive.extractfile(names[1])))
-    assert names[:2] == ["000000000.cls", "000000000.png"]
+    assert names[:2] == ["000000000.cls", "000000000.ppm"]
     dataset = load_dataset(small)
     assert int(label) == dataset.train.labels[0]
     assert np.array_equal(picture.transpose(2, 0, 1), dataset.train.images[:1][0].numpy())
