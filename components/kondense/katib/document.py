@@ -1,17 +1,14 @@
 """The search in an Experiment document: one reader for the suggestion service, the search step and local runs."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from kondense.errors import InputError
+from kondense.search.goals import check_reported, read_goals
 from kondense.search.run import Search
 from kondense.search.space import SearchSpace
 from kondense.search.suggesters import is_multi_fidelity, load_suggester
-
-# Go's ParseFloat accepts neither surrounding blanks nor a hexadecimal number without an exponent.
-NUMBER = re.compile(r"[+-]?(\d+(_?\d)*(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf(inity)?|nan)", re.IGNORECASE | re.ASCII)
 
 
 def read_search(document: Mapping[str, Any]) -> Search:
@@ -33,14 +30,21 @@ def read_search(document: Mapping[str, Any]) -> Search:
             f"earlyStopping must be absent with {algorithm}, which stops trials itself, "
             f"but got {stopping.get('algorithmName')!r}."
         )
+    settings, metric, goal = (
+        settings_of(spec),
+        objective.get("objectiveMetricName", ""),
+        objective.get("type", "minimize"),
+    )
+    reported = [metric, *(objective.get("additionalMetricNames") or [])]
+    check_reported(read_goals(settings, metric, goal), reported)
     return Search(
         name=(document.get("metadata") or {}).get("name", ""),
         algorithm=algorithm,
         suggester=suggester,
         space=SearchSpace.from_katib(spec.get("parameters") or []),
-        settings=settings_of(spec),
-        metric=objective.get("objectiveMetricName", ""),
-        goal=objective.get("type", "minimize"),
+        settings=settings,
+        metric=metric,
+        goal=goal,
         target=None if target is None or not math.isfinite(target) else float(target),
         max_trials=spec.get("maxTrialCount"),
         max_failed=spec.get("maxFailedTrialCount"),
@@ -52,11 +56,3 @@ def settings_of(spec: Mapping[str, Any]) -> dict[str, str]:
     """Return the algorithm's settings by name."""
     entries = spec["algorithm"].get("algorithmSettings") or []
     return {entry.get("name", ""): str(entry.get("value", "")) for entry in entries}
-
-
-def number(text: str) -> float | None:
-    """Return the finite number in a reported text, or None."""
-    if not NUMBER.fullmatch(text):
-        return None
-    value = float(text)
-    return value if math.isfinite(value) else None

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kondense.katib.document import NUMBER, number
 from kondense.katib.expressions import compiled
 from kondense.katib.spec import Collector, Objective
+from kondense.search.numbers import NUMBER, number
 
 UNAVAILABLE = "unavailable"  # Katib's word for a metric without a report
 EPOCH = datetime.datetime.min.replace(tzinfo=datetime.UTC)  # the time of a line without one, or with none that exists

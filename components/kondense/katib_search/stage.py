@@ -13,7 +13,6 @@ from typing import Any
 
 from kondense.files import json_bytes, new_directory, read_json, write_json
 from kondense.katib import page
-from kondense.katib.document import number
 from kondense.katib.results import summary
 from kondense.katib_search.cluster import Katib, connect_to_cluster, own_namespace
 from kondense.katib_search.config import KatibSearchConfig
@@ -24,6 +23,7 @@ from kondense.katib_search.pod import Pod, pod_name
 from kondense.katib_search.trials import best_trial, ended, in_order_of_ending, read_trials
 from kondense.logging import LOG
 from kondense.search.history import Status
+from kondense.search.numbers import number
 from kondense.search.run import FAILURES, TrialRecord
 from kondense.store.open import open_store
 from kondense.store.store import NotFoundError, Store, StoreError

@@ -8,9 +8,9 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kondense.katib.document import number
 from kondense.katib_search.experiment import Plan
 from kondense.search.history import Status
+from kondense.search.numbers import number
 from kondense.search.run import FAILURES, Search, TrialRecord
 from kondense.search.state import UNFINISHED, VALUED
 

@@ -12,7 +12,8 @@ The setting `model` chooses between
   parallel requests differ because each samples another function; while the data say little about the full resource,
   configurations are random, and so is every second bracket of the first cycle, a hedge against misleading low rungs
   before the full resource has results; rungs are filled in eta waves, so that the high rungs have results before the
-  lowest is full.
+  lowest is full. With several goals each objective has a process of its own, and each constraint another one
+  (`several`).
 
 `benchmarks/README.md` has the measured regret.
 """
@@ -23,12 +24,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from kondense.search import acquisition, halving, hyperband, parzen
+from kondense.search import acquisition, halving, hyperband, parzen, several
 from kondense.search import settings as reading
 from kondense.search.gaussian_process import Data, Process, encode
 from kondense.search.halving import Policy
 from kondense.search.history import History, Suggestion
-from kondense.search.observations import Observations, collect, normal_scores, select
+from kondense.search.observations import Observations, collect, select
 from kondense.search.parzen import ParzenConfig
 from kondense.search.sampling import draw_random, first_new, generator, seed_of
 from kondense.search.space import SearchSpace
@@ -82,8 +83,9 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     plan, resource_name = hyperband.read_plan(space, settings, SIZES)
     searched = space.without(resource_name)
     points = read_start(settings, searched, plan)
-    state = ExperimentState(history)
-    observations = collect(state, [len(bracket.sizes) for bracket in plan.brackets])
+    rungs_per_bracket = [len(bracket.sizes) for bracket in plan.brackets]
+    state = ExperimentState(history, rungs_per_bracket)
+    observations = collect(state, rungs_per_bracket)
     random_fraction = _random_fraction(settings)
     hedged: range = range(0)
     waves = 1
@@ -125,10 +127,27 @@ def _from_process(
         return None
     chosen = select(observations, MOST, rng)
     rows = chosen.rows(space, state)
-    targets = normal_scores(chosen.losses)
-    data = Data(encode(space, rows), top - chosen.levels, targets - targets.mean(), len(space.parameters))
-    process = Process(data, rng)
-    if process.information < INFORMATION:
+
+    def fitted(index: NDArray[np.int64], targets: NDArray[np.float64]) -> Process:
+        gaps = top - chosen.levels[index]
+        data = Data(encode(space, rows[index]), gaps, targets - targets.mean(), len(space.parameters))
+        return Process(data, rng)
+
+    every = np.arange(len(chosen))
+    targets = several.targets(chosen, state)
+    processes = [fitted(every, each) for each in targets]
+    if min(process.information for process in processes) < INFORMATION:
         return None
-    drawn = process.draw(rng)
-    return acquisition.minimize(lambda unit: drawn(encode(space, unit)), space, rows, rng)
+    drawn = [_drawn(process, space, rng) for process in processes]
+    broken = [
+        several.calibrated(_drawn(fitted(known, scores), space, rng), rows[known], scores)
+        for known, scores in several.margins(chosen, state)
+    ]
+    worst = [float((each - each.mean()).max()) for each in targets]
+    function = several.scalarized(drawn, worst, broken, rng)
+    return acquisition.minimize(function, space, rows, rng)
+
+
+def _drawn(process: Process, space: SearchSpace, rng: np.random.Generator) -> several.Drawn:
+    function = process.draw(rng)
+    return lambda unit: function(encode(space, unit))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from kondense.errors import InputError
+from kondense.search import goals
 from kondense.search import settings as reading
 from kondense.search.history import History, Suggestion
 from kondense.search.space import SearchSpace
@@ -14,7 +15,7 @@ METHOD = {
     "kind": "single-fidelity",
     "summary": "every configuration of a finite space once; random_state shuffles the order",
 }
-SETTINGS: Mapping[str, str] = {}
+SETTINGS = goals.SETTINGS
 
 
 def validate(

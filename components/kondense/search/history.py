@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
 
 from kondense.errors import InputError, KondenseError
+from kondense.search.goals import Goal, Goals
 
-Goal = Literal["minimize", "maximize"]
+__all__ = ["AbandonedError", "Goal", "History", "Proposal", "Status", "Suggestion", "Trial"]
 
 
 class AbandonedError(KondenseError):
@@ -35,12 +35,14 @@ class Trial:
         assignments: values of the parameters, as Katib's strings.
         status: its last condition.
         value: the objective, in the experiment's own direction; None or NaN if there is none.
+        metrics: the finite numbers among its other metrics, by name; needed with `History.goals` only.
     """
 
     name: str
     assignments: Mapping[str, str]
     status: Status
     value: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class History:
         goal: direction of the objective.
         experiment: its name, the start of every trial's name, at most 40 characters.
         max_trials: number of trials in total; None if unknown.
+        goals: several objectives or constraints, the experiment's own first; None with one objective.
         wanted: whether the caller still waits; asked before each proposal, which raises AbandonedError where it is not.
 
     Raises:
@@ -64,6 +67,7 @@ class History:
     goal: Goal = "minimize"
     experiment: str = "experiment"
     max_trials: int | None = None
+    goals: Goals | None = None
     wanted: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
 
     def __post_init__(self) -> None:

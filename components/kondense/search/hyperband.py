@@ -6,7 +6,7 @@ Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1. Deviations: `halving`
 from collections.abc import Mapping
 
 from kondense.errors import InputError
-from kondense.search import halving
+from kondense.search import goals, halving
 from kondense.search import settings as reading
 from kondense.search.brackets import SIZES, BracketPlan
 from kondense.search.history import History, Suggestion
@@ -28,6 +28,7 @@ SETTINGS = {
     "eta": "one of eta configurations is promoted, to eta times the resource (default 3)",
     "bracket_sizes": "ceil (Algorithm 1 of the paper) or floor (its Table 1); default ceil, floor for bohb",
     "start": "configurations to start from, name=value joined by commas, several joined by semicolons",
+    **goals.SETTINGS,
 }
 
 
@@ -63,9 +64,8 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
         return draw_random(searched, rng, taken(points, plan, state, bracket))
 
-    return halving.suggest(
-        plan, resource_name, ExperimentState(history), count, halving.Policy(draw, max_trials=history.max_trials)
-    )
+    state = ExperimentState(history, [len(bracket.sizes) for bracket in plan.brackets])
+    return halving.suggest(plan, resource_name, state, count, halving.Policy(draw, max_trials=history.max_trials))
 
 
 def read_plan(

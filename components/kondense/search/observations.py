@@ -1,10 +1,11 @@
 """Training data of a model: the finished trials of all rungs.
 
-Legend: N observations, D parameters; levels number the resources from the smallest of all brackets (0) to the full one.
+Legend: N observations, D parameters, M objectives, K constraints; levels number the resources from the smallest of all
+brackets (0) to the full one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -26,6 +27,7 @@ class Observations:
         failed: whether each one failed, [N].
         brackets: bracket of each, [N].
         configs: number in the bracket of each, [N].
+        rows_of_goals: losses and excesses of each goal, [N, M + K] (`Goals.row`); no columns with one objective.
     """
 
     levels: NDArray[np.int64]
@@ -33,6 +35,7 @@ class Observations:
     failed: NDArray[np.bool_]
     brackets: NDArray[np.int64]
     configs: NDArray[np.int64]
+    rows_of_goals: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
     def __len__(self) -> int:
         """Return N."""
@@ -40,8 +43,9 @@ class Observations:
 
     def take(self, index: NDArray[np.int64]) -> "Observations":
         """Return the observations with these numbers."""
+        rows = self.rows_of_goals[index] if len(self.rows_of_goals) else self.rows_of_goals
         return Observations(
-            self.levels[index], self.losses[index], self.failed[index], self.brackets[index], self.configs[index]
+            self.levels[index], self.losses[index], self.failed[index], self.brackets[index], self.configs[index], rows
         )
 
     def rows(self, space: SearchSpace, state: ExperimentState) -> NDArray[np.float64]:
@@ -59,6 +63,7 @@ def collect(state: ExperimentState, rungs_per_bracket: Sequence[int] = (1,)) -> 
     """
     depth = max(rungs_per_bracket)
     columns: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
+    rows: list[tuple[float, ...]] = []
     for bracket, rungs in enumerate(state.rungs):
         lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
         for level, rung in enumerate(rungs, start=lowest):
@@ -66,6 +71,7 @@ def collect(state: ExperimentState, rungs_per_bracket: Sequence[int] = (1,)) -> 
             columns[1].extend(rung.losses)
             columns[2].extend([bracket] * len(rung.losses))
             columns[3].extend(rung.configs)
+            rows.extend(rung.rows)
     levels, brackets, configs = (np.array(columns[i], dtype=np.int64) for i in (0, 2, 3))
     losses = np.array(columns[1], dtype=np.float64)
     failed = losses == FAILED
@@ -73,7 +79,8 @@ def collect(state: ExperimentState, rungs_per_bracket: Sequence[int] = (1,)) -> 
     for i in np.flatnonzero(failed):
         usable[i] = state.assignments[brackets[i]][configs[i]] is not None
     _penalize(levels, losses, failed)
-    return Observations(levels, losses, failed, brackets, configs).take(np.flatnonzero(usable))
+    of_goals = np.array(rows) if rows else np.empty((0, 0))
+    return Observations(levels, losses, failed, brackets, configs, of_goals).take(np.flatnonzero(usable))
 
 
 def _penalize(levels: NDArray[np.int64], losses: NDArray[np.float64], failed: NDArray[np.bool_]) -> None:

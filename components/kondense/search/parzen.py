@@ -4,7 +4,8 @@ Legend: N observations, C candidates, D parameters; rows are unit-cube coordinat
 
 Source: Falkner et al., BOHB, ICML 2018, Algorithm 2; Bergstra et al. 2011 for the ratio. Deviations: at most MOST_GOOD
 good and MOST_OTHERS other observations are used (the best, and a random draw), so that the cost stays constant; a
-failed trial never counts as good.
+failed trial never counts as good. With several goals the good ones are the first fronts, as in Ozaki et al. 2022,
+"Multiobjective TPE", and each constraint has a ratio of its own, `several.feasibility`.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.search import settings as reading
+from kondense.search import several
 from kondense.search.density import Density
 from kondense.search.observations import Observations
 from kondense.search.space import SearchSpace
@@ -93,4 +95,5 @@ def propose(
     worse = Density(space, at_level.take(others).rows(space, state), config.min_bandwidth)
     candidates = space.snap(better.sample(rng, config.num_samples, config.bandwidth_factor))
     ratio = better.log_density(candidates) - worse.log_density(candidates)
+    ratio += several.feasibility(space, state, at_level, candidates, config.min_bandwidth)
     return np.asarray(candidates[np.argsort(-ratio, kind="stable")], dtype=np.float64)

@@ -8,11 +8,16 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from kondense.errors import InputError
+from kondense.search.goals import Goals, Objective, read_goals
 from kondense.search.history import Goal, History, Status, Trial
 from kondense.search.hyperband import read_plan
 from kondense.search.journal import Journal
 from kondense.search.ledger import SETTING
+from kondense.search.numbers import number
+from kondense.search.pareto import nondominated
 from kondense.search.pbt import PARENT
 from kondense.search.space import SearchSpace
 from kondense.search.state import UNFINISHED, VALUED
@@ -111,15 +116,56 @@ class Search:
         self, trials: tuple[Trial, ...] = (), issued: str = "", wanted: Callable[[], bool] = lambda: True
     ) -> History:
         """Return a suggester's input for the reported trials and the ledger."""
-        return History(trials, issued, self.goal, self.name, self.max_trials, wanted)
+        return History(trials, issued, self.goal, self.name, self.max_trials, self.goals, wanted)
+
+    @cached_property
+    def goals(self) -> Goals | None:
+        """Several objectives or constraints; None with one objective and no constraint."""
+        return read_goals(self.settings, self.metric, self.goal)
+
+    def numbers(self, trial: TrialRecord) -> dict[str, float]:
+        """Return the finite numbers among a trial's metrics, by name."""
+        found = {name: number(text) for name, text in trial.metrics.items()}
+        return {name: value for name, value in {**found, self.metric: trial.value}.items() if value is not None}
 
     def best(self, trials: Iterable[TrialRecord]) -> TrialRecord | None:
-        """Return the best trial at the largest resource reached; the first of equals; None without any value."""
+        """Return the best trial at the largest resource reached; the first of equals; None without any value.
+
+        With several objectives it is the one of the front that is best in the first; with constraints one that keeps
+        them, and if none does, the one that breaks them least.
+        """
         sign = -1.0 if self.goal == "maximize" else 1.0
+        if self.goals is not None:
+            trials = self.front(trials)
         valued = [
             (-(self.resource(trial) or 0.0), sign * trial.value, trial) for trial in trials if trial.value is not None
         ]
         return min(valued, key=lambda entry: entry[:2], default=(0, 0, None))[2]
+
+    def front(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """Return the trials at the largest resource reached that keep the constraints and that no other one dominates.
+
+        Without constraints and further objectives it is the best one. If none keeps the constraints, it is the one that
+        breaks them least. Trials that lack the value of an objective do not count.
+        """
+        goals = self.goals or Goals((Objective(self.metric, self.goal),))
+        trials = [trial for trial in trials if trial.value is not None]
+        largest = max((self.resource(trial) or 0.0 for trial in trials), default=0.0)
+        trials = [trial for trial in trials if (self.resource(trial) or 0.0) == largest]
+        width = len(goals.objectives)
+        rows = np.array([goals.row(self.numbers(trial)) for trial in trials]).reshape(len(trials), -1)
+        places = goals.losses(rows) if trials else np.empty(0)
+        if not np.isfinite(places).any():
+            return []
+        kept = np.flatnonzero(np.isfinite(places) & (rows[:, width:] <= 0).all(axis=1))
+        if not kept.size:
+            return [trials[int(np.argmin(places))]]
+        front = kept[nondominated(rows[kept, :width])]
+        return [trials[index] for index in sorted(front, key=lambda index: tuple(rows[index, :width]))]
+
+    def feasible(self, trial: TrialRecord) -> bool:
+        """Return whether a trial keeps the constraints; one without the value of a constraint does not."""
+        return self.goals is None or self.goals.feasible(self.numbers(trial))
 
     def reaches_target(self, trials: Iterable[TrialRecord]) -> bool:
         """Return whether a trial, with whatever resource, reaches the target, as Katib's controller decides."""
@@ -174,12 +220,12 @@ class Run:
         self.finished: list[TrialRecord] = []
         self.baseline: TrialRecord | None = None
         self.settings: dict[str, str] = dict(search.settings)
-        for number, event in enumerate(journal.events if journal else (), start=2):  # after the header
+        for line, event in enumerate(journal.events if journal else (), start=2):  # after the header
             try:
                 self.apply(event)
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError(
-                    f"event {number} of the journal must fit those before it, but {type(error).__name__}: {error}: the"
+                    f"event {line} of the journal must fit those before it, but {type(error).__name__}: {error}: the"
                     " file is damaged; choose another path or remove it."
                 ) from None
         self.cut_off()
@@ -273,7 +319,10 @@ class Run:
         cluster, but the same Experiment would propose other trials.
         """
         known = [trial for trial in self.trials.values() if trial.status is not Status.METRICS_UNAVAILABLE]
-        trials = tuple(Trial(trial.name, trial.assignments, trial.status, trial.value) for trial in known)
+        numbers = self.search.numbers if self.search.goals else lambda trial: {}
+        trials = tuple(
+            Trial(trial.name, trial.assignments, trial.status, trial.value, numbers(trial)) for trial in known
+        )
         return self.search.history(trials, self.settings.get(SETTING, ""))
 
     def outcome(self) -> tuple[Outcome, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from kondense.errors import InputError
+from kondense.search import goals
 from kondense.search.ledger import SETTING, Ledger
 
 ALWAYS = ("random_state", SETTING)  # settings of every suggester
@@ -20,11 +21,14 @@ def check(
         ValueError: a setting is unknown (the known ones are listed) or cannot be read, or a count is below 1.
     """
     for name in settings:
+        if name in goals.SETTINGS and name not in allowed:
+            raise InputError(f"setting {name} must be absent: this algorithm has one objective and no constraint.")
         if name not in allowed and name not in ALWAYS:
             known = ", ".join(sorted({*allowed, "random_state"}))
             raise InputError(f"unknown setting {name!r}; the settings are {known}.")
     read_integer(settings, "random_state", 0, minimum=0)
     Ledger(settings.get(SETTING, ""))
+    goals.read_goals(settings, "", "minimize")
     for name, count in (("maxTrialCount", max_trial_count), ("parallelTrialCount", parallel_trial_count)):
         if count is not None and count < 1:
             raise InputError(f"{name} must be at least 1, but got {count}.")

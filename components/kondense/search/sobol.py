@@ -8,6 +8,7 @@ space by the parameters' distributions and steps.
 from collections.abc import Mapping
 
 from kondense.errors import InputError
+from kondense.search import goals
 from kondense.search import settings as reading
 from kondense.search.history import History, Suggestion
 from kondense.search.ledger import digest
@@ -20,7 +21,7 @@ METHOD = {
     "kind": "single-fidelity",
     "summary": "Sobol sequence: configurations that fill the space evenly",
 }
-SETTINGS: Mapping[str, str] = {}
+SETTINGS = goals.SETTINGS
 AHEAD = 256  # points of the sequence that are tried for a new configuration of a finite space
 MOST_DIMENSIONS = 21_201  # of SciPy's direction numbers
 

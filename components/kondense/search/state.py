@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
+import numpy as np
+
 from kondense.search.history import AbandonedError, History, Proposal, Status, Suggestion, Trial
 from kondense.search.ledger import SETTING, Identity, Ledger
 
@@ -18,10 +20,15 @@ VALUED = (Status.SUCCEEDED, Status.EARLY_STOPPED)
 
 @dataclass
 class Rung:
-    """One rung: its configurations in order of issue, and their losses (PENDING, FAILED or finite)."""
+    """One rung: its configurations in order of issue, and their losses (PENDING, FAILED or finite).
+
+    With several goals the losses are places among all trials of the rung's resource, and `rows` has the losses and
+    excesses of each goal (`Goals.row`), NaN where there is none.
+    """
 
     configs: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    rows: list[tuple[float, ...]] = field(default_factory=list)
 
 
 class ExperimentState:
@@ -34,16 +41,21 @@ class ExperimentState:
         assignments: for each bracket the assignments of each configuration; None if none of its trials is reported.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, rungs_per_bracket: Sequence[int] = (1,)) -> None:
         """Match the reported trials with the ledger, ignoring trials that it does not list.
 
         A trial of the ledger that is not reported has ended without a metric: the controller omits such trials.
+
+        Args:
+            history: the request.
+            rungs_per_bracket: of each bracket in one cycle; its rungs end at the full resource.
 
         Raises:
             ValueError: the ledger cannot be read.
         """
         self.ledger = Ledger(history.issued)
         self.experiment = history.experiment
+        self.goals = history.goals
         self._wanted = history.wanted
         self.rungs: list[list[Rung]] = []
         self.assignments: list[list[Mapping[str, str] | None]] = []
@@ -56,7 +68,8 @@ class ExperimentState:
             complete = True
             for level, configs in enumerate(self.ledger.issued(bracket)):
                 trials = [reported.get(name) for name in names[level]]
-                rungs.append(Rung(configs, _losses(trials, sign)))
+                losses = _losses(trials, sign)
+                rungs.append(Rung(configs, losses, _rows(trials, losses, history)))
                 if level == 0:
                     values = [None if trial is None else trial.assignments for trial in trials]
                     complete = all(trials)
@@ -66,6 +79,8 @@ class ExperimentState:
                             values[config] = trial.assignments
             self.rungs.append(rungs)
             self.assignments.append(values)
+        if self.goals is not None:
+            self._rank(rungs_per_bracket)
 
     @property
     def issued(self) -> int:
@@ -126,12 +141,29 @@ class ExperimentState:
         """Return the proposals together with the ledger."""
         return Suggestion(tuple(proposals), {SETTING: self.ledger.text()})
 
+    def _rank(self, rungs_per_bracket: Sequence[int]) -> None:
+        """Replace the losses of trials with a value by their places among all trials of the same resource."""
+        assert self.goals is not None
+        depth = max(rungs_per_bracket)
+        levels: dict[int, list[Rung]] = {}
+        for bracket, rungs in enumerate(self.rungs):
+            lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
+            for level, rung in enumerate(rungs, start=lowest):
+                levels.setdefault(level, []).append(rung)
+        for members in levels.values():
+            valued = [(rung, seat) for rung in members for seat, loss in enumerate(rung.losses) if isfinite(loss)]
+            places = self.goals.losses(np.array([rung.rows[seat] for rung, seat in valued])) if valued else ()
+            for (rung, seat), place in zip(valued, places, strict=True):
+                rung.losses[seat] = float(place)
+
     def _append(self, issued: Identity) -> None:
         rungs = self.rungs[issued.bracket]
         while len(rungs) <= issued.rung:
             rungs.append(Rung())
         rungs[issued.rung].configs.append(issued.config)
         rungs[issued.rung].losses.append(PENDING)
+        if self.goals is not None:
+            rungs[issued.rung].rows.append(self.goals.row({}))
 
 
 def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:
@@ -141,6 +173,20 @@ def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:
         else _loss(trial, sign)
         for trial in trials
     ]
+
+
+def _rows(trials: Sequence[Trial | None], losses: Sequence[float], history: History) -> list[tuple[float, ...]]:
+    """Return the losses and excesses of each trial with several goals, NaN for one without a value; else nothing."""
+    if (goals := history.goals) is None:
+        return []
+    own = goals.objectives[0].metric
+    rows = []
+    for trial, loss in zip(trials, losses, strict=True):
+        if trial is None or trial.value is None or not isfinite(loss):
+            rows.append(goals.row({}))
+        else:
+            rows.append(goals.row({**trial.metrics, own: trial.value}))
+    return rows
 
 
 def _loss(trial: Trial | None, sign: float) -> float:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from kondense.errors import InputError
-from kondense.search import parzen
+from kondense.search import goals, parzen
 from kondense.search import settings as reading
 from kondense.search.history import History, Suggestion
 from kondense.search.observations import collect
@@ -28,6 +28,7 @@ SETTINGS = {
     "n_EI_candidates": "candidates, same as num_samples, Katib's name (default 64)",
     "prior_weight": "weight of the space's distributions among the good observations, Katib's name; "
     "sets the share drawn at random instead of random_fraction",
+    **goals.SETTINGS,
 }
 KATIB_NAMES = {"gamma": "top_n_percent", "n_EI_candidates": "num_samples", "prior_weight": "random_fraction"}
 RANDOM_FRACTION = 0.1

@@ -1,12 +1,12 @@
 """Katib's request as an Experiment document and a history, and a suggestion as Katib's reply."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from kondense.errors import InputError
 from kondense.katib.api import messages
-from kondense.katib.document import number
 from kondense.search.history import Status, Suggestion, Trial
+from kondense.search.numbers import number
 
 KINDS = {
     messages.DOUBLE: "double",
@@ -50,6 +50,7 @@ def read_document(experiment: Any) -> dict[str, Any]:
             "objective": {
                 "type": GOALS.get(spec.objective.type, str(spec.objective.type)),
                 "objectiveMetricName": spec.objective.objective_metric_name,
+                "additionalMetricNames": list(spec.objective.additional_metric_names),
             },
             "algorithm": {"algorithmName": spec.algorithm.algorithm_name, "algorithmSettings": settings},
             "earlyStopping": {"algorithmName": stopping} if stopping else None,
@@ -60,17 +61,23 @@ def read_document(experiment: Any) -> dict[str, Any]:
     }
 
 
-def read_trials(trials: Iterable[Any], metric: str) -> tuple[Trial, ...]:
-    """Return ``api.v1.beta1.Trial`` messages with the value of the objective ``metric``."""
+def read_trials(trials: Iterable[Any], metric: str, others: Collection[str] = ()) -> tuple[Trial, ...]:
+    """Return ``api.v1.beta1.Trial`` messages with the value of the objective ``metric``, and of other metrics."""
     return tuple(
         Trial(
             name=trial.name,
             assignments={entry.name: entry.value for entry in trial.spec.parameter_assignments.assignments},
             status=STATUSES[trial.status.condition],
             value=next((number(item.value) for item in trial.status.observation.metrics if item.name == metric), None),
+            metrics=_numbers(trial.status.observation.metrics, others) if others else {},
         )
         for trial in trials
     )
+
+
+def _numbers(metrics: Iterable[Any], names: Collection[str]) -> dict[str, float]:
+    found = {item.name: number(item.value) for item in metrics if item.name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def write_reply(algorithm: str, suggestion: Suggestion) -> Any:

@@ -7,9 +7,11 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from kondense.search.goals import Goals, read_goals
 from kondense.search.history import Goal, History, Proposal, Status, Trial
 from kondense.search.ledger import SETTING, identity
 from kondense.search.parameter import Parameter
@@ -29,7 +31,8 @@ EXPERIMENT = "an-experiment-with-a-name-of-40-letters-"  # the longest name of a
 TRIALS = 40
 PARALLEL = (1, 4, 9)
 
-Result = Callable[[Proposal, np.random.Generator], tuple[Status, float | None]]
+Result = Callable[[Proposal, np.random.Generator], tuple[Any, ...]]
+"""Returns status, value and, optionally, the other metrics of a trial."""
 
 
 def successes(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
@@ -82,6 +85,7 @@ def run_experiment(
         AssertionError: a reply has another number of proposals, or differs from the first reply to the same request.
     """
     rng = np.random.default_rng(0)
+    goals = read_goals(settings, "value", goal)
     running: dict[str, Proposal] = {}
     ended: list[Trial] = []
     issued = ""
@@ -92,7 +96,8 @@ def run_experiment(
             reported = [trial for trial in ended if trial.status != Status.METRICS_UNAVAILABLE] + waiting
             reported = [reported[index] for index in rng.permutation(len(reported))]
             foreign = Trial("other-b0r0c0-123456", {"lr": "1"}, Status.SUCCEEDED, -1e9)
-            history = History((*reported, foreign), issued, goal, experiment, total if announced else None)
+            known = total if announced else None
+            history = History((*reported, foreign), issued, goal, experiment, known, goals)
             suggestion = suggester.suggest(space, settings, 1, history, count)
             again = suggester.suggest(space, settings, 1, history, count)
             assert suggestion == again, (
@@ -104,8 +109,16 @@ def run_experiment(
             running |= {proposal.name: proposal for proposal in suggestion.proposals}
         for name in rng.permutation(sorted(running))[: rng.integers(1, len(running) + 1)]:
             proposal = running.pop(name)
-            ended.append(Trial(name, proposal.assignments, *result(proposal, rng)))
+            status, value, *given = result(proposal, rng)
+            metrics = given[0] if given else _metrics(goals, proposal, value) if goals else {}
+            ended.append(Trial(name, proposal.assignments, status, value, metrics))
     return ended
+
+
+def _metrics(goals: Goals, proposal: Proposal, value: float | None) -> dict[str, float]:
+    """Return values of the metrics besides the objective; a tenth of them are missing."""
+    shares = {metric: zlib.crc32(f"{metric} {proposal.name} {value}".encode()) / 2**32 for metric in goals.metrics[1:]}
+    return {metric: share for metric, share in shares.items() if share < 0.9}
 
 
 def check_suggester(

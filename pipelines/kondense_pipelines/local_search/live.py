@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from kondense.katib.document import number as read_number
 from kondense.search.history import Status
 from kondense.search.ledger import identity
+from kondense.search.numbers import number as read_number
 from kondense.search.run import Outcome, Run, Search, TrialRecord
 from rich.console import Console
 from rich.live import Live

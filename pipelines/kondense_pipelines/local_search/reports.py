@@ -14,11 +14,11 @@ from pathlib import Path
 
 from kondense.errors import InputError
 from kondense.katib import metrics
-from kondense.katib.document import number
 from kondense.katib.event_files import event_reports
 from kondense.katib.metrics import MetricLine
 from kondense.katib.spec import Experiment
 from kondense.katib.template import LocalChanges
+from kondense.search.numbers import number
 
 NAMES = {"File": "metrics.log", "TensorFlowEvent": "events"}  # in a trial's directory
 MOST_REPORTS = 1_000  # of a trial's curve in the results

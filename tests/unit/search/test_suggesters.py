@@ -21,6 +21,7 @@ GRID = SearchSpace(
 )
 BANDS = {"resource_name": "epochs", "r_l": "9"}
 PBT = {"suggestion_trial_dir": "/opt/katib", "n_population": "6", "truncation_threshold": "0.2"}
+GOALS = {"objectives": "minimize size, maximize speed", "constraints": "size <= 0.7, other >= 0.2"}
 CASES: dict[str, tuple[str, SearchSpace, dict[str, str]]] = {
     "random": ("random", SPACE, {}),
     "grid": ("grid", GRID, {}),
@@ -30,6 +31,10 @@ CASES: dict[str, tuple[str, SearchSpace, dict[str, str]]] = {
     "bohb-start": ("bohb", SPACE, BANDS | {"start": "lr=0.01,width=32,optimizer=adam"}),
     "bohb-density": ("bohb", SPACE, BANDS | {"model": "density"}),
     "tpe-katib": ("tpe", SPACE, {"gamma": "0.25", "prior_weight": "1.0", "n_EI_candidates": "24"}),
+    "random-goals": ("random", SPACE, GOALS),
+    "tpe-goals": ("tpe", SPACE, GOALS),
+    "hyperband-goals": ("hyperband", SPACE, BANDS | GOALS),
+    "bohb-goals": ("bohb", SPACE, BANDS | GOALS),
     "multivariate-tpe": ("multivariate-tpe", SPACE, {"n_startup_trials": "30"}),
     "bayesianoptimization": ("bayesianoptimization", SPACE, {"n_initial_points": "20"}),
     "cmaes": ("cmaes", SPACE, {"restart_strategy": "bipop"}),
@@ -276,7 +281,7 @@ def test_names_fit_kubernetes() -> None:
 @pytest.mark.parametrize(
     ("case", "settings", "counts", "rule"),
     [
-        ("random", {"eta": "3"}, {}, "unknown setting 'eta'; the settings are random_state"),
+        ("random", {"eta": "3"}, {}, "unknown setting 'eta'; the settings are constraints, objectives, random_state"),
         ("random", {"random_state": "-1"}, {}, "random_state must be a whole number of at least 0, but got '-1'"),
         ("random", {"random_state": "x"}, {}, "random_state must be a whole number, but got 'x'"),
         ("random", {}, {"max_trial_count": 0}, "maxTrialCount must be at least 1, but got 0"),
@@ -294,7 +299,7 @@ def test_names_fit_kubernetes() -> None:
         ("hyperband", {"r_l": "10"}, {}, "min_resource <= r_l <= 9, but got min_resource=1, r_l=10"),
         ("hyperband", {"r_l": "2", "min_resource": "3"}, {}, "but got min_resource=3, r_l=2"),
         ("hyperband", {"max_resource": "8"}, {}, "r_l is 9 and max_resource is 8"),
-        ("hyperband", {"speed": "1"}, {}, "unknown setting 'speed'; the settings are bracket_sizes, eta"),
+        ("hyperband", {"speed": "1"}, {}, "unknown setting 'speed'; the settings are bracket_sizes, constraints, eta"),
         ("hyperband", {"bracket_sizes": "big"}, {}, "bracket_sizes must be one of ceil, floor, but got 'big'"),
         ("hyperband", {"issued": "!"}, {}, "issued must be a ledger"),
         ("bohb", {"model": "forest"}, {}, "model must be one of process, density, but got 'forest'"),
