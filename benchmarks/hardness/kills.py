@@ -4,6 +4,7 @@ The same command is given again whenever the driver was killed or a run ended wi
 are killed beside the living driver. A case has directories of its own for results, cache, store and temporary files.
 """
 
+import json
 import os
 import random
 import signal
@@ -16,15 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kondense.files import file_digests
 from kondense.store.lease import CHOOSING, TICKET
 from kondense_pipelines.local.store import process_of, recorded
 
 LONGEST_S = 600.0  # one command
-COMPARED = (".safetensors", ".kz", ".onnx")  # what the random parts of a report do not reach
 POLL_S = 0.02
+CLOSE_POLL_S = 0.001  # for a moment that must be met
 
 Find = Callable[["Place", int], list[int]]  # the processes of a kind, of the driver with this id
+Results = Callable[["Place"], dict[str, str]]  # digests, or texts, of what must be equal, by name
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,26 @@ class Case:
     Attributes:
         kills: number by kind.
         again: commands that were given again.
+        seconds: the time that it took.
         faults: what was wrong, each in one line.
-        digests: of the results, by relative name.
+        results: by name.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
     again: int = 0
+    seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
-    digests: dict[str, str] = field(default_factory=dict)
+    results: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Keep a finished case."""
+        path.write_text(json.dumps({**vars(self), "kills": dict(self.kills)}, indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> "Case":
+        """Return a case that was kept."""
+        content = json.loads(path.read_text())
+        return cls(**{**content, "kills": Counter(content["kills"])})
 
 
 def children(pid: int) -> list[int]:
@@ -128,12 +141,14 @@ class Subject:
         name: in tables.
         command: writes its results to the directory ``out``.
         kinds: its kinds of processes; drawn evenly among them.
+        results: what a finished command must have made; nothing in it may depend on the time.
         variables: of the command, beside its places.
     """
 
     name: str
     command: Sequence[str]
     kinds: Mapping[str, Find]
+    results: Results
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -148,7 +163,7 @@ def run_case(subject: Subject, place: Place, *, kills: int, rng: random.Random, 
         spread_s: times between two kills are even in [0, spread_s].
     """
     environment = {**place.make(), **subject.variables}
-    case, left = Case(), kills
+    case, left, began_s = Case(), kills, time.monotonic()
     plan = [(rng.choice(list(subject.kinds)), rng.uniform(0.0, spread_s)) for _ in range(kills)]
     while True:
         log = place.top / f"output-{case.again}.log"
@@ -172,8 +187,9 @@ def run_case(subject: Subject, place: Place, *, kills: int, rng: random.Random, 
             case.faults.append(f"the command still ends with {code}: {last_line(log)}")
             break
     case.kills["no time left"] = left
-    case.digests = {name: digest for name, digest in file_digests(place.out).items() if name.endswith(COMPARED)}
+    case.seconds = time.monotonic() - began_s
     case.faults += remains(place)
+    case.results = subject.results(place) if code == 0 else {}
     return case
 
 
@@ -198,7 +214,7 @@ def kill(kind: str, find: Find, place: Place, process: "subprocess.Popen[bytes]"
             if victims[0] == process.pid:
                 process.wait()
             return True
-        time.sleep(0.0 if "journal" in kind else POLL_S)
+        time.sleep(CLOSE_POLL_S if "journal" in kind else POLL_S)
     return False
 
 
@@ -214,7 +230,7 @@ def ended(process: "subprocess.Popen[bytes]", case: Case) -> int:
 
 def last_line(log: Path) -> str:
     """Return the last line of a log."""
-    return (log.read_text(errors="replace").splitlines() or [""])[-1]
+    return ["", *log.read_text(errors="replace").splitlines()][-1]
 
 
 def remains(place: Place) -> list[str]:

@@ -4,7 +4,8 @@ import random
 import sys
 from pathlib import Path
 
-from benchmarks.hardness.kills import Place, Subject, run_case
+from benchmarks.hardness.kills import Case, Place, Subject, run_case
+from benchmarks.hardness.kills_part import CASE, cases, models_of_run
 
 WRITE = """
 import pathlib, sys, time
@@ -15,9 +16,12 @@ pathlib.Path("out/weights.kz").write_text("same")
 DRIVER = {"driver": lambda place, driver: [driver]}
 
 
+def subject_of(program: str) -> Subject:
+    return Subject("run", [sys.executable, "-c", program], DRIVER, models_of_run)
+
+
 def case_of(program: str, top: Path, kills: int):
-    subject = Subject("run", [sys.executable, "-c", program], DRIVER)
-    return run_case(subject, Place(top), kills=kills, rng=random.Random(0), spread_s=0.1)
+    return run_case(subject_of(program), Place(top), kills=kills, rng=random.Random(0), spread_s=0.1)
 
 
 def test_a_killed_command_is_given_again_until_its_results_are_those_of_the_undisturbed(tmp_path: Path) -> None:
@@ -25,7 +29,7 @@ def test_a_killed_command_is_given_again_until_its_results_are_those_of_the_undi
     killed = case_of(WRITE, tmp_path / "killed", 2)
     assert not whole.faults and not killed.faults
     assert killed.kills["driver"] == killed.again == 2 and whole.again == 0
-    assert killed.digests == whole.digests != {}
+    assert killed.results == whole.results != {}
 
 
 def test_what_is_left_behind_and_a_command_that_never_ends_well_are_faults(tmp_path: Path) -> None:
@@ -33,3 +37,13 @@ def test_what_is_left_behind_and_a_command_that_never_ends_well_are_faults(tmp_p
     assert len([fault for fault in case_of(WRITE + left, tmp_path / "left", 0).faults if "is left" in fault]) == 2
     faults = case_of(WRITE + "raise ValueError(1)", tmp_path / "failing", 0).faults
     assert any("a traceback" in fault for fault in faults) and any("still ends with 1" in fault for fault in faults)
+
+
+def test_cases_go_on_behind_those_that_are_kept(tmp_path: Path) -> None:
+    first = cases(subject_of(WRITE), tmp_path, kills=1, seed=0)
+    assert [case.faults for case in first] == [[], []] and first[1].kills["driver"] == 1
+    (tmp_path / "0" / CASE).write_text((tmp_path / "0" / CASE).read_text().replace("weights.kz", "other.kz"))
+    (tmp_path / "1" / CASE).unlink()
+    again = cases(subject_of(WRITE), tmp_path, kills=1, seed=0)
+    assert again[0] == Case.read(tmp_path / "0" / CASE)
+    assert again[1].faults == ["not as in the undisturbed case: other.kz, weights.kz"]

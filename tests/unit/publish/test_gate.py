@@ -77,3 +77,32 @@ def test_a_model_for_other_images_needs_another_name() -> None:
     checks = champion_checks(PublishConfig(), make_record(image_shape=[3, 32, 32]), Reference("v1", 0.9, make_record()))
     assert holds(checks) == [False]
     assert "publish it under another name" in checks[0].sentence()
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "sentences"),
+    [
+        (
+            {},
+            {"test_accuracy": 0.8979, "bytes": {"kz": 1051}},
+            [
+                "test accuracy at most 0.20 points below the 90.00 % of champion v1: 89.79 % (-0.21 points)",
+                "at most 5 % above the 1000 B in weights.kz of champion v1: 1051 B in weights.kz (+5.1 %)",
+            ],
+        ),
+        (
+            {"objective": "latency", "objective_tolerance": 0.25, "champion_tolerance": 0.0123},
+            {"latency_ms": {"batch_1": {"median": 0.0625}}},
+            [
+                "test accuracy at most 1.23 points below the 90.00 % of champion v1: 90.00 % (+0.00 points)",
+                "at most 25 % above the 0.1 ms at batch 1 of champion v1: 0.0625 ms at batch 1 (-37.5 %)",
+            ],
+        ),
+    ],
+)
+def test_the_checks_against_the_champion_give_their_figures(
+    options: dict[str, Any], changes: dict[str, Any], sentences: list[str]
+) -> None:
+    champion = Reference("v1", 0.9, make_record())
+    checks = champion_checks(PublishConfig(**options), make_record(**changes), champion)
+    assert [check.sentence() for check in checks] == sentences
