@@ -1,15 +1,19 @@
 """data_prep from a bucket, through a real S3 gateway."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from kondense.data.dataset import load_dataset
+from kondense.data.pieces import AT_ONCE, Pieces
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import run
 from kondense.store.bucket import ObjectStore
 from kondense.store.open import open_store
 from kondense.store.store import StoreError
+
+from tests.support.data_makers import make_image_folder
 
 
 @pytest.mark.parametrize(
@@ -74,3 +78,34 @@ def test_a_store_that_cannot_be_reached_is_an_error(
     with pytest.raises(StoreError):
         run(DataPrepConfig(source=bucket_uri), dataset_dir=tmp_path / "dataset")
     assert not (tmp_path / "dataset").exists()
+
+
+@pytest.mark.parametrize("storage", ["tensors", "shards"])
+def test_pictures_of_a_bucket_are_fetched_when_they_are_read_and_few_are_on_the_disk(
+    bucket_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    source = make_image_folder(tmp_path / "images", per_class=40)
+    store = open_store(bucket_uri)
+    for path in source.rglob("*.png"):
+        store.upload_file(path.relative_to(source).as_posix(), path)
+    kept = 20 * max(path.stat().st_size for path in source.rglob("*.png"))
+    monkeypatch.setattr(Pieces.__init__, "__defaults__", (kept,))
+    held, fetched = [], []
+    bring, fetch = Pieces.bring, Pieces._fetch
+
+    def watched(pieces: Pieces, paths: Sequence[Path]) -> None:
+        bring(pieces, paths)
+        assert all(path.stat().st_size for path in paths)
+        held.append(sum(path.stat().st_size for path in pieces.root.rglob("*.png")))
+
+    monkeypatch.setattr(Pieces, "bring", watched)
+    monkeypatch.setattr(Pieces, "_fetch", lambda pieces, path: (fetched.append(path.name), fetch(pieces, path))[1])
+    options = {"dataset_name": "folder", "image_size": 8, "channels": 3, "storage": storage}
+    run(DataPrepConfig(**options, source=bucket_uri), dataset_dir=tmp_path / "bucket")
+    assert len(fetched) == 80  # each once: with size and channels given, no head is read before
+    assert max(held) <= kept + AT_ONCE * kept / 20
+    monkeypatch.setattr(Pieces, "bring", bring)
+    run(DataPrepConfig(**options, source=str(source)), dataset_dir=tmp_path / "plain")
+    stored, plain = load_dataset(tmp_path / "bucket"), load_dataset(tmp_path / "plain")
+    for split in ("train", "validation", "test"):
+        assert torch.equal(stored.split(split).images[:], plain.split(split).images[:])

@@ -27,7 +27,7 @@ def sharded(dataset: Dataset, directory: Path, *, shard_bytes: int = 8192, windo
         images = ShardedImages(
             Shards(writer.files, place_at(str(directory))),
             pixels.shape[1:],
-            torch.tensor(writer.places),
+            torch.from_numpy(writer.places),
             torch.from_numpy(pixel_digests(pixels)),
             window_bytes=window_bytes,
         )

@@ -1,9 +1,11 @@
 """From a collection to the fields of a Dataset: split, read, examined, measured."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from kondense.config import check_choice
@@ -69,6 +71,18 @@ def assembled(collection: Collection, rules: Rules, *, name: str, seed: int, **c
     check_classes(collection.classes, kept, limited=bool(cut.get("limit")), strict=rules.strict)
     splits = {part: Split(torch.from_numpy(one.images), torch.from_numpy(one.labels)) for part, one in kept.items()}
     return {**fields_of(collection, rules, name, mean_and_std(kept["train"].images), skipped), **splits}
+
+
+def decoded_bytes(collection: Collection, geometry: Geometry, limit: int = 0) -> int:
+    """Return the size of the decoded images of ``collection``, of which ``limit`` may leave some out."""
+    parts = [part for part in (collection.train, collection.validation, collection.test) if part]
+    first = collection.train.images
+    if isinstance(first, Files):
+        each = first.bytes_per_image()
+    else:
+        channels, *size = first[np.arange(1)].shape[1:]
+        each = (geometry.channels or channels) * math.prod(geometry.size or size)
+    return each * sum(min(len(part), limit or len(part)) for part in parts)
 
 
 def fields_of(

@@ -11,7 +11,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from kondense.data.picture import Geometry
 from kondense.errors import InputError
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [M, C, H, W], labels [M]
@@ -105,11 +104,14 @@ class Source:
 
     Attributes:
         collect: reads it from a directory, or from where it is found if None. Takes the geometry and the maximum number
-            of pixels of a picture, which a source of files applies while it decodes them.
+            of pixels of a picture, which a source of files applies while it decodes them; with ``in_pieces`` also the
+            function that makes files complete before they are read (see ``kondense.data.pieces``).
         wanted: tells by its base name whether a file belongs to the data.
         image_size: side in pixels to which its images are resized unless another is asked for; 0 keeps their size.
+        in_pieces: whether it reads one file after another, so that a store's need not all be copied first.
     """
 
-    collect: Callable[[Path | None, Geometry, int], Collection]
+    collect: Callable[..., Collection]
     wanted: Callable[[str], bool]
     image_size: int = 0
+    in_pieces: bool = False

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kondense.artifacts.tensors import write_tensors
 from kondense.data import folder, memory
-from kondense.data.assembly import Rules, assembled
-from kondense.data.collection import Collection
+from kondense.data.assembly import Rules, assembled, decoded_bytes
+from kondense.data.collection import Collection, Labelled
 from kondense.data.dataset_files import (
     FORMAT_VERSION,
     FORMATS,
@@ -27,11 +27,12 @@ from kondense.data.dataset_files import (
     read_description,
 )
 from kondense.data.examination import TELL
-from kondense.data.locate import opened
 from kondense.data.picture import MAX_PIXELS, Geometry
-from kondense.data.shard_assembly import Target, assembled_in_shards
+from kondense.data.pieces import opened_in_pieces
+from kondense.data.shard_assembly import MAX_TENSOR_BYTES, Target, assembled_in_shards, target_for
 from kondense.data.shard_index import beside, described_shards, index_of, place_of
 from kondense.data.split import SPLITS
+from kondense.data.spool import spooled
 from kondense.data.streamed import ShardedImages
 from kondense.files import json_bytes, new_directory, sha256, verify_files
 from kondense.preprocessing import BILINEAR, DATASET, Preprocessing, check_normalization, normalization_of
@@ -130,9 +131,9 @@ class Dataset:
         """
         pairs = {"train": train, "validation": validation, "test": test}
         parts = {split: memory.from_pair(split, pair) for split, pair in pairs.items()}
-        collection = memory.collection_of(parts, classes, name)
-        return cls.from_collection(
-            collection,
+        return cls._from_parts(
+            parts,
+            classes,
             name=name,
             seed=seed,
             rules=Rules(normalization=_normalization(normalization), duplicates=duplicates),
@@ -141,12 +142,25 @@ class Dataset:
         )
 
     @classmethod
+    def _from_parts(
+        cls, parts: dict[str, Labelled | None], classes: Sequence[str] | None, *, name: str, **options: Any
+    ) -> "Dataset":
+        return cls.from_collection(memory.collection_of(parts, classes, name), name=name, **options)
+
+    @classmethod
     def from_loader(
         cls,
         train: Iterable[Any],
         validation: Iterable[Any] | None = None,
         test: Iterable[Any] | None = None,
-        **options: Any,
+        *,
+        max_tensor_bytes: int = MAX_TENSOR_BYTES,
+        shards_at: str | Path = "",
+        classes: Sequence[str] | None = None,
+        name: str = "data",
+        normalization: Normalization = DATASET,
+        duplicates: str = TELL,
+        **cut: Any,
     ) -> "Dataset":
         """Return the data set of DataLoaders, each read once: use loaders without augmentation and normalisation.
 
@@ -154,14 +168,25 @@ class Dataset:
             train: yields batches (images, labels) as ``from_arrays`` takes them, all of one image shape.
             validation: likewise; cut from ``train`` if missing.
             test: likewise.
-            options: the keyword arguments of ``from_arrays``.
+            max_tensor_bytes: number of bytes of images up to which they are kept in memory; more go to a temporary
+                file while they are read, and then into shards.
+            shards_at: a directory, or an address in a store, that gets the shards; empty: a temporary directory, which
+                is removed with the data set.
+            classes: see ``from_arrays``, as for what follows.
+            name: likewise.
+            normalization: likewise.
+            duplicates: likewise.
+            cut: ``seed``, ``validation_size`` and ``test_fraction``, likewise.
 
         Raises:
             InputError: batches without labels or of unlike shapes, or values that ``from_arrays`` rejects.
+            OSError: the disk is full.
         """
         loaders = {"train": train, "validation": validation, "test": test}
-        pairs: dict[str, Any] = {split: memory.from_batches(split, loader) for split, loader in loaders.items()}
-        return cls.from_arrays(**pairs, **options)
+        rules = Rules(normalization=_normalization(normalization), duplicates=duplicates)
+        with spooled(loaders, max_tensor_bytes) as (parts, needed):
+            target = target_for(needed, max_tensor_bytes, shards_at)
+            return cls._from_parts(parts, classes, name=name, rules=rules, target=target, **cut)
 
     @classmethod
     def from_folder(
@@ -177,6 +202,8 @@ class Dataset:
         max_pixels: int = MAX_PIXELS,
         duplicates: str = TELL,
         name: str = "folder",
+        max_tensor_bytes: int = MAX_TENSOR_BYTES,
+        shards_at: str | Path = "",
         **cut: Any,
     ) -> "Dataset":
         """Return the data set of a folder of images per class, as ``kondense run --dataset folder`` reads it.
@@ -195,6 +222,8 @@ class Dataset:
             max_pixels: pictures of more pixels cannot be read.
             duplicates: see ``from_arrays``.
             name: names the data set in reports and published models.
+            max_tensor_bytes: see ``from_loader``.
+            shards_at: likewise.
             cut: ``seed``, ``validation_size``, ``test_fraction`` and ``limit``, see ``kondense.data.split``.
 
         Raises:
@@ -204,9 +233,11 @@ class Dataset:
         steps = (resize,) * bool(resize) if isinstance(resize, int) else tuple(resize)
         geometry = Geometry(size, channels, steps, interpolation)
         rules = Rules(geometry, _normalization(normalization), max_bad, duplicates, strict=True)
-        with opened(str(path), folder.wanted) as directory:
-            collection = folder.collect(directory, geometry, max_pixels)
-            return cls.from_collection(collection, name=name, source=str(path), rules=rules, **cut)
+        with opened_in_pieces(str(path), folder.wanted) as (directory, bring):
+            collection = folder.collect(directory, geometry, max_pixels, bring)
+            needed = decoded_bytes(collection, geometry, cut.get("limit", 0))
+            target = target_for(needed, max_tensor_bytes, shards_at)
+            return cls.from_collection(collection, name=name, source=str(path), rules=rules, target=target, **cut)
 
     @classmethod
     def from_store(cls, address: str | Path) -> "Dataset":

@@ -12,6 +12,7 @@ from kondense.data.collection import Collection, Labelled, Source
 from kondense.data.entries import is_data
 from kondense.data.image_files import LISTED, ImageFiles, surveyed
 from kondense.data.picture import MAX_PIXELS, Geometry, shown
+from kondense.data.pieces import Bring, present
 from kondense.errors import InputError
 from kondense.logging import LOG
 
@@ -30,7 +31,7 @@ def wanted(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and is_data(name)
 
 
-def collect(source: Path, geometry: Geometry, max_pixels: int = MAX_PIXELS) -> Collection:
+def collect(source: Path, geometry: Geometry, max_pixels: int = MAX_PIXELS, bring: Bring = present) -> Collection:
     """List the images below ``source``; they are decoded when they are taken.
 
     Args:
@@ -38,6 +39,7 @@ def collect(source: Path, geometry: Geometry, max_pixels: int = MAX_PIXELS) -> C
         geometry: of the finished images; without a size, all images must be of one size, and without channels they are
             grey if all images are.
         max_pixels: of one picture; larger ones cannot be read.
+        bring: makes files complete before they are read.
 
     Raises:
         InputError: no images, one class, a class without training images, test classes that are not in train, images
@@ -46,9 +48,9 @@ def collect(source: Path, geometry: Geometry, max_pixels: int = MAX_PIXELS) -> C
     roots = _splits(source)
     classes = _classes(roots["train"])
     listed = {name: _listed(root, classes, name) for name, root in roots.items()}
-    geometry = surveyed([path for paths, _ in listed.values() for path in paths], geometry, max_pixels)
+    geometry = surveyed([path for paths, _ in listed.values() for path in paths], geometry, max_pixels, bring)
     parts = {
-        name: Labelled(ImageFiles(tuple(paths), geometry, max_pixels), np.array(labels, np.int64))
+        name: Labelled(ImageFiles(tuple(paths), geometry, max_pixels, bring), np.array(labels, np.int64))
         for name, (paths, labels) in listed.items()
     }
     return Collection(classes=tuple(classes), origin=str(source), **parts)
@@ -141,9 +143,9 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names[:LISTED])) + more
 
 
-def _collect(source: Path | None, geometry: Geometry, max_pixels: int) -> Collection:
+def _collect(source: Path | None, geometry: Geometry, max_pixels: int, bring: Bring = present) -> Collection:
     assert source is not None  # DataPrepConfig requires it
-    return collect(source, geometry, max_pixels)
+    return collect(source, geometry, max_pixels, bring)
 
 
-SOURCE = Source(_collect, wanted)
+SOURCE = Source(_collect, wanted, in_pieces=True)

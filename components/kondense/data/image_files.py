@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.data.picture import MAX_PIXELS, Facts, Geometry, PictureError, decode, facts, shown
+from kondense.data.pieces import Bring, in_parts, present
 from kondense.errors import InputError
 
 LISTED = 10  # files or sizes that a message names
@@ -21,11 +22,12 @@ LONGEST = 300  # characters of one file's line in a message of several
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
-    """Images [N, C, H, W] in files; ``geometry`` has a size and channels."""
+    """Images [N, C, H, W] in files, which ``bring`` makes complete; ``geometry`` has a size and channels."""
 
     paths: Sequence[Path]
     geometry: Geometry
     max_pixels: int = MAX_PIXELS
+    bring: Bring = present
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,9 +43,9 @@ class ImageFiles:
         geometry, readable_M, problems = self.geometry, np.zeros(len(chosen_M), np.bool_), []
         images_MCHW = np.empty((len(chosen_M), geometry.channels, *geometry.size), np.uint8)
         count = 0
-        for row, index in enumerate(chosen_M):
+        for row, path in enumerate(in_parts([self.paths[index] for index in chosen_M], self.bring)):
             try:
-                images_MCHW[count] = decode(self.paths[index], geometry, max_pixels=self.max_pixels)
+                images_MCHW[count] = decode(path, geometry, max_pixels=self.max_pixels)
             except PictureError as error:
                 problems.append(str(error))
                 continue
@@ -56,7 +58,7 @@ class ImageFiles:
         return self.geometry.channels * math.prod(self.geometry.size)
 
 
-def surveyed(paths: Sequence[Path], geometry: Geometry, max_pixels: int) -> Geometry:
+def surveyed(paths: Sequence[Path], geometry: Geometry, max_pixels: int, bring: Bring = present) -> Geometry:
     """Return ``geometry`` with the size and the channels that it leaves to the pictures.
 
     Unreadable files do not count here: they are named when they are decoded.
@@ -68,7 +70,7 @@ def surveyed(paths: Sequence[Path], geometry: Geometry, max_pixels: int) -> Geom
         return geometry
     found: dict[Path, Facts] = {}
     problems = []
-    for path in paths:
+    for path in in_parts(paths, bring):
         try:
             found[path] = facts(path, max_pixels=max_pixels)
         except PictureError as error:

@@ -6,11 +6,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kondense.data.download import DownloadError
 from kondense.data.entries import is_data
 from kondense.errors import InputError
 from kondense.files import new_directory
+
+if TYPE_CHECKING:
+    from kondense.store.store import Store
 
 DATA_VARIABLE = "KONDENSE_DATA"
 Route = Callable[[Path], Path]  # takes an empty directory, returns the directory of the files in it
@@ -105,24 +109,37 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
         yield directory
         return
     from kondense.store.open import open_store
-    from kondense.store.store import check_key
 
     with tempfile.TemporaryDirectory(prefix="kondense-source-") as scratch:
         store = open_store(source)
-        keys = [key for key in store.list("") if is_data(key)]
-        if not any(map(_named(wanted), keys)):
-            raise SourceError(f"source {source} holds no file of this data set.")
-        for key in keys:
-            check_key(key, reading=True)
-            path = Path(scratch, key)
-            path.parent.mkdir(parents=True, exist_ok=True)  # also without data in it, as a local folder would be
-            if _named(wanted)(key):
+        for key, is_wanted in wanted_keys(store, source, wanted):
+            if is_wanted:
+                path = Path(scratch, key)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 store.download_file(key, path)
         yield Path(scratch)
 
 
-def _named(wanted: Callable[[str], bool]) -> Callable[[str], bool]:
-    return lambda key: wanted(key.rsplit("/", 1)[-1])
+def wanted_keys(store: "Store", source: str, wanted: Callable[[str], bool]) -> list[tuple[str, bool]]:
+    """Return the keys of a store that are data, and whether each belongs to this data set.
+
+    Args:
+        store: is listed.
+        source: its URI, for messages.
+        wanted: tells by its base name whether a file belongs to the data.
+
+    Raises:
+        SourceError: no key does.
+        StoreError: the store cannot be reached.
+    """
+    from kondense.store.store import check_key
+
+    keys = [(key, wanted(key.rsplit("/", 1)[-1])) for key in store.list("") if is_data(key)]
+    if not any(is_wanted for _, is_wanted in keys):
+        raise SourceError(f"source {source} holds no file of this data set.")
+    for key, _ in keys:
+        check_key(key, reading=True)
+    return keys
 
 
 def _search(places: Sequence[Path], layouts: Sequence[str], files: Sequence[str]) -> Path | None:

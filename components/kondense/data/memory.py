@@ -3,13 +3,13 @@
 Shapes: N images, B of a batch, C channels, H height, W width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kondense.data.collection import Arrays, Collection, Labelled
+from kondense.data.collection import Collection, Labelled
 from kondense.errors import InputError
 
 CHANNELS = (1, 3)
@@ -52,26 +52,23 @@ def from_pair(name: str, pair: Any) -> Labelled | None:
     return Labelled(images_NCHW, labels_N)
 
 
-def from_batches(name: str, loader: Iterable[Any] | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
-    """Return the images and labels of all batches of a DataLoader, read once; None if there is no loader.
+def batches_of(name: str, loader: Iterable[Any]) -> Iterator[Labelled]:
+    """Yield images and labels of each batch of a DataLoader.
 
     Raises:
-        InputError: batches that are not (images, labels) or have unlike shapes, or no batch.
+        InputError: batches that are not (images, labels) or have unlike shapes.
     """
-    if loader is None:
-        return None
-    parts: list[Arrays] = []
+    first: list[int] = []
     for number, batch in enumerate(loader):
         place = f"{name} batch {number}"
         part = from_pair(place, batch)
-        assert part is not None
-        parts.append(part.take(np.arange(len(part))))
-        first, shape = (list(images.shape[1:]) for images, _ in (parts[0], parts[-1]))
+        if part is None:
+            raise InputError(f"{place} must be a pair (images, labels), but got None.")
+        shape = [*part.images[np.arange(1)].shape[1:]]
+        first = first or shape
         if shape != first:
             raise InputError(f"{place} must have images of {first} as batch 0, but got {shape}.")
-    if not parts:
-        raise InputError(f"{name} must yield at least one batch, but yields none.")
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+        yield part
 
 
 def images_of(name: str, images: ArrayLike) -> NDArray[np.uint8]:

@@ -5,6 +5,9 @@ Shapes: N images of a split, M of a part, C channels, H height, W width.
 
 import dataclasses
 import os
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,10 @@ from kondense.data.shard_writer import ShardWriter, Sink
 from kondense.data.shards import Shards
 from kondense.data.split import Choice, Taken, split_collection, take
 from kondense.data.streamed import DIGEST, ShardedImages
+from kondense.logging import LOG
 from kondense.store.open import open_store
 
+MAX_TENSOR_BYTES = 2**31  # of decoded images that a program's data set keeps in memory
 CHUNK_BYTES = 32 * 2**20  # of decoded images in memory
 SHARD_BYTES, WINDOW_BYTES = 64 * 2**20, 8 * 2**30
 
@@ -40,6 +45,7 @@ class Target:
         shard_bytes: size from which a new shard is begun.
         window_bytes: bytes of shards within which training shuffles images.
         encoding: of an image in a shard, see ``kondense.data.shard_images``.
+        owner: of the directory, if that goes with the last data set in it.
     """
 
     directory: Path
@@ -47,12 +53,46 @@ class Target:
     shard_bytes: int = SHARD_BYTES
     window_bytes: int = WINDOW_BYTES
     encoding: str = PPM
+    owner: object = None
 
     def sink(self) -> Sink:
         """Return the function that takes a finished shard."""
         if self.address:
             return open_store(self.address).upload_file
         return lambda name, path: os.replace(path, self.directory / name)
+
+
+class Scratch:
+    """A directory of shards that is removed with the last data set that uses it, or at the end of the process."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="kondense-shards-"))
+        weakref.finalize(self, _removed, self.path, os.getpid())
+
+
+def _removed(path: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a worker process has a copy
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def target_for(needed: int, max_tensor_bytes: int, shards_at: str | Path) -> Target | None:
+    """Return where a program's data set of ``needed`` bytes goes; None if its images are kept in memory.
+
+    Args:
+        needed: bytes of the decoded images.
+        max_tensor_bytes: that are kept in memory.
+        shards_at: a directory, ``s3://bucket/prefix`` or ``minio://bucket/prefix``; empty: a directory that is removed
+            with the data set.
+    """
+    if needed <= max_tensor_bytes:
+        return None
+    LOG.info(f"{needed:,} bytes of images are more than max_tensor_bytes, so they are kept as shards")
+    if shards_at and "://" not in str(shards_at):
+        directory = Path(shards_at).expanduser()
+        directory.mkdir(parents=True, exist_ok=True)
+        return Target(directory)
+    scratch = Scratch()
+    return Target(scratch.path, str(shards_at), owner=scratch)
 
 
 @dataclasses.dataclass
@@ -105,8 +145,7 @@ def assembled_in_shards(
     _, height, width = train.shape
     sums_C = [each[rows["train"]].sum(0) for each in (train.total, train.squares)]
     measured = mean_and_std_of(sums_C[0], sums_C[1], len(kept["train"]) * height * width)
-    place = target.address or str(target.directory)
-    splits = {part: _split(one, kept[part], rows[part], place, target.window_bytes) for part, one in written.items()}
+    splits = {part: _split(one, kept[part], rows[part], target) for part, one in written.items()}
     return {**fields_of(collection, rules, name, measured, skipped), **splits}
 
 
@@ -143,9 +182,9 @@ def _written(part: str, choice: Choice, geometry: Geometry, target: Target) -> W
     return Written(all_taken, writer, parts[0], total_NC, squares_NC)
 
 
-def _split(written: Written, kept: Taken, row_N: NDArray[np.bool_], place: str, window_bytes: int) -> Split:
-    shards = Shards(written.writer.files, place_at(place))
-    place_N3 = torch.tensor(written.writer.places, dtype=torch.int64)[torch.from_numpy(row_N)]
+def _split(written: Written, kept: Taken, row_N: NDArray[np.bool_], target: Target) -> Split:
+    shards = Shards(written.writer.files, place_at(target.address or str(target.directory)), owner=target.owner)
+    place_N3 = torch.from_numpy(written.writer.places)[torch.from_numpy(row_N)]
     digests = torch.from_numpy(kept.images)
-    images = ShardedImages(shards, written.shape, place_N3, digests, window_bytes=window_bytes)
+    images = ShardedImages(shards, written.shape, place_N3, digests, window_bytes=target.window_bytes)
     return Split(images, torch.from_numpy(kept.labels))

@@ -4,23 +4,20 @@ import contextlib
 import errno
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from kondense.data.locate import cache_directory
+from kondense.data.patience import patiently, wait_seconds
 from kondense.data.shards import Folder, Place, ShardError, ShardFile, descriptor_sha256, missing
 from kondense.data.workers import whole_number
 from kondense.errors import InputError
 from kondense.files import scratch_path
-from kondense.logging import LOG
 from kondense.store.open import open_store
-from kondense.store.store import DamagedError, NotFoundError, StoreError
+from kondense.store.store import DamagedError, NotFoundError
 
-# Environment variables: directory of the cache, its bound in bytes, and how long to wait for a store that is gone.
-CACHE, CACHE_BYTES, WAIT = "KONDENSE_CACHE", "KONDENSE_CACHE_BYTES", "KONDENSE_STORE_WAIT_S"
-DEFAULT_BYTES, DEFAULT_WAIT_S = 16 * 2**30, 600
-PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between attempts, doubled each time
+CACHE, CACHE_BYTES = "KONDENSE_CACHE", "KONDENSE_CACHE_BYTES"  # environment variables: the cache, its bound in bytes
+DEFAULT_BYTES = 16 * 2**30
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -39,7 +36,7 @@ class Cached:
         text = os.environ.get(CACHE, "")
         self.directory = (Path(text).expanduser() if text else cache_directory()) / "shards"
         self.bound = whole_number(CACHE_BYTES, DEFAULT_BYTES)
-        self.wait_s = whole_number(WAIT, DEFAULT_WAIT_S)
+        self.wait_s = wait_seconds()
 
     def open(self, shard: ShardFile) -> int:
         """Return a file descriptor of the shard, fetched and verified if the cache does not hold it.
@@ -111,23 +108,12 @@ class Cached:
 
     def _download(self, shard: ShardFile, path: Path) -> None:
         """Download a shard; wait for a store that is away."""
-        until, pause_s = time.monotonic() + self.wait_s, PAUSE_S
-        while True:
-            try:
-                open_store(self.root).download_file(shard.name, path)
-                return
-            except NotFoundError:
-                raise missing(self.address(shard)) from None
-            except DamagedError as error:
-                raise ShardError(str(error)) from error
-            except StoreError as error:
-                if not _is_away(error):
-                    raise
-                if time.monotonic() + pause_s > until:
-                    raise StoreError(f"{error} (waited {self.wait_s} s, {WAIT})") from error
-                LOG.warning(f"shard {shard.name}: {error}; next attempt in {pause_s:.0f} s")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        try:
+            patiently(lambda: open_store(self.root).download_file(shard.name, path), f"shard {shard.name}", self.wait_s)
+        except NotFoundError:
+            raise missing(self.address(shard)) from None
+        except DamagedError as error:
+            raise ShardError(str(error)) from error
 
     def _make_room(self, size: int) -> None:
         """Remove the oldest files until ``size`` more bytes are within the bound; those that are open stay readable."""
@@ -152,11 +138,3 @@ def _check(descriptor: int, shard: ShardFile, address: str) -> None:
             f"shard {address} must have {shard.size:,} bytes and sha256 {shard.sha256}, but has {size:,} and {digest}:"
             " it was damaged or changed, or is of another version of the data."
         )
-
-
-def _is_away(error: StoreError) -> bool:
-    """Return whether a later attempt may succeed: the store cannot be reached, or broke off its answer."""
-    from kondense.store.bucket import IncompleteError
-    from kondense.store.connection import UnreachableError
-
-    return isinstance(error, IncompleteError) or isinstance(error.__cause__, UnreachableError)

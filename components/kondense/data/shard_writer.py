@@ -3,6 +3,7 @@
 Shapes: C channels, H height, W width.
 """
 
+import array
 import io
 import os
 import tarfile
@@ -25,14 +26,13 @@ class ShardWriter:
 
     Attributes:
         files: the finished shards.
-        places: of each image: number of its shard, offset and length of its file there.
     """
 
     def __init__(self, split: str, scratch: Path, sink: Sink, shard_bytes: int, encoding: str = PPM) -> None:
         self.split, self.sink, self.shard_bytes, self.encoding = split, sink, shard_bytes, encoding
         self.scratch = scratch / f"{split}.tar"
         self.files: list[ShardFile] = []
-        self.places: list[tuple[int, int, int]] = []
+        self._places = array.array("q")
         self._tar: tarfile.TarFile | None = None
 
     def add(self, image_CHW: NDArray[np.uint8], label: int) -> None:
@@ -41,12 +41,17 @@ class ShardWriter:
         if self._tar is None:
             # Plain records of fixed size, so that equal images give equal bytes.
             self._tar = tarfile.open(self.scratch, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  # closed in close
-        name = f"{len(self.places):09d}"
+        name = f"{len(self._places) // 3:09d}"
         self._append(f"{name}.cls", str(label).encode())
         offset = self._append(f"{name}.{suffix_of(content)}", content)
-        self.places.append((len(self.files), offset, len(content)))
+        self._places.extend((len(self.files), offset, len(content)))
         if self._tar.offset >= self.shard_bytes:
             self.close()
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Of each image: number of its shard, offset and length of its file there, [N, 3]."""
+        return np.array(self._places, np.int64).reshape(-1, 3)
 
     def close(self) -> None:
         """Finish the current shard."""
@@ -67,4 +72,5 @@ class ShardWriter:
         entry.size, entry.mode = len(content), 0o644
         start = self._tar.offset
         self._tar.addfile(entry, io.BytesIO(content))
+        self._tar.getmembers().clear()  # it keeps half a kilobyte for each, for reading
         return start + tarfile.BLOCKSIZE

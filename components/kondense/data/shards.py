@@ -64,10 +64,16 @@ class Folder:
 
 
 class Shards:
-    """The shards of one split, verified before they are read."""
+    """The shards of one split, verified before they are read.
 
-    def __init__(self, files: Sequence[ShardFile], place: Place) -> None:
-        self.files, self.place = tuple(files), place
+    Attributes:
+        files: what the index says of them.
+        place: where they are.
+        owner: kept alive as long as they are used.
+    """
+
+    def __init__(self, files: Sequence[ShardFile], place: Place, owner: object = None) -> None:
+        self.files, self.place, self.owner = tuple(files), place, owner
         # By shard: device, inode, size and time of the verified file; shared by worker processes.
         self.verified = torch.zeros(len(self.files), 4, dtype=torch.int64).share_memory_()
 

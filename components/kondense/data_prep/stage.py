@@ -1,19 +1,17 @@
 """data_prep: read a data set, split it and write the Dataset artifact."""
 
 import contextlib
-import math
 import os
 import pkgutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
-from kondense.data.assembly import Rules
-from kondense.data.collection import Collection, Files, Labelled, Source
+from kondense.data.assembly import Rules, decoded_bytes
+from kondense.data.collection import Collection, Source
 from kondense.data.dataset import SPLITS, Dataset
 from kondense.data.locate import opened
 from kondense.data.picture import Geometry
+from kondense.data.pieces import opened_in_pieces
 from kondense.data.shard_assembly import Target
 from kondense.data_prep.config import AUTO, BUCKETS, SHARDS, SOURCES, DataPrepConfig
 from kondense.errors import InputError
@@ -51,8 +49,12 @@ def read(config: DataPrepConfig, scratch: Path) -> Dataset:
     size = config.size or (source.image_size,) * 2 * bool(source.image_size)
     geometry = Geometry(size, config.channels, config.steps, config.interpolation)
     with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(opened(config.source, source.wanted)) if config.source else None
-        collection = source.collect(directory, geometry, config.max_pixels)
+        if config.source and source.in_pieces:
+            directory, bring = stack.enter_context(opened_in_pieces(config.source, source.wanted))
+            collection = source.collect(directory, geometry, config.max_pixels, bring)
+        else:
+            files = stack.enter_context(opened(config.source, source.wanted)) if config.source else None
+            collection = source.collect(files, geometry, config.max_pixels)
         LOG.info(f"data_prep: {config.dataset_name} from {config.source or collection.origin}")
         return Dataset.from_collection(
             collection,
@@ -69,7 +71,7 @@ def read(config: DataPrepConfig, scratch: Path) -> Dataset:
 
 def _target(config: DataPrepConfig, collection: Collection, geometry: Geometry, scratch: Path) -> Target | None:
     """Return where shards go; None if the images are kept as tensors."""
-    needed = _decoded_bytes(config, collection, geometry)
+    needed = decoded_bytes(collection, geometry, config.limit)
     if config.storage == AUTO and needed > config.max_tensor_bytes:
         LOG.info(f"data_prep: {needed:,} bytes of images are more than max_tensor_bytes, so they are kept as shards")
     elif config.storage != SHARDS:
@@ -90,15 +92,3 @@ def shards_address() -> str:
     if text and not text.startswith(BUCKETS):
         raise InputError(f"{PLACE} must be s3://bucket/prefix or minio://bucket/prefix, but got {text}.")
     return text
-
-
-def _decoded_bytes(config: DataPrepConfig, collection: Collection, geometry: Geometry) -> int:
-    """Return the size of the decoded images of ``collection``, of which ``limit`` may leave some out."""
-    parts: list[Labelled] = [part for part in (collection.train, collection.validation, collection.test) if part]
-    first = collection.train.images
-    if isinstance(first, Files):
-        each = first.bytes_per_image()
-    else:
-        channels, *size = first[np.arange(1)].shape[1:]
-        each = (geometry.channels or channels) * math.prod(geometry.size or size)
-    return each * sum(min(len(part), config.limit or len(part)) for part in parts)

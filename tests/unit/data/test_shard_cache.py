@@ -4,7 +4,7 @@ import errno
 
 import pytest
 import torch
-from kondense.data import shard_cache
+from kondense.data import patience, shard_cache
 from kondense.data.shard_cache import Cached
 from kondense.data.shards import ShardError, Shards
 from kondense.errors import InputError
@@ -20,7 +20,7 @@ from tests.support.toy_training import toy_dataset
 def bucket(tmp_path, monkeypatch):
     monkeypatch.setenv(shard_cache.CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(shard_cache, "open_store", lambda address: LocalStore(tmp_path / "bucket"))
-    monkeypatch.setattr(shard_cache.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
     return tmp_path / "bucket"
 
 
