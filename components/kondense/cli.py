@@ -20,6 +20,7 @@ from kondense.logging import to_stdout
 from kondense.networks.allowed import allowing
 from kondense.renamed import flag_names, refuse_old
 from kondense.stages import STAGES, Stage, load
+from kondense.usage import usage_told
 
 ALLOW = "--allow-network"
 
@@ -97,7 +98,8 @@ def run_stage(stage: Stage, config: Config, directories: dict[str, Any]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     run = load(stage.run)
     try:
-        metrics = run(config, **directories)
+        with usage_told():
+            metrics = run(config, **directories)
     except EXPECTED as error:
         return fail(str(error), exit_code_of(error))
     for metric, value in metrics.items():

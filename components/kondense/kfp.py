@@ -37,6 +37,7 @@ from kondense.images import STAGE_IMAGE
 from kondense.logging import LOG, to_stdout
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
 from kondense.stages import STAGES, VIEWS, Artifact, Stage, config_values, load
+from kondense.usage import usage_told
 
 PROFILE = {
     "profile": (str, DEFAULT_PROFILE, f"sets the numbers that are -1 ({', '.join(PROFILES)})"),
@@ -138,7 +139,8 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> Any:
         try:
             with fetched(**inputs):
                 config = make_config(stage, arguments, inputs)
-                metrics = load(stage.run)(config, **directories(stage, arguments))
+                with usage_told():
+                    metrics = load(stage.run)(config, **directories(stage, arguments))
         except ShortfallError as error:  # the outputs are written
             if not is_independent():
                 raise

@@ -54,6 +54,20 @@ class Preflight:
         return [check for check in self.checks if check.state in (BENT, IMPOSSIBLE)]
 
     @property
+    def memory_bytes(self) -> int:
+        """The estimated peak of the memory of the steps that train; 0 if there is no estimate."""
+        return max((check.memory_bytes for check in self.checks), default=0)
+
+    @property
+    def takes(self) -> str:
+        """What the steps that train take, in words; "" if there is no estimate."""
+        if not self.memory_bytes:
+            return ""
+        seconds = sum(check.run_s for check in self.checks)
+        lasting = f"{duration(seconds)} on this machine and " if seconds else ""
+        return f"training takes about {lasting}{megabytes(self.memory_bytes)} of memory, estimated from single steps"
+
+    @property
     def note(self) -> str:
         """What was changed, for the report; "" if nothing was."""
         return " ".join(f"{check.name}: {check.note}" for check in self.checks if check.state == BENT)
@@ -71,12 +85,27 @@ class Preflight:
     def table(self) -> Table:
         """Return the checks as a table."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=None)
-        for heading in ("tried", "result", "s", ""):
-            table.add_column(heading, justify="right" if heading == "s" else "left", no_wrap=heading != "")
+        for heading in ("tried", "result", "s", "a run takes", "memory", ""):
+            left = heading in ("tried", "result", "")
+            table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "")
         for check in self.checks:
             state = f"[{STYLES[check.state]}]{check.state}[/]"
-            table.add_row(check.name, state, f"{check.seconds:.1f}", escape(check.note))
+            lasts = duration(check.run_s) if check.run_s else ""
+            memory = megabytes(check.memory_bytes) if check.memory_bytes else ""
+            table.add_row(check.name, state, f"{check.seconds:.1f}", lasts, memory, escape(check.note))
         return table
+
+
+def duration(seconds: float) -> str:
+    """Return a time as ``12 s``, ``4 min`` or ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def megabytes(count: float) -> str:
+    """Return a size as ``740 MB`` or ``3.2 GB``."""
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def request_for(
@@ -166,6 +195,8 @@ def before_work(request: Request, console: Console, server: WarmServer | None = 
     for check in preflight.told:
         console.print(f"[yellow]![/] {escape(check.name)}: {escape(check.note)}", highlight=False, soft_wrap=True)
     console.print(f"[green]✓[/] {'preflight':32} {preflight.seconds:6.1f} s", highlight=False)
+    if preflight.takes:
+        console.print(f"  {preflight.takes}", highlight=False, soft_wrap=True)
     return preflight
 
 

@@ -4,7 +4,6 @@ Run as a program, this module prints one number: ``python -m kondense.measuring.
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kondense.measuring.latency import open_session, takes_pixels
+from kondense.usage import resident_peak_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,17 +48,6 @@ def peak_memory_bytes(onnx: bytes, *, batch: int = 64, timeout_s: float = 120.0)
         lines = done.stderr.strip().splitlines() or [""]
         raise ChildProcessError(f"measuring peak memory failed with exit code {done.returncode}: {lines[-1]}")
     return int(done.stdout)
-
-
-def resident_peak_bytes() -> int:
-    """Return the peak resident memory of this process."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # ru_maxrss starts at the size of the parent there, VmHWM at that of this program
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main(path: str, batch: str) -> None:

@@ -26,8 +26,9 @@ from kondense.logging import LOG
 from kondense.measuring.latency import predict_onnx, takes_pixels
 from kondense.networks.allowed import allowing
 from kondense.networks.names import weights_of, without_weights
-from kondense.preflight.images import Shape, known_images, random_dataset
-from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.preflight.costs import Probe, estimate
+from kondense.preflight.images import Known, Shape, known_images, random_dataset
+from kondense.preflight.request import BENT, IMPOSSIBLE, NETWORK, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.config import PruneConfig
 from kondense.prune.methods import METHODS
 from kondense.prune.possible import reduction
@@ -37,8 +38,11 @@ from kondense.recipes import Composed, models_of
 from kondense.stages import STAGES
 from kondense.train.config import TrainConfig
 from kondense.train.stage import train
+from kondense.training.probe import probed
+from kondense.training.settings import TrainingConfig
 from kondense.training.trainer import NonFiniteLossError
 from kondense.training.transform import Result, recorded
+from kondense.usage import resident_bytes
 
 # One epoch over a few images on the processor; a stage has some of these parameters.
 QUICK: Mapping[str, Any] = {
@@ -71,23 +75,26 @@ def examine(request: Request) -> Iterator[Check]:
             if found is None:
                 check(state=UNTRIED, note="only the files tell their size; nothing else was tried")
             else:
-                shape, classes = found
-                check(note=f"{'x'.join(map(str, shape))}, {classes} classes")
+                shape = "x".join(map(str, found.shape))
+                count = f", {found.sizes.train:,} to train on" if found.sizes else ""
+                check(note=f"{shape}, {found.classes} classes{count}")
         yield check.made(refused=True)
         if found is None or check.failed:
             return
-        dataset = random_dataset(shape, classes)
-        with timed("network") as check:
+        dataset = random_dataset(found.shape, found.classes)
+        estimated = Estimator(found, resident_bytes())
+        with timed(NETWORK) as check:
             plain = dataclasses.replace(
                 train_config, network=without_weights(train_config.network)
             )  # nothing is fetched
-            result = train(None, dataset, quick(plain))
+            with estimated(check, train_config, {}):
+                result = train(None, dataset, quick(plain))
             check.result = with_lineage(train_config, result, dataset)
             what = "is imported" if train_config.import_uri else "trains"
             check(note=f"{train_config.network} {what}: {result.metrics['parameters']:,.0f} parameters")
         yield check.made(refused=True)
         if check.result is not None:
-            yield from examine_candidates(request, check.result, dataset)
+            yield from examine_candidates(request, check.result, dataset, estimated)
 
 
 def check_steps(config: TrainConfig, steps: Sequence[Composed], shape: Shape, classes: int) -> None:
@@ -132,7 +139,7 @@ def impossible_step(steps: Sequence[Composed], teacher: Model, dataset: Dataset)
     return None
 
 
-def examine_candidates(request: Request, teacher: Model, dataset: Dataset) -> Iterator[Check]:
+def examine_candidates(request: Request, teacher: Model, dataset: Dataset, estimated: "Estimator") -> Iterator[Check]:
     """Yield what was tried of each candidate's steps and exports, once for those that candidates share."""
     models: dict[str, Model | None] = {}
     exported: set[str] = set()
@@ -144,7 +151,7 @@ def examine_candidates(request: Request, teacher: Model, dataset: Dataset) -> It
         wanted = name in request.asked
         for step in steps:
             if step.name not in models and model is not None:
-                check = try_step(step, model, teacher, dataset)
+                check = try_step(step, model, teacher, dataset, estimated)
                 models[step.name] = check.result
                 yield check.made(refused=wanted or step.asked)
             model = models.get(step.name)
@@ -156,21 +163,26 @@ def examine_candidates(request: Request, teacher: Model, dataset: Dataset) -> It
             yield check.made(refused=wanted)
 
 
-def try_step(step: Step, model: Model, teacher: Model, dataset: Dataset) -> "Timed":
+def try_step(
+    step: Step, model: Model, teacher: Model, dataset: Dataset, estimated: "Estimator | None" = None
+) -> "Timed":
     """Try one step; ``result`` of what is returned is its model, None if there is none."""
     config = STAGES[step.stage].config_class(**dict(step.config))
     with timed(step.name) as check:
         if step.stage not in TECHNIQUES:
             check(state=UNTRIED, note="it needs the real data")
             return check
+        models = {"model": model, **({"teacher": teacher} if teacher is not model else {})}
         try:
-            check.result = attempt(step, quick(config), model, teacher, dataset)
+            with estimated(check, config, models) if estimated else contextlib.nullcontext():
+                check.result = attempt(step, quick(config), model, teacher, dataset)
         except InputError as error:
             possible = largest_possible(step, config, model, dataset)
             if not possible:
                 raise
             bent = dataclasses.replace(config, sparsity=possible)  # type: ignore[call-arg]
-            check.result = attempt(step, quick(bent), model, teacher, dataset)
+            with estimated(check, config, models) if estimated else contextlib.nullcontext():
+                check.result = attempt(step, quick(bent), model, teacher, dataset)
             asked, unit = step.config["sparsity"], step.config["target"]
             note = f"{possible} of the {unit} is removed instead of {asked}: {error}"
             check(state=BENT, note=note, changes={step.step: {"sparsity": possible}})
@@ -264,6 +276,41 @@ class Timed:
     def made(self, *, refused: bool) -> Check:
         """Return the check; ``refused``: whether the run must end if it is impossible."""
         return Check(self.name, seconds=self.seconds, refused=refused and self.failed, **self.fields)
+
+
+class Estimator:
+    """Estimates what steps take from the trial of each.
+
+    Args:
+        known: the run's images.
+        process_bytes: memory of the process before it works.
+    """
+
+    def __init__(self, known: Known, process_bytes: int) -> None:
+        self.known, self.process_bytes = known, process_bytes
+
+    @contextlib.contextmanager
+    def __call__(self, check: Timed, config: Config, models: Mapping[str, Model]) -> Iterator[None]:
+        """Measure the trial of a step in the block, and note in its check what the real one takes.
+
+        Args:
+            check: of the step.
+            config: the real one.
+            models: those that the step loads, by role.
+        """
+        probe, began = Probe(config.batch_size if isinstance(config, TrainingConfig) else 1), time.monotonic()
+        with probed(probe):
+            yield
+        found = estimate(
+            config,
+            probe.costs,
+            self.known.shape,
+            self.known.sizes,
+            process_bytes=self.process_bytes,
+            models=models,
+            tried_s=time.monotonic() - began,
+        )
+        check(run_s=found.seconds, memory_bytes=found.memory_bytes)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The shape and the classes of a run's images, known before they are read."""
 
 import contextlib
+import dataclasses
 import pkgutil
 import shutil
 import tempfile
@@ -9,29 +10,47 @@ from pathlib import Path
 
 import numpy as np
 
-from kondense.data.collection import Source
+from kondense.data.collection import Collection, Labelled, Source
 from kondense.data.dataset import Dataset
 from kondense.data.entries import is_data
 from kondense.data.picture import Geometry
+from kondense.data.split import split_collection
 from kondense.data_prep.config import SOURCES, DataPrepConfig
 from kondense.errors import InputError
+from kondense.preflight.costs import Sizes
 from kondense.store.open import open_store
 from kondense.store.store import Store, check_key
 
 Shape = tuple[int, int, int]
-KNOWN: dict[str, tuple[Shape, int]] = {  # shape of one image, [C, H, W], and number of classes, of the files
-    "fashion_mnist": ((1, 28, 28), 10),
-    "cifar10": ((3, 32, 32), 10),
-    "cifar100": ((3, 32, 32), 100),
-    "digits": ((1, 16, 16), 10),
+# Of the files: shape of one image, [C, H, W], number of classes, training images, test images (0: cut from the others).
+KNOWN: dict[str, tuple[Shape, int, int, int]] = {
+    "fashion_mnist": ((1, 28, 28), 10, 60_000, 10_000),
+    "cifar10": ((3, 32, 32), 10, 50_000, 10_000),
+    "cifar100": ((3, 32, 32), 100, 50_000, 10_000),
+    "digits": ((1, 16, 16), 10, 1_797, 0),
 }
 TRAIN, OTHERS = 16, 8  # images of the random data set
 MOST_CLASSES = 128
 FETCHED = 16  # pictures of a store
 
 
-def known_images(config: DataPrepConfig) -> tuple[Shape, int] | None:
-    """Return the shape [C, H, W] and the number of classes of a data set; None if only its files tell.
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What is known of a data set before its images are read.
+
+    Attributes:
+        shape: of one image, [C, H, W].
+        classes: number of classes.
+        sizes: of the splits; None if they are not known.
+    """
+
+    shape: Shape
+    classes: int
+    sizes: Sizes | None = None
+
+
+def known_images(config: DataPrepConfig) -> Known | None:
+    """Return what is known of a data set; None if only its files tell.
 
     A folder on this machine is listed, and the headers of its pictures are read; a store is listed, and a few of its
     pictures are fetched.
@@ -43,28 +62,48 @@ def known_images(config: DataPrepConfig) -> tuple[Shape, int] | None:
         return _of_folder(config)
     if config.dataset_name not in KNOWN:
         return None
-    (channels, height, width), classes = KNOWN[config.dataset_name]
+    (channels, height, width), classes, train, test = KNOWN[config.dataset_name]
     height, width = config.size or (height, width)
-    return (config.channels or channels, height, width), classes
+    parts = [Labelled(np.empty((count, 0)), np.zeros(count, np.int64)) for count in (train, test)]
+    collection = Collection(("any",), parts[0], config.dataset_name, test=parts[1] if test else None)
+    return Known((config.channels or channels, height, width), classes, _sizes(collection, config))
 
 
-def _of_folder(config: DataPrepConfig) -> tuple[Shape, int] | None:
+def _sizes(collection: Collection, config: DataPrepConfig) -> Sizes:
+    """Return the numbers of images of the splits that data_prep will cut.
+
+    Raises:
+        InputError: they are too few.
+    """
+    splits = split_collection(
+        collection,
+        seed=config.seed,
+        validation_size=config.validation_size,
+        test_fraction=config.test_fraction,
+        limit=config.limit,
+    )
+    return Sizes(**{name: len(choice) for name, choice in splits.items()})
+
+
+def _of_folder(config: DataPrepConfig) -> Known | None:
     source: Source = pkgutil.resolve_name(SOURCES[config.dataset_name])
     if "://" in config.source:
         with tempfile.TemporaryDirectory(prefix="kondense-preflight-") as scratch:
             sampled(open_store(config.source), config.source, source.wanted, Path(scratch))
-            return _collected(source, config, Path(scratch))
+            return _collected(source, config, Path(scratch), whole=False)
     directory = Path(config.source).expanduser()
-    return _collected(source, config, directory) if directory.is_dir() else None
+    return _collected(source, config, directory, whole=True) if directory.is_dir() else None
 
 
-def _collected(source: Source, config: DataPrepConfig, directory: Path) -> tuple[Shape, int] | None:
+def _collected(source: Source, config: DataPrepConfig, directory: Path, *, whole: bool) -> Known | None:
+    """Return what the pictures in ``directory`` tell; ``whole``: they are all of the data set's."""
     geometry = Geometry(config.size, config.channels, config.steps, config.interpolation)
     with contextlib.suppress(IndexError):
         collection = source.collect(directory, geometry, config.max_pixels)
         images_CHW = collection.train.images[np.arange(1)]
         channels, height, width = images_CHW.shape[1:]
-        return (channels, height, width), len(collection.classes)
+        sizes = _sizes(collection, config) if whole else None
+        return Known((channels, height, width), len(collection.classes), sizes)
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from kondense.json_text import json_object
 from kondense.profiles import Value
 
+NETWORK = "network"  # the check of the training or import
 POSSIBLE, BENT, IMPOSSIBLE, UNTRIED = "ok", "changed", "impossible", "not tried"
 
 
@@ -71,6 +72,8 @@ class Check:
         state: ``POSSIBLE``, ``BENT`` (a default was changed to what is possible), ``IMPOSSIBLE`` or ``UNTRIED``.
         note: the figures or the reason.
         seconds: time taken.
+        run_s: estimate of the seconds that the step takes in the run, on this machine; 0 if there is none.
+        memory_bytes: estimate of the peak of the memory of its process; 0 if there is none.
         refused: whether the run cannot go on, because all need it or the user asked for it.
         changes: new values of parameters, by the pipeline's step.
     """
@@ -79,5 +82,7 @@ class Check:
     state: str
     note: str = ""
     seconds: float = 0.0
+    run_s: float = 0.0
+    memory_bytes: int = 0
     refused: bool = False
     changes: Mapping[str, Mapping[str, Value]] = dataclasses.field(default_factory=dict)

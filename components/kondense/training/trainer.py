@@ -27,6 +27,7 @@ from kondense.training.losses import Loss, Objective, label_loss
 from kondense.training.masking import Masking
 from kondense.training.optimizers import make_optimizer, restore_state, saved_state
 from kondense.training.outputs import TrainingOutputs
+from kondense.training.probe import look
 from kondense.training.schedules import learning_rate
 from kondense.training.settings import TrainingConfig
 
@@ -91,12 +92,14 @@ class Trainer:
         self.module.train()
         try:
             for batch in self.feed.batches(self.epoch, self.step):
-                self.loss_sum += self._train_step(*batch)
+                self.loss_sum += self.train_step(*batch)
                 self.step += 1
                 if self.step % self.check_every == 0 or self.step == self.steps:
                     self._check_loss()
                 if self.step < self.steps and due():
                     save(self.state())
+                elif self.step == self.steps:
+                    look(self, batch)
         except (ShardError, StoreError):
             save(self.state())  # so that the run goes on here when the images are back
             raise
@@ -104,7 +107,14 @@ class Trainer:
         self.images_per_s = (self.steps - first) * self.batch_size / seconds if seconds else 0.0
         self._end_epoch()
 
-    def _train_step(self, index_B: Tensor, images_u8: Tensor, labels_B: Tensor) -> Tensor:
+    def train_step(self, index_B: Tensor, images_u8: Tensor, labels_B: Tensor) -> Tensor:
+        """Train one step and return its loss, a scalar on the device.
+
+        Args:
+            index_B: which training images they are, on the CPU.
+            images_u8: augmented, uint8 [B, C, H, W] on the device.
+            labels_B: on the device.
+        """
         names = self.config.augmentations
         images_BCHW, labels_B = mix(self.dataset.normalise(images_u8), labels_B, names, len(self.dataset.classes))
         images_BCHW = images_BCHW.contiguous(memory_format=self.memory_format)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from kondense.config import Config
 from kondense.errors import InputError, ShortfallError
 from kondense.networks.allowed import allowing
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
@@ -112,11 +111,10 @@ def run(
             log = directory / "logs" / "warm-server.log"
             server = None if docker else stack.enter_context(warm_server(log))
             from kondense_pipelines.local.compress import run_compress
-            from kondense_pipelines.preflight import before_work, is_installed, request_for
+            from kondense_pipelines.preflight import Preflight, before_work, is_installed, request_for
 
-            def preflight() -> dict[str, Config]:
-                request = request_for(configs, plan, settings or (), candidates)
-                return before_work(request, console, server).applied(configs)
+            def preflight() -> Preflight:
+                return before_work(request_for(configs, plan, settings or (), candidates), console, server)
 
             page = run_compress(
                 configs,
@@ -178,14 +176,19 @@ def compile_pipelines(
         plan = read_plan(configs, candidates, recipe or ())
 
         from kondense_pipelines.graphs.compile import EXPERIMENT, compile_all
-        from kondense_pipelines.graphs.resources import read_resources
+        from kondense_pipelines.graphs.resources import read_resources, with_memory
         from kondense_pipelines.graphs.search import read_template
         from kondense_pipelines.preflight import before_compiling, request_for
 
         resources = read_resources(resource or ())
         read_template(experiment or EXPERIMENT)  # refused before the preflight
         if not no_check:
-            configs = before_compiling(request_for(configs, plan, settings or (), candidates)).applied(configs)
+            found = before_compiling(request_for(configs, plan, settings or (), candidates))
+            configs = found.applied(configs)
+            given, resources = resources, with_memory(resources, resource or (), found.memory_bytes)
+            if given != resources:
+                asked = f"memory_request={resources.memory_request} and memory_limit={resources.memory_limit}"
+                print(f"{found.takes}; so the steps get {asked}", file=sys.stderr)
         for path in compile_all(
             configs,
             output,
@@ -231,7 +234,7 @@ def check(
         found = examined(request_for(configs, plan, settings or (), candidates))
         console = Console(width=None if sys.stdout.isatty() else 140)
         console.print(found.table())
-        console.print(f"{found.seconds:.1f} s", highlight=False)
+        console.print(f"{found.seconds:.1f} s{f'; {found.takes}' if found.takes else ''}", highlight=False)
         refuse(found)
 
 

@@ -23,6 +23,7 @@ from kondense_pipelines.graphs.run_form import Parameter, parameter_table, pipel
 NAME = "compress"
 DISPLAY_NAME = "Compress a network"
 DESCRIPTION = "Train a network or import one, make it small in every way, compare, choose and publish behind a gate."
+TRAIN_TEACHER = "train teacher"  # display name of the task
 CANDIDATES = "candidates"  # the graph within
 PARAMETERS = (*CURATED, PROFILE)
 CANDIDATE_STAGES = ("prune", "distill", "quantize", "evaluate", "report")
@@ -43,7 +44,7 @@ class Compared(NamedTuple):
 
 def task_names(plan: Plan) -> tuple[str, ...]:
     """Return the display names of the tasks in the order in which one machine runs them: made, then measured."""
-    return ("data prep", "train teacher", *plan.task_names(), "report", "publish")
+    return ("data prep", TRAIN_TEACHER, *plan.task_names(), "report", "publish")
 
 
 def cluster_task_names(plan: Plan) -> tuple[str, ...]:
@@ -118,7 +119,7 @@ def make_pipeline(
 
         def compress(**overrides: Any) -> None:
             trained = component("train")(dataset=data, **{**values["train"], **overrides})
-            trained.set_display_name("train teacher")
+            trained.set_display_name(TRAIN_TEACHER)
             compared = graph(dataset=data, teacher=trained.outputs["model"], given=given)
             chosen = {name: compared[name] for name in ("chosen", "report")}
             published = component("publish")(dataset=data, **chosen, **values["publish"]).set_display_name("publish")

@@ -6,6 +6,7 @@ runs, so their GPUs are parameters of the run form.
 """
 
 import dataclasses
+import math
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ OLDEST = (2, 14)  # the version of Kubeflow Pipelines that the packages require
 CPU = re.compile(r"\d*\.?\d+m?")  # the quantities that KFP puts into a package: no others of Kubernetes'
 MEMORY = re.compile(r"\d+([EPTGM]i?|Ki?)?")
 TELLS_MORE = (2, 16)  # older servers refuse packages with choices of parameters and security contexts
+GIBI, MARGIN = 2**30, 1.25  # of the memory that is requested over the estimate
 USER = 10001  # of the stage image
 
 
@@ -144,6 +146,32 @@ def read_resources(texts: Iterable[str]) -> Resources:
         else:
             values[name] = parse(name, hints[name], value)
     return Resources(**values)
+
+
+def with_memory(resources: Resources, texts: Iterable[str], needed: int) -> Resources:
+    """Return resources with enough memory for an estimate; what the user gave stays, and so does what suffices.
+
+    The request becomes at least 1.25 times the estimate, and the limit twice the request.
+
+    Args:
+        resources: as ``texts`` give them.
+        texts: of the user, ``name=value``.
+        needed: estimated bytes of the steps that train; 0 if there is no estimate.
+    """
+    from kubernetes.utils.quantity import parse_quantity
+
+    def count(quantity: str) -> float:
+        return float(parse_quantity(quantity)) if quantity else math.inf  # the namespace's
+
+    given = {text.partition("=")[0] for text in texts}
+    request, limit = resources.memory_request, resources.memory_limit
+    if "memory_request" not in given and count(request) < MARGIN * needed:
+        most = math.floor(count(limit) / GIBI) if "memory_limit" in given and limit else math.inf
+        wanted = min(math.ceil(MARGIN * needed / GIBI), most)
+        request = f"{wanted}Gi" if count(f"{wanted}Gi") > count(request) else request
+    if "memory_limit" not in given and request and count(limit) < 2 * count(request):
+        limit = f"{math.ceil(2 * count(request) / GIBI)}Gi"
+    return dataclasses.replace(resources, memory_request=request, memory_limit=limit)
 
 
 def equip(resources: Resources) -> None:

@@ -15,13 +15,14 @@ from kondense.config import Config
 from kondense.files import new_directory, write_file, write_json
 from kondense.images import STAGE_IMAGE
 from kondense.networks.allowed import VARIABLE, allowing
+from kondense.preflight.request import NETWORK
 from kondense.profiles import Value
 from kondense.store.open import open_store
 from rich.console import Console
 from rich.markup import escape
 
 from kondense_pipelines.graphs.candidates import Plan
-from kondense_pipelines.graphs.compress import make_compress, task_names
+from kondense_pipelines.graphs.compress import TRAIN_TEACHER, make_compress, task_names
 from kondense_pipelines.graphs.parameters import NETWORK_FIELDS, PROFILE, split
 from kondense_pipelines.local.cache import sources_version
 from kondense_pipelines.local.docker import image_id
@@ -31,6 +32,7 @@ from kondense_pipelines.local.steps import StepResult
 from kondense_pipelines.local.store_watch import settled, watched_store
 from kondense_pipelines.local.warm import WarmServer
 from kondense_pipelines.paths import cache_dir, store_dir
+from kondense_pipelines.preflight import Preflight
 
 TIMINGS = "timings.json"
 PATHS = ("dataset_source", "network_import_uri")  # parameters that may be local paths
@@ -47,7 +49,7 @@ def run_compress(
     server: WarmServer | None = None,
     docker: bool = False,
     caching: bool = True,
-    preflight: Callable[[], Mapping[str, Config]] | None = None,
+    preflight: Callable[[], Preflight] | None = None,
     retries: int = RETRIES,
 ) -> Path:
     """Run the pipeline, write its results to ``output_dir`` and return the path of report.html.
@@ -63,7 +65,7 @@ def run_compress(
         server: forks the steps' processes; without it each step starts an interpreter.
         docker: run the steps as containers of the stage image.
         caching: False reuses neither finished steps nor checkpoints of earlier runs.
-        preflight: called once the stores respond; returns the Configs with defaults lowered to what is possible.
+        preflight: called once the stores respond; its defaults that were lowered to what is possible apply.
         retries: times that a step is started again after it was killed.
 
     Raises:
@@ -80,7 +82,8 @@ def run_compress(
         embedded = not os.environ.get("MINIO_ENDPOINT")
         os.environ.update(store)
         check_stores(CHECKPOINTS, str(configs["publish"].to_dict()["store_uri"]))
-        configs = preflight() if preflight else configs
+        found = preflight() if preflight else Preflight((), 0.0)
+        configs = found.applied(configs)
         with allowing(networks=[str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]):
             settings, arguments, pipeline = _prepare(
                 configs, output_dir, store, plan=plan or Plan(), docker=docker, caching=caching
@@ -91,7 +94,7 @@ def run_compress(
             with RunProgress(console, len(settings.order)) as progress:
                 results = run_pipeline(pipeline, arguments, settings, progress, server)
     page = collect(results, output_dir)
-    write_json(output_dir / TIMINGS, timings(results, time.monotonic() - began))
+    write_json(output_dir / TIMINGS, timings(results, time.monotonic() - began, found))
     return page
 
 
@@ -142,12 +145,17 @@ def check_stores(*uris: str) -> None:
         open_store(uri).exists("ready")
 
 
-def timings(results: Mapping[str, StepResult], seconds: float) -> dict[str, Any]:
-    """Return the duration of the run and of its steps, in seconds."""
-    steps = [
-        {"name": result.name, "reused": result.reused, "seconds": round(result.seconds, 3)}
-        for result in results.values()
-    ]
+def timings(results: Mapping[str, StepResult], seconds: float, preflight: Preflight) -> dict[str, Any]:
+    """Return what the run and its steps took, in seconds and bytes, beside the preflight's estimates."""
+    estimates = {TRAIN_TEACHER if each.name == NETWORK else each.name: each for each in preflight.checks}
+    steps = []
+    for result in results.values():
+        step = {"name": result.name, "reused": result.reused, "seconds": round(result.seconds, 3)}
+        step |= {"peak_memory_bytes": result.memory_bytes} if result.memory_bytes else {}
+        estimate = estimates.get(result.name)
+        if estimate and estimate.memory_bytes:
+            step["estimated"] = {"seconds": round(estimate.run_s, 3), "peak_memory_bytes": estimate.memory_bytes}
+        steps.append(step)
     return {"seconds": round(seconds, 3), "steps": steps}
 
 

@@ -26,6 +26,7 @@ from kondense.files import write_json
 from kondense.json_text import json_object
 from kondense.logging import WARNING
 from kondense.stages import VIEWS
+from kondense.usage import read_usage
 
 from kondense_pipelines.local.cache import ContentCache, kept_from_sweeps
 from kondense_pipelines.local.docker import container_function
@@ -139,12 +140,13 @@ class LocalRun:
         self.step = ""
         self.log: IO[str] = sys.stdout
         self.exit_code: int | None = None
+        self.memory_bytes = 0
         self.tail: collections.deque[str] = collections.deque(maxlen=400)
 
     def execute(self, original: Any, **arguments: Any) -> tuple[dict[str, Any], status.Status]:
         """Run one task by kfp's function ``original``, and report its start and end."""
         self.step = arguments["task_spec"].task_info.name or arguments["task_name"]
-        self.exit_code = None
+        self.exit_code, self.memory_bytes = None, 0
         self.tail.clear()
         path = self.log_path()
         began = time.monotonic()
@@ -158,7 +160,7 @@ class LocalRun:
             path.unlink()
         paths = {name: Path(value.path) for name, value in outputs.items() if isinstance(value, dsl.Artifact)}
         failed, seconds = first_failed(paths.values()), time.monotonic() - began
-        result = StepResult(self.step, reused, seconds, paths, failed, None if reused else path)
+        result = StepResult(self.step, reused, seconds, paths, failed, None if reused else path, self.memory_bytes)
         self.results[self.step] = result
         self.observer.finished(result)
         return outputs, state
@@ -172,6 +174,8 @@ class LocalRun:
         self.tail.append(line)
         self.log.write(line + "\n")
         self.log.flush()
+        if usage := read_usage(line):
+            self.memory_bytes = usage[1]
         self.observer.line(self.step, line)
 
     def warn(self, text: str) -> None:

@@ -39,6 +39,7 @@ class StepResult:
         outputs: the paths of its output artifacts by name.
         failed: why it has no model, if its candidate failed.
         log: the file of its output; None if it was reused.
+        memory_bytes: peak of its process; 0 if it was reused or fell short.
     """
 
     name: str
@@ -47,6 +48,7 @@ class StepResult:
     outputs: Mapping[str, Path]
     failed: Failed | None = None
     log: Path | None = None
+    memory_bytes: int = 0
 
 
 class Observer(Protocol):

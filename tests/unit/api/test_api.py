@@ -65,8 +65,8 @@ def test_checkpoints_continue_the_same_call_and_no_other(
     data: Dataset, model: kd.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[int] = []
-    step = Trainer._train_step
-    monkeypatch.setattr(Trainer, "_train_step", lambda self, *batch: trained.append(1) or step(self, *batch))
+    step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda self, *batch: trained.append(1) or step(self, *batch))
 
     def smallest(module, groups):
         return {name: torch.arange(float(group.channels)) for name, group in groups.items()}

@@ -1,5 +1,6 @@
 """What the command makes of a preflight: the request, the changed defaults, the refusal, the table."""
 
+import dataclasses
 import io
 
 import pytest
@@ -7,6 +8,7 @@ from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, Check, Reques
 from kondense_pipelines import preflight
 from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.parameters import resolve
+from kondense_pipelines.graphs.resources import read_resources, with_memory
 from kondense_pipelines.preflight import Preflight, before_compiling, refuse, request_for
 from rich.console import Console
 
@@ -79,3 +81,36 @@ def test_a_run_says_what_it_does_before_the_result(monkeypatch: pytest.MonkeyPat
     said, tried, result = screen.getvalue().splitlines()
     assert (said.strip(), tried) == (preflight.TELLS, "examined")
     assert result.startswith("✓ preflight")
+
+
+TRAINED = Check("network", POSSIBLE, "it trains", 1.0, run_s=250.0, memory_bytes=3_210_000_000)
+
+
+def test_the_table_tells_what_a_run_takes() -> None:
+    found = Preflight([FINE, TRAINED, dataclasses.replace(TRAINED, name="distill", memory_bytes=74 * 10**7)], 1.0)
+    screen = io.StringIO()
+    Console(file=screen, width=140).print(found.table())
+    assert "4 min" in screen.getvalue() and "3.2 GB" in screen.getvalue() and "740 MB" in screen.getvalue()
+    assert found.takes == (
+        "training takes about 8 min on this machine and 3.2 GB of memory, estimated from single steps"
+    )
+    assert Preflight([FINE], 1.0).takes == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "needed", "expected"),
+    [
+        ([], 0, ("2Gi", "8Gi")),
+        ([], 1.5 * 2**30, ("2Gi", "8Gi")),
+        ([], 2.5 * 2**30, ("4Gi", "8Gi")),
+        ([], 9 * 2**30, ("12Gi", "24Gi")),
+        (["memory_request=1Gi"], 9 * 2**30, ("1Gi", "8Gi")),
+        (["memory_request=6Gi"], 9 * 2**30, ("6Gi", "12Gi")),
+        (["memory_limit=9G"], 9 * 2**30, ("8Gi", "9G")),
+        (["memory_limit=512Mi", "memory_request=256Mi"], 9 * 2**30, ("256Mi", "512Mi")),
+        (["memory_limit="], 9 * 2**30, ("12Gi", "")),
+    ],
+)
+def test_steps_get_the_memory_that_training_takes(texts: list[str], needed: float, expected: tuple[str, str]) -> None:
+    found = with_memory(read_resources(texts), texts, int(needed))
+    assert (found.memory_request, found.memory_limit) == expected

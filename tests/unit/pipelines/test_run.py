@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from kondense.preflight.request import POSSIBLE, Check
 from kondense_pipelines.local.compress import collect, local_paths, slug, timings
 from kondense_pipelines.local.steps import StepResult
 from kondense_pipelines.paths import new_run_dir, point_latest
+from kondense_pipelines.preflight import Preflight
 
 
 def test_only_data_of_this_machine_becomes_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,17 +32,26 @@ def test_results_are_copied_and_replace_those_of_an_earlier_run(tmp_path: Path) 
         results = {
             "evaluate teacher": StepResult("evaluate teacher", False, 1.0, {"candidate": source / "candidate"}),
             "report": StepResult("report", True, 0.1, {n: source / n for n in ("chosen", "report")}),
+            "train teacher": StepResult("train teacher", False, 9.0, {}, memory_bytes=800),
         }
         page = collect(results, tmp_path / "out")
     assert page == tmp_path / "out" / "report.html"
     files = {str(path.relative_to(tmp_path / "out")): path.read_text() for path in (tmp_path / "out").rglob("*.*")}
     names = ("candidates/teacher/model.json", "chosen/model.json", "report.json", "report.html")
     assert files == dict.fromkeys(names, "two")
-    assert timings(results, 2.0) == {
+    found = Preflight([Check("network", POSSIBLE, run_s=8.0, memory_bytes=700), Check("report", POSSIBLE)], 1.0)
+    assert timings(results, 2.0, found) == {
         "seconds": 2.0,
         "steps": [
             {"name": "evaluate teacher", "reused": False, "seconds": 1.0},
             {"name": "report", "reused": True, "seconds": 0.1},
+            {
+                "name": "train teacher",
+                "reused": False,
+                "seconds": 9.0,
+                "peak_memory_bytes": 800,
+                "estimated": {"seconds": 8.0, "peak_memory_bytes": 700},
+            },
         ],
     }
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from kondense.data.split import SPLITS
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import read
 from kondense.errors import InputError
 from kondense.preflight import images as preflight_images
+from kondense.preflight.costs import Sizes
 from kondense.preflight.examine import QUICK, examine, quick, try_step, with_lineage
-from kondense.preflight.images import FETCHED, KNOWN, known_images, random_dataset
+from kondense.preflight.images import FETCHED, KNOWN, Known, known_images, random_dataset
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.config import PruneConfig
 from kondense.quantize.config import QuantizeConfig
@@ -124,10 +126,14 @@ def test_what_hinders_a_step_besides_its_sparsity_lowers_nothing() -> None:
 def test_a_folder_is_listed(tmp_path: Path) -> None:
     for name, size in (("cat", (20, 30)), ("dog", (40, 25)), ("fox", (9, 9))):
         (tmp_path / name).mkdir()
-        for number in range(2):
+        for number in range(4):
             Image.new("RGB", size, (number, 0, 0)).save(tmp_path / name / f"{number}.png")
     config = DataPrepConfig(dataset_name="folder", source=str(tmp_path), image_size=16)
-    assert known_images(config) == ((3, 16, 16), 3)
+    dataset = read(config, tmp_path)
+    sizes = Sizes(*(len(dataset.split(name)) for name in SPLITS))
+    assert known_images(config) == Known((3, 16, 16), 3, sizes)
+    with pytest.raises(InputError, match="validation_size must be below"):  # as data_prep would say later
+        known_images(dataclasses.replace(config, validation_size=12))
     (check,) = examine(dataclasses.replace(request("lenet5", {}), data_prep={**config.to_dict(), "image_size": 0}))
     assert check.state == IMPOSSIBLE and check.refused  # images of several sizes
 
@@ -150,7 +156,7 @@ def test_a_few_pictures_of_a_store_are_fetched(bucket: Path, monkeypatch: pytest
         LocalStore, "download_file", lambda self, key, path: (fetched.append(key), download(self, key, path))
     )
     config = DataPrepConfig(dataset_name="folder", source="s3://bucket/images", image_size=16)
-    assert known_images(config) == ((1, 16, 16), 30)
+    assert known_images(config) == Known((1, 16, 16), 30)  # of a store, the number of pictures per split is not known
     assert 0 < len(fetched) <= FETCHED
     with pytest.raises(InputError, match="images of several sizes|one size"):
         known_images(dataclasses.replace(config, image_size=0))
@@ -175,8 +181,11 @@ def test_the_known_shapes_are_those_of_the_files(tmp_path: Path) -> None:
     for size in (0, 12):
         config = DataPrepConfig(dataset_name="digits", image_size=size)
         dataset = read(config, tmp_path)
-        assert known_images(config) == (dataset.shape, len(dataset.classes))
-    assert known_images(DataPrepConfig(channels=3, image_size=32)) == ((3, 32, 32), 10)
+        sizes = Sizes(*(len(dataset.split(name)) for name in SPLITS))
+        assert known_images(config) == Known(dataset.shape, len(dataset.classes), sizes)
+    assert known_images(DataPrepConfig(channels=3, image_size=32)) == Known(
+        (3, 32, 32), 10, Sizes(55_000, 5_000, 10_000)
+    )
     assert {*KNOWN} == {"fashion_mnist", "cifar10", "cifar100", "digits"}
 
 

@@ -1,0 +1,217 @@
+"""How long a step that trains will take on this machine, and how much memory: from one of its training steps.
+
+The training step is the real one, with the step's loss, teachers, masks and optimizer. It is repeated on a batch of the
+real size where that takes a fraction of a second, else on a smaller one, whose figures are scaled.
+
+Shapes: B images in a batch, C channels, H height, W width.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kondense.artifacts.model import Model
+from kondense.config import Config
+from kondense.measuring.accuracy import predict
+from kondense.training.settings import TrainingConfig
+from kondense.training.trainer import Trainer
+
+REPEATS = 2
+BUDGET_S = 0.15  # of one repeated training step
+BUDGET_BYTES = 2**28  # of what it saves for the backward pass
+PREDICTED = 500  # images at a time in kondense.measuring.accuracy
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The numbers of images of a run's splits."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a step takes.
+
+    Attributes:
+        seconds: on this machine; 0 if it cannot be told.
+        memory_bytes: peak of its process; 0 if it cannot be told.
+    """
+
+    seconds: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """What one training step takes.
+
+    Attributes:
+        seconds: of a training step at the real batch size.
+        forward_s: of the prediction of one image.
+        saved_bytes: what the forward pass of a real batch keeps for the backward pass.
+        largest_bytes: the largest tensor of those.
+        state_bytes: weights, gradients, states of the optimizer, averages.
+    """
+
+    seconds: float
+    forward_s: float
+    saved_bytes: int
+    largest_bytes: int
+    state_bytes: int
+
+
+class Probe:
+    """Called in each epoch of a trial run; measures its training step.
+
+    Args:
+        batch_size: of the real run.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.costs: list[StepCost] = []
+
+    def __call__(self, trainer: Trainer, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Measure a training step like that of ``batch``: index [B], images uint8 [B, C, H, W], labels [B]."""
+        self.costs.append(step_cost(trainer, batch, self.batch_size))
+
+
+def step_cost(trainer: Trainer, batch: tuple[Tensor, Tensor, Tensor], batch_size: int) -> StepCost:
+    """Return what a training step at ``batch_size`` takes; ``trainer`` is trained on.
+
+    Args:
+        trainer: has trained a step on ``batch``.
+        batch: index [B], images uint8 [B, C, H, W], labels [B].
+        batch_size: of the real run.
+    """
+    given = len(batch[0])
+    small, saved = timed_step(trainer, batch)
+    affordable = min(BUDGET_S / max(small, 1e-6), BUDGET_BYTES / max(saved.total, 1)) * given
+    tried = max(given, min(batch_size, int(affordable)))
+    if tried > given:
+        batch = tiled(batch, tried)
+        timed_step(trainer, batch)  # takes the memory
+    again = [timed_step(trainer, batch) for _ in range(REPEATS)]
+    seconds, saved = min(again, key=lambda each: each[0])  # the least disturbed
+    scale = batch_size / tried
+    return StepCost(
+        seconds=seconds * scale,
+        forward_s=forward_seconds(trainer),
+        saved_bytes=int(saved.total * scale),
+        largest_bytes=int(saved.largest * scale),
+        state_bytes=state_bytes(trainer),
+    )
+
+
+def timed_step(trainer: Trainer, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[float, "Saved"]:
+    """Return the seconds of a training step, and what it saved for its backward pass."""
+    saved = Saved(parameter.untyped_storage().data_ptr() for parameter in trainer.module.parameters())
+    synchronise(trainer.device)
+    began = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
+        trainer.train_step(*batch)
+    synchronise(trainer.device)
+    return time.perf_counter() - began, saved
+
+
+def forward_seconds(trainer: Trainer) -> float:
+    """Return the seconds that the prediction of one validation image takes, on the data that ``trainer`` has."""
+    split = trainer.dataset.validation
+    synchronise(trainer.device)
+    began = time.perf_counter()
+    predict(trainer.module, split, trainer.dataset, device=trainer.device)
+    return (time.perf_counter() - began) / len(split)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what a GPU has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Saved:
+    """Counts the tensors that autograd saves, each storage once and without weights."""
+
+    def __init__(self, weights: Iterable[int]) -> None:
+        self.known = set(weights)
+        self.total = self.largest = 0
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Count a tensor, and save it as it is."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.known:
+            self.known.add(storage.data_ptr())
+            self.total += storage.nbytes()
+            self.largest = max(self.largest, storage.nbytes())
+        return tensor
+
+
+def tiled(batch: tuple[Tensor, Tensor, Tensor], size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch of ``size`` images, those of ``batch`` over and over."""
+    index_B = torch.arange(size) % len(batch[0])
+    index, images_u8, labels = (each[index_B.to(each.device)] for each in batch)
+    return index, images_u8, labels
+
+
+def state_bytes(trainer: Trainer) -> int:
+    """Return the size of weights, gradients, the optimizer's states and averages of a training run."""
+    states = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    tensors = [value for value in states if isinstance(value, Tensor)]
+    gradients = [each.grad for each in trainer.module.parameters() if each.grad is not None]
+    return module_bytes(trainer.module) + sum(
+        each.nbytes for each in (*gradients, *tensors, *trainer.average.values(), *trainer.masks.values())
+    )
+
+
+def module_bytes(module: nn.Module) -> int:
+    """Return the size of a network's parameters and buffers."""
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def estimate(
+    config: Config,
+    costs: list[StepCost],
+    shape: tuple[int, int, int],
+    sizes: Sizes | None,
+    *,
+    process_bytes: int,
+    models: Mapping[str, Model],
+    tried_s: float,
+) -> Estimate:
+    """Return what a step takes.
+
+    Args:
+        config: the real one.
+        costs: one for each epoch that was trained when the step was tried with one epoch; empty if it does not train.
+        shape: of one image, [C, H, W].
+        sizes: of the run's data set, in memory; None if they are not known.
+        process_bytes: memory of the process before it works.
+        models: those that the step loads, by role.
+        tried_s: seconds of the trial.
+    """
+    if not costs or not isinstance(config, TrainingConfig):
+        return Estimate()
+    channels, height, width = shape
+    pixels = channels * height * width
+    dearest = max(costs, key=lambda cost: cost.saved_bytes + cost.state_bytes)
+    images = sizes.train + sizes.validation + sizes.test if sizes else 0
+    memory = (
+        process_bytes
+        + pixels * images
+        + sum(module_bytes(model.module) for model in models.values())
+        + dearest.state_bytes
+        + max(dearest.saved_bytes + 2 * dearest.largest_bytes, 4 * pixels * PREDICTED)
+    )
+    if not sizes:
+        return Estimate(0.0, memory)
+    steps = max(1, sizes.train // min(config.batch_size, sizes.train))
+    epochs = config.epochs * len(costs)
+    mean = sum(cost.seconds for cost in costs) / len(costs)
+    validated = sizes.validation * max(cost.forward_s for cost in costs)
+    return Estimate(tried_s + epochs * (steps * mean + validated), memory)

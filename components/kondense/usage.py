@@ -1,0 +1,49 @@
+"""What a stage took: time and the peak of the memory of its process. Stdlib only."""
+
+import contextlib
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from kondense.logging import LOG
+
+MEGA = 10**6
+TOOK = re.compile(r"took ([\d.]+) s and at most (\d+) MB of memory")
+
+
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Return the resident memory of this process, or its peak so far where the system tells no more.
+
+    Args:
+        field: of Linux's /proc/self/status: ``VmRSS``, or ``VmHWM`` for the peak.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():  # ru_maxrss starts at the size of the parent there, VmHWM at that of this program
+        for line in status.read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return 1024 * int(line.split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def resident_peak_bytes() -> int:
+    """Return the peak resident memory of this process."""
+    return resident_bytes("VmHWM")
+
+
+@contextlib.contextmanager
+def usage_told() -> Iterator[None]:
+    """Log what the block took, if it ends well, as the line that ``read_usage`` reads."""
+    began = time.monotonic()
+    yield
+    peak = -(-resident_peak_bytes() // MEGA)
+    LOG.info(f"took {time.monotonic() - began:.1f} s and at most {peak} MB of memory")
+
+
+def read_usage(line: str) -> tuple[float, int] | None:
+    """Return seconds and bytes of a line of a stage's output; None if it is another line."""
+    match = TOOK.fullmatch(line)
+    return (float(match[1]), MEGA * int(match[2])) if match else None
