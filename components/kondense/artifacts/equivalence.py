@@ -137,7 +137,7 @@ def _difference(expected: Sequence[tuple[Tensor, list[Tensor]]], after: nn.Modul
             actual = outputs(after, batch)
         if actual is None or [each.shape for each in actual] != [each.shape for each in wanted]:
             return WITHOUT_VALUE
-        changes += [_relative(one, other) for one, other in zip(wanted, actual, strict=True)]
+        changes += [relative_change(one, other) for one, other in zip(wanted, actual, strict=True)]
     return max(changes)
 
 
@@ -152,7 +152,8 @@ def _expected(module: nn.Module, batches: Batches) -> list[tuple[Tensor, list[Te
     return found
 
 
-def _relative(expected: Tensor, actual: Tensor) -> float:
+def relative_change(expected: Tensor, actual: Tensor) -> float:
+    """Return the largest difference of two tensors of one shape relative to the largest value of ``expected``."""
     if not expected.numel():
         return 0.0
     usable = torch.isfinite(expected)

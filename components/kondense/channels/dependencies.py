@@ -99,27 +99,46 @@ def _assemble(trace: Trace) -> tuple[dict[str, ChannelGroup], dict[str, str]]:
     pinned = _reasons(trace, atoms)
     sides = {side: atoms[labels.long()] for side, labels in trace.sides.items()}
     sides = {side: ids for side, ids in sides.items() if bool(ids.any())}
+    touching = _Touching(sides, len(atoms))
     taken = torch.zeros(len(atoms), dtype=torch.bool)
-    touching: dict[int, list[Side]] = {}
-    for side, ids in sides.items():
-        for atom in ids.unique().tolist():
-            touching.setdefault(atom, []).append(side)
+    stays = torch.zeros(len(atoms), dtype=torch.bool)
+    stays[list(pinned)] = True
     whole: dict[str, str] = {}
     groups: dict[str, ChannelGroup] = {}
     for name in (name for name, layer in trace.layers.items() if isinstance(layer, WEIGHTED)):
         ids = sides.get((name, True), torch.zeros(0, dtype=torch.long))
         ids = ids[ids != 0]
-        reason = next((pinned[atom] for atom in ids.unique().tolist() if atom in pinned), None)
-        if reason is not None or not len(ids):
-            whole[name] = reason or _why_no_outputs(trace, name)
+        held = ids[stays[ids]]
+        if len(held) or not len(ids):
+            whole[name] = pinned[int(held.min())] if len(held) else _why_no_outputs(trace, name)
         elif not bool(taken[ids].all()):
-            order = list(dict.fromkeys(ids[~taken[ids]].tolist()))
-            touched = {side for atom in order for side in touching[atom]}
-            made = _describe(name, trace, {side: sides[side] for side in sides if side in touched}, order)
+            order = _distinct(ids[~taken[ids]])
+            made = _describe(name, trace, touching.of(order), order)
             taken[ids] = True
             groups |= {key: group for key, group in made.items() if isinstance(group, ChannelGroup)}
             whole |= {key: reason for key, reason in made.items() if isinstance(reason, str)}
     return groups, whole
+
+
+class _Touching:
+    """Which sides of layers each atom passes: the places of every atom in one list, one atom after the other."""
+
+    def __init__(self, sides: Mapping[Side, Tensor], atoms: int) -> None:
+        self.sides = list(sides.items())
+        places = [(ids.unique(), number) for number, (_, ids) in enumerate(self.sides)]
+        nothing = [torch.zeros(0, dtype=torch.long)]
+        atom_of = torch.cat([ids for ids, _ in places] + nothing)
+        side_of = torch.cat([torch.full_like(ids, number) for ids, number in places] + nothing)
+        self.side_of = side_of[atom_of.argsort(stable=True)]
+        self.counts = torch.bincount(atom_of, minlength=atoms)
+        self.starts = self.counts.cumsum(0) - self.counts
+
+    def of(self, atoms: Tensor) -> dict[Side, Tensor]:
+        """Return the sides that some atoms pass, with the atoms of each."""
+        counts = self.counts[atoms]
+        firsts = (self.starts[atoms] - (counts.cumsum(0) - counts)).repeat_interleave(counts)
+        touched = self.side_of[firsts + torch.arange(len(firsts))].unique()
+        return dict(self.sides[number] for number in touched.tolist())
 
 
 def _why_no_outputs(trace: Trace, name: str) -> str:
@@ -165,22 +184,19 @@ def _of(trace: Trace, side: Side) -> Tensor | None:
     return trace.sides.get(side, trace.produced.get(side[0]) if side[1] else None)
 
 
-def _describe(root: str, trace: Trace, sides: Mapping[Side, Tensor], order: list[int]) -> dict[str, ChannelGroup | str]:
+def _describe(root: str, trace: Trace, sides: Mapping[Side, Tensor], order: Tensor) -> dict[str, ChannelGroup | str]:
     """Return the groups of some atoms of a layer's outputs: one, unless they have different members.
 
     Values are reasons where channels must stay.
     """
     channel_of = torch.full((trace.labels + 1,), -1)
-    channel_of[torch.tensor(order)] = torch.arange(len(order))
+    channel_of[order] = torch.arange(len(order))
     counts = {}
     for side, atoms in sides.items():
         owners = channel_of[atoms]
         counts[side] = torch.bincount(owners[owners >= 0], minlength=len(order))
-    signatures: dict[tuple[int, ...], list[int]] = {}
-    for channel, signature in enumerate(zip(*(count.tolist() for count in counts.values()), strict=True)):
-        signatures.setdefault(signature, []).append(channel)
     found: dict[str, ChannelGroup | str] = {}
-    for signature, channels in signatures.items():
+    for signature, channels in _alike(torch.stack(list(counts.values()), 1)).items():
         touched = [side for side, count in zip(counts, signature, strict=True) if count]
         producers = [name for name, output in touched if output and isinstance(trace.layers[name], WEIGHTED)]
         name = next((name for name in [root, *producers] if name not in found), None)
@@ -188,7 +204,7 @@ def _describe(root: str, trace: Trace, sides: Mapping[Side, Tensor], order: list
             found[root] = "its outputs go different ways"
             continue
         index = torch.full((len(order),), -1)
-        index[torch.tensor(channels)] = torch.arange(len(channels))
+        index[channels] = torch.arange(len(channels))
         members = []
         for side in sorted(touched, key=lambda side: side != (name, True)):
             owners = channel_of[sides[side]]
@@ -203,6 +219,23 @@ def _describe(root: str, trace: Trace, sides: Mapping[Side, Tensor], order: list
         if len(channels) == 1:
             found[name] = "its outputs depend on each other, so that none can be removed alone"
     return found
+
+
+def _distinct(atoms: Tensor) -> Tensor:
+    """Return atoms in the order in which they first occur."""
+    if len(atoms.unique()) == len(atoms):
+        return atoms
+    return torch.tensor(list(dict.fromkeys(atoms.tolist())))
+
+
+def _alike(counts_CS: Tensor) -> dict[tuple[int, ...], Tensor]:
+    """Return the channels [C] that have the same number of entries in every side [S], by these numbers."""
+    if bool((counts_CS == counts_CS[0]).all()):
+        return {tuple(counts_CS[0].tolist()): torch.arange(len(counts_CS))}
+    signatures: dict[tuple[int, ...], list[int]] = {}
+    for channel, signature in enumerate(counts_CS.tolist()):
+        signatures.setdefault(tuple(signature), []).append(channel)
+    return {signature: torch.tensor(channels) for signature, channels in signatures.items()}
 
 
 def _blocks(members: Iterable[Member]) -> int:

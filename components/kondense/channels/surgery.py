@@ -3,8 +3,9 @@
 Shapes: weight [O, I / G, ...] of O outputs, I inputs and G groups; a norm's tensors [O].
 """
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,24 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
     return kept_outputs
 
 
+@contextlib.contextmanager
+def restored(module: nn.Module) -> Iterator[None]:
+    """Put back the layers of a network, with their tensors and settings, when the block ends.
+
+    Tensors that the block writes to keep what it wrote.
+    """
+    before = [(part, dict(part.__dict__), dict(part._parameters), dict(part._buffers)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, settings, parameters, buffers in before:
+            part.__dict__.clear()
+            part.__dict__.update(settings)
+            for tensors, earlier in ((part._parameters, parameters), (part._buffers, buffers)):
+                tensors.clear()
+                tensors.update(earlier)  # type: ignore[arg-type]
+
+
 def _ties(module: nn.Module) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Return the parameters that stand in several modules: the first place, and the others."""
     places: dict[int, list[tuple[str, str]]] = defaultdict(list)
@@ -72,7 +91,7 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
         setattr(layer, name, _parameter(parameter.index_select(0, index), parameter))
     for name, buffer in list(layer.named_buffers(recurse=False)):
         if buffer.ndim:  # not the count of batches
-            setattr(layer, name, buffer.index_select(0, index).clone())
+            setattr(layer, name, buffer.index_select(0, index))
     if isinstance(layer, nn.Conv2d):
         if is_depthwise(layer):
             multiplier = layer.out_channels // layer.groups
@@ -90,8 +109,11 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
 def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    slices = input_slices(layer.weight, groups).index_select(0, index)
-    layer.weight = _parameter(weight_from_inputs(slices, groups), layer.weight)
+    if groups == 1:
+        weight = layer.weight.index_select(1, index)
+    else:
+        weight = weight_from_inputs(input_slices(layer.weight, groups).index_select(0, index), groups)
+    layer.weight = _parameter(weight, layer.weight)
     if isinstance(layer, nn.Conv2d):
         layer.in_channels = len(index)
     else:
@@ -99,4 +121,4 @@ def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
 
 
 def _parameter(tensor: Tensor, before: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), requires_grad=before.requires_grad)
+    return nn.Parameter(tensor.contiguous(), requires_grad=before.requires_grad)

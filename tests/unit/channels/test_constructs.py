@@ -258,3 +258,40 @@ def test_heads_that_only_training_runs_shrink_too():
     remove(small, groups, {"conv": torch.arange(6)})
     assert [tuple(each.shape) for each in small.train()(torch.randn(2, *SHAPE))] == [(2, 4), (2, 4)]
     assert not module.training
+
+
+def half_shuffled(net, images):
+    """Channels of two layers change places; hardly anything of them reaches the outputs."""
+    maps = torch.cat([net.conv(images), net.other(images)], 1)
+    mixed = maps.unflatten(1, (2, maps.shape[1] // 2)).transpose(1, 2).flatten(1, 2)
+    return net.fc(1e-7 * pooled(net.two(mixed))) + pooled(images)
+
+
+def test_what_goes_wrong_inside_is_seen_though_the_outputs_hardly_change():
+    module = network(
+        half_shuffled, conv=nn.Conv2d(1, 12, 3), other=nn.Conv2d(1, 12, 3), two=nn.Conv2d(24, 8, 3), fc=nn.Linear(8, 4)
+    )
+    groups = find_groups(module, SHAPE)
+    assert set(groups) == {"two"}
+    before, small = copy.deepcopy(module), copy.deepcopy(module)
+    wrong = find_dependencies(module, SHAPE, proved=False).groups["conv"]
+    remove(small, {"conv": wrong}, {"conv": torch.arange(4)})
+    images = torch.randn(2, *SHAPE)
+    assert torch.allclose(small(images), before(images), atol=1e-5)  # the wrong removal is hidden
+    zeroed_equals_removed(module, groups)
+
+
+def test_the_proof_leaves_the_network_as_it_is():
+    module = network(
+        lambda net, x: net.fc(pooled(net.norm(net.conv(x)) * net.scale)),
+        **{"conv": conv(), "norm": nn.BatchNorm2d(16), "fc": nn.Linear(16, 4)},
+    )
+    module.scale = nn.Parameter(torch.zeros(1))  # near zero: the proof puts another in its place
+    before = {name: (id(tensor), tensor.clone()) for name, tensor in module.state_dict(keep_vars=True).items()}
+    assert set(find_groups(module, SHAPE)) == {"conv"}
+    after = module.state_dict(keep_vars=True)
+    assert list(after) == list(before)
+    assert all(id(after[name]) == number for name, (number, _) in before.items())
+    assert all(torch.equal(after[name], value) for name, (_, value) in before.items())
+    assert (module.conv.out_channels, module.norm.num_features, module.fc.in_features) == (16, 16, 16)
+    assert not any(layer._forward_hooks for layer in module.modules())
