@@ -33,8 +33,10 @@ run: setup  ## compress a network on this machine: the whole pipeline on Fashion
 
 # One thread for each of the test processes: networks this small gain nothing from more.
 test: export OMP_NUM_THREADS := 1
+# Empty: the many processes of the tests find the modules compiled.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: setup lint  ## lint and all tests that fit a laptop
-	$(RUN) pytest -m "not slow and not docker" --numprocesses=auto --dist=loadfile
+	$(RUN) pytest -m "not slow and not docker" --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 test-slow: setup  ## the tests that take minutes
 	$(RUN) pytest -m slow

@@ -9,6 +9,19 @@ import yaml
 from kondense.logging import to_stdout
 
 from tests.support.data_makers import make_cifar10, make_cifar100, make_digits, make_fashion_mnist, make_image_folder
+from tests.support.workers import dearest_first, is_worker, limit_memory
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Bound the memory of a worker, so that a test that takes it all fails by its name and alone."""
+    if is_worker(config):
+        limit_memory()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Hand out the files that take most at first."""
+    if is_worker(config):
+        items[:] = dearest_first(items, config.rootpath)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import yaml
 from kondense.artifacts.report import read_evaluation, read_report
 from kondense.config import Config
 from kondense.data_prep.stage import run as data_prep
-from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.stage import run as evaluate
 from kondense.prune.stage import run as prune
 from kondense.quantize.stage import run as quantize
 from kondense.train.stage import run as train
+from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.compile import compile_compress
 from kondense_pipelines.graphs.parameters import resolve
 from kondense_pipelines.graphs.resources import Resources
@@ -35,8 +35,10 @@ PLAIN = {
 }
 SETTINGS = (
     *("data_prep.limit=400", "prune.epochs=1", "prune.steps=1", "prune_weights.epochs=1", "prune_weights.steps=1"),
-    *("distill.epochs=1", "evaluate.latency_seconds=0.05"),
+    *("distill.epochs=1", "evaluate.latency_seconds=0.02", "evaluate.further_latency_seconds=0.01"),
+    "evaluate.robustness_images=20",
 )
+CANDIDATES = ("quantized", "pruned-distilled-quantized", "sparse-packed")  # of one step, three and two
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,8 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Config]:
 def ran(configs: dict[str, Config], tmp_path_factory: pytest.TempPathFactory, warm_process: Warm) -> LocalArgo:
     directory = tmp_path_factory.mktemp("argo")
     resources = Resources(checkpoints=str(directory / "checkpoints"))
-    *_, path = compile_compress(configs, directory / "build", resources=resources, argo_bucket="models")
+    plan = read_plan(configs, ",".join(CANDIDATES))
+    *_, path = compile_compress(configs, directory / "build", resources=resources, argo_bucket="models", plan=plan)
     assert path.name == "compress.argo.yaml"
     run = LocalArgo(yaml.safe_load(path.read_text()), directory, SECRETS, warm_process)
     run.run()
@@ -66,7 +69,7 @@ def test_the_chosen_candidate_is_the_one_that_the_stages_make(
     train(configs["train"], dataset_dir=dataset, model_dir=teacher)
     prune(configs["prune_weights"], dataset_dir=dataset, model_dir=teacher, teacher_dir=teacher, pruned_dir=sparse)
     quantize(configs["pack_weights"], dataset_dir=dataset, model_dir=sparse, quantized_dir=packed)
-    evaluate(EvaluateConfig(latency_seconds=0.05), dataset_dir=dataset, model_dir=packed, candidate_dir=measured)
+    evaluate(configs["evaluate"], dataset_dir=dataset, model_dir=packed, candidate_dir=measured)
     for name in ("weights.safetensors", "weights.kz"):
         assert (chosen / name).read_bytes() == (measured / name).read_bytes(), name
     assert read_evaluation(chosen)["test_accuracy"] == read_evaluation(measured)["test_accuracy"]
@@ -77,10 +80,7 @@ def test_all_candidates_are_compared_and_the_chosen_one_is_published(
 ) -> None:
     artifacts = ran.bucket / "models" / "kondense/argo" / UID
     names = [each["name"] for each in read_report(artifacts / "report/report")["candidates"]]
-    assert names == [
-        *("quantized", "pruned", "pruned-quantized", "distilled", "distilled-quantized"),
-        *("pruned-distilled-quantized", "sparse-packed"),
-    ]
+    assert names == [*CANDIDATES]
     assert (artifacts / "report/report/report.html").stat().st_size > 10_000
     assert list(Path(str(configs["publish"].to_dict()["store_uri"])).rglob("weights.kz"))
     assert "published=1.0" in ran.logs["publish"], json.dumps(ran.logs["publish"])

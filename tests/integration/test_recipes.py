@@ -1,15 +1,20 @@
 """A recipe gives the same weights in a trial as in ``kondense run``."""
 
+import io
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from kondense.files import sha256
+from kondense_pipelines.graphs.candidates import read_plan
+from kondense_pipelines.graphs.parameters import resolve
+from kondense_pipelines.local.compress import run_compress
+from rich.console import Console
+
+from tests.support.warm import Warm
 
 RECIPES = {
     "channels": "prune:l1:0.5 > quantize:qat",  # a teacher beside the model
@@ -25,22 +30,6 @@ FIELDS = {
     "quantize.epochs": "1",
 }
 FURTHER = {"prune": "prune_weights", "quantize": "pack_weights"}  # further steps of the pipeline by their stage
-COMMAND = "import sys; from kondense_pipelines.cli.app import main; main()"
-TRIALS = "import json, sys; from kondense.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
-TIMEOUT_S = 300
-
-
-def run(program: str, arguments: Sequence[str], directory: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=directory,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
 
 
 def flags(values: dict[str, str]) -> list[str]:
@@ -48,24 +37,27 @@ def flags(values: dict[str, str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def in_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The candidates of ``kondense run`` with the recipes."""
+def in_pipeline(tmp_path_factory: pytest.TempPathFactory, warm_process: Warm) -> Path:
+    """The candidates of the compress pipeline, run on this machine with the recipes."""
     directory = tmp_path_factory.mktemp("pipeline")
     settings = {f"data_prep.{name}": value for name, value in DATA.items()} | FIELDS
     for name, value in FIELDS.items():
         stage, _, field = name.partition(".")
         if stage in FURTHER:
             settings[f"{FURTHER[stage]}.{field}"] = value
-    settings |= {f"evaluate.{name}_seconds": "0.05" for name in ("latency", "further_latency")}
-    settings |= {"evaluate.robustness_images": "0", "publish.store_uri": "published"}
-    arguments = ["run", "--no-check", "--seed=3", "--candidates=none", "--output=out"]
-    arguments += [f"--recipe={name}={text}" for name, text in RECIPES.items()]
-    run(COMMAND, [*arguments, *(f"--set={name}={value}" for name, value in settings.items())], directory)
+    settings |= {f"evaluate.{name}_seconds": "0.01" for name in ("latency", "further_latency")}
+    settings |= {"evaluate.robustness_images": "0", "publish.store_uri": str(directory / "published")}
+    configs = resolve("quick", {"seed": 3}, [f"{name}={value}" for name, value in settings.items()])
+    plan = read_plan(configs, "none", [f"{name}={text}" for name, text in RECIPES.items()])
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ):
+        patch.chdir(directory)  # the store and the cache are there
+        console = Console(file=io.StringIO())
+        run_compress(configs, directory / "out", console, plan=plan, server=warm_process.server)
     return directory / "out" / "candidates"
 
 
 @pytest.fixture(scope="module")
-def in_trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def in_trials(tmp_path_factory: pytest.TempPathFactory, warm_process: Warm) -> Path:
     """The models of one trial per recipe."""
     directory = tmp_path_factory.mktemp("trials")
     data = flags({name.replace("_", "-"): value for name, value in DATA.items()})
@@ -73,7 +65,11 @@ def in_trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in RECIPES.items():
         own = {"dataset-uri": "dataset", "store-uri": "store", "trial-name": name, "recipe": text, "seed": "3"}
         commands.append(["trial", *flags(own | FIELDS)])
-    run(TRIALS, [json.dumps(commands)], directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        for command in commands:
+            result = warm_process.run(["kondense.cli", *command], os.environ)
+            assert result.returncode == 0, result.stdout
     return directory / "store" / "trials"
 
 

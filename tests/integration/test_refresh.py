@@ -5,42 +5,37 @@ That other data call for a challenger is tested with the champion stage.
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from kondense.publish.versions import version_ids
 from kondense.store.open import open_store
-from kondense_pipelines.graphs.candidates import Plan
+from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.parameters import resolve, split
 from kondense_pipelines.graphs.refresh import WITHOUT, make_refresh, refresh_task_names
 from kondense_pipelines.local.progress import RunProgress
 from kondense_pipelines.local.run import LocalSettings, run_pipeline
 from kondense_pipelines.local.steps import StepResult
-from kondense_pipelines.local.warm import WarmServer
 from rich.console import Console
 
+from tests.support.warm import Warm
+
 NAME = "lenet300-digits"
-TASKS = tuple(name for name in refresh_task_names(Plan()) if name != "verdict")  # here the exit code says it
+PLAN = read_plan(resolve("quick"), "quantized,sparse-packed")
+TASKS = tuple(name for name in refresh_task_names(PLAN) if name != "verdict")  # here the exit code says it
 SETTINGS = (
-    *("data_prep.image_size=16", "train.epochs=2", "train.batch_size=64", "prune.epochs=1", "prune.steps=1"),
-    *("prune_weights.epochs=1", "prune_weights.steps=1", "distill.epochs=1", "evaluate.latency_seconds=0.05"),
+    *("data_prep.image_size=16", "train.epochs=2", "train.batch_size=64"),
+    *("prune_weights.epochs=1", "prune_weights.steps=1", "evaluate.latency_seconds=0.02"),
+    *("evaluate.further_latency_seconds=0.01", "evaluate.robustness_images=20"),
     *("publish.max_test_drop=0.9", "report.max_validation_drop=0.9"),
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmServer]:
-    with (tmp_path_factory.mktemp("warm") / "server.log").open("w") as log, WarmServer(log) as started:
-        yield started
 
 
 class Refresh:
     """Runs the pipeline in one directory; ``versions`` are those published."""
 
-    def __init__(self, directory: Path, server: WarmServer) -> None:
-        self.directory, self.server = directory, server
+    def __init__(self, directory: Path, warm: Warm) -> None:
+        self.directory, self.server = directory, warm.server
         self.store = open_store(str(directory / "store"))
 
     def __call__(self, *, always: bool = False) -> dict[str, StepResult]:
@@ -48,7 +43,7 @@ class Refresh:
         arguments, bound = split(resolve("quick", plain, (*SETTINGS, f"publish.store_uri={self.directory / 'store'}")))
         settings = LocalSettings(self.directory / "out", self.directory / "cache", "v", TASKS)
         with RunProgress(Console(file=io.StringIO()), len(TASKS)) as progress:
-            pipeline = make_refresh(arguments, bound)
+            pipeline = make_refresh(arguments, bound, plan=PLAN)
             given = {name: value for name, value in arguments.items() if name not in WITHOUT}
             return run_pipeline(pipeline, {**given, "refresh_always": always}, settings, progress, self.server)
 
@@ -65,8 +60,8 @@ def receipt(results: dict[str, StepResult]) -> dict[str, Any]:
     return json.loads((results["publish"].outputs["receipt"] / "receipt.json").read_text())
 
 
-def test_the_same_data_publish_nothing_new(tmp_path: Path, server: WarmServer) -> None:
-    refresh = Refresh(tmp_path, server)
+def test_the_same_data_publish_nothing_new(tmp_path: Path, warm_process: Warm) -> None:
+    refresh = Refresh(tmp_path, warm_process)
 
     first = refresh()
     assert set(first) == set(TASKS)

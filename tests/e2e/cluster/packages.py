@@ -65,6 +65,7 @@ def _compile(
         *further,
     ]
     command = [shutil.which("kondense", path=str(Path(sys.executable).parent)) or "kondense", "compile"]
+    command.append("--no-check")  # the settings are those above
     command += [f"--output={directory}", f"--dataset={session.options.dataset}", f"--network={session.options.network}"]
     command += [f"--experiment={experiment}", f"--candidates={CANDIDATES}", *(["--argo"] if argo else [])]
     command += [f"--set={each}" for each in settings] + [f"--resource={each}" for each in resources]

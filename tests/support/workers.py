@@ -1,0 +1,36 @@
+"""The test processes of ``make test``: what memory each may take, and which files it is given first."""
+
+import resource
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+# Of a worker and of each process that it starts; a worker with all libraries has 1.1 GiB. Linux counts what is private
+# and can be written (VmData), so that maps of files are free. Who asks for more gets a MemoryError, in the test's name.
+MEMORY_BYTES = 4 << 30
+
+# Processor seconds of the files that take most, children included. With two workers the dear ones must not be left for
+# the end, when one worker has nothing else to do.
+SECONDS = {
+    "tests/e2e/test_cluster_dry_run.py": 80,
+    "tests/integration/test_recipes.py": 21,
+    "tests/integration/test_argo.py": 14,
+    "tests/integration/test_refresh.py": 9,
+}
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Tell whether this process is one of pytest-xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def limit_memory() -> None:
+    """Let this process and its children take at most MEMORY_BYTES each."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, most))
+
+
+def dearest_first(items: Iterable[pytest.Item], root: Path) -> list[pytest.Item]:
+    """Return the tests, those of the files that take most first; all else keeps its order."""
+    return sorted(items, key=lambda item: -SECONDS.get(item.path.relative_to(root).as_posix(), 0))
