@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kondense.api.compress import Comparison, compress
+    from kondense.api.domains import choice, integers, log_uniform, uniform
     from kondense.api.models import export_onnx, load, save
-    from kondense.api.search import FailedTrialsError, SearchResult, choice, integers, log_uniform, search, uniform
+    from kondense.api.search import FailedTrialsError, SearchResult, search
     from kondense.api.techniques import distill, evaluate, prune, quantize, train
     from kondense.artifacts.model import Model
     from kondense.data.dataset import Dataset
@@ -41,15 +42,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "kondense.api.compress": ("Comparison", "compress"),
     "kondense.api.models": ("export_onnx", "load", "save"),
-    "kondense.api.search": (
-        "FailedTrialsError",
-        "SearchResult",
-        "choice",
-        "integers",
-        "log_uniform",
-        "search",
-        "uniform",
-    ),
+    "kondense.api.domains": ("choice", "integers", "log_uniform", "uniform"),
+    "kondense.api.search": ("FailedTrialsError", "SearchResult", "search"),
     "kondense.api.techniques": ("distill", "evaluate", "prune", "quantize", "train"),
     "kondense.artifacts.model": ("Model",),
     "kondense.data.dataset": ("Dataset",),

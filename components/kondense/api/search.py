@@ -6,82 +6,30 @@ import hashlib
 import html
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from kondense.api.domains import Domain, choice, integers, log_uniform, uniform
+from kondense.api.objective import Evaluation, evaluate
 from kondense.errors import InputError, KondenseError
+from kondense.search.goals import CONSTRAINTS, NAME, OBJECTIVES, Goals
 from kondense.search.history import Goal, Status
 from kondense.search.journal import Journal
-from kondense.search.parameter import Distribution, Kind, Parameter
+from kondense.search.parameter import Parameter
+from kondense.search.pick import read_pick
 from kondense.search.run import Outcome, Run, Search, TrialRecord
 from kondense.search.space import SearchSpace
 from kondense.search.suggesters import MULTI_FIDELITY, Suggester, load_suggester
 
+__all__ = ["Domain", "SearchResult", "Trial", "choice", "integers", "log_uniform", "search", "uniform"]
+
 DEFAULT_TRIALS = 50  # of a search without a natural number of trials
 SHOWN = 10  # trials in a result's table
 CHART = (360, 120)  # pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class Domain:
-    """The values of one parameter, made by `uniform`, `log_uniform`, `integers` or `choice`."""
-
-    kind: Kind
-    low: float | None = None
-    high: float | None = None
-    step: float | None = None
-    distribution: Distribution = "uniform"
-    values: tuple[Any, ...] = ()
-
-    def parameter(self, name: str) -> Parameter:
-        """Return the parameter of this name; a ValueError gives the rule that the domain breaks and the value."""
-        texts = tuple(map(str, self.values))
-        return Parameter(name, self.kind, self.low, self.high, self.step, self.distribution, texts)
-
-    def value(self, text: str) -> Any:
-        """Return the Python value of a suggester's string."""
-        if self.values:
-            return next(value for value in self.values if str(value) == text)
-        return int(text) if self.kind == "int" else float(text)
-
-
-def uniform(low: float, high: float, step: float | None = None) -> Domain:
-    """Return the real numbers in [low, high], or those at distance `step` from each other.
-
-    >>> uniform(0.0, 0.9).parameter("momentum").distribution
-    'uniform'
-    """
-    return Domain("double", low, high, step)
-
-
-def log_uniform(low: float, high: float) -> Domain:
-    """Return the real numbers in [low, high], low > 0, uniform on a logarithmic axis.
-
-    >>> log_uniform(1e-3, 1e-1).parameter("lr").low
-    0.001
-    """
-    return Domain("double", low, high, distribution="logUniform")
-
-
-def integers(low: int, high: int, step: int = 1, *, log: bool = False) -> Domain:
-    """Return the integers from `low` to `high`, both included, uniform or, with `log`, uniform on a logarithmic axis.
-
-    >>> integers(8, 64, step=8).parameter("width").levels
-    8
-    """
-    return Domain("int", low, high, step, "logUniform" if log else "uniform")
-
-
-def choice(values: Sequence[Any]) -> Domain:
-    """Return the given values: ordered if all are numbers, else without order. Their texts must differ.
-
-    >>> choice(["sgd", "adam"]).parameter("optimizer").ordered
-    False
-    """
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return Domain("discrete" if numbers else "categorical", values=tuple(values))
+NESTED = ("config", "metrics")  # attributes of a trial that are mappings
+METRIC = "value"  # name of what an objective of one goal returns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +44,7 @@ class Trial:
         status: succeeded or failed.
         reason: of a missing value.
         seconds: wall time.
+        metrics: what an objective of several goals returned, without what is not a finite number.
     """
 
     name: str
@@ -105,6 +54,7 @@ class Trial:
     status: str
     reason: str
     seconds: float
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +63,13 @@ class SearchResult:
 
     Attributes:
         trials: the finished trials, in order of ending.
-        best: the best trial at the largest resource reached; None if no trial has a value.
+        best: the best trial at the largest resource reached; None if no trial has a value. Of several goals the one
+            of the front that is best in the first; if no trial keeps the constraints, the one that breaks them least.
         outcome: succeeded, failed or interrupted.
         reason: of the outcome.
-        goal: minimize or maximize.
+        goal: minimize or maximize; of several goals the first.
+        front: the trials at the largest resource that keep the constraints and that no other one dominates, the best
+            in the first goal first; with one goal the best.
     """
 
     trials: tuple[Trial, ...]
@@ -124,12 +77,27 @@ class SearchResult:
     outcome: str
     reason: str
     goal: Goal
+    front: tuple[Trial, ...] = ()
+
+    def pick(self, rule: str) -> Trial | None:
+        """Return the trial of the front that a rule picks, such as `accuracy >= 0.9, min size`; None without one.
+
+        If no trial of the front keeps the rule's bounds, it is the nearest.
+
+        Raises:
+            ValueError: the rule has another form, or names what the objective does not return.
+        """
+        if not self.front:
+            return None
+        values = [trial.metrics for trial in self.front]
+        chosen = read_pick(rule, sorted(set().union(*values)))
+        return self.front[chosen.best(values) if chosen else 0]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The trials as plain dictionaries, such as `pandas.DataFrame(result.rows)` takes."""
         return [
-            {**trial.config, **{key: value for key, value in vars(trial).items() if key != "config"}}
+            {**trial.config, **{key: value for key, value in vars(trial).items() if key not in NESTED}, **trial.metrics}
             for trial in self.trials
         ]
 
@@ -149,6 +117,9 @@ class SearchResult:
         lines = [f"{self.outcome}: {self.reason}; {len(self.trials)} trials"]
         lines.append(f"best value {self.best.value:.6g}{_at(self.best)}" if self.best else "no trial has a value")
         lines += [f"  {name} = {value!r}" for name, value in (self.best.config if self.best else {}).items()]
+        if len(self.front) > 1:
+            lines.append(f"front of {len(self.front)}:")
+            lines += ["  " + ", ".join(f"{k}={v:.6g}" for k, v in trial.metrics.items()) for trial in self.front]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -192,7 +163,7 @@ class FailedTrialsError(KondenseError):
 
 
 def search(
-    objective: Callable[..., float],
+    objective: Callable[..., float | Mapping[str, float]],
     space: Mapping[str, Domain],
     *,
     algorithm: str | Suggester | None = None,
@@ -200,7 +171,8 @@ def search(
     parallel: int = 1,
     max_trials: int | None = None,
     max_failed: int = 3,
-    goal: Goal = "maximize",
+    goal: Goal | Mapping[str, Goal] = "maximize",
+    constraints: str = "",
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     journal: str | Path | None = None,
@@ -208,7 +180,8 @@ def search(
     """Search the configuration with the best value of a function.
 
     Args:
-        objective: called with the parameters as keyword arguments; returns a number. An exception fails the trial.
+        objective: called with the parameters as keyword arguments; returns a number, or numbers by name with several
+            goals or constraints. An exception fails the trial.
         space: the domain of each parameter: `uniform`, `log_uniform`, `integers` or `choice`.
         algorithm: `random`, `grid`, `tpe`, `hyperband`, `bohb`, the name of an installed suggester, or an object with
             the functions of `kondense.search.suggesters.Suggester`. Default: bohb with a resource, else tpe.
@@ -220,7 +193,9 @@ def search(
         max_trials: number of trials. Default: one cycle of the brackets with a resource, all configurations of a finite
             space, else 50.
         max_failed: number of failed trials that ends the search.
-        goal: `maximize` or `minimize`.
+        goal: `maximize` or `minimize`; for several objectives by their names, `{"accuracy": "maximize", "size":
+            "minimize"}`, with the algorithms random, grid, sobol, tpe, hyperband and bohb.
+        constraints: bounds of numbers that the objective returns, such as `size <= 50000, latency <= 2`.
         seed: of the suggester.
         settings: of the algorithm, such as `{"eta": 4}`.
         journal: file to which the trials are written; the same call continues from it after a kill.
@@ -247,11 +222,31 @@ def search(
     >>> result = search(train, {"lr": uniform(0, 1)}, algorithm="hyperband", resource=("epochs", 9))
     >>> result.best.resource, [trial.resource for trial in result.trials].count(1)
     (9, 9)
+
+    Several goals have a front:
+
+    >>> def compress(width):
+    ...     return {"accuracy": 1 - 1 / width, "size": width}
+    >>> result = search(compress, {"width": integers(1, 9)}, goal={"accuracy": "maximize", "size": "minimize"})
+    >>> len(result.front), result.pick("accuracy >= 0.7, min size").config
+    (9, {'width': 4})
     """
     _check(space, resource, {"parallel": parallel, "max_trials": max_trials, "max_failed": max_failed})
-    fields = {"goal": goal, "seed": seed, "parallel": parallel, "max_trials": max_trials, "max_failed": max_failed}
-    definition = _define(space, algorithm, resource, settings or {}, fields)
-    task = _Task(objective, space, resource)
+    goals = dict(goal) if isinstance(goal, Mapping) else {METRIC: goal}
+    metric, own = _check_goals(goals)
+    named = [f"{goals[name]} {name}" for name in goals if name != metric]
+    texts = {OBJECTIVES: ", ".join(named), CONSTRAINTS: constraints}
+    settings = dict(settings or {}) | {name: text for name, text in texts.items() if text}
+    fields = {
+        "metric": metric,
+        "goal": own,
+        "seed": seed,
+        "parallel": parallel,
+        "max_trials": max_trials,
+        "max_failed": max_failed,
+    }
+    definition = _define(space, algorithm, resource, settings, fields)
+    task = _Task(objective, space, resource, definition.goals)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(Journal(Path(journal), experiment=_digest(definition))) if journal else None
         return task.run(Run(definition, opened), parallel)
@@ -291,26 +286,28 @@ def _digest(search: Search) -> str:
 class _Task:
     """Evaluates the objective, and translates between a suggester's strings and Python values."""
 
-    objective: Callable[..., float]
+    objective: Callable[..., float | Mapping[str, float]]
     domains: Mapping[str, Domain]
     resource: tuple[str, int] | None
+    goals: Goals | None = None
 
     def run(self, run: Run, parallel: int) -> SearchResult:
         """Evaluate trials until the search ends."""
         pool = _Immediate() if parallel == 1 else ThreadPoolExecutor(parallel)
-        running: dict[Future[_Evaluation], str] = {}
+        running: dict[Future[Evaluation], str] = {}
         error: Exception | None = None
         try:
             while (state := run.outcome())[0] is Outcome.RUNNING:
                 for trial in run.startable(parallel):
                     run.record("started", name=trial.name)
-                    running[pool.submit(_evaluate, self.objective, self.arguments(trial))] = trial.name
+                    running[pool.submit(evaluate, self.objective, self.arguments(trial), self.goals)] = trial.name
                 ended = wait(running, return_when=FIRST_COMPLETED).done
                 for future in [future for future in running if future in ended]:  # in order of their start
-                    value, reason, failure = future.result()
-                    status = Status.FAILED if failure else Status.SUCCEEDED
-                    run.record("finished", name=running.pop(future), status=status, value=value, reason=reason)
-                    error = failure or error
+                    done = future.result()
+                    fields = {"value": done.value, "reason": done.reason, "metrics": done.metrics}
+                    status = Status.FAILED if done.error else Status.SUCCEEDED
+                    run.record("finished", name=running.pop(future), status=status, **fields)
+                    error = done.error or error
         except KeyboardInterrupt:
             state = Outcome.INTERRUPTED, "stopped by Ctrl-C"
         finally:
@@ -334,17 +331,16 @@ class _Task:
         trials = {record.name: self.trial(record) for record in run.finished}
         best = run.best()
         chosen = trials[best.name] if best else None
-        return SearchResult(tuple(trials.values()), chosen, outcome.lower(), reason, run.search.goal)
+        front = tuple(trials[record.name] for record in run.search.front(run.finished))
+        return SearchResult(tuple(trials.values()), chosen, outcome.lower(), reason, run.search.goal, front)
 
     def trial(self, record: TrialRecord) -> Trial:
         """Return a finished trial with Python values."""
         config = self.arguments(record)
         resource = config.pop(self.resource[0]) if self.resource else None
         seconds = record.seconds or 0.0
-        return Trial(record.name, config, resource, record.value, record.status.value, record.reason, seconds)
-
-
-_Evaluation = tuple[float | None, str, Exception | None]
+        metrics = {name: float(text) for name, text in record.metrics.items() if math.isfinite(float(text))}
+        return Trial(record.name, config, resource, record.value, record.status.value, record.reason, seconds, metrics)
 
 
 class _Immediate(Executor):
@@ -355,19 +351,6 @@ class _Immediate(Executor):
         future: Future[Any] = Future()
         future.set_result(fn(*args, **kwargs))
         return future
-
-
-def _evaluate(objective: Callable[..., float], arguments: Mapping[str, Any]) -> _Evaluation:
-    """Return the value, the reason if there is none, and the error."""
-    try:
-        returned: Any = objective(**arguments)
-        try:
-            value = float(returned)
-        except (TypeError, ValueError):
-            raise InputError(f"the objective must return a number, but returned {returned!r}.") from None
-    except Exception as error:  # whatever the user's function raises fails its trial
-        return None, f"{type(error).__name__}: {error}", error
-    return (value, "", None) if math.isfinite(value) else (None, f"the value must be finite, but is {value}", None)
 
 
 def _check(space: Mapping[str, Domain], resource: Any, counts: Mapping[str, Any]) -> None:
@@ -388,6 +371,18 @@ def _check(space: Mapping[str, Domain], resource: Any, counts: Mapping[str, Any]
         raise InputError(f"resource must be a name and an integer of at least 1, but got {resource!r}.")
     if pair[0] in space:
         raise InputError(f"resource must not be a parameter of the space, but {pair[0]!r} is.")
+
+
+def _check_goals(goals: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the first goal's name and direction; a ValueError gives the rule that one breaks and the value."""
+    if not goals:
+        raise InputError("goal must name at least one objective, but got {}.")
+    for name, goal in goals.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise InputError(f"goal must have names without blanks, commas and signs of comparison, but got {name!r}.")
+        if goal not in ("minimize", "maximize"):
+            raise InputError(f"goal must be minimize or maximize, but got {goal!r}.")
+    return next(iter(goals.items()))
 
 
 def _suggester(algorithm: Any) -> tuple[str, Suggester, bool]:

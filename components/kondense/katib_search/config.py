@@ -56,6 +56,10 @@ class KatibSearchConfig(Config):
     poll_seconds: float = option(
         10.0, "seconds between two requests for the Experiment's status", interval="[0.01, 3600]"
     )
+    pick: str = option(
+        "",
+        "trial to take, such as validation_accuracy >= 0.9, min latency_ms; empty: the best in the objective",
+    )
     ui: str = option(
         "", "address of Kubeflow's dashboard or of Katib's pages, for links; empty: that of a port-forward"
     )

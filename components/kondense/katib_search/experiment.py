@@ -21,6 +21,8 @@ from kondense.katib.rules import API_VERSION, NAME, NAME_LENGTH
 from kondense.katib.yaml_text import read_documents
 from kondense.katib_search.config import KatibSearchConfig, read_pairs
 from kondense.katib_search.job import adapt_job, set_epochs, set_flag, trial_config, trial_container
+from kondense.search.goals import SETTINGS as GOALS
+from kondense.search.pick import read_pick
 from kondense.search.run import Search
 from kondense.search.space import SearchSpace
 from kondense.search.start import SETTING as START
@@ -35,9 +37,10 @@ RUNG_SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """An Experiment to create; ``body`` is the object."""
+    """An Experiment to create; ``body`` is the object, ``pick`` the rule by which a trial is taken."""
 
     body: Mapping[str, Any]
+    pick: str = ""
 
     @property
     def name(self) -> str:
@@ -53,7 +56,9 @@ class Plan:
     @cached_property
     def search(self) -> Search:
         """The search in it."""
-        return read_search(self.body)
+        objective = self.spec["objective"]
+        reported = [objective["objectiveMetricName"], *(objective.get("additionalMetricNames") or [])]
+        return dataclasses.replace(read_search(self.body), pick=read_pick(self.pick, reported))
 
 
 def build_plan(config: KatibSearchConfig, *, dataset_uri: str, environment: Mapping[str, str]) -> Plan:
@@ -90,7 +95,7 @@ def build_plan(config: KatibSearchConfig, *, dataset_uri: str, environment: Mapp
     _set_counts(spec, config)
     adapt_job(spec["trialTemplate"]["trialSpec"], config, dataset_uri=dataset_uri, environment=environment)
     _set_metrics(spec)
-    plan = Plan(body)
+    plan = Plan(body, config.pick)
     _check(plan)
     return plan
 
@@ -161,12 +166,12 @@ def _read_space(text: str) -> list[dict[str, Any]]:
 
 
 def _choose_algorithm(spec: dict[str, Any], config: KatibSearchConfig) -> None:
-    """Set the algorithm and its settings; a change of the algorithm keeps only the settings of the rungs."""
+    """Set the algorithm and its settings; a change of the algorithm keeps those of the rungs and of the goals."""
     settings, current = settings_of(spec), spec["algorithm"]["algorithmName"]
     name = config.algorithm or current
     load_suggester(name)
     if name != current:
-        settings = {key: value for key, value in settings.items() if key in RUNG_SETTINGS}
+        settings = {key: value for key, value in settings.items() if key in (*RUNG_SETTINGS, *GOALS)}
     spec["algorithm"] = {"algorithmName": name}
     _write_settings(spec, settings | read_pairs("settings", config.settings))
 

@@ -95,6 +95,12 @@ def run(config: KatibSearchConfig, *, dataset_dir: Path, model_dir: Path, search
             write_json(scratch / BEST, describe(best, plan))
     if best is None or outcome == "Failed":
         raise SearchError(no_result(trials, plan, katib, reason))
+    for trial in plan.search.front(trials) if plan.search.goals else ():
+        log(f"front: {plan.search.trial_line(trial)}")
+    if not plan.search.feasible(best):
+        log("no trial keeps the constraints; the best is the one that breaks them least")
+    if plan.search.pick and not plan.search.is_picked(best):
+        log(f"no trial meets {plan.search.pick.text!r}; the best is the nearest")
     log(f"best: {plan.search.trial_line(best)}")
     fetch_model(store, best.name, model_dir)
     return metrics(trials, best)

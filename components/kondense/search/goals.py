@@ -12,7 +12,7 @@ Legend: N trials, M objectives, K constraints.
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -30,6 +30,7 @@ SETTINGS = {
     OBJECTIVES: "objectives after the Experiment's own: minimize METRIC or maximize METRIC, joined by commas",
     CONSTRAINTS: "bounds of metrics: METRIC <= NUMBER or METRIC >= NUMBER, joined by commas",
 }
+NAME = re.compile(r"[^\s,<>=]+")
 OBJECTIVE = re.compile(r"(minimize|maximize)\s+([^\s,<>=]+)")
 CONSTRAINT = re.compile(r"([^\s,<>=]+)\s*(<=|>=)\s*([^\s,<>=]+)")
 
@@ -99,6 +100,22 @@ class Goals:
         ordered = np.concatenate([*groups, _in_order(points, np.flatnonzero(unknown))])
         places[ordered] = np.arange(len(ordered))
         return places
+
+    def front(self, trials: Sequence[Mapping[str, float]]) -> list[int]:
+        """Return the numbers of the trials that no other one dominates, by their metrics; the best in the first first.
+
+        Trials that break a constraint or lack a value do not count; if all that have the values of the objectives break
+        one, it is the one that breaks them least. Empty only if none has these values.
+        """
+        if not trials:
+            return []
+        rows, width = np.array([self.row(values) for values in trials]), len(self.objectives)
+        places = self.losses(rows)
+        kept = np.flatnonzero(np.isfinite(places) & (rows[:, width:] <= 0).all(axis=1))
+        if not kept.size:
+            return [int(np.argmin(places))] if np.isfinite(places).any() else []
+        front = kept[pareto.nondominated(rows[kept, :width])]
+        return sorted(map(int, front), key=lambda number: tuple(rows[number, :width]))
 
     def feasible(self, values: Mapping[str, float]) -> bool:
         """Return whether a trial keeps every constraint; one without its value does not."""

@@ -1,29 +1,20 @@
-"""One search: its definition, and its trials as a sequence of events that a journal may store."""
+"""The execution of a search: its trials as a sequence of events that a journal may store."""
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from enum import StrEnum
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from kondense.errors import InputError
-from kondense.search.goals import Goals, Objective, read_goals
-from kondense.search.history import Goal, History, Status, Trial
-from kondense.search.hyperband import read_plan
+from kondense.search.definition import FAILURES, Search, TrialRecord
+from kondense.search.history import History, Status, Trial
 from kondense.search.journal import Journal
 from kondense.search.ledger import SETTING
-from kondense.search.numbers import number
-from kondense.search.pareto import nondominated
 from kondense.search.pbt import PARENT
-from kondense.search.space import SearchSpace
-from kondense.search.state import UNFINISHED, VALUED
-from kondense.search.suggesters import Suggester
+from kondense.search.state import VALUED
 
-FAILURES = (Status.FAILED, Status.METRICS_UNAVAILABLE)
+__all__ = ["FAILURES", "Outcome", "Run", "Search", "TrialRecord"]
 
 
 class Outcome(StrEnum):
@@ -33,172 +24,6 @@ class Outcome(StrEnum):
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     INTERRUPTED = "Interrupted"
-
-
-@dataclass
-class TrialRecord:
-    """One trial and its result; times are seconds since 1970."""
-
-    name: str
-    assignments: Mapping[str, str]
-    status: Status = Status.CREATED
-    reason: str = ""  # of a failure, or of a missing value
-    value: float | None = None  # of the objective, finite
-    metrics: Mapping[str, str] = field(default_factory=dict)  # all reported metrics
-    curve: Sequence[float] = ()  # reports of the objective, in order
-    parent: str = ""  # the trial whose files this one continues
-    started: float | None = None
-    ended: float | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the trial has ended."""
-        return self.status not in UNFINISHED
-
-    @property
-    def seconds(self) -> float | None:
-        """Wall time of the trial."""
-        return None if self.started is None or self.ended is None else self.ended - self.started
-
-
-@dataclass(frozen=True)
-class Search:
-    """The definition of a search.
-
-    Args:
-        name: of the experiment.
-        algorithm: name of the suggester.
-        suggester: the suggester.
-        space: the parameters, the resource among them.
-        settings: of the algorithm.
-        metric: name of the objective.
-        goal: direction of the objective.
-        target: value of the objective that ends the search.
-        max_trials: number of trials that ends the search.
-        max_failed: number of failed trials that ends the search.
-        parallel: trials at a time.
-        seed: for suggesters without the setting random_state.
-    """
-
-    name: str
-    algorithm: str
-    suggester: Suggester
-    space: SearchSpace
-    settings: Mapping[str, str] = field(default_factory=dict)
-    metric: str = "value"
-    goal: Goal = "minimize"
-    target: float | None = None
-    max_trials: int | None = None
-    max_failed: int | None = None
-    parallel: int | None = None
-    seed: int = 0
-
-    def validate(self) -> None:
-        """Raise a ValueError, giving rule and value, if the space, a setting or a count breaks a rule."""
-        counts = {"max_trial_count": self.max_trials, "parallel_trial_count": self.parallel}
-        self.suggester.validate(self.space, self.settings, **counts)
-
-    @property
-    def resource_name(self) -> str:
-        """The parameter that is the resource; empty without one."""
-        return self.settings.get("resource_name", "")
-
-    @cached_property
-    def max_resource(self) -> float | None:
-        """The resource of the highest rung; None without one."""
-        return float(read_plan(self.space, self.settings)[0].max_resource) if self.resource_name else None
-
-    def resource(self, trial: TrialRecord) -> float | None:
-        """Return a trial's resource; None without one."""
-        return float(trial.assignments[self.resource_name]) if self.resource_name else None
-
-    def history(
-        self, trials: tuple[Trial, ...] = (), issued: str = "", wanted: Callable[[], bool] = lambda: True
-    ) -> History:
-        """Return a suggester's input for the reported trials and the ledger."""
-        return History(trials, issued, self.goal, self.name, self.max_trials, self.goals, wanted)
-
-    @cached_property
-    def goals(self) -> Goals | None:
-        """Several objectives or constraints; None with one objective and no constraint."""
-        return read_goals(self.settings, self.metric, self.goal)
-
-    def numbers(self, trial: TrialRecord) -> dict[str, float]:
-        """Return the finite numbers among a trial's metrics, by name."""
-        found = {name: number(text) for name, text in trial.metrics.items()}
-        return {name: value for name, value in {**found, self.metric: trial.value}.items() if value is not None}
-
-    def best(self, trials: Iterable[TrialRecord]) -> TrialRecord | None:
-        """Return the best trial at the largest resource reached; the first of equals; None without any value.
-
-        With several objectives it is the one of the front that is best in the first; with constraints one that keeps
-        them, and if none does, the one that breaks them least.
-        """
-        sign = -1.0 if self.goal == "maximize" else 1.0
-        if self.goals is not None:
-            trials = self.front(trials)
-        valued = [
-            (-(self.resource(trial) or 0.0), sign * trial.value, trial) for trial in trials if trial.value is not None
-        ]
-        return min(valued, key=lambda entry: entry[:2], default=(0, 0, None))[2]
-
-    def front(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-        """Return the trials at the largest resource reached that keep the constraints and that no other one dominates.
-
-        Without constraints and further objectives it is the best one. If none keeps the constraints, it is the one that
-        breaks them least. Trials that lack the value of an objective do not count.
-        """
-        goals = self.goals or Goals((Objective(self.metric, self.goal),))
-        trials = [trial for trial in trials if trial.value is not None]
-        largest = max((self.resource(trial) or 0.0 for trial in trials), default=0.0)
-        trials = [trial for trial in trials if (self.resource(trial) or 0.0) == largest]
-        width = len(goals.objectives)
-        rows = np.array([goals.row(self.numbers(trial)) for trial in trials]).reshape(len(trials), -1)
-        places = goals.losses(rows) if trials else np.empty(0)
-        if not np.isfinite(places).any():
-            return []
-        kept = np.flatnonzero(np.isfinite(places) & (rows[:, width:] <= 0).all(axis=1))
-        if not kept.size:
-            return [trials[int(np.argmin(places))]]
-        front = kept[nondominated(rows[kept, :width])]
-        return [trials[index] for index in sorted(front, key=lambda index: tuple(rows[index, :width]))]
-
-    def feasible(self, trial: TrialRecord) -> bool:
-        """Return whether a trial keeps the constraints; one without the value of a constraint does not."""
-        return self.goals is None or self.goals.feasible(self.numbers(trial))
-
-    def reaches_target(self, trials: Iterable[TrialRecord]) -> bool:
-        """Return whether a trial, with whatever resource, reaches the target, as Katib's controller decides."""
-        values = [trial.value for trial in trials if trial.value is not None]
-        if self.target is None or not values:
-            return False
-        return max(values) >= self.target if self.goal == "maximize" else min(values) <= self.target
-
-    def trial_line(self, trial: TrialRecord) -> str:
-        """Return a trial's result in one line."""
-        words = [trial.name, trial.status.value.replace("_", " ")]
-        words += [f"{self.metric}={trial.value:.6g}{self._at(trial)}"] if trial.value is not None else []
-        words += [f"in {trial.seconds:.1f} s"] if trial.seconds is not None else []
-        words += [f"({trial.reason})"] if trial.reason else []
-        return " ".join(words)
-
-    def headline(self, trials: Iterable[TrialRecord]) -> str:
-        """Return the progress of the search in one line."""
-        trials = list(trials)
-        ended, running = (
-            sum(trial.finished for trial in trials),
-            sum(trial.status is Status.RUNNING for trial in trials),
-        )
-        parts = [f"{self.name} ({self.algorithm}): {ended}{f'/{self.max_trials}' if self.max_trials else ''} trials"]
-        parts += [f"{running} running"] if running else []
-        failed = sum(trial.status in FAILURES for trial in trials)
-        parts += [f"{failed} failed"] if failed else []
-        if best := self.best(trials):
-            parts.append(f"best {self.metric}={best.value:.6g}{self._at(best)}")
-        return ", ".join(parts)
-
-    def _at(self, trial: TrialRecord) -> str:
-        return f" at {self.resource(trial):g} {self.resource_name}" if self.resource_name else ""
 
 
 class Run:

@@ -254,6 +254,7 @@ def plain(
 @app.command()
 def search(
     file: Annotated[Path, typer.Argument(help="A Katib Experiment.")],
+    *,
     output: Annotated[Path | None, typer.Option(help="Directory of the results; runs/search-FILE by default.")] = None,
     parallel: Annotated[
         int | None, typer.Option(help="Number of parallel trials; parallelTrialCount by default.")
@@ -268,6 +269,13 @@ def search(
     ] = None,
     command: Annotated[
         str, typer.Option(help="Command of the trials, for one that only their image knows; the arguments stay.")
+    ] = "",
+    pick: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="Trial to pick, such as 'validation_accuracy >= 0.9, min latency_ms'; by default the best.",
+        ),
     ] = "",
 ) -> None:
     """Run a Katib Experiment on this machine, with trials as processes; the same command continues a stopped one."""
@@ -285,7 +293,7 @@ def search(
         with run_directory(directory), watched_store(store_dir(), notice=warn) as environment:
             changes = read_changes(maps or [], command)
             try:
-                result = run_experiment(file, directory, parallel, overrides=environment, changes=changes)
+                result = run_experiment(file, directory, parallel, overrides=environment, changes=changes, pick=pick)
             except ExperimentError as error:  # one line per broken rule, which `reported` would join
                 typer.echo(f"error: {error}", err=True)
                 raise SystemExit(exit_code_of(error)) from None

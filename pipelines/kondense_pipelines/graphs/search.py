@@ -40,6 +40,7 @@ FORM = {
     "max_epochs": "search_max_epochs",
     "max_trials": "search_max_trials",
     "parallel_trials": "search_parallel_trials",
+    "pick": "search_pick",
     "settings": "search_settings",
     "space": "search_space",
     "resources": "trial_resources",

@@ -64,8 +64,15 @@ class Display:
     def ended(self, run: Run, outcome: Outcome, reason: str, page: Path) -> None:
         """Print the outcome, the best configuration, and the path of the page."""
         self._line(f"{outcome.value}: {reason}.")
+        search = run.search
         if best := run.best():
-            self._line(f"Best: {run.search.trial_line(best)}")
+            for trial in search.front(run.finished) if search.goals and len(search.goals.objectives) > 1 else ():
+                self._line(f"Front: {search.trial_line(trial)}")
+            if not search.feasible(best):
+                self._line("No trial keeps the constraints; the best is the one that breaks them least.")
+            if search.pick is not None and not search.is_picked(best):
+                self._line(f"No trial meets {search.pick.text!r}; the best is the nearest.")
+            self._line(f"{'Best' if search.pick is None else 'Picked'}: {search.trial_line(best)}")
             for name, value in best.assignments.items():
                 self._line(f"  {name} = {value}")
             if run.baseline is not None:
@@ -96,15 +103,16 @@ def _table(run: Run, rows: int) -> Table:
     table = Table(title=run.headline(), title_justify="left", title_style="bold", caption_justify="left")
     failed = [trial for trial in run.finished if trial.reason]
     table.caption = escape(search.trial_line(failed[-1])) if failed else None
-    for title in ("trial", "rung", search.resource_name, "status", search.metric, "seconds"):
+    for title in ("trial", "rung", search.resource_name, "status", search.metric, *search.further, "seconds"):
         if title:
             table.add_column(title, justify="left" if title in ("trial", "status") else "right", no_wrap=True)
     for name in _hyperparameters(search):
         table.add_column(escape(name), no_wrap=True, overflow="ellipsis", max_width=WIDEST)
-    best = run.best()
+    best, front = run.best(), {trial.name for trial in search.front(run.finished)}
     running = [trial for trial in run.trials.values() if trial.status is Status.RUNNING]
     for trial in [*running, *reversed(run.finished)][:rows]:
-        table.add_row(*_cells(run, trial), style="bold" if trial is best else None)
+        style = "bold reverse" if trial is best and len(front) > 1 else "bold" if trial.name in front else None
+        table.add_row(*_cells(run, trial), style=style)
     return table
 
 
@@ -118,6 +126,7 @@ def _cells(run: Run, trial: TrialRecord) -> list[str]:
         *([] if resource is None else [f"{resource:g}"]),
         f"[{COLOURS.get(trial.status, 'white')}]{trial.status.value}[/]",
         "" if trial.value is None else f"{trial.value:.6g}",
+        *(escape(_short(trial.metrics.get(name, ""))) for name in run.search.further),
         "" if seconds is None else f"{seconds:.1f}",
         *(escape(_short(trial.assignments.get(name, ""))) for name in _hyperparameters(run.search)),
     ]

@@ -32,6 +32,7 @@ from kondense.networks.names import BUILT_IN
 from kondense.search.history import Status
 from kondense.search.journal import Journal
 from kondense.search.pbt import DIRECTORY
+from kondense.search.pick import read_pick
 from kondense.search.population_files import provide_one
 from kondense.search.run import Outcome, Run, TrialRecord
 
@@ -63,7 +64,7 @@ class Result:
     trials: int
     results_file: Path
     page_file: Path
-    exit_code: int  # 0 succeeded, 1 failed, 128 + n stopped by signal n
+    exit_code: int  # 0 succeeded, 1 failed, 3 no trial keeps the constraints or meets `pick`, 128 + n for signal n
 
 
 def run(
@@ -73,6 +74,7 @@ def run(
     *,
     overrides: Mapping[str, str] | None = None,
     changes: LocalChanges = NO_CHANGES,
+    pick: str = "",
     display: Display | None = None,
 ) -> Result:
     """Run an Experiment to its end, or continue the run in ``output``.
@@ -85,17 +87,20 @@ def run(
         overrides: variables of the trials that take precedence over the template's literals, such as a local store's
             address; ``addresses`` lists those that a run sets itself.
         changes: what replaces the image's paths and command.
+        pick: the rule by which the result is picked (``kondense.search.pick``); empty: the best in the objective.
         display: shows the progress; on the terminal by default.
 
     Raises:
         ExperimentError: the Experiment breaks rules, all of which are listed.
         JournalError: ``output`` is in use, damaged, or belongs to another Experiment.
         AddressError: the Experiment's data set could not be prepared on this machine.
-        ValueError: ``parallel`` is below 1.
+        ValueError: ``parallel`` is below 1, or ``pick`` is no rule.
     """
     if parallel is not None and parallel < 1:
         raise InputError(f"parallel must be at least 1, but got {parallel}.")
     experiment = load(file)
+    reported = (experiment.objective.metric, *experiment.objective.additional)
+    experiment = replace(experiment, search=replace(experiment.search, pick=read_pick(pick, reported)))
     if violations := local_rules.broken(experiment.document, changes):
         raise ExperimentError(str(file), violations, experiment.lines, what="cannot run here for {} reason(s)")
     reports = Reports(experiment, changes)
@@ -231,6 +236,7 @@ class _Runner:
                 self._finish(name, Status.METRICS_UNAVAILABLE, f"the trial reported no {objective.metric}")
                 continue
             chosen, value, reason = metrics.picked(observations, objective)
+            reason = reason or self.state.search.missing(chosen)
             status = Status.SUCCEEDED
             if name in self.early_stop.stopped:
                 status, reason = Status.EARLY_STOPPED, self.early_stop.reason(name, curve)
@@ -302,11 +308,13 @@ class _Runner:
         self.display.stop(self.state)
         page.write(self.output / PAGE, results)
         self.display.ended(self.state, outcome, reason, self.output / PAGE)
-        exit_codes = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 1}
+        search, best = self.state.search, self.state.best()
+        short = best is not None and not (search.feasible(best) and search.is_picked(best))
+        exit_codes = {Outcome.SUCCEEDED: 3 if short else 0, Outcome.FAILED: 1}
         return Result(
             outcome=outcome,
             reason=reason,
-            best=self.state.best(),
+            best=best,
             trials=len(self.state.finished),
             results_file=self.output / RESULTS,
             page_file=self.output / PAGE,

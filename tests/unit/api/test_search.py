@@ -289,3 +289,46 @@ def test_importing_it_needs_numpy_alone() -> None:
     code = "import sys, kondense.api.search\nprint({'torch', 'scipy', 'grpc', 'yaml'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert run.stdout.strip() == "set()"
+
+
+def test_several_goals_have_a_front_and_a_rule_picks_from_it():
+    def objective(x, y):
+        if x > 0.9:
+            raise RuntimeError("broken")
+        return {"gain": x, "cost": x + y if y < 0.9 else math.nan, "y": y}
+
+    goals = {"gain": "maximize", "cost": "minimize"}
+    space = {"x": uniform(0, 1), "y": uniform(0, 1)}
+    result = search(objective, space, goal=goals, constraints="y >= 0.2", max_trials=40, max_failed=40)
+    kept = [t for t in result.trials if t.metrics.get("y", 0) >= 0.2 and "cost" in t.metrics]
+    pairs = {trial.name: (-trial.metrics["gain"], trial.metrics["cost"]) for trial in kept}
+    front = {n for n, (a, b) in pairs.items() if not any(c <= a and d <= b for m, (c, d) in pairs.items() if m != n)}
+    assert {trial.name for trial in result.front} == front
+    assert result.best == result.front[0] == max(kept, key=lambda t: t.value)
+    silent = [trial for trial in result.trials if "nan" in trial.reason]
+    assert silent and all("cost must be finite, but is nan" in trial.reason for trial in silent)
+    assert result.pick("gain >= 0.5, min cost") == min(
+        (t for t in result.front if t.value >= 0.5), key=lambda t: t.metrics["cost"]
+    )
+    assert "front of" in str(result)
+    assert {"gain", "cost", "y"} <= set(result.rows[0])
+
+
+@pytest.mark.parametrize(
+    ("goal", "constraints", "rule"),
+    [
+        ({}, "", "goal must name at least one objective"),
+        ({"a b": "minimize"}, "", "goal must have names without blanks, .* but got 'a b'"),
+        ({"a": "most"}, "", "goal must be minimize or maximize, but got 'most'"),
+        ("minimize", "size < 5", "setting constraints must be METRIC <= NUMBER"),
+    ],
+)
+def test_goals_that_break_a_rule_are_refused(goal, constraints, rule):
+    with pytest.raises(ValueError, match=rule):
+        search(lambda x: x, {"x": uniform(0, 1)}, goal=goal, constraints=constraints)
+
+
+@pytest.mark.parametrize("returned", [0.5, {"a": 0.5}, {"a": 0.5, "b": "many"}])
+def test_an_objective_that_returns_no_number_by_a_name_fails_its_trial(returned):
+    with pytest.raises(FailedTrialsError, match="the objective must return"):
+        search(lambda x: returned, {"x": uniform(0, 1)}, goal={"a": "minimize", "b": "minimize"}, max_failed=1)

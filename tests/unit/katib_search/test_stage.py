@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 from kondense.files import ArtifactError
 from kondense.katib_search.cluster import Katib
 from kondense.katib_search.config import KatibSearchConfig
@@ -54,9 +55,11 @@ class Step:
         paths = {name: self.directory / name for name in ("dataset_dir", "model_dir", "search_dir")}
         return run(self.config(**changes), **paths)
 
-    def trial(self, name: str, epochs: int, value: str | None, condition: str = "Succeeded", **more) -> None:
+    def trial(
+        self, name: str, epochs: int, value: str | None, condition: str = "Succeeded", size: str = "100", **more
+    ) -> None:
         """Let a trial be there, with its model if it has a value."""
-        metrics = {"validation_accuracy": value, "size_bytes": "100", "latency_ms": "nan"} if value is not None else {}
+        metrics = {"validation_accuracy": value, "size_bytes": size, "latency_ms": "nan"} if value is not None else {}
         assignments = {**VALUES, "augment": "crop", "epochs": str(epochs)}
         self.cluster.trials.append(make_trial(NAME, name, assignments, condition, metrics, **more))
         if value is not None:
@@ -330,3 +333,32 @@ def test_sigterm_deletes_the_experiment_and_ends_with_143(
     assert bool(cluster.experiments) == (owner == "another")
     assert ("is deleted" in output) == (owner == "ours")
     assert "Traceback" not in output
+
+
+def test_the_step_picks_from_the_front(step: Step, cluster: Server, capsys: pytest.CaptureFixture) -> None:
+    document = yaml.safe_load(step.text)
+    settings = document["spec"]["algorithm"]["algorithmSettings"]
+    settings.append({"name": "objectives", "value": "minimize size_bytes"})
+    step.text = yaml.safe_dump(document)
+    for name, value, size in (("large", "0.95", "900"), ("small", "0.91", "300"), ("worse", "0.90", "500")):
+        step.trial(name, 9, value, size=size)
+    finish_after(cluster, 3)
+    found = step(pick="validation_accuracy >= 0.9, min size_bytes")
+    assert (found["validation_accuracy"], found["size_bytes"]) == (0.91, 300)
+    assert (step.directory / "model_dir" / "model.json").read_text() == "small"
+    results = json.loads((step.directory / "search_dir" / "results.json").read_text())
+    assert (results["front"], results["best"]["name"]) == (["large", "small"], "small")
+    assert "front: large succeeded validation_accuracy=0.95 size_bytes=900" in capsys.readouterr().out
+
+
+def test_a_rule_that_no_trial_meets_takes_the_nearest(
+    step: Step, cluster: Server, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match="pick must name metrics that trials report"):
+        step(pick="min bytes")
+    assert not cluster.experiments
+    step.trial("a", 9, "0.8")
+    step.trial("b", 9, "0.7")
+    finish_after(cluster, 3)
+    assert step(pick="validation_accuracy >= 0.9")["validation_accuracy"] == 0.8
+    assert "no trial meets 'validation_accuracy >= 0.9'; the best is the nearest" in capsys.readouterr().out

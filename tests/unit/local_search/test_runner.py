@@ -24,9 +24,9 @@ from tests.support.experiment_example import container, experiment, scripted, wr
 FAST = 'echo "loss=$LR"'
 
 
-def start(document, tmp_path, *, parallel=None, overrides=None):
-    display = Display(Console(file=io.StringIO()))
-    return run(write(document, tmp_path), tmp_path / "out", parallel, overrides=overrides, display=display)
+def start(document, tmp_path, *, parallel=None, overrides=None, **options):
+    display = Display(options.pop("console", Console(file=io.StringIO())))
+    return run(write(document, tmp_path), tmp_path / "out", parallel, overrides=overrides, display=display, **options)
 
 
 def results(tmp_path):
@@ -341,3 +341,66 @@ def test_a_multi_fidelity_run_reports_the_best_at_the_largest_resource(tmp_path)
     assert result.best.value == 0.9  # not the 0.1 of the lowest rung
     best = results(tmp_path)["best"]
     assert (best["resource"], best["at_maximum_resource"]) == (9.0, True)
+
+
+def with_goals(**settings):
+    """Minimize loss = lr and maximize accuracy = lr; trials of fewer than 10 units report no accuracy."""
+    document = scripted('case $UNITS in [1-9]) a=nan;; *) a=$LR;; esac; echo "loss=$LR accuracy=$a"')
+    document["spec"]["algorithm"]["algorithmSettings"] += [{"name": k, "value": v} for k, v in settings.items()]
+    document["spec"]["maxTrialCount"] = 12
+    return document
+
+
+def test_a_front_and_a_rule_that_picks_from_it(tmp_path):
+    goals = {"objectives": "maximize accuracy", "constraints": "loss <= 0.7"}
+    console = Console(file=io.StringIO(), width=200)
+    rule = "accuracy >= 0.4, min loss"
+    result = start(with_goals(**goals), tmp_path, pick=rule, console=console)
+    summary = results(tmp_path)
+    trials = {trial["name"]: trial for trial in summary["trials"]}
+    silent = {name for name, trial in trials.items() if trial["metrics"]["accuracy"] == ""}
+    assert silent and all("accuracy is no finite number" in trials[name]["reason"] for name in silent)
+    kept = {name for name in trials if name not in silent and trials[name]["value"] <= 0.7}
+    assert set(summary["front"]) == kept  # none dominates another
+    assert [trials[name]["feasible"] for name in summary["front"]] == [True] * len(kept)
+    best = min((n for n in kept if float(trials[n]["metrics"]["accuracy"]) >= 0.4), key=lambda n: trials[n]["value"])
+    assert result.best.name == summary["best"]["name"] == best
+    assert (result.exit_code, summary["pick"]) == (0, {"rule": rule, "met": True})
+    shares = [entry["hypervolume"] for entry in summary["finished"]]
+    assert shares == sorted(shares) and 0 < shares[-1] < 1
+    text = console.file.getvalue()
+    assert text.count("\nFront: ") == len(kept) and f"Picked: {best} succeeded loss=" in text
+    again = start(with_goals(**goals), tmp_path, pick="accuracy >= 3", console=console)
+    assert (again.exit_code, results(tmp_path)["pick"]["met"]) == (3, False)
+    assert "No trial meets 'accuracy >= 3'; the best is the nearest." in console.file.getvalue()
+    assert result.trials == again.trials == 12
+
+
+def test_if_no_trial_keeps_the_constraints_the_least_infeasible_is_told(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    result = start(with_goals(constraints="loss <= 0.01"), tmp_path, console=console)
+    summary = results(tmp_path)
+    assert (result.exit_code, summary["feasible"]) == (3, False)
+    assert result.best.value == min(trial["value"] for trial in summary["trials"])
+    assert "No trial keeps the constraints; the best is the one that breaks them least." in console.file.getvalue()
+    assert "none keeps the constraints" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"objectives": "maximize accuracy, minimize accuracy"}, "must name each metric once, but 'accuracy' is named"),
+        ({"objectives": "minimize latency"}, r"must name metrics that trials report, .* but got 'latency'"),
+        (
+            {"constraints": "latency <= 5"},
+            r"constraints must name metrics .*\(loss, accuracy\), but got 'latency'",
+        ),
+    ],
+)
+def test_goals_that_no_trial_could_reach_are_refused_before_any(tmp_path, settings, rule):
+    with pytest.raises(ExperimentError, match=rule):
+        start(with_goals(**settings), tmp_path)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="pick must name metrics"):
+        start(with_goals(), tmp_path, pick="min latency")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,53 @@
+"""A rule picks one trial of a front; one that nothing meets picks the nearest."""
+
+import pytest
+from kondense.search.pick import read_pick
+
+NAMES = ("accuracy", "size", "latency")
+FRONT = [
+    {"accuracy": 0.95, "size": 90.0, "latency": 3.0},
+    {"accuracy": 0.91, "size": 40.0, "latency": 2.0},
+    {"accuracy": 0.90, "size": 60.0, "latency": 1.0},
+    {"accuracy": 0.80, "size": 10.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "picked", "met"),
+    [
+        ("accuracy >= 0.9, min latency", 2, True),
+        ("accuracy >= 0.9, min size", 1, True),
+        ("size <= 60, max accuracy", 1, True),
+        ("latency <= 99, minimize size", 1, True),  # a trial without a latency keeps no bound of it
+        ("min latency", 2, True),
+        ("size <= 60, latency <= 2, min size, max accuracy", 1, True),
+        ("accuracy >= 0.99, min size", 0, False),  # the nearest
+        ("size <= 5", 3, False),
+        ("latency <= 0.5, size <= 30", 2, False),
+    ],
+)
+def test_the_trial_that_it_picks(rule, picked, met):
+    pick = read_pick(rule, NAMES)
+    assert pick.best(FRONT) == picked
+    assert pick.met_by(FRONT[picked]) is met
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("best", "pick must be METRIC <= NUMBER, .*, joined by commas, but got 'best'"),
+        ("accuracy > 0.9", "but got 'accuracy > 0.9'"),
+        ("accuracy >= high", "but got 'accuracy >= high'"),
+        ("min size,", "but got ''"),
+        ("min bytes", r"pick must name metrics that trials report \(accuracy, size, latency\), but got 'bytes'"),
+        ("bytes <= 5", "but got 'bytes'"),
+    ],
+)
+def test_a_broken_rule_is_refused(rule, text):
+    with pytest.raises(ValueError, match=text) as error:
+        read_pick(rule, NAMES)
+    assert "\n" not in str(error.value)
+
+
+def test_no_rule():
+    assert read_pick(" ", NAMES) is None
