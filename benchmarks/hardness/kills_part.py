@@ -4,8 +4,8 @@
 
 A run: `kondense run` on digits, the teacher and a quantized candidate, 2 epochs. A search: Hyperband with 6 trials of 1
 or 3 epochs, two at a time, one of them promoted, which Kubernetes would start again after a kill (backoffLimit). Ten
-kills a case; the times between two are even between 0 and a fifth of the undisturbed case's time. With `--keep DIR` the
-same command goes on behind the cases that have been finished.
+kills a case; the times between two are even between 0 and a fifth of the quickest case's time so far. With `--keep DIR`
+the same command goes on behind the cases that have been finished.
 """
 
 import argparse
@@ -139,7 +139,8 @@ def cases(subject: Subject, top: Path, *, kills: int, seed: int) -> list[Case]:
         else:
             shutil.rmtree(place.top, ignore_errors=True)
             count = min(PER_CASE[subject.name], kills - made) if results else 0
-            spread_s = results[0].seconds * 2 / PER_CASE[subject.name] if results else 0.0
+            # The quickest case so far: how busy the machine is changes.
+            spread_s = min((case.seconds for case in results), default=0.0) * 2 / PER_CASE[subject.name]
             rng = random.Random(f"{seed} {subject.name} {len(results)}")
             case = run_case(subject, place, kills=count, rng=rng, spread_s=spread_s)
             if not case.results:

@@ -43,6 +43,19 @@ def new_directory(final: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def copy_directory(source: Path, target: Path) -> None:
+    """Copy all files below ``source`` to ``target``, which may exist; links are followed.
+
+    Unlike shutil's copytree, which gathers what went wrong in a list, it ends with the first OSError.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            copy_directory(path, target / path.name)
+        else:
+            shutil.copy2(path, target / path.name)
+
+
 def write_file(final: Path, content: bytes) -> None:
     """Write ``content`` to ``final``; a reader sees the old content or the new, never a part.
 

@@ -44,7 +44,7 @@ for round in range(1_000_000):
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from kondense.files import new_directory, write_file
+from kondense.files import copy_directory, new_directory, write_file
 final = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 for write in (write_file, lambda path, content: None):
@@ -55,6 +55,11 @@ for write in (write_file, lambda path, content: None):
             (scratch / "large").write_bytes(bytes(1 << 20))
     except OSError as error:
         print(error)
+try:
+    with new_directory(final / "copy") as scratch:
+        copy_directory(Path(sys.argv[2]), scratch)
+except OSError as error:
+    print(error)
 """
 
 
@@ -159,10 +164,16 @@ def test_scratch_of_the_living_and_of_other_machines_stays(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    source, tmp_path = tmp_path / "source", tmp_path / "target"
+    for name, size in (("a", 1), ("deep/b", 1 << 17), ("deep/c", 1 << 18)):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(bytes(size))
+    tmp_path.mkdir()
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines() == [
-        f"[Errno 27] File too large while writing {tmp_path / name}; nothing was kept" for name in ("file", "directory")
+        f"[Errno 27] File too large while writing {tmp_path / name}; nothing was kept"
+        for name in ("file", "directory", "copy")
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import html
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from kondense.errors import InputError, KondenseError
 from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.exports import ONNX
 from kondense.evaluate.stage import Evaluated, evaluate
-from kondense.files import new_directory
+from kondense.files import copy_directory, new_directory
 from kondense.logging import LOG
 from kondense.preflight.examine import impossible_step
 from kondense.preflight.images import random_dataset
@@ -90,7 +89,7 @@ class Comparison:
             for name, each in self.evaluated.items():
                 files = each.files | {EVALUATION: evaluation_bytes(each.evaluation)}
                 save_model(scratch / "candidates" / name, each.model, files=files)
-            shutil.copytree(scratch / "candidates" / self.chosen, scratch / "chosen")
+            copy_directory(scratch / "candidates" / self.chosen, scratch / "chosen")
             (scratch / REPORT).write_bytes(report_bytes(self.report))
             (scratch / PAGE).write_text(self.page(), encoding="utf-8")
 

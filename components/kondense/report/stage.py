@@ -1,6 +1,5 @@
 """Compare the candidates, choose one, and write report.json and the page."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from kondense.artifacts.lineage import stage_record
 from kondense.artifacts.model import model_digest, read_description
 from kondense.artifacts.report import PAGE, REPORT, Report, models, read_evaluation, report_bytes
 from kondense.errors import InputError
-from kondense.files import new_directory, verify_files
+from kondense.files import copy_directory, new_directory, verify_files
 from kondense.report.config import ReportConfig
 from kondense.report.document import build_report
 from kondense.report.page import render
@@ -60,7 +59,7 @@ def run(
     )
     names = [evaluation["name"] for evaluation in evaluations]
     with new_directory(chosen_dir) as scratch:
-        shutil.copytree(candidate_dirs[names.index(report["chosen"])], scratch, dirs_exist_ok=True)
+        copy_directory(candidate_dirs[names.index(report["chosen"])], scratch)
     with new_directory(report_dir) as scratch:
         (scratch / REPORT).write_bytes(report_bytes(report))
         (scratch / PAGE).write_text(render(report), encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kondense.errors import InputError
+from kondense.files import copy_directory
 from kondense.search.history import Proposal
 from kondense.search.pbt import PARENT
 
@@ -40,7 +41,7 @@ def provide_one(directory: Path, name: str, parent: str) -> Path:
     if copy.exists():
         shutil.rmtree(copy)
     if parent and (directory / parent).is_dir():
-        shutil.copytree(directory / parent, copy)
+        copy_directory(directory / parent, copy)
     else:
         copy.mkdir(parents=True)
     os.replace(copy, target)

@@ -12,7 +12,7 @@ from typing import Any
 
 from kondense.artifacts.report import PAGE, REPORT
 from kondense.config import Config
-from kondense.files import new_directory, write_file, write_json
+from kondense.files import copy_directory, new_directory, write_file, write_json
 from kondense.images import STAGE_IMAGE
 from kondense.networks.allowed import VARIABLE, allowing
 from kondense.preflight.request import NETWORK
@@ -183,4 +183,4 @@ def collect(results: Mapping[str, StepResult], output_dir: Path) -> Path:
 def copy(source: Path, target: Path) -> None:
     """Copy an artifact's directory, whole or not at all."""
     with new_directory(target) as scratch:
-        shutil.copytree(source, scratch, dirs_exist_ok=True)
+        copy_directory(source, scratch)

@@ -34,7 +34,7 @@ from kondense_pipelines.local.stage_process import run_stage
 from kondense_pipelines.local.steps import Observer, StepError, StepResult, failure_line, reason_for, signal_of
 from kondense_pipelines.local.warm import WarmServer
 
-STOPPED = (signal.SIGINT, signal.SIGTERM)  # a person ends the run
+STOPPED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a person ends the run
 RETRIES = 1
 
 

@@ -48,6 +48,7 @@ from kondense_pipelines.paths import cache_dir
 POLL_S = 0.05
 JOURNAL, RESULTS, PAGE, TRIALS = "journal.jsonl", "results.json", "report.html", "trials"
 FILES = "files"  # of a population's trials, which their successors continue
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOG = logging.getLogger("search")
 
 
@@ -324,7 +325,7 @@ class _Runner:
 
 @contextlib.contextmanager
 def _signals(runner: _Runner) -> Iterator[None]:
-    """Stop the run on SIGINT and SIGTERM in an orderly way, and on a second one immediately."""
+    """Stop the run on SIGINT, SIGTERM and SIGHUP in an orderly way, and on a second one immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -334,7 +335,8 @@ def _signals(runner: _Runner) -> Iterator[None]:
             signal.default_int_handler(number, frame)
         runner.signal_number = number
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # under nohup not SIGHUP
+    previous = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:

@@ -315,7 +315,7 @@ def test_no_trial_outlives_a_killed_runner(tmp_path):
     wait_for(lambda: not alive("60.74"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_trials_and_keeps_the_results(tmp_path, number):
     script = 'if [ -e "$RUNS" ]; then sleep 60.75; else touch "$RUNS"; echo loss=0.5; fi'
     document = scripted(script, parallelTrialCount=1)
