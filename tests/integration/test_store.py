@@ -125,13 +125,14 @@ def test_a_gateway_killed_in_the_middle_of_an_upload_and_started_again(own_gatew
         uploads = threading.Thread(target=store.upload_directory, args=("d", source))
         uploads.start()
         while len(store.list("d")) < 3:
+            assert uploads.is_alive()
             time.sleep(0.005)
         os.kill(gateway_process(own_gateway_dir).pid, signal.SIGKILL)
         assert uploads.is_alive()
         time.sleep(0.5)
         with local_store(own_gateway_dir, {}) as again:
             assert again == variables
-            uploads.join(timeout=60)
+            uploads.join(timeout=300)
             assert not uploads.is_alive()
             store.download_directory("d", tmp_path / "target")
             assert file_digests(tmp_path / "target") == file_digests(source)
@@ -154,11 +155,11 @@ def test_a_full_disk_behind_the_gateway(own_gateway_dir: Path) -> None:
 def test_a_dead_holder_does_not_keep_others_out(minio_environment: dict[str, str], bucket_uri: str) -> None:
     code = (
         "import os, sys; from tests.integration.test_store import reach;"
-        "store = reach(dict(os.environ), sys.argv[1], lease_s=1.0);"
+        "store = reach(dict(os.environ), sys.argv[1], lease_s=3.0);"
         "context = store.exclusive('k'); context.__enter__(); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, bucket_uri], check=False).returncode == -signal.SIGKILL
-    with reach(minio_environment, bucket_uri, lease_s=1.0).exclusive("k", wait_s=20):
+    with reach(minio_environment, bucket_uri, lease_s=3.0).exclusive("k", wait_s=300):
         pass
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kondense.config import Config, add_flags, flag, from_flags, option, outside, parse
 from kondense.stages import STAGES
@@ -45,17 +45,20 @@ def parser():
     return made
 
 
+@settings(deadline=None)
 @given(examples)
 def test_flags_give_the_config_back(config):
     flags = [f"{flag(name)}={value}" for name, value in config.to_dict().items()]
     assert from_flags(parser().parse_args(flags), Example) == config
 
 
+@settings(deadline=None)
 @given(examples)
 def test_texts_give_the_config_back(config):
     assert Example.from_strings({name: str(value) for name, value in config.to_dict().items()}) == config
 
 
+@settings(deadline=None)
 @given(examples)
 def test_json_gives_the_config_back(config):
     # KFP hands every number over as a JSON double.
@@ -65,6 +68,7 @@ def test_json_gives_the_config_back(config):
     assert Example(**content) == config
 
 
+@settings(deadline=None)
 @given(examples, examples)
 def test_equal_configs_and_no_others_have_equal_digests(first, second):
     assert (first.digest() == second.digest()) == (first == second)
@@ -77,6 +81,7 @@ def test_flags_that_are_not_given_keep_their_defaults():
 
 
 @pytest.mark.parametrize("interval", ["[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)", "[0, inf)", "(-inf, 1]"])
+@settings(deadline=None)
 @given(value=st.floats() | st.integers())
 def test_intervals_are_those_of_mathematics(interval, value):
     low, high = (float(text) for text in interval[1:-1].split(","))
