@@ -57,7 +57,7 @@ def header_of(shape: Sequence[int]) -> bytes:
     return f"{'P5' if channels == 1 else 'P6'}\n{width} {height}\n255\n".encode()
 
 
-def decoded(content: bytes, shape: Sequence[int]) -> NDArray[np.uint8]:
+def decoded(content: memoryview, shape: Sequence[int]) -> NDArray[np.uint8]:
     """Return the image of a file, [C, H, W].
 
     Args:
@@ -68,10 +68,10 @@ def decoded(content: bytes, shape: Sequence[int]) -> NDArray[np.uint8]:
         ValueError: it is of another form, or one of ``kondense.data.picture.DAMAGED``.
     """
     channels, height, width = shape
-    if content[:1] == b"P":
+    if bytes(content[:1]) == b"P":
         header = header_of(shape)
-        if not content.startswith(header) or len(content) != len(header) + height * width * channels:
-            raise ValueError(f"it begins with {content[:16]!r} and has {len(content):,} bytes")
+        if content[: len(header)] != header or len(content) != len(header) + height * width * channels:
+            raise ValueError(f"it begins with {bytes(content[:16])!r} and has {len(content):,} bytes")
         pixels_HWC = np.frombuffer(content, np.uint8, offset=len(header)).reshape(height, width, channels)
         return pixels_HWC.transpose(2, 0, 1)
     from PIL import Image

@@ -4,10 +4,9 @@ A shard is verified when a process first reads it, and again whenever the file i
 Worker processes share what is known, so that each shard is verified about once.
 """
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -52,7 +51,7 @@ class Folder:
     def open(self, shard: ShardFile) -> int:
         """Return a file descriptor of the shard."""
         try:
-            return os.open(self.directory / shard.name, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(f"{self.root}/{shard.name}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise missing(self.address(shard)) from None
         except OSError as error:
@@ -74,34 +73,33 @@ class Shards:
 
     def __init__(self, files: Sequence[ShardFile], place: Place, owner: object = None) -> None:
         self.files, self.place, self.owner = tuple(files), place, owner
+        self._buffer = bytearray()
         # By shard: device, inode, size and time of the verified file; shared by worker processes.
-        self.verified = torch.zeros(len(self.files), 4, dtype=torch.int64).share_memory_()
+        self.verified = torch.zeros(len(self.files), 4, dtype=torch.int64).share_memory_().numpy()
 
-    def read(self, number: int, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes at ``offset`` of a shard.
+    def read(self, number: int, offset: int, length: int) -> memoryview:
+        """Return ``length`` bytes at ``offset`` of a shard; the next call overwrites them.
 
         Raises:
             ShardError: the shard is missing or differs from the index.
         """
-        with self._opened(number) as descriptor:
-            content = os.pread(descriptor, length, offset)
-            if len(content) != length:  # truncated between the check and the reading
-                raise self._wrong(number, f"ends at byte {offset + len(content):,}, but must hold {offset + length:,}")
-        return content
-
-    @contextlib.contextmanager
-    def _opened(self, number: int) -> Iterator[int]:
+        if len(self._buffer) < length:
+            self._buffer = bytearray(length)  # kept: new memory costs more than reading does
+        content = memoryview(self._buffer)[:length]
         descriptor = self.place.open(self.files[number])
         try:
             self._verify(number, descriptor)
-            yield descriptor
+            read = os.preadv(descriptor, [content], offset)
         finally:
             os.close(descriptor)
+        if read != length:  # truncated between the check and the reading
+            raise self._wrong(number, f"ends at byte {offset + read:,}, but must hold {offset + length:,}")
+        return content
 
     def _verify(self, number: int, descriptor: int) -> None:
         status, expected = os.fstat(descriptor), self.files[number]
-        signature = torch.tensor([status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns])
-        if torch.equal(self.verified[number], signature):
+        signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if tuple(self.verified[number].tolist()) == signature:
             return
         if status.st_size != expected.size:
             raise self._wrong(number, f"must have {expected.size:,} bytes, but has {status.st_size:,}")

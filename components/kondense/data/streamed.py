@@ -13,7 +13,7 @@ from torch import Tensor
 from kondense.data.picture import DAMAGED, one_line
 from kondense.data.shard_images import decoded
 from kondense.data.shards import ShardError, Shards
-from kondense.data.workers import Change, delivered
+from kondense.data.workers import Change, delivered, new_batch
 
 DIGEST = 16  # bytes of an image's digest
 AT_ONCE = 256  # images decoded in this process; of more, worker processes decode
@@ -73,7 +73,7 @@ class ShardedImages:
 
     def read(self, index_B: Tensor) -> Tensor:
         """Return the images at ``index_B``, decoded in this process."""
-        images_BCHW = torch.empty((len(index_B), *self.shape[1:]), dtype=torch.uint8)
+        images_BCHW = new_batch((len(index_B), *self.shape[1:]))
         target_BCHW = images_BCHW.numpy()
         for row, (number, offset, length) in enumerate(self.place_N3[index_B].tolist()):
             target_BCHW[row] = self._decoded(number, offset, length)

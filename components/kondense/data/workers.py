@@ -6,15 +6,18 @@ Shapes: B images in a batch.
 """
 
 import contextlib
+import ctypes
 import dataclasses
+import math
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kondense.errors import InputError, KondenseError
 from kondense.logging import LOG
@@ -26,6 +29,7 @@ MOST_AHEAD = 4  # batches per worker
 RESTARTS = 3
 FEW = 256  # images that are not worth a worker
 SHARED_MEMORY = "/dev/shm"  # where workers leave their batches
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # mallopt(3); bytes
 Read = Callable[[Tensor], Tensor]
 Change = Callable[[int, Tensor], Any]  # takes a batch's number and its images
 
@@ -91,7 +95,16 @@ def _items(batches: Batches, numbers: range, count: int, ahead: int) -> Iterator
         yield from (batches[number] for number in numbers)
         return
     with _own_signals():
-        source = iter(DataLoader(batches, batch_size=None, sampler=numbers, num_workers=count, prefetch_factor=ahead))
+        source = iter(
+            DataLoader(
+                batches,
+                batch_size=None,
+                sampler=numbers,
+                num_workers=count,
+                prefetch_factor=ahead,
+                worker_init_fn=_return_memory,
+            )
+        )
     while True:
         try:
             item = next(source)
@@ -106,6 +119,28 @@ def _items(batches: Batches, numbers: range, count: int, ahead: int) -> Iterator
             yield WorkerDied(str(error).strip().partition("\n")[0].rstrip("."))
             return
         yield item
+
+
+def new_batch(shape: Sequence[int]) -> Tensor:
+    """Return an uninitialised uint8 tensor: of a worker process in shared memory, so that it is handed over uncopied.
+
+    Source: torch.utils.data's default_collate.
+    """
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(*shape)
+
+
+def _return_memory(number: int) -> None:
+    """Let this worker's batches be returned to the system when they are handed over.
+
+    glibc raises its threshold for mappings of their own with each large block that is freed. Later blocks lie on the
+    heap, where small ones between them keep them from being used again: a worker grew by one or two of its batches of
+    10 MB with each.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 @contextlib.contextmanager

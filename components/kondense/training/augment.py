@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PADDING = 2  # pixels on each side, small enough for 28- and 32-pixel images
+LARGE = 2**14  # pixels of an image
 LEAST_AREA = 0.25  # of a resized crop; torchvision's 0.08 is for ImageNet and many epochs
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.2, 1.0  # of the beta distribution, as in torchvision's recipes
 
@@ -19,7 +20,7 @@ def augment(images_BCHW: Tensor, names: Sequence[str], generator: torch.Generato
     """Return the batch with every image shifted, mirrored half the time, cropped and resized, or changed in colour.
 
     Args:
-        images_BCHW: uint8.
+        images_BCHW: uint8; it may be changed.
         names: of ``kondense.training.settings.IMAGE_AUGMENTATIONS``; others are ignored.
         generator: the source of randomness of crops and flips; on the CPU.
     """
@@ -27,7 +28,7 @@ def augment(images_BCHW: Tensor, names: Sequence[str], generator: torch.Generato
         images_BCHW = _shifted(images_BCHW, generator, flip="flip" in names)
     elif "flip" in names:
         flipped_B = torch.rand(len(images_BCHW), generator=generator).to(images_BCHW.device) < 0.5
-        images_BCHW = torch.where(flipped_B[:, None, None, None], images_BCHW.flip(3), images_BCHW)
+        images_BCHW = _mirrored(images_BCHW, flipped_B)
     if not {"resized_crop", "rand_augment"} & set(names):
         return images_BCHW
     from torchvision.transforms import v2  # takes seconds to import
@@ -63,6 +64,15 @@ def mix(images_BCHW: Tensor, labels_B: Tensor, names: Sequence[str], classes: in
         kinds.append(v2.CutMix(alpha=CUTMIX_ALPHA, num_classes=classes))
     mixed, labels_BK = v2.RandomChoice(kinds)(images_BCHW, labels_B)
     return mixed, labels_BK
+
+
+def _mirrored(images_BCHW: Tensor, flipped_B: Tensor) -> Tensor:
+    """Return the batch with the marked images mirrored; large ones in place, as new memory costs more than that."""
+    if images_BCHW.device.type != "cpu" or images_BCHW[0].numel() < LARGE:
+        return torch.where(flipped_B[:, None, None, None], images_BCHW.flip(3), images_BCHW)
+    for row in flipped_B.nonzero()[:, 0].tolist():
+        images_BCHW[row] = images_BCHW[row].flip(2)
+    return images_BCHW
 
 
 def _shifted(images_BCHW: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:

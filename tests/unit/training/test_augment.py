@@ -34,9 +34,11 @@ def test_none_changes_nothing_and_equal_seeds_give_equal_batches():
     assert torch.equal(first, second)
 
 
-def test_flips_mirror_half_of_the_images():
+@pytest.mark.parametrize("large", [0, 2**14])
+def test_flips_mirror_half_of_the_images(monkeypatch, large):
+    monkeypatch.setattr("kondense.training.augment.LARGE", large)
     before = images()
-    after = augment(before, ("flip",), torch.Generator().manual_seed(0))
+    after = augment(before.clone(), ("flip",), torch.Generator().manual_seed(0))
     kept = [torch.equal(*pair) for pair in zip(before, after, strict=True)]
     mirrored = [torch.equal(image.flip(2), result) for image, result in zip(before, after, strict=True)]
     assert all(a != b for a, b in zip(kept, mirrored, strict=True))

@@ -4,11 +4,13 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 from kondense.data import workers
 from kondense.data.shards import ShardError
+from kondense.data.workers import delivered
 from kondense.errors import KondenseError
 from kondense.store.open import open_store
 from kondense.training.checkpoint import Checkpoint
@@ -166,6 +168,27 @@ def test_an_error_in_a_worker_is_one_line(shards, tmp_path):
     with pytest.raises(ShardError, match="is missing") as caught:
         list(shards.train.images.split(16))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("with_workers")
+def test_a_worker_does_not_grow_with_its_batches(monkeypatch):
+    """Batches of 10 MB; before glibc was told to return them, a worker grew by 300 MB in 20."""
+    monkeypatch.setenv(workers.WORKERS, "1")
+
+    def read(index):
+        return torch.ones(10**7, dtype=torch.uint8)
+
+    def change(number, images):
+        return images.clone(), torch.get_rng_state()
+
+    held = []
+    for _ in delivered(read, [torch.arange(2)] * 24, change, image_bytes=1):
+        (child,) = multiprocessing.active_children()
+        lines = Path(f"/proc/{child.pid}/smaps_rollup").read_text().splitlines()
+        held += [int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")]
+        if len(held) == 20:  # at the end, the worker is gone
+            break
+    assert max(held[15:]) < max(held[:5]) + 50_000, held
 
 
 def test_batches_ahead_are_bounded_in_bytes(monkeypatch):
