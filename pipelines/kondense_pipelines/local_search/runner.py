@@ -42,6 +42,7 @@ from kondense_pipelines.local_search.addresses import local_addresses
 from kondense_pipelines.local_search.early_stop import EarlyStop
 from kondense_pipelines.local_search.live import Display
 from kondense_pipelines.local_search.reports import Reports
+from kondense_pipelines.local_search.room import check_room
 from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess
 from kondense_pipelines.paths import cache_dir
 
@@ -229,6 +230,7 @@ class _Runner:
             reports = self.reports.read(process.directory, process.log)
             curve = self.reports.curve(reports)
             if failure and name not in self.early_stop.stopped:
+                check_room((self.output, cache_dir()), name, failure)
                 self._finish(name, Status.FAILED, failure, curve=curve)
                 continue
             objective = self.experiment.objective

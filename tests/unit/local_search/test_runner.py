@@ -2,9 +2,11 @@
 
 import collections
 import contextlib
+import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -305,6 +307,21 @@ def test_a_full_disk_ends_the_run_and_loses_no_finished_trial(tmp_path):
     assert len(results(tmp_path)["trials"]) == 18
     again = collections.Counter((tmp_path / "runs").read_text().split())
     assert all(again[name] == runs[name] for name in before)
+
+
+def test_a_trial_that_failed_on_a_full_disk_is_tried_again(tmp_path, monkeypatch):
+    script = f"[ -e {tmp_path}/tried ] && echo loss=0.5 || {{ touch {tmp_path}/tried; exit 1; }}"
+    document = scripted(script, parallelTrialCount=1, maxTrialCount=2, maxFailedTrialCount=1)
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4096))
+        with pytest.raises(
+            OSError, match="No space left on device at .*: 4,096 bytes are free, .*exit status 1"
+        ) as error:
+            start(document, tmp_path)
+    assert error.value.errno == errno.ENOSPC and not events(tmp_path, "finished")
+    assert start(document, tmp_path).outcome is Outcome.SUCCEEDED
+    assert {trial["status"] for trial in results(tmp_path)["trials"]} == {"succeeded"}
 
 
 def test_no_trial_outlives_a_killed_runner(tmp_path):
