@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from benchmarks.hardness.mutators import mutations
-from benchmarks.hardness.parsers import Parser
+from benchmarks.hardness.parsers.parser import Parser
 
 LIMIT_S = 2.0  # of processor time, so that other work beside it does not count
 STUCK_S = 30.0  # without an answer, a process is ended: the code does not return to Python

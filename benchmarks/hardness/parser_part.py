@@ -3,7 +3,7 @@
 import argparse
 
 from benchmarks.hardness.fuzz import ESCAPES, READ, REFUSED, Counts, fuzz
-from benchmarks.hardness.parsers import PARSERS
+from benchmarks.hardness.parsers.table import PARSERS
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import shutil
@@ -92,11 +93,16 @@ class ContentCache(LocalCache):
         except ArtifactError as error:
             self.notice(f"{error} It is ignored, and the step runs again.")
             return None
-        if not entry or any(tree_digests(Path(uri)) != digests for uri, digests in entry["files"].items()):
+        if not entry or not all(_unchanged(Path(uri), digests) for uri, digests in entry["files"].items()):
+            return None
+        try:
+            outputs = {name: self._restored(value, entry["files"]) for name, value in entry["outputs"].items()}
+        except (AttributeError, LookupError, TypeError, ValueError):  # kfp's own form, which another version may change
+            self.notice(f"{path} must hold outputs of a step, but does not. It is ignored, and the step runs again.")
             return None
         self.digests.update(entry["files"])
         os.utime(path)
-        return {name: self._restored(value) for name, value in entry["outputs"].items()}
+        return outputs
 
     def put(self, key: str, outputs: Mapping[str, Any]) -> None:
         """Store ``outputs`` under ``key``, with the digests of their files, unless the code has changed meanwhile."""
@@ -107,7 +113,7 @@ class ContentCache(LocalCache):
         files = {artifact.uri: tree_digests(Path(artifact.uri)) for artifact in _artifacts(outputs.values())}
         self.digests.update(files)
         content = {"outputs": serialized, "files": files}
-        entry = {"format_version": FORMAT_VERSION, "sha256": _digest(content), "content": content}
+        entry = {"format_version": FORMAT_VERSION, "sha256": digest(content), "content": content}
         write_json(Path(self._entry_path(key)), entry)
 
     def _code(self, arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -129,14 +135,16 @@ class ContentCache(LocalCache):
             return [self._identity(item) for item in value]
         return value
 
-    def _restored(self, value: Any) -> Any:
+    def _restored(self, value: Any, files: Mapping[str, Any]) -> Any:
         if isinstance(value, dict) and "uri" in value:
             # kfp's own check rejects an artifact that consists of metadata without a file
+            if value["uri"] not in files:
+                raise LookupError(value["uri"])
             restored = self._deserialize_artifact({**value, "uri": ""})
             restored.uri = value["uri"]
             return restored
         if isinstance(value, dict) and "artifacts" in value:
-            return [self._restored(item) for item in value["artifacts"]]
+            return [self._restored(item, files) for item in value["artifacts"]]
         return value
 
 
@@ -149,6 +157,12 @@ def outside_identity(uri: str) -> Any:
 def tree_digests(path: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below ``path`` by relative name; of ``path`` itself if it is a file."""
     return {"": sha256(path)} if path.is_file() else file_digests(path)
+
+
+def _unchanged(path: Path, digests: Mapping[str, str]) -> bool:
+    """Return whether ``path`` has just these files; a larger directory is not read."""
+    below = [""] if path.is_file() else (each for each in path.rglob("*") if each.is_file())
+    return len(list(itertools.islice(below, len(digests) + 1))) == len(digests) and tree_digests(path) == digests
 
 
 def sources_version() -> str:
@@ -229,12 +243,16 @@ def _entry(path: Path) -> dict[str, Any]:
         return {}
     entry = read_json(path, format_version=FORMAT_VERSION)
     content = entry.get("content")
-    if not isinstance(content, dict) or _digest(content) != entry.get("sha256"):
+    if not isinstance(content, dict) or digest(content) != entry.get("sha256"):
         raise ArtifactError(f"{path} must have the sha256 that it states, but was damaged or changed.")
+    files = content.get("files")
+    if not isinstance(files, dict) or not all(uri.isprintable() and isinstance(files[uri], dict) for uri in files):
+        raise ArtifactError(f"{path} must give the files of a step's outputs, but does not.")
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def digest(content: Any) -> str:
+    """Return the digest of an entry's content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -224,8 +224,21 @@ class LocalRun:
 
 
 def executor_input(command: Sequence[str]) -> dict[str, Any]:
-    """Return what kfp tells a step's process of its inputs and outputs."""
-    return json_object(command[list(command).index("--executor_input") + 1], "executor_input")
+    """Return what kfp tells a step's process of its inputs and outputs.
+
+    Raises:
+        InputError: it has not the form of the kfp that this module was written for.
+    """
+    message = json_object(command[list(command).index("--executor_input") + 1], "executor_input")
+    try:
+        message["inputs"].get("parameterValues", {}).get("name", "")
+        listed = [each for entry in message["outputs"].get("artifacts", {}).values() for each in entry["artifacts"]]
+        texts = [text for each in listed for text in (each["uri"], each["type"]["schemaTitle"])]
+        if all(text.isprintable() for text in texts) and message["outputs"]["outputFile"].isprintable():
+            return message
+    except (AttributeError, LookupError, TypeError):
+        pass
+    raise InputError(f"executor_input must have inputs and outputs as in kfp 2, but got {str(message)[:80]!r}.")
 
 
 def has_failed(command: Sequence[str]) -> bool:

@@ -8,7 +8,8 @@ from kondense.errors import InputError
 
 from benchmarks.hardness.fuzz import HANG, MEMORY, READ, REFUSED, TRACEBACK, fuzz, fuzz_here
 from benchmarks.hardness.mutators import MUTATORS, mutations
-from benchmarks.hardness.parsers import PARSERS, Parser
+from benchmarks.hardness.parsers.parser import Parser
+from benchmarks.hardness.parsers.table import PARSERS
 
 INPUTS = 5000
 SHARES = sum(parser.share for parser in PARSERS)

@@ -7,6 +7,7 @@ import pytest
 from kondense.katib import page
 from kondense.katib.results import summary
 from kondense.katib_search.config import KatibSearchConfig
+from kondense.katib_search.errors import ClusterError
 from kondense.katib_search.experiment import Plan, build_plan
 from kondense.katib_search.trials import best_trial, ended, in_order_of_ending, read_trial, read_trials
 from kondense.search.history import Status
@@ -127,3 +128,13 @@ def test_the_summary_is_what_the_page_shows(plan: Plan) -> None:
     assert all(math.isfinite(each) for each in spent)
     text = page.render(json.loads(json.dumps(found, allow_nan=False)))
     assert "&lt;/script&gt;" in text and "kondense-bohb-1234" in text
+
+
+@pytest.mark.parametrize(
+    "change", [{"status": "x"}, {"status": {"conditions": [3]}}, {"metadata": {}}, {"status": {"startTime": "soon"}}]
+)
+def test_an_object_of_another_form_is_one_line(plan: Plan, change: dict) -> None:
+    with pytest.raises(
+        ClusterError, match=r"Katib's Trial must have the form of kubeflow.org/v1beta1, but \{.*Error: "
+    ):
+        read_trials([{**made("a", 9, "0.9"), **change}], plan)

@@ -211,3 +211,21 @@ def test_editing_a_component_changes_the_version(tmp_path: Path, monkeypatch: py
     assert before == cache.sources_version()
     (package / "a.py").write_text("A = 2\n")
     assert before != cache.sources_version()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"outputs": {}},
+        {"outputs": {}, "files": {"a\0b": {}}},
+        {"outputs": {"model": {"uri": 3}}, "files": {}},
+        {"outputs": 3, "files": {}},
+        {"outputs": {}, "files": {"/usr": {}}},  # a large directory, which is not read
+    ],
+)
+def test_an_entry_of_another_form_is_ignored(tmp_path: Path, content: dict[str, object]) -> None:
+    entry = {"format_version": cache.FORMAT_VERSION, "sha256": cache.digest(content), "content": content}
+    (tmp_path / "key.json").write_text(json.dumps(entry))
+    notices: list[str] = []
+    assert ContentCache(tmp_path, "v", notices.append).get("key") is None
+    assert len(notices) == (content.get("files") != {"/usr": {}})

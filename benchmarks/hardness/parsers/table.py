@@ -1,0 +1,13 @@
+"""All parsers of Kondense that take what others have written."""
+
+from benchmarks.hardness.parsers import datasets, models, reports, runs, searches, stores, texts
+
+PARSERS = (
+    *texts.PARSERS,
+    *models.PARSERS,
+    *datasets.PARSERS,
+    *reports.PARSERS,
+    *stores.PARSERS,
+    *searches.PARSERS,
+    *runs.PARSERS,
+)
