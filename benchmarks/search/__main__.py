@@ -3,9 +3,11 @@
     python -m benchmarks.search --seeds 50 --optimizers random,hyperband,bohb --output search.json
     python -m benchmarks.search --seeds 10 --optimizers bohb,optuna,hpbandster,dehb --problems counting-8
     python -m benchmarks.search --parts cost,clock,resume
+    python -m benchmarks.search --parts front,warm --seeds 10
 
 The parts: `quality` (regret under one budget), `cost` (seconds per suggestion), `clock` (16 workers on a simulated
-clock), `resume` (epochs and seconds that promoted trials save on real training). Peers run in environments of their
+clock), `resume` (epochs and seconds that promoted trials save on real training), `front` (hypervolume of two objectives
+beside Optuna's samplers), `warm` (regret with the trials of an earlier search). Peers run in environments of their
 own, which uv makes on first use and keeps in its cache. With `--output`, `quality` can be stopped at any time: the
 same command goes on with the runs that are missing, or that older code made.
 """
@@ -14,13 +16,14 @@ import argparse
 import json
 import platform
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import clock, cost, quality, resume
+from benchmarks.search import clock, cost, fronts, quality, resume, warm
 from benchmarks.search.problems import PROBLEMS
 
-PARTS = ("quality", "cost", "clock", "resume")
+PARTS = ("quality", "cost", "clock", "resume", "front", "warm")
 
 
 def main() -> None:
@@ -44,9 +47,14 @@ def main() -> None:
             if result not in known:
                 _write(arguments.output, report)
         print("\n".join([*quality.table(results), *quality.savings(results)]), flush=True)
-    for part, module in (("cost", cost), ("clock", clock), ("resume", resume)):
+    seeded = {
+        part: partial(module.measure, range(arguments.seeds)) for part, module in (("front", fronts), ("warm", warm))
+    }
+    alone = {part: module.measure for part, module in (("cost", cost), ("clock", clock), ("resume", resume))}
+    modules = {"cost": cost, "clock": clock, "resume": resume, "front": fronts, "warm": warm}
+    for part, module in modules.items():
         if part in parts:
-            report[part] = module.measure()
+            report[part] = (seeded | alone)[part]()
             print("\n".join(module.table(report[part])), flush=True)
             _write(arguments.output, report)
 

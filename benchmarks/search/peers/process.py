@@ -15,6 +15,7 @@ from benchmarks.search.problems import Problem
 HERE = Path(__file__).parent
 REQUIREMENTS = {
     "optuna": ("optuna==5.0.0",),
+    "optuna_front": ("optuna==5.0.0",),
     # The last release is of 2019: it needs the ConfigSpace, NumPy and pandas of its later years.
     "hpbandster": (
         "hpbandster==0.7.4",

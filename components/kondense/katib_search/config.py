@@ -56,6 +56,9 @@ class KatibSearchConfig(Config):
     poll_seconds: float = option(
         10.0, "seconds between two requests for the Experiment's status", interval="[0.01, 3600]"
     )
+    earlier: str = option(
+        "", "earlier searches to start from, joined by commas: results.json files, or katib://NAMESPACE/EXPERIMENT"
+    )
     pick: str = option(
         "",
         "trial to take, such as validation_accuracy >= 0.9, min latency_ms; empty: the best in the objective",

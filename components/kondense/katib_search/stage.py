@@ -16,6 +16,7 @@ from kondense.katib import page
 from kondense.katib.results import summary
 from kondense.katib_search.cluster import Katib, connect_to_cluster, own_namespace
 from kondense.katib_search.config import KatibSearchConfig
+from kondense.katib_search.earlier import with_earlier
 from kondense.katib_search.errors import ClusterError, SearchError
 from kondense.katib_search.experiment import Plan, build_plan
 from kondense.katib_search.job import store_uri, trial_config, trial_container
@@ -60,6 +61,9 @@ def run(config: KatibSearchConfig, *, dataset_dir: Path, model_dir: Path, search
         SearchError: no trial at the maximum resource has a value.
     """
     plan = build_plan(config, dataset_uri=config.dataset_uri or str(dataset_dir), environment=os.environ)
+    if sources := [source.strip() for source in config.earlier.split(",") if source.strip()]:
+        plan = dataclasses.replace(plan, body=with_earlier(plan.body, sources))
+        plan.search.validate()
     read_json(dataset_dir / "dataset.json", format_version=DATASET_FORMAT)  # the trials would fail much later
     store = open_trial_store(plan)
     katib = Katib(connect_to_cluster, config.namespace or own_namespace(), log=log)

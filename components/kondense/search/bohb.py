@@ -26,14 +26,16 @@ from numpy.typing import NDArray
 
 from kondense.search import acquisition, halving, hyperband, parzen, several
 from kondense.search import settings as reading
+from kondense.search.earlier import read_earlier
 from kondense.search.gaussian_process import Data, Process, encode
+from kondense.search.goals import all_goals, read_goals
 from kondense.search.halving import Policy
 from kondense.search.history import History, Suggestion
 from kondense.search.observations import Observations, collect, select
 from kondense.search.parzen import ParzenConfig
 from kondense.search.sampling import draw_random, first_new, generator, seed_of
 from kondense.search.space import SearchSpace
-from kondense.search.start import read_start, starting_point, taken
+from kondense.search.start import read_start, starting_point, taken, with_best
 from kondense.search.state import ExperimentState
 
 __all__ = ["planned_trials", "suggest", "validate"]
@@ -69,6 +71,7 @@ def validate(
     reading.check(settings, SETTINGS, max_trial_count, parallel_trial_count)
     plan, resource_name = hyperband.read_plan(space, settings, SIZES)
     read_start(settings, space.without(resource_name), plan)
+    read_earlier(settings, space.without(resource_name), all_goals(read_goals(settings, "", "minimize")))
     _random_fraction(settings)
     ParzenConfig.read(settings)
 
@@ -82,7 +85,8 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     """Return `count` trials: certain promotions first, then new configurations from the model."""
     plan, resource_name = hyperband.read_plan(space, settings, SIZES)
     searched = space.without(resource_name)
-    points = read_start(settings, searched, plan)
+    earlier = read_earlier(settings, searched, all_goals(history.goals, history.goal))
+    points = with_best(read_start(settings, searched, plan), plan, earlier.best if earlier else None)
     rungs_per_bracket = [len(bracket.sizes) for bracket in plan.brackets]
     state = ExperimentState(history, rungs_per_bracket)
     observations = collect(state, rungs_per_bracket)
@@ -96,11 +100,18 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     else:
         propose = partial(parzen.propose, searched, state, observations, ParzenConfig.read(settings))
 
+    share = earlier.share(observations, state, len(plan.brackets) - 1) if earlier else 0.0
+
     def draw(state: ExperimentState, bracket: int) -> Mapping[str, str]:
         config = len(state.ledger.digests[bracket])
         point = starting_point(points, plan, bracket, config)
         if point is not None:
             return point
+        if earlier is not None:
+            rng = generator(seed_of(settings, seed), f"{history.experiment}/earlier", bracket, config)
+            proposed = earlier.draw(rng, share, taken(points, plan, state, bracket))
+            if proposed is not None:
+                return proposed
         rng = generator(seed_of(settings, seed), f"{history.experiment}/model", bracket, config)
         if rng.random() >= random_fraction and bracket not in hedged:
             rows = propose(rng)

@@ -159,6 +159,11 @@ def read_goals(settings: Mapping[str, str], metric: str, goal: Goal) -> Goals | 
     return Goals(tuple(objectives), tuple(constraints))
 
 
+def all_goals(goals: Goals | None, goal: Goal = "minimize") -> Goals:
+    """Return the goals, and for a search of one objective that one, without its name."""
+    return goals if goals is not None else Goals((Objective("", goal),))
+
+
 def check_reported(goals: Goals | None, reported: Collection[str]) -> None:
     """Check that trials report the metrics of the goals.
 

@@ -6,13 +6,17 @@ Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1. Deviations: `halving`
 from collections.abc import Mapping
 
 from kondense.errors import InputError
+from kondense.search import earlier as earlier_trials
 from kondense.search import goals, halving
 from kondense.search import settings as reading
 from kondense.search.brackets import SIZES, BracketPlan
+from kondense.search.earlier import read_earlier
+from kondense.search.goals import all_goals, read_goals
 from kondense.search.history import History, Suggestion
+from kondense.search.observations import collect
 from kondense.search.sampling import draw_random, generator, seed_of
 from kondense.search.space import SearchSpace
-from kondense.search.start import read_start, starting_point, taken
+from kondense.search.start import read_start, starting_point, taken, with_best
 from kondense.search.state import ExperimentState
 
 METHOD = {
@@ -29,6 +33,7 @@ SETTINGS = {
     "bracket_sizes": "ceil (Algorithm 1 of the paper) or floor (its Table 1); default ceil, floor for bohb",
     "start": "configurations to start from, name=value joined by commas, several joined by semicolons",
     **goals.SETTINGS,
+    **earlier_trials.SETTINGS,
 }
 
 
@@ -43,6 +48,7 @@ def validate(
     reading.check(settings, SETTINGS, max_trial_count, parallel_trial_count)
     plan, resource_name = read_plan(space, settings)
     read_start(settings, space.without(resource_name), plan)
+    read_earlier(settings, space.without(resource_name), all_goals(read_goals(settings, "", "minimize")))
 
 
 def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int:
@@ -54,17 +60,26 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     """Return `count` trials: certain promotions first, then new random configurations."""
     plan, resource_name = read_plan(space, settings)
     searched = space.without(resource_name)
-    points = read_start(settings, searched, plan)
+    earlier = read_earlier(settings, searched, all_goals(history.goals, history.goal))
+    points = with_best(read_start(settings, searched, plan), plan, earlier.best if earlier else None)
+
+    depths = [len(bracket.sizes) for bracket in plan.brackets]
+    state = ExperimentState(history, depths)
+    share = earlier.share(collect(state, depths), state, max(depths) - 1) if earlier else 0.0
 
     def draw(state: ExperimentState, bracket: int) -> Mapping[str, str]:
         config = len(state.ledger.digests[bracket])
         point = starting_point(points, plan, bracket, config)
         if point is not None:
             return point
+        if earlier is not None:
+            rng = generator(seed_of(settings, seed), f"{history.experiment}/earlier", bracket, config)
+            proposed = earlier.draw(rng, share, taken(points, plan, state, bracket))
+            if proposed is not None:
+                return proposed
         rng = generator(seed_of(settings, seed), history.experiment, bracket, config)
         return draw_random(searched, rng, taken(points, plan, state, bracket))
 
-    state = ExperimentState(history, [len(bracket.sizes) for bracket in plan.brackets])
     return halving.suggest(plan, resource_name, state, count, halving.Policy(draw, max_trials=history.max_trials))
 
 

@@ -152,6 +152,16 @@ class Parameter:
             raise self.error(f"a value must be a finite number, but got {text!r}")
         return value
 
+    def contains(self, text: str) -> bool:
+        """Return whether a text is a value of the list, or a number between min and max."""
+        if self.values:
+            return text in self._positions
+        assert self.low is not None and self.high is not None, "a range has two ends"
+        try:
+            return self.low <= self.number(text) <= self.high
+        except InputError:
+            return False
+
     def level(self, index: int) -> str:
         """Return the string of value number `index` in rising order (in the list's order for a categorical)."""
         if self.values:

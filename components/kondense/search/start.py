@@ -42,6 +42,13 @@ def read_start(settings: Mapping[str, str], space: SearchSpace, plan: BracketPla
     return points
 
 
+def with_best(points: list[dict[str, str]], plan: BracketPlan, best: Mapping[str, str] | None) -> list[dict[str, str]]:
+    """Return the configurations with the best one of earlier trials behind them, where there is a seat for it."""
+    if best is None or best in points or len(points) >= plan.brackets[-1].sizes[0]:
+        return points
+    return [*points, dict(best)]
+
+
 def starting_point(points: list[dict[str, str]], plan: BracketPlan, bracket: int, config: int) -> dict[str, str] | None:
     """Return the configuration to start from for this bracket and number; None if there is none."""
     if bracket != len(plan.brackets) - 1 or config >= len(points):

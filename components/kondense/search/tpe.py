@@ -7,8 +7,11 @@ import dataclasses
 from collections.abc import Mapping
 
 from kondense.errors import InputError
+from kondense.search import earlier as earlier_trials
 from kondense.search import goals, parzen
 from kondense.search import settings as reading
+from kondense.search.earlier import read_earlier
+from kondense.search.goals import all_goals, read_goals
 from kondense.search.history import History, Suggestion
 from kondense.search.observations import collect
 from kondense.search.parzen import ParzenConfig
@@ -29,6 +32,7 @@ SETTINGS = {
     "prior_weight": "weight of the space's distributions among the good observations, Katib's name; "
     "sets the share drawn at random instead of random_fraction",
     **goals.SETTINGS,
+    **earlier_trials.SETTINGS,
 }
 KATIB_NAMES = {"gamma": "top_n_percent", "n_EI_candidates": "num_samples", "prior_weight": "random_fraction"}
 RANDOM_FRACTION = 0.1
@@ -45,6 +49,7 @@ def validate(
     reading.check(settings, SETTINGS, max_trial_count, parallel_trial_count)
     _random_fraction(settings, 0)
     _config(settings)
+    read_earlier(settings, space, all_goals(read_goals(settings, "", "minimize")))
 
 
 def planned_trials(settings: Mapping[str, str], space: SearchSpace) -> int | None:
@@ -62,7 +67,17 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     observations = collect(state)
     random_fraction = _random_fraction(settings, max(round(len(observations) * config.top_n_percent / 100), 1))
 
+    earlier = read_earlier(settings, space, all_goals(history.goals, history.goal))
+    share = earlier.share(observations, state, 0) if earlier else 0.0
+
     def draw(number: int) -> Mapping[str, str]:
+        if earlier is not None:
+            if number == 0 and earlier.best is not None:
+                return earlier.best
+            rng = generator(seed_of(settings, seed), f"{history.experiment}/earlier", 0, number)
+            proposed = earlier.draw(rng, share, state.ledger.known)
+            if proposed is not None:
+                return proposed
         rng = generator(seed_of(settings, seed), history.experiment, 0, number)
         if rng.random() >= random_fraction:
             rows = parzen.propose(space, state, observations, config, rng)

@@ -270,6 +270,14 @@ def search(
     command: Annotated[
         str, typer.Option(help="Command of the trials, for one that only their image knows; the arguments stay.")
     ] = "",
+    earlier: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SEARCH",
+            help="An earlier search to start from: its results.json or directory, also minio:// or s3://, or"
+            " katib://NAMESPACE/EXPERIMENT; may be repeated.",
+        ),
+    ] = None,
     pick: Annotated[
         str,
         typer.Option(
@@ -291,9 +299,13 @@ def search(
 
         directory = output or RUNS / f"search-{file.stem}"
         with run_directory(directory), watched_store(store_dir(), notice=warn) as environment:
-            changes = read_changes(maps or [], command)
+            options: dict[str, Any] = {
+                "changes": read_changes(maps or [], command),
+                "pick": pick,
+                "earlier": earlier or (),
+            }
             try:
-                result = run_experiment(file, directory, parallel, overrides=environment, changes=changes, pick=pick)
+                result = run_experiment(file, directory, parallel, overrides=environment, **options)
             except ExperimentError as error:  # one line per broken rule, which `reported` would join
                 typer.echo(f"error: {error}", err=True)
                 raise SystemExit(exit_code_of(error)) from None

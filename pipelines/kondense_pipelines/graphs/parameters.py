@@ -23,7 +23,7 @@ from kondense_pipelines.graphs.run_form import Parameter, field_parameter
 
 SEARCH_STEP = "katib_search"
 SEARCH_CONFIG = STAGES["katib_search"].config_class
-SEARCH_FIELDS = {"max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds", "ui"}
+SEARCH_FIELDS = {"earlier", "max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds", "ui"}
 
 Values = Mapping[str, Mapping[str, Value]]  # by step and field
 

@@ -15,20 +15,23 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from kondense.errors import InputError
-from kondense.files import write_json
+from kondense.files import read_json, write_json
 from kondense.katib import metrics, page, template
+from kondense.katib.document import read_search, settings_of
 from kondense.katib.results import summary
 from kondense.katib.spec import Experiment, ExperimentError, load
 from kondense.katib.template import NO_CHANGES, LocalChanges
+from kondense.katib_search.earlier import with_earlier
 from kondense.networks.code import code_digests
 from kondense.networks.names import BUILT_IN
+from kondense.search.earlier import SETTING
 from kondense.search.history import Status
 from kondense.search.journal import Journal
 from kondense.search.pbt import DIRECTORY
@@ -48,6 +51,7 @@ from kondense_pipelines.paths import cache_dir
 
 POLL_S = 0.05
 JOURNAL, RESULTS, PAGE, TRIALS = "journal.jsonl", "results.json", "report.html", "trials"
+EARLIER = "earlier.json"  # the trials of earlier searches that a run started from
 FILES = "files"  # of a population's trials, which their successors continue
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOG = logging.getLogger("search")
@@ -77,6 +81,7 @@ def run(
     overrides: Mapping[str, str] | None = None,
     changes: LocalChanges = NO_CHANGES,
     pick: str = "",
+    earlier: Sequence[str] = (),
     display: Display | None = None,
 ) -> Result:
     """Run an Experiment to its end, or continue the run in ``output``.
@@ -90,6 +95,8 @@ def run(
             address; ``addresses`` lists those that a run sets itself.
         changes: what replaces the image's paths and command.
         pick: the rule by which the result is picked (``kondense.search.pick``); empty: the best in the objective.
+        earlier: searches whose trials this one starts from (``kondense.katib_search.earlier``). They are read once:
+            a continued run has them in ``output``.
         display: shows the progress; on the terminal by default.
 
     Raises:
@@ -101,6 +108,8 @@ def run(
     if parallel is not None and parallel < 1:
         raise InputError(f"parallel must be at least 1, but got {parallel}.")
     experiment = load(file)
+    if earlier:
+        experiment = _with_earlier(experiment, earlier, output)
     reported = (experiment.objective.metric, *experiment.objective.additional)
     experiment = replace(experiment, search=replace(experiment.search, pick=read_pick(pick, reported)))
     if violations := local_rules.broken(experiment.document, changes):
@@ -132,6 +141,24 @@ def run(
         )
         with _signals(runner):
             return runner.run()
+
+
+def _with_earlier(experiment: Experiment, sources: Sequence[str], output: Path) -> Experiment:
+    """Return the Experiment with the trials of earlier searches, as they were when the run began."""
+    kept = output / EARLIER
+    if kept.is_file() and (stored := read_json(kept, format_version=1)).get("sources") == list(sources):
+        entries = experiment.document["spec"]["algorithm"].get("algorithmSettings") or []
+        entries = [*entries, {"name": SETTING, "value": stored["setting"]}]
+        algorithm = {**experiment.document["spec"]["algorithm"], "algorithmSettings": entries}
+        document = {**experiment.document, "spec": {**experiment.document["spec"], "algorithm": algorithm}}
+    else:
+        document = with_earlier(experiment.document, sources)
+        text = settings_of(document["spec"])[SETTING]
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(kept, {"format_version": 1, "sources": list(sources), "setting": text})
+    made = replace(experiment, document=document, search=read_search(document))
+    made.search.validate()
+    return made
 
 
 def digest(experiment: Experiment, working_directory: Path, changes: LocalChanges = NO_CHANGES) -> str:
