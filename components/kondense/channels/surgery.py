@@ -47,12 +47,24 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
 
 
 @contextlib.contextmanager
-def restored(module: nn.Module) -> Iterator[None]:
+def restored(module: nn.Module, *, written: bool = False) -> Iterator[None]:
     """Put back the layers of a network, with their tensors and settings, when the block ends.
 
-    Tensors that the block writes to keep what it wrote.
+    Args:
+        module: the network.
+        written: the block writes to tensors: it gets copies of them. Else what it writes to one stays.
     """
     before = [(part, dict(part.__dict__), dict(part._parameters), dict(part._buffers)) for part in module.modules()]
+    copies: dict[int, Tensor | None] = {id(None): None}
+    for part in module.modules() if written else ():
+        for key, parameter in part._parameters.items():
+            if parameter is not None and id(parameter) not in copies:
+                copies[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            part._parameters[key] = copies[id(parameter)]  # type: ignore[assignment]
+        for key, buffer in part._buffers.items():
+            if buffer is not None and id(buffer) not in copies:
+                copies[id(buffer)] = buffer.clone()
+            part._buffers[key] = copies[id(buffer)]
     try:
         yield
     finally:

@@ -11,7 +11,9 @@ BATCH = 500
 
 
 @torch.no_grad()
-def reestimate(module: nn.Module, dataset: Dataset, *, seed: int, device: str | torch.device = "cpu") -> None:
+def reestimate(
+    module: nn.Module, dataset: Dataset, *, seed: int, device: str | torch.device = "cpu", images: int = IMAGES
+) -> None:
     """Set the running statistics of every batch norm to those of training images, in place.
 
     With the previous statistics, the accuracy after a removal of channels is often near chance.
@@ -21,6 +23,7 @@ def reestimate(module: nn.Module, dataset: Dataset, *, seed: int, device: str | 
         dataset: gives the images, from its training split.
         seed: of the choice of images.
         device: computes the statistics.
+        images: the most images.
 
     Source: Li et al. 2020 (EagleEye), section 3.4, adaptive batch normalization.
     """
@@ -30,7 +33,7 @@ def reestimate(module: nn.Module, dataset: Dataset, *, seed: int, device: str | 
     if not norms:
         return
     images_u8 = dataset.train.images
-    chosen = torch.randperm(len(images_u8), generator=torch.Generator().manual_seed(seed))[:IMAGES]
+    chosen = torch.randperm(len(images_u8), generator=torch.Generator().manual_seed(seed))[:images]
     if len(chosen) < 2:
         LOG.warning("batch norms keep their statistics: one training image has no variance.")
         return

@@ -32,7 +32,7 @@ from kondense.prune.costs import layer_costs
 from kondense.prune.fractions import parse_fractions
 from kondense.prune.possible import describe, fixed_fraction, kept_whole, limits
 from kondense.prune.pruner import Masks, Pruner, check_scores
-from kondense.prune.reconstruction import IMAGES, reconstruct
+from kondense.prune.reconstruction import reconstruct
 from kondense.prune.timing import Timing
 
 # The score of each channel, [channels], of every group by name; the lowest are removed first.
@@ -215,7 +215,6 @@ def shrink(
     removed: Mapping[str, Tensor],
     context: Context,
     *,
-    images: int = IMAGES,
     checked: bool = False,
 ) -> None:
     """Remove channels of ``module`` in place and reconstruct the outputs of the consumers.
@@ -225,7 +224,6 @@ def shrink(
         groups: its groups.
         removed: the channels to remove, by group.
         context: says whether to reconstruct, and from which images.
-        images: number of images.
         checked: compare the network with the one in which nothing reads the removed channels.
 
     Raises:
@@ -244,7 +242,7 @@ def shrink(
             remedy="name the layers in exclude",
         )
     if before is not None and kept_outputs:
-        reconstruct(module, before, kept_outputs, context, images=images)
+        reconstruct(module, before, kept_outputs, context)
 
 
 def lowest(

@@ -6,7 +6,7 @@ are those of the pruned network, so errors of earlier layers are compensated too
 Shapes: N images, P positions sampled of each, I inputs of a layer (taps included), O outputs.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -49,17 +49,52 @@ def reconstruct(
     Source: He et al. 2017 (channel pruning), section 3.1, equation 5, and section 3.2 (outputs of the network
     before pruning, inputs of the pruned one). Deviation: a ridge towards the current weights.
     """
-    images_NCHW = _images(module, context.dataset, images, context.config.seed)
-    masked = {name.rpartition(".")[0] for name in context.masked}
-    layers = {name: layer for name, layer in module.named_modules() if name not in masked and _can_solve(layer)}
-    sampler = Sampler(len(images_NCHW), rows * images // IMAGES, context.config.seed)
-    device = context.device
-    wanted = _outputs(before.to(device).eval(), list(layers), images_NCHW.to(device), sampler)
-    for name, kept in kept_outputs.items():
-        if name in wanted:
-            wanted[name] = wanted[name][:, kept.to(device)]
-    _fit(module.to(device).eval(), layers, wanted, images_NCHW.to(device), sampler)
-    module.to("cpu")
+    count = _image_count(module, context.dataset, images)
+    Targets(before, context, count, rows * images // IMAGES).fit(module, kept_outputs)
+
+
+class Targets:
+    """The outputs of the layers of a network, to which smaller ones are fitted.
+
+    Args:
+        before: the network; it ends on the CPU, in evaluation mode.
+        context: gives training images and the seed.
+        images: their number.
+        rows: equations per layer.
+    """
+
+    def __init__(self, before: nn.Module, context: Context, images: int, rows: int) -> None:
+        self.masked = {name.rpartition(".")[0] for name in context.masked}
+        self.device, seed = context.device, context.config.seed
+        self.images_NCHW = _images(context.dataset, images, seed).to(self.device)
+        self.sampler = Sampler(images, rows, seed)
+        before.to(self.device).eval()
+        self.wanted = _outputs(before, list(self._layers(before)), self.images_NCHW, self.sampler)
+        before.to("cpu")
+        self.norms = _norms_after(before)
+
+    def _layers(self, module: nn.Module) -> dict[str, nn.Module]:
+        return {name: layer for name, layer in module.named_modules() if name not in self.masked and _can_solve(layer)}
+
+    @torch.no_grad()
+    def fit(self, module: nn.Module, kept_outputs: Mapping[str, Tensor], touched: Collection[str] = ()) -> None:
+        """Fit the weights of every layer of ``module`` (see ``reconstruct``).
+
+        Args:
+            module: the network after the removal; it ends on the CPU, in evaluation mode.
+            kept_outputs: indices of the remaining outputs, by layer that lost some.
+            touched: if given, layers that run before the first of these are as they were and stay so.
+        """
+        wanted = dict(self.wanted)
+        for name, kept in kept_outputs.items():
+            if name in wanted:
+                wanted[name] = wanted[name][:, kept.to(self.device)]
+        norms = {name: module.get_submodule(norm) for name, norm in self.norms.items()}
+        layers = self._layers(module)
+        first = layers.keys() & set(touched) or layers.keys()
+        module.to(self.device).eval()
+        _fit(module, layers, wanted, self.images_NCHW, self.sampler, norms=norms, first=first)
+        module.to("cpu")
 
 
 def _can_solve(layer: nn.Module) -> bool:
@@ -85,8 +120,16 @@ class Sampler:
         return self.chosen[length]
 
 
-def _images(module: nn.Module, dataset: Dataset, most: int, seed: int) -> Tensor:
-    count = max(1, min(most, ELEMENTS // _largest_output(module, dataset.shape), len(dataset.train)))
+def trial_targets(before: nn.Module, context: Context, images: int) -> Targets:
+    """Return the targets of networks that lose something of ``before``, from fewer images (see ``reconstruct``)."""
+    return Targets(before, context, _image_count(before, context.dataset, images), ROWS * images // IMAGES)
+
+
+def _image_count(module: nn.Module, dataset: Dataset, most: int) -> int:
+    return max(1, min(most, ELEMENTS // _largest_output(module, dataset.shape), len(dataset.train)))
+
+
+def _images(dataset: Dataset, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return dataset.normalise(dataset.train.images[torch.randperm(len(dataset.train), generator=generator)[:count]])
 
@@ -147,13 +190,18 @@ def _fit(
     wanted: Mapping[str, Tensor],
     images_NCHW: Tensor,
     sampler: Sampler,
+    *,
+    norms: Mapping[str, nn.Module],
+    first: Collection[str],
 ) -> None:
-    """Run the network once; each layer is solved when its inputs arrive, before it runs itself."""
-    norms = _norms_after(module)
+    """Run the network once; from one of ``first`` on, each layer is solved when its inputs arrive, before it runs."""
     done: set[str] = set()
+    begun = False
 
     def solve(name: str, inputs: Tensor) -> None:
-        if name in wanted and name not in done:
+        nonlocal begun
+        begun = begun or name in first
+        if begun and name in wanted and name not in done:
             done.add(name)
             tokens = isinstance(layers[name], nn.Linear) and inputs.ndim > 2  # a norm behind would be of another axis
             norm = None if tokens else norms.get(name)
@@ -268,17 +316,17 @@ def _windows(layer: nn.Conv2d, inputs_NCHW: Tensor) -> Tensor:
     return windows
 
 
-def _norms_after(module: nn.Module) -> dict[str, nn.Module]:
+def _norms_after(module: nn.Module) -> dict[str, str]:
     """Return the batch norm that is the only consumer of a layer, by layer, as far as the network's graph shows it."""
     graph = trace(module)
     if graph is None:
         return {}
     nodes, modules = calls(graph), dict(module.named_modules())
-    norms: dict[str, nn.Module] = {}
+    norms: dict[str, str] = {}
     for name, node in nodes.items():
         user = only_user(node)
         if user is not None and user.op == "call_module" and str(user.target) in nodes:
             norm = modules[str(user.target)]
             if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None:
-                norms[name] = norm
+                norms[name] = str(user.target)
     return norms

@@ -119,3 +119,27 @@ def test_the_slice_is_what_one_move_saves():
     method.step(1.0)
     assert len(method.details()["trajectory"]) == 1
     assert count_parameters(module) <= 0.7 * parameters(4, 4)
+
+
+def test_later_moves_try_few_groups_and_leave_no_trace(monkeypatch):
+    module = network()
+    method = greedy.prepare(
+        module, make_context(PruneConfig(**SETTINGS | {"reconstruct": True}, sparsity=0.4), DATASET)
+    )
+    tried, candidate = [], greedy.GreedyPruner._candidate
+
+    def watched(pruner, group, *arguments):
+        before = {name: (id(tensor), tensor.clone()) for name, tensor in module.state_dict(keep_vars=True).items()}
+        found = candidate(pruner, group, *arguments)
+        after = module.state_dict(keep_vars=True)
+        assert all(id(after[name]) == number for name, (number, _) in before.items())
+        assert all(torch.equal(after[name], value) for name, (_, value) in before.items())
+        tried.append(group.name)
+        return found
+
+    monkeypatch.setattr(greedy.GreedyPruner, "_candidate", watched)
+    method.step(1.0)
+    moves = len(method.details()["trajectory"])
+    assert set(tried[:2]) == {"1", "3"}  # the first move tries all
+    assert moves > 1
+    assert len(tried) < 2 * moves
