@@ -33,13 +33,23 @@ VARIABLE = "KONDENSE_CHECKPOINTS"  # environment variable with the location, as 
 SAVE_SECONDS = 300.0  # between checkpoints within an epoch; every epoch ends with one anyway
 
 
+class Point(TypedDict):
+    """A point of a curve, at least."""
+
+    epoch: float
+    train_loss: float
+    validation_accuracy: float
+    learning_rate: float
+
+
 class Position(TypedDict):
     """What the position of a state holds, at least."""
 
     format_version: int
     epoch: Count
     step: Count
-    curve: NotRequired[list[dict[str, Any]]]
+    curve: NotRequired[list[Point]]
+    begun: NotRequired[dict[str, Count]]
     scaler: NotRequired[dict[str, Any]]
 
 

@@ -70,6 +70,10 @@ def fit(
         trainer.restore(state)
         LOG.info(f"resumed at epoch {trainer.epoch}/{config.epochs} step {trainer.step} from a checkpoint")
     report = on_epoch or (lambda point: log_epoch(point, config.epochs, trainer.images_per_s))
+    # What this run has trained before it was stopped, but not the epochs of one with fewer that it continues.
+    first = trainer.begun.setdefault(str(config.epochs), trainer.epoch)
+    for point in trainer.curve[first:] if on_epoch is None else ():
+        log_epoch(point, config.epochs)
     with _sigterm(active=checkpoint is not None) as terminated, _isolated_randomness():
         keeper = Keeper(checkpoint, terminated)
         while trainer.epoch < config.epochs:
@@ -122,11 +126,12 @@ class Keeper:
             raise SystemExit(128 + signal.SIGTERM)
 
 
-def log_epoch(point: Mapping[str, float], epochs: int, images_per_s: float) -> None:
-    """Log one point of the curve as the line that progress bars parse."""
+def log_epoch(point: Mapping[str, float], epochs: int, images_per_s: float | None = None) -> None:
+    """Log one point of the curve as the line that progress bars parse; without a rate, it was trained before."""
     names = ("train_loss", "validation_accuracy", "learning_rate")
     values = " ".join(f"{name}={point[name]:.6g}" for name in names)
-    LOG.info(f"epoch {point['epoch']:.0f}/{epochs} {values} images_per_s={images_per_s:.0f}")
+    rate = "" if images_per_s is None else f" images_per_s={images_per_s:.0f}"
+    LOG.info(f"epoch {point['epoch']:.0f}/{epochs} {values}{rate}")
 
 
 @contextlib.contextmanager

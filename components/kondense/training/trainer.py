@@ -78,6 +78,7 @@ class Trainer:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.images_per_s = 0.0
         self.curve: list[dict[str, float]] = []
+        self.begun: dict[str, int] = {}  # number of epochs of a run, as text -> the epoch at which it began
         with torch.no_grad():
             self._apply_masks()
 
@@ -228,6 +229,7 @@ class Trainer:
             "step": self.step,
             "loss_sum": float(self.loss_sum),
             "curve": self.curve,
+            "begun": self.begun,
             "scaler": self.scaler.state_dict(),
         }
         return State(tensors, position)
@@ -253,7 +255,7 @@ class Trainer:
         position: Mapping[str, Any] = state.position
         self.epoch, self.step = position["epoch"], position["step"]
         self.loss_sum.fill_(position["loss_sum"])
-        self.curve = list(position["curve"])
+        self.curve, self.begun = list(position["curve"]), dict(position.get("begun", {}))
         if position["scaler"]:
             self.scaler.load_state_dict(dict(position["scaler"]))
 

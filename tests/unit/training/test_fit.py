@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import dataclasses
 import json
@@ -132,6 +133,33 @@ def test_resumes_bit_for_bit_within_an_epoch(checkpoint, settings):
     resumed = network()
     assert fit(resumed, toy_dataset(), config, checkpoint=checkpoint) == curve
     assert same_weights(straight, resumed)
+
+
+class StoppingCheckpoint(Checkpoint):
+    def save(self, state):
+        super().save(state)
+        raise StopError
+
+
+def test_a_run_that_goes_on_tells_again_of_its_own_epochs(checkpoint, caplog):
+    def epochs_told(epochs, checkpoint):
+        caplog.clear()
+        with contextlib.suppress(StopError):
+            fit(
+                network(),
+                toy_dataset(),
+                dataclasses.replace(CONFIG, epochs=epochs, max_epochs=6),
+                checkpoint=checkpoint,
+            )
+        return [line.partition(" images_per_s")[0] for line in caplog.messages if line.startswith("epoch ")]
+
+    caplog.set_level("INFO")
+    whole = epochs_told(2, checkpoint)
+    assert [line.split()[1] for line in whole] == ["1/2", "2/2"]
+    assert epochs_told(2, checkpoint) == whole  # killed after its last epoch
+    (third,) = epochs_told(4, StoppingCheckpoint(checkpoint.store, checkpoint.prefix))  # a promotion
+    again = epochs_told(4, checkpoint)
+    assert again[0] == third and [line.split()[1] for line in again] == ["3/4", "4/4"]
 
 
 def test_promotion_continues_the_run_of_the_longest_horizon(checkpoint):
