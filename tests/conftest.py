@@ -9,7 +9,8 @@ import yaml
 from kondense.logging import to_stdout
 
 from tests.support.data_makers import make_cifar10, make_cifar100, make_digits, make_fashion_mnist, make_image_folder
-from tests.support.workers import dearest_first, is_worker, limit_memory
+from tests.support.warm import Warm, warm
+from tests.support.workers import collect_rarely, dearest_first, is_worker, limit_memory
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Hand out the files that take most at first."""
     if is_worker(config):
         items[:] = dearest_first(items, config.rootpath)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spare a worker the repeated look at all modules."""
+    if is_worker(session.config):
+        collect_rarely()
 
 
 @pytest.fixture
@@ -40,6 +47,13 @@ def quick_yaml() -> Iterator[None]:
         patch.setattr(yaml, "safe_load_all", functools.partial(yaml.load_all, Loader=safe))
         patch.setattr(yaml, "dump_all", functools.partial(yaml.dump_all, Dumper=dumper))
         yield
+
+
+@pytest.fixture(scope="session")
+def warm_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """A process with the large libraries, from which the stages of all tests of a worker may be forked."""
+    with warm(tmp_path_factory.mktemp("warm")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -8,21 +8,12 @@ from pathlib import Path
 import pytest
 from kondense_pipelines.local.store import local_store
 
-from tests.support.warm import Warm, warm
-
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The variables that reach the object store of this test session."""
     with local_store(tmp_path_factory.mktemp("gateway"), dict(os.environ)) as variables:
         yield variables
-
-
-@pytest.fixture(scope="session")
-def warm_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """A process with the large libraries, from which the stages of all tests here may be forked."""
-    with warm(tmp_path_factory.mktemp("warm")) as started:
-        yield started
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The test processes of ``make test``: what memory each may take, and which files it is given first."""
 
+import gc
 import resource
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,10 @@ MEMORY_BYTES = 4 << 30
 # the end, when one worker has nothing else to do.
 SECONDS = {
     "tests/e2e/test_cluster_dry_run.py": 39,
+    "tests/unit/quantize/rate_distortion/test_rate_distortion.py": 29,
+    "tests/unit/prune/test_networks.py": 31,
+    "tests/unit/trial/test_trial.py": 25,
+    "tests/unit/deploy/test_register.py": 19,
     "tests/integration/test_recipes.py": 21,
     "tests/integration/test_argo.py": 14,
     "tests/integration/test_refresh.py": 9,
@@ -29,6 +34,13 @@ def limit_memory() -> None:
     """Let this process and its children take at most MEMORY_BYTES each."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, most))
+
+
+def collect_rarely() -> None:
+    """Keep the garbage collector from what has been imported: a seventh of a worker's time went to looking it over."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def dearest_first(items: Iterable[pytest.Item], root: Path) -> list[pytest.Item]:

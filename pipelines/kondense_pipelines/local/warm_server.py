@@ -13,6 +13,7 @@ output), then JSON {argv, env, cwd}. The answers on the task's socket are lines 
 import atexit
 import collections
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -65,6 +66,7 @@ class Server:
             task.close()
             os.close(output)
             return True
+        gc.freeze()  # the child's collector need not look over, and so copy, what has been imported
         pid = os.fork()
         if pid == 0:
             self.close_copies()

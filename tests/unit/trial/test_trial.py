@@ -2,7 +2,7 @@ import concurrent.futures
 import dataclasses
 import json
 import math
-import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -97,12 +97,17 @@ def test_changed_code_of_the_network_does_not_resume(config, capsys, tmp_path, m
     assert trained_epochs(capsys.readouterr().out) == [3]
 
 
-def test_two_trials_racing_for_one_key_do_no_harm(config, tmp_path):
+def flags_of(config: TrialConfig) -> list[str]:
+    own = {"dataset-uri": config.dataset_uri, "store-uri": config.store_uri, "trial-name": config.trial_name}
+    return [f"--{name}={value}" for name, value in {**own, "device": "cpu", **json.loads(config.settings)}.items()]
+
+
+def test_two_trials_racing_for_one_key_do_no_harm(config, tmp_path, warm_process):
     configs = [changed(config, {"train.epochs": 6}, trial_name=name) for name in ("a", "b")]
-    # Spawned: a fork of a process whose torch has threads may wait for them for ever.
-    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        first, second = pool.map(run, configs)
-    assert first["validation_accuracy"] == second["validation_accuracy"]
+    commands = [["kondense.cli", "trial", *flags_of(each)] for each in configs]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda command: warm_process.run(command, os.environ), commands))
+    assert [each.returncode for each in ended] == [0, 0], ended
     a, b = (weights(each, tmp_path) for each in configs)
     assert all(torch.equal(a[name], b[name]) for name in b)
 

@@ -45,11 +45,11 @@ def validation(model, dataset):
     return accuracy(predict(model.module, dataset.validation, dataset), dataset.validation.labels)
 
 
-@pytest.mark.parametrize("network", ["lenet5", "resnet8"])
-def test_the_bound_holds_and_a_wider_one_gives_a_smaller_file(network, dataset, lenet, resnet, tmp_path):
+@pytest.mark.parametrize(("network", "drops"), [("lenet5", (0.0, 0.05, 0.3)), ("resnet8", (0.0, 0.3))])
+def test_the_bound_holds_and_a_wider_one_gives_a_smaller_file(network, drops, *, dataset, lenet, resnet, tmp_path):
     model = lenet if network == "lenet5" else resnet
     sizes = []
-    for drop in (0.0, 0.05, 0.3):
+    for drop in drops:
         context = context_of(dataset, max_validation_drop=drop)
         found = apply(model, context)
         assert validation(found, dataset) >= validation(model, dataset) - drop
@@ -60,18 +60,18 @@ def test_the_bound_holds_and_a_wider_one_gives_a_smaller_file(network, dataset, 
             assert torch.equal(
                 predict(other.module, dataset.test, dataset), predict(found.module, dataset.test, dataset)
             )
-    assert sizes[0] >= sizes[1] >= sizes[2]
+    assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] < len(pack_model(weight_only.quantize(model, bits=8)))
 
 
 def test_training_makes_it_smaller_at_the_same_bound(dataset, lenet):
     options = {"max_validation_drop": 0.15, "learning_rate": 0.05}
     plain = apply(lenet, context_of(dataset, **options))
-    context = context_of(dataset, lenet, fine_tune=True, epochs=30, rounds=2, **options)
+    context = context_of(dataset, lenet, fine_tune=True, epochs=12, rounds=2, **options)
     trained = apply(lenet, context)
     assert validation(trained, dataset) >= validation(lenet, dataset) - 0.15
     assert len(pack_model(trained)) < len(pack_model(plain))
-    assert len(context.session.curve) == 30 + 30
+    assert len(context.session.curve) == 12 + 12
     assert not any(nn.utils.parametrize.is_parametrized(module) for module in trained.module.modules())
 
 
