@@ -2,9 +2,11 @@
 
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from kondense.search.goals import read_goals
 from kondense.search.history import History, Proposal, Status, Trial
 from kondense.search.ledger import identity
 from kondense.search.space import Parameter, SearchSpace
@@ -14,12 +16,15 @@ DIMENSIONS = 16
 OBSERVATIONS = (100, 1_000, 10_000)
 REPEATS = 15
 BANDS = {"resource_name": "epochs", "bracket_sizes": "floor"}
+GOALS = {"objectives": "minimize a, minimize b"}
 CASES: dict[str, tuple[str, dict[str, str]]] = {
     "random": ("random", {}),
     "tpe": ("tpe", {"random_fraction": "0"}),
     "hyperband": ("hyperband", BANDS),
     "bohb-density": ("bohb", BANDS | {"model": "density", "random_fraction": "0"}),
     "bohb": ("bohb", BANDS | {"random_fraction": "0"}),
+    "tpe, 3 goals": ("tpe", GOALS | {"random_fraction": "0"}),
+    "bohb, 3 goals": ("bohb", BANDS | GOALS | {"random_fraction": "0"}),
 }
 
 
@@ -29,6 +34,7 @@ def measure() -> list[dict[str, Any]]:
     for name, (method, settings) in CASES.items():
         for observations in OBSERVATIONS:
             space, history = _history(method in ("hyperband", "bohb"), observations)
+            history = replace(history, goals=read_goals(settings, "loss", "minimize"))
             seconds = []
             for seed in range(REPEATS):
                 start = time.process_time()
@@ -73,7 +79,8 @@ def _history(banded: bool, observations: int) -> tuple[SearchSpace, History]:
             return space, history
         issued = suggestion.settings["issued"]
         for proposal in suggestion.proposals:
-            trials.append(Trial(proposal.name, proposal.assignments, Status.SUCCEEDED, _loss(proposal, rng)))
+            loss, others = _loss(proposal, rng), dict(zip("ab", rng.random(2).tolist(), strict=True))
+            trials.append(Trial(proposal.name, proposal.assignments, Status.SUCCEEDED, loss, others))
 
 
 def _loss(proposal: Proposal, rng: np.random.Generator) -> float:

@@ -82,6 +82,14 @@ class Goals:
         losses = (each.loss(values.get(each.metric, math.nan)) for each in self.objectives)
         return (*losses, *(each.excess(values.get(each.metric, math.nan)) for each in self.constraints))
 
+    def rows(self, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the rows of trials, [N, M + K], from the values of each metric, [N], NaN where there is none."""
+        losses = [columns[each.metric] * each.loss(1.0) for each in self.objectives]
+        excesses = [
+            (columns[each.metric] - each.bound) * (1.0 if each.sign == "<=" else -1.0) for each in self.constraints
+        ]
+        return np.stack([*losses, *excesses], axis=1)
+
     def losses(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return one loss for each row [N, M + K] of trials that are compared with each other: its place, from 0.
 

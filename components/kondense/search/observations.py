@@ -63,7 +63,7 @@ def collect(state: ExperimentState, rungs_per_bracket: Sequence[int] = (1,)) -> 
     """
     depth = max(rungs_per_bracket)
     columns: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
-    rows: list[tuple[float, ...]] = []
+    rows: list[NDArray[np.float64]] = []
     for bracket, rungs in enumerate(state.rungs):
         lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
         for level, rung in enumerate(rungs, start=lowest):
@@ -71,7 +71,7 @@ def collect(state: ExperimentState, rungs_per_bracket: Sequence[int] = (1,)) -> 
             columns[1].extend(rung.losses)
             columns[2].extend([bracket] * len(rung.losses))
             columns[3].extend(rung.configs)
-            rows.extend(rung.rows)
+            rows += [rung.rows] if rung.rows is not None else []
     levels, brackets, configs = (np.array(columns[i], dtype=np.int64) for i in (0, 2, 3))
     losses = np.array(columns[1], dtype=np.float64)
     failed = losses == FAILED
@@ -79,7 +79,7 @@ def collect(state: ExperimentState, rungs_per_bracket: Sequence[int] = (1,)) -> 
     for i in np.flatnonzero(failed):
         usable[i] = state.assignments[brackets[i]][configs[i]] is not None
     _penalize(levels, losses, failed)
-    of_goals = np.array(rows) if rows else np.empty((0, 0))
+    of_goals = np.concatenate(rows) if rows else np.empty((0, 0))
     return Observations(levels, losses, failed, brackets, configs, of_goals).take(np.flatnonzero(usable))
 
 

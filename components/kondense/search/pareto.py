@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-MOST_RANKED = 300  # points that are put in fronts; the others follow by the sum of their ranks
+MOST_RANKED = 100  # points that are put in fronts; the others follow by the sum of their ranks
 SAMPLES = 512  # points that stand for the volume between a front and its reference
 REACH = 1.1  # distance of that reference from the front's best losses, relative to the front's extent
 

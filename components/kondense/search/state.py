@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kondense.search.goals import Goals
 from kondense.search.history import AbandonedError, History, Proposal, Status, Suggestion, Trial
 from kondense.search.ledger import SETTING, Identity, Ledger
 
@@ -16,6 +18,7 @@ FAILED = math.inf  # the loss of a trial that ended without one
 UNFINISHED = (Status.CREATED, Status.RUNNING)
 SUCCEEDED = Status.SUCCEEDED  # a global: the look-up of an enumeration's member dominates the time per trial
 VALUED = (Status.SUCCEEDED, Status.EARLY_STOPPED)
+_NOTHING = Trial("", {}, Status.METRICS_UNAVAILABLE)
 
 
 @dataclass
@@ -23,12 +26,12 @@ class Rung:
     """One rung: its configurations in order of issue, and their losses (PENDING, FAILED or finite).
 
     With several goals the losses are places among all trials of the rung's resource, and `rows` has the losses and
-    excesses of each goal (`Goals.row`), NaN where there is none.
+    excesses of each goal (`Goals.row`), NaN where there is none, [trials, goals].
     """
 
     configs: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    rows: list[tuple[float, ...]] = field(default_factory=list)
+    rows: NDArray[np.float64] | None = None
 
 
 class ExperimentState:
@@ -60,6 +63,7 @@ class ExperimentState:
         self.rungs: list[list[Rung]] = []
         self.assignments: list[list[Mapping[str, str] | None]] = []
         sign = -1.0 if history.goal == "maximize" else 1.0
+        flat: list[Trial | None] = []
         reported = {trial.name: trial for trial in history.trials}
         for bracket in range(len(self.ledger.digests)):
             names = self.ledger.names(history.experiment, bracket)
@@ -68,8 +72,8 @@ class ExperimentState:
             complete = True
             for level, configs in enumerate(self.ledger.issued(bracket)):
                 trials = [reported.get(name) for name in names[level]]
-                losses = _losses(trials, sign)
-                rungs.append(Rung(configs, losses, _rows(trials, losses, history)))
+                rungs.append(Rung(configs, _losses(trials, sign)))
+                flat.extend(trials)
                 if level == 0:
                     values = [None if trial is None else trial.assignments for trial in trials]
                     complete = all(trials)
@@ -80,7 +84,8 @@ class ExperimentState:
             self.rungs.append(rungs)
             self.assignments.append(values)
         if self.goals is not None:
-            self._rank(rungs_per_bracket)
+            self._read_goals(flat, self.goals)
+            self._rank(rungs_per_bracket, self.goals)
 
     @property
     def issued(self) -> int:
@@ -141,9 +146,21 @@ class ExperimentState:
         """Return the proposals together with the ledger."""
         return Suggestion(tuple(proposals), {SETTING: self.ledger.text()})
 
-    def _rank(self, rungs_per_bracket: Sequence[int]) -> None:
+    def _read_goals(self, trials: Sequence[Trial | None], goals: Goals) -> None:
+        """Give each rung the losses and excesses of its trials, of which `trials` has all in order."""
+        known = [_NOTHING if trial is None else trial for trial in trials]
+        columns = {metric: [trial.metrics.get(metric, math.nan) for trial in known] for metric in goals.metrics}
+        columns[goals.objectives[0].metric] = [math.nan if trial.value is None else trial.value for trial in known]
+        rows = goals.rows({metric: np.array(column) for metric, column in columns.items()})
+        every = [rung for rungs in self.rungs for rung in rungs]
+        rows[~np.isfinite([loss for rung in every for loss in rung.losses])] = math.nan
+        place = 0
+        for rung in every:
+            rung.rows = rows[place : place + len(rung.losses)]
+            place += len(rung.losses)
+
+    def _rank(self, rungs_per_bracket: Sequence[int], goals: Goals) -> None:
         """Replace the losses of trials with a value by their places among all trials of the same resource."""
-        assert self.goals is not None
         depth = max(rungs_per_bracket)
         levels: dict[int, list[Rung]] = {}
         for bracket, rungs in enumerate(self.rungs):
@@ -151,10 +168,15 @@ class ExperimentState:
             for level, rung in enumerate(rungs, start=lowest):
                 levels.setdefault(level, []).append(rung)
         for members in levels.values():
-            valued = [(rung, seat) for rung in members for seat, loss in enumerate(rung.losses) if isfinite(loss)]
-            places = self.goals.losses(np.array([rung.rows[seat] for rung, seat in valued])) if valued else ()
-            for (rung, seat), place in zip(valued, places, strict=True):
-                rung.losses[seat] = float(place)
+            losses = np.array([loss for rung in members for loss in rung.losses])
+            valued = np.isfinite(losses)
+            losses[valued] = goals.losses(
+                np.concatenate([rung.rows for rung in members if rung.rows is not None])[valued]
+            )
+            place = 0
+            for rung in members:
+                rung.losses = losses[place : place + len(rung.losses)].tolist()
+                place += len(rung.losses)
 
     def _append(self, issued: Identity) -> None:
         rungs = self.rungs[issued.bracket]
@@ -163,7 +185,8 @@ class ExperimentState:
         rungs[issued.rung].configs.append(issued.config)
         rungs[issued.rung].losses.append(PENDING)
         if self.goals is not None:
-            rungs[issued.rung].rows.append(self.goals.row({}))
+            rung, row = rungs[issued.rung], np.array([self.goals.row({})])
+            rung.rows = row if rung.rows is None else np.concatenate([rung.rows, row])
 
 
 def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:
@@ -173,20 +196,6 @@ def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:
         else _loss(trial, sign)
         for trial in trials
     ]
-
-
-def _rows(trials: Sequence[Trial | None], losses: Sequence[float], history: History) -> list[tuple[float, ...]]:
-    """Return the losses and excesses of each trial with several goals, NaN for one without a value; else nothing."""
-    if (goals := history.goals) is None:
-        return []
-    own = goals.objectives[0].metric
-    rows = []
-    for trial, loss in zip(trials, losses, strict=True):
-        if trial is None or trial.value is None or not isfinite(loss):
-            rows.append(goals.row({}))
-        else:
-            rows.append(goals.row({**trial.metrics, own: trial.value}))
-    return rows
 
 
 def _loss(trial: Trial | None, sign: float) -> float:
