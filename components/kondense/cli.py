@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from kondense import launch
 from kondense.config import Config, add_flags, check_choice, flag, from_flags
 from kondense.errors import EXPECTED, InputError, exit_code_of
 from kondense.failure import report_failure
 from kondense.logging import to_stdout
 from kondense.networks.allowed import allowing
 from kondense.renamed import flag_names, refuse_old
-from kondense.stages import STAGES, Stage, load
+from kondense.stages import STAGES, Stage
 from kondense.usage import usage_told
 
 ALLOW = "--allow-network"
@@ -96,10 +97,9 @@ def run_command(stage: Stage, flags: Sequence[str]) -> int:
 def run_stage(stage: Stage, config: Config, directories: dict[str, Any]) -> int:
     """Run a stage, print its metrics, one per line, and return the exit code."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    run = load(stage.run)
     try:
         with usage_told():
-            metrics = run(config, **directories)
+            metrics = launch.run(stage, config, directories)
     except EXPECTED as error:
         return fail(str(error), exit_code_of(error))
     for metric, value in metrics.items():

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from kondense import launch
 from kondense.artifacts.comparison import compared
 from kondense.artifacts.failed import (
     Failed,
@@ -36,7 +37,7 @@ from kondense.files import read_json
 from kondense.images import STAGE_IMAGE
 from kondense.logging import LOG, to_stdout
 from kondense.profiles import DEFAULT_PROFILE, PROFILES
-from kondense.stages import STAGES, VIEWS, Artifact, Stage, config_values, load
+from kondense.stages import STAGES, VIEWS, Artifact, Stage, config_values
 from kondense.usage import usage_told
 
 PROFILE = {
@@ -140,7 +141,7 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> Any:
             with fetched(**inputs):
                 config = make_config(stage, arguments, inputs)
                 with usage_told():
-                    metrics = load(stage.run)(config, **directories(stage, arguments))
+                    metrics = launch.run(stage, config, directories(stage, arguments))
         except ShortfallError as error:  # the outputs are written
             if not is_independent():
                 raise

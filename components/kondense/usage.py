@@ -11,6 +11,7 @@ from pathlib import Path
 from kondense.logging import LOG
 
 MEGA = 10**6
+_workers_bytes = [0]  # of the largest group of processes in the block
 TOOK = re.compile(r"took ([\d.]+) s and at most (\d+) MB of memory")
 
 
@@ -34,12 +35,18 @@ def resident_peak_bytes() -> int:
     return resident_bytes("VmHWM")
 
 
+def workers_took(peak_bytes: int) -> None:
+    """Count the memory of processes that the block of ``usage_told`` started: the sum of their peaks."""
+    _workers_bytes[0] = max(_workers_bytes[0], peak_bytes)
+
+
 @contextlib.contextmanager
 def usage_told() -> Iterator[None]:
     """Log what the block took, if it ends well, as the line that ``read_usage`` reads."""
     began = time.monotonic()
+    _workers_bytes[0] = 0
     yield
-    peak = -(-resident_peak_bytes() // MEGA)
+    peak = -(-(resident_peak_bytes() + _workers_bytes[0]) // MEGA)
     LOG.info(f"took {time.monotonic() - began:.1f} s and at most {peak} MB of memory")
 
 

@@ -18,6 +18,7 @@ from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.stage import Evaluated
 from kondense.evaluate.stage import evaluate as evaluate_model
 from kondense.logging import LOG
+from kondense.processes import check_devices
 from kondense.prune.config import PruneConfig
 from kondense.prune.stage import prune as prune_model
 from kondense.quantize.config import QuantizeConfig
@@ -25,6 +26,7 @@ from kondense.quantize.stage import quantize as quantize_model
 from kondense.train.config import TrainConfig
 from kondense.train.stage import train as train_model
 from kondense.training.checkpoint import checkpoints_at, open_checkpoint
+from kondense.training.settings import TrainingConfig
 from kondense.training.transform import Result, check_fits, for_weights, recorded
 
 Method = str | Callable[..., Any]
@@ -208,7 +210,13 @@ def apply(
     checkpoints: str = "",
     **options: Any,
 ) -> Result:
-    """Call a stage's pure function, resumable with ``checkpoints``, and add its record to the model's lineage."""
+    """Call a stage's pure function, resumable with ``checkpoints``, and add its record to the model's lineage.
+
+    Raises:
+        InputError: several devices, for which commands start processes; a function of the library does not.
+    """
+    if isinstance(config, TrainingConfig):
+        check_devices(config.devices)
     models = ({"model": model} if model is not None else {}) | dict(teachers or {})
     for role, each in models.items():
         check_fits(role, each, data)

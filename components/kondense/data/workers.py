@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kondense.errors import InputError, KondenseError
 from kondense.logging import LOG
+from kondense.processes import current
 
 WORKERS, PREFETCH = "KONDENSE_WORKERS", "KONDENSE_PREFETCH_BYTES"  # environment variables
 MOST_WORKERS = 8
@@ -162,7 +163,8 @@ def planned(batch_bytes: int) -> tuple[int, int]:
     Raises:
         InputError: a variable of the environment is no whole number.
     """
-    asked = whole_number(WORKERS, max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) - 1)))
+    processors = len(os.sched_getaffinity(0)) // current().count
+    asked = whole_number(WORKERS, max(1, min(MOST_WORKERS, processors - 1)))
     bound = whole_number(PREFETCH, PREFETCH_BYTES)
     with contextlib.suppress(OSError):
         status = os.statvfs(SHARED_MEMORY)

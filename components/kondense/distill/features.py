@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kondense.distill.feature_loss import Context, FeatureLoss
 from kondense.distill.layer_pairs import Pair, pair_by_maps
+from kondense.processes import current
 
 METHOD = {
     "name": "features",
@@ -57,8 +58,12 @@ class AdaptedLoss(FeatureLoss):
 
 
 def relative_error(output: Tensor, target: Tensor) -> Tensor:
-    """Return the squared error as a fraction of the mean square of ``target``."""
-    return F.mse_loss(output, target) / target.square().mean().clamp_min(1e-12)
+    """Return the squared error as a fraction of the mean square of ``target``, in all processes' parts of the batch."""
+    square = target.square().mean()
+    if current().several:
+        total, images = current().sums([float(square) * len(target), float(len(target))])
+        square = torch.full_like(square, total / images)
+    return F.mse_loss(output, target) / square.clamp_min(1e-12)
 
 
 def as_map(outputs: Tensor) -> Tensor:

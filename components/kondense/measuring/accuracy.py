@@ -3,10 +3,13 @@
 Shapes: N images, K classes.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset, Split
+from kondense.processes import current
 
 
 def predict(
@@ -14,7 +17,8 @@ def predict(
 ) -> Tensor:
     """Return the network's logits on a split, float32 [N, K] on the CPU.
 
-    The network runs in evaluation mode, in the memory format of its weights, and keeps its mode.
+    The network runs in evaluation mode, in the memory format of its weights, and keeps its mode. Of several processes,
+    each predicts a part of the images, and all return the logits of all.
 
     Args:
         module: the network, on ``device``.
@@ -26,15 +30,21 @@ def predict(
     was_training = module.training
     module.eval()
     memory_format = memory_format_of(module)
-    logits = []
+    processes, logits = current(), []
+    shared = processes.several and len(split) >= processes.count
+    parts: Iterable[Tensor] = split.images.split(batch_size)
+    if shared:
+        own = torch.tensor(processes.part(len(split))).split(batch_size)
+        images = split.images
+        parts = (images[index] for index in own) if isinstance(images, Tensor) else images.batches(own)
     try:
         with torch.inference_mode():
-            for images_u8 in split.images.split(batch_size):
+            for images_u8 in parts:
                 images_NCHW = dataset.normalise(images_u8.to(device)).contiguous(memory_format=memory_format)
                 logits.append(module(images_NCHW).float().cpu())
     finally:
         module.train(was_training)
-    return torch.cat(logits)
+    return processes.gathered(torch.cat(logits), len(split)) if shared else torch.cat(logits)
 
 
 def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:

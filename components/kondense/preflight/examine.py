@@ -52,6 +52,7 @@ QUICK: Mapping[str, Any] = {
     "batch_size": 8,
     "steps": 1,
     "device": "cpu",
+    "devices": 1,
     "precision": "auto",
     "compile": False,
     "sensitivity": False,

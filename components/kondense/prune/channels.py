@@ -26,6 +26,7 @@ from kondense.channels.proof import unread
 from kondense.channels.surgery import remove
 from kondense.errors import InputError
 from kondense.networks.layers import TYPES
+from kondense.processes import current
 from kondense.prune.allocation import Cost, Group, Layer, choose_counts, smallest_counts, total_cost
 from kondense.prune.context import Context
 from kondense.prune.costs import layer_costs
@@ -181,9 +182,11 @@ class ChannelPruner(Pruner):
     def scores(self) -> dict[str, Tensor]:
         """Return the score of every channel, by group."""
         groups = self.groups()
-        return check_scores(
-            self.score(self.module, groups), {name: (group.channels,) for name, group in groups.items()}
-        )
+        shapes = {name: (group.channels,) for name, group in groups.items()}
+        if current().several:  # on GPUs the last bits may differ, and with them the choice
+            scores = current().from_first(lambda: _on_cpu(self.score(self.module, groups)))
+            return check_scores(scores, shapes)
+        return check_scores(self.score(self.module, groups), shapes)
 
     def groups(self) -> dict[str, ChannelGroup]:
         """Return the current groups of the network."""
@@ -207,6 +210,10 @@ class ChannelPruner(Pruner):
 
     def _fixed_sparsity(self, group: ChannelGroup, share: float) -> float | None:
         return fixed_fraction(group, self.context.fractions, share)
+
+
+def _on_cpu(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: score.cpu() if isinstance(score, Tensor) else score for name, score in scores.items()}
 
 
 def shrink(

@@ -5,7 +5,7 @@ import io
 import json
 import warnings
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import onnxruntime
@@ -21,6 +21,7 @@ from kondense.errors import InputError
 from kondense.json_text import json_object
 from kondense.logging import LOG
 from kondense.measuring.latency import measure_latency, open_session
+from kondense.processes import current
 from kondense.store.store import NotFoundError
 from kondense.training.checkpoint import Checkpoint
 
@@ -80,10 +81,7 @@ class Timing:
         self.confirmed: set[Key] = set()
         self.unpruned_ms = 0.0
         if not self._load():
-            latency = measure_latency(
-                {"unpruned": self.unpruned}, self.images_NCHW, seconds=seconds, warmup_seconds=WARMUP_SECONDS
-            )
-            self.unpruned_ms = latency["unpruned"].median_ms
+            self.unpruned_ms = current().from_first(self._measure_unpruned)
 
     def ratio(self, module: nn.Module, groups: Mapping[str, ChannelGroup], counts: Mapping[str, int]) -> float:
         """Return the latency of ``module`` with ``counts`` channels, relative to the unpruned network.
@@ -108,24 +106,24 @@ class Timing:
             self._save()
         return self.ratios[key]
 
+    def _measure_unpruned(self) -> float:
+        sessions = {"unpruned": self.unpruned}
+        latency = measure_latency(sessions, self.images_NCHW, seconds=self.seconds, warmup_seconds=WARMUP_SECONDS)
+        return float(latency["unpruned"].median_ms)
+
     def measure(self, module: nn.Module, seconds: float) -> float:
-        """Measure the latency of ``module`` relative to the unpruned network."""
+        """Measure the latency of ``module`` relative to the unpruned network; of several processes, the first one."""
+        return current().from_first(lambda: self._measure(module, seconds))
+
+    def _measure(self, module: nn.Module, seconds: float) -> float:
         sessions = {"unpruned": self.unpruned, "pruned": self._open(module)}
         latency = measure_latency(sessions, self.images_NCHW, seconds=seconds, warmup_seconds=WARMUP_SECONDS)
         pruned_ms, unpruned_ms = (np.percentile(latency[name].samples_ms, 25) for name in ("pruned", "unpruned"))
         return float(pruned_ms / unpruned_ms)
 
     def _load(self) -> bool:
-        if self.checkpoint is None:
-            return False
-        key = f"{self.checkpoint.prefix}/{TABLE}"
-        try:
-            content = json_object(self.checkpoint.store.read(key), key)
-            check_fields(key, content, Table)
-        except NotFoundError:
-            return False
-        except InputError as error:
-            LOG.warning(f"measured latencies are damaged ({error}); they are ignored and measured again")
+        content = current().from_first(self._read)
+        if content is None:
             return False
         self.unpruned_ms = content["unpruned_ms"]
         for row in content["ratios"]:
@@ -135,8 +133,22 @@ class Timing:
                 self.confirmed.add(counts)
         return True
 
+    def _read(self) -> dict[str, Any] | None:
+        if self.checkpoint is None:
+            return None
+        key = f"{self.checkpoint.prefix}/{TABLE}"
+        try:
+            content = json_object(self.checkpoint.store.read(key), key)
+            check_fields(key, content, Table)
+        except NotFoundError:
+            return None
+        except InputError as error:
+            LOG.warning(f"measured latencies are damaged ({error}); they are ignored and measured again")
+            return None
+        return content
+
     def _save(self) -> None:
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and current().first:
             rows = [
                 {"counts": dict(key), "ratio": ratio, "confirmed": key in self.confirmed}
                 for key, ratio in self.ratios.items()

@@ -4,6 +4,7 @@ import dataclasses
 
 from kondense.config import option
 from kondense.errors import InputError
+from kondense.networks.names import weights_of
 from kondense.training.settings import TrainingConfig
 
 
@@ -32,6 +33,12 @@ class TrainConfig(TrainingConfig):
         "give imported weights a new last layer for the data set's classes and train the network (transfer learning)",
     )
     fine_tune: bool = option(False, "train imported weights instead of taking them as they are")
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: imported weights may be taken as they are."""
+        imported = bool(self.import_uri or weights_of(self.network))
+        return not imported or self.replace_head or self.fine_tune
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -138,6 +138,7 @@ def open_checkpoint(
         return None
     parameters = config.to_dict()
     if isinstance(config, TrainingConfig):
+        del parameters["devices"]  # a run may continue in another number of processes
         parameters |= {"epochs": config.horizon, "max_epochs": config.horizon}
     texts = [value for value in parameters.values() if isinstance(value, str)]
     identity = {

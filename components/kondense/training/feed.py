@@ -14,18 +14,39 @@ from torch import Tensor
 
 from kondense.data.dataset_files import Split
 from kondense.data.streamed import ShardedImages
-from kondense.training.augment import augment
+from kondense.errors import InputError
+from kondense.processes import current
+from kondense.training.augment import Rows, augment
 from kondense.training.device import place
-from kondense.training.settings import TrainingConfig
+from kondense.training.settings import BATCH_AUGMENTATIONS, TrainingConfig
 
 
 class Feed:
-    """The training images of a run."""
+    """The training images of a run.
+
+    Attributes:
+        batch_size: images per step, in all processes together.
+        steps: per epoch.
+        rows: the images of each batch that this process trains on, one of several; None: all.
+        lead: how many of them come before its own, which are mixed with those before them.
+    """
 
     def __init__(self, split: Split, config: TrainingConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.batch_size = min(config.batch_size, len(split))
         self.steps = len(split) // self.batch_size
+        processes = current()
+        if self.batch_size < processes.count:
+            raise InputError(
+                f"batch_size must be at least the {processes.count} devices, but got {self.batch_size}"
+                f"{' training images' * (self.batch_size < config.batch_size)}."
+            )
+        mixed = not set(BATCH_AUGMENTATIONS).isdisjoint(config.augmentations)
+        self.lead = int(mixed and processes.several)
+        own = processes.part(self.batch_size)
+        index = tuple(row % self.batch_size for row in range(own.start - self.lead, own.stop))
+        self.rows = Rows(index, self.batch_size) if processes.several else None
+        self.rank = processes.rank
         self.shards = split.images if isinstance(split.images, ShardedImages) else None
         if isinstance(split.images, ShardedImages):
             self.images, self.labels = torch.empty(0), split.labels.to(device)
@@ -35,7 +56,8 @@ class Feed:
     def batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield index [B], on the CPU, augmented images uint8 [B, C, H, W] and labels [B] from step ``first`` on.
 
-        The global generator is seeded for the step when its batch is yielded.
+        The global generator is seeded for the step when its batch is yielded. Of several processes each gets its rows
+        of the batch, and the same state of the generator.
 
         Raises:
             ShardError: a shard is missing, damaged or of another version; none of its images is yielded.
@@ -48,19 +70,22 @@ class Feed:
             order_N = torch.randperm(len(self.labels), generator=generator)
         steps = range(first, self.steps)
         index_SB = [order_N[step * self.batch_size : (step + 1) * self.batch_size] for step in steps]
+        if self.rows is not None:
+            rows = torch.tensor(self.rows.index)
+            index_SB = [index_B[rows] for index_B in index_SB]
         if self.shards:
             yield from self._streamed(self.shards, epoch, first, index_SB)
             return
         for step, index_B in zip(steps, index_SB, strict=True):
             generator = step_generator(self.config.seed, epoch, step, globally=True)
             index = index_B.to(self.images.device)
-            images_u8 = augment(self.images[index], self.config.augmentations, generator)
+            images_u8 = augment(self.images[index], self.config.augmentations, generator, self.rows)
             yield index_B, images_u8.to(self.device, non_blocking=True), self._labels(index)
 
     def _streamed(
         self, shards: ShardedImages, epoch: int, first: int, index_SB: list[Tensor]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        augmented = Augmented(self.config.seed, epoch, first, tuple(self.config.augmentations))
+        augmented = Augmented(self.config.seed, epoch, first, tuple(self.config.augmentations), self.rows)
         for number, (images_u8, random) in enumerate(shards.batches(index_SB, augmented)):
             step_generator(self.config.seed, epoch, first + number, globally=True)  # the GPU's, too
             torch.set_rng_state(random)
@@ -78,11 +103,12 @@ class Augmented:
     epoch: int
     first: int
     names: tuple[str, ...]
+    rows: Rows | None = None
 
     def __call__(self, number: int, images_u8: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images of batch ``number`` augmented, and the state of the global generator."""
         generator = step_generator(self.seed, self.epoch, self.first + number, globally=True)
-        return augment(images_u8, self.names, generator), torch.get_rng_state()
+        return augment(images_u8, self.names, generator, self.rows), torch.get_rng_state()
 
 
 def step_generator(seed: int, *position: int, globally: bool = False) -> torch.Generator:

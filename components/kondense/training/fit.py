@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
 from kondense.logging import LOG
+from kondense.processes import current
 from kondense.training.checkpoint import Checkpoint, State
 from kondense.training.losses import Loss, label_loss
 from kondense.training.masking import Masking
@@ -63,7 +64,8 @@ def fit(
         NonFiniteLossError: with epoch, step and learning rate.
     """
     trainer = Trainer(module, dataset, config, masks or {}, loss or label_loss(config, dataset), masking=masking)
-    state = checkpoint.load(epochs=config.epochs) if checkpoint else None
+    processes = current()
+    state = processes.from_first(lambda: checkpoint.load(epochs=config.epochs)) if checkpoint else None
     if state and not trainer.fits(state):
         LOG.warning("a checkpoint has the tensors of another network; it is ignored and that part is trained again")
     elif state:
@@ -81,6 +83,7 @@ def fit(
             report(trainer.curve[-1])
             if listener := _listener.get():
                 listener(trainer.curve[-1])
+            keeper.agree()
             keeper.save(trainer.state(), last=trainer.epoch == config.epochs)
     trainer.finish()
     return trainer.curve
@@ -107,21 +110,27 @@ class Keeper:
 
     def due(self) -> bool:
         """Return whether to save a state within the epoch now."""
-        if self.checkpoint is None:
-            return False
-        return self.terminated.is_set() or time.monotonic() - self.saved_at > self.checkpoint.seconds
+        return self.checkpoint is not None and self.agree()
+
+    def agree(self) -> bool:
+        """Return whether a state is to be saved in any process; a SIGTERM to one is one to all."""
+        late = self.checkpoint is not None and time.monotonic() - self.saved_at > self.checkpoint.seconds
+        late, terminated = current().any(late, self.terminated.is_set())
+        if terminated:
+            self.terminated.set()
+        return late or terminated
 
     def save(self, state: State, *, last: bool = False) -> None:
-        """Save ``state``, delete the previous one, and exit after a SIGTERM.
+        """Save ``state`` in the first process, delete the previous one, and exit after a SIGTERM.
 
         The last state of a run is never deleted: a promoted trial continues it.
         """
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and current().first:
             key = self.checkpoint.save(state)
             if self.previous and self.previous != key:
                 self.checkpoint.discard(self.previous)
             self.previous = "" if last else key
-            self.saved_at = time.monotonic()
+        self.saved_at = time.monotonic()
         if self.terminated.is_set():
             raise SystemExit(128 + signal.SIGTERM)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
 from kondense.measuring.accuracy import predict
+from kondense.processes import current
 from kondense.training.device import taken_format
 from kondense.training.settings import TrainingConfig
 
@@ -51,9 +52,19 @@ def cross_entropy(label_smoothing: float, weights_K: Tensor | None = None) -> Lo
 
     def loss(logits_BK: Tensor, labels_B: Tensor, images_BCHW: Tensor) -> Tensor:
         weights = None if weights_K is None else weights_K.to(logits_BK.device, logits_BK.dtype)
-        return F.cross_entropy(logits_BK, labels_B, weights, label_smoothing=label_smoothing)
+        mean = F.cross_entropy(logits_BK, labels_B, weights, label_smoothing=label_smoothing)
+        if weights is None or labels_B.is_floating_point() or not current().several:
+            return mean
+        return mean * _weight_of_part(weights[labels_B])
 
     return loss
+
+
+def _weight_of_part(weights_B: Tensor) -> float:
+    """Return the mean weight of this process's images relative to that of the whole batch, by which torch divides."""
+    own, images = float(weights_B.sum()), float(len(weights_B))
+    total, batch = current().sums([own, images])
+    return (own / images) / (total / batch)
 
 
 def label_loss(config: TrainingConfig, dataset: Dataset) -> Loss:

@@ -77,6 +77,17 @@ class TrainingConfig(Config):
         0.0, "decay per step of the moving average of the weights; 0: no average", interval="[0, 1)"
     )
     device: str = option("auto", "device to train on; auto: a GPU if there is one", choices=DEVICES)
+    devices: int = option(
+        0,
+        "processes that train together, each on a GPU of its own and on its part of every batch; 0: as many as the"
+        " machine has GPUs, 1 on a CPU",
+        interval="[0, 1024]",
+    )
+    sync_batch_norm: bool = option(
+        True,
+        "several devices: batch norms use the statistics of the whole batch, as on one device; false: each those of its"
+        " part",
+    )
     precision: str = option(
         "auto", "arithmetic; auto: bfloat16 on GPUs that support it, else float32", choices=PRECISIONS
     )
@@ -91,6 +102,11 @@ class TrainingConfig(Config):
             if name not in AUGMENTATIONS:
                 known = ", ".join(("none", "crop_flip", *AUGMENTATIONS))
                 raise InputError(f"augment must be of {known}, joined by +, but got {name!r} in {self.augment!r}.")
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return True
 
     @property
     def augmentations(self) -> tuple[str, ...]:

@@ -18,16 +18,18 @@ from kondense.errors import KondenseError
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.networks.state import load_state
+from kondense.processes import PeerError, check_devices, current
 from kondense.store.store import StoreError
 from kondense.training.augment import mix
 from kondense.training.checkpoint import State
 from kondense.training.device import choose_device, choose_memory_format, choose_precision, place_in_format
-from kondense.training.feed import Feed
+from kondense.training.feed import Feed, step_generator
 from kondense.training.losses import Loss, Objective, label_loss
 from kondense.training.masking import Masking
 from kondense.training.optimizers import make_optimizer, restore_state, saved_state
 from kondense.training.outputs import TrainingOutputs
 from kondense.training.probe import look
+from kondense.training.replicas import StepLoss, replicated
 from kondense.training.schedules import learning_rate
 from kondense.training.settings import TrainingConfig
 
@@ -54,7 +56,9 @@ class Trainer:
         *,
         masking: Masking | None = None,
     ) -> None:
+        check_devices(config.devices)
         self.config, self.dataset, self.loss, self.masking = config, dataset, loss, masking
+        self.processes = current()
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         images_BCHW = dataset.normalise(dataset.train.images[:2]).to(self.device)
@@ -63,7 +67,7 @@ class Trainer:
         self.forward = torch.compile(self.module) if config.compile else self.module
         self.feed = Feed(dataset.train, config, self.device)
         self.names = [name for name, _ in self.module.named_parameters()]
-        self.masks = self._placed(masks)
+        self.masks = self._placed(self.processes.from_first(lambda: {name: mask.cpu() for name, mask in masks.items()}))
         self.objective = loss.to(self.device).train() if isinstance(loss, Objective) else Objective()
         self.optimizer = make_optimizer(self.module, self.objective, config)
         self.prefixes = {"": self.module, "objective_": self.objective}
@@ -71,11 +75,17 @@ class Trainer:
         self.trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         self.label_loss = label_loss(config, dataset) if getattr(config, "labels", True) else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.step_loss: StepLoss = self._loss
+        if self.processes.several:
+            self.step_loss = replicated(
+                self.module, self.objective, self._loss_of_part, synchronise=config.sync_batch_norm
+            )
         self.average = {name: tensor.clone() for name, tensor in self._state()} if config.averaging else {}
         self.batch_size, self.steps = self.feed.batch_size, self.feed.steps
         self.check_every = 1 if self.device.type == "cpu" else 20
         self.epoch = self.step = 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.own_sum = torch.zeros_like(self.loss_sum)  # of this process, since the last check
         self.images_per_s = 0.0
         self.curve: list[dict[str, float]] = []
         self.begun: dict[str, int] = {}  # number of epochs of a run, as text -> the epoch at which it began
@@ -89,24 +99,47 @@ class Trainer:
             due: called after every step; whether to save a state within the epoch.
             save: saves it.
         """
-        started, first = time.monotonic(), self.step
+        started, first, several = time.monotonic(), self.step, self.processes.several
         self.module.train()
         try:
-            for batch in self.feed.batches(self.epoch, self.step):
-                self.loss_sum += self.train_step(*batch)
+            for batch in self._batches():
+                (self.own_sum if several else self.loss_sum).add_(self.train_step(*batch))
                 self.step += 1
-                if self.step % self.check_every == 0 or self.step == self.steps:
+                checked = self.step % self.check_every == 0 or self.step == self.steps
+                if checked:
                     self._check_loss()
-                if self.step < self.steps and due():
+                if self.step < self.steps and (checked or not several) and due():
                     save(self.state())
                 elif self.step == self.steps:
                     look(self, batch)
-        except (ShardError, StoreError):
+        except (ShardError, StoreError, PeerError):
+            self._collect_loss()
             save(self.state())  # so that the run goes on here when the images are back
             raise
         seconds = time.monotonic() - started
         self.images_per_s = (self.steps - first) * self.batch_size / seconds if seconds else 0.0
         self._end_epoch()
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the batches of the epoch from the current step on; if one process has none, none goes on.
+
+        Raises:
+            PeerError: another process could not read its images.
+        """
+        batches = self.feed.batches(self.epoch, self.step)
+        if not (self.processes.several and self.feed.shards):
+            yield from batches
+            return
+        for _ in range(self.step, self.steps):
+            batch, failure = None, None
+            try:
+                batch = next(batches)
+            except (ShardError, StoreError) as error:
+                failure = error
+            if any(self.processes.any(failure is not None)):
+                raise failure or PeerError("another process could not read its images")
+            assert batch
+            yield batch
 
     def train_step(self, index_B: Tensor, images_u8: Tensor, labels_B: Tensor) -> Tensor:
         """Train one step and return its loss, a scalar on the device.
@@ -116,8 +149,11 @@ class Trainer:
             images_u8: augmented, uint8 [B, C, H, W] on the device.
             labels_B: on the device.
         """
-        names = self.config.augmentations
+        names, lead = self.config.augmentations, self.feed.lead
         images_BCHW, labels_B = mix(self.dataset.normalise(images_u8), labels_B, names, len(self.dataset.classes))
+        index_B, images_BCHW, labels_B = index_B[lead:], images_BCHW[lead:], labels_B[lead:]
+        if self.processes.several:  # dropout draws other numbers in each
+            step_generator(self.config.seed, self.epoch, self.step, self.processes.rank, globally=True)
         images_BCHW = images_BCHW.contiguous(memory_format=self.memory_format)
         position = self.epoch + self.step / self.steps  # in epochs
         self.objective.begin(index_B, position / self.config.horizon)
@@ -126,11 +162,7 @@ class Trainer:
             group["lr"] = rate * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            logits_BK, auxiliary = self.outputs.split(self.forward(images_BCHW))
-            loss = self.loss(logits_BK, labels_B, images_BCHW)
-            if auxiliary and self.label_loss:
-                losses = [self.label_loss(each_BK, labels_B, images_BCHW) for each_BK in auxiliary]
-                loss = loss + self.config.auxiliary_weight * torch.stack(losses).sum()
+            loss = self.step_loss(images_BCHW, labels_B)
         self.scaler.scale(loss).backward()
         if self.config.clip_norm:
             self.scaler.unscale_(self.optimizer)
@@ -143,8 +175,28 @@ class Trainer:
             self._update_average()
         return loss.detach()
 
+    def _loss(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        logits_BK, auxiliary = self.outputs.split(self.forward(images_BCHW))
+        loss = self.loss(logits_BK, labels_B, images_BCHW)
+        if auxiliary and self.label_loss:
+            losses = [self.label_loss(each_BK, labels_B, images_BCHW) for each_BK in auxiliary]
+            loss = loss + self.config.auxiliary_weight * torch.stack(losses).sum()
+        return loss
+
+    def _loss_of_part(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        """Return the loss of this process's images, of which the mean over the processes is that of the batch."""
+        weight = self.processes.count * len(images_BCHW) / self.batch_size
+        return weight * self._loss(images_BCHW, labels_B)
+
+    def _collect_loss(self) -> None:
+        """Add the losses of all processes to the sum of the epoch."""
+        if self.processes.several:
+            self.loss_sum += self.processes.sums([float(self.own_sum)])[0] / self.processes.count
+            self.own_sum.zero_()
+
     def _check_loss(self) -> None:
         """Stop a diverged run; on a GPU only every few steps, since reading the loss synchronises."""
+        self._collect_loss()
         total = float(self.loss_sum)
         if not math.isfinite(total):
             rate = self.optimizer.param_groups[0]["lr"]
@@ -185,6 +237,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         self.epoch += 1
+        self._share()
         with self._averaged():
             logits_NK = predict(self.module, self.dataset.validation, self.dataset, device=self.device)
         point = {
@@ -201,6 +254,10 @@ class Trainer:
             )
         self.step = 0
         self.loss_sum.zero_()
+
+    def _share(self) -> None:
+        """Take the running statistics of the first process, and its average of them."""
+        self.processes.share([*self.module.buffers(), *self.average.values()])
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from kondense.errors import InputError, ShortfallError
 from kondense.logging import LOG
 from kondense.networks.build import check_images
 from kondense.preprocessing import difference
+from kondense.processes import alone, current
 from kondense.training.checkpoint import open_checkpoint
 from kondense.training.settings import TrainingConfig
 
@@ -84,7 +85,12 @@ def run_transform(
     inputs |= {role: model_digest(directory) for role, directory in directories.items()}
     checkpoint = open_checkpoint(stage, config, inputs, [model.network.name for model in models.values()])
     result = technique(models.pop("model", None), dataset, config, teachers=models, checkpoint=checkpoint)
-    save_model(output_dir, recorded(stage, config, result, inputs, dataset))
+    if not current().first:
+        return dict(result.metrics)  # the first process writes, and tells a shortfall
+    if current().several:
+        result = dataclasses.replace(result, details={**result.details, "devices": current().count})
+    with alone():
+        save_model(output_dir, recorded(stage, config, result, inputs, dataset))
     if result.shortfall:
         raise ShortfallError(result.shortfall)
     return dict(result.metrics)

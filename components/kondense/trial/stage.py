@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch.nn.functional as F
 
+from kondense import launch
 from kondense.artifacts.model import Model, load_model
 from kondense.codec.model_file import pack_model
 from kondense.data.dataset import Dataset, load_dataset
@@ -25,9 +26,8 @@ from kondense.measuring.latency import measure_latency, open_session
 from kondense.networks.allowed import allowing
 from kondense.preflight.examine import check_steps
 from kondense.recipes import models_of
-from kondense.stages import STAGES, load
+from kondense.stages import STAGES
 from kondense.store.open import open_store
-from kondense.train.stage import run as train
 from kondense.training.checkpoint import checkpoints_at
 from kondense.training.fit import epochs_reported_to
 from kondense.trial.config import TrialConfig
@@ -59,6 +59,7 @@ def run(config: TrialConfig) -> dict[str, float]:
 
 def _run(config: TrialConfig) -> dict[str, float]:
     started = time.monotonic()
+    _check_devices(config)
     with (
         tempfile.TemporaryDirectory(prefix="kondense-trial-") as scratch,
         checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""),
@@ -81,15 +82,25 @@ def _run(config: TrialConfig) -> dict[str, float]:
     return metrics
 
 
+def _check_devices(config: TrialConfig) -> None:
+    """Raise InputError if the accuracy of epochs is to be reported that other processes train."""
+    count = max(map(launch.count_processes, (config.train, *(step.config for step in config.steps))))
+    if config.report_epochs and count > 1:
+        raise InputError(
+            f"report_epochs must be false where a stage trains in several processes, but got true with {count} devices;"
+            " devices=1 trains in one."
+        )
+
+
 def compress(config: TrialConfig, dataset_dir: Path, scratch: Path) -> Path:
     """Train or import the teacher, run the steps of the recipe, and return the directory of the last model."""
     model_dir = teacher_dir = scratch / "train"
-    train(config.train, dataset_dir=dataset_dir, model_dir=teacher_dir)
+    launch.run(STAGES["train"], config.train, {"dataset_dir": dataset_dir, "model_dir": teacher_dir})
     for number, step in enumerate(config.steps, start=1):
         output_dir = scratch / f"{number}-{step.stage}"
         models = {f"{name}_dir": path for name, path in models_of(step.stage, model_dir, teacher_dir).items()}
         outputs = {f"{STAGES[step.stage].outputs[0].name}_dir": output_dir}
-        load(STAGES[step.stage].run)(step.config, dataset_dir=dataset_dir, **models, **outputs)
+        launch.run(STAGES[step.stage], step.config, {"dataset_dir": dataset_dir, **models, **outputs})
         model_dir = output_dir
     return model_dir
 

@@ -128,8 +128,14 @@ class LotteryPruner(MaskPruner):
         settings = TrainingConfig(**{name: value for name, value in record.items() if name in names})
         module = build(self.model.network, seed=settings.seed)
         if rewind:
-            device, checkpoint = context.config.device, context.session.checkpoint
-            settings = dataclasses.replace(settings, epochs=rewind, max_epochs=settings.horizon, device=device)
+            config, checkpoint = context.config, context.session.checkpoint
+            settings = dataclasses.replace(
+                settings,
+                epochs=rewind,
+                max_epochs=settings.horizon,
+                device=config.device,
+                devices=config.devices,
+            )
             child = checkpoint.child("rewind") if checkpoint else None
             fit(module, context.dataset, settings, checkpoint=child)
         state = module.eval().state_dict()  # with the heads that only training has
