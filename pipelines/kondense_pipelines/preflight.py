@@ -87,7 +87,8 @@ class Preflight:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=None)
         for heading in ("tried", "result", "s", "a run takes", "memory", ""):
             left = heading in ("tried", "result", "")
-            table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "")
+            wraps = heading in ("tried", "")
+            table.add_column(heading, justify="left" if left else "right", no_wrap=not wraps, overflow="fold")
         for check in self.checks:
             state = f"[{STYLES[check.state]}]{check.state}[/]"
             lasts = duration(check.run_s) if check.run_s else ""

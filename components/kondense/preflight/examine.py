@@ -31,7 +31,7 @@ from kondense.preflight.images import Known, Shape, known_images, random_dataset
 from kondense.preflight.request import BENT, IMPOSSIBLE, NETWORK, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.config import PruneConfig
 from kondense.prune.methods import METHODS
-from kondense.prune.possible import reduction
+from kondense.prune.possible import reduction, zeroing
 from kondense.prune.stage import prune
 from kondense.quantize.stage import quantize
 from kondense.recipes import Composed, models_of
@@ -184,8 +184,9 @@ def try_step(
             bent = dataclasses.replace(config, sparsity=possible)  # type: ignore[call-arg]
             with estimated(check, config, models) if estimated else contextlib.nullcontext():
                 check.result = attempt(step, quick(bent), model, teacher, dataset)
-            asked, unit = step.config["sparsity"], step.config["target"]
-            note = f"{possible} of the {unit} is removed instead of {asked}: {error}"
+            kind, asked = METHODS[bent.method].kind, step.config["sparsity"]  # type: ignore[attr-defined]
+            taken = f"the {step.config['target']} is removed" if kind == "channels" else "the weights is pruned"
+            note = f"{possible} of {taken} instead of {asked}: {error}"
             check(state=BENT, note=note, changes={step.step: {"sparsity": possible}})
     return check
 
@@ -216,10 +217,10 @@ def largest_possible(step: Step, config: Config, model: Model, dataset: Dataset)
     """Return the sparsity that a default may be lowered to; 0 if it is the user's, or not what hinders the step."""
     if not isinstance(config, PruneConfig) or "sparsity" in step.asked_fields:
         return 0.0
-    method = METHODS[config.method]
-    if method.kind != "channels":
-        return 0.0
-    fraction = reduction(copy.deepcopy(model.module), dataset.shape, config).fraction
+    if METHODS[config.method].kind == "channels":
+        fraction = reduction(copy.deepcopy(model.module), dataset.shape, config).fraction
+    else:
+        fraction = zeroing(model.module, config)
     return math.floor(fraction * HUNDREDTHS) / HUNDREDTHS if fraction < config.sparsity else 0.0
 
 

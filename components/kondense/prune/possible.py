@@ -1,4 +1,4 @@
-"""How far a network can be pruned by channels, known without data from its layers alone."""
+"""How far a network can be pruned, known without data from its layers alone."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +14,7 @@ from kondense.prune.config import PruneConfig
 from kondense.prune.context import resolve_fractions
 from kondense.prune.costs import layer_costs
 from kondense.prune.fractions import parse_fractions
+from kondense.prune.masks.masks import largest_reachable, layer_sizes, maskable
 
 LIMITS = 5  # layers named
 OUTPUTS = "its outputs are the network's"
@@ -69,6 +70,23 @@ def reduction(module: nn.Module, image_shape: tuple[int, int, int], config: Prun
         limits(costs, groups, counts, found=found, excluded=excluded),
         kept_whole(found),
     )
+
+
+def zeroing(module: nn.Module, config: PruneConfig) -> float:
+    """Return the largest sparsity of a method that zeroes weights of ``module`` under ``config``, [0, 1].
+
+    Args:
+        module: the network.
+        config: gives ``scope``, ``granularity``, ``layers`` and ``exclude``; its ``sparsity`` is not looked at.
+
+    Raises:
+        InputError: ``layers`` or ``exclude`` name no layer, or no layer is left.
+    """
+    excluded = matching(module, "exclude", parse_names(config.exclude))
+    fractions = resolve_fractions(module, parse_fractions(config.layers))
+    layers = maskable(module, excluded, config.granularity)
+    free = [name for name in layers if name not in fractions]
+    return largest_reachable(layer_sizes(module, free, config.granularity), config.comparison)
 
 
 def limits(

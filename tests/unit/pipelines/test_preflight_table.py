@@ -64,6 +64,18 @@ def test_the_table_shows_brackets_as_they_are() -> None:
     assert "changed" in screen.getvalue()
 
 
+def test_a_narrow_table_shows_the_whole_note() -> None:
+    screen = io.StringIO()
+    long = dataclasses.replace(BENT_PRUNE, name="export distilled-quantized", run_s=3e4, memory_bytes=3_210_000_000)
+    Console(file=screen, width=80).print(Preflight([FINE, long], 1.0).table())
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    words = [word for line in lines for word in line.split()]
+    start = words.index("0.38")
+    assert set(BENT_PRUNE.note.split()) <= set(words[start:])
+    assert "3.2 GB" in screen.getvalue()
+
+
 def test_a_network_whose_code_is_elsewhere_is_compiled_untried() -> None:
     configs = resolve("quick", {"network": "module_of_the_image.net:make"})
     assert before_compiling(request_for(configs, read_plan(configs))).checks == ()

@@ -78,6 +78,17 @@ def test_a_default_is_lowered_to_what_is_possible_and_the_next_step_goes_on_from
     assert not any(check.refused for check in checks.values())
 
 
+def test_a_default_of_a_weight_method_is_lowered_too() -> None:
+    config = PruneConfig(method="magnitude", sparsity=0.999, granularity="neurons")
+    check = found(request(NARROW, {"pruned": [step("prune", "prune", config)]}))["prune"]
+    assert check.state == BENT
+    (value,) = check.changes["prune"].values()
+    assert 0.0 < value < 0.999
+    assert f"{value} of the weights is pruned instead of 0.999" in check.note
+    refused = step("prune", "prune", config, asked_fields=["sparsity"])
+    assert found(request(NARROW, {"pruned": [refused]}))["prune"].state == IMPOSSIBLE
+
+
 @pytest.mark.parametrize("asked", ["field", "candidate"])
 def test_what_the_user_asked_for_is_refused_instead(asked: str) -> None:
     fields = {"asked": True, "asked_fields": ["sparsity"]} if asked == "field" else {"asked_fields": ["sparsity"]}

@@ -5,7 +5,8 @@ from kondense.measuring.size import count_macs
 from kondense.networks.layers import matching
 from kondense.prune import channels
 from kondense.prune.config import PruneConfig
-from kondense.prune.possible import reduction
+from kondense.prune.masks import magnitude, masks
+from kondense.prune.possible import reduction, zeroing
 from kondense.prune.scores import l1
 from torch import nn
 
@@ -53,3 +54,19 @@ def test_of_many_layers_the_nearest_names_are_listed():
     module = nn.Sequential(*[nn.Linear(2, 2) for _ in range(30)])
     with pytest.raises(InputError, match=r"got '2x'; the types are Conv2d, Linear, the nearest of 30 layers 2, "):
         matching(module, "exclude", ["2x"])
+
+
+@pytest.mark.parametrize("granularity", ["weights", "kernels", "neurons"])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_the_most_that_can_be_zeroed_is_what_the_method_takes(granularity, scope):
+    torch.manual_seed(0)
+    module, settings = Fixed().eval(), {"method": "magnitude", "granularity": granularity, "scope": scope}
+    most = zeroing(module, PruneConfig(**settings))
+    for sparsity in (most - 1e-6, most + 1e-2):
+        request = make_context(PruneConfig(**settings, sparsity=min(sparsity, 0.99999)), toy_dataset())
+        if sparsity < most:
+            kept = masks.prepare(module, request, magnitude.score).step(1.0)
+            assert all(bool(mask.any()) for mask in kept.values())
+        else:
+            with pytest.raises(InputError, match="keeps? one of"):
+                masks.prepare(module, request, magnitude.score)

@@ -10,7 +10,7 @@ keeps at least its best unit. A unit is pruned as one:
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from kondense.training.masking import Masking, zero_masked
 
 # The score of every weight in its weight's shape, by name; the lowest are pruned first.
 Score = Callable[[nn.Module, Mapping[str, nn.Parameter]], dict[str, Tensor]]
+Sizes = Mapping[str, tuple[int, int]]  # by layer: its weights, and those of one unit
 
 
 def prepare(module: nn.Module, context: Context, score: Score) -> "MaskPruner":
@@ -41,13 +42,18 @@ def prepare(module: nn.Module, context: Context, score: Score) -> "MaskPruner":
 
 
 def maskable_layers(module: nn.Module, context: Context) -> list[str]:
+    """Return the names of the layers that may be pruned (see ``maskable``)."""
+    return maskable(module, context.excluded, context.config.granularity)
+
+
+def maskable(module: nn.Module, excluded: Collection[str], granularity: str) -> list[str]:
     """Return the names of the layers that may be pruned.
 
     Raises:
         InputError: there is none.
     """
-    layers = [name for name in weighted_layers(module) if name not in context.excluded]
-    if context.config.granularity == "neurons":  # the outputs of the last layer are the classes
+    layers = [name for name in weighted_layers(module) if name not in excluded]
+    if granularity == "neurons":  # the outputs of the last layer are the classes
         layers = [name for name in layers if name != list(weighted_layers(module))[-1]]
     if not layers:
         raise InputError("exclude must leave a layer to prune, but got all of them.")
@@ -60,7 +66,7 @@ class MaskPruner(Pruner):
     def __init__(self, module: nn.Module, context: Context, score: Score, layers: list[str]) -> None:
         self.module, self.context, self.score, self.layers = module, context, score, layers
         self.kept: Masks = context.masks(module)
-        check_reachable(self._sizes(), context)
+        check_reachable(layer_sizes(module, layers, context.config.granularity), context)
 
     def step(self, share: float) -> Masks:
         """Prune a share of the requested sparsity; a pruned weight stays pruned."""
@@ -82,13 +88,6 @@ class MaskPruner(Pruner):
     def weights(self, module: nn.Module) -> dict[str, nn.Parameter]:
         """Return the weights that may be pruned, by name."""
         return {f"{name}.weight": module.get_parameter(f"{name}.weight") for name in self.layers}
-
-    def _sizes(self) -> dict[str, tuple[int, int]]:
-        sizes = {}
-        for name in self.layers:
-            weight = self.module.get_parameter(f"{name}.weight")
-            sizes[name] = weight.numel(), weight.numel() // unit_means(weight, self.context.config.granularity).numel()
-        return sizes
 
     def masking(self, ramp: Ramp) -> Masking | None:
         """Return the masking that prunes within a training run."""
@@ -166,11 +165,32 @@ def kept_units(mask: Tensor, granularity: str) -> Tensor:
     return mask.flatten(within).any(-1) if within < mask.ndim else mask
 
 
-def check_reachable(sizes: Mapping[str, tuple[int, int]], context: Context) -> None:
+def layer_sizes(module: nn.Module, layers: Iterable[str], granularity: str) -> Sizes:
+    """Return the number of each layer's weights and of those of one unit, by layer."""
+    sizes = {}
+    for name in layers:
+        weight = module.get_parameter(f"{name}.weight")
+        sizes[name] = weight.numel(), weight.numel() // unit_means(weight, granularity).numel()
+    return sizes
+
+
+def largest_reachable(sizes: Sizes, scope: str) -> float:
+    """Return the largest sparsity that leaves a unit in every layer, [0, 1].
+
+    Args:
+        sizes: see ``layer_sizes``; of the layers whose fraction is not given.
+        scope: ``layer``, or anything else for one sparsity of all weights together.
+    """
+    if scope == "layer":
+        return min((1.0 - unit / weights for weights, unit in sizes.values()), default=1.0)
+    return 1.0 - sum(unit for _, unit in sizes.values()) / max(sum(weights for weights, _ in sizes.values()), 1)
+
+
+def check_reachable(sizes: Sizes, context: Context) -> None:
     """Raise InputError unless the request leaves a unit in every layer.
 
     Args:
-        sizes: by layer, the number of its weights and of those of one unit.
+        sizes: see ``layer_sizes``.
         context: the request.
     """
     config, fixed = context.config, context.fractions
