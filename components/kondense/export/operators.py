@@ -1,7 +1,7 @@
-"""The exporter's table of operators, made once per process.
+"""What the exporter does before it translates a program, without doing the same again.
 
-torch makes it anew for every export, from the sources of some five hundred functions, which takes longer than the
-translation of a small network.
+torch makes its table of operators anew for every export, from the sources of some five hundred functions, and traces
+every program a second time; either takes longer than the translation.
 """
 
 import contextlib
@@ -9,18 +9,24 @@ import copy
 import functools
 from collections.abc import Iterator
 
+import torch
+from torch.onnx._internal.exporter import _decomp, _fx_passes
 from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+from kondense.export.functional import make_functional
 
 
 @contextlib.contextmanager
 def operators_kept() -> Iterator[None]:
-    """Let exports in the block take a copy of the table that the first one made."""
-    torchs = ONNXRegistry.__dict__["from_torchlib"]
+    """Let exports in the block take a copy of the table that the first one made, and trace once where that suffices."""
+    torchs, decompose = ONNXRegistry.__dict__["from_torchlib"], _fx_passes.decompose_with_registry
     ONNXRegistry.from_torchlib = staticmethod(_copied)  # type: ignore[method-assign,assignment]
+    _fx_passes.decompose_with_registry = _functional
     try:
         yield
     finally:
         ONNXRegistry.from_torchlib = torchs  # type: ignore[method-assign]
+        _fx_passes.decompose_with_registry = decompose
 
 
 def _copied(opset_version: int) -> ONNXRegistry:
@@ -37,3 +43,11 @@ _made_by_torch = ONNXRegistry.from_torchlib
 def table(opset_version: int) -> ONNXRegistry:
     """Return torch's table for a version of its operators."""
     return _made_by_torch(opset_version)
+
+
+def _functional(exported_program: torch.export.ExportedProgram, registry: ONNXRegistry) -> torch.export.ExportedProgram:
+    """Return a program in operators that the exporter translates; the one given may be changed."""
+    program = exported_program
+    known = {functions[0].fx_target for functions in registry.functions.values()}
+    rewritten = _decomp.create_onnx_friendly_decomposition_table(known)
+    return program if make_functional(program, known, rewritten) else program.run_decompositions(rewritten)

@@ -5,6 +5,7 @@ Shapes: images [N, C, H, W].
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import onnx
 import torch
@@ -30,10 +31,13 @@ def check_file(proto: onnx.ModelProto, module: nn.Module, shape: Sequence[int], 
         shape: of one image, (C, H, W).
         integer: whether inputs of layers are quantized.
     """
-    batches = [batch for batch in probes(shape) if _takes(module, batch)]
-    change, count = max(
-        ((_change(proto, module, batch, integer=integer), len(batch)) for batch in batches), default=(0.0, 0)
-    )
+    session = open_session(proto)
+    batches, change, count = [], 0.0, 0
+    for batch in probes(shape):
+        expected = _outputs(module, batch)
+        if expected is not None:
+            batches.append(batch)
+            change, count = max((change, count), (_change(session, expected[0], batch, integer=integer), len(batch)))
     if change > (ROUNDED if integer else SAME) and change > NOISE * _noise(module, batches):
         raise ArtifactError(
             f"the exported file must compute the same as the network, but its logits differ by {change:.2g} of the"
@@ -41,16 +45,17 @@ def check_file(proto: onnx.ModelProto, module: nn.Module, shape: Sequence[int], 
         )
 
 
-def _takes(module: nn.Module, batch: Tensor) -> bool:
+def _outputs(module: nn.Module, batch: Tensor) -> list[Tensor] | None:
+    """Return the outputs of ``module``, or None if it has none for so many images."""
     try:
-        return bool(outputs(module, batch))
+        return outputs(module, batch) or None
     except Exception:  # from the network's own code: it does not take so many images
-        return False
+        return None
 
 
-def _change(proto: onnx.ModelProto, module: nn.Module, batch: Tensor, *, integer: bool) -> float:
+def _change(session: Any, expected: Tensor, batch: Tensor, *, integer: bool) -> float:
     """Return the change of the logits, relative to the largest: of the worst image, or of the median one."""
-    expected, actual = outputs(module, batch)[0], run(proto, batch)
+    actual = _run(session, batch)
     if actual is None or actual.shape != expected.shape or not actual.isfinite().equal(expected.isfinite()):
         return float("inf")
     expected, actual = expected.nan_to_num(0.0, 0.0, 0.0), actual.nan_to_num(0.0, 0.0, 0.0)
@@ -62,15 +67,16 @@ def _noise(module: nn.Module, batches: Sequence[Tensor]) -> float:
     """Return the rounding error of the network's own logits, relative to the largest."""
     exact, noise = copy.deepcopy(module).double(), 0.0
     for batch in batches:
-        if not _takes(exact, batch.double()):  # a network with a data type of its own
+        found = _outputs(exact, batch.double())
+        if found is None:  # a network with a data type of its own
             return 0.0
-        expected, actual = outputs(exact, batch.double())[0], outputs(module, batch)[0].double()
+        expected, actual = found[0], outputs(module, batch)[0].double()
         noise = max(noise, float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)))
     return noise
 
 
-def run(proto: onnx.ModelProto, batch: Tensor) -> Tensor | None:
-    """Return onnxruntime's first output for ``batch``, or None if it cannot run the file."""
+def open_session(proto: onnx.ModelProto) -> Any:
+    """Return an onnxruntime session of a file, or None if onnxruntime cannot load it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -78,7 +84,20 @@ def run(proto: onnx.ModelProto, batch: Tensor) -> Tensor | None:
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's errors have no common base
+        return None
+
+
+def run(proto: onnx.ModelProto, batch: Tensor) -> Tensor | None:
+    """Return onnxruntime's first output for ``batch``, or None if it cannot run the file."""
+    return _run(open_session(proto), batch)
+
+
+def _run(session: Any, batch: Tensor) -> Tensor | None:
+    if session is None:
+        return None
+    try:
         return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0])
     except Exception:  # onnxruntime's errors have no common base
         return None
@@ -92,7 +111,10 @@ def _place(module: nn.Module, batch: Tensor) -> str:
     while True:
         for child_name, child, inputs in _called(found, batch):
             proto = translate_module(child, inputs)
-            if proto is not None and _change(proto, child, inputs, integer=False) > SAME:
+            if (
+                proto is not None
+                and _change(open_session(proto), outputs(child, inputs)[0], inputs, integer=False) > SAME
+            ):
                 name, found, batch = f"{name}.{child_name}".lstrip("."), child, inputs
                 break
         else:

@@ -1,10 +1,14 @@
 """The exporter's table of operators is made once, and exports are what torch makes."""
 
+import onnx
+import pytest
 import torch
+import torchvision
+from kondense.export import operators
 from kondense.export.onnx import _translate
 from kondense.export.operators import operators_kept, table
 from kondense.export.trace import trace_program
-from torch import nn
+from torch import Tensor, nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 
@@ -37,3 +41,71 @@ def test_an_entry_of_ones_own_does_not_stay_in_the_kept_table() -> None:
         second = ONNXRegistry.from_torchlib(version)
     assert count > 0
     assert len(second.functions[target]) == count
+
+
+class InPlace(nn.Module):
+    """Overwrites values that are read again."""
+
+    def __init__(self, *, shared: bool = False, renamed: bool = False) -> None:
+        super().__init__()
+        self.conv, self.norm, self.shared, self.renamed = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), shared, renamed
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.norm(self.conv(images))
+        rows = values.flatten(1) if self.shared else values
+        first = torch.relu_(values)
+        rows = first.flatten(1) if self.renamed else rows
+        values += first.mean((2, 3), keepdim=True)
+        return torch.cat([values.permute(0, 2, 3, 1).reshape(images.shape[0], -1), rows.flatten(1)], 1)
+
+
+def _networks() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {
+        "in place": InPlace(),
+        "in place, shared memory of the new value": InPlace(renamed=True),
+        "in place, shared memory": InPlace(shared=True),
+        "transformer": torchvision.models.VisionTransformer(16, 8, 1, 2, 8, 16, num_classes=4),
+        "pooled": nn.Sequential(
+            *(nn.Conv2d(1, 4, 3), nn.ReLU6(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            *(nn.Dropout(inplace=True), nn.Linear(4, 2)),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", _networks())
+def test_a_program_that_is_traced_once_becomes_the_file_that_torch_makes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = _networks()[name].eval()
+    shape = (3, 16, 16) if name == "transformer" else (1, 8, 8)
+    traced_once = []
+    ours = operators.make_functional
+    monkeypatch.setattr(
+        operators, "make_functional", lambda *given: traced_once.append(ours(*given)) or traced_once[-1]
+    )
+    once = _translate(trace_program(module, shape))
+    monkeypatch.setattr(operators, "make_functional", lambda *given: False)
+    again = _translate(trace_program(module, shape))
+    assert traced_once == ["shared memory" not in name]
+    for proto in (once, again):
+        for node in proto.graph.node:
+            del node.metadata_props[:]
+            node.name = ""
+        del proto.graph.value_info[:]
+    assert _numbered(once) == _numbered(again)
+    assert once.graph.initializer == again.graph.initializer
+
+
+def _numbered(proto: onnx.ModelProto) -> list[tuple[str, list[str], list[str], list[str]]]:
+    """Return the nodes with their values numbered."""
+    names = {name: str(number) for number, name in enumerate(name for node in proto.graph.node for name in node.output)}
+    return [
+        (
+            node.op_type,
+            [names.get(name, name) for name in node.input],
+            [names[name] for name in node.output],
+            [str(attribute) for attribute in node.attribute],
+        )
+        for node in proto.graph.node
+    ]
