@@ -14,6 +14,7 @@ from typing import Any
 from kondense.api.domains import Domain, choice, integers, log_uniform, uniform
 from kondense.api.objective import Evaluation, evaluate
 from kondense.errors import InputError, KondenseError
+from kondense.search.conditions import read_conditions
 from kondense.search.goals import CONSTRAINTS, NAME, OBJECTIVES, Goals
 from kondense.search.history import Goal, Status
 from kondense.search.journal import Journal
@@ -268,7 +269,7 @@ def _define(
             raise InputError(f"{name} needs a resource, such as resource=('epochs', 27), but got None.")
         parameters.append(Parameter(resource[0], "int", 1, resource[1]))
         texts = {"resource_name": resource[0], **texts}
-    searched = SearchSpace(tuple(parameters))
+    searched = SearchSpace(tuple(parameters), read_conditions(texts, parameters))
     max_trials = fields["max_trials"] or suggester.planned_trials(texts, searched) or DEFAULT_TRIALS
     definition = Search("search", name, suggester, searched, texts, **{**fields, "max_trials": max_trials})
     definition.validate()

@@ -41,7 +41,7 @@ def read_search(document: Mapping[str, Any]) -> Search:
         name=(document.get("metadata") or {}).get("name", ""),
         algorithm=algorithm,
         suggester=suggester,
-        space=SearchSpace.from_katib(spec.get("parameters") or []),
+        space=SearchSpace.from_katib(spec.get("parameters") or [], settings),
         settings=settings,
         metric=metric,
         goal=goal,

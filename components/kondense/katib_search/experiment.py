@@ -21,6 +21,8 @@ from kondense.katib.rules import API_VERSION, NAME, NAME_LENGTH
 from kondense.katib.yaml_text import read_documents
 from kondense.katib_search.config import KatibSearchConfig, read_pairs
 from kondense.katib_search.job import adapt_job, set_epochs, set_flag, trial_config, trial_container
+from kondense.search.conditions import SETTING as CONDITIONS
+from kondense.search.earlier import SETTING as EARLIER
 from kondense.search.goals import SETTINGS as GOALS
 from kondense.search.pick import read_pick
 from kondense.search.run import Search
@@ -32,6 +34,7 @@ ID_LENGTH = 16  # characters of the run's id in the Experiment's name
 RUN = "kondense/run"  # the annotation of the run that owns an Experiment, and the label to find it by
 PIPELINE = "kondense/pipeline"  # the annotation and the label of the run's pipeline
 LABEL_LENGTH = 63  # characters of a label's value; Kubernetes' limit
+OF_SPACE = (START, CONDITIONS, EARLIER)  # settings that belong to an Experiment's own space
 RUNG_SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta")
 
 
@@ -88,8 +91,7 @@ def build_plan(config: KatibSearchConfig, *, dataset_uri: str, environment: Mapp
     }
     if config.space and (space := _read_space(config.space)) != spec["parameters"]:
         spec["parameters"] = space
-        # The configurations to start from belong to the Experiment's own space.
-        _write_settings(spec, {key: value for key, value in settings_of(spec).items() if key != START})
+        _write_settings(spec, {key: value for key, value in settings_of(spec).items() if key not in OF_SPACE})
     _choose_algorithm(spec, config)
     _set_resource(spec, config)
     _set_counts(spec, config)
@@ -171,7 +173,7 @@ def _choose_algorithm(spec: dict[str, Any], config: KatibSearchConfig) -> None:
     name = config.algorithm or current
     load_suggester(name)
     if name != current:
-        settings = {key: value for key, value in settings.items() if key in (*RUNG_SETTINGS, *GOALS)}
+        settings = {key: value for key, value in settings.items() if key in (*RUNG_SETTINGS, *GOALS, CONDITIONS)}
     spec["algorithm"] = {"algorithmName": name}
     _write_settings(spec, settings | read_pairs("settings", config.settings))
 

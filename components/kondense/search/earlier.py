@@ -79,7 +79,7 @@ class Earlier:
         top = np.flatnonzero(self._gaps == 0)
         first = top[np.argmin(losses[top])]
         self.best = (
-            {each.name: _spelled(each, assignments[first][each.name]) for each in space.parameters}
+            space.settled({each.name: _spelled(each, assignments[first][each.name]) for each in space.parameters})
             if self.shared.names == space.names
             else None
         )

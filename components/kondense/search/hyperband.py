@@ -6,8 +6,8 @@ Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1. Deviations: `halving`
 from collections.abc import Mapping
 
 from kondense.errors import InputError
+from kondense.search import conditions, goals, halving
 from kondense.search import earlier as earlier_trials
-from kondense.search import goals, halving
 from kondense.search import settings as reading
 from kondense.search.brackets import SIZES, BracketPlan
 from kondense.search.earlier import read_earlier
@@ -33,6 +33,7 @@ SETTINGS = {
     "bracket_sizes": "ceil (Algorithm 1 of the paper) or floor (its Table 1); default ceil, floor for bohb",
     "start": "configurations to start from, name=value joined by commas, several joined by semicolons",
     **goals.SETTINGS,
+    **conditions.SETTINGS,
     **earlier_trials.SETTINGS,
 }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from kondense.search import goals
+from kondense.search import conditions, goals
 from kondense.search import settings as reading
 from kondense.search.history import History, Suggestion
 from kondense.search.sampling import draw_random, generator, seed_of
@@ -14,7 +14,7 @@ METHOD = {
     "kind": "single-fidelity",
     "summary": "configurations drawn from the space's distributions",
 }
-SETTINGS = goals.SETTINGS
+SETTINGS = {**goals.SETTINGS, **conditions.SETTINGS}
 
 
 def validate(

@@ -6,7 +6,7 @@ or a row of coordinates in the unit cube.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.errors import InputError
+from kondense.search.conditions import Condition, read_conditions
 from kondense.search.parameter import DISTRIBUTIONS, KINDS, Distribution, Kind, Parameter
 
 __all__ = ["DISTRIBUTIONS", "KINDS", "Parameter", "SearchSpace"]
@@ -25,11 +26,16 @@ FEASIBLE_KEYS = ("min", "max", "step", "distribution", "list")
 class SearchSpace:
     """The parameters of an Experiment, in its order.
 
+    Args:
+        parameters: of the space.
+        conditions: with which some of them count; one that does not count has its first value.
+
     Raises:
         ValueError: there is no parameter, or two have the same name.
     """
 
     parameters: tuple[Parameter, ...]
+    conditions: tuple[Condition, ...] = field(default=(), repr=False)  # the settings have their text
 
     def __post_init__(self) -> None:
         if not self.parameters:
@@ -39,16 +45,20 @@ class SearchSpace:
                 raise InputError(f"parameter names must be unique, but {name!r} occurs twice.")
 
     @classmethod
-    def from_katib(cls, parameters: Sequence[Mapping[str, Any]]) -> "SearchSpace":
+    def from_katib(
+        cls, parameters: Sequence[Mapping[str, Any]], settings: Mapping[str, str] | None = None
+    ) -> "SearchSpace":
         """Read `spec.parameters` of an Experiment.
 
         Args:
             parameters: mappings with `name`, `parameterType` and `feasibleSpace` (min, max, step, distribution, list).
+            settings: of the algorithm, with the conditions.
 
         Raises:
             ValueError: a rule is broken; the message gives the parameter, the rule and the value.
         """
-        return cls(tuple(_read_parameter(parameter) for parameter in parameters))
+        read = tuple(_read_parameter(parameter) for parameter in parameters)
+        return cls(read, read_conditions(settings or {}, read))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -75,7 +85,8 @@ class SearchSpace:
     def without(self, name: str) -> "SearchSpace":
         """Return this space without the parameter called `name`."""
         dropped = self[name]
-        return SearchSpace(tuple(parameter for parameter in self.parameters if parameter is not dropped))
+        conditions = tuple(each for each in self.conditions if name not in (each.name, each.parent))
+        return SearchSpace(tuple(parameter for parameter in self.parameters if parameter is not dropped), conditions)
 
     def sample(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Draw configurations from the parameters' distributions: unit-cube rows [count, D]."""
@@ -94,11 +105,13 @@ class SearchSpace:
 
     def from_unit(self, unit: NDArray[np.float64]) -> list[dict[str, str]]:
         """Return the configurations at unit-cube rows [N, D], as Katib's strings."""
+        unit = self._settled(unit)
         columns = [parameter.from_unit(unit[:, column]) for column, parameter in enumerate(self.parameters)]
         return [dict(zip(self.names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def snap(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the unit-cube rows [N, D] of the configurations at `unit`: the middle of its cell for a value."""
+        unit = self._settled(unit)
         snapped = unit.copy()
         for column, parameter in enumerate(self.parameters):
             if parameter.levels is not None:
@@ -111,7 +124,24 @@ class SearchSpace:
         for parameter in reversed(self.parameters):
             index, level = divmod(index, cast(int, parameter.levels))
             chosen[parameter.name] = parameter.level(level)
-        return {name: chosen[name] for name in self.names}
+        return self.settled({name: chosen[name] for name in self.names})
+
+    def settled(self, configuration: Mapping[str, str]) -> dict[str, str]:
+        """Return a configuration with the first value of each parameter that does not count in it."""
+        first = np.zeros(1)
+        idle = [each for each in self.conditions if configuration[each.parent] not in each.values]
+        return {**configuration, **{each.name: self[each.name].from_unit(first)[0] for each in idle}}
+
+    def _settled(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return rows [N, D] in which the parameters that do not count have the coordinate 0."""
+        if not self.conditions:
+            return unit
+        settled = unit.copy()
+        for each in self.conditions:
+            parents = self[each.parent].from_unit(unit[:, self.names.index(each.parent)])
+            idle = [parent not in each.values for parent in parents]
+            settled[idle, self.names.index(each.name)] = 0.0
+        return settled
 
 
 def _read_parameter(entry: Mapping[str, Any]) -> Parameter:

@@ -69,7 +69,7 @@ def _read(text: str, space: SearchSpace) -> dict[str, str]:
         raise InputError(
             f"setting {SETTING} must be name=value for each of {', '.join(space.names)}, but got {text.strip()!r}."
         )
-    return {parameter.name: _value(parameter, values[parameter.name]) for parameter in space.parameters}
+    return space.settled({parameter.name: _value(parameter, values[parameter.name]) for parameter in space.parameters})
 
 
 def _value(parameter: Parameter, value: str) -> str:

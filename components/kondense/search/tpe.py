@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from kondense.errors import InputError
+from kondense.search import conditions, goals, parzen
 from kondense.search import earlier as earlier_trials
-from kondense.search import goals, parzen
 from kondense.search import settings as reading
 from kondense.search.earlier import read_earlier
 from kondense.search.goals import all_goals, read_goals
@@ -32,6 +32,7 @@ SETTINGS = {
     "prior_weight": "weight of the space's distributions among the good observations, Katib's name; "
     "sets the share drawn at random instead of random_fraction",
     **goals.SETTINGS,
+    **conditions.SETTINGS,
     **earlier_trials.SETTINGS,
 }
 KATIB_NAMES = {"gamma": "top_n_percent", "n_EI_candidates": "num_samples", "prior_weight": "random_fraction"}

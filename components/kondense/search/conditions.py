@@ -1,0 +1,95 @@
+"""Conditional parameters in Katib's flat space: the algorithm setting `conditions`.
+
+    bits if recipe has quantize; sparsity, lr if recipe has prune|distill; momentum if optimizer is sgd|nesterov
+
+Katib gives every parameter a value in every trial. A parameter whose condition does not hold has its first value there,
+so that configurations that differ in nothing that counts are one configuration, for the ledger as for the models.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kondense.errors import InputError
+from kondense.search.parameter import Parameter
+
+SETTING = "conditions"
+SETTINGS = {SETTING: "NAME, NAME if PARENT is VALUE|VALUE, or if PARENT has STEP|STEP, joined by semicolons"}
+CONDITION = re.compile(r"(.+?)\s+if\s+(\S+)\s+(is|has)\s+(.+)")
+STEP = re.compile(r"[^\w.-]+")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A parameter that counts only with some values of another one.
+
+    Args:
+        name: of the parameter.
+        parent: of the other one, which has a list of values.
+        values: of the parent with which the parameter counts.
+    """
+
+    name: str
+    parent: str
+    values: tuple[str, ...]
+
+
+def read_conditions(settings: Mapping[str, str], parameters: Sequence[Parameter]) -> tuple[Condition, ...]:
+    """Return the conditions of a space.
+
+    Args:
+        settings: of the algorithm.
+        parameters: of the space.
+
+    Raises:
+        ValueError: a text has another form, names a parameter or a value that is none, or a parameter twice; a parent
+            has no list of values, or a condition of its own; the resource has one.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    conditions: list[Condition] = []
+    for text in (part.strip() for part in settings.get(SETTING, "").split(";") if part.strip()):
+        match = CONDITION.fullmatch(text)
+        if match is None:
+            raise InputError(
+                f"setting {SETTING} must be NAME if PARENT is VALUE|VALUE, or NAME if PARENT has STEP|STEP, joined by "
+                f"semicolons, but got {text!r}."
+            )
+        parent = _parameter(known, match[2])
+        values = _values(parent, match[3], [each.strip() for each in match[4].split("|")])
+        names = [_parameter(known, each.strip()).name for each in match[1].split(",")]
+        conditions += [Condition(name, parent.name, values) for name in names]
+    names = [condition.name for condition in conditions]
+    for condition in conditions:
+        if names.count(condition.name) > 1:
+            raise InputError(f"setting {SETTING} must name a parameter once, but names {condition.name!r} twice.")
+        if condition.parent in names:
+            raise InputError(
+                f"setting {SETTING} must have parents that always count, but {condition.parent!r} does not."
+            )
+        if condition.name == settings.get("resource_name"):
+            raise InputError(f"setting {SETTING} must not name the resource, but got {condition.name!r}.")
+    return tuple(conditions)
+
+
+def _parameter(known: Mapping[str, Parameter], name: str) -> Parameter:
+    if name not in known:
+        raise InputError(f"setting {SETTING} must name parameters of the space ({', '.join(known)}), but got {name!r}.")
+    return known[name]
+
+
+def _values(parent: Parameter, relation: str, words: Sequence[str]) -> tuple[str, ...]:
+    if not parent.values:
+        raise InputError(
+            f"setting {SETTING} must have parents with a list of values, but {parent.name} is {parent.kind}."
+        )
+    if relation == "is":
+        for value in words:
+            if value not in parent.values:
+                raise InputError(
+                    f"setting {SETTING}: {parent.name} must be one of {', '.join(parent.values)}, but got {value!r}."
+                )
+        return tuple(words)
+    for step in words:
+        if not any(step in STEP.split(value) for value in parent.values):
+            raise InputError(f"setting {SETTING}: a value of {parent.name} must have the step {step!r}, but none has.")
+    return tuple(value for value in parent.values if not set(words).isdisjoint(STEP.split(value)))
