@@ -101,6 +101,11 @@ def make_evaluation(name, *, classes=CLASSES, figures=None, recipe=None, seed=0)
         "bits_per_weight": 8 * kz / parameters,
         "arithmetic": make_arithmetic(bits),
         "kernels": {"QLinearConv": 2, "QGemm": 2} if bits == 8 else {"FusedConv": 2, "Gemm": 2},
+        "runtimes": {
+            "least": "onnxruntime 1.18",
+            "faulty": "onnxruntime 1.21 to 1.24 on processors with AMX: conv1 (25 filters)" if bits == 8 else "",
+            "checked": ["onnxruntime 1.18.1", "onnxruntime 1.32.0"],
+        },
         "robustness": make_robustness(test),
         "program": {"bytes": 4 * parameters + 40_000, "lossless": True, "largest_difference": 0.0}
         if bits == 32

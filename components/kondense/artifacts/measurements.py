@@ -89,6 +89,14 @@ class Robustness(TypedDict):
     corruptions: dict[str, Corruption]
 
 
+class Runtimes(TypedDict):
+    """What serves an ONNX file: the least onnxruntime, the versions that compute it wrong, the versions checked."""
+
+    least: str
+    faulty: str
+    checked: list[str]
+
+
 class Program(TypedDict):
     """The torch.export program: its size, and whether a fresh process got identical logits.
 

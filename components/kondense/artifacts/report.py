@@ -18,6 +18,7 @@ from kondense.artifacts.measurements import (
     Program,
     Ratios,
     Robustness,
+    Runtimes,
     Timing,
 )
 from kondense.artifacts.schema import check_fields
@@ -131,7 +132,7 @@ class Evaluation(TypedDict):
     ``confusion`` is [K][K], rows are true classes. ``teacher_latency_ms`` was measured in turns with the candidate on
     the same machine; ``latency_ratio`` is teacher / candidate of these. ``timings`` holds all backends: runtime,
     threads, batch size. ``paired`` are the images of each split on which it and the teacher differ. ``kernels``
-    counts the operators that onnxruntime runs.
+    counts the operators that onnxruntime runs; ``runtimes`` says which versions serve the ONNX file.
     """
 
     format_version: int
@@ -157,6 +158,7 @@ class Evaluation(TypedDict):
     timings: NotRequired[list[Timing]]
     arithmetic: NotRequired[Arithmetic]
     kernels: NotRequired[dict[str, PositiveCount]]
+    runtimes: NotRequired[Runtimes | None]
     robustness: NotRequired[Robustness | None]
     program: NotRequired[Program | None]
     throughput_images_per_s: Positive

@@ -24,6 +24,7 @@ from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, exported_onnx, teacher_form
 from kondense.evaluate.program import checked_program
 from kondense.evaluate.timings import BATCHES, describe_primary, integer_speedup, time_forms, time_further
+from kondense.export.onnx import read_metadata
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.chance import chance_text, is_at_chance
@@ -153,6 +154,7 @@ def evaluate(
         **times,
         "arithmetic": arithmetic,
         "kernels": count_kernels(candidate.onnx),
+        "runtimes": read_metadata(candidate.onnx).get("runtimes"),
         "robustness": _robustness(config, dataset, candidate),
         "program": _program(config, dataset, candidate.model, files),
         "peak_memory_bytes": peak_memory_bytes(candidate.onnx, batch=max(BATCHES)),

@@ -8,9 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
+from kondense.artifacts.measurements import Runtimes
 from kondense.artifacts.schema import check_fields
 from kondense.errors import InputError
-from kondense.export.runtimes import Runtimes
 from kondense.files import ArtifactError
 from kondense.json_text import json_value
 from kondense.preprocessing import BILINEAR, LARGEST_IMAGE, check_geometry

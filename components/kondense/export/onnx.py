@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kondense.artifacts.equivalence import probes
 from kondense.artifacts.fold import fold_batch_norms
+from kondense.artifacts.measurements import Runtimes
 from kondense.artifacts.model import DescribesImages, Model, model_identity
 from kondense.artifacts.ties import tied_names
 from kondense.export.integer_layers import replace_layers, replace_quantizers
@@ -25,7 +26,7 @@ from kondense.export.integer_storage import (
 from kondense.export.metadata import FLOAT, FORMAT_VERSION, UINT8, Metadata, metadata_entries, parse_metadata
 from kondense.export.operators import operators_kept
 from kondense.export.pixel_input import take_pixels
-from kondense.export.runtimes import Runtimes, runtimes
+from kondense.export.runtimes import runtimes
 from kondense.export.trace import cause, quiet, trace_program, translated_module
 from kondense.export.verification import check_file
 from kondense.files import ArtifactError

@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Mapping
-from typing import TypedDict
+
+from kondense.artifacts.measurements import Runtimes
 
 CHECKED = (
     *("onnxruntime 1.18.1", "onnxruntime 1.19.2", "onnxruntime 1.20.1", "onnxruntime 1.22.1", "onnxruntime 1.24.1"),
@@ -14,14 +15,6 @@ LEAST = "1.18"  # of onnxruntime: the first that reads opset 21
 LEAST_FOR_4_BITS = "1.19"  # the first with DequantizeLinear of 4-bit integers
 FAULTY = ("1.21", "1.24")  # of onnxruntime, first and last, on processors with AMX, for the widths below
 BLOCK = 32  # channels that the faulty kernel handles together
-
-
-class Runtimes(TypedDict):
-    """What serves a file: the least onnxruntime, the versions that compute it wrong, the versions checked."""
-
-    least: str
-    faulty: str
-    checked: list[str]
 
 
 def computed_wrong(filters: int) -> bool:

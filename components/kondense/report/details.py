@@ -1,6 +1,6 @@
 """One panel per model: confusion, classes, layers, times, arithmetic of the export. Stdlib only."""
 
-from kondense.artifacts.measurements import Program
+from kondense.artifacts.measurements import Program, Runtimes
 from kondense.artifacts.report import Candidate, Report, models
 from kondense.report import confusion
 from kondense.report.figures import size
@@ -59,9 +59,18 @@ def _export(model: Candidate) -> Markup | None:
     facts = {
         "arithmetic": f"{arithmetic['chosen']}: {arithmetic['reason']}",
         "operators that onnxruntime runs": kernels or "–",
+        "served by": _served(model.get("runtimes")),
         "torch.export program": "not requested" if not program else _program(program),
     }
     return element("div", pairs(facts), class_="export")
+
+
+def _served(runtimes: Runtimes | None) -> str:
+    if not runtimes:
+        return "–"
+    wrong = f"; wrong in {runtimes['faulty']}" if runtimes["faulty"] else ""
+    checked = [version.removeprefix("onnxruntime ") for version in runtimes["checked"]]
+    return f"{runtimes['least']} or later (checked: {', '.join(checked)}){wrong}"
 
 
 def _program(program: Program) -> str:

@@ -161,6 +161,7 @@ def test_float_arithmetic_keeps_the_integers_and_agrees_with_torch(folder: Path)
     assert evaluation["onnx_agreement"] == 1.0
     assert not set(INTEGER_LAYERS) & set(evaluation["kernels"])
     assert set(INTEGER_LAYERS) & set(read_evaluation(folder / "measured")["kernels"])
+    assert evaluation["runtimes"] == read_metadata((folder / "in-float" / "model.onnx").read_bytes())["runtimes"]
 
 
 @pytest.mark.parametrize(

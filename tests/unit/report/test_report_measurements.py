@@ -108,9 +108,16 @@ def test_spoiled_images_are_shown_before_and_after():
     assert f"{100 * mean:.2f}".replace("-", "−") in markup
 
 
+def test_the_page_names_the_runtimes_that_serve_a_file():
+    words = text_of(render(compare(make_evaluations())))
+    assert "onnxruntime 1.18 or later (checked: 1.18.1, 1.32.0)" in words
+    assert "wrong in onnxruntime 1.21 to 1.24 on processors with AMX: conv1 (25 filters)" in words
+
+
 def test_an_older_run_without_these_measurements_still_has_its_page():
     evaluations = make_evaluations()
     optional = ("timings", "latency_ratio", "arithmetic", "kernels", "robustness", "program", "bits_per_weight")
+    optional += ("runtimes",)
     for evaluation in evaluations:
         for key in optional:
             del evaluation[key]
