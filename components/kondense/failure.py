@@ -5,6 +5,7 @@ even when the log is gone.
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes' default; it exists
 SHORT = 80  # characters of a line that a page's box shows, "error: " included
 LONGEST = 4000  # bytes of a termination log; Kubernetes keeps 4,096
 PREFIX = "error: "
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def report_failure(reason: object, *, termination_log: Path = TERMINATION_LOG) -> None:
@@ -34,7 +36,12 @@ def report_failure(reason: object, *, termination_log: Path = TERMINATION_LOG) -
 
 def one_line(reason: object) -> str:
     """Return a reason as one line; for an error without text, the name of its type."""
-    return " ".join(str(reason).split()) or type(reason).__name__
+    return printable(" ".join(str(reason).split())) or type(reason).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text of a file with its control characters as escapes: a terminal would obey them."""
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shortened(line: str) -> str:

@@ -8,6 +8,7 @@ from types import FrameType
 
 import typer
 from kondense.errors import EXPECTED, exit_code_of, extras_named
+from kondense.failure import one_line
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # a machine or a closed terminal ends the command
 
@@ -46,5 +47,5 @@ def reported() -> Iterator[None]:
 
 def fail(error: object, code: int) -> None:
     """Print one line and exit with ``code``."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     raise typer.Exit(code)

@@ -60,3 +60,7 @@ def test_a_termination_log_keeps_what_kubernetes_keeps(tmp_path: Path) -> None:
     log.touch()
     failure.report_failure("word " * 3000, termination_log=log)
     assert log.stat().st_size <= 4096
+
+
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    assert failure.one_line("got 'a\x1b]0;b\x07\x9b2J'\nΩ") == r"got 'a\x1b]0;b\x07\x9b2J' Ω"

@@ -5,6 +5,7 @@ Data, styles and drawing code are inline, so that it needs no network and also w
 
 import html
 import json
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,10 @@ def render(summary: dict[str, Any]) -> str:
     template = resources.files("kondense.katib").joinpath(TEMPLATE).read_text(encoding="utf-8")
     # In a script element only "<" could end the data; JSON allows it as an escape.
     data = json.dumps(summary, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    filled = template.replace(TITLE, html.escape(f"{summary['experiment']}: {summary['algorithm']}"))
-    return filled.replace(TABLE, _table(summary)).replace(DATA, data)
+    title = html.escape(f"{summary['experiment']}: {summary['algorithm']}")
+    parts = {TITLE: title, TABLE: _table(summary), DATA: data}
+    # In one pass: what is filled in may hold the other marks.
+    return re.sub("|".join(map(re.escape, parts)), lambda mark: parts[mark[0]], template)
 
 
 def _table(summary: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The execution of a search: its trials as a sequence of events that a journal may store."""
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,6 +16,8 @@ from kondense.search.pbt import PARENT
 from kondense.search.state import VALUED
 
 __all__ = ["FAILURES", "Outcome", "Run", "Search", "TrialRecord"]
+
+TRIAL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]*")  # no path leads out of the directory of the trials
 
 
 class Outcome(StrEnum):
@@ -47,13 +50,22 @@ class Run:
         self.settings: dict[str, str] = dict(search.settings)
         for line, event in enumerate(journal.events if journal else (), start=2):  # after the header
             try:
+                self._check(event)
                 self.apply(event)
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"event {line} of the journal must fit those before it, but {type(error).__name__}: {error}: the"
                     " file is damaged; choose another path or remove it."
                 ) from None
         self.cut_off()
+
+    def _check(self, event: Mapping[str, Any]) -> None:
+        """Raise ValueError unless a journal's trials are of this search: they become paths and words of commands."""
+        listed = event["trials"] if event["event"] == "suggested" else [event] if event["event"] == "baseline" else []
+        for item in listed:
+            if not TRIAL.fullmatch(item["name"]):
+                raise InputError(f"a trial's name must match {TRIAL.pattern}, but got {ascii(item['name'])[:80]}")
+            self.search.space.check(item["assignments"])
 
     def record(self, event: str, **fields: Any) -> None:
         """Append an event to the journal, then apply it."""

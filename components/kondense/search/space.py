@@ -82,6 +82,15 @@ class SearchSpace:
                 return parameter
         raise InputError(f"no parameter is called {name!r}; the parameters are {', '.join(self.names)}.")
 
+    def check(self, assignments: Mapping[str, str]) -> None:
+        """Raise InputError unless each assignment is a value of a parameter, or a number where that has a range."""
+        for name, text in assignments.items():
+            parameter = self[name]
+            if not text.isprintable() or (parameter.values and not parameter.contains(text)):
+                raise parameter.error(f"a value must be one of {', '.join(parameter.values)}, but got {text!r}")
+            if parameter.ordered:
+                parameter.number(text)
+
     def without(self, name: str) -> "SearchSpace":
         """Return this space without the parameter called `name`."""
         dropped = self[name]

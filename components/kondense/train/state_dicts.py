@@ -6,6 +6,7 @@ Only tensors are read: torch's weights-only loader refuses whatever would run co
 import dataclasses
 import difflib
 import io
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put in
 UNUSED = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")  # entries that change no output
 DEPTH = 4  # of dictionaries within a checkpoint
 SHOWN = 3  # names in a message
+GROWTH, FREE_BYTES = 2, 2**24
 
 State = Mapping[str, Tensor]
 
@@ -62,6 +64,7 @@ def read_weights(place: str, content: bytes) -> Any:
             raise InputError(
                 f"{place} must be a safetensors file, but is damaged or of another kind: {error}"
             ) from None
+    _check_size(place, content)
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the loader raises much, and with it its own advice, which is to trust the file
@@ -78,6 +81,17 @@ def read_weights(place: str, content: bytes) -> Any:
                 " torch.save(checkpoint['state_dict'], 'weights.pt'), or the state_dict() of a whole module."
             ) from None
         raise InputError(f"{place} must be a file of torch.save, but is damaged or truncated.") from None
+
+
+def _check_size(place: str, content: bytes) -> None:
+    """Raise InputError if a ZIP archive grows: torch.save compresses nothing, but its loader would decompress."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # torch's older format, or one that it refuses
+        return
+    if size > GROWTH * len(content) + FREE_BYTES:
+        raise InputError(f"{place} must not decompress to much more than itself, but grows to {size:,} bytes.")
 
 
 def weights_for(place: str, content: Any, module: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kondense.artifacts.identity import MODEL_FORMAT, OWN_FILES, directory_identity
 from kondense.errors import InputError
+from kondense.failure import printable
 from kondense.files import ArtifactError, read_json, verify_files
 from kondense.store.open import open_store
 from kondense.store.store import Store
@@ -103,7 +104,7 @@ def lines(answers: Sequence[dict[str, Any]]) -> list[str]:
     width = max(len(answer["image"]) for answer in answers)
     return [
         f"{answer['image']:<{width}}  "
-        + "  ".join(f"{label['label']} {100 * label['probability']:.1f} %" for label in answer["labels"])
+        + "  ".join(f"{printable(label['label'])} {100 * label['probability']:.1f} %" for label in answer["labels"])
         for answer in answers
     ]
 

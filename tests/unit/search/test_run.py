@@ -1,9 +1,15 @@
 """The outcome and the best of a run, from its events."""
 
-import pytest
-from kondense.search.history import Status
-from kondense.search.run import Outcome
+import dataclasses
+from types import SimpleNamespace
 
+import pytest
+from kondense.errors import InputError
+from kondense.search.history import Status
+from kondense.search.run import Outcome, Run
+from kondense.search.space import Parameter, SearchSpace
+
+from tests.support.search_example import SPACE
 from tests.support.search_example import make_run as state
 
 
@@ -63,3 +69,34 @@ def test_settings_are_kept_by_what_changes_in_them():
         assert run.settings["issued"] == value
     assert run.settings["random_state"] == "3"
     assert run.settings_change({"issued": "x"}) == {}
+
+
+KIND = Parameter("optimizer", "categorical", values=("sgd", "adam"))
+SEARCH = dataclasses.replace(state().search, space=SearchSpace((*SPACE.parameters, KIND)))
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments", "rule"),
+    [
+        ("../../evil", {}, "a trial's name must match"),
+        ("/tmp/evil", {}, "a trial's name must match"),
+        ("t\0", {}, "a trial's name must match"),
+        ("t0", {"lr": "0.1; touch evil"}, "a value must be a finite number"),
+        ("t0", {"lr": "0.1\n"}, "a value must be"),
+        ("t0", {"optimizer": "$(touch evil)"}, "a value must be one of "),
+        ("t0", {"other": "1"}, "no parameter is called 'other'"),
+        ("t0", {"lr": 0.1}, "AttributeError"),
+    ],
+)
+@pytest.mark.parametrize("event", ["suggested", "baseline"])
+def test_a_journal_that_would_lead_elsewhere_is_refused(event, name, assignments, rule):
+    trial = {"name": name, "assignments": assignments}
+    written = {"event": event, "trials": [trial], "settings": {}} if event == "suggested" else {"event": event, **trial}
+    with pytest.raises(InputError, match=rule):
+        Run(SEARCH, SimpleNamespace(events=[written]))
+
+
+def test_a_journal_s_trials_of_the_space_are_taken():
+    trial = {"name": "t0", "assignments": {"lr": "1e-3", "optimizer": "sgd"}}
+    run = Run(SEARCH, SimpleNamespace(events=[{"event": "suggested", "trials": [trial], "settings": {}}]))
+    assert list(run.trials) == ["t0"]

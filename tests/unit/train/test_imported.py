@@ -2,14 +2,18 @@
 
 import collections
 import dataclasses
+import io
+import zipfile
 
 import pytest
 import torch
 from kondense.data.dataset import save_dataset
+from kondense.errors import InputError
 from kondense.networks.build import NetworkSpec, build
 from kondense.train.config import TrainConfig
 from kondense.train.imported import head_names, import_model
 from kondense.train.stage import run, train
+from kondense.train.state_dicts import read_weights
 from safetensors.torch import save_file
 from torch import nn
 
@@ -150,3 +154,14 @@ def test_a_new_head_or_fine_tuning_trains_with_a_smaller_rate(tmp_path):
         assert all(point["learning_rate"] < 0.005 for point in result.curve)
     with pytest.raises(ValueError, match="fine_tune must be false for a new network"):
         run(TrainConfig(fine_tune=True), dataset_dir=tmp_path / "data", model_dir=tmp_path / "model")
+
+
+def test_an_archive_that_grows_is_refused_before_it_does():
+    stored, packed = io.BytesIO(), io.BytesIO()
+    torch.save({"w": torch.zeros(2**23)}, stored)  # 32 MiB
+    with zipfile.ZipFile(stored) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as copy:
+        for entry in archive.infolist():
+            copy.writestr(entry.filename, archive.read(entry))
+    assert read_weights("w.pt", stored.getvalue())["w"].shape == (2**23,)
+    with pytest.raises(InputError, match=r"w.pt must not decompress to .* but grows to 33,55\d,\d{3} bytes"):
+        read_weights("w.pt", packed.getvalue())
