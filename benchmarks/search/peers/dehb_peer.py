@@ -4,7 +4,12 @@ import json
 import sys
 import tempfile
 
-from ConfigSpace import CategoricalHyperparameter, ConfigurationSpace, UniformFloatHyperparameter
+from ConfigSpace import (
+    CategoricalHyperparameter,
+    ConfigurationSpace,
+    UniformFloatHyperparameter,
+    UniformIntegerHyperparameter,
+)
 from dehb import DEHB
 
 problem = json.loads(sys.stdin.readline())
@@ -12,7 +17,8 @@ channel, sys.stdout = sys.stdout, sys.stderr  # the package prints
 space = ConfigurationSpace(seed=problem["seed"])
 for p in problem["parameters"]:
     known = CategoricalHyperparameter(p["name"], p["values"]) if p["values"] else None
-    space.add(known or UniformFloatHyperparameter(p["name"], p["low"], p["high"]))
+    numeric = UniformIntegerHyperparameter if p["whole"] else UniformFloatHyperparameter
+    space.add(known or numeric(p["name"], p["low"], p["high"]))
 
 
 def evaluate(config: object, fidelity: float) -> dict[str, float]:

@@ -15,7 +15,8 @@ np.random.seed(problem["seed"])  # the package draws from the global generator
 space = ConfigSpace.ConfigurationSpace(seed=problem["seed"])
 for p in problem["parameters"]:
     known = ConfigSpace.CategoricalHyperparameter(p["name"], p["values"]) if p["values"] else None
-    space.add_hyperparameter(known or ConfigSpace.UniformFloatHyperparameter(p["name"], p["low"], p["high"]))
+    numeric = ConfigSpace.UniformIntegerHyperparameter if p["whole"] else ConfigSpace.UniformFloatHyperparameter
+    space.add_hyperparameter(known or numeric(p["name"], p["low"], p["high"]))
 generator = BOHB(space)
 levels = 0
 while problem["min"] * 3 ** (levels + 1) <= problem["max"]:

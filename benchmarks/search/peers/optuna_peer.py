@@ -14,13 +14,14 @@ def evaluate(values: dict[str, object], resource: int) -> float:
     return float(json.loads(sys.stdin.readline())["loss"])
 
 
+def draw(trial: optuna.Trial, p: dict) -> object:
+    if p["values"]:
+        return trial.suggest_categorical(p["name"], p["values"])
+    return (trial.suggest_int if p["whole"] else trial.suggest_float)(p["name"], p["low"], p["high"])
+
+
 def objective(trial: optuna.Trial) -> float:
-    values = {
-        p["name"]: trial.suggest_categorical(p["name"], p["values"])
-        if p["values"]
-        else trial.suggest_float(p["name"], p["low"], p["high"])
-        for p in problem["parameters"]
-    }
+    values = {p["name"]: draw(trial, p) for p in problem["parameters"]}
     resource = problem["min"]
     while True:
         loss = evaluate(values, resource)

@@ -45,7 +45,13 @@ class Peer:
             env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")},
         )
         parameters = [
-            {"name": parameter.name, "values": list(parameter.values), "low": parameter.low, "high": parameter.high}
+            {
+                "name": parameter.name,
+                "values": list(parameter.values),
+                "low": parameter.low,
+                "high": parameter.high,
+                "whole": parameter.kind == "int",
+            }
             for parameter in problem.space.parameters
         ]
         self._send({"parameters": parameters, "min": problem.min_resource, "max": problem.max_resource, "seed": seed})

@@ -28,11 +28,11 @@ def minimize(function: Callable[[Array], Array], space: SearchSpace, known: Arra
     Args:
         function: values [C] of rows [C, D].
         space: the parameters; candidates are in the middle of their cells.
-        known: evaluated rows, [N, D]; the best by `function` are starting points.
+        known: evaluated rows, [N, D]; the best by `function` are candidates and starting points.
         rng: source of randomness.
     """
     starts = known[np.argsort(function(known), kind="stable")[:STARTS]]
-    rows = np.concatenate([space.sample(rng, RANDOM), vary(space, starts, NEAR, REACH, rng)])
+    rows = np.concatenate([starts, space.sample(rng, RANDOM), vary(space, starts, NEAR, REACH, rng)])
     rows = space.snap(rows)
     values = function(rows)
     for turn in range(ROUNDS):

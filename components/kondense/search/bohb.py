@@ -7,12 +7,13 @@ The setting `model` chooses between
 
 - `density`: the paper's model, by `parzen`: kernel densities on the highest rung with enough observations.
 - `process` (default): a Gaussian process over configurations and rungs, by `gaussian_process`; a function sampled from
-  its posterior at the full resource is minimized (Thompson sampling). Deviations from the paper: every rung informs the
-  model, weighted by the correlation between rungs that the results show, so that misleading low rungs are ignored;
-  parallel requests differ because each samples another function; while the data say little about the full resource,
-  configurations are random, and so is every second bracket of the first cycle, a hedge against misleading low rungs
-  before the full resource has results; rungs are filled in eta waves, so that the high rungs have results before the
-  lowest is full. With several goals each objective has a process of its own, and each constraint another one
+  its posterior is minimized (Thompson sampling), at the full resource or, while the data say little about it, at the
+  largest resource of which they say enough. Deviations from the paper: every rung informs the model, weighted by the
+  correlation between rungs that the results show; parallel requests differ because each samples another function;
+  rungs are filled in eta waves, so that the high rungs have results before the lowest is full; in the first cycle the
+  first wave of each bracket is random, a hedge against misleading low rungs, and its promotions are decided before
+  configurations of the model compete; a configuration that was left behind at a smaller resource can start again in a
+  bracket of larger ones. With several goals each objective has a process of its own, and each constraint another one
   (`several`).
 
 `benchmarks/README.md` has the measured regret.
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from kondense.search import acquisition, halving, hyperband, parzen, several
 from kondense.search import settings as reading
+from kondense.search.brackets import BracketPlan
 from kondense.search.earlier import read_earlier
 from kondense.search.gaussian_process import Data, Process, encode
 from kondense.search.goals import all_goals, read_goals
@@ -57,7 +59,7 @@ SETTINGS = {
 
 FEWEST = 8  # minimum number of observations of a process
 MOST = 80  # maximum number of observations of a process; its cost grows with their cube
-INFORMATION = 12.0  # observations of the full resource, or their equivalent, before proposals come from the process
+INFORMATION = 12.0  # observations of a resource, or their equivalent, before the process proposes for it
 
 
 def validate(
@@ -91,11 +93,9 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     state = ExperimentState(history, rungs_per_bracket)
     observations = collect(state, rungs_per_bracket)
     random_fraction = _random_fraction(settings)
-    hedged: range = range(0)
     waves = 1
     if reading.read_choice(settings, "model", MODELS) == "process":
         propose = partial(_from_process, searched, state, observations, len(plan.brackets) - 1)
-        hedged = range(1, len(plan.brackets), 2)
         waves = plan.eta
     else:
         propose = partial(parzen.propose, searched, state, observations, ParzenConfig.read(settings))
@@ -113,9 +113,11 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
             if proposed is not None:
                 return proposed
         rng = generator(seed_of(settings, seed), f"{history.experiment}/model", bracket, config)
-        if rng.random() >= random_fraction and bracket not in hedged:
+        if rng.random() >= random_fraction and not _hedged(plan, waves, bracket, config):
             rows = propose(rng)
-            proposed = None if rows is None else first_new(searched, rows, taken(points, plan, state, bracket))
+            kept = taken(points, plan, state, bracket)
+            kept = kept if waves == 1 else set(kept) - halving.left_behind(plan, state, bracket)
+            proposed = None if rows is None else first_new(searched, rows, kept)
             if proposed is not None:
                 return proposed
         # A random configuration is the one that Hyperband draws for this bracket and number.
@@ -123,6 +125,11 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
         return draw_random(searched, rng, taken(points, plan, state, bracket))
 
     return halving.suggest(plan, resource_name, state, count, Policy(draw, waves, history.max_trials))
+
+
+def _hedged(plan: BracketPlan, waves: int, bracket: int, config: int) -> bool:
+    """Return whether a configuration is of the first wave of a bracket of the first cycle, which is random."""
+    return waves > 1 and bracket < len(plan.brackets) and config < plan.bracket(bracket).sizes[0] // waves
 
 
 def _random_fraction(settings: Mapping[str, str]) -> float:
@@ -147,11 +154,13 @@ def _from_process(
     every = np.arange(len(chosen))
     targets = several.targets(chosen, state)
     processes = [fitted(every, each) for each in targets]
-    if min(process.information for process in processes) < INFORMATION:
+    gaps = range(top - int(chosen.levels.min()) + 1)
+    gap = next((gap for gap in gaps if min(each.information(gap) for each in processes) >= INFORMATION), None)
+    if gap is None:
         return None
-    drawn = [_drawn(process, space, rng) for process in processes]
+    drawn = [_drawn(process, space, gap, rng) for process in processes]
     broken = [
-        several.calibrated(_drawn(fitted(known, scores), space, rng), rows[known], scores)
+        several.calibrated(_drawn(fitted(known, scores), space, gap, rng), rows[known], scores)
         for known, scores in several.margins(chosen, state)
     ]
     worst = [float((each - each.mean()).max()) for each in targets]
@@ -159,6 +168,6 @@ def _from_process(
     return acquisition.minimize(function, space, rows, rng)
 
 
-def _drawn(process: Process, space: SearchSpace, rng: np.random.Generator) -> several.Drawn:
-    function = process.draw(rng)
+def _drawn(process: Process, space: SearchSpace, gap: int, rng: np.random.Generator) -> several.Drawn:
+    function = process.draw(rng, min(gap, len(process.shape.links)))
     return lambda unit: function(encode(space, unit))

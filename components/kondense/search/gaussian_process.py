@@ -99,7 +99,6 @@ class Process:
 
     Attributes:
         shape: the hyperparameters.
-        information: number of observations, weighted by their squared correlation with the full resource.
     """
 
     def __init__(self, data: Data, rng: np.random.Generator) -> None:
@@ -112,7 +111,6 @@ class Process:
         self._offsets = OFFSET * (data.gaps[:, np.newaxis] == data.gaps)
         self._longest = math.log(0.35 * math.sqrt(data.dimensions))
         self.shape = self._draw_links(self._climb(rng), rng)
-        self.information = float((self.shape.worth()[data.gaps] ** 2).sum())
 
     def _climb(self, rng: np.random.Generator) -> Shape:
         best = Shape(self._longest, -1.0, -4.0, 0.8, (LINKS[2],) * int(self.data.gaps.max()))
@@ -180,6 +178,15 @@ class Process:
         fit = float((factor[count, :count] ** 2).sum())
         return -(count / 2 + 1) * math.log(1 + fit / 2) - half_log_determinant
 
+    def information(self, gap: int = 0) -> float:
+        """Return the number of observations, weighted by their squared correlation with the level `gap`."""
+        return float((self._correlations(gap)[self.data.gaps] ** 2).sum())
+
+    def _correlations(self, gap: int) -> Array:
+        """Return the correlation of each level with the level `gap`, [L]."""
+        worth = self.shape.worth()
+        return np.minimum(worth / worth[gap], worth[gap] / worth)
+
     def posterior(self) -> Callable[[Encoding], tuple[Array, Array]]:
         """Return mean and standard deviation of f at the full resource: encoded candidates -> ([C], [C])."""
         data, shape = self.data, self.shape
@@ -198,8 +205,8 @@ class Process:
 
         return function
 
-    def draw(self, rng: np.random.Generator) -> Callable[[Encoding], Array]:
-        """Return a function sampled from the posterior at the full resource: encoded candidates -> values [C]."""
+    def draw(self, rng: np.random.Generator, gap: int = 0) -> Callable[[Encoding], Array]:
+        """Return a function sampled from the posterior at the level `gap`: encoded candidates -> values [C]."""
         data, shape = self.data, self.shape
         features = _random_features(data.encoding.axes.shape[1], shape, rng)
         weights = self._prior_weights(RANDOM_FEATURES + data.encoding.trend.shape[1], rng)
@@ -210,12 +217,12 @@ class Process:
         prior = (features(data.encoding) * weights[data.gaps]).sum(axis=1)
         prior += rng.standard_normal(depth)[data.gaps] * math.sqrt(OFFSET)
         prior += rng.standard_normal(len(prior)) * np.exp((shape.noise + shape.growth * data.gaps) / 2)
-        update = np.linalg.solve(matrix, data.targets / deviation - prior) * shape.worth()[data.gaps]
+        update = np.linalg.solve(matrix, data.targets / deviation - prior) * self._correlations(gap)[data.gaps]
         slope = data.encoding.trend.T @ update * math.exp(shape.trend)
 
         def function(candidates: Encoding) -> Array:
             near = _matern(_distances(candidates.axes, data.encoding.axes), shape.length)
-            return features(candidates) @ weights[0] + near @ update + candidates.trend @ slope
+            return features(candidates) @ weights[gap] + near @ update + candidates.trend @ slope
 
         return function
 
