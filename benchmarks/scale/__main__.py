@@ -1,6 +1,7 @@
 """What changes when data and machines grow: images that fit no memory, several devices.
 
-    python -m benchmarks.scale [--parts path,throughput,memory] [--gib 1] [--limit-gib 2] [--rounds 3] [--output FILE]
+    python -m benchmarks.scale [--parts path,throughput,memory,devices] [--gib 1] [--limit-gib 2] [--rounds 3]
+        [--output FILE]
 
 Each part prints its table and its conditions; --output keeps the figures as JSON. The parts:
 
@@ -9,6 +10,7 @@ Each part prints its table and its conditions; --output keeps the figures as JSO
 - throughput: training from shards beside training from images in memory.
 - memory: peak memory of a whole process tree that trains one epoch, at 1x, 4x and 16x of the images; the largest has
   --gib GiB of decoded images, and every tree is killed when it exceeds --limit-gib.
+- devices: ResNet-20 in two processes of one thread beside one process of two threads, in turns.
 """
 
 import argparse
@@ -22,6 +24,7 @@ PARTS = {
     "path": "benchmarks.scale.path",
     "throughput": "benchmarks.scale.throughput",
     "memory": "benchmarks.scale.memory",
+    "devices": "benchmarks.scale.devices",
 }  # each has `run(arguments, directory)`, which prints a table and returns the figures
 
 

@@ -184,7 +184,7 @@ def estimate(
     models: Mapping[str, Model],
     tried_s: float,
 ) -> Estimate:
-    """Return what a step takes.
+    """Return what a step takes; of several devices, the time on one and the memory of all their processes together.
 
     Args:
         config: the real one.
@@ -201,13 +201,17 @@ def estimate(
     pixels = channels * height * width
     dearest = max(costs, key=lambda cost: cost.saved_bytes + cost.state_bytes)
     images = sizes.train + sizes.validation + sizes.test if sizes else 0
+    count = config.devices or 1
+    saved_bytes, largest_bytes = dearest.saved_bytes // count, dearest.largest_bytes // count
     memory = (
         process_bytes
         + pixels * images
         + sum(module_bytes(model.module) for model in models.values())
         + dearest.state_bytes
-        + max(dearest.saved_bytes + 2 * dearest.largest_bytes, 4 * pixels * PREDICTED)
+        + max(saved_bytes + 2 * largest_bytes, 4 * pixels * PREDICTED)
     )
+    if count > 1:
+        memory = count * memory + process_bytes  # that of the agent
     if not sizes:
         return Estimate(0.0, memory)
     steps = max(1, sizes.train // min(config.batch_size, sizes.train))

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from kondense.data.dataset_files import Split
+from kondense.data.shards import ShardError
 from kondense.data.streamed import ShardedImages
 from kondense.errors import InputError
-from kondense.processes import current
+from kondense.processes import PeerError, current
+from kondense.store.store import StoreError
 from kondense.training.augment import Rows, augment
 from kondense.training.device import place
 from kondense.training.settings import BATCH_AUGMENTATIONS, TrainingConfig
+
+Batch = tuple[Tensor, Tensor, Tensor]  # index [B], images uint8 [B, C, H, W], labels [B]
 
 
 class Feed:
@@ -46,14 +50,13 @@ class Feed:
         own = processes.part(self.batch_size)
         index = tuple(row % self.batch_size for row in range(own.start - self.lead, own.stop))
         self.rows = Rows(index, self.batch_size) if processes.several else None
-        self.rank = processes.rank
         self.shards = split.images if isinstance(split.images, ShardedImages) else None
         if isinstance(split.images, ShardedImages):
             self.images, self.labels = torch.empty(0), split.labels.to(device)
         else:
             self.images, self.labels = place(split.images, split.labels, device)
 
-    def batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
         """Yield index [B], on the CPU, augmented images uint8 [B, C, H, W] and labels [B] from step ``first`` on.
 
         The global generator is seeded for the step when its batch is yielded. Of several processes each gets its rows
@@ -62,6 +65,7 @@ class Feed:
         Raises:
             ShardError: a shard is missing, damaged or of another version; none of its images is yielded.
             StoreError: the shards' store is gone for good.
+            PeerError: another process could not read its images.
         """
         generator = step_generator(self.config.seed, epoch)
         if self.shards:
@@ -74,7 +78,8 @@ class Feed:
             rows = torch.tensor(self.rows.index)
             index_SB = [index_B[rows] for index_B in index_SB]
         if self.shards:
-            yield from self._streamed(self.shards, epoch, first, index_SB)
+            streamed = self._streamed(self.shards, epoch, first, index_SB)
+            yield from streamed if self.rows is None else _agreed(streamed, len(index_SB))
             return
         for step, index_B in zip(steps, index_SB, strict=True):
             generator = step_generator(self.config.seed, epoch, step, globally=True)
@@ -82,9 +87,7 @@ class Feed:
             images_u8 = augment(self.images[index], self.config.augmentations, generator, self.rows)
             yield index_B, images_u8.to(self.device, non_blocking=True), self._labels(index)
 
-    def _streamed(
-        self, shards: ShardedImages, epoch: int, first: int, index_SB: list[Tensor]
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _streamed(self, shards: ShardedImages, epoch: int, first: int, index_SB: list[Tensor]) -> Iterator[Batch]:
         augmented = Augmented(self.config.seed, epoch, first, tuple(self.config.augmentations), self.rows)
         for number, (images_u8, random) in enumerate(shards.batches(index_SB, augmented)):
             step_generator(self.config.seed, epoch, first + number, globally=True)  # the GPU's, too
@@ -93,6 +96,20 @@ class Feed:
 
     def _labels(self, index: Tensor) -> Tensor:
         return self.labels[index.to(self.labels.device)].to(self.device, non_blocking=True)
+
+
+def _agreed(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """Yield ``count`` batches; if one process has none, none goes on."""
+    for _ in range(count):
+        batch, failure = None, None
+        try:
+            batch = next(batches)
+        except (ShardError, StoreError) as error:
+            failure = error
+        if any(current().any(failure is not None)):
+            raise failure or PeerError("another process could not read its images")
+        assert batch
+        yield batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Trainer:
         started, first, several = time.monotonic(), self.step, self.processes.several
         self.module.train()
         try:
-            for batch in self._batches():
+            for batch in self.feed.batches(self.epoch, self.step):
                 (self.own_sum if several else self.loss_sum).add_(self.train_step(*batch))
                 self.step += 1
                 checked = self.step % self.check_every == 0 or self.step == self.steps
@@ -119,27 +119,6 @@ class Trainer:
         seconds = time.monotonic() - started
         self.images_per_s = (self.steps - first) * self.batch_size / seconds if seconds else 0.0
         self._end_epoch()
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield the batches of the epoch from the current step on; if one process has none, none goes on.
-
-        Raises:
-            PeerError: another process could not read its images.
-        """
-        batches = self.feed.batches(self.epoch, self.step)
-        if not (self.processes.several and self.feed.shards):
-            yield from batches
-            return
-        for _ in range(self.step, self.steps):
-            batch, failure = None, None
-            try:
-                batch = next(batches)
-            except (ShardError, StoreError) as error:
-                failure = error
-            if any(self.processes.any(failure is not None)):
-                raise failure or PeerError("another process could not read its images")
-            assert batch
-            yield batch
 
     def train_step(self, index_B: Tensor, images_u8: Tensor, labels_B: Tensor) -> Tensor:
         """Train one step and return its loss, a scalar on the device.

@@ -52,6 +52,9 @@ def test_the_cost_of_an_epoch_is_that_of_its_steps() -> None:
     assert found.memory_bytes == 1_000 + 40 + 7_000 + 2_000_000 + 1300 * PIXELS
     doubled = estimate(config, [cost, cost], (3, 8, 8), sizes, **kwargs)  # each budget is trained twice, as by lottery
     assert doubled.seconds == pytest.approx(3.0 + 2 * (found.seconds - 3.0))
+    both = estimate(dataclasses.replace(config, devices=2), [cost], (3, 8, 8), sizes, **kwargs)
+    assert both.seconds == found.seconds
+    assert both.memory_bytes == 3 * 1_000 + 2 * (40 + 3_500 + 1_000_000 + 1300 * PIXELS)
     unknown = estimate(config, [cost], (3, 8, 8), None, **kwargs)
     assert (unknown.seconds, unknown.memory_bytes) == (0.0, found.memory_bytes - 1300 * PIXELS)
 
