@@ -40,6 +40,7 @@ class ExperimentSpec:
     parallel: int = 3
     max_trials: int | None = None
     max_failed: int | None = None
+    additional: Mapping[str, Callable[[Mapping[str, str]], str]] = field(default_factory=dict)  # metric -> its report
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,7 @@ class Katib:
             )
         spec.objective.type = messages.MAXIMIZE if self.spec.maximize else messages.MINIMIZE
         spec.objective.objective_metric_name = "loss"
+        spec.objective.additional_metric_names.extend(self.spec.additional)
         spec.algorithm.algorithm_name = self.spec.algorithm
         for name, value in {**self.spec.settings, **self.algorithm_settings}.items():
             spec.algorithm.algorithm_settings.add(name=name, value=value)
@@ -291,14 +293,15 @@ class Katib:
             trial.condition == "METRICSUNAVAILABLE" or (trial.condition == "EARLYSTOPPED" and trial.value is None)
         )
 
-    @staticmethod
-    def _trial(trial: Trial):
+    def _trial(self, trial: Trial):
         message = messages.Trial(name=trial.name)
         for name, value in trial.assignments.items():
             message.spec.parameter_assignments.assignments.add(name=name, value=value)
         message.status.condition = CONDITIONS(trial.condition)
         if trial.value is not None:
             message.status.observation.metrics.add(name="loss", value=trial.value)
+            for name, measure in self.spec.additional.items():
+                message.status.observation.metrics.add(name=name, value=measure(trial.assignments))
         return message
 
     def _count(self, *conditions: str) -> int:
