@@ -57,6 +57,8 @@ def main() -> None:
             report[part] = (seeded | alone)[part]()
             print("\n".join(module.table(report[part])), flush=True)
             _write(arguments.output, report)
+    if "front" in parts:
+        print(fronts.agreement(), flush=True)
 
 
 def _choose(text: str, known: Collection[str]) -> list[str]:

@@ -7,15 +7,19 @@ front is that of the configurations evaluated at the maximum. Optuna stops no tr
 samplers evaluate at the maximum only.
 """
 
+import json
 import math
+import os
+import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kondense.search.goals import read_goals
 from kondense.search.history import History, Status, Trial
-from kondense.search.pareto import hypervolume
+from kondense.search.pareto import hypervolume, nondominated
 from kondense.search.space import Parameter, SearchSpace
 from kondense.search.suggesters import load_suggester
 
@@ -25,6 +29,7 @@ from benchmarks.search.problems import RESOURCE
 
 MARKS = (4, 16, 64)
 SECOND = "second"
+MOOCORE = "moocore==0.3.2"
 GOALS = {"objectives": f"minimize {SECOND}"}
 
 
@@ -155,6 +160,28 @@ def measure(seeds: Iterable[int] = range(10), optimizers: Iterable[str] = OPTIMI
         }
         for problem in FRONTED
     }
+
+
+def agreement(sets: int = 200) -> str:
+    """Return a line on our fronts and hypervolumes of random sets beside those of moocore, 2 to 4 losses with ties."""
+    rng = np.random.default_rng(0)
+    asked = []
+    for number in range(sets):
+        losses = 2 + number % 3
+        points = rng.integers(0, 12, (int(rng.integers(1, 60)), losses)) / 12 + (number % 2) * rng.random(losses) / 20
+        asked.append({"points": points.tolist(), "reference": [1.0] * losses})
+    command = ["uv", "run", "--quiet", "--no-project", "--python", "3.11", "--with", MOOCORE, "python"]
+    script = Path(__file__).parent / "peers" / "moocore_peer.py"
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    found = subprocess.run(
+        [*command, str(script)], input=json.dumps(asked), capture_output=True, text=True, check=True, env=clean
+    )
+    fronts, largest = 0, 0.0
+    for entry, theirs in zip(asked, json.loads(found.stdout), strict=True):
+        points, reference = np.array(entry["points"]), np.array(entry["reference"])
+        fronts += nondominated(points).tolist() == theirs["front"]
+        largest = max(largest, abs(hypervolume(points, reference) - theirs["hypervolume"]))
+    return f"{MOOCORE}: {fronts} of {sets} fronts are the same, hypervolumes differ by at most {largest:.1e}"
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
