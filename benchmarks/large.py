@@ -55,6 +55,8 @@ def network(name: str) -> Any:
 def ours(name: str, images: int, folder: Path) -> dict[str, Any]:
     """Quantize, export and pack ``name``; its ONNX file is ours.onnx."""
     import kondense as kd
+    from kondense.artifacts.equivalence import probes
+    from kondense.artifacts.separation import separate_attention
     from kondense.codec.model_file import pack_model, unpack_model
     from kondense.export.onnx import export_onnx
     from kondense.quantize.config import QuantizeConfig
@@ -69,6 +71,7 @@ def ours(name: str, images: int, folder: Path) -> dict[str, Any]:
         train=(pixels, np.arange(images) % CLASSES), validation=few, test=few, classes=[str(i) for i in range(CLASSES)]
     )
     model = kd.Model(module, network=f"torchvision:{name}", arguments={"classes": CLASSES, "channels": 3})
+    separate_attention(module, probes(data.shape))  # as the stage does
     config = QuantizeConfig(calibration_images=images, batch_size=32)
     quantized, static_took = timed(lambda: static.quantize(model, calibration_batches(data, config)))
     content, export_took = timed(lambda: export_onnx(quantized, data))

@@ -1,8 +1,8 @@
 """Structural edits: differences in shape between a network's layers and those that its factory builds.
 
 An edit holds, by module name, the changed constructor attributes: channel and feature counts, a bias gained by folding
-a batch norm, or that the module became an Identity. Applied to a new base network, the edits give modules with the
-shapes of the weights.
+a batch norm, or that the module became an Identity or, of an attention, a SelfAttention. Applied to a new base network,
+the edits give modules with the shapes of the weights.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kondense.artifacts.attention import SelfAttention, is_separable
 from kondense.errors import InputError
 
 ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
@@ -23,6 +24,7 @@ ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
 }
 TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 Edits = dict[str, dict[str, Any]]
+SEPARATED = "SelfAttention"  # the type of an attention whose projections became layers
 
 
 def kind_of(module: nn.Module) -> type[nn.Module] | None:
@@ -42,7 +44,8 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
     Raises:
         InputError: a difference that edits cannot express; the text names the module.
     """
-    edits: Edits = {}
+    edits = _separated(base, changed)
+    apply_edits(base, edits)
     originals = dict(base.named_modules())
     for name, module in changed.named_modules():
         if name not in originals:
@@ -50,7 +53,7 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
         edit = _edit(name, originals[name], module)
         if edit:
             edits[name] = edit
-    apply_edits(base, edits)
+    apply_edits(base, {name: edit for name, edit in edits.items() if edit.get("type") != SEPARATED})
     _check_same_shapes(base, changed)
     _check_same_settings(base, changed)
     return edits
@@ -69,6 +72,13 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
             raise InputError(f"a structural edit names module {name!r}, which the network does not have.") from None
         if edit.get("type") == "Identity":
             replace(module, name, nn.Identity())
+            continue
+        if edit.get("type") == SEPARATED:
+            if not isinstance(target, nn.MultiheadAttention) or not is_separable(target):
+                raise InputError(
+                    f"a structural edit of {name!r} cannot separate the layers of a {type(target).__name__}."
+                )
+            replace(module, name, SelfAttention(target))
             continue
         kind = kind_of(target)
         if kind is None:
@@ -106,6 +116,16 @@ def _replaced(value: Any, old: nn.Module, new: nn.Module) -> Any:
     if isinstance(value, dict) and any(item is old for item in value.values()):
         return type(value)((key, new if item is old else item) for key, item in value.items())
     return value
+
+
+def _separated(base: nn.Module, changed: nn.Module) -> Edits:
+    """Return the edits that separate the layers of attentions."""
+    originals = dict(base.named_modules())
+    return {
+        name: {"type": SEPARATED}
+        for name, module in changed.named_modules()
+        if isinstance(module, SelfAttention) and isinstance(originals.get(name), nn.MultiheadAttention)
+    }
 
 
 def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:

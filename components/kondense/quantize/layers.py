@@ -56,6 +56,30 @@ def float_layers(model: Model) -> list[str]:
     ]
 
 
+def float_reasons(model: Model) -> dict[str, str]:
+    """Return for each of ``float_layers`` why it remains in float."""
+    parameters, modules = dict(model.module.named_parameters()), dict(model.module.named_modules())
+    reasons = {}
+    for name in float_layers(model):
+        weight = f"{name}.weight" if f"{name}.weight" in parameters else name
+        owner, _, leaf = weight.rpartition(".")
+        reasons[name] = _reason(modules[owner], leaf)
+    return reasons
+
+
+def _reason(owner: nn.Module, leaf: str) -> str:
+    kind = type(owner).__name__
+    if isinstance(owner, nn.MultiheadAttention):
+        return "it belongs to an attention that is not called on one sequence without a mask"
+    if type(owner) in WITH_KERNELS and leaf == "weight":
+        if isinstance(owner, nn.Conv2d) and owner.padding_mode != "zeros":
+            return f"there is no integer kernel for padding_mode {owner.padding_mode}"
+        return "it is excluded, or the network does not call the layer"
+    if isinstance(owner, WITH_KERNELS) and leaf == "weight":
+        return f"{kind} is a layer of its own kind"
+    return f"there is no integer kernel for the {leaf} of a {kind}"
+
+
 def weight_errors(quantized: Model, original: Model) -> dict[str, float]:
     """Return the relative root mean square error of each quantized weight, by layer.
 

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kondense.artifacts.equivalence import probes
 from kondense.artifacts.model import Images, Model
+from kondense.artifacts.separation import separate_attention
 from kondense.data.dataset import Dataset
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.context import Context, Quantizer
-from kondense.quantize.layers import float_layers, quantizable_layers, weight_errors
+from kondense.quantize.layers import float_layers, float_reasons, quantizable_layers, weight_errors
 from kondense.quantize.methods import METHODS
 from kondense.quantize.sensitivity import accuracy_by_bits
 from kondense.training.checkpoint import Checkpoint
@@ -77,6 +80,7 @@ def quantize(
     loss = teacher_loss(config, reference.module, dataset, temperature=config.temperature, alpha=config.alpha)
     context = Context(config, Session(dataset, config, loss, checkpoint), reference)
     original = dataclasses.replace(copied(model), images=Images.of(dataset))  # part of a kz file's size
+    separate_attention(original.module, probes(dataset.shape))  # projections that are layers can be quantized
     quantized = (method or METHODS[config.method].load())(copied(original), context)
     metrics = {
         "validation_accuracy": context.validation_accuracy(quantized.module),
@@ -84,8 +88,11 @@ def quantize(
         "bits": _mean_bits(quantized),
         "float_layers": float(len(float_layers(quantized))),
     }
+    for name, reason in float_reasons(quantized).items():
+        LOG.info(f"{name} remains in float: {reason}.")
     details: dict[str, Any] = {
         "float_layers": float_layers(quantized),
+        "float_reasons": float_reasons(quantized),
         "weight_errors": weight_errors(quantized, original),
     }
     if method:
