@@ -22,6 +22,7 @@ from benchmarks.hardness.parsers.parser import Parser
 
 LIMIT_S = 2.0  # of processor time, so that other work beside it does not count
 STUCK_S = 30.0  # without an answer, a process is ended: the code does not return to Python
+START_S = 300.0  # of a process, which imports much beside other work
 MEMORY_FACTOR, MEMORY_FREE = 20, 2**26
 ADDRESS_SPACE = 2**33  # bytes beside those of the start; what takes more gets a MemoryError
 LONGEST_LINE = 5000  # characters; the names of all parameters take half of them
@@ -68,9 +69,10 @@ def fuzz(parser: Parser, *, seed: int, count: int) -> Counts:
         process.start()
         theirs.close()
         try:
-            stuck = False
+            stuck, begun = False, False
             while first < count and not stuck:
-                stuck = not ours.poll(STUCK_S)
+                stuck = not ours.poll(STUCK_S if begun else START_S)
+                begun = True
                 if not stuck:
                     outcome = ours.recv()
                     if isinstance(outcome, str):

@@ -219,6 +219,12 @@ class TestReserved:
         # 2 of 5 results against 1 of 9; 5 left, 5 reserved.
         assert search.ask(2) == [(1, 1, 1), (0, 1, 0)]
 
+    def test_among_equal_shares_the_promotion_to_the_largest_resource_goes_first(self) -> None:
+        search = Search(max_trials=19)
+        search.fill(9, {})
+        search.fill(5, {}, bracket=1)
+        assert search.ask(2) == [(1, 1, 0), (0, 1, 0)]  # to 9 units, then to 3
+
     def test_what_promotions_will_bring_counts_as_unknown(self) -> None:
         search = Search(max_trials=19)
         search.fill(9, ordered("12345678-"))
