@@ -21,8 +21,8 @@ from kondense.store.store import NotFoundError
 CLUSTER = "katib://"
 RESULTS = "results.json"
 
-_Trial = tuple[dict[str, str], float | None, list[float]]
-"""The shared parameters' values, the resource, and the value of each objective."""
+_Trial = tuple[dict[str, str], float | None, list[float | None]]
+"""The shared parameters' values, the resource, and the value of each metric of the goals; None for an unknown one."""
 
 
 def with_earlier(document: Mapping[str, Any], sources: Sequence[str]) -> dict[str, Any]:
@@ -110,7 +110,8 @@ def _trials(source: str, found: Mapping[str, Any], search: Search, names: Sequen
         raise InputError(
             f"an earlier search must have the goal of this one, {search.goal} {own}, but {source} has {theirs['type']}."
         )
-    metrics = [each.metric or own for each in goals.objectives]
+    metrics = [metric or own for metric in goals.metrics]
+    objectives = len(goals.objectives)
     reported: set[str] = set()
     for trial in found["trials"]:
         texts = {str(name): str(text) for name, text in _mapping(trial, "metrics").items()}
@@ -125,11 +126,10 @@ def _trials(source: str, found: Mapping[str, Any], search: Search, names: Sequen
             trial.get("status") == "succeeded"
             and len(shared) == len(names)
             and all(search.space[name].contains(value) for name, value in shared.items())
+            and None not in values[:objectives]
         ):
-            whole = [value for value in values if value is not None]
-            if len(whole) == len(metrics):
-                yield shared, float(resource) if isinstance(resource, int | float) else None, whole
-    for metric in metrics:
+            yield shared, float(resource) if isinstance(resource, int | float) else None, values
+    for metric in metrics[:objectives]:
         if metric not in reported:
             raise InputError(f"an earlier search must have values of {metric}, but no trial of {source} has one.")
 
@@ -144,7 +144,7 @@ def _chosen(trials: list[_Trial], search: Search) -> list[_Trial]:
     goals = all_goals(search.goals, search.goal)
 
     def key(trial: _Trial) -> tuple[float, ...]:
-        losses = (each.loss(value) for each, value in zip(goals.objectives, trial[2], strict=True))
+        losses = (each.loss(value or 0.0) for each, value in zip(goals.objectives, trial[2], strict=False))
         return (-(trial[1] or 0.0), *losses)
 
     ranked = sorted(trials, key=key)

@@ -5,8 +5,9 @@ configurations is drawn. The share is what the model deserves: how well it ranks
 and less with every trial at the full resource, so that a wrong model is forgotten after a few trials and a right one
 when this search knows more. The best earlier configuration is among those that the search starts from.
 
-The text is a JSON list of `[{parameter: value}, resource or null, [value of each objective]]`; all trials have the same
-parameters, some or all of the space's. `kondense search --earlier` makes it from results and Experiments.
+The text is a JSON list of `[{parameter: value}, resource or null, [value of each metric of the goals]]`; all trials
+have the same parameters, some or all of the space's. The value of a constraint may be null: such a trial does not count
+as keeping it. `kondense search --earlier` makes the text from results and Experiments.
 
 Legend: E earlier trials, N observations of this search, D parameters, S shared parameters.
 
@@ -49,7 +50,8 @@ class Earlier:
 
     Attributes:
         shared: the parameters that they have.
-        best: the best one's configuration at the largest resource; None unless it has all parameters of the space.
+        best: the best one's configuration at the largest resource; None unless it has all parameters of the space and
+            keeps the constraints.
     """
 
     def __init__(
@@ -61,8 +63,8 @@ class Earlier:
             space: the searched parameters.
             assignments: of the shared parameters, [E].
             resources: of each, [E].
-            rows: losses of the objectives, [E, M].
-            goals: the objectives.
+            rows: losses and excesses of the goals, [E, M + K] (`Goals.row`).
+            goals: the objectives and constraints.
         """
         self.space = space
         self.shared = SearchSpace(tuple(each for each in space.parameters if each.name in assignments[0]))
@@ -80,7 +82,7 @@ class Earlier:
         first = top[np.argmin(losses[top])]
         self.best = (
             space.settled({each.name: _spelled(each, assignments[first][each.name]) for each in space.parameters})
-            if self.shared.names == space.names
+            if self.shared.names == space.names and (rows[first, len(goals.objectives) :] <= 0).all()
             else None
         )
 
@@ -138,7 +140,7 @@ def read_earlier(settings: Mapping[str, str], space: SearchSpace, goals: Goals) 
     Args:
         settings: of the algorithm.
         space: the searched parameters, without the resource.
-        goals: the objectives of the search.
+        goals: the objectives and constraints of the search.
 
     Raises:
         ValueError: the text is no list of trials of this space and these objectives.
@@ -152,18 +154,18 @@ def read_earlier(settings: Mapping[str, str], space: SearchSpace, goals: Goals) 
         raise InputError(f"setting {SETTING} must be a list of {FEWEST} to {MOST} trials, but got {found}.")
     names = trials[0][0] if isinstance(trials[0], list) and trials[0] else None
     for trial in trials:
-        if not _is_trial(trial, names, len(goals.objectives)):
+        if not _is_trial(trial, names, goals):
             raise InputError(
                 f"setting {SETTING} must have [{{parameter: text}}, resource or null, [value, ...]] with the same "
-                f"parameters and {len(goals.objectives)} value(s) for each trial, but got {str(trial)[:80]}."
+                f"parameters and {len(goals.metrics)} value(s) for each trial, but got {str(trial)[:80]}."
             )
         for name, value in trial[0].items():
             if not space[name].contains(value):
                 raise InputError(f"setting {SETTING}: {name} must have a value of the space, but got {value!r}.")
-    rows = [[each.loss(value) for each, value in zip(goals.objectives, t[2], strict=True)] for t in trials]
+    values = [dict(zip(goals.metrics, trial[2], strict=True)) for trial in trials]
+    rows = [goals.row({name: value for name, value in each.items() if value is not None}) for each in values]
     resources = np.array([float(trial[1] or 0) for trial in trials])
-    only = Goals(goals.objectives)
-    return Earlier(space, [trial[0] for trial in trials], resources, np.array(rows), only)
+    return Earlier(space, [trial[0] for trial in trials], resources, np.array(rows), goals)
 
 
 def _spelled(parameter: Parameter, text: str) -> str:
@@ -173,17 +175,18 @@ def _spelled(parameter: Parameter, text: str) -> str:
     return parameter.from_unit(parameter.to_unit([text]))[0]
 
 
-def _is_trial(trial: Any, names: Any, objectives: int) -> bool:
+def _is_trial(trial: Any, names: Any, goals: Goals) -> bool:
     if not isinstance(trial, list) or len(trial) != 3 or not isinstance(trial[0], dict) or not trial[0]:
         return False
     assignments, resource, values = trial
-    numbers = [resource] if resource is not None else []
-    numbers += values if isinstance(values, list) else [None]
+    if not isinstance(values, list) or len(values) != len(goals.metrics):
+        return False
+    numbers = values[: len(goals.objectives)] + [each for each in values[len(goals.objectives) :] if each is not None]
+    numbers += [resource] if resource is not None else []
     return (
         sorted(assignments) == sorted(names)
         and all(isinstance(value, str) for value in assignments.values())
         and all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers)
-        and len(numbers) == objectives + (resource is not None)
     )
 
 

@@ -56,6 +56,10 @@ def test_values_of_further_objectives_come_along(tmp_path):
     document["spec"]["algorithm"]["algorithmSettings"].append({"name": "objectives", "value": "maximize accuracy"})
     found = json.loads(earlier_setting([str(results(tmp_path / "a"))], read_search(document)))
     assert found[0][2] == [0.2, 0.8]
+    document["spec"]["objective"]["additionalMetricNames"].append("size")
+    document["spec"]["algorithm"]["algorithmSettings"].append({"name": "constraints", "value": "size <= 5"})
+    found = json.loads(earlier_setting([str(results(tmp_path / "a"))], read_search(document)))
+    assert found[0][2] == [0.2, 0.8, None]  # of which the earlier search knew nothing
 
 
 def test_trials_of_an_experiment_on_a_cluster(cluster: Server, monkeypatch: pytest.MonkeyPatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from kondense.search.earlier import FEWEST, read_earlier
-from kondense.search.goals import Goals, Objective, all_goals
+from kondense.search.goals import Constraint, Goals, Objective, all_goals
 from kondense.search.history import Status
 from kondense.search.ledger import identity
 from kondense.search.observations import Observations
@@ -89,6 +89,16 @@ def test_several_objectives_are_ranked_together():
     text = json.dumps([[{"x": repr(k / 10), "y": "0.5"}, None, [k / 10 if k < 6 else 0.1, k]] for k in range(10)])
     rows = read_earlier({"earlier": text}, SEARCHED, goals).propose(np.random.default_rng(0))
     assert rows[0][0] < 0.65  # beyond 0.5 the accuracy is lost and the size is large
+
+
+def test_an_earlier_trial_without_the_value_of_a_constraint_is_not_feasible():
+    """Optuna 5 counts it as feasible."""
+    goals = Goals((Objective("accuracy", "maximize"),), (Constraint("size", "<=", 10),))
+    found = [[{"x": repr(k / 10), "y": "0.5"}, None, [k / 10, (5, 9, 11, None)[k % 4]]] for k in range(8)]
+    earlier = read_earlier({"earlier": json.dumps(found)}, SEARCHED, goals)
+    assert earlier.best == {"x": "0.5", "y": "0.5"}  # of the better ones 0.6 is too large, 0.7 unknown
+    unknown = [[point, resource, [value, None]] for point, resource, (value, _) in found]
+    assert read_earlier({"earlier": json.dumps(unknown)}, SEARCHED, goals).best is None
 
 
 @pytest.mark.parametrize("algorithm", ["bohb", "tpe"])
