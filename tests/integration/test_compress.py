@@ -26,7 +26,8 @@ SETTINGS = (
     *("--dataset", "digits", "--seed", "1"),
     *("--set", "data_prep.image_size=16", "--set", "train.epochs=6", "--set", "prune.epochs=3"),
     *("--set", "prune_weights.epochs=2", "--set", "prune_weights.steps=2", "--set", "distill.epochs=8"),
-    *("--set", "evaluate.latency_seconds=0.1"),
+    *("--set", "evaluate.latency_seconds=0.05", "--set", "evaluate.further_latency_seconds=0.01"),
+    *("--set", "evaluate.robustness_images=50"),
 )
 RECIPE = "own=prune:l1:0.5:epochs=1 > distill:epochs=2 > quantize:static"
 TASKS = task_names(read_plan(resolve("quick"), None, [RECIPE]))

@@ -56,6 +56,7 @@ KINDS = {
 NOT_OURS = ("store_session_info", "confusionMatrix")  # the store's own, and what kfp makes of a matrix
 RECIPE = "own=distill:epochs=1 > prune:magnitude:0.5:epochs=1 > quantize:weight_only:4"
 TOO_FAR = "too-far=prune:l1:0.999:epochs=1 > quantize"
+CANDIDATES = "distilled,pruned-distilled-quantized,sparse-packed"  # tasks of every kind
 BEST = {"momentum": "0.7", "weight_decay": "0.002", "batch_size": "64", "schedule": "constant", "augment": "none"}
 
 
@@ -112,9 +113,9 @@ def check_metadata(steps: Mapping[str, Step]) -> None:
 
 def test_compress_runs_to_its_end_and_a_second_time_from_the_cache(server: ForkServer, tmp_path: Path) -> None:
     cluster = Cluster(server, tmp_path)
-    package = cluster.compile("compress", None, RECIPE, TOO_FAR, more=["verdict.fail=false"])
+    package = cluster.compile("compress", CANDIDATES, RECIPE, TOO_FAR, more=["verdict.fail=false"])
     steps = cluster.run(package)
-    plan = read_plan(resolve("quick"), None, [RECIPE, TOO_FAR])
+    plan = read_plan(resolve("quick"), CANDIDATES, [RECIPE, TOO_FAR])
     assert {*steps} == {*cluster_task_names(plan)}
     report = read_report(steps["report"].outputs["report"])
     (failed,) = report["failed"]  # the others are finished, compared and published

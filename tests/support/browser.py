@@ -27,7 +27,7 @@ FLAGS = (
     "--enable-logging=stderr",
 )
 DARK = "--blink-settings=preferredColorScheme=0"
-PATIENCE_S = 90
+PATIENCE_S = 300
 # First in the page, so that no error escapes it.
 LISTEN = """
 <script>
@@ -104,7 +104,7 @@ def ask(page: Path, script: str, profile: Path, *, width: int, height: int = 900
             pytest.fail(f"the page gave no answer in {PATIENCE_S} s; the browser said:\n{log.read_text()[-2000:]}")
         finally:
             browser.terminate()
-            browser.wait(timeout=30)
+            browser.wait(timeout=120)
     answer["console"] = re.findall(r"CONSOLE.*", log.read_text(errors="replace"))
     return answer
 

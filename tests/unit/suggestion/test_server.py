@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "kondense.suggestion.server", "--port", "0", "-
 
 
 def probe(channel, service):
-    return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=30).status
+    return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=120).status
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -30,10 +30,10 @@ def test_a_process_serves_and_stops(number):
             request = messages.GetSuggestionsRequest(experiment=GOOD["bohb"], current_request_number=3)
             stub = services.SuggestionStub(channel)
             metadata = [("authorization", "Bearer hunter2")]
-            reply = stub.GetSuggestions(request, timeout=30, metadata=metadata)
+            reply = stub.GetSuggestions(request, timeout=120, metadata=metadata)
             assert len(reply.parameter_assignments) == 3
             process.send_signal(number)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=120) == 0
         rest = process.stderr.read()
     lines += [json.loads(line) for line in rest.splitlines()]
     assert [line["event"] for line in lines] == ["serving", "suggested", "stopping", "stopped"]
