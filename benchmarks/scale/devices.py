@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from kondense.data.dataset import Dataset, save_dataset
 
-EPOCHS = 4  # the first is not counted: it warms up
-BATCH, STEPS, SIZE = 128, 6, 32
+EPOCHS = 3  # the first is not counted: it warms up
+BATCH, STEPS, SIZE = 128, 2, 32
 RATE = re.compile(r"^epoch (\d+)/.*images_per_s=(\d+)$", re.MULTILINE)
 WAYS = {
     "1 process, 2 threads": ("--devices", "1"),

@@ -70,7 +70,7 @@ def count_processes(config: Config) -> int:
     Raises:
         InputError: more devices than GPUs, or than images in a batch.
     """
-    if not isinstance(config, TrainingConfig) or not config.trains or config.devices == 1:
+    if not isinstance(config, TrainingConfig) or not config.trains or config.devices == 1 or config.compile:
         return 1
     import torch
 

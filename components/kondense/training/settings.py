@@ -80,7 +80,7 @@ class TrainingConfig(Config):
     devices: int = option(
         0,
         "processes that train together, each on a GPU of its own and on its part of every batch; 0: as many as the"
-        " machine has GPUs, 1 on a CPU",
+        " machine has GPUs, 1 on a CPU and with `compile`",
         interval="[0, 1024]",
     )
     sync_batch_norm: bool = option(
@@ -98,6 +98,8 @@ class TrainingConfig(Config):
         super().__post_init__()
         if self.max_epochs and self.max_epochs < self.epochs:
             raise InputError(f"max_epochs must be 0 or at least epochs ({self.epochs}), but got {self.max_epochs}.")
+        if self.compile and self.devices > 1:
+            raise InputError(f"compile must be false with several devices, but got true with devices {self.devices}.")
         for name in self.augmentations:
             if name not in AUGMENTATIONS:
                 known = ", ".join(("none", "crop_flip", *AUGMENTATIONS))

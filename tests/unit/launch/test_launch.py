@@ -38,6 +38,7 @@ def test_devices_are_all_gpus_of_the_machine(gpus):
     assert count_processes(TrainConfig(devices=1)) == 1
     assert count_processes(TrainConfig(devices=3)) == 3
     assert count_processes(TrainConfig(device="cpu")) == 1
+    assert count_processes(TrainConfig(compile=True)) == 1
     assert count_processes(TrainConfig(device="cpu", devices=8)) == 8
 
 
@@ -55,6 +56,10 @@ def test_more_devices_than_gpus_or_images_are_refused(gpus):
     gpus(2)
     with pytest.raises(InputError, match=r"^devices must be at most 2, the GPUs of this machine, but got 3\.$"):
         count_processes(TrainConfig(devices=3))
+    with pytest.raises(
+        InputError, match=r"^compile must be false with several devices, but got true with devices 2\.$"
+    ):
+        TrainConfig(compile=True, devices=2)
     with pytest.raises(InputError, match=r"^batch_size must be at least the 2 devices, but got 1\.$"):
         count_processes(TrainConfig(batch_size=1))
 
