@@ -43,15 +43,22 @@ def new_directory(final: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def copy_directory(source: Path, target: Path) -> None:
+def copy_directory(source: Path, target: Path, *, hidden: bool = True) -> None:
     """Copy all files below ``source`` to ``target``, which may exist; links are followed.
 
     Unlike shutil's copytree, which gathers what went wrong in a list, it ends with the first OSError.
+
+    Args:
+        source: the directory.
+        target: the copy.
+        hidden: False leaves out hidden files, which nothing checks in an artifact: one may link to a file elsewhere.
     """
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
+        if path.name.startswith(".") and not hidden:
+            continue
         if path.is_dir():
-            copy_directory(path, target / path.name)
+            copy_directory(path, target / path.name, hidden=hidden)
         else:
             shutil.copy2(path, target / path.name)
 

@@ -11,6 +11,7 @@ import time
 import pytest
 from kondense.files import (
     ArtifactError,
+    copy_directory,
     file_digests,
     json_bytes,
     new_directory,
@@ -176,6 +177,19 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
         for name in ("file", "directory", "copy")
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_copy_of_an_artifact_leaves_out_what_nothing_checks(tmp_path, hidden):
+    (tmp_path / "secret").write_text("elsewhere")
+    source = tmp_path / "artifact"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "a").write_text("a")
+    for place in (source, source / "deep"):
+        (place / ".link").symlink_to(tmp_path / "secret")
+    copy_directory(source, tmp_path / "copy", hidden=hidden)
+    copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*")}
+    assert copied == {"deep", "deep/a"} | ({".link", "deep/.link"} if hidden else set())
 
 
 def test_a_file_is_replaced_whole(tmp_path):

@@ -59,7 +59,7 @@ def run(
     )
     names = [evaluation["name"] for evaluation in evaluations]
     with new_directory(chosen_dir) as scratch:
-        copy_directory(candidate_dirs[names.index(report["chosen"])], scratch)
+        copy_directory(candidate_dirs[names.index(report["chosen"])], scratch, hidden=False)
     with new_directory(report_dir) as scratch:
         (scratch / REPORT).write_bytes(report_bytes(report))
         (scratch / PAGE).write_text(render(report), encoding="utf-8")

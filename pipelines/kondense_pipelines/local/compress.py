@@ -183,4 +183,4 @@ def collect(results: Mapping[str, StepResult], output_dir: Path) -> Path:
 def copy(source: Path, target: Path) -> None:
     """Copy an artifact's directory, whole or not at all."""
     with new_directory(target) as scratch:
-        copy_directory(source, scratch)
+        copy_directory(source, scratch, hidden=False)
