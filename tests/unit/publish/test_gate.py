@@ -47,6 +47,7 @@ def test_a_check_gives_rule_and_value() -> None:
     [
         ({}, {"test_accuracy": 0.898}, [True, True]),
         ({}, {"test_accuracy": 0.8979}, [False, True]),
+        ({}, {"test_accuracy": 0.95}, [True, True]),
         ({"champion_tolerance": 0.0}, {"test_accuracy": 0.9}, [True, True]),
         ({"champion_tolerance": 0.0}, {"test_accuracy": 0.8999}, [False, True]),
         ({}, {"bytes": {"kz": 1050}}, [True, True]),
@@ -73,8 +74,11 @@ def test_latency_of_another_machine_is_not_compared() -> None:
     assert "only on the same machine: measured on other, the champion on this" in checks[1].sentence()
 
 
-def test_a_model_for_other_images_needs_another_name() -> None:
-    checks = champion_checks(PublishConfig(), make_record(image_shape=[3, 32, 32]), Reference("v1", 0.9, make_record()))
+@pytest.mark.parametrize(
+    "other", [{"image_shape": [3, 32, 32]}, {"image_shape": [1, 14, 14]}, {"classes": ["a", "a"]}, {"classes": ["c"]}]
+)
+def test_a_model_for_other_images_or_classes_needs_another_name(other: dict[str, Any]) -> None:
+    checks = champion_checks(PublishConfig(), make_record(**other), Reference("v1", 0.9, make_record()))
     assert holds(checks) == [False]
     assert "publish it under another name" in checks[0].sentence()
 
