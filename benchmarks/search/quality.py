@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import kondense.search
 import numpy as np
+from kondense.search import suggesters
 
 import benchmarks.search
 from benchmarks.search.accounting import MARKS, Optimizer, Trace, run
@@ -62,7 +62,7 @@ def code_of(optimizer: str) -> str:
         return " ".join(REQUIREMENTS[optimizer])
     names = ("accounting.py", "ours.py", "problems.py")
     sources = [Path(benchmarks.search.__path__[0]) / name for name in names]
-    sources += sorted(Path(kondense.search.__path__[0]).glob("*.py"))
+    sources += sorted(Path(suggesters.__file__).parent.glob("*.py"))
     code = "\n".join(_without_docstrings(source.read_text()) for source in sources)
     return hashlib.sha256(code.encode()).hexdigest()[:12]
 

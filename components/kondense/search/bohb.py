@@ -115,9 +115,9 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
         rng = generator(seed_of(settings, seed), f"{history.experiment}/model", bracket, config)
         if rng.random() >= random_fraction and not _hedged(plan, waves, bracket, config):
             rows = propose(rng)
+            again = partial(halving.left_behind, plan, state, bracket) if waves > 1 else None
             kept = taken(points, plan, state, bracket)
-            kept = kept if waves == 1 else set(kept) - halving.left_behind(plan, state, bracket)
-            proposed = None if rows is None else first_new(searched, rows, kept)
+            proposed = None if rows is None else first_new(searched, rows, kept, again)
             if proposed is not None:
                 return proposed
         # A random configuration is the one that Hyperband draws for this bracket and number.

@@ -62,28 +62,28 @@ def suggest(plan: BracketPlan, resource_name: str, state: ExperimentState, count
     return state.reply(proposals)
 
 
-def left_behind(plan: BracketPlan, state: ExperimentState, number: int) -> set[str]:
-    """Return the digests of the configurations that may start again in bracket `number`.
+def left_behind(plan: BracketPlan, state: ExperimentState, number: int, digest: str) -> bool:
+    """Return whether an issued configuration, by its digest, may start again in bracket `number`.
 
-    No trial of theirs failed, and none had, or may still be promoted to, any of the bracket's resources.
+    No trial of it failed, and none had, or may still be promoted to, any of the bracket's resources.
     """
     lowest = plan.bracket(number).resources[0]
     if lowest == plan.brackets[0].resources[0]:
-        return set()
-    below: set[str] = set()
-    beyond: set[str] = set()
-    for bracket, rungs in enumerate(state.rungs):
+        return False
+    found = False
+    for bracket, digests in enumerate(state.ledger.digests):
+        if digest not in digests:
+            continue
+        found = True
+        config = digests.index(digest)
         sizes, resources = plan.bracket(bracket).sizes, plan.bracket(bracket).resources
-        digests = state.ledger.digests[bracket]
-        for level, rung in enumerate(rungs):
-            decided = level + 1 == len(sizes) or len(state.rung(bracket, level + 1).configs) >= sizes[level + 1]
-            if not decided or resources[level] >= lowest:
-                beyond.update(digests[config] for config in rung.configs)
-            else:
-                below.update(digests[config] for config in rung.configs)
-                failed = zip(rung.configs, rung.losses, strict=True)
-                beyond.update(digests[config] for config, loss in failed if loss == math.inf)
-    return below - beyond
+        for level, rung in enumerate(state.rungs[bracket]):
+            if config in rung.configs:
+                decided = level + 1 == len(sizes) or len(state.rung(bracket, level + 1).configs) >= sizes[level + 1]
+                failed = rung.losses[rung.configs.index(config)] == math.inf
+                if failed or not decided or resources[level] >= lowest:
+                    return False
+    return found
 
 
 _Candidate = tuple[bool, float, int, tuple[int, int, int]]

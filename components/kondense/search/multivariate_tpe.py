@@ -36,7 +36,7 @@ SETTINGS = {
     "n_startup_trials": "trials with a result before the model proposes (default 10)",
     "n_ei_candidates": "candidates, of which the one with the largest ratio is chosen (default 24)",
 }
-MOST = 1_000  # trials of a model
+MOST = 300  # trials of a model
 MOST_LEVELS = 10_000  # of a parameter whose values are numbered; one with more is a coordinate
 TRIES = 8  # proposals of the model before a configuration is drawn at random because all were issued before
 

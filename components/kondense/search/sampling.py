@@ -1,7 +1,7 @@
 """Random configurations that have not been issued before."""
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,24 @@ def draw_random(space: SearchSpace, rng: np.random.Generator, issued: Collection
     return fresh if fresh is not None else _scan(space, rng, issued)
 
 
-def first_new(space: SearchSpace, unit: NDArray[np.float64], issued: Collection[str]) -> dict[str, str] | None:
-    """Return the first of unit-cube rows [N, D] whose configuration has not been issued; None if all have been."""
+def first_new(
+    space: SearchSpace,
+    unit: NDArray[np.float64],
+    issued: Collection[str],
+    again: Callable[[str], bool] | None = None,
+) -> dict[str, str] | None:
+    """Return the first of unit-cube rows [N, D] whose configuration is new; None if none is.
+
+    Args:
+        space: the parameters.
+        unit: the rows.
+        issued: digests of configurations that are not new.
+        again: returns whether an issued one counts as new nevertheless, by its digest.
+    """
     for row in unit:
         configuration = space.from_unit(row[np.newaxis])[0]
-        if digest(configuration) not in issued:
+        known = digest(configuration)
+        if known not in issued or (again is not None and again(known)):
             return configuration
     return None
 
