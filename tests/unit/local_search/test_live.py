@@ -59,3 +59,16 @@ def test_the_table_shows_hyperparameters_in_four_digits():
     display.stop(shown)
     text = console.file.getvalue()
     assert "0.01235" in text and "1000000" in text
+
+
+def test_the_table_and_the_headline_show_several_objectives():
+    shown = make_run(("succeeded", 0.5, 1), ("succeeded", 0.25, 1), settings={"objectives": "minimize size"})
+    for name, size in (("t0", "100"), ("t1", "300")):
+        shown.trials[name].metrics = {"size": size}
+    console = Console(file=io.StringIO(), force_terminal=True, width=160, height=40)
+    display = Display(console)
+    display.start(shown)
+    display.stop(shown)
+    text = console.file.getvalue()
+    assert "size" in text and "300" in text
+    assert shown.headline() == "example (random): 2/6 trials, front of 2, best loss=0.25 size=300"
