@@ -42,6 +42,19 @@ class Gated(nn.Module):
         return self.down(F.silu(self.gate(hidden)) * self.up(hidden))
 
 
+class Bounded(nn.Module):
+    """Values between a whole number and another, in place and not, as hard sigmoids are written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 8, 3), nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.conv(images)
+        gate = (hidden / 6 + 0.5).clamp(0, 1.0)
+        return self.fc((hidden * gate).clamp_(min=-0.5, max=3).mean((2, 3)))
+
+
 class Shuffled(nn.Module):
     """Channels shuffled between grouped convolutions, with the shape in the code."""
 
@@ -126,7 +139,7 @@ class Named(nn.Module):
         return self.fc(input=hidden.mean((2, 3)))
 
 
-CONSTRUCTS = (Transformer, Attention, Gated, Shuffled, Checked, Twice, Bilinear, Padded, Named)
+CONSTRUCTS = (Transformer, Attention, Gated, Bounded, Shuffled, Checked, Twice, Bilinear, Padded, Named)
 
 
 def construct(name: str) -> nn.Module:

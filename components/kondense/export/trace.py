@@ -29,12 +29,29 @@ def trace_program(module: nn.Module, shape: tuple[int, ...]) -> torch.export.Exp
     batch = torch.export.Dim("batch")
     try:
         with quiet(), layer_by_layer(), contextlib.redirect_stderr(io.StringIO()):  # it prints the partial graph
-            return torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},), strict=False)
+            program = torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},), strict=False)
+            return with_bounds_of_one_type(program)
     except Exception as error:  # from the network's code or torch.export
         place = running_module(error, module) or type(module).__name__
         raise ArtifactError(
             f"the network must be a static graph of operators, but {place} is not: {cause(error)}"
         ) from error
+
+
+CLAMPS = (torch.ops.aten.clamp.default, torch.ops.aten.clamp_.default)
+
+
+def with_bounds_of_one_type(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Return ``program``, in which ``clamp(x, 0, 1.0)`` has become ``clamp(x, 0.0, 1.0)`` where x is of floats.
+
+    torch.onnx (2.14) promotes the whole number to a tensor and then finds no such operator.
+    """
+    for node in program.graph.nodes:
+        if node.target in CLAMPS and node.args[0].meta["val"].is_floating_point():
+            node.args = tuple(float(each) if type(each) is int else each for each in node.args)
+            node.kwargs = {key: float(each) if type(each) is int else each for key, each in node.kwargs.items()}
+    program.graph_module.recompile()
+    return program
 
 
 def running_module(error: BaseException, module: nn.Module) -> str:
