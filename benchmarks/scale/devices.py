@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, object]:
             rates[way] += measured(data, directory / f"model-{turn}-{number}", flags)
     base = statistics.median(rates["1 process, 2 threads"])
     print(f"ResNet-20, {SIZE} pixels, batches of {BATCH}: {arguments.rounds} turns of {EPOCHS - 1} epochs")
-    print("| way | images/s, median (lowest to highest epoch) | of one process |\n|---|---|---|")
+    print("| way | images per second, median (lowest to highest epoch) | of one process |\n|---|---|---|")
     for way, values in rates.items():
         median = statistics.median(values)
         print(f"| {way} | {median:.0f} ({min(values):.0f} to {max(values):.0f}) | {median / base:.2f} |")
