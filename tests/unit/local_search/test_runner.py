@@ -226,8 +226,10 @@ def test_another_experiment_does_not_continue_a_run(tmp_path):
 
 
 RUNNER = """
-import os, resource, sys
+import os, resource, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it, nohup's SIGHUP
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from kondense_pipelines.local_search.runner import run
 if "LIMIT" in os.environ:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LIMIT"]), resource.RLIM_INFINITY))

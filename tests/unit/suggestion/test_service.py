@@ -70,7 +70,7 @@ BAD = {
     "unknown algorithm": (experiment("hype"), "algorithm must be one of bayesianoptimization, bohb, cmaes, grid"),
     "unknown setting": (
         experiment(settings={"seed": "1"}),
-        "unknown setting 'seed'; the settings are constraints, objectives, random_state",
+        "unknown setting 'seed'; the settings are conditions, constraints, objectives, random_state",
     ),
     "seed below 0": (experiment(settings={"random_state": "-1"}), "random_state must be a whole number of at least 0"),
     "eta 1": (experiment("bohb", settings={**HALVING, "eta": "1"}), "eta must be a whole number of at least 2"),
