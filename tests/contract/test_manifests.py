@@ -15,8 +15,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from kondense.katib.rules import EARLY_STOPPING
 from kondense.search.suggesters import SUGGESTERS
-from kondense.suggestion.server import PORT
+from kondense.suggestion import server
+from kondense.suggestion.server import PORT, STOPPING_PORT
 from kondense_pipelines.cluster.recurring import read_schedule
 from kondense_pipelines.deploy import algorithms, credentials
 from kondense_pipelines.deploy.algorithms import read_algorithms
@@ -267,8 +269,37 @@ def test_network_policies_meet_the_pods_they_are_for(cluster: list[Resource]) ->
     trials = policies["kondense-trials"]["podSelector"]["matchLabels"]
     for name, template in pod_templates(experiments()):
         assert trials.items() <= template["metadata"]["labels"].items(), name
-    (ingress,) = policies["kondense-suggestions"]["ingress"]
-    assert {"protocol": "TCP", "port": PORT} in ingress["ports"]
+    controller, collectors = policies["kondense-suggestions"]["ingress"]
+    assert [port["port"] for port in controller["ports"]] == [PORT, STOPPING_PORT]
+    assert [port["port"] for port in collectors["ports"]] == [STOPPING_PORT]
+
+
+def test_early_stopping_passes_the_network_policies(cluster: list[Resource]) -> None:
+    """Labels of pods are those that Katib 0.19 gives, beside an Experiment's own."""
+    policies = [each["spec"] for each in cluster if each["kind"] == "NetworkPolicy"]
+    trial = {"app.kubernetes.io/name": "kondense", "app.kubernetes.io/component": "trial"}
+    trial["katib.kubeflow.org/trial"] = "t"
+    suggestion = {"katib.kubeflow.org/suggestion": "e", "app.kubernetes.io/name": "kondense"}
+    stopping = {**suggestion, "kondense/early-stopping": "medianstop"}
+
+    def ports(labels: dict[str, str], way: str, peer: dict[str, str] | None = None) -> set[int]:
+        """The open ports of a pod, towards a peer of its namespace or towards any address."""
+        rules = [rule for each in policies if selects(each["podSelector"], labels) for rule in each.get(way, ())]
+        key = {"ingress": "from", "egress": "to"}[way]
+        if peer is None:
+            rules = [rule for rule in rules if key not in rule]
+        else:
+            chosen = [[one["podSelector"] for one in rule.get(key, ()) if "podSelector" in one] for rule in rules]
+            rules = [
+                rule for rule, pods in zip(rules, chosen, strict=True) if any(selects(each, peer) for each in pods)
+            ]
+        return {port["port"] for rule in rules for port in rule["ports"]}
+
+    assert STOPPING_PORT in ports(trial, "egress", stopping) & ports(stopping, "ingress", trial)
+    assert PORT not in ports(stopping, "ingress", trial)
+    database = {"katib.kubeflow.org/component": "db-manager"}
+    assert ports(stopping, "egress", database) == {6789} and ports(stopping, "egress") == {443, 6443}
+    assert not ports(suggestion, "egress", database) | ports(suggestion, "egress")
 
 
 def test_set_up_jobs_reach_what_they_need_and_nothing_else(cluster: list[Resource]) -> None:
@@ -340,10 +371,13 @@ def test_one_edit_changes_every_image(tmp_path: Path) -> None:
 
 
 def test_the_algorithms_are_ours_and_their_container_is_one_that_katib_takes() -> None:
-    entries = read_algorithms(MANIFESTS / "katib" / "algorithms.yaml", "kondense/suggestion-python:0.1.0")
+    sections = read_algorithms(MANIFESTS / "katib" / "algorithms.yaml", "kondense/suggestion-python:0.1.0")
+    entries = sections["suggestions"]
     names = [entry["algorithmName"] for entry in entries]
     assert sorted(names) == sorted(SUGGESTERS)  # a laptop and a cluster propose the same trials
+    assert [entry["algorithmName"] for entry in sections["earlyStoppings"]] == list(EARLY_STOPPING)
     for entry in entries:
+        assert entry["command"] == ["python3", "-m", server.__name__]
         assert "ports" not in entry and "name" not in entry  # Katib sets both
         katibs = (
             "algorithmName",
@@ -353,6 +387,9 @@ def test_the_algorithms_are_ours_and_their_container_is_one_that_katib_takes() -
         assert violations({"containers": [container]}) == []
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "any"}, "spec": {"containers": [container]}}
         kubernetes_validate.validate(pod, KUBERNETES[-1], strict=True)
+    # Katib's configuration can give an early stopping service no command: it has the image's own.
+    (command,) = re.findall(r"(?m)^CMD (.+)$", (MANIFESTS.parent / "images" / "suggestion" / "Dockerfile").read_text())
+    assert json.loads(command) == ["python3", "-m", server.__name__, "--service", "early-stopping"]
     job = yaml.safe_load((MANIFESTS / "katib" / "job.yaml").read_text())
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["/etc/kondense/algorithms.yaml"]
 

@@ -1,6 +1,7 @@
 """Median stopping: a trial whose best value so far is worse than the median of what others had by then is stopped.
 
-Source: Golovin et al., "Google Vizier", 2017, section 3.2.1, with the settings of Katib's medianstop. Deviation from
+Source: Golovin et al., "Google Vizier", 2017, section 3.2.1, with the settings of Katib's medianstop. Deviations from
+Vizier: Katib's metrics collector compares once, at report number `start_step`, and so does a local run. Deviation from
 Katib's own service, which compares with the mean of the trials' averages, so that one diverged trial turns it off.
 """
 
@@ -16,6 +17,7 @@ SETTINGS = {
     "min_trials_required": "succeeded trials before any is stopped (default 3)",
     "start_step": "reports of the objective before a trial may be stopped, and whose average counts (default 4)",
 }
+NAME = "medianstop"
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,29 @@ class MedianStop:
             reading.read_integer(settings, "start_step", cls.start_step, minimum=1),
         )
 
+    def average(self, curve: Sequence[float]) -> float | None:
+        """Return the average of a trial's first `start_step` reports; None without any."""
+        return statistics.fmean(curve[: self.start_step]) if len(curve) else None
+
     def bound(self, curves: Iterable[Sequence[float]]) -> float | None:
         """Return the median of the averages of the first `start_step` reports; None with too few trials.
 
         Args:
             curves: the objective's reports of each succeeded trial, in order.
         """
-        averages = [statistics.fmean(curve[: self.start_step]) for curve in curves if len(curve)]
-        return statistics.median(averages) if len(averages) >= self.min_trials_required else None
+        return self.median(average for curve in curves if (average := self.average(curve)) is not None)
+
+    def median(self, averages: Iterable[float]) -> float | None:
+        """Return the median of the averages of the succeeded trials; None with too few of them."""
+        known = list(averages)
+        return statistics.median(known) if len(known) >= self.min_trials_required else None
 
     def stops(self, curve: Sequence[float], bound: float, goal: Goal) -> bool:
-        """Return whether a running trial's best report so far is worse than the bound, once it has `start_step`."""
+        """Return whether the best of a running trial's first `start_step` reports is worse than the bound.
+
+        Later reports do not count, so that it does not matter how many there are when somebody looks.
+        """
         if len(curve) < self.start_step:
             return False
-        return min(curve) > bound if goal == "minimize" else max(curve) < bound
+        first = curve[: self.start_step]
+        return min(first) > bound if goal == "minimize" else max(first) < bound

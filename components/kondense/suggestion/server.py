@@ -1,4 +1,8 @@
-"""The suggestion service as a process: ``python -m kondense.suggestion.server --port 6789``."""
+"""The services of Katib as a process: ``python -m kondense.suggestion.server``.
+
+``--service early-stopping`` is the second one, for the container that Katib starts beside the suggestion service of an
+Experiment with `earlyStopping`.
+"""
 
 import argparse
 import logging
@@ -11,11 +15,16 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from kondense.errors import EXPECTED, exit_code_of
 from kondense.katib.api import services
 from kondense.suggestion import logs
+from kondense.suggestion.early_stopping import EarlyStoppingService
 from kondense.suggestion.service import SuggestionService
+from kondense.suggestion.trial_objects import TrialObjects
 
-PORT = 6789  # Katib's controller expects and probes it
+# Katib's controller expects and probes the suggestion service's port; metrics collectors call the other one, too.
+PORT, STOPPING_PORT = 6789, 6788
+PORTS = {"suggestion": PORT, "early-stopping": STOPPING_PORT}
 HEALTH_SERVICE = "manager.v1beta1.Suggestion"  # the name in Katib's probes, unlike the protobuf package
 LIMIT_BYTES = 32 * 2**20  # a request with 10,000 trials has about 5 MiB; gRPC's default limit is 4
 WORKERS = 16  # threads; they share one processor, and large calls take turns, so that some are left for probes
@@ -37,25 +46,31 @@ class SuggestionServer:
         self.server.stop(grace_s).wait()
 
 
-def start(port: int = PORT, *, host: str = "[::]", workers: int = WORKERS) -> SuggestionServer:
+def start(
+    port: int = PORT, *, host: str = "[::]", workers: int = WORKERS, stopping: EarlyStoppingService | None = None
+) -> SuggestionServer:
     """Start serving.
 
     Args:
         port: 0 chooses a free one.
         host: the address to listen on.
         workers: threads.
+        stopping: serves early stopping in the place of suggestions.
 
     Raises:
         RuntimeError: the port is taken.
     """
     options = [("grpc.max_receive_message_length", LIMIT_BYTES), ("grpc.so_reuseport", 0)]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=options)
-    services.add_SuggestionServicer_to_server(SuggestionService(), server)
+    if stopping is None:
+        services.add_SuggestionServicer_to_server(SuggestionService(), server)
+    else:
+        services.add_EarlyStoppingServicer_to_server(stopping, server)
     probes = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(probes, server)
     bound = server.add_insecure_port(f"{host}:{port}")
     server.start()
-    for name in ("", HEALTH_SERVICE):
+    for name in ("", HEALTH_SERVICE) if stopping is None else ("",):
         probes.set(name, health_pb2.HealthCheckResponse.SERVING)
     return SuggestionServer(server, probes, bound)
 
@@ -63,7 +78,9 @@ def start(port: int = PORT, *, host: str = "[::]", workers: int = WORKERS) -> Su
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then finish the running calls and return 0."""
     parser = argparse.ArgumentParser(prog="python -m kondense.suggestion.server", description=__doc__)
-    parser.add_argument("--port", type=int, default=PORT, help="port to listen on; 0 chooses a free one (default 6789)")
+    parser.add_argument("--service", default="suggestion", choices=[*PORTS], help="what to serve (default suggestion)")
+    ports = ", ".join(f"{port} for {name}" for name, port in PORTS.items())
+    parser.add_argument("--port", type=int, help=f"port to listen on; 0 chooses a free one (default {ports})")
     parser.add_argument("--host", default="[::]", help="address to listen on (default [::], every address)")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args(arguments)
@@ -71,8 +88,14 @@ def main(arguments: list[str] | None = None) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    running = start(options.port, host=options.host)
-    LOG.info("serving", extra={"port": running.port})
+    try:
+        service = EarlyStoppingService(TrialObjects.of_pod()) if options.service == "early-stopping" else None
+    except EXPECTED as error:
+        LOG.error("not serving", extra={"rule": str(error)})
+        return exit_code_of(error)
+    port = PORTS[options.service] if options.port is None else options.port
+    running = start(port, host=options.host, stopping=service)
+    LOG.info("serving", extra={"service": options.service, "port": running.port})
     stopping.wait()
     LOG.info("stopping", extra={"grace_s": GRACE_S})
     running.stop()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -21,6 +21,7 @@ from kondense.search.history import AbandonedError, Suggestion
 from kondense.search.ledger import SETTING
 from kondense.search.population_files import provide
 from kondense.suggestion.conversion import read_document, read_trials, write_reply
+from kondense.suggestion.rejection import reject
 
 MAX_REQUESTED = 1_000  # trials of one call; Katib asks for at most parallelTrialCount
 MAX_TRIALS = 50_000  # reported in one call; Katib's Suggestion object holds fewer than 10,000 within etcd's 1.5 MiB
@@ -55,7 +56,7 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
             search.validate()
             search.history()  # checks the name and the objective
         except ValueError as error:
-            _reject(context, "validate", experiment, error)
+            reject(context, "validate", experiment.name, error)
         LOG.info("valid", extra={"experiment": experiment.name, "algorithm": search.algorithm})
         return messages.ValidateAlgorithmSettingsReply()
 
@@ -73,12 +74,12 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
                 if search.algorithm == pbt.METHOD["name"]:
                     self._provide(experiment, suggestion)
             except ValueError as error:
-                _reject(context, "suggest", experiment, error)
+                reject(context, "suggest", experiment.name, error)
             except AbandonedError as error:
-                _reject(context, "suggest", experiment, error, grpc.StatusCode.CANCELLED)
+                reject(context, "suggest", experiment.name, error, grpc.StatusCode.CANCELLED)
             except OSError as error:
                 rule = f"the trials' files must be writable in {self._files}, but: {error}"
-                _reject(context, "suggest", experiment, rule, grpc.StatusCode.FAILED_PRECONDITION)
+                reject(context, "suggest", experiment.name, rule, grpc.StatusCode.FAILED_PRECONDITION)
         LOG.info(
             "suggested",
             extra={
@@ -105,30 +106,17 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
         """Reject a call that is too large; large ones take turns."""
         if not 0 <= count <= MAX_REQUESTED:
             rule = f"current_request_number must be 0 to {MAX_REQUESTED:,}, but got {count:,}."
-            _reject(context, "suggest", experiment, rule)
+            reject(context, "suggest", experiment.name, rule)
         if trials > MAX_TRIALS:
             rule = f"a call must report at most {MAX_TRIALS:,} trials, but got {trials:,}."
-            _reject(context, "suggest", experiment, rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
+            reject(context, "suggest", experiment.name, rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
         if count <= LARGE_REQUESTED and trials <= LARGE_TRIALS:
             yield
             return
         if not self._large.acquire(blocking=False):
             rule = f"at most {self._large_at_once} large calls are computed at a time: ask again later."
-            _reject(context, "suggest", experiment, rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
+            reject(context, "suggest", experiment.name, rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
         try:
             yield
         finally:
             self._large.release()
-
-
-def _reject(
-    context: grpc.ServicerContext,
-    call: str,
-    experiment: Any,
-    rule: Exception | str,
-    code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT,
-) -> NoReturn:
-    """End the call with ``code``."""
-    LOG.warning("rejected", extra={"experiment": experiment.name, "call": call, "rule": str(rule)})
-    context.abort(code, str(rule))
-    raise AssertionError("abort raises")

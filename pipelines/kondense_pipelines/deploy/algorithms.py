@@ -1,7 +1,7 @@
 """Register Kondense's algorithms in Katib's configuration, and label the namespace of trials: a Job of manifests/katib.
 
-The rest of the ConfigMap ``katib-config`` is not changed. An annotation keeps replaced entries, and ``--remove``
-restores them.
+The rest of the ConfigMap ``katib-config`` is not changed. Annotations keep replaced entries, and ``--remove`` restores
+them.
 """
 
 import argparse
@@ -21,69 +21,85 @@ from kondense_pipelines.deploy import job
 
 CONFIG_MAP, KEY = "katib-config", "katib-config.yaml"
 REPLACED = "kondense/replaced-algorithms"  # the annotation: name -> Katib's entry, null if there was none
+# The lists of Katib's configuration that have entries of ours, and the annotations for those replaced.
+SECTIONS = {"suggestions": REPLACED, "earlyStoppings": "kondense/replaced-early-stopping"}
 LABEL = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
 
 Entry = Mapping[str, Any]
 
 
-def read_algorithms(path: Path, image: str) -> list[Entry]:
-    """Return the entries of a file (manifests/katib/algorithms.yaml) with ``image``.
+def read_algorithms(path: Path, image: str) -> dict[str, list[Entry]]:
+    """Return the entries of a file (manifests/katib/algorithms.yaml) with ``image``, by section.
 
     Raises:
         InputError: the file has another form, or ``image`` is empty.
     """
     content = yaml.safe_load(path.read_text())
-    keys = set(content) - {"extras"} if isinstance(content, dict) else set()
+    keys = set(content) - {"extras", "earlyStopping"} if isinstance(content, dict) else set()
     if keys != {"algorithms", "container"} or not content["algorithms"]:
         raise InputError(f"{path} must hold algorithms, a list of names, and container, but got {content!r}.")
-    extras = content.get("extras") or {}
+    extras, stopping = content.get("extras") or {}, content.get("earlyStopping") or {}
     if unknown := sorted(set(extras) - set(content["algorithms"])):
         raise InputError(f"{path} must have extras of its algorithms only, but has them of {unknown[0]!r}.")
     if not image:
         raise InputError("KONDENSE_SUGGESTION_IMAGE must be the suggestion image, but is not set.")
-    names = content["algorithms"]
-    return [{"algorithmName": name, "image": image, **content["container"], **extras.get(name, {})} for name in names]
+    names, container = content["algorithms"], content["container"]
+    return {
+        "suggestions": [{"algorithmName": name, "image": image, **container, **extras.get(name, {})} for name in names],
+        "earlyStoppings": [{"algorithmName": name, "image": image, **fields} for name, fields in stopping.items()],
+    }
 
 
-def add(config: Entry, entries: Sequence[Entry], replaced: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
+def add(
+    config: Entry, entries: Sequence[Entry], replaced: Mapping[str, Any], section: str = "suggestions"
+) -> tuple[Entry, dict[str, Any]]:
     """Return Katib's configuration with ``entries``, and the entries that they replaced.
 
     Args:
         config: a KatibConfig.
-        entries: SuggestionConfigs.
+        entries: SuggestionConfigs, or EarlyStoppingConfigs.
         replaced: the replaced entries of earlier calls.
+        section: one of SECTIONS.
     """
     changed = copy.deepcopy(dict(config))
-    suggestions = _suggestions(changed)
+    listed = _section(changed, section)
     kept = dict(replaced)
     for entry in entries:
         name = entry["algorithmName"]
         # Katib uses the last entry of a name.
-        former = [item for item in suggestions if item.get("algorithmName") == name]
+        former = [item for item in listed if item.get("algorithmName") == name]
         if name not in kept:
             kept[name] = former[-1] if former else None
-        suggestions[:] = [item for item in suggestions if item.get("algorithmName") != name] + [dict(entry)]
+        listed[:] = [item for item in listed if item.get("algorithmName") != name] + [dict(entry)]
     return changed, kept
 
 
-def remove(config: Entry, replaced: Mapping[str, Any]) -> Entry:
+def remove(config: Entry, replaced: Mapping[str, Any], section: str = "suggestions") -> Entry:
     """Return Katib's configuration as it was before ``add``."""
     changed = copy.deepcopy(dict(config))
-    suggestions = _suggestions(changed)
-    suggestions[:] = [item for item in suggestions if item.get("algorithmName") not in replaced]
-    suggestions.extend(former for former in replaced.values() if former)
+    listed = _section(changed, section)
+    listed[:] = [item for item in listed if item.get("algorithmName") not in replaced]
+    listed.extend(former for former in replaced.values() if former)
+    if not listed:
+        del changed["runtime"][section]
     return changed
 
 
-def _suggestions(config: dict[str, Any]) -> list[Any]:
+def _section(config: dict[str, Any], section: str) -> list[Any]:
     if config.get("kind") != "KatibConfig":
         raise InputError(f"{KEY} must be a KatibConfig (Katib 0.16 or newer), but its kind is {config.get('kind')!r}.")
-    suggestions: list[Any] = config.setdefault("runtime", {}).setdefault("suggestions", [])
-    return suggestions
+    listed: list[Any] = config.setdefault("runtime", {}).setdefault(section, [])
+    return listed
 
 
-def apply(api: Any, namespace: str, entries: Sequence[Entry], *, removing: bool = False) -> Iterator[str]:
+def apply(api: Any, namespace: str, entries: Mapping[str, Sequence[Entry]], *, removing: bool = False) -> Iterator[str]:
     """Change the ConfigMap and label the namespace; yield a line for each.
+
+    Args:
+        api: a ``kubernetes.client.ApiClient``.
+        namespace: Katib's.
+        entries: by section.
+        removing: restore what ``entries`` replaced.
 
     Raises:
         InputError: Katib is not in the namespace, or its configuration has another form.
@@ -94,14 +110,16 @@ def apply(api: Any, namespace: str, entries: Sequence[Entry], *, removing: bool 
     core = client.CoreV1Api(api)
     config_map = _config_map(core, namespace)
     annotations = dict(config_map.metadata.annotations or {})
-    replaced = json_object(annotations.pop(REPLACED, "{}"), f"the annotation {REPLACED}")
     config = yaml.safe_load(config_map.data[KEY])
-    if removing:
-        changed, replaced = remove(config, replaced), {}
-    else:
-        changed, replaced = add(config, entries, replaced)
-        annotations[REPLACED] = json.dumps(replaced)
-    names = ", ".join(entry["algorithmName"] for entry in entries)
+    changed = config
+    for section, annotation in SECTIONS.items():
+        replaced = json_object(annotations.pop(annotation, "{}"), f"the annotation {annotation}")
+        if removing:
+            changed = remove(changed, replaced, section) if replaced else changed
+        elif entries[section] or replaced:
+            changed, replaced = add(changed, entries[section], replaced, section)
+            annotations[annotation] = json.dumps(replaced)
+    names = ", ".join(entry["algorithmName"] for section in SECTIONS for entry in entries[section])
     if changed == config and annotations == (config_map.metadata.annotations or {}):
         yield f"{CONFIG_MAP}: {names} are registered already"
     else:

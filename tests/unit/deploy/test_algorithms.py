@@ -12,6 +12,7 @@ from tests.support.fake_api import FakeApi, serve
 PATH = "/api/v1/namespaces/kubeflow/configmaps/katib-config"
 FILE = Path(__file__).parents[3] / "manifests" / "katib" / "algorithms.yaml"
 ENTRIES = algorithms.read_algorithms(FILE, "registry.test/suggestion-python:1")
+STOPPING = "earlyStoppings"
 # As Katib 0.19 installs it, shortened, and with something of the user's own.
 CONFIG = {
     "apiVersion": "config.kubeflow.org/v1beta1",
@@ -23,6 +24,10 @@ CONFIG = {
             {"algorithmName": "random", "image": "suggestion-hyperopt:v0.19.0"},
             {"algorithmName": "hyperband", "image": "suggestion-hyperband:v0.19.0"},
             {"algorithmName": "of-the-user", "image": "theirs:1", "resources": {"limits": {"memory": "1Gi"}}},
+        ],
+        "earlyStoppings": [
+            {"algorithmName": "medianstop", "image": "earlystopping-medianstop:v0.19.0"},
+            {"algorithmName": "of-the-user", "image": "theirs:2"},
         ],
     },
 }
@@ -46,22 +51,27 @@ def config(fake: FakeApi) -> dict[str, Any]:
     return found
 
 
-def by_name(content: dict[str, Any]) -> dict[str, Any]:
-    return {each["algorithmName"]: each for each in content["runtime"]["suggestions"]}
+def by_name(content: dict[str, Any], section: str = "suggestions") -> dict[str, Any]:
+    return {each["algorithmName"]: each for each in content["runtime"][section]}
 
 
 def test_ours_join_and_all_else_stays(fake: FakeApi) -> None:
     apply(fake)
     after = config(fake)
     before = by_name(CONFIG)
-    assert {**after, "runtime": {**after["runtime"], "suggestions": []}} == {
+    assert {**after, "runtime": {**after["runtime"], "suggestions": [], STOPPING: []}} == {
         **CONFIG,
-        "runtime": {**CONFIG["runtime"], "suggestions": []},  # type: ignore[dict-item]
+        "runtime": {**CONFIG["runtime"], "suggestions": [], STOPPING: []},  # type: ignore[dict-item]
     }
     assert by_name(after)["of-the-user"] == before["of-the-user"]
     assert by_name(after)["bohb"]["image"] == "registry.test/suggestion-python:1"
     assert by_name(after)["hyperband"]["resources"]["limits"]["memory"]
-    assert len(after["runtime"]["suggestions"]) == len(ENTRIES) + 1  # the user's
+    assert len(after["runtime"]["suggestions"]) == len(ENTRIES["suggestions"]) + 1  # the user's
+    stopping = by_name(after, STOPPING)
+    assert stopping["of-the-user"] == by_name(CONFIG, STOPPING)["of-the-user"]
+    assert stopping["medianstop"]["image"] == "registry.test/suggestion-python:1"
+    assert set(stopping["medianstop"]) <= {"algorithmName", "image", "imagePullPolicy", "resources"}  # Katib's fields
+    assert len(after["runtime"][STOPPING]) == 2
     labels = fake.objects["/api/v1/namespaces/kubeflow"]["metadata"]["labels"]
     assert labels == {"theirs": "kept", **algorithms.LABEL}
 
@@ -87,12 +97,22 @@ def test_removal_gives_back_what_was_there(fake: FakeApi) -> None:
     apply(fake)
     assert "removed" in apply(fake, removing=True)[0]
     assert by_name(config(fake)) == by_name(CONFIG)
-    assert algorithms.REPLACED not in (fake.objects[PATH]["metadata"].get("annotations") or {})
+    assert by_name(config(fake), STOPPING) == by_name(CONFIG, STOPPING)
+    assert not set(algorithms.SECTIONS.values()) & set(fake.objects[PATH]["metadata"].get("annotations") or {})
+
+
+def test_a_list_that_was_not_there_is_gone_again() -> None:
+    """Katib's configuration may have no early stopping at all."""
+    bare = {"kind": "KatibConfig", "runtime": {"suggestions": [{"algorithmName": "random", "image": "a"}]}}
+    changed, replaced = algorithms.add(bare, ENTRIES[STOPPING], {}, STOPPING)
+    assert [each["algorithmName"] for each in changed["runtime"][STOPPING]] == ["medianstop"]
+    assert algorithms.remove(changed, replaced, STOPPING) == bare
 
 
 def test_the_last_of_two_entries_of_a_name_is_the_one_that_counted() -> None:
     twice = {"kind": "KatibConfig", "runtime": {"suggestions": [{"algorithmName": "bohb", "image": n} for n in "ab"]}}
-    changed, replaced = algorithms.add(twice, [entry for entry in ENTRIES if entry["algorithmName"] == "bohb"], {})
+    bohb = [entry for entry in ENTRIES["suggestions"] if entry["algorithmName"] == "bohb"]
+    changed, replaced = algorithms.add(twice, bohb, {})
     assert [each["algorithmName"] for each in changed["runtime"]["suggestions"]] == ["bohb"]
     assert replaced == {"bohb": {"algorithmName": "bohb", "image": "b"}}
 
