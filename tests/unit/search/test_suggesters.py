@@ -281,7 +281,12 @@ def test_names_fit_kubernetes() -> None:
 @pytest.mark.parametrize(
     ("case", "settings", "counts", "rule"),
     [
-        ("random", {"eta": "3"}, {}, "unknown setting 'eta'; the settings are constraints, objectives, random_state"),
+        (
+            "random",
+            {"eta": "3"},
+            {},
+            "unknown setting 'eta'; the settings are conditions, constraints, objectives, random_state",
+        ),
         ("random", {"random_state": "-1"}, {}, "random_state must be a whole number of at least 0, but got '-1'"),
         ("random", {"random_state": "x"}, {}, "random_state must be a whole number, but got 'x'"),
         ("random", {}, {"max_trial_count": 0}, "maxTrialCount must be at least 1, but got 0"),
@@ -299,7 +304,12 @@ def test_names_fit_kubernetes() -> None:
         ("hyperband", {"r_l": "10"}, {}, "min_resource <= r_l <= 9, but got min_resource=1, r_l=10"),
         ("hyperband", {"r_l": "2", "min_resource": "3"}, {}, "but got min_resource=3, r_l=2"),
         ("hyperband", {"max_resource": "8"}, {}, "r_l is 9 and max_resource is 8"),
-        ("hyperband", {"speed": "1"}, {}, "unknown setting 'speed'; the settings are bracket_sizes, constraints, eta"),
+        (
+            "hyperband",
+            {"speed": "1"},
+            {},
+            "unknown setting 'speed'; the settings are bracket_sizes, conditions, constraints, earlier, eta",
+        ),
         ("hyperband", {"bracket_sizes": "big"}, {}, "bracket_sizes must be one of ceil, floor, but got 'big'"),
         ("hyperband", {"issued": "!"}, {}, "issued must be a ledger"),
         ("bohb", {"model": "forest"}, {}, "model must be one of process, density, but got 'forest'"),
