@@ -163,8 +163,12 @@ class Search:
         )
 
     def _at_largest(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-        """Return the trials with a value at the largest resource that one of them has."""
+        """Return the trials with a value at the largest resource that one of them has.
+
+        Trials that were stopped early count only where none ran whole: their values are those of fewer reports.
+        """
         valued = [trial for trial in trials if trial.value is not None]
+        valued = [trial for trial in valued if trial.status is not Status.EARLY_STOPPED] or valued
         largest = max((self.resource(trial) or 0.0 for trial in valued), default=0.0)
         return [trial for trial in valued if (self.resource(trial) or 0.0) == largest]
 

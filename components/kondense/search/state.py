@@ -1,7 +1,7 @@
 """The state of an experiment, reconstructed from the ledger and the reported trials."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -16,7 +16,8 @@ PENDING = math.nan  # the loss of a trial that may still report one
 FAILED = math.inf  # the loss of a trial that ended without one
 
 UNFINISHED = (Status.CREATED, Status.RUNNING)
-SUCCEEDED = Status.SUCCEEDED  # a global: the look-up of an enumeration's member dominates the time per trial
+# Globals: the look-up of an enumeration's member dominates the time per trial.
+SUCCEEDED, EARLY_STOPPED = Status.SUCCEEDED, Status.EARLY_STOPPED
 VALUED = (Status.SUCCEEDED, Status.EARLY_STOPPED)
 _NOTHING = Trial("", {}, Status.METRICS_UNAVAILABLE)
 
@@ -24,6 +25,9 @@ _NOTHING = Trial("", {}, Status.METRICS_UNAVAILABLE)
 @dataclass
 class Rung:
     """One rung: its configurations in order of issue, and their losses (PENDING, FAILED or finite).
+
+    The loss of a trial that was stopped early is above those of all that ran whole with the same resource: its value is
+    one of fewer reports. Such trials are in the order of their values.
 
     With several goals the losses are places among all trials of the rung's resource, and `rows` has the losses and
     excesses of each goal (`Goals.row`), NaN where there is none, [trials, goals].
@@ -86,6 +90,8 @@ class ExperimentState:
         if self.goals is not None:
             self._read_goals(flat, self.goals)
             self._rank(rungs_per_bracket, self.goals)
+        if any(trial.status is EARLY_STOPPED for trial in history.trials):
+            self._put_behind([trial is not None and trial.status is EARLY_STOPPED for trial in flat], rungs_per_bracket)
 
     @property
     def issued(self) -> int:
@@ -161,22 +167,50 @@ class ExperimentState:
 
     def _rank(self, rungs_per_bracket: Sequence[int], goals: Goals) -> None:
         """Replace the losses of trials with a value by their places among all trials of the same resource."""
+        for members in self._levels(rungs_per_bracket):
+            losses = np.array([loss for rung in members for loss in rung.losses])
+            valued = np.isfinite(losses)
+            losses[valued] = goals.losses(
+                np.concatenate([rung.rows for rung in members if rung.rows is not None])[valued]
+            )
+            _replace(members, losses)
+
+    def _put_behind(self, stopped: Sequence[bool], rungs_per_bracket: Sequence[int]) -> None:
+        """Raise the losses of trials that were stopped early above those of all others with the same resource.
+
+        Source: the order of Optuna's TPESampler, complete trials before pruned ones. Katib's collector stops all at the
+        same report, so that their values compare.
+
+        Args:
+            stopped: of each trial in the order of the rungs.
+            rungs_per_bracket: of each bracket in one cycle.
+        """
+        marks, place = {}, 0
+        for rung in (rung for rungs in self.rungs for rung in rungs):
+            marks[id(rung)] = stopped[place : place + len(rung.losses)]
+            place += len(rung.losses)
+        for members in self._levels(rungs_per_bracket):
+            losses = np.array([loss for rung in members for loss in rung.losses])
+            early = np.array([mark for rung in members for mark in marks[id(rung)]], dtype=bool) & np.isfinite(losses)
+            if not early.any():
+                continue
+            whole = losses[np.isfinite(losses) & ~early]
+            worst = float(whole.max()) if whole.size else 0.0
+            places = np.unique(losses[early], return_inverse=True)[1] + 1
+            with np.errstate(over="ignore"):
+                behind = worst + max(abs(worst), 1.0) * places / places.max()
+            losses[early] = np.minimum(behind, np.finfo(np.float64).max)  # FAILED is infinite
+            _replace(members, losses)
+
+    def _levels(self, rungs_per_bracket: Sequence[int]) -> Collection[list[Rung]]:
+        """Return the rungs of each resource."""
         depth = max(rungs_per_bracket)
         levels: dict[int, list[Rung]] = {}
         for bracket, rungs in enumerate(self.rungs):
             lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
             for level, rung in enumerate(rungs, start=lowest):
                 levels.setdefault(level, []).append(rung)
-        for members in levels.values():
-            losses = np.array([loss for rung in members for loss in rung.losses])
-            valued = np.isfinite(losses)
-            losses[valued] = goals.losses(
-                np.concatenate([rung.rows for rung in members if rung.rows is not None])[valued]
-            )
-            place = 0
-            for rung in members:
-                rung.losses = losses[place : place + len(rung.losses)].tolist()
-                place += len(rung.losses)
+        return levels.values()
 
     def _append(self, issued: Identity) -> None:
         rungs = self.rungs[issued.bracket]
@@ -187,6 +221,14 @@ class ExperimentState:
         if self.goals is not None:
             rung, row = rungs[issued.rung], np.array([self.goals.row({})])
             rung.rows = row if rung.rows is None else np.concatenate([rung.rows, row])
+
+
+def _replace(rungs: Sequence[Rung], losses: NDArray[np.float64]) -> None:
+    """Give the rungs their parts of `losses`."""
+    place = 0
+    for rung in rungs:
+        rung.losses = losses[place : place + len(rung.losses)].tolist()
+        place += len(rung.losses)
 
 
 def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:

@@ -50,6 +50,11 @@ class EarlyStop:
             self.stopped[name] = time.monotonic()
             process.stop()
 
+    @property
+    def first(self) -> int:
+        """The number of first reports of a trial that decide about others."""
+        return self.rule.start_step if self.rule is not None else 0
+
     def reason(self, name: str, curve: Sequence[float]) -> str:
         """Return why a trial was stopped."""
         return f"worse than the median {self.bounds[name]:g} after {len(curve)} reports"

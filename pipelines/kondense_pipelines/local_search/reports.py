@@ -103,7 +103,15 @@ class Reports:
     def curve(self, reports: list[MetricLine]) -> list[float]:
         """Return the finite numbers reported for the objective."""
         mine = (report.value for report in reports if report.name == self.experiment.objective.metric)
-        return [value for value in map(number, mine) if value is not None][-MOST_REPORTS:]
+        return [value for value in map(number, mine) if value is not None]
+
+
+def shortened(curve: list[float], first: int = 0) -> list[float]:
+    """Return a curve for the results: at most MOST_REPORTS, the first `first` and the last of the others."""
+    if len(curve) <= max(MOST_REPORTS, first):
+        return curve
+    last = max(MOST_REPORTS - first, 1)
+    return [*curve[:first], *curve[-last:]]
 
 
 def _lines(path: Path) -> Iterator[str]:

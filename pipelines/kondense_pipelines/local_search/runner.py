@@ -44,7 +44,7 @@ from kondense_pipelines.local_search import baseline, local_rules
 from kondense_pipelines.local_search.addresses import local_addresses
 from kondense_pipelines.local_search.early_stop import EarlyStop
 from kondense_pipelines.local_search.live import Display
-from kondense_pipelines.local_search.reports import Reports
+from kondense_pipelines.local_search.reports import Reports, shortened
 from kondense_pipelines.local_search.room import check_room
 from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess
 from kondense_pipelines.paths import cache_dir
@@ -255,7 +255,8 @@ class _Runner:
                 continue
             self.reports.collect(process.directory)
             reports = self.reports.read(process.directory, process.log)
-            curve = self.reports.curve(reports)
+            whole = self.reports.curve(reports)
+            curve = shortened(whole, self.early_stop.first)
             if failure and name not in self.early_stop.stopped:
                 check_room((self.output, cache_dir()), name, failure)
                 self._finish(name, Status.FAILED, failure, curve=curve)
@@ -269,7 +270,7 @@ class _Runner:
             reason = reason or self.state.search.missing(chosen)
             status = Status.SUCCEEDED
             if name in self.early_stop.stopped:
-                status, reason = Status.EARLY_STOPPED, self.early_stop.reason(name, curve)
+                status, reason = Status.EARLY_STOPPED, self.early_stop.reason(name, whole)
             self._finish(name, status, reason, value=value, metrics=chosen, curve=curve)
 
     def _finish(self, name: str, status: Status, reason: str, *, value: float | None = None, **results: Any) -> None:

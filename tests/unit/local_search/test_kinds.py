@@ -14,6 +14,7 @@ from kondense.search.run import Outcome
 from kondense_pipelines.cli.app import app
 from kondense_pipelines.local_search.changes import read_changes
 from kondense_pipelines.local_search.live import Display
+from kondense_pipelines.local_search.reports import MOST_REPORTS, shortened
 from kondense_pipelines.local_search.runner import run
 from rich.console import Console
 from typer.testing import CliRunner
@@ -161,11 +162,11 @@ MEDIAN = {
 
 
 def test_a_trial_worse_than_the_median_is_stopped_and_its_curve_stays(tmp_path):
-    """The second trial diverges: the mean of all is above 300, and would stop none."""
+    """The second trial diverges: the mean of all is above 300, and would stop none. First reports of many decide."""
     script = """case "$NAME" in
         *c1-*) echo loss=900; echo loss=900;;
         *c3-*) echo loss=0.9; echo loss=0.8; exec sleep 60.73;;
-        *) echo loss=0.5; echo loss=0.4;; esac"""
+        *) echo loss=0.5; echo loss=0.4; yes loss=7 | head -n 1200;; esac"""
     document = few(scripted(script, earlyStopping=MEDIAN), 4)
     result, trials = start(document, tmp_path)
     assert result.outcome is Outcome.SUCCEEDED
@@ -173,6 +174,15 @@ def test_a_trial_worse_than_the_median_is_stopped_and_its_curve_stays(tmp_path):
     assert (stopped["status"], stopped["value"], stopped["curve"]) == ("early_stopped", 0.8, [0.9, 0.8])
     assert stopped["reason"] == "worse than the median 0.45 after 2 reports"
     assert [trial["status"] for trial in trials[:3]] == ["succeeded"] * 3
+    assert trials[0]["curve"] == [0.5, 0.4, *[7.0] * (MOST_REPORTS - 2)]
+
+
+def test_a_long_curve_keeps_its_first_and_last_reports():
+    curve = [float(number) for number in range(MOST_REPORTS + 5)]
+    assert shortened(curve[:-5], 3) == curve[:-5]
+    assert shortened(curve) == curve[5:]
+    assert shortened(curve, 3) == curve[:3] + curve[8:]
+    assert shortened(curve, MOST_REPORTS + 2) == curve[:-3] + curve[-1:]
 
 
 def test_maps_and_command(tmp_path):
