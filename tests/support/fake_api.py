@@ -84,7 +84,7 @@ def serve(fake: FakeApi) -> Iterator[client.ApiClient]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{server.server_port}"))
     finally:
