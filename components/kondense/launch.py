@@ -1,10 +1,12 @@
 """Start a stage: in this process, or in one process per device under torch's elastic agent.
 
 The processes run ``kondense.worker``, the whole stage in each. Any of them that ends otherwise than well stops all; the
-reason is raised here as if the stage had run in this process.
+reason is raised here as if the stage had run in this process. On several nodes every node starts its own processes, and
+the agents find each other at the first node.
 """
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import logging
@@ -31,24 +33,72 @@ CHECKPOINTS = "KONDENSE_CHECKPOINTS"  # as in kondense.training.checkpoint, whic
 OWN, PEER = "own", "peer"
 
 
+RENDEZVOUS_S = 900  # the longest that a node waits for the others, which may have an image to pull
+
+
+@dataclasses.dataclass(frozen=True)
+class Nodes:
+    """The machines that train together.
+
+    Attributes:
+        count: how many there are.
+        rank: the number of this one, from 0; the first one's process 0 writes.
+        endpoint: ``host:port`` of the first one.
+        run_id: a name that is the same on all.
+    """
+
+    count: int
+    rank: int
+    endpoint: str
+    run_id: str
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], run_id: str) -> "Nodes":
+        """Return the nodes that torchrun's variables describe, which Kubeflow Trainer's torch runtimes set.
+
+        Source: EnforceMLPolicy in pkg/runtime/framework/plugins/torch/torch.go of Kubeflow Trainer 2.3.
+
+        Raises:
+            InputError: a variable is missing, or no number.
+        """
+        texts = {}
+        for name in ("PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"):
+            texts[name] = text = environment.get(name, "")
+            if not text or (name != "PET_MASTER_ADDR" and not text.isdecimal()):
+                raise InputError(f"{name} must be set by the TrainJob's torch runtime, but got {text!r}.")
+        count, rank, host, port = texts.values()
+        if int(rank) >= int(count):
+            raise InputError(f"PET_NODE_RANK must be below PET_NNODES ({count}), but got {rank}.")
+        return cls(int(count), int(rank), f"{host}:{port}", run_id)
+
+
 class ProcessLostError(KondenseError, ChildProcessError):
     """A process of a stage ended without a reason of its own, as when memory is short."""
 
 
-def run(stage: Stage, config: Config, directories: Mapping[str, Any]) -> Mapping[str, float]:
+class OthersLostError(ProcessLostError):
+    """Processes of another node ended; that node knows why."""
+
+
+def run(
+    stage: Stage, config: Config, directories: Mapping[str, Any], *, nodes: Nodes | None = None
+) -> Mapping[str, float]:
     """Run a stage in as many processes as its devices and return its metrics.
 
     Args:
         stage: the stage.
-        config: its parameters.
+        config: its parameters; on several nodes the same on all of them.
         directories: the paths that its function takes, by parameter.
+        nodes: the machines that run it together, each of which calls this; None: this one alone. Outputs and metrics
+            are the first node's; the others return none.
 
     Raises:
         InputError: more devices than GPUs, or than images in a batch.
         ProcessLostError: a process was killed; all others are stopped.
     """
     count = count_processes(config)
-    if count == 1:
+    total = count * (nodes.count if nodes else 1)
+    if total == 1:
         metrics: Mapping[str, float] = load(stage.run)(config, **directories)
         return metrics
     with tempfile.TemporaryDirectory(prefix="kondense-devices-") as scratch:
@@ -56,11 +106,14 @@ def run(stage: Stage, config: Config, directories: Mapping[str, Any]) -> Mapping
             name: [str(each) for each in path] if isinstance(path, list | tuple) else str(path)
             for name, path in directories.items()
         }
-        request = {"stage": stage.name, "config": config.to_dict(), "directories": paths, "parent": os.getpid()}
+        values = config.to_dict() | ({"devices": 0} if nodes else {})  # which is all, of all nodes
+        request = {"stage": stage.name, "config": values, "directories": paths, "parent": os.getpid()}
         Path(scratch, "request.json").write_text(json.dumps(request))
-        LOG.info(f"training in {count} processes")
-        _launch(count, Path(scratch))
+        LOG.info(f"training in {total} processes{f' on {nodes.count} nodes' if nodes else ''}")
+        _launch(count, Path(scratch), nodes)
         workers_took(sum(int(path.read_text()) for path in Path(scratch).glob("*.peak")))
+        if nodes and nodes.rank > 0:
+            return {}
         return json_object(Path(scratch, "metrics.json").read_text(), "the metrics", finite=False)
 
 
@@ -83,25 +136,28 @@ def count_processes(config: Config) -> int:
     return count
 
 
-def _launch(count: int, scratch: Path) -> None:
+def _launch(count: int, scratch: Path, nodes: Nodes | None) -> None:
     """Run the workers and raise what the first of them that failed raised."""
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    alone = nodes is None
+    nodes = nodes or Nodes(1, 0, "localhost:0", uuid.uuid4().hex)
     agent = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes.count,
+        max_nodes=nodes.count,
         nproc_per_node=count,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
+        run_id=nodes.run_id,
+        rdzv_backend="c10d" if alone else "static",
+        rdzv_endpoint=nodes.endpoint,
+        rdzv_configs={} if alone else {"rank": nodes.rank, "timeout": RENDEZVOUS_S},
+        local_addr="localhost" if alone else None,
         max_restarts=0,  # a retry is the caller's, and resumes from the checkpoint
         logs_specs=DefaultLogsSpecs(log_dir=str(scratch / "logs")),
     )
     try:
-        with _environment(count), _signals_kept(), _quiet():
+        with _environment(count, alone=alone), _signals_kept(), _quiet():
             elastic_launch(agent, sys.executable)("-P", "-m", "kondense.worker", str(scratch))
     except SignalException as error:
         if error.sigval == signal.SIGINT:
@@ -109,36 +165,40 @@ def _launch(count: int, scratch: Path) -> None:
         raise SystemExit(128 + error.sigval) from None
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        raise failure_of(scratch, codes, count) from None
+        raise failure_of(scratch, codes, count, first=nodes.rank * count, total=nodes.count * count) from None
 
 
-def failure_of(scratch: Path, codes: Mapping[int, int], count: int) -> BaseException:
+def failure_of(scratch: Path, codes: Mapping[int, int], count: int, *, first: int = 0, total: int = 0) -> BaseException:
     """Return why a group of processes failed.
 
     Args:
         scratch: where they left their reasons: ``<rank>.json`` with ``kind``, ``type`` and ``text``.
         codes: exit codes by rank, of those that did not end well; minus a signal's number.
-        count: the number of processes.
+        count: the number of processes of this node.
+        first: the rank of its first one.
+        total: the number of processes of all nodes; 0: ``count``.
     """
     reasons = {}
-    for rank in range(count):
+    total = total or count
+    for rank in range(first, first + count):
         with contextlib.suppress(FileNotFoundError):
             reasons[rank] = json_object((scratch / f"{rank}.json").read_text(), "a reason")
     for rank, reason in reasons.items():
         if reason["kind"] == OWN:
-            return _rebuilt(reason, f"process {rank + 1} of {count}")
+            return _rebuilt(reason, f"process {rank + 1} of {total}")
     for rank, code in sorted(codes.items()):
         if code not in (0, TERMINATED, -signal.SIGTERM) and rank not in reasons:
             how = f"with exit code {code}"
             if code < 0:
                 why = ", as the kernel does when memory is short" if code == -signal.SIGKILL else ""
                 how = f"by {signal.Signals(-code).name}{why}"
-            ended = f"process {rank + 1} of {count} was ended {how}; all were stopped"
+            ended = f"process {rank + 1} of {total} was ended {how}; all were stopped"
             return ProcessLostError(f"{ended}, {_afterwards()}.")
     if not reasons:
         return SystemExit(TERMINATED)  # of one process, which all have followed
     rank, reason = next(iter(reasons.items()))
-    return ProcessLostError(f"process {rank + 1} of {count} lost the others ({reason['text']}); {_afterwards()}.")
+    kind = OthersLostError if total > count else ProcessLostError
+    return kind(f"process {rank + 1} of {total} lost the others ({reason['text']}); {_afterwards()}.")
 
 
 def _afterwards() -> str:
@@ -164,14 +224,14 @@ def _rebuilt(reason: Mapping[str, str], process: str) -> BaseException:
 
 
 @contextlib.contextmanager
-def _environment(count: int) -> Iterator[None]:
+def _environment(count: int, *, alone: bool) -> Iterator[None]:
     """Set the variables of the workers: the modules of this process, and their share of its threads."""
     import torch
 
     before = dict(os.environ)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, sys.path)))
     os.environ["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // count))
-    if sys.platform == "linux":
+    if alone and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks the machine's name up
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:

@@ -293,6 +293,22 @@ BUILT_IN = (
         ),
     ),
     Stage(
+        "train_job",
+        config="kondense.train_job.config:TrainJobConfig",
+        run="kondense.train_job.stage:run",
+        summary="train a network on several nodes as a TrainJob of Kubeflow Trainer",
+        inputs=(DATASET,),
+        outputs=(Artifact("model", "Model", title="teacher {network}"),),
+        profiled=True,
+    ),
+    Stage(
+        "train_node",
+        config="kondense.train_node.config:TrainNodeConfig",
+        run="kondense.train_node.stage:run",
+        summary="train on one node of a TrainJob, for Kubeflow Trainer",
+        component=False,  # Trainer starts nodes, KFP does not
+    ),
+    Stage(
         "trial",
         config="kondense.trial.config:TrialConfig",
         run="kondense.trial.stage:run",

@@ -375,6 +375,32 @@ def test_what_the_form_leaves_out_can_be_compiled_in(tmp_path: Path) -> None:
     assert tasks["publish"]["inputs"]["parameters"]["store_uri"]["runtimeValue"]["constant"] == "minio://team/models"
 
 
+def test_several_nodes_train_the_teacher_as_a_train_job(tmp_path: Path) -> None:
+    settings = ["train_job.nodes=3", "train_job.runtime=mine", "train.batch_size=96"]
+    configs = resolve("quick", {}, settings)
+    (path,) = compile_all(configs, tmp_path, only=("refresh",), resources=GPU, settings=settings)
+    package = Package(path)
+    task = package.tasks["train teacher"]
+    assert task["componentRef"]["name"] == "comp-train-job"
+    assert "comp-train" not in package.spec["components"]
+    given = {name: each.get("runtimeValue", {}).get("constant") for name, each in task["inputs"]["parameters"].items()}
+    expected = {"nodes": 3, "gpus": 2, "cpu": "8", "memory": "32Gi", "secret": GPU.secret, "batch_size": 96}
+    expected |= {"runtime": "mine", "step": "train", "run_id": "{{$.pipeline_job_uuid}}"}
+    assert {name: given[name] for name in expected} == expected
+    assert not task.get("cachingOptions", {}).get("enableCache")
+    assert "resources" not in package.executors["exec-train-job"]  # the GPUs are the nodes'
+
+
+def test_nodes_are_checked_when_a_package_is_compiled(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^train_job: compile must be false with 2 processes, but got true\.$"):
+        resolve("quick", {}, ["train_job.nodes=2", "train.compile=true"])
+    with pytest.raises(InputError, match=r"^--set cannot change train_job\.gpus"):
+        resolve("quick", {}, ["train_job.gpus=2"])
+    configs = resolve("quick", {}, ["train_job.nodes=2"])
+    with pytest.raises(InputError, match=r"^train_job\.nodes must be 1 in an Argo Workflow, but got 2\.$"):
+        compile_all(configs, tmp_path, only=("compress",), argo_bucket="bucket")
+
+
 def test_an_endpoint_with_a_scheme_says_whether_it_is_secure() -> None:
     texts = ("HTTPS://s3.example:443/", "http://minio:9000", "minio:9000")
     read = [read_resources([f"endpoint={text}"]) for text in texts]

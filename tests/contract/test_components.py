@@ -19,7 +19,7 @@ COMPONENTS = STAGES.components()
 # Inputs that are no fields of a Config: type and default.
 PROFILE = {"profile": ("STRING", "quick"), "step": ("STRING", "")}
 STRUCTURES = {name: ("STRUCT", {}) for name in ("experiment", "settings", "resources")} | {"space": ("LIST", [])}
-FURTHER = {**dict.fromkeys(("train", "prune", "distill"), PROFILE), "katib_search": STRUCTURES}
+FURTHER = {**dict.fromkeys(("train", "train_job", "prune", "distill"), PROFILE), "katib_search": STRUCTURES}
 TEXTS = {"gpus", "accelerator", "cpu", "memory", "shared_memory", "node_selector", "tolerations"}  # of STRUCTURES
 
 

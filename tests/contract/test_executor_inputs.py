@@ -62,7 +62,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Package]:
         configs, tmp_path_factory.mktemp("all"), only=("compress",), plan=read_plan(configs, None, recipes)
     )
     few = read_plan(configs, "sparse-packed")
-    paths += compile_all(configs, tmp_path_factory.mktemp("few"), only=("search", "refresh"), plan=few)
+    paths += compile_all(configs, tmp_path_factory.mktemp("few"), only=("search",), plan=few)
+    configs = resolve("quick", settings=["train_job.nodes=2"])
+    paths += compile_all(configs, tmp_path_factory.mktemp("nodes"), only=("refresh",), plan=few)
     return [Package(path) for path in paths]
 
 
@@ -183,7 +185,7 @@ def test_parameters_left_out_get_the_configs_defaults(
     assert {*component.defaults} == {*component.node.declared("inputs", "parameters")}
     configs = [execute(component, component.required, given, {}).config for given in ({}, component.defaults)]
     default = STAGES[name].config_class()
-    if name == "katib_search":  # it takes where the data set lies from its input
+    if name in ("katib_search", "train_job"):  # they take where the data set lies from their input
         default = dataclasses.replace(default, dataset_uri="minio://mlpipeline/v2/artifacts/p/r/t/dataset")
     assert configs == [default, default]
     for config in configs:

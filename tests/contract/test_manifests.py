@@ -70,6 +70,14 @@ def pod_templates(resources: list[Resource]) -> Iterator[tuple[str, Resource]]:
             yield name, resource["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]
 
 
+def node_template() -> Resource:
+    """Return the pod template of the training runtime for the nodes of train_job."""
+    (runtime,) = kustomize(MANIFESTS / "train-job")
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    template: Resource = job["template"]["spec"]["template"]
+    return template
+
+
 def containers(pod: Resource) -> list[Resource]:
     return [*pod.get("initContainers", ()), *pod["containers"]]
 
@@ -269,6 +277,9 @@ def test_network_policies_meet_the_pods_they_are_for(cluster: list[Resource]) ->
     trials = policies["kondense-trials"]["podSelector"]["matchLabels"]
     for name, template in pod_templates(experiments()):
         assert trials.items() <= template["metadata"]["labels"].items(), name
+    nodes = policies["kondense-train-nodes"]["podSelector"]["matchLabels"]
+    assert nodes.items() <= node_template()["metadata"]["labels"].items()
+    assert violations(node_template()["spec"]) == []
     controller, collectors = policies["kondense-suggestions"]["ingress"]
     assert [port["port"] for port in controller["ports"]] == [PORT, STOPPING_PORT]
     assert [port["port"] for port in collectors["ports"]] == [STOPPING_PORT]

@@ -26,6 +26,7 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     "quantize": ({"bits": 1}, "bits must be in [2, 8]"),
     "report": ({"max_validation_drop": 2.0}, "max_validation_drop must be in "),
     "train": ({"optimizer": "adam"}, "optimizer must be one of "),
+    "train_job": ({"nodes": 0}, "nodes must be in [1, 1000]"),
     "verdict": ({"fail": "perhaps"}, "fail must be "),
     "katib_search": (
         {"resources": {"gpu": 1.0}},
@@ -43,6 +44,7 @@ WITHOUT_FILES: Mapping[str, tuple[dict[str, Any], str]] = {
     "quantize": ({}, "input dataset is gone: run it again without the cache"),
     "report": ({}, "input teacher is gone: run it again without the cache"),
     "train": ({}, "input dataset is gone: run it again without the cache"),
+    "train_job": ({"run_id": "1"}, "input dataset is gone: run it again without the cache"),
     "verdict": ({}, "input report is gone: run it again without the cache"),
     "katib_search": (
         {"experiment": EXPERIMENT, "run_id": "1"},

@@ -44,6 +44,17 @@ def test_bad_input_is_one_line_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_on_one_machine_has_neither_a_search_nor_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for setting, what in (
+        ("katib_search.ui=http://host", "no search step"),
+        ("train_job.nodes=2", "one node; train.devices sets its processes"),
+    ):
+        result = CliRunner().invoke(app, ["run", "--set", setting])
+        line = f"error: --set {setting} is for `kondense compile`: a run on this machine has {what}.\n"
+        assert (result.exit_code, result.stderr) == (2, line)
+
+
 def test_compile_writes_the_package_with_the_parameters_as_defaults(tmp_path: Path) -> None:
     arguments = [
         "compile",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
@@ -119,7 +119,7 @@ class Server(ThreadingHTTPServer):
         workflows: of Argo, by namespace and name.
         requests: method and path of everything that was asked.
         faults: answers given instead of the right ones, in turn: status code and body, or None to close the connection.
-        on_look: called with an Experiment before it is returned; plays the controllers.
+        on_look: called with an object before it is returned; plays the controllers.
         katib: False: the API knows no Experiments.
     """
 
@@ -136,7 +136,7 @@ class Server(ThreadingHTTPServer):
         self.workflows: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: deque[tuple[str, int, dict[str, Any]] | None] = deque()
-        self.on_look: Callable[[dict[str, Any]], None] = lambda experiment: None
+        self.on_look: Callable[[dict[str, Any]], None] = lambda found: None
         self.tokens: set[str] = set()
         self.katib = True
         self.expired_lists = 0
@@ -250,7 +250,9 @@ class Handler(BaseHTTPRequestHandler):
             return one_of(self.server.suggestions, name)
         if method == "PATCH" and self.headers["Content-Type"] != "application/merge-patch+json":
             return 415, status(415, "UnsupportedMediaType", "custom objects take merge patches")
-        return self.trial_page(query) if plural == "trials" else self.experiment(method, namespace, name, body)
+        if plural == "trials":
+            return self.trial_page(query)
+        return self.custom_object(method, self.server.experiments, (namespace, "experiments.kubeflow.org", name), body)
 
     def core(self, namespace: str, events: str | None) -> tuple[int, Any]:
         """Answer about a namespace or its events."""
@@ -261,24 +263,27 @@ class Handler(BaseHTTPRequestHandler):
         labels = self.server.namespaces[namespace]
         return 200, {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": namespace, "labels": labels}}
 
-    def experiment(self, method: str, namespace: str, name: str | None, body: Any) -> tuple[int, Any]:
-        """Answer about an Experiment."""
+    def custom_object(
+        self, method: str, held: dict[tuple[str, str], dict[str, Any]], place: tuple[str, str, str | None], body: Any
+    ) -> tuple[int, Any]:
+        """Answer about an object of those that are held by namespace and name; ``place`` names its kind in between."""
+        namespace, kind, name = place
         if method == "POST":
             name = body["metadata"]["name"]
-            if (namespace, name) in self.server.experiments:
-                return 409, status(409, "AlreadyExists", f'experiments.kubeflow.org "{name}" already exists')
+            if (namespace, name) in held:
+                return 409, status(409, "AlreadyExists", f'{kind} "{name}" already exists')
             metadata = {"uid": f"uid-{len(self.server.requests)}", "creationTimestamp": STAMP, "namespace": namespace}
             body["metadata"] |= metadata
-            self.server.experiments[namespace, name] = body
+            held[namespace, name] = body
             return 201, body
-        found = self.server.experiments.get((namespace, name or ""))
+        found = held.get((namespace, name or ""))
         if found is None:
-            return 404, status(404, "NotFound", f'experiments.kubeflow.org "{name}" not found')
+            return 404, status(404, "NotFound", f'{kind} "{name}" not found')
         if method == "DELETE":
             wanted = (body.get("preconditions") or {}).get("uid")
             if wanted and wanted != found["metadata"]["uid"]:
                 return 409, status(409, "Conflict", "the UID in the precondition does not match")
-            del self.server.experiments[namespace, name or ""]
+            del held[namespace, name or ""]
             return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
         if method == "PATCH":
             found["metadata"] |= body["metadata"]
@@ -308,10 +313,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+S = TypeVar("S", bound=Server)
+
+
 @contextmanager
-def fake_kubernetes() -> Iterator[Server]:
+def fake_kubernetes(kind: Callable[[], S] = Server) -> Iterator[S]:  # type: ignore[assignment]
     """Run a server during the block."""
-    with Server() as server:
+    with kind() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

@@ -6,18 +6,18 @@ Everything here maps one parsed YAML to another, so that the request to Katib ca
 import copy
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from kondense.cluster.names import PIPELINE, RUN, label_value, run_name
 from kondense.errors import InputError
 from kondense.json_text import json_value
 from kondense.katib import controller_rules
 from kondense.katib.document import read_search, settings_of
-from kondense.katib.rules import API_VERSION, NAME, NAME_LENGTH
+from kondense.katib.rules import API_VERSION
 from kondense.katib.yaml_text import read_documents
 from kondense.katib_search.config import KatibSearchConfig, read_pairs
 from kondense.katib_search.job import adapt_job, set_epochs, set_flag, trial_config, trial_container
@@ -30,10 +30,6 @@ from kondense.search.space import SearchSpace
 from kondense.search.start import SETTING as START
 from kondense.search.suggesters import is_multi_fidelity, load_suggester
 
-ID_LENGTH = 16  # characters of the run's id in the Experiment's name
-RUN = "kondense/run"  # the annotation of the run that owns an Experiment, and the label to find it by
-PIPELINE = "kondense/pipeline"  # the annotation and the label of the run's pipeline
-LABEL_LENGTH = 63  # characters of a label's value; Kubernetes' limit
 OF_SPACE = (START, CONDITIONS, EARLIER)  # settings that belong to an Experiment's own space
 RUNG_SETTINGS = ("resource_name", "r_l", "max_resource", "min_resource", "eta")
 
@@ -80,7 +76,7 @@ def build_plan(config: KatibSearchConfig, *, dataset_uri: str, environment: Mapp
     spec = body["spec"]
     metadata = body.get("metadata") or {}
     body["metadata"] = {
-        "name": experiment_name(str(metadata.get("name", "")), config.run_id),
+        "name": run_name("Experiment", str(metadata.get("name", "")), config.run_id),
         "labels": {
             **(metadata.get("labels") or {}),  # Katib copies them to the suggestion, which a network policy selects
             "app.kubernetes.io/part-of": "kondense",
@@ -123,26 +119,6 @@ def read_experiment(text: str) -> dict[str, Any]:
         raise InputError(f"experiment must have a spec with {error}, but has none.") from None
     trial_container(job)
     return copy.deepcopy(body)
-
-
-def experiment_name(base: str, run_id: str) -> str:
-    """Return the name of a run's Experiment: the same for every attempt of its step, of at most 40 characters.
-
-    Raises:
-        ValueError: the run has no id, or the base is not a valid name.
-    """
-    identity = re.sub(r"[^a-z0-9]", "", run_id.lower())[:ID_LENGTH]
-    if not identity:
-        raise InputError(f"run_id must be the id of a pipeline run, but got {run_id!r}.")
-    prefix = base[: NAME_LENGTH - ID_LENGTH - 1].rstrip("-")
-    if not NAME.fullmatch(prefix):
-        raise InputError(f"the Experiment's name must be a-z, 0-9 and dashes after a letter, but got {base!r}.")
-    return f"{prefix}-{identity}"
-
-
-def label_value(text: str) -> str:
-    """Return a text as the value of a label: letters and digits, with dashes, dots and underscores in between."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-_.")[:LABEL_LENGTH].rstrip("-_.")
 
 
 def _parse(name: str, text: str) -> Any:

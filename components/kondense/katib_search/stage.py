@@ -1,28 +1,24 @@
 """Run a Katib Experiment to its end and return the best trial: its hyperparameters and its model."""
 
-import contextlib
 import dataclasses
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from kondense.cluster.objects import own_namespace
+from kondense.cluster.pod import Pod, cleaned_up_on_sigterm, log, pod_name
 from kondense.files import json_bytes, new_directory, read_json, write_json
 from kondense.katib import page
 from kondense.katib.results import summary
-from kondense.katib_search.cluster import Katib, connect_to_cluster, own_namespace
+from kondense.katib_search.cluster import Katib, connect_to_cluster
 from kondense.katib_search.config import KatibSearchConfig
 from kondense.katib_search.earlier import with_earlier
-from kondense.katib_search.errors import ClusterError, SearchError
+from kondense.katib_search.errors import SearchError
 from kondense.katib_search.experiment import Plan, build_plan
 from kondense.katib_search.job import store_uri, trial_config, trial_container
-from kondense.katib_search.pod import Pod, pod_name
 from kondense.katib_search.trials import best_trial, ended, in_order_of_ending, read_trials
-from kondense.logging import LOG
 from kondense.search.history import Status
 from kondense.search.numbers import number
 from kondense.search.run import FAILURES, TrialRecord
@@ -258,39 +254,3 @@ def metrics(trials: Sequence[TrialRecord], best: TrialRecord) -> dict[str, float
         "trials_without_result": float(sum(trial.status in FAILURES for trial in trials)),
         **{name: value for name, value in values.items() if value is not None},
     }
-
-
-@contextlib.contextmanager
-def cleaned_up_on_sigterm(pod: Pod, delete: Callable[[], bool], name: str) -> Iterator[None]:
-    """Delete the Experiment if SIGTERM ends the block because the run was terminated.
-
-    If only this pod is removed, or the reason is unknown, the Experiment is kept: the step's next attempt continues it,
-    and without one it is deleted with the run's Workflow.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except SystemExit:
-        try:
-            if pod.run_has_ended():
-                log(f"SIGTERM: experiment {name} {'is deleted' if delete() else 'did not exist'}")
-            else:
-                log(f"SIGTERM: experiment {name} is kept for the next attempt of this step")
-        except ClusterError as error:
-            log(f"SIGTERM: experiment {name} could not be deleted: {error}")
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def log(line: str) -> None:
-    """Log a line with the time."""
-    LOG.info(time.strftime("%H:%M:%S ") + line)

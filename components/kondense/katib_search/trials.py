@@ -9,8 +9,8 @@ import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kondense.cluster.errors import ClusterError
 from kondense.json_text import SHOWN
-from kondense.katib_search.errors import ClusterError
 from kondense.katib_search.experiment import Plan
 from kondense.search.history import Status
 from kondense.search.numbers import number

@@ -87,10 +87,11 @@ def run(
     """
     with reported(), allowing(modules=allow_network or ()):
         from kondense_pipelines.graphs.candidates import read_plan
-        from kondense_pipelines.graphs.parameters import SEARCH_STEP, resolve
+        from kondense_pipelines.graphs.parameters import SEARCH_STEP, TRAIN_JOB, resolve
 
-        if unused := next((text for text in settings or () if text.startswith(f"{SEARCH_STEP}.")), ""):
-            raise InputError(f"--set {unused} is for `kondense compile`: a run on this machine has no search step.")
+        for step, what in ((SEARCH_STEP, "no search step"), (TRAIN_JOB, "one node; train.devices sets its processes")):
+            if unused := next((text for text in settings or () if text.startswith(f"{step}.")), ""):
+                raise InputError(f"--set {unused} is for `kondense compile`: a run on this machine has {what}.")
         configs = resolve(profile, plain(dataset, source, image_size, network, seed), settings or ())
         plan = read_plan(configs, candidates, recipe or ())
 

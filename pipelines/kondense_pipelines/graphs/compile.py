@@ -10,13 +10,14 @@ import yaml
 from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kondense.config import Config
+from kondense.errors import InputError
 from kondense.files import write_file
 from kondense.profiles import DEFAULT_PROFILE
 
 from kondense_pipelines.graphs import compress, refresh, search
 from kondense_pipelines.graphs.argo import workflow_text
 from kondense_pipelines.graphs.candidates import Plan
-from kondense_pipelines.graphs.parameters import NETWORK_FIELDS, split
+from kondense_pipelines.graphs.parameters import NETWORK_FIELDS, TRAIN_JOB, split
 from kondense_pipelines.graphs.resources import Resources
 
 VERSION_DIGITS = 10
@@ -58,6 +59,8 @@ def compile_all(
     Raises:
         InputError: there is no such Experiment, it breaks rules of Katib's, or a Workflow cannot have a value.
     """
+    if argo_bucket and (nodes := configs[TRAIN_JOB].to_dict()["nodes"]) != 1:
+        raise InputError(f"{TRAIN_JOB}.nodes must be 1 in an Argo Workflow, but got {nodes}.")
     arguments, bound = split(configs, profile, settings)
     networks = [str(configs[step].to_dict()[field]) for step, field in NETWORK_FIELDS]
     cluster = (resources or Resources()).allowing(networks)

@@ -16,7 +16,7 @@ from kondense.recipes import models_of
 from kondense.stages import STAGES
 
 from kondense_pipelines.graphs.candidates import Plan
-from kondense_pipelines.graphs.parameters import CURATED, PROFILE, STEPS, Values, form, step_arguments
+from kondense_pipelines.graphs.parameters import CURATED, PROFILE, STEPS, TRAIN_JOB, Values, form, step_arguments
 from kondense_pipelines.graphs.resources import Resources, equip
 from kondense_pipelines.graphs.run_form import Parameter, parameter_table, pipeline_function, set_literals
 
@@ -118,8 +118,7 @@ def make_pipeline(
         data = prepared.outputs["dataset"]
 
         def compress(**overrides: Any) -> None:
-            trained = component("train")(dataset=data, **{**values["train"], **overrides})
-            trained.set_display_name(TRAIN_TEACHER)
+            trained = train_task(data, {**values["train"], **overrides}, values[TRAIN_JOB], cluster)
             compared = graph(dataset=data, teacher=trained.outputs["model"], given=given)
             chosen = {name: compared[name] for name in ("chosen", "report")}
             published = component("publish")(dataset=data, **chosen, **values["publish"]).set_display_name("publish")
@@ -139,6 +138,31 @@ def make_pipeline(
     if cluster.knows_literals:
         set_literals(pipeline, parameters)
     return pipeline
+
+
+def train_task(data: Any, arguments: Mapping[str, Any], job: Mapping[str, Any], resources: Resources) -> Any:
+    """Return the task that trains the teacher: in its own pod, or on several nodes.
+
+    Args:
+        data: the data set.
+        arguments: of the step train.
+        job: of the step train_job.
+        resources: of the steps that train; on several nodes they are each node's.
+    """
+    if job["nodes"] == 1:
+        return component("train")(dataset=data, **arguments).set_display_name(TRAIN_TEACHER)
+    task = component(TRAIN_JOB)(
+        dataset=data,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        gpus=resources.gpus,
+        accelerator=resources.accelerator,
+        cpu=resources.cpu_limit,
+        memory=resources.memory_limit,
+        secret=resources.secret,
+        **arguments,
+        **job,
+    ).set_display_name(TRAIN_TEACHER)
+    return task.set_caching_options(False)  # it creates a TrainJob
 
 
 def contents(plan: Plan, resources: Resources) -> str:

@@ -25,11 +25,28 @@ SEARCH_STEP = "katib_search"
 SEARCH_CONFIG = STAGES["katib_search"].config_class
 SEARCH_FIELDS = {"earlier", "max_failed_trials", "namespace", "store_uri", "patience_minutes", "poll_seconds", "ui"}
 
+TRAIN_JOB = "train_job"  # of several nodes, in the place of train
+NODE_FIELDS = {
+    "nodes",
+    "runtime",
+    "runtime_kind",
+    "job_name",
+    "namespace",
+    "store_uri",
+    "image",
+    "patience_minutes",
+    "poll_seconds",
+}
+
 Values = Mapping[str, Mapping[str, Value]]  # by step and field
 
 STEPS: Mapping[str, Step] = {
     "data_prep": Step("data_prep"),
     "train": Step("train"),
+    # With more than one node. The step train, the resources and the graph set its other fields.
+    TRAIN_JOB: Step(
+        TRAIN_JOB, {"nodes": 1}, owned=tuple(set(STAGES[TRAIN_JOB].config_class.__dataclass_fields__) - NODE_FIELDS)
+    ),
     **recipes.STEPS,
     "evaluate": Step("evaluate", owned=("name",)),
     "report": Step("report"),
@@ -51,7 +68,11 @@ CURATED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "quantize_method": (("quantize", "method"),),
     "report_max_drop": (("report", "max_validation_drop"), ("publish", "max_test_drop")),
     "report_objective": (("report", "objective"),),
-    "seed": tuple((step, "seed") for step in STEPS if "seed" in STEPS[step].config.__dataclass_fields__),
+    "seed": tuple(
+        (step, "seed")
+        for step in STEPS
+        if "seed" in STEPS[step].config.__dataclass_fields__ and "seed" not in STEPS[step].owned
+    ),
     "train_epochs": (("train", "epochs"),),
 }
 NETWORK_FIELDS = (("train", "network"), ("distill", "student_network"))  # by step and field
@@ -145,7 +166,8 @@ def resolve(
         try:
             hints = typing.get_type_hints(STEPS[step].config)
             stated = {name: parse(name, hints[name], text) for name, text in texts.get(step, {}).items()}
-            configs[step] = STEPS[step].config(**values[step] | stated)
+            shared = configs["train"].to_dict() if step == TRAIN_JOB else {}
+            configs[step] = STEPS[step].config(**shared | values[step] | stated)
         except ValueError as error:
             raise InputError(f"{step}: {error}") from None
     check_networks(configs)

@@ -20,7 +20,8 @@ from kondense.networks.allowed import VARIABLE, is_imported
 from kondense.quantize.methods import METHODS as QUANTIZERS
 from kondense.stages import STAGES
 
-TRAINING = tuple(name for name in STAGES.components() if STAGES[name].profiled)  # the components that use a GPU
+# The components that use a GPU; the nodes of train_job have pods of their own.
+TRAINING = tuple(name for name in STAGES.components() if STAGES[name].profiled and name != "train_job")
 SHARED_MEMORY = "/dev/shm"
 DATA_PREP = "data-prep"  # kfp's name of the component
 KFP_VERSION = re.compile(r"(\d+)\.(\d+)(\.\d+)?")

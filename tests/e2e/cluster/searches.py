@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kondense.cluster.names import RUN
 from kondense.katib_search.cluster import LABEL
 from kondense.katib_search.config import KatibSearchConfig
-from kondense.katib_search.experiment import RUN, Plan, build_plan
+from kondense.katib_search.experiment import Plan, build_plan
 from kondense.katib_search.job import COMMAND, set_variable, trial_container
 from kondense.katib_search.trials import ended, read_trials
 from kondense.search.ledger import identity

@@ -1,9 +1,9 @@
 """Katib through a real HTTP server that answers as the Kubernetes API does, faults included."""
 
 import pytest
+from kondense.cluster.errors import ClusterError
+from kondense.cluster.names import RUN
 from kondense.katib_search.cluster import Katib
-from kondense.katib_search.errors import ClusterError
-from kondense.katib_search.experiment import RUN
 
 from tests.support.fake_kubernetes import INJECTION, Server, make_event, make_trial, status
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kondense.cluster.names import label_value, run_name
 from kondense.katib.spec import parse
 from kondense.katib_search.config import KatibSearchConfig, read_pairs, read_tolerations
-from kondense.katib_search.experiment import build_plan, experiment_name, label_value
+from kondense.katib_search.experiment import build_plan
 from kondense.katib_search.job import trial_config, trial_container, variable
 
 EXPERIMENTS = Path(__file__).parents[3] / "manifests" / "experiments"
@@ -71,10 +72,10 @@ def test_whole_cycles_of_the_brackets(bohb: str) -> None:
 
 
 def test_the_name_is_the_runs_and_fits() -> None:
-    name = experiment_name("kondense-compression-of-everything", RUN)
+    name = run_name("Experiment", "kondense-compression-of-everything", RUN)
     assert len(name) <= 40 and name.endswith("-3f2b8a9c77d14c1e")
-    assert name == experiment_name("kondense-compression-of-everything", RUN)
-    assert name != experiment_name("kondense-compression-of-everything", RUN.replace("3", "4"))
+    assert name == run_name("Experiment", "kondense-compression-of-everything", RUN)
+    assert name != run_name("Experiment", "kondense-compression-of-everything", RUN.replace("3", "4"))
 
 
 def test_labels_and_annotations_lead_to_the_run(bohb: str) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kondense.katib_search.pod import Pod, pod_name
-from kondense.katib_search.stage import cleaned_up_on_sigterm
+from kondense.cluster.pod import Pod, cleaned_up_on_sigterm, pod_name
 
 from tests.support.fake_kubernetes import Server
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kondense.cluster.errors import ClusterError
 from kondense.files import ArtifactError
 from kondense.katib_search.cluster import Katib
 from kondense.katib_search.config import KatibSearchConfig
-from kondense.katib_search.errors import ClusterError, SearchError
+from kondense.katib_search.errors import SearchError
 from kondense.katib_search.stage import run
 from kondense.store.local import LocalStore
 from kondense.store.store import StoreError

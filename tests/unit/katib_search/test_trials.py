@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
+from kondense.cluster.errors import ClusterError
 from kondense.katib import page
 from kondense.katib.results import summary
 from kondense.katib_search.config import KatibSearchConfig
-from kondense.katib_search.errors import ClusterError
 from kondense.katib_search.experiment import Plan, build_plan
 from kondense.katib_search.trials import best_trial, ended, in_order_of_ending, read_trial, read_trials
 from kondense.search.history import Status

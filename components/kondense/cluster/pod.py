@@ -1,4 +1,4 @@
-"""The pod of a step and the Argo Workflow of its run: the reason for SIGTERM, and the owner of the Experiment.
+"""The pod of a step and the Argo Workflow of its run: the reason for SIGTERM, and the owner of what the step creates.
 
 An eviction, a drain and a terminated run all send SIGTERM. Objects of the cluster distinguish them: Kubernetes sets the
 condition DisruptionTarget on a pod before it removes it, and Kubeflow Pipelines terminates a run by setting the
@@ -7,12 +7,21 @@ deadline of its Workflow to 0.
 Source: TerminateWorkflow in resource_manager.go of Kubeflow Pipelines 2.17; PodDisruptionConditions of Kubernetes.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
+from kondense.cluster.errors import ClusterError
+from kondense.logging import LOG
+
 GROUP, VERSION, PLURAL = "argoproj.io", "v1alpha1", "workflows"
+STEP = "main"  # the container of a step in an Argo pod
 TIMEOUT_S = (2.0, 4.0)  # to connect, to answer: a pod is killed half a minute after SIGTERM
 
 
@@ -31,6 +40,12 @@ class Pod:
             if owner.kind == "Workflow":
                 return {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
         return None
+
+    def image(self) -> str:
+        """Return the image of the step; empty outside of a cluster or if the pod cannot be read."""
+        pod = self._read()
+        containers = {each.name: each for each in pod.spec.containers} if pod else {}
+        return str(containers[STEP].image) if STEP in containers else ""
 
     def run_has_ended(self) -> bool:
         """Return whether SIGTERM means that the run was terminated, so that no other attempt will continue it.
@@ -79,3 +94,44 @@ def pod_name(environment: Mapping[str, str] = os.environ) -> str:
     if "KUBERNETES_SERVICE_HOST" not in environment:
         return ""
     return environment.get("KFP_POD_NAME") or environment.get("HOSTNAME", "")
+
+
+@contextlib.contextmanager
+def cleaned_up_on_sigterm(pod: Pod, delete: Callable[[], bool], what: str) -> Iterator[None]:
+    """Delete what the step created if SIGTERM ends the block because the run was terminated.
+
+    If only this pod is removed, or the reason is unknown, it is kept: the step's next attempt continues it,
+    and without one it is deleted with the run's Workflow.
+
+    Args:
+        pod: the step's.
+        delete: deletes it and returns whether it existed.
+        what: its kind and name, for the log.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except SystemExit:
+        try:
+            if pod.run_has_ended():
+                log(f"SIGTERM: {what} {'is deleted' if delete() else 'did not exist'}")
+            else:
+                log(f"SIGTERM: {what} is kept for the next attempt of this step")
+        except ClusterError as error:
+            log(f"SIGTERM: {what} could not be deleted: {error}")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def log(line: str) -> None:
+    """Log a line with the time."""
+    LOG.info(time.strftime("%H:%M:%S ") + line)
