@@ -125,6 +125,7 @@ RUN_FAULTS = {
     "compress-report-missing": ("compress", "the artifact html of the step report must be below minio://mlpipeline/"),
     "refresh-publishes-again": ("refresh", "the second run must publish nothing"),
     "never-fires": ("recurring", "to fire: not within"),
+    "mean-stops-none": ("early-stopping", "the trials of 0.8, 0.9 must be stopped early, but [] were"),
     "no-failure-reason": ("failing-trials", "must be at minio://mlpipeline/kondense-e2e/"),
     "evicted-trials-fail": ("trial-evicted", "must survive the eviction of its pod, but is failed"),
     "evicted-step-deletes": ("step-evicted", "must be kept when its step is evicted, but was deleted"),

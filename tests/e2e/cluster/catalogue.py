@@ -32,6 +32,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "recurring": Scenario(running.recurring, (OVERLAY, PIPELINES)),
     "experiments": Scenario(searching.experiments, (OVERLAY, KATIB)),
     "failing-trials": Scenario(searching.failing_trials, (OVERLAY, KATIB)),
+    "early-stopping": Scenario(searching.early_stopping, (OVERLAY, KATIB)),
     "suggestion-killed": Scenario(searching.suggestion_killed, (OVERLAY, KATIB)),
     "trial-evicted": Scenario(searching.trial_evicted, (OVERLAY, KATIB)),
     "step-evicted": Scenario(disturbing.step_evicted, (OVERLAY, PIPELINES, KATIB)),

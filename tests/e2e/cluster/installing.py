@@ -4,7 +4,7 @@ import re
 
 import yaml
 from kondense_pipelines.cluster.recurring import read_schedule
-from kondense_pipelines.deploy.algorithms import CONFIG_MAP, KEY, REPLACED
+from kondense_pipelines.deploy.algorithms import CONFIG_MAP, KEY, SECTIONS
 
 from tests.e2e.cluster import overlay
 from tests.e2e.cluster.failure import CheckError, check
@@ -93,9 +93,10 @@ def check_katib_is_as_before(session: Session) -> None:
     """Raise CheckError unless Katib's configuration has lost our algorithms."""
     found = session.kubectl.get("configmap", CONFIG_MAP) or {"metadata": {}, "data": {KEY: "{}"}}
     image = session.options.suggestion_image or manifest_image(SUGGESTION)
-    entries = (yaml.safe_load(found["data"][KEY]).get("runtime") or {}).get("suggestions") or []
+    runtime = yaml.safe_load(found["data"][KEY]).get("runtime") or {}
+    entries = [each for section in SECTIONS for each in runtime.get(section) or []]
     ours = [each["algorithmName"] for each in entries if each.get("image") == image]
     look = session.kubectl.typed("get", f"configmap/{CONFIG_MAP}", "--output=yaml")
     check(not ours, f"Katib's configuration must have lost our algorithms, but still names {', '.join(ours)}", look)
-    kept = (found["metadata"].get("annotations") or {}).get(REPLACED)
-    check(kept is None, f"Katib's configuration must have lost the annotation {REPLACED}, but has it", look)
+    kept = sorted(set(SECTIONS.values()) & set(found["metadata"].get("annotations") or {}))
+    check(not kept, f"Katib's configuration must have lost our annotations, but has {', '.join(kept)}", look)

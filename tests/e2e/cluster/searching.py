@@ -13,6 +13,8 @@ from tests.e2e.cluster.session import Session
 
 BAD = "1000000000"  # no learning rate: it must lie in (0, 100]
 LONG = 1000  # epochs of a trial that is to be evicted: it runs for a minute or two
+# Of the first three trials one diverges: the mean of all is above 300, the median 0.3.
+IN_ORDER, WORSE = ["900", "0.2", "0.3", "0.1", "0.9", "0.8"], ["0.8", "0.9"]
 SPACE = {"lr": ["0.05", "0.1"], "momentum": ["0.8", "0.9"], "weight_decay": ["0.0005"], "batch_size": ["64"]}
 
 
@@ -61,6 +63,48 @@ def failing_plan(session: Session) -> Plan:
     plan = searches.small(session, searches.EXPERIMENTS / "random.yaml", "failing-trials", **changes)
     # Afterwards: what makes Experiments here refuses such a value before Katib sees it.
     next(each for each in plan.spec["parameters"] if each["name"] == "lr")["feasibleSpace"]["list"][1] = BAD
+    return plan
+
+
+def early_stopping(session: Session) -> None:
+    """Trials worse than the median are stopped although one has diverged, and keep what they have reported."""
+    plan = stopping_plan(session)
+    searches.start(session, plan)
+    found = searches.finish(session, plan)
+    look = searches.commands(session, plan.name)
+    stopped = sorted(trial.assignments["lr"] for trial in found if trial.status is Status.EARLY_STOPPED)
+    check(stopped == WORSE, f"the trials of {', '.join(WORSE)} must be stopped early, but {stopped} were", *look)
+    for trial in found:
+        wanted = float(trial.assignments["lr"])
+        check(trial.value == wanted, f"trial {trial.name} must have the value {wanted}, but has {trial.value}", *look)
+    session.note(f"{len(stopped)} of {len(found)} trials stopped")
+
+
+def stopping_plan(session: Session) -> Plan:
+    """Return an Experiment of six trials, one after another, that print their lr every five seconds."""
+    plan = searches.small(session, searches.EXPERIMENTS / "decision-tree.yaml", "early-stopping")
+    plan.body["metadata"]["labels"]["kondense/early-stopping"] = "medianstop"
+    rule = {"min_trials_required": "3", "start_step": "2"}
+    spec: Any = plan.spec
+    spec.update(
+        objective={"type": "minimize", "objectiveMetricName": "loss"},
+        algorithm={"algorithmName": "grid"},
+        earlyStopping={
+            "algorithmName": "medianstop",
+            "algorithmSettings": [{"name": name, "value": value} for name, value in rule.items()],
+        },
+        parallelTrialCount=1,
+        maxTrialCount=len(IN_ORDER),
+        metricsCollectorSpec={"collector": {"kind": "StdOut"}},
+        parameters=[{"name": "lr", "parameterType": "categorical", "feasibleSpace": {"list": IN_ORDER}}],
+    )
+    template = spec["trialTemplate"]
+    template["trialParameters"] = [{"name": "lr", "reference": "lr"}]
+    pod = template["trialSpec"]["spec"]["template"]["spec"]
+    del pod["volumes"], pod["containers"][0]["volumeMounts"], pod["containers"][0]["workingDir"]
+    # Katib's collector ends the only child of the shell that it puts around this command.
+    script = 'import time; [print("loss=${trialParameters.lr}") or time.sleep(5) for _ in range(4)]'
+    pod["containers"][0]["command"] = ["sh", "-c", f"python3 -u -c '{script}'"]
     return plan
 
 

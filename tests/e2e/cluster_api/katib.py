@@ -7,6 +7,7 @@ its value is made up. The suggestion is a pod without a service: deleted, it com
 """
 
 import hashlib
+import statistics
 import zlib
 from typing import Any
 
@@ -14,6 +15,7 @@ from kondense.katib_search.cluster import LABEL
 from kondense.katib_search.job import COMMAND, trial_config, variable
 from kondense.search.history import History, Status, Trial
 from kondense.search.ledger import SETTING, digest
+from kondense.search.median_stop import MedianStop
 from kondense.search.space import SearchSpace
 from kondense.search.suggesters import load_suggester
 from kondense.store.open import open_store
@@ -102,10 +104,12 @@ class Search:
         if not world.alive("experiments", self.experiment):
             return
         value = self.value(name, assignments)
-        ended = Status.SUCCEEDED if succeeded else Status.FAILED
+        ended, state = (Status.SUCCEEDED, "Succeeded") if succeeded else (Status.FAILED, "Failed")
+        if succeeded and self.stops(value):
+            ended, state = Status.EARLY_STOPPED, "EarlyStopped"
         self.trials[name] = Trial(name, assignments, ended, value if succeeded else None)
         self.running -= 1
-        self.write_trial(name, assignments, "Succeeded" if succeeded else "Failed", value if succeeded else None)
+        self.write_trial(name, assignments, state, value if succeeded else None)
         if not self.spec["trialTemplate"].get("retain"):
             world.delete("jobs", name)
 
@@ -140,9 +144,24 @@ class Search:
         return ended, ""
 
     def value(self, name: str, assignments: dict[str, str]) -> float:
-        """Return a made-up objective in [0, 1), the same for the same trial."""
+        """Return a made-up objective in [0, 1), the same for the same trial; with early stopping the trial's lr."""
+        if "earlyStopping" in self.spec:
+            return float(assignments["lr"])
         text = repr(sorted(assignments.items()))
         return zlib.crc32(hashlib.sha256(text.encode()).digest()) / 2**32
+
+    def stops(self, value: float) -> bool:
+        """Return whether Katib's collector stops a trial that reports one value all the time."""
+        if "earlyStopping" not in self.spec:
+            return False
+        rule = MedianStop.read(
+            {each["name"]: each["value"] for each in self.spec["earlyStopping"]["algorithmSettings"]}
+        )
+        others = [trial.value for trial in self.trials.values() if trial.status is Status.SUCCEEDED and trial.value]
+        bound = rule.median(others)
+        if bound is not None and "mean-stops-none" in self.world.faults:
+            bound = statistics.fmean(others)
+        return bound is not None and rule.stops([value] * rule.start_step, bound, self.spec["objective"]["type"])
 
     def write_trial(self, name: str, assignments: dict[str, str], state: str, value: float | None = None) -> Object:
         """Create the Trial object, or give it its last status."""
