@@ -138,6 +138,7 @@ def count_processes(config: Config) -> int:
 
 def _launch(count: int, scratch: Path, nodes: Nodes | None) -> None:
     """Run the workers and raise what the first of them that failed raised."""
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -163,6 +164,13 @@ def _launch(count: int, scratch: Path, nodes: Nodes | None) -> None:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + error.sigval) from None
+    except DistError as error:  # of the agents
+        if alone:
+            raise
+        raise OthersLostError(
+            f"all {nodes.count} nodes must meet at {nodes.endpoint} within {RENDEZVOUS_S} s, but node {nodes.rank} did"
+            f" not find the others ({str(error).splitlines()[0]}); {_afterwards()}."
+        ) from None
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         raise failure_of(scratch, codes, count, first=nodes.rank * count, total=nodes.count * count) from None

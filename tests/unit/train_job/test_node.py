@@ -14,6 +14,7 @@ from kondense.artifacts.model import load_model
 from kondense.data.dataset import save_dataset
 from kondense.errors import InputError
 from kondense.launch import Nodes, OthersLostError, failure_of
+from kondense.stages import STAGES
 from kondense.store.local import LocalStore
 from kondense.train.config import TrainConfig
 from kondense.train.stage import train
@@ -64,19 +65,33 @@ def test_processes_are_counted_over_all_nodes_and_the_node_that_failed_tells_why
     assert str(killed).startswith("process 4 of 4 was ended by SIGKILL")
 
 
+def test_a_node_that_finds_no_others_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "RENDEZVOUS_S", 1)
+    nodes = Nodes(2, 0, f"localhost:{free_port()}", "job")
+    paths = {"dataset_dir": tmp_path, "model_dir": tmp_path / "model"}
+    with pytest.raises(
+        OthersLostError, match=r"^all 2 nodes must meet at localhost:\d+ within 1 s, but node 0 did not"
+    ):
+        launch.run(STAGES["train"], TrainConfig(device="cpu", devices=1), paths, nodes=nodes)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def test_two_nodes_make_the_model_of_one_process(tmp_path: Path) -> None:
     """Two containers' commands on this machine; the weights are compared with training in this process."""
     dataset = toy_dataset(train=96)
     save_dataset(tmp_path / "data", dataset)
     config = TrainConfig(epochs=1, batch_size=32, width=0.25, devices=1, learning_rate=0.01)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "kondense.cli", "train_node", f"--dataset-uri={tmp_path / 'data'}"]
     command += [f"--store-uri={tmp_path / 'store'}", "--job=job", f"--train={json.dumps(config.to_dict())}"]
     local = {
         "PET_MASTER_ADDR": "localhost",
-        "PET_MASTER_PORT": port,
+        "PET_MASTER_PORT": str(free_port()),
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
     }
