@@ -125,7 +125,9 @@ def test_what_a_package_was_compiled_with_counts(tmp_path: Path) -> None:
 
 def test_every_step_of_the_pipelines_is_checked(tmp_path: Path) -> None:
     found = set()
-    for file in compile_all(resolve("quick"), tmp_path):
+    nodes = resolve("quick", settings=["train_job.nodes=2"])
+    files = [*compile_all(resolve("quick"), tmp_path), *compile_all(nodes, tmp_path / "nodes", only=("compress",))]
+    for file in files:
         package = read_package(file)
         found |= {task.function for task in package.tasks({})}
         for profile in ("quick", "full"):
