@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from kondense.stages import STAGES
+from kondense.usage import TOOK
 
 BLUR = '''
 """A stage that another package brings."""
@@ -90,7 +91,9 @@ def command(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_runs_it(package: Path) -> None:
     result = command(package, "blur", "--dataset-dir", "dataset", "--blurred-dir", "out", "--radius=2")
-    assert (result.returncode, result.stdout) == (0, "images=3.0\n"), result.stderr
+    took, *metrics = result.stdout.splitlines()
+    assert (result.returncode, metrics) == (0, ["images=3.0"]), result.stderr
+    assert TOOK.fullmatch(took)
     assert json.loads((package.parent / "out" / "blurred.json").read_text()) == [2.0, ["dataset.json"]]
     assert "radius of the kernel, pixels (in (0, 10]; default 1.5)" in " ".join(
         command(package, "blur", "--help").stdout.split()
