@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ MOST_AHEAD = 4  # batches per worker
 RESTARTS = 3
 FEW = 256  # images that are not worth a worker
 SHARED_MEMORY = "/dev/shm"  # where workers leave their batches
+SOCKET_NAME, MOST_ADDRESS = len("/pymp-12345678/listener-12345678"), 107  # bytes; of unix(7)
 M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # mallopt(3); bytes
 Read = Callable[[Tensor], Tensor]
 Change = Callable[[int, Tensor], Any]  # takes a batch's number and its images
@@ -103,7 +105,7 @@ def _items(batches: Batches, numbers: range, count: int, ahead: int) -> Iterator
                 sampler=numbers,
                 num_workers=count,
                 prefetch_factor=ahead,
-                worker_init_fn=_return_memory,
+                worker_init_fn=_prepare,
             )
         )
     while True:
@@ -133,7 +135,23 @@ def new_batch(shape: Sequence[int]) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(*shape)
 
 
-def _return_memory(number: int) -> None:
+def _prepare(number: int) -> None:
+    """Ready a worker process."""
+    _return_memory()
+    _short_sockets()
+
+
+def _short_sockets() -> None:
+    """Put the socket through which this worker hands over its batches where its address has room.
+
+    multiprocessing makes it in the temporary directory. Where that has a long path, as on a cluster's scratch disk,
+    the address does not fit, the batch is dropped in a thread that tells nobody, and the reader waits for ever.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) + SOCKET_NAME > MOST_ADDRESS:
+        tempfile.tempdir = next((path for path in ("/tmp", SHARED_MEMORY) if os.access(path, os.W_OK)), None)
+
+
+def _return_memory() -> None:
     """Let this worker's batches be returned to the system when they are handed over.
 
     glibc raises its threshold for mappings of their own with each large block that is freed. Later blocks lie on the
