@@ -173,7 +173,7 @@ BROKEN = {
     "categorical twice": (put("spec.parameters.2.feasibleSpace.list", ["a", "a"]), "'a' occurs twice"),
     "unknown setting": (
         put("spec.algorithm.algorithmSettings", [{"name": "seed", "value": "1"}]),
-        "unknown setting 'seed'; the settings are constraints, objectives, random_state",
+        "unknown setting 'seed'; the settings are conditions, constraints, objectives, random_state",
     ),
     "infinite grid": (put("spec.algorithm", {"algorithmName": "grid"}), "grid needs a step for a double parameter"),
     "no resource": (put("spec.algorithm", {"algorithmName": "bohb"}), "setting resource_name must name"),

@@ -15,7 +15,9 @@ NET = "from torch import nn\n\nclass Net(nn.Module):\n    width = 8\n"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder on the path of modules."""
+    """Return a folder on the path of modules; what other tests imported under the names used here is unknown."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mine", "beside", "space")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 

@@ -12,7 +12,7 @@ from kondense_pipelines.errors import reported
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Neither pytest nor a fault of these tests is to change what the signals do."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    kept = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}  # nohup's
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
