@@ -13,11 +13,16 @@ from tests.support.distribution import make_distribution, run_python
 NET = "from torch import nn\n\nclass Net(nn.Module):\n    width = 8\n"
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder on the path of modules; what other tests imported under the names used here is unknown."""
+@pytest.fixture(autouse=True)
+def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what other tests have imported under the names that are used here."""
     for name in [name for name in sys.modules if name.partition(".")[0] in ("mine", "beside", "space")]:
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder on the path of modules."""
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
