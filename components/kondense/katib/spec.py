@@ -9,7 +9,6 @@ from kondense.errors import InputError
 from kondense.katib import fields, rules
 from kondense.katib.document import read_search
 from kondense.katib.fields import Violation
-from kondense.katib.yaml_text import line_of, read_located
 from kondense.search.run import Search
 
 DEFAULT_PARALLEL = 3  # Katib's default for parallelTrialCount
@@ -41,6 +40,8 @@ class ExperimentError(InputError):
             lines: line numbers by path.
             what: says of the source what its violations mean; `{}` is their number.
         """
+        from kondense.katib.yaml_text import line_of  # the early stopping service reads no YAML
+
         located = [(line_of(violation.path, lines or {}), violation) for violation in violations]
         located.sort(key=lambda each: each[0] or 0)
         self.violations = [violation for _, violation in located]
@@ -107,6 +108,8 @@ def load(path: Path) -> Experiment:
         FileNotFoundError: there is no such file.
     """
     try:
+        from kondense.katib.yaml_text import read_located
+
         documents = read_located(path.read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError, too
         raise ExperimentError(str(path), [Violation(path.name, str(error), fields.IN_RULE)]) from None
