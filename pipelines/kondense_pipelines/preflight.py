@@ -85,7 +85,7 @@ class Preflight:
     def table(self) -> Table:
         """Return the checks as a table."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=None)
-        for heading in ("tried", "result", "s", "a run takes", "memory", ""):
+        for heading in ("tried", "result", "s", "trains for", "memory", ""):
             left = heading in ("tried", "result", "")
             wraps = heading in ("tried", "")
             table.add_column(heading, justify="left" if left else "right", no_wrap=not wraps, overflow="fold")

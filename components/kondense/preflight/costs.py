@@ -191,7 +191,7 @@ def estimate(
         costs: one for each epoch that was trained when the step was tried with one epoch; empty if it does not train.
         shape: of one image, [C, H, W].
         sizes: of the run's data set, in memory; None if they are not known.
-        process_bytes: memory of the process before it works.
+        process_bytes: memory of a process that has trained a step.
         models: those that the step loads, by role.
         tried_s: seconds of the trial.
     """

@@ -83,7 +83,7 @@ def examine(request: Request) -> Iterator[Check]:
         if found is None or check.failed:
             return
         dataset = random_dataset(found.shape, found.classes)
-        estimated = Estimator(found, resident_bytes())
+        estimated = Estimator(found)
         with timed(NETWORK) as check:
             plain = dataclasses.replace(
                 train_config, network=without_weights(train_config.network)
@@ -285,11 +285,10 @@ class Estimator:
 
     Args:
         known: the run's images.
-        process_bytes: memory of the process before it works.
     """
 
-    def __init__(self, known: Known, process_bytes: int) -> None:
-        self.known, self.process_bytes = known, process_bytes
+    def __init__(self, known: Known) -> None:
+        self.known = known
 
     @contextlib.contextmanager
     def __call__(self, check: Timed, config: Config, models: Mapping[str, Model]) -> Iterator[None]:
@@ -308,7 +307,7 @@ class Estimator:
             probe.costs,
             self.known.shape,
             self.known.sizes,
-            process_bytes=self.process_bytes,
+            process_bytes=resident_bytes(),  # with all that torch loads and sets up at its first training step
             models=models,
             tried_s=time.monotonic() - began,
         )
