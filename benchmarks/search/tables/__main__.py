@@ -23,7 +23,7 @@ PARTS = 6  # of a table
 
 def curves_of(name: str) -> Callable[[Grid, np.ndarray], np.ndarray]:
     """Return the function that trains a table's configurations: (grid, numbers [C]) -> losses [C, R]."""
-    from benchmarks.search.tables import networks, trees  # noqa: PLC0415
+    from benchmarks.search.tables import networks, trees
 
     return {
         "digits-network": lambda grid, numbers: networks.curves(grid, numbers, networks.digits()),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kondense import kubernetes_api
 from kondense.cluster.errors import ClusterError, Kind, is_final
 from kondense.cluster.names import RUN
 
@@ -18,6 +19,22 @@ PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 60.0, 60.0, 60.0, 60.0, 60.0)
 PAGE = 200
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 TEMPORARY = (401, 408, 429, 500, 502, 503, 504)  # 401: a pod's token is renewed while it runs
+
+
+def connected(needed: str, elsewhere: str) -> Any:
+    """Return a client of this pod's cluster, or of the kubeconfig's current context.
+
+    Args:
+        needed: who needs what, such as ``katib_search needs a cluster with Katib``.
+        elsewhere: what does the same without a cluster.
+
+    Raises:
+        ClusterError: there is neither.
+    """
+    try:
+        return kubernetes_api.connect()
+    except kubernetes_api.NoClusterError as error:
+        raise ClusterError(f"{needed}, but: {error}; {elsewhere}.") from None
 
 
 class CustomObjects:

@@ -3,9 +3,8 @@
 import contextlib
 from typing import Any
 
-from kondense import kubernetes_api
 from kondense.cluster.errors import ClusterError
-from kondense.cluster.objects import PAGE, CustomObjects, api_error
+from kondense.cluster.objects import PAGE, CustomObjects, api_error, connected
 from kondense.katib_search.errors import EXPERIMENT
 
 LABEL = "katib.kubeflow.org/experiment"
@@ -65,13 +64,7 @@ class Katib(CustomObjects):
 
 
 def connect_to_cluster() -> Any:
-    """Return a client of this pod's cluster, or of the kubeconfig's current context.
-
-    Raises:
-        ClusterError: neither exists.
-    """
-    try:
-        return kubernetes_api.connect()
-    except kubernetes_api.NoClusterError as error:
-        where = "on one machine, kondense search FILE runs the same Experiment"
-        raise ClusterError(f"katib_search needs a cluster with Katib, but: {error}; {where}.") from None
+    """Return a client of the cluster, or raise ClusterError if there is none."""
+    return connected(
+        "katib_search needs a cluster with Katib", "on one machine, kondense search FILE runs the same Experiment"
+    )

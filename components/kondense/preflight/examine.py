@@ -7,6 +7,7 @@ seconds, instead of after an hour. A figure that depends on the real images, suc
 import contextlib
 import copy
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -174,15 +175,16 @@ def try_step(
             check(state=UNTRIED, note="it needs the real data")
             return check
         models = {"model": model, **({"teacher": teacher} if teacher is not model else {})}
+        watched = functools.partial(estimated, check, config, models) if estimated else contextlib.nullcontext
         try:
-            with estimated(check, config, models) if estimated else contextlib.nullcontext():
+            with watched():
                 check.result = attempt(step, quick(config), model, teacher, dataset)
         except InputError as error:
             possible = largest_possible(step, config, model, dataset)
             if not possible:
                 raise
             bent = dataclasses.replace(config, sparsity=possible)  # type: ignore[call-arg]
-            with estimated(check, config, models) if estimated else contextlib.nullcontext():
+            with watched():
                 check.result = attempt(step, quick(bent), model, teacher, dataset)
             kind, asked = METHODS[bent.method].kind, step.config["sparsity"]  # type: ignore[attr-defined]
             taken = f"the {step.config['target']} is removed" if kind == "channels" else "the weights is pruned"

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kondense import kubernetes_api
 from kondense.artifacts.model import read_description
-from kondense.cluster.errors import ClusterError
-from kondense.cluster.objects import CustomObjects, own_namespace
+from kondense.cluster.objects import CustomObjects, connected, own_namespace
 from kondense.cluster.pod import Pod, cleaned_up_on_sigterm, log, pod_name
 from kondense.files import json_bytes, read_json
 from kondense.images import STAGE_IMAGE
@@ -108,13 +106,5 @@ def open_job_store(config: TrainJobConfig, body: Mapping[str, Any]) -> Store:
 
 
 def connect_to_cluster() -> Any:
-    """Return a client of this pod's cluster, or of the kubeconfig's current context.
-
-    Raises:
-        ClusterError: neither exists.
-    """
-    try:
-        return kubernetes_api.connect()
-    except kubernetes_api.NoClusterError as error:
-        where = "on one machine, the train step takes devices"
-        raise ClusterError(f"train_job needs a cluster with Kubeflow Trainer, but: {error}; {where}.") from None
+    """Return a client of the cluster, or raise ClusterError if there is none."""
+    return connected("train_job needs a cluster with Kubeflow Trainer", "on one machine, the train step takes devices")
