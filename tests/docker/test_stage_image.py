@@ -114,7 +114,7 @@ def test_the_bucket_job_makes_buckets(engine: Any, stage_image: str, store: dict
     root = {"MINIO_ROOT_USER": store["MINIO_ACCESS_KEY"], "MINIO_ROOT_PASSWORD": store["MINIO_SECRET_KEY"]}
     options = {"network_mode": "host", "environment": {**store, **root, **account}}
     output = run(engine, stage_image, "-m", "kondense_pipelines.deploy.buckets", "first-one", "second-one", **options)
-    assert output.count(": made\n") == 2
+    assert output.count(": created\n") == 2
 
 
 def test_bad_input_is_one_line_and_exit_code_2(engine: Any, stage_image: str) -> None:
@@ -152,7 +152,7 @@ def test_the_compress_pipeline_runs_as_containers(stage_image: str, tmp_path: Pa
 def test_a_step_that_fails_fails_the_run(stage_image: str, tmp_path: Path, store: dict[str, str]) -> None:
     options = ["--dataset", "fashion_mnist", "--set", "data_prep.source=s3://mlpipeline/none"]
     result = kondense(tmp_path, stage_image, store, *options)
-    assert result.returncode == 1
+    assert result.returncode == 2  # bad input, as the step tells
     assert result.stderr.startswith("error: ") and "data prep" in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "run" / "report.json").exists()
 
