@@ -7,6 +7,7 @@ Source: tfevent_loader.py of Katib 0.19; event.proto, summary.proto and tensor.p
 must equal the metric's name (Katib takes each that begins with it, so that loss_regularization counts as loss).
 """
 
+import contextlib
 import datetime
 import struct
 from collections.abc import Iterator
@@ -40,16 +41,30 @@ def event_reports(directory: Path, objective: Objective) -> list[MetricLine]:
 
 
 def read_scalars(path: Path) -> Iterator[tuple[datetime.datetime, str, str]]:
-    """Yield time, tag and value of the scalars in an event file, up to its first damaged record."""
+    """Yield time, tag and value of the scalars in an event file, up to its first damaged record.
+
+    A field that is encoded in another way than its own is none, as for every reader of protobuf.
+    """
     for record in _records(path):
-        event = list(_fields(record))
-        wall_time = next((struct.unpack("<d", value)[0] for number, value in event if number == WALL_TIME), 0.0)
-        time = datetime.datetime.fromtimestamp(wall_time, datetime.UTC)
-        for summary in (value for number, value in event if number == SUMMARY):
-            for entry in (dict(_fields(value)) for number, value in _fields(summary) if number == VALUE):
-                scalar = _scalar(entry)
-                if scalar is not None and TAG in entry:
-                    yield time, entry[TAG].decode(errors="replace"), scalar
+        time = _time(next((value for number, value in _fields(record) if number == WALL_TIME), None))
+        for summary in _messages(record, SUMMARY):
+            for value in _messages(summary, VALUE):
+                entry = {number: content for number, content in _fields(value) if number in (TAG, SIMPLE, TENSOR)}
+                scalar, tag = _scalar(entry), entry.get(TAG)
+                if scalar is not None and isinstance(tag, bytes):
+                    yield time, tag.decode(errors="replace"), scalar
+
+
+def _time(value: object) -> datetime.datetime:
+    if isinstance(value, bytes) and len(value) == 8:  # a double; neither is NaN a time nor the year 55,840
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            return datetime.datetime.fromtimestamp(struct.unpack("<d", value)[0], datetime.UTC)
+    return datetime.datetime.fromtimestamp(0, datetime.UTC)
+
+
+def _messages(message: bytes, wanted: int) -> Iterator[bytes]:
+    """Yield the messages in a field."""
+    return (value for number, value in _fields(message) if number == wanted and isinstance(value, bytes))
 
 
 def _records(path: Path) -> Iterator[bytes]:
@@ -63,13 +78,14 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def _scalar(entry: dict[int, Any]) -> str | None:
-    if SIMPLE in entry:
-        return str(np.float32(struct.unpack("<f", entry[SIMPLE])[0]))
-    if TENSOR not in entry:
+    simple, encoded = entry.get(SIMPLE), entry.get(TENSOR)
+    if isinstance(simple, bytes) and len(simple) == 4:
+        return str(np.float32(struct.unpack("<f", simple)[0]))
+    if not isinstance(encoded, bytes):
         return None
-    tensor = dict(_fields(entry[TENSOR]))
+    tensor = dict(_fields(encoded))
     dtype = tensor.get(DTYPE, 0)
-    if dtype not in LISTS:
+    if not isinstance(dtype, int) or dtype not in LISTS:
         return None
     field, letter = LISTS[dtype]
     content = tensor.get(CONTENT) or tensor.get(field)

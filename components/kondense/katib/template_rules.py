@@ -11,8 +11,8 @@ from typing import Any
 from kondense.katib import job_schema
 from kondense.katib.fields import Violation
 
-PLACEHOLDER = re.compile(r"\$\{trialParameters\.(.+?)\}")
 META_REFERENCE = re.compile(r"\$\{trialSpec\.(.+?)\}")
+OPENING = "${trialParameters."
 META_KEYS = ("Name", "Namespace", "Kind", "APIVersion", "Annotations", "Labels")
 INDEXED = re.compile(r"(.+)\[(.+)\]")
 PATH = "spec.trialTemplate"
@@ -59,7 +59,7 @@ def _source(template: Mapping[str, Any]) -> Iterator[Violation]:
 
 
 def _trial_parameters(template: Mapping[str, Any], experiment_names: set[str | None]) -> Iterator[Violation]:
-    used = set(PLACEHOLDER.findall(json.dumps(template["trialSpec"], ensure_ascii=False)))
+    used = _placeholders(template["trialSpec"])
     names: set[str] = set()
     references: set[str] = set()
     for i, parameter in enumerate(template.get("trialParameters", [])):
@@ -84,10 +84,24 @@ def _trial_parameters(template: Mapping[str, Any], experiment_names: set[str | N
 
 def _leftover(template: Mapping[str, Any]) -> Iterator[Violation]:
     declared = {parameter.get("name") for parameter in template.get("trialParameters", [])}
-    text = json.dumps(template["trialSpec"], ensure_ascii=False)
-    for name in sorted(set(PLACEHOLDER.findall(text)) - declared):
+    for name in sorted(_placeholders(template["trialSpec"]) - declared):
         rule = "every ${trialParameters.x} in the template must be one of trialParameters"
         yield Violation(f"{PATH}.trialSpec", rule, name)
+
+
+def _placeholders(spec: Mapping[str, Any]) -> set[str]:
+    """Return the names in ``${trialParameters.NAME}``, which have at least one character."""
+    text = json.dumps(spec, ensure_ascii=False)
+    names = set()
+    start = text.find(OPENING)
+    while start >= 0:
+        start += len(OPENING)
+        end = text.find("}", start + 1)
+        if end < 0:
+            break
+        names.add(text[start:end])
+        start = text.find(OPENING, end)
+    return names
 
 
 def _trial_spec(spec: Mapping[str, Any]) -> Iterator[Violation]:

@@ -15,7 +15,8 @@ from kondense.search.parameter import Parameter
 
 SETTING = "conditions"
 SETTINGS = {SETTING: "NAME, NAME if PARENT is VALUE|VALUE, or if PARENT has STEP|STEP, joined by semicolons"}
-CONDITION = re.compile(r"(.+?)\s+if\s+(\S+)\s+(is|has)\s+(.+)")
+# Blanks are matched from the first of a row only, so that the time is linear in the text.
+CONDITION = re.compile(r"(.+?)(?<!\s)\s+if\s+(\S+)\s+(is|has)\s+(.+)")
 STEP = re.compile(r"[^\w.-]+")
 
 
@@ -46,7 +47,8 @@ def read_conditions(settings: Mapping[str, str], parameters: Sequence[Parameter]
             has no list of values, or a condition of its own; the resource has one.
     """
     known = {parameter.name: parameter for parameter in parameters}
-    conditions: list[Condition] = []
+    conditions: dict[str, Condition] = {}
+    steps: dict[str, dict[str, set[str]]] = {}
     for text in (part.strip() for part in settings.get(SETTING, "").split(";") if part.strip()):
         match = CONDITION.fullmatch(text)
         if match is None:
@@ -55,20 +57,21 @@ def read_conditions(settings: Mapping[str, str], parameters: Sequence[Parameter]
                 f"semicolons, but got {text!r}."
             )
         parent = _parameter(known, match[2])
-        values = _values(parent, match[3], [each.strip() for each in match[4].split("|")])
-        names = [_parameter(known, each.strip()).name for each in match[1].split(",")]
-        conditions += [Condition(name, parent.name, values) for name in names]
-    names = [condition.name for condition in conditions]
-    for condition in conditions:
-        if names.count(condition.name) > 1:
-            raise InputError(f"setting {SETTING} must name a parameter once, but names {condition.name!r} twice.")
-        if condition.parent in names:
+        if parent.name not in steps:
+            steps[parent.name] = _steps(parent)
+        values = _values(parent, match[3], [each.strip() for each in match[4].split("|")], steps[parent.name])
+        for name in (_parameter(known, each.strip()).name for each in match[1].split(",")):
+            if name in conditions:
+                raise InputError(f"setting {SETTING} must name a parameter once, but names {name!r} twice.")
+            conditions[name] = Condition(name, parent.name, values)
+    for condition in conditions.values():
+        if condition.parent in conditions:
             raise InputError(
                 f"setting {SETTING} must have parents that always count, but {condition.parent!r} does not."
             )
         if condition.name == settings.get("resource_name"):
             raise InputError(f"setting {SETTING} must not name the resource, but got {condition.name!r}.")
-    return tuple(conditions)
+    return tuple(conditions.values())
 
 
 def _parameter(known: Mapping[str, Parameter], name: str) -> Parameter:
@@ -77,19 +80,30 @@ def _parameter(known: Mapping[str, Parameter], name: str) -> Parameter:
     return known[name]
 
 
-def _values(parent: Parameter, relation: str, words: Sequence[str]) -> tuple[str, ...]:
+def _steps(parent: Parameter) -> dict[str, set[str]]:
+    """Return the values of a parameter by the steps in them."""
     if not parent.values:
         raise InputError(
             f"setting {SETTING} must have parents with a list of values, but {parent.name} is {parent.kind}."
         )
+    steps: dict[str, set[str]] = {}
+    for value in parent.values:
+        for step in STEP.split(value):
+            steps.setdefault(step, set()).add(value)
+    return steps
+
+
+def _values(parent: Parameter, relation: str, words: Sequence[str], steps: Mapping[str, set[str]]) -> tuple[str, ...]:
     if relation == "is":
+        listed = set(parent.values)
         for value in words:
-            if value not in parent.values:
+            if value not in listed:
                 raise InputError(
                     f"setting {SETTING}: {parent.name} must be one of {', '.join(parent.values)}, but got {value!r}."
                 )
         return tuple(words)
     for step in words:
-        if not any(step in STEP.split(value) for value in parent.values):
+        if step not in steps:
             raise InputError(f"setting {SETTING}: a value of {parent.name} must have the step {step!r}, but none has.")
-    return tuple(value for value in parent.values if not set(words).isdisjoint(STEP.split(value)))
+    chosen = set().union(*(steps[step] for step in words))
+    return tuple(value for value in parent.values if value in chosen)

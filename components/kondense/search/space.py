@@ -5,6 +5,7 @@ or a row of coordinates in the unit cube.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,9 @@ from kondense.search.parameter import DISTRIBUTIONS, KINDS, Distribution, Kind, 
 __all__ = ["DISTRIBUTIONS", "KINDS", "Parameter", "SearchSpace"]
 
 FEASIBLE_KEYS = ("min", "max", "step", "distribution", "list")
+# What a suggester computes grows with both, and whoever can call the suggestion service chooses them.
+MOST_PARAMETERS = 1_000
+MOST_VALUES = 10_000  # of all lists
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,9 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if not self.parameters:
             raise InputError("the search space must have at least one parameter, but got none.")
-        for index, name in enumerate(self.names):
-            if name in self.names[:index]:
-                raise InputError(f"parameter names must be unique, but {name!r} occurs twice.")
+        name, times = Counter(self.names).most_common(1)[0]
+        if times > 1:
+            raise InputError(f"parameter names must be unique, but {name!r} occurs twice.")
 
     @classmethod
     def from_katib(
@@ -57,6 +61,10 @@ class SearchSpace:
         Raises:
             ValueError: a rule is broken; the message gives the parameter, the rule and the value.
         """
+        listed = sum(len((each.get("feasibleSpace") or {}).get("list") or ()) for each in parameters)
+        for what, count, most in (("parameters", len(parameters), MOST_PARAMETERS), ("values", listed, MOST_VALUES)):
+            if count > most:
+                raise InputError(f"the search space must have at most {most:,} {what}, but got {count:,}.")
         read = tuple(_read_parameter(parameter) for parameter in parameters)
         return cls(read, read_conditions(settings or {}, read))
 

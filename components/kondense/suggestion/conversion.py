@@ -22,7 +22,8 @@ DISTRIBUTIONS = {
     messages.LOG_NORMAL: "logNormal",
 }
 GOALS = {messages.MINIMIZE: "minimize", messages.MAXIMIZE: "maximize"}
-# Katib sends UNKNOWN for a condition that it has no name for; the trial may still end with a value.
+# Katib sends UNKNOWN for a condition that it has no name for, and a later Katib may send others: such a trial may still
+# end with a value.
 STATUSES = {
     messages.TrialStatus.CREATED: Status.CREATED,
     messages.TrialStatus.RUNNING: Status.RUNNING,
@@ -67,7 +68,7 @@ def read_trials(trials: Iterable[Any], metric: str, others: Collection[str] = ()
         Trial(
             name=trial.name,
             assignments={entry.name: entry.value for entry in trial.spec.parameter_assignments.assignments},
-            status=STATUSES[trial.status.condition],
+            status=STATUSES.get(trial.status.condition, Status.CREATED),
             value=next((number(item.value) for item in trial.status.observation.metrics if item.name == metric), None),
             metrics=_numbers(trial.status.observation.metrics, others) if others else {},
         )
@@ -100,6 +101,9 @@ def _parameter(parameter: Any) -> dict[str, Any]:
         raise InputError(
             f"parameterType of {parameter.name!r} must be one of {kinds}, but got {parameter.parameter_type}."
         )
+    if space.distribution not in DISTRIBUTIONS:
+        known = ", ".join(dict.fromkeys(DISTRIBUTIONS.values()))
+        raise InputError(f"distribution of {parameter.name!r} must be one of {known}, but got {space.distribution}.")
     feasible = {"min": space.min, "max": space.max, "step": space.step, "list": list(space.list)}
     return {
         "name": parameter.name,

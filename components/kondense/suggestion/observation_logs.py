@@ -1,5 +1,6 @@
 """The reports of trials in Katib's database, through its manager's gRPC service."""
 
+import re
 import threading
 from typing import Any
 
@@ -9,6 +10,8 @@ from kondense.errors import InputError, KondenseError
 from kondense.katib.api import messages, services
 
 TIMEOUT_S = 10.0  # of one call
+ADDRESS = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")  # no other scheme of gRPC, such as unix:
+MOST_ADDRESSES = 16  # whose connections are kept; Katib has one
 LIMIT_BYTES = 32 * 2**20  # a log of 100,000 reports has about 6 MiB; gRPC's default limit is 4
 
 
@@ -47,11 +50,12 @@ class ObservationLogs:
         return [(entry.metric.name, entry.metric.value) for entry in reply.observation_log.metric_logs]
 
     def _stub(self, address: str) -> Any:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
+        if not ADDRESS.fullmatch(address):
             raise InputError(f"db_manager_address must be HOST:PORT, but got {address!r}.")
         with self._lock:
             if address not in self._stubs:
+                if len(self._stubs) >= MOST_ADDRESSES:
+                    self._stubs.clear()
                 options = [("grpc.max_receive_message_length", LIMIT_BYTES)]
                 self._stubs[address] = services.DBManagerStub(grpc.insecure_channel(address, options=options))
             return self._stubs[address]

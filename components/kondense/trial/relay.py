@@ -17,7 +17,7 @@ from kondense import failure
 from kondense.errors import EXPECTED
 from kondense.trial.push import report
 
-METRIC = re.compile(r"([\w-]+)\s*=\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])")
+METRIC = re.compile(r"(?<![\w-])([\w-]+)\s*=\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])")
 
 
 def metrics_in(line: str, names: Sequence[str]) -> dict[str, float]:

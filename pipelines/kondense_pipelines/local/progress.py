@@ -13,10 +13,10 @@ from rich.table import Column
 from kondense_pipelines.local.steps import StepResult
 
 # Stages log `epoch 3/8 train_loss=0.31 validation_accuracy=0.89`, which Katib's collector can read too.
-EPOCH = re.compile(r"epoch (\d+)/(\d+)\b(.*)")
+EPOCH = re.compile(r"epoch (\d{1,18})/(\d{1,18})\b(.*)")
 SHOWN = {"train_loss": "loss", "validation_accuracy": "accuracy"}
 WARNING = "warning: "  # prefix of the lines of a stage's output that the terminal shows
-FIGURE = re.compile(r"(\w+)=([-+.\deE]+)")
+FIGURE = re.compile(r"\b(\w+)=([-+.\deE]+)")
 
 
 class RunProgress:

@@ -50,6 +50,17 @@ def test_a_value_that_is_not_a_finite_number_is_none(value):
     assert picked({"loss": Observation("0.25", "0.5", value)}, objective()) == ({"loss": "0.25"}, 0.25, "")
 
 
+@pytest.mark.parametrize("text", ["1" * 10**6 + "x", "1_" * 10**6, "." * 10**6, "1e" + "1" * 10**6 + "x"])
+def test_a_long_text_that_is_no_number_is_told_at_once(text):
+    assert number(text) is None  # hours, if the digits can be shared out in several ways
+
+
+@pytest.mark.parametrize("text", ["1_000", "1_0.5", "0_1e3"])
+def test_a_number_may_have_single_underscores(text):
+    assert number(text) == float(text)
+    assert number(text.replace("_", "__")) is number(f"{text}_") is number(f"_{text}") is None
+
+
 def test_two_reports_in_one_line():
     assert collect(["loss=0.5 loss=0.2"], STDOUT, objective())["loss"] == Observation("0.2", "0.5", "0.2")
 

@@ -121,6 +121,10 @@ BROKEN = {
     ),
     "placeholder unused": (put(f"{CONTAINER}.args", ["echo"]), "must be used in the template as ${trialParameters.lea"),
     "placeholder left over": (put(f"{CONTAINER}.command", ["${trialParameters.other}"]), "but got 'other'"),
+    "placeholders without an end": (  # hours, if each is looked for to the end of the text
+        put(f"{CONTAINER}.args", ["${trialParameters." * 10**5]),
+        "must be used in the template as ${trialParameters.lea",
+    ),
     "name in template": (put(f"{JOB}.metadata", {"name": "x"}), "metadata.name: must be absent: Katib sets it"),
     "namespace in template": (put(f"{JOB}.metadata", {"namespace": "x"}), "metadata.namespace: must be absent"),
     "template without apiVersion": (put(f"{JOB}.apiVersion", ...), "trialSpec.apiVersion: must be specified"),

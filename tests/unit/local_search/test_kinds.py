@@ -155,6 +155,30 @@ def test_event_files(tmp_path):
     assert (trial["value"], trial["curve"]) == (0.25, [0.5, 0.25])
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        field(1, 0, b"\1") + field(5, 0, b"\1"),
+        field(5, 2, field(1, 0, b"\1") + field(1, 5, b"abcd")),
+        field(5, 2, field(1, 2, field(1, 0, b"\1") + field(2, 5, struct.pack("<f", 0.1)))),
+        field(5, 2, field(1, 2, field(1, 2, b"loss") + field(2, 0, b"\1") + field(8, 0, b"\1"))),
+        field(5, 2, field(1, 2, field(1, 2, b"loss") + field(8, 2, field(1, 2, b"x") + field(4, 2, b"abcd")))),
+        b"\xff" * 64,
+    ],
+)
+def test_a_field_of_an_event_that_is_encoded_otherwise_is_none(tmp_path, message):
+    source = tmp_path / "source"
+    source.write_bytes(struct.pack("<Q", len(message)) + b"\0" * 4 + message + b"\0" * 4 + event(1.0, "loss", 0.5))
+    assert [(tag, value) for _, tag, value in read_scalars(source)] == [("loss", "0.5")]
+
+
+@pytest.mark.parametrize("time", [float("nan"), 1e300, -1e300])
+def test_an_event_at_a_time_that_does_not_exist_still_counts(tmp_path, time):
+    (tmp_path / "source").write_bytes(event(time, "loss", 0.5))
+    ((_, tag, value),) = read_scalars(tmp_path / "source")
+    assert (tag, value) == ("loss", "0.5")
+
+
 MEDIAN = {
     "algorithmName": "medianstop",
     "algorithmSettings": [{"name": "min_trials_required", "value": "3"}, {"name": "start_step", "value": "2"}],

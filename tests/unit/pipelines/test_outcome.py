@@ -53,6 +53,8 @@ def test_an_epoch_line_is_read() -> None:
     figures = {"train_loss": "0.3121", "validation_accuracy": "0.8934", "learning_rate": "1.2e-03"}
     assert read_epoch(line) == (3, 8, figures)
     assert read_epoch("wrote 3/8 files") is None
+    assert read_epoch(f"epoch {'9' * 5000}/8 loss=1") is None  # more digits than Python reads
+    assert read_epoch("epoch 3/8 " + "x" * 10**6) == (3, 8, {})  # minutes, if each letter may begin a name
 
 
 def test_a_terminal_shows_steps_epochs_and_figures_on_one_line() -> None:

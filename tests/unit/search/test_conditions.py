@@ -88,6 +88,9 @@ def test_a_configuration_to_start_from_is_that_of_its_recipe():
         ("bits if recipe has quantize; bits if recipe has prune", "must name a parameter once, but names 'bits' twice"),
         ("bits if recipe has prune; sparsity if bits is 2", "parents that always count, but 'bits' does not"),
         ("epochs if recipe has prune", "must not name the resource, but got 'epochs'"),
+        ("bits" + " " * 10**6 + "recipe", "must be NAME if PARENT is VALUE"),  # hours, if each blank may be the first
+        ("bits" + " if " * 10**5, "must be NAME if PARENT is VALUE"),
+        ("bits if recipe has quantize" + "|x" * 10**5, "a value of recipe must have the step 'x', but none has"),
     ],
 )
 def test_a_broken_condition_is_refused(text, rule):

@@ -138,6 +138,8 @@ def katib(kind: str, **feasible: object) -> list[dict[str, object]]:
     ("parameters", "rule"),
     [
         ([], "at least one parameter"),
+        (katib("double", min="1", max="2") * 1001, "at most 1,000 parameters, but got 1,001"),
+        (katib("categorical", list=["a"] * 5001) * 2, "at most 10,000 values, but got 10,002"),
         (katib("double", min="1", max="2") * 2, "unique, but 'x' occurs twice"),
         (katib("float", min="1", max="2"), "one of double, int, discrete, categorical, but got 'float'"),
         (katib("double", min="2", max="1"), "min must not be above max, but got min=2, max=1"),

@@ -16,7 +16,7 @@ from kondense.search.history import Status
 from kondense.search.median_stop import MedianStop
 from kondense.suggestion import server
 from kondense.suggestion.early_stopping import ATTEMPTS, EarlyStoppingService
-from kondense.suggestion.observation_logs import ObservationLogs
+from kondense.suggestion.observation_logs import MOST_ADDRESSES, DatabaseError, ObservationLogs
 from kondense.suggestion.trial_objects import TrialObjects
 from kondense_pipelines.local_search.early_stop import EarlyStop
 
@@ -152,9 +152,20 @@ def test_a_request_that_cannot_be_answered_tells_why(cluster):
     cluster.database.down = True
     code, details = error_of(lambda: ask(cluster, CURVES))
     assert code is grpc.StatusCode.UNAVAILABLE and f"database manager {cluster.address} must answer" in details
-    cluster.other_address = "katib-db-manager"
-    code, details = error_of(lambda: ask(cluster, CURVES))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT and "HOST:PORT, but got 'katib-db-manager'" in details
+    for cluster.other_address in ("katib-db-manager", "unix:/tmp/socket:1", "dns://1.1.1.1/host:1", "host:1:2"):
+        code, details = error_of(lambda: ask(cluster, CURVES))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert f"HOST:PORT, but got '{cluster.other_address}'" in details
+
+
+def test_connections_to_addresses_that_others_name_do_not_pile_up(cluster):
+    logs = ObservationLogs(timeout_s=0.01)
+    for number in range(MOST_ADDRESSES + 3):
+        with pytest.raises(DatabaseError):
+            logs.read(f"127.0.0.1:{number + 1}", "t")
+    assert len(logs._stubs) <= MOST_ADDRESSES
+    cluster.database.reports["t"] = [("loss", "0.5")]
+    assert logs.read(cluster.address, "t") == [("loss", "0.5")]
 
 
 def stop(cluster, name):

@@ -88,6 +88,10 @@ BAD = {
     "categories twice": (experiment(parameters=[{**KIND, "list": ["a", "a"]}]), "'a' occurs twice"),
     "no categories": (experiment(parameters=[{**KIND, "list": []}]), "needs a non-empty list"),
     "unknown type": (experiment(parameters=[{**LR, "parameter_type": 0}]), "parameterType of 'lr' must be one of"),
+    "unknown distribution": (
+        experiment(parameters=[{**LR, "distribution": 9}]),
+        "distribution of 'lr' must be one of uniform, logUniform, normal, logNormal, but got 9",
+    ),
     "no parameters": (experiment(parameters=[]), "must have at least one parameter"),
     "maxTrialCount above the grid": (
         experiment("grid", GRID, max_trial_count=200),
@@ -182,6 +186,8 @@ def test_every_condition_is_taken(condition):
     first, _, _ = suggest(GOOD["hyperband"], 9)
     sent = experiment("hyperband", settings={**HALVING, "r_l": "9", "eta": "3", "issued": ledger(first)})
     trials = [finished(e, "1", condition if i == 0 else "SUCCEEDED") for i, e in enumerate(first.parameter_assignments)]
+    assert suggest(sent, 5, trials)[1] is grpc.StatusCode.OK
+    trials[1].status.condition = 99  # of a later protocol
     assert suggest(sent, 5, trials)[1] is grpc.StatusCode.OK
 
 

@@ -286,6 +286,7 @@ def test_a_command_s_output_is_relayed(manager, capsys, monkeypatch, tmp_path):
         ("accuracy=0x5", None),
         ("other_accuracy=0.5", None),
         ("accuracy=1e999", None),
+        ("x" * 10**6 + " accuracy=0.5", 0.5),  # minutes, if each letter may begin a name
     ],
 )
 def test_metrics_in_a_line(line, found):
