@@ -17,6 +17,8 @@ from kondense.files import ArtifactError
 
 Bytes = NDArray[np.uint8]
 SAMPLE = 2**15
+LONG = 2**20  # bytes of a plane from which only the coders that win on samples are tried
+LEAST_DEFLATED = 1.05  # of a sample's entropy: a whole plane deflates a little better
 LARGEST_7_BITS = 127
 
 
@@ -103,12 +105,12 @@ def _repeated(content: bytes, count: int) -> Bytes:
 
 def _code(plane_N: Bytes) -> bytes:
     writer = Writer()
-    Frequencies(flat(256)).code(writer, len(plane_N), plane_N.astype(np.int32))
+    Frequencies(flat(256)).code(writer, len(plane_N), plane_N)
     return writer.finish()
 
 
 def _coded(content: bytes, count: int) -> Bytes:
-    return Frequencies(flat(256)).code(Reader(content), count, None).astype(np.uint8)
+    return Frequencies(flat(256)).code(Reader(content), count, None, np.uint8)
 
 
 def _always(plane_N: Bytes) -> bool:
@@ -120,16 +122,29 @@ def _is_constant(plane_N: Bytes) -> bool:
 
 
 def _sample_deflates(plane_N: Bytes) -> bool:
-    """Return whether a sample compresses; to deflate all random mantissas would be slow."""
-    middle = max(0, (len(plane_N) - SAMPLE) // 2)
-    sample = plane_N[middle : middle + SAMPLE].tobytes()
-    return len(zlib.compress(sample, 1)) < 0.97 * len(sample) + 8
+    """Return whether samples compress, in a long plane also by more than frequencies tell; deflating is slow."""
+    places = (len(plane_N) - SAMPLE) // 2 * np.arange(3) if len(plane_N) > LONG else [(len(plane_N) - SAMPLE) // 2]
+    samples = [plane_N[max(0, place) : max(0, place) + SAMPLE] for place in places]
+    if not any(len(zlib.compress(sample.tobytes(), 1)) < 0.97 * len(sample) + 8 for sample in samples):
+        return False
+    return len(plane_N) <= LONG or any(
+        len(zlib.compress(sample.tobytes(), 6)) < LEAST_DEFLATED * _entropy(sample) / 8 * len(sample) + 8
+        for sample in samples
+    )
 
 
 def _is_uneven(plane_N: Bytes) -> bool:
     """Return whether the order-0 entropy is below that of random bytes."""
-    share_K = np.bincount(plane_N, minlength=256) / max(1, len(plane_N))
-    return float(-(share_K * np.log2(np.maximum(share_K, 1e-300))).sum()) < 7.95
+    return _entropy(plane_N) < 7.95
+
+
+def _entropy(plane_N: Bytes) -> float:
+    """Return the order-0 entropy, bits per byte."""
+    counts_K = np.zeros(256, np.int64)
+    for start in range(0, len(plane_N), LONG):  # bincount takes 8 bytes for each
+        counts_K += np.bincount(plane_N[start : start + LONG], minlength=256)
+    share_K = counts_K / max(1, len(plane_N))
+    return float(-(share_K * np.log2(np.maximum(share_K, 1e-300))).sum())
 
 
 def encode_numbers(numbers: Sequence[int]) -> bytes:

@@ -17,24 +17,36 @@ KINDS = {"float32": "<f4", "float64": "<f8", "float16": "<f2"}
 EXPONENT = struct.Struct("<h")
 # For these exponents 16-bit integers times the power are exact in float32; float16 is checked by value.
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -126, 100
+FIRST_ELEMENTS = 2**12  # where they are not of this form, the tensor is not
 
 
 def encode_grid(elements_NB: Bytes, dtype: str, shape: tuple[int, int]) -> bytes | None:
     """Encode the elements as a power of two and a matrix of ``shape``, or return None if they are not of this form."""
     if dtype not in KINDS:
         return None
-    values_N = np.ascontiguousarray(elements_NB).view(KINDS[dtype]).reshape(-1).astype(np.float64)
+    values_N = np.ascontiguousarray(elements_NB).view(KINDS[dtype]).reshape(-1)
+    if _steps(values_N[:FIRST_ELEMENTS].astype(np.float64)) is None:  # saves the memory of the rest
+        return None
+    steps = _steps(values_N.astype(np.float64))
+    if steps is None or steps[0] > HIGHEST_EXPONENT:
+        return None
+    exponent, integers_N = steps
+    return EXPONENT.pack(exponent) + encode_integers(integers_N.reshape(shape))
+
+
+def _steps(values_N: NDArray[np.float64]) -> tuple[int, NDArray[np.int16]] | None:
+    """Return the exponent of the largest power of two that divides all values, and the quotients, if they are small."""
     if not np.isfinite(values_N).all() or (np.signbit(values_N) & (values_N == 0)).any():
         return None
     exponent = _lowest_bit(values_N)
-    if not LOWEST_EXPONENT <= exponent <= HIGHEST_EXPONENT:
+    if exponent < LOWEST_EXPONENT:
         return None
     with np.errstate(over="ignore"):
         steps_N = np.ldexp(values_N, -exponent)
     low, high = float(steps_N.min()), float(steps_N.max())
     if low <= -(2**15) or high >= 2**15 or high - low >= WIDEST:
         return None
-    return EXPONENT.pack(exponent) + encode_integers(steps_N.astype(np.int16).reshape(shape))
+    return exponent, steps_N.astype(np.int16)
 
 
 def decode_grid(content: bytes, dtype: str, shape: tuple[int, int]) -> Bytes:

@@ -74,8 +74,10 @@ def encode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> byt
     deflated = deflater.compress(index) + deflater.flush()
     version = LATEST_VERSION if any(form == "lanes" for _, _, _, form, _ in table) else FORMAT_VERSION
     numbers = NUMBERS.pack(MAGIC, version, len(deflated), len(index))
-    body = deflated + b"".join(contents)
-    return numbers + hashlib.sha256(numbers + body).digest() + body
+    digest = hashlib.sha256(numbers)
+    for content in (deflated, *contents):
+        digest.update(content)
+    return b"".join([numbers, digest.digest(), deflated, *contents])
 
 
 def decode(content: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -141,13 +143,12 @@ def _read_head(file: BinaryIO) -> _Head:
 
 def _take(file: BinaryIO, size: int, *, exactly: bool = True) -> bytes:
     """Read ``size`` bytes, with memory in proportion to those that exist."""
-    parts, missing = [], size
-    while missing and (part := file.read(min(missing, CHUNK_BYTES))):
-        parts.append(part)
-        missing -= len(part)
-    if missing and exactly:
-        raise ArtifactError(f"a kz file must have {missing} more bytes, but is cut off.")
-    return b"".join(parts)
+    content = bytearray()
+    while len(content) < size and (part := file.read(min(size - len(content), CHUNK_BYTES))):
+        content += part
+    if len(content) < size and exactly:
+        raise ArtifactError(f"a kz file must have {size - len(content)} more bytes, but is cut off.")
+    return bytes(content)
 
 
 def _read_tensors(file: BinaryIO, head: _Head, table: Sequence[Entry]) -> Iterator[tuple[str, Tensor]]:

@@ -5,6 +5,7 @@ Shapes: R rows, C columns of a weight seen as a matrix; K symbols.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,27 +28,32 @@ class Frequencies:
         self._weight_K = prior_K
         self._coded = 0
 
-    def code(self, stream: Stream, count: int, symbols_N: Integers | None) -> Integers:
-        """Code ``count`` symbols.
+    def code(
+        self, stream: Stream, count: int, symbols_N: NDArray[Any] | None, dtype: type[np.integer[Any]] = np.int32
+    ) -> NDArray[Any]:
+        """Code ``count`` symbols and return them.
 
         Args:
             stream: a Writer, a Meter or a Reader.
             count: N.
-            symbols_N: the symbols when writing, None when reading.
+            symbols_N: the symbols when writing, of any integer type; None when reading.
+            dtype: of the result when reading.
         """
         if len(self._weight_K) == 1:
             return stream.symbols(self._weight_K, count, symbols_N)
         stream.expect(count)
-        coded = np.empty(count, np.int32)
+        coded_N = np.empty(count, dtype) if symbols_N is None else symbols_N
         start = 0
         while start < count:
             stop = min(count, start + max(FIRST_BLOCK, self._coded // SYMBOL_GROWTH))
-            block = stream.symbols(self._weight_K, stop - start, None if symbols_N is None else symbols_N[start:stop])
-            coded[start:stop] = block
+            known = None if symbols_N is None else symbols_N[start:stop].astype(np.int32, copy=False)
+            block = stream.symbols(self._weight_K, stop - start, known)
+            if symbols_N is None:
+                coded_N[start:stop] = block
             self._weight_K = self._weight_K + np.bincount(block, minlength=len(self._weight_K))
             self._coded += stop - start
             start = stop
-        return coded
+        return coded_N
 
 
 def flat(count: int) -> Floats:

@@ -44,7 +44,7 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
         return "raw", b""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     elements_NB = flat.view(torch.uint8).numpy().reshape(flat.numel(), flat.element_size())
-    forms = {"raw": elements_NB.tobytes()}
+    forms: dict[str, bytes] = {}
     matrix_RC = _integer_matrix(elements_NB, dtype, tuple(tensor.shape))
     if matrix_RC is not None and suits_lanes(matrix_RC):
         forms["lanes"] = encode_integers(matrix_RC, lanes=True)
@@ -57,7 +57,9 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
             forms["grid"] = grid
         if np.count_nonzero(elements_NB.any(axis=1)) < 0.95 * len(elements_NB):
             forms["sparse"] = _encode_sparse(elements_NB, tuple(tensor.shape))
-    form = min(forms, key=lambda name: len(forms[name]))
+    form = min(forms, key=lambda name: len(forms[name]), default="raw")
+    if form == "raw" or len(forms[form]) >= elements_NB.size:
+        return "raw", elements_NB.tobytes()
     return form, forms[form]
 
 

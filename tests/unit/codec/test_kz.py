@@ -7,6 +7,7 @@ import os
 import resource
 import struct
 import threading
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -151,6 +152,31 @@ def test_lines_that_make_no_images_are_refused(columns: int, line: int) -> None:
 def test_dense_floats_are_not_made_larger() -> None:
     weight = torch.randn(100, 100, generator=torch.Generator().manual_seed(0))
     assert len(encode({}, {"weight": weight})) < 0.95 * 40_000
+
+
+@pytest.mark.parametrize(("dtype", "columns"), [(torch.float32, 1200), (torch.int8, 6000)])
+def test_memory_is_at_most_3_times_the_float32_size(dtype: torch.dtype, columns: int) -> None:
+    values = 20 * torch.randn(1024, columns, generator=torch.Generator().manual_seed(0))
+    tensors, peaks = {"w": values.round().to(dtype) if dtype is torch.int8 else values}, []
+    tracemalloc.start()
+    try:
+        content = encode({}, tensors)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        decode(content)
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        tracemalloc.stop()
+    assert max(peaks) < 3 * 4 * values.numel()
+
+
+def test_long_planes_that_repeat_are_deflated() -> None:
+    row = torch.randn(500, generator=torch.Generator().manual_seed(0))
+    tensors = {"w": row.repeat(2400)}
+    content = encode({}, tensors)
+    assert len(content) < 0.02 * tensors["w"].nbytes
+    assert torch.equal(decode(content)[1]["w"], tensors["w"])
 
 
 def test_equal_input_gives_equal_bytes() -> None:
