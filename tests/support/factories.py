@@ -2,6 +2,7 @@
 
 import functools
 
+import torch
 from torch import nn
 
 CALLED = []
@@ -121,3 +122,8 @@ class Computed(nn.Module):
 
 def two_layers() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+
+
+def scripted(classes: int, channels: int, image_size: int) -> nn.Module:
+    """Return a network with a layer of TorchScript."""
+    return nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(channels * image_size**2, classes)))

@@ -5,6 +5,7 @@ Shapes: images [N, C, H, W]; outputs are any tensors, in tuples, lists and dicti
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -156,6 +157,10 @@ def relative_change(expected: Tensor, actual: Tensor) -> float:
     """Return the largest difference of two tensors of one shape relative to the largest value of ``expected``."""
     if not expected.numel():
         return 0.0
+    if expected.is_floating_point() and actual.dtype == expected.dtype:
+        change = float((actual - expected).abs().max())
+        if math.isfinite(change):  # which no infinite and no undefined value gives
+            return change / max(float(expected.abs().max()), 1e-30)
     usable = torch.isfinite(expected)
     if not torch.equal(usable, torch.isfinite(actual)):
         return WITHOUT_VALUE
@@ -169,14 +174,14 @@ def relative_change(expected: Tensor, actual: Tensor) -> float:
 def outputs(module: nn.Module, batch_NCHW: Tensor, *, seed: int = 0) -> list[Tensor]:
     """Return all tensors that ``module`` returns for a batch, in evaluation mode and with fixed random numbers."""
     device = next((weight.device for weight in module.parameters()), batch_NCHW.device)
-    with _evaluating(module), torch.random.fork_rng(devices=[]):
+    with evaluating(module), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         leaves = pytree.tree_leaves(module(batch_NCHW.to(device)))
     return [leaf.detach().cpu() for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Set evaluation mode within the block; each submodule gets its own mode back."""
     modes = {part: part.training for part in module.modules()}
     module.eval()

@@ -13,15 +13,19 @@ from torch import nn
 
 from kondense.artifacts.attention import SelfAttention, is_separable
 from kondense.errors import InputError
+from kondense.networks.layers import CONVOLUTIONS
 
+NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
 ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.Conv2d: ("in_channels", "out_channels", "groups"),
+    **dict.fromkeys(CONVOLUTIONS, ("in_channels", "out_channels", "groups")),
     nn.Linear: ("in_features", "out_features"),
-    nn.BatchNorm1d: ("num_features",),
-    nn.BatchNorm2d: ("num_features",),
-    nn.InstanceNorm2d: ("num_features",),
+    **dict.fromkeys(NORMS, ("num_features",)),
     nn.PReLU: ("num_parameters",),
 }
+LAYERS = (*CONVOLUTIONS, nn.Linear)
 TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 Edits = dict[str, dict[str, Any]]
 SEPARATED = "SelfAttention"  # the type of an attention whose projections became layers
@@ -139,7 +143,7 @@ def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
         for attribute in (ATTRIBUTES[kind] if kind else ())
         if getattr(module, attribute) != getattr(original, attribute)
     }
-    if isinstance(module, nn.Conv2d | nn.Linear) and (module.bias is None) != (original.bias is None):
+    if isinstance(module, LAYERS) and (module.bias is None) != (original.bias is None):
         edit["bias"] = module.bias is not None
     return edit
 
@@ -151,7 +155,7 @@ def _kind(module: nn.Module) -> type:
 
 
 def _reshape(module: nn.Module, *, bias: bool | None) -> None:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, CONVOLUTIONS):
         shape: tuple[int, ...] = (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
     elif isinstance(module, nn.Linear):
         shape = (module.out_features, module.in_features)
@@ -159,7 +163,7 @@ def _reshape(module: nn.Module, *, bias: bool | None) -> None:
         module.weight = nn.Parameter(torch.empty(module.num_parameters))
         return
     else:
-        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d)
+        assert isinstance(module, NORMS)
         shape = (module.num_features,)
         for buffer in ("running_mean", "running_var"):
             if getattr(module, buffer) is not None:
@@ -197,7 +201,7 @@ def _check_same_settings(edited: nn.Module, changed: nn.Module) -> None:
 
 
 def _settings(module: nn.Module) -> str:
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
         # Without the momentum, which only training uses.
         return f"{module.num_features}, eps={module.eps}, running={module.running_mean is not None}"
     return module.extra_repr().replace("inplace=True", "").strip(", ")

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from kondense.channels.dependencies import WEIGHTED, ChannelGroup, Member, input_slices, weighted
+from kondense.channels.groups import (
+    WEIGHTED,
+    ChannelGroup,
+    Member,
+    axis_of_channels,
+    input_slices,
+    parts_of,
+    weighted,
+)
 
 Range = tuple[Tensor, Tensor]
 
@@ -109,7 +117,7 @@ def _zero_outputs(module: nn.Module, group: ChannelGroup) -> Tensor:
 def _zero_inputs(module: nn.Module, member: Member) -> Tensor:
     """Return for each channel whether its weights in this consumer are all zero, [channels]."""
     layer = weighted(module.get_submodule(member.name))
-    slices = input_slices(layer.weight, layer.groups if isinstance(layer, nn.Conv2d) else 1)
+    slices = input_slices(layer.weight, parts_of(layer))
     return (slices.flatten(1) == 0).all(1)[member.entries].all(1)
 
 
@@ -128,6 +136,6 @@ def _input_ranges(module: nn.Module, groups: Mapping[str, ChannelGroup], images_
 
     for name in names:
         layer = watched.get_submodule(name)
-        layer.register_forward_pre_hook(functools.partial(watch, name, 1 if isinstance(layer, nn.Conv2d) else -1))
+        layer.register_forward_pre_hook(functools.partial(watch, name, axis_of_channels(layer)))
     watched(images_NCHW)
     return ranges

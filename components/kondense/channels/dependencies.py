@@ -6,9 +6,11 @@ not proved stay whole, with the reason.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kondense.artifacts.structure import kind_of
@@ -25,6 +27,7 @@ from kondense.channels.groups import (
 from kondense.channels.labels import Side, Trace
 from kondense.channels.proof import unproved
 from kondense.channels.tracing import trace_channels
+from kondense.networks.layers import CONVOLUTIONS
 
 __all__ = [
     "WEIGHTED",
@@ -39,6 +42,9 @@ __all__ = [
     "weight_from_inputs",
     "weighted",
 ]
+
+
+Array = NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +84,15 @@ def find_dependencies(
     Source: Fang et al. 2023 (DepGraph), section 3, for the groups. Deviation: they are found by following elements
     instead of layers, so that every movement of channels is seen.
     """
-    trace = trace_channels(module, image_shape)
-    found, whole = _assemble(trace)
-    excluded = set(excluded)
-    found = {name: group for name, group in found.items() if not group.producers() & excluded}
-    refuted = unproved(module, found, image_shape, splits=trace.splits) if proved else {}
+    trace, excluded, apart = trace_channels(module, image_shape), set(excluded), set[str]()
+    while True:
+        found, whole, merged = _assemble(trace, apart)
+        found = {name: group for name, group in found.items() if not group.producers() & excluded}
+        refuted = unproved(module, found, image_shape, splits=trace.splits) if proved else {}
+        wrong = {name for name in merged & refuted.keys() if isinstance(refuted[name], str)}
+        if not wrong:
+            break
+        apart |= wrong  # its parts may lose channels one by one
     groups = {}
     for name, group in found.items():
         outcome = refuted.get(name, group)
@@ -93,52 +103,56 @@ def find_dependencies(
     return Dependencies(groups, {name: reason for name, reason in whole.items() if name not in excluded})
 
 
-def _assemble(trace: Trace) -> tuple[dict[str, ChannelGroup], dict[str, str]]:
-    """Return the groups that the trace shows, and the reasons of the layers whose outputs must stay."""
+def _assemble(trace: Trace, apart: Collection[str]) -> tuple[dict[str, ChannelGroup], dict[str, str], set[str]]:
+    """Return the groups that the trace shows, and the reasons of the layers whose outputs must stay.
+
+    Also the names of the groups that hold the parts of a split layer together, which those in ``apart`` do not.
+    """
     atoms = _components(trace)
     pinned = _reasons(trace, atoms)
-    sides = {side: atoms[labels.long()] for side, labels in trace.sides.items()}
-    sides = {side: ids for side, ids in sides.items() if bool(ids.any())}
+    sides = {side: atoms[labels.numpy()] for side, labels in trace.sides.items()}
+    sides = {side: ids for side, ids in sides.items() if ids.any()}
     touching = _Touching(sides, len(atoms))
-    taken = torch.zeros(len(atoms), dtype=torch.bool)
-    stays = torch.zeros(len(atoms), dtype=torch.bool)
+    taken, stays = np.zeros(len(atoms), dtype=bool), np.zeros(len(atoms), dtype=bool)
     stays[list(pinned)] = True
     whole: dict[str, str] = {}
     groups: dict[str, ChannelGroup] = {}
+    merged: set[str] = set()
     for name in (name for name, layer in trace.layers.items() if isinstance(layer, WEIGHTED)):
-        ids = sides.get((name, True), torch.zeros(0, dtype=torch.long))
+        ids = sides.get((name, True), np.zeros(0, dtype=np.int64))
         ids = ids[ids != 0]
         held = ids[stays[ids]]
         if len(held) or not len(ids):
             whole[name] = pinned[int(held.min())] if len(held) else _why_no_outputs(trace, name)
-        elif not bool(taken[ids].all()):
-            order = _distinct(ids[~taken[ids]])
-            made = _describe(name, trace, touching.of(order), order)
+        elif not taken[ids].all():
+            order = np.fromiter(dict.fromkeys(ids[~taken[ids]].tolist()), np.int64)  # as they first occur
+            touched = touching.of(order)
+            one = _merge_parts(name, trace, touched, order) if name not in apart else None
+            merged |= {name} if one else set()
+            made = {name: one} if one else _describe(name, trace, touched, order)
             taken[ids] = True
             groups |= {key: group for key, group in made.items() if isinstance(group, ChannelGroup)}
             whole |= {key: reason for key, reason in made.items() if isinstance(reason, str)}
-    return groups, whole
+    return groups, whole, merged
 
 
 class _Touching:
     """Which sides of layers each atom passes: the places of every atom in one list, one atom after the other."""
 
-    def __init__(self, sides: Mapping[Side, Tensor], atoms: int) -> None:
+    def __init__(self, sides: Mapping[Side, Array], atoms: int) -> None:
         self.sides = list(sides.items())
-        places = [(ids.unique(), number) for number, (_, ids) in enumerate(self.sides)]
-        nothing = [torch.zeros(0, dtype=torch.long)]
-        atom_of = torch.cat([ids for ids, _ in places] + nothing)
-        side_of = torch.cat([torch.full_like(ids, number) for ids, number in places] + nothing)
-        self.side_of = side_of[atom_of.argsort(stable=True)]
-        self.counts = torch.bincount(atom_of, minlength=atoms)
-        self.starts = self.counts.cumsum(0) - self.counts
+        atom_of = np.concatenate([*(ids for _, ids in self.sides), np.zeros(0, dtype=np.int64)])
+        side_of = np.repeat(np.arange(len(self.sides)), [len(ids) for _, ids in self.sides])
+        self.side_of = side_of[atom_of.argsort(kind="stable")]
+        self.counts = np.bincount(atom_of, minlength=atoms)
+        self.starts = self.counts.cumsum() - self.counts
 
-    def of(self, atoms: Tensor) -> dict[Side, Tensor]:
+    def of(self, atoms: Array) -> dict[Side, Array]:
         """Return the sides that some atoms pass, with the atoms of each."""
         counts = self.counts[atoms]
-        firsts = (self.starts[atoms] - (counts.cumsum(0) - counts)).repeat_interleave(counts)
-        touched = self.side_of[firsts + torch.arange(len(firsts))].unique()
-        return dict(self.sides[number] for number in touched.tolist())
+        firsts = np.repeat(self.starts[atoms] - (counts.cumsum() - counts), counts)
+        touched = np.bincount(self.side_of[firsts + np.arange(len(firsts))], minlength=len(self.sides))
+        return dict(self.sides[number] for number in touched.nonzero()[0].tolist())
 
 
 def _why_no_outputs(trace: Trace, name: str) -> str:
@@ -149,22 +163,22 @@ def _why_no_outputs(trace: Trace, name: str) -> str:
     return "it has one output" if len(weighted(trace.layers[name]).weight) == 1 else "its inputs stay"
 
 
-def _components(trace: Trace) -> Tensor:
+def _components(trace: Trace) -> Array:
     """Return the smallest label of the channels that are tied to each label, [labels + 1]."""
-    roots = torch.arange(trace.labels + 1)
+    roots = np.arange(trace.labels + 1)
     if not trace.ties:
         return roots
-    first, second = (torch.cat(parts).long() for parts in zip(*trace.ties, strict=True))
+    first, second = (np.concatenate([part.numpy() for part in parts]) for parts in zip(*trace.ties, strict=True))
     while True:
         one, other = roots[first], roots[second]
-        if torch.equal(one, other):
+        if np.array_equal(one, other):
             return roots
-        roots.scatter_reduce_(0, torch.maximum(one, other), torch.minimum(one, other), "amin")
-        while not torch.equal(roots, roots[roots]):
+        np.minimum.at(roots, np.maximum(one, other), np.minimum(one, other))
+        while not np.array_equal(roots, roots[roots]):
             roots = roots[roots]
 
 
-def _reasons(trace: Trace, atoms: Tensor) -> dict[int, str]:
+def _reasons(trace: Trace, atoms: Array) -> dict[int, str]:
     """Return why channels must stay, by atom."""
     pins = list(trace.pins)
     for name, reason in trace.misused.items():
@@ -175,7 +189,7 @@ def _reasons(trace: Trace, atoms: Tensor) -> dict[int, str]:
             pins.append((labels, f"{name!r} is a {kind}, whose shape the Model artifact cannot describe"))
     reasons: dict[int, str] = {}
     for labels, reason in pins:
-        for atom in atoms[labels.long()].unique().tolist():
+        for atom in dict.fromkeys(atoms[labels.numpy()].tolist()):
             reasons.setdefault(atom, reason)
     return reasons
 
@@ -184,58 +198,78 @@ def _of(trace: Trace, side: Side) -> Tensor | None:
     return trace.sides.get(side, trace.produced.get(side[0]) if side[1] else None)
 
 
-def _describe(root: str, trace: Trace, sides: Mapping[Side, Tensor], order: Tensor) -> dict[str, ChannelGroup | str]:
+def _describe(root: str, trace: Trace, sides: Mapping[Side, Array], order: Array) -> dict[str, ChannelGroup | str]:
     """Return the groups of some atoms of a layer's outputs: one, unless they have different members.
 
     Values are reasons where channels must stay.
     """
-    channel_of = torch.full((trace.labels + 1,), -1)
-    channel_of[order] = torch.arange(len(order))
-    counts = {}
-    for side, atoms in sides.items():
-        owners = channel_of[atoms]
-        counts[side] = torch.bincount(owners[owners >= 0], minlength=len(order))
+    owners_of, counts_CS = _owners(trace, sides, order)
     found: dict[str, ChannelGroup | str] = {}
-    for signature, channels in _alike(torch.stack(list(counts.values()), 1)).items():
-        touched = [side for side, count in zip(counts, signature, strict=True) if count]
+    for signature, channels in _alike(counts_CS).items():
+        touched = [side for side, count in zip(sides, signature, strict=True) if count]
         producers = [name for name, output in touched if output and isinstance(trace.layers[name], WEIGHTED)]
         name = next((name for name in [root, *producers] if name not in found), None)
         if name is None:
             found[root] = "its outputs go different ways"
             continue
-        index = torch.full((len(order),), -1)
-        index[channels] = torch.arange(len(channels))
-        members = []
-        for side in sorted(touched, key=lambda side: side != (name, True)):
-            owners = channel_of[sides[side]]
-            owners = torch.where(owners >= 0, index[owners.clamp_min(0)], owners)
-            entries = (owners >= 0).nonzero().flatten()
-            arranged = entries[owners[entries].argsort(stable=True)].reshape(len(channels), -1)
-            members.append(Member(side[0], trace.layers[side[0]], side[1], arranged))
-        blocks = _blocks(members)
-        found[name] = (
-            ChannelGroup(name, tuple(members), blocks) if blocks else "its grouped convolutions need other blocks"
-        )
-        if len(channels) == 1:
-            found[name] = "its outputs depend on each other, so that none can be removed alone"
+        index = np.full(len(order) + 1, -1)  # the last entry is of no channel
+        index[channels] = np.arange(len(channels))
+        found[name] = _group(name, trace, {side: index[owners_of[side]] for side in touched}, len(channels))
     return found
 
 
-def _distinct(atoms: Tensor) -> Tensor:
-    """Return atoms in the order in which they first occur."""
-    if len(atoms.unique()) == len(atoms):
-        return atoms
-    return torch.tensor(list(dict.fromkeys(atoms.tolist())))
+def _merge_parts(root: str, trace: Trace, sides: Mapping[Side, Array], order: Array) -> ChannelGroup | None:
+    """Return the group of a layer's outputs that are split into parts of one length which go different ways.
+
+    Each of its channels is one of every part: where parts must stay of one length, none can lose channels alone.
+    """
+    owners_of, counts_CS = _owners(trace, sides, order)
+    parts = list(_alike(counts_CS).values())
+    length = min(map(len, parts))
+    if len(parts) == 1 or length == 1 or any(len(part) % length for part in parts):
+        return None
+    if len(order) // length not in trace.splits:
+        return None
+    index = np.full(len(order) + 1, -1)  # the last entry is of no channel
+    for part in parts:
+        index[part] = np.arange(len(part)) % length
+    group = _group(root, trace, {side: index[owners] for side, owners in owners_of.items()}, length)
+    return group if isinstance(group, ChannelGroup) else None
 
 
-def _alike(counts_CS: Tensor) -> dict[tuple[int, ...], Tensor]:
+def _owners(trace: Trace, sides: Mapping[Side, Array], order: Array) -> tuple[dict[Side, Array], Array]:
+    """Return the place in ``order`` of every entry of each side, -1 for others, and the entries per place [C, S]."""
+    channel_of = np.full(trace.labels + 1, -1)
+    channel_of[order] = np.arange(len(order))
+    owners_of = {side: channel_of[atoms] for side, atoms in sides.items()}
+    counts = [np.bincount(owners + 1, minlength=len(order) + 1)[1:] for owners in owners_of.values()]
+    return owners_of, np.stack(counts, 1)
+
+
+def _group(name: str, trace: Trace, owners_of: Mapping[Side, Array], channels: int) -> ChannelGroup | str:
+    """Return the group of channels that own the entries of some sides, or why they must stay."""
+    if channels == 1:
+        return "its outputs depend on each other, so that none can be removed alone"
+    members = []
+    for side in sorted(owners_of, key=lambda side: side != (name, True)):
+        owners = owners_of[side]
+        entries = (owners >= 0).nonzero()[0]
+        if len(entries) % channels:
+            return "its outputs go different ways"
+        arranged = entries[owners[entries].argsort(kind="stable")].reshape(channels, -1)
+        members.append(Member(side[0], trace.layers[side[0]], side[1], torch.from_numpy(arranged)))
+    blocks = _blocks(members)
+    return ChannelGroup(name, tuple(members), blocks) if blocks else "its grouped convolutions need other blocks"
+
+
+def _alike(counts_CS: Array) -> dict[tuple[int, ...], Array]:
     """Return the channels [C] that have the same number of entries in every side [S], by these numbers."""
-    if bool((counts_CS == counts_CS[0]).all()):
-        return {tuple(counts_CS[0].tolist()): torch.arange(len(counts_CS))}
+    if (counts_CS == counts_CS[0]).all():
+        return {tuple(counts_CS[0].tolist()): np.arange(len(counts_CS))}
     signatures: dict[tuple[int, ...], list[int]] = {}
     for channel, signature in enumerate(counts_CS.tolist()):
         signatures.setdefault(tuple(signature), []).append(channel)
-    return {signature: torch.tensor(channels) for signature, channels in signatures.items()}
+    return {signature: np.array(channels) for signature, channels in signatures.items()}
 
 
 def _blocks(members: Iterable[Member]) -> int:
@@ -243,7 +277,7 @@ def _blocks(members: Iterable[Member]) -> int:
     blocks = 1
     for member in members:
         layer = member.layer
-        if not isinstance(layer, nn.Conv2d) or layer.groups == 1 or is_depthwise(layer):
+        if not isinstance(layer, CONVOLUTIONS) or layer.groups == 1 or is_depthwise(layer):
             continue
         side = layer.out_channels if member.output else layer.in_channels
         block_of = member.entries // (side // layer.groups)

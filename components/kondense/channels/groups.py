@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kondense.networks.layers import TYPES
+from kondense.networks.layers import CONVOLUTIONS
 
-WEIGHTED = tuple(TYPES.values())
+Weighted = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+WEIGHTED = (*CONVOLUTIONS, nn.Linear)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +68,25 @@ class ChannelGroup:
         return (removed + torch.arange(self.blocks).unsqueeze(1) * per_block).flatten().sort().values
 
 
-def weighted(layer: nn.Module) -> nn.Conv2d | nn.Linear:
+def weighted(layer: nn.Module) -> Weighted:
     """Return ``layer``, which must be a convolution or fully connected."""
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    assert isinstance(layer, WEIGHTED)
     return layer
+
+
+def parts_of(layer: nn.Module) -> int:
+    """Return the number of groups of a convolution, 1 for other layers."""
+    return layer.groups if isinstance(layer, CONVOLUTIONS) else 1
+
+
+def axis_of_channels(layer: nn.Module) -> int:
+    """Return the axis of the channels in the inputs and outputs of a layer with weights."""
+    return 1 if isinstance(layer, CONVOLUTIONS) else -1
 
 
 def is_depthwise(layer: nn.Module) -> bool:
     """Return whether each input of a convolution has outputs of its own, one or several."""
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels and layer.groups > 1
+    return isinstance(layer, CONVOLUTIONS) and layer.groups == layer.in_channels and layer.groups > 1
 
 
 def input_slices(weight: Tensor, groups: int) -> Tensor:

@@ -5,7 +5,8 @@ channel, and 0 is an element of no channel. Operations that move elements move t
 that a reordering, a concatenation or a split needs no rule of its own. Operations that combine elements tie the
 channels together that they combine; what is not known pins the channels, and they stay.
 
-Labels that are equal along an axis have stride 0 there, so they take no memory and next to no time.
+Labels that are equal along an axis have stride 0 there, so they take no memory and next to no time. Most depend on one
+axis only: ``spread`` notes which, so that what is asked of them is answered from one vector.
 """
 
 import dataclasses
@@ -18,7 +19,9 @@ from torch.utils import _pytree as pytree
 
 from kondense.channels.groups import WEIGHTED
 
-PER_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.PReLU)  # their tensors hold one value of each
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+PER_CHANNEL = (*NORMS, nn.PReLU)  # their tensors hold one value of each channel
+ATOMS = (int, float, bool, str, type(None), torch.dtype, torch.device)  # of arguments; they hold no tensor
 Side = tuple[str, bool]  # name of a layer; whether its outputs, or its inputs
 
 
@@ -69,7 +72,8 @@ class Trace:
     def pin(self, labels: Tensor | None, reason: str) -> None:
         """Record that the channels of these labels must stay."""
         if labels is not None:
-            compact = collapse(labels).flatten()
+            noted = axis_of(labels)
+            compact = noted[1] if noted else collapse(labels).flatten()
             if bool(compact.any()):
                 self.pins.append((compact, reason))
 
@@ -115,7 +119,32 @@ class Labelled(Tensor):
 
 def unwrapped(arguments: Any) -> Any:
     """Return nested arguments with the values of labelled tensors."""
+    if isinstance(arguments, Labelled):
+        return arguments.value
+    if type(arguments) in (tuple, list):
+        return type(arguments)(unwrapped(argument) for argument in arguments)
+    if type(arguments) is dict:
+        return {key: unwrapped(argument) for key, argument in arguments.items()}
+    if type(arguments) in ATOMS:
+        return arguments
     return pytree.tree_map(lambda leaf: leaf.value if isinstance(leaf, Labelled) else leaf, arguments)
+
+
+def tensors_of(arguments: Any) -> list[Tensor]:
+    """Return all tensors of nested arguments."""
+    if isinstance(arguments, Tensor):
+        return [arguments]
+    if type(arguments) in ATOMS:
+        return []
+    if type(arguments) in (tuple, list, dict):
+        nested = arguments.values() if type(arguments) is dict else arguments
+        return [tensor for argument in nested for tensor in tensors_of(argument)]
+    return [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def axis_of(labels: Tensor) -> tuple[int, Tensor] | None:
+    """Return the axis that labels depend on, and the labels along it [n], where that was noted (see ``spread``)."""
+    return getattr(labels, "along", None)
 
 
 def collapse(labels: Tensor, *, keep: int | None = None) -> Tensor:
@@ -130,13 +159,17 @@ def varies(labels: Tensor, axis: int) -> bool:
     """Return whether elements along an axis belong to different channels; those of no channel do not count."""
     if labels.shape[axis] <= 1 or labels.stride(axis) == 0:
         return False
-    labels = collapse(labels, keep=axis)
+    noted = axis_of(labels)
+    labels = noted[1] if noted and noted[0] == axis % labels.ndim else collapse(labels, keep=axis)
+    axis = 0 if noted and labels is noted[1] else axis
     return bool(((labels != labels.amax(axis, keepdim=True)) & (labels != 0)).any())
 
 
 def profile(labels: Tensor, axis: int) -> Tensor | None:
     """Return the labels along an axis, [n], or None if they also depend on another axis."""
-    count = labels.shape[axis]
+    noted, count = axis_of(labels), labels.shape[axis]
+    if noted and noted[0] == axis % labels.ndim:
+        return noted[1]
     flat = collapse(labels, keep=axis).movedim(axis, -1).reshape(-1, count)
     if len(flat) == 1:
         return flat[0]
@@ -161,4 +194,6 @@ def spread(labels_n: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
     axis %= len(shape)
     view = [1] * len(shape)
     view[axis] = len(labels_n)
-    return labels_n.reshape(view).expand(shape)
+    wide = labels_n.reshape(view).expand(shape)
+    wide.along = (axis, labels_n)  # type: ignore[attr-defined]
+    return wide

@@ -10,19 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kondense.channels.combining import Labels
 from kondense.channels.labels import Labelled, Trace, collapse, meeting, spread, unwrapped, varies
-from kondense.channels.rules import Labels
+from kondense.networks.layers import CONVOLUTIONS
 
 
 def convolution(  # noqa: PLR0917  # as torch's
     images: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
-    """Run ``torch.nn.functional.conv2d``: the outputs are new channels, or those of the input if it is depthwise."""
-    if not isinstance(images, Labelled) or isinstance(weight, Labelled) or images.ndim != 4:
+    """Run a convolution: the outputs are new channels, or those of the input if it is depthwise."""
+    if not isinstance(images, Labelled) or isinstance(weight, Labelled) or images.ndim != weight.ndim:
         return NotImplemented
-    value = F.conv2d(images.value, weight, unwrapped(bias), stride, padding, dilation, groups)
+    run = CONVOLVE[weight.ndim]
+    value = run(images.value, weight, unwrapped(bias), stride, padding, dilation, groups)
     trace, labels = images.record, images.labels
-    names = _callees(trace, weight, nn.Conv2d, groups)
+    names = _callees(trace, weight, CONVOLUTIONS, groups)
     along = meeting(trace, labels, 1) if labels is not None and names else None
     if labels is not None and not names:
         trace.pin(labels, "it is read by a convolution whose weights are computed")
@@ -43,7 +45,7 @@ def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
         return NotImplemented
     value = F.linear(inputs.value, weight, unwrapped(bias))
     trace, labels = inputs.record, inputs.labels
-    names = _callees(trace, weight, nn.Linear)
+    names = _callees(trace, weight, (nn.Linear,))
     if labels is not None and not varies(labels, -1) and bool(collapse(labels).any()):
         for name in names:
             trace.misused.setdefault(name, "it works along another axis than that of the channels")
@@ -100,11 +102,11 @@ def _meet(trace: Trace, names: Sequence[str], *, output: bool, labels: Labels) -
         trace.meet(name, output=output, labels=labels)
 
 
-def _callees(trace: Trace, weight: Tensor, kind: type[nn.Module], groups: int = 1) -> list[str]:
+def _callees(trace: Trace, weight: Tensor, kinds: tuple[type[nn.Module], ...], groups: int = 1) -> list[str]:
     """Return the layers that a weight belongs to; none if they are of another kind."""
     names = trace.owners.get(id(weight), [])
     layers = [trace.layers[name] for name in names]
-    fits = all(isinstance(layer, kind) and getattr(layer, "groups", 1) == groups for layer in layers)
+    fits = all(isinstance(layer, kinds) and getattr(layer, "groups", 1) == groups for layer in layers)
     return names if fits else []
 
 
@@ -117,8 +119,9 @@ def _produce(trace: Trace, names: Sequence[str], count: int) -> Labels:
     return trace.produced[names[0]]
 
 
+CONVOLVE: dict[int, Callable[..., Tensor]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the axes of the weight
 LAYERS: dict[Any, Callable[..., Any]] = {
-    F.conv2d: convolution,
+    **dict.fromkeys(CONVOLVE.values(), convolution),
     F.linear: linear,
     F.batch_norm: norm,
     F.instance_norm: instance_norm,

@@ -4,31 +4,37 @@ The outputs of every convolution and fully connected layer are compared, not onl
 in one layer may be hardly seen at the end.
 """
 
-import contextlib
 import copy
 import dataclasses
+import math
 import time
 import zlib
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from kondense.artifacts.equivalence import COARSE, SUSPICIOUS, TOLERANCE, WITHOUT_VALUE, relative_change
-from kondense.channels.groups import WEIGHTED, ChannelGroup, input_slices, weight_from_inputs, weighted
+from kondense.artifacts.equivalence import (
+    COARSE,
+    SUSPICIOUS,
+    TOLERANCE,
+    WITHOUT_VALUE,
+    evaluating,
+    relative_change,
+)
+from kondense.channels.groups import (
+    ChannelGroup,
+)
+from kondense.channels.recording import Removed, expected, recorded
 from kondense.channels.surgery import remove, restored
-from kondense.export.trace import layer_by_layer
+from kondense.errors import InputError
 
 SECONDS = 60.0  # of processor time; groups that are not proved by then stay whole
 SHARES = (0.3, 0.5)  # of the channels of a group that a proof removes, another of each group
 TINY = 1e-3  # weights that are all below it hide what lies behind them, such as a new network's last scale
 IMAGES = 2
-PLACES = 8  # of each axis of a layer's outputs that are compared; a wrong channel shows in all of them
 
 Outcome = ChannelGroup | str
-Removed = Mapping[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,29 @@ def unproved(
     return changes
 
 
+@torch.no_grad()
+def check_removal(
+    module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Removed, image_shape: tuple[int, int, int]
+) -> None:
+    """Raise InputError unless ``module`` computes without channels what it does when nothing reads them.
+
+    Args:
+        module: the network; put back as it was.
+        groups: its groups.
+        removed: the channels [n] to remove from each group, by name.
+        image_shape: shape of one image, (C, H, W).
+    """
+    images_NCHW = torch.randn(IMAGES, *image_shape, generator=torch.Generator().manual_seed(1))
+    with evaluating(module):
+        change = _Proof(module, images_NCHW, math.inf).compared(groups, removed)
+    if change is not None:
+        names = ", ".join(name for name, channels in removed.items() if len(channels))
+        raise InputError(
+            f"removing channels of {names} must leave what the network computes from the others, but {change};"
+            " name the layers in exclude."
+        )
+
+
 class _Proof:
     """Removes channels of a network, compares, and puts them back."""
 
@@ -102,7 +131,10 @@ class _Proof:
 
     def change(self, groups: Mapping[str, ChannelGroup], names: Iterable[str]) -> Change | None:
         """Return where the network without some channels of the named groups differs first, if anywhere."""
-        removed = {name: _some(groups[name]) for name in names}
+        return self.compared(groups, {name: _some(groups[name]) for name in names})
+
+    def compared(self, groups: Mapping[str, ChannelGroup], removed: Removed) -> Change | None:
+        """Return where the network without the ``removed`` channels differs first, if anywhere."""
         change = _change(self.module, groups, removed, self.images_NCHW, SUSPICIOUS)
         if change is None or change.amount == WITHOUT_VALUE:
             return change
@@ -146,94 +178,19 @@ def _change(
     """Return where ``module`` without channels first differs by more than ``limit`` from what reads none of them."""
     with restored(module):
         kept = remove(module, groups, removed)
-        actual = _recorded(module, images_NCHW, {}, failing=True)
-    with restored(module):
-        silence(module, groups, removed)
-        expected = _recorded(module, images_NCHW, kept)
-    for place, (layer, wanted) in enumerate(expected):
+        actual = recorded(module, images_NCHW, {}, failing=True)
+    wanted_record = expected(module, groups, removed, images_NCHW, kept)
+    for place, (layer, wanted, shapes) in enumerate(wanted_record):
         if place == len(actual):
             return Change(layer, WITHOUT_VALUE)
-        got = actual[place][1]
-        if [each.shape for each in got] == [each.shape for each in wanted]:
+        _, got, shapes_now = actual[place]
+        if shapes_now == shapes:
             amount = max((relative_change(one, other) for one, other in zip(wanted, got, strict=True)), default=0.0)
             if amount > limit:
                 return Change(layer, amount)
         elif not layer:  # the channels of a layer along another axis may be fewer; the network's outputs are the same
             return Change(layer, WITHOUT_VALUE)
     return None
-
-
-Record = list[tuple[str, list[Tensor]]]
-
-
-def _recorded(module: nn.Module, images_NCHW: Tensor, kept: Mapping[str, Tensor], *, failing: bool = False) -> Record:
-    """Return samples of the outputs of every layer with weights, in the order of the pass, and the network's last.
-
-    Args:
-        module: the network, in evaluation mode.
-        images_NCHW: the images.
-        kept: indices of the outputs to return, by layer; all of the others.
-        failing: end the record where the network fails.
-    """
-    record: Record = []
-
-    def note(layer: nn.Module, name: str, output: object) -> None:
-        axis = 1 if isinstance(layer, nn.Conv2d) else -1
-        record.append((name, [_sample(output, axis, kept.get(name))] if isinstance(output, Tensor) else []))
-
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, output, name=name: note(layer, name, output))
-        for name, layer in module.named_modules()
-        if isinstance(layer, WEIGHTED)
-    ]
-    try:
-        failures = (Exception,) if failing else ()
-        with torch.random.fork_rng(devices=[]), layer_by_layer(), contextlib.suppress(*failures):
-            torch.manual_seed(0)
-            leaves = pytree.tree_leaves(module(images_NCHW))
-            record.append(("", [leaf for leaf in leaves if isinstance(leaf, Tensor)]))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return record
-
-
-def _sample(output: Tensor, axis: int, kept: Tensor | None) -> Tensor:
-    """Return a layer's outputs at some places, all channels of them."""
-    axis %= output.ndim
-    for other, size in enumerate(output.shape):
-        if other != axis and size > PLACES:
-            index = torch.arange(PLACES) * (size - 1) // (PLACES - 1)
-            output = output.index_select(other, index)
-    return output.index_select(axis, kept) if kept is not None else output.clone()
-
-
-@torch.no_grad()
-def unread(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Removed) -> nn.Module:
-    """Return a copy in which no layer reads the ``removed`` channels of ``groups``; it shares other tensors."""
-    tensors: Sequence[Tensor] = [*module.parameters(), *module.buffers()]
-    silent = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
-    silence(silent, groups, removed)
-    return silent
-
-
-@torch.no_grad()
-def silence(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Removed) -> None:
-    """Give every layer that reads ``removed`` channels of ``groups`` a new weight, in which theirs are zero."""
-    read = defaultdict(list)
-    for name, channels in removed.items():
-        for member in groups[name].members if len(channels) else ():
-            if not member.output:
-                read[member.name].append(member.entries[channels].flatten())
-    for name, entries in read.items():
-        layer, gone = weighted(module.get_submodule(name)), torch.cat(entries)
-        parts = layer.groups if isinstance(layer, nn.Conv2d) else 1
-        weight = layer.weight.detach()
-        if parts == 1:
-            weight = weight.index_fill(1, gone, 0.0)
-        else:
-            weight = weight_from_inputs(input_slices(weight, parts).index_fill(0, gone, 0.0), parts)
-        layer.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
 
 
 def _some(group: ChannelGroup) -> Tensor:
@@ -262,8 +219,8 @@ def _make_loud(module: nn.Module) -> None:
     ]
     quiet: dict[int, nn.Parameter] = {}
     for layer, key, weight in places:
-        first = weight[:1] if weight.ndim else weight  # one row of a large weight tells as a rule
-        if float(first.abs().max()) < TINY and float(weight.abs().max()) < TINY:
+        few = weight.flatten()[:8].tolist()  # which tell as a rule
+        if max(map(abs, few)) < TINY and float(weight.abs().max()) < TINY:
             spread = (len(weight) / weight.numel()) ** 0.5 if weight.ndim else 1.0
             noise = spread * torch.randn(weight.shape, generator=generator).to(weight)
             quiet.setdefault(id(weight), nn.Parameter(noise, requires_grad=False))

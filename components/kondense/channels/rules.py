@@ -3,6 +3,7 @@
 Shapes: N images, C channels, P positions.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,9 +12,20 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from kondense.channels.labels import Labelled, Trace, collapse, meeting, profile, spread, unwrapped, varies
+from kondense.channels.combining import Labels, combine, together
+from kondense.channels.labels import (
+    Labelled,
+    Trace,
+    axis_of,
+    collapse,
+    meeting,
+    profile,
+    spread,
+    tensors_of,
+    unwrapped,
+    varies,
+)
 
-Labels = Tensor | None
 SAME = {"clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "dropout", "native_dropout"}
 LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"}
 MOVES = {
@@ -28,7 +40,7 @@ REDUCTIONS = {
 }
 EXTREMES = {"amax", "amin", "max", "min"}
 ALONG = {"_softmax", "_log_softmax", "cumsum", "cumprod", "sort"}
-POINTWISE = {"hardswish", "hardsigmoid", "_prelu_kernel", "mish", "fill", "zero"}
+POINTWISE = {"hardswish", "hardsigmoid", "_prelu_kernel", "mish", "fill", "zero", "copy"}
 PER_MAP = (
     *("upsample_", "_upsample_", "avg_pool", "max_pool", "adaptive_", "_adaptive_", "reflection_pad"),
     *("replication_pad", "fractional_max_pool", "grid_sampler"),
@@ -37,8 +49,17 @@ PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
 STATISTICS = {"native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"}
 
 
+Rule = Callable[["Trace", Any, Sequence[Any], Mapping[str, Any], Sequence[Any]], list[Labels] | None]
+
+
 def follow(
-    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+    trace: Trace,
+    function: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    results: Sequence[Any],
+    *,
+    tensors: Sequence[Tensor],
 ) -> list[Labels]:
     """Return the labels of every result of an operation of torch's dispatcher.
 
@@ -48,28 +69,31 @@ def follow(
         args: its arguments; labelled tensors among them.
         kwargs: further ones.
         results: its results on the values, in one list.
+        tensors: all tensors among the arguments.
     """
-    name = function.overloadpacket.__name__
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     labelled = [leaf for leaf in tensors if isinstance(leaf, Labelled) and leaf.labels is not None]
     if not labelled:
         return [None] * len(results)
-    in_place = function._schema.is_mutable
-    kind = name.rstrip("_") if in_place else name
-    rule = _rule(kind, function) if not in_place or _is_pointwise(kind, function) else None
+    rule, in_place = _rule_of(function)
     labels = rule(trace, function, args, kwargs, results) if rule else None
     if labels is None or (in_place and _escapes(args[0], labels[0])):
+        name = function.overloadpacket.__name__
         for leaf in labelled:
             trace.pin(leaf.labels, f"it passes {name}, which mixes its channels or is not known")
         return [args[0].labels if in_place and isinstance(args[0], Labelled) else None] * len(results)
     return labels
 
 
-Rule = Callable[[Trace, Any, Sequence[Any], Mapping[str, Any], Sequence[Any]], list[Labels] | None]
+@functools.cache
+def _rule_of(function: Any) -> tuple[Rule | None, bool]:
+    """Return the rule of an operation, or None if there is none, and whether it writes to its first argument."""
+    name, in_place = function.overloadpacket.__name__, function._schema.is_mutable
+    kind = name.rstrip("_") if in_place else name
+    return (_rule(kind, function) if not in_place or _is_pointwise(kind, function) else None), in_place
 
 
 def _rule(kind: str, function: Any) -> Rule | None:
-    """Return the rule of an operation, or None if there is none."""
+    """Return the rule of a kind of operation, or None if there is none."""
     rules: list[tuple[bool, Rule]] = [
         (kind in SAME or kind in LIKE, _same),
         (kind in MOVES, _move),
@@ -98,7 +122,9 @@ def _escapes(target: Any, labels: Labels) -> bool:
     if labels is None:
         return False
     before = target.labels if isinstance(target, Labelled) else None
-    return before is None or not torch.equal(*_together(before, labels))
+    if before is labels:
+        return False
+    return before is None or not torch.equal(*together(before, labels))
 
 
 def _same(
@@ -171,6 +197,10 @@ def _reduce(
     given = _bound(function, args, kwargs)
     labels, axes, kept = given["self"].labels, given.get("dim"), bool(given.get("keepdim", False))
     axes = [axes] if isinstance(axes, int) else list(axes or range(labels.ndim))
+    noted = axis_of(labels)
+    if noted and all(axis % labels.ndim != noted[0] for axis in axes):
+        place = noted[0] if kept else noted[0] - sum(axis % labels.ndim < noted[0] for axis in axes)
+        return [spread(noted[1], place, result.shape) for result in results]
     mixes = any(varies(labels, axis) for axis in axes)
     if mixes and not (function.overloadpacket.__name__ in EXTREMES and _tie_along(trace, labels, axes)):
         return None
@@ -269,8 +299,8 @@ def _pointwise(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
     shape = results[0].shape
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    labels = combine(trace, [(_labels(tensor), tensor.shape) for tensor in tensors], shape)
+    operands = [(_labels(tensor), tensor.shape) for tensor in tensors_of((args, kwargs))]
+    labels = combine(trace, operands, shape)
     return [labels if result.shape == shape else None for result in results]
 
 
@@ -280,61 +310,3 @@ def _labels(tensor: Tensor) -> Labels:
 
 def _bound(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return dict(zip((argument.name for argument in function._schema.arguments), args, strict=False)) | dict(kwargs)
-
-
-def combine(trace: Trace, operands: Sequence[tuple[Labels, Sequence[int]]], shape: Sequence[int]) -> Labels:
-    """Return the labels of a result of ``shape`` whose elements each depend on one of every operand.
-
-    Args:
-        trace: the channels that meet are tied; those that meet a tensor of a fixed size are pinned.
-        operands: labels and shape of each, which broadcast to ``shape``.
-        shape: of the result.
-    """
-    total: Labels = None
-    extent = [1] * len(shape)
-    for labels, own in operands:
-        reach = [1] * (len(shape) - len(own)) + list(own)
-        wide = labels.expand(shape) if labels is not None else None
-        total = _merge(trace, (total, extent), (wide, reach), shape)
-        extent = [max(pair) for pair in zip(extent, reach, strict=True)]
-    return total
-
-
-def _merge(
-    trace: Trace, first: tuple[Labels, Sequence[int]], second: tuple[Labels, Sequence[int]], shape: Sequence[int]
-) -> Labels:
-    (ours, our_extent), (theirs, their_extent) = first, second
-    if ours is None or theirs is None:
-        held, extent = (theirs, our_extent) if ours is None else (ours, their_extent)
-        if held is not None and _fixed(held, extent):
-            trace.pin(held, "it is combined with a tensor of a fixed size")
-        return held
-    one, other = _together(ours, theirs)
-    if torch.equal(one, other):
-        return ours
-    for mine, absent, extent in ((one, other == 0, their_extent), (other, one == 0, our_extent)):
-        alone = (mine != 0) & absent
-        if bool(alone.any()) and _fixed(mine, extent):
-            trace.pin(mine[alone], "it is combined with a tensor of a fixed size")
-    both = (one != 0) & (other != 0)
-    pairs = (one[both].long() * (trace.labels + 1) + other[both]).unique()
-    mine, partners = pairs // (trace.labels + 1), pairs % (trace.labels + 1)
-    if len(pairs) > max(len(mine.unique()), len(partners.unique())):
-        trace.pin(one, "every channel meets several others")
-        trace.pin(other, "every channel meets several others")
-    else:
-        trace.tie(mine, partners)
-    return torch.where(one != 0, one, other).expand(shape)
-
-
-def _together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two label tensors of one shape with the axes narrowed to 1 along which neither changes."""
-    for axis in range(first.ndim):
-        if first.shape[axis] > 1 and first.stride(axis) == 0 and second.stride(axis) == 0:
-            first, second = first.narrow(axis, 0, 1), second.narrow(axis, 0, 1)
-    return first, second
-
-
-def _fixed(labels: Tensor, extent: Sequence[int]) -> bool:
-    """Return whether another operand of this shape has an element of its own for every channel."""
-    return any(size > 1 and varies(labels, axis) for axis, size in enumerate(extent))

@@ -7,10 +7,20 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kondense.channels.groups import ChannelGroup, input_slices, is_depthwise, weight_from_inputs
+from kondense.channels.groups import (
+    WEIGHTED,
+    ChannelGroup,
+    input_slices,
+    is_depthwise,
+    parts_of,
+    weight_from_inputs,
+)
+from kondense.channels.labels import NORMS
+from kondense.networks.layers import CONVOLUTIONS
 
 
 @torch.no_grad()
@@ -29,12 +39,14 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
     for name, channels in removed.items():
         for member in groups[name].members if len(channels) else ():
             lost[member.name, member.output].append(member.entries[channels].flatten())
-    kept_outputs, ties = {}, _ties(module)
-    for (name, output), parts in lost.items():
-        layer = module.get_submodule(name)
-        kept = torch.ones(side_length(layer, output=output), dtype=torch.bool)
-        kept[torch.cat(parts)] = False
-        index = kept.nonzero().flatten()
+    named = dict(module.named_modules(remove_duplicate=False))
+    kept_outputs, ties = {}, _ties(named)
+    for name, output in sorted(lost, key=lambda side: not side[1]):  # first outputs: then fewer inputs are copied
+        layer, parts = named[name], lost[name, output]
+        kept = np.ones(side_length(layer, output=output), dtype=bool)
+        for part in parts:
+            kept[part.numpy()] = False
+        index = torch.from_numpy(kept.nonzero()[0])
         if output:
             kept_outputs[name] = index
             _keep_outputs(layer, index)
@@ -42,7 +54,7 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
             _keep_inputs(layer, index)
     for (name, key), others in ties.items():
         for other, other_key in others:
-            setattr(module.get_submodule(other), other_key, getattr(module.get_submodule(name), key))
+            named[other]._parameters[other_key] = named[name]._parameters[key]
     return kept_outputs
 
 
@@ -54,9 +66,10 @@ def restored(module: nn.Module, *, written: bool = False) -> Iterator[None]:
         module: the network.
         written: the block writes to tensors: it gets copies of them. Else what it writes to one stays.
     """
-    before = [(part, dict(part.__dict__), dict(part._parameters), dict(part._buffers)) for part in module.modules()]
+    parts = list(module.modules())
+    before = [(part, dict(part.__dict__), dict(part._parameters), dict(part._buffers)) for part in parts]
     copies: dict[int, Tensor | None] = {id(None): None}
-    for part in module.modules() if written else ():
+    for part in parts if written else ():
         for key, parameter in part._parameters.items():
             if parameter is not None and id(parameter) not in copies:
                 copies[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
@@ -76,35 +89,39 @@ def restored(module: nn.Module, *, written: bool = False) -> Iterator[None]:
                 tensors.update(earlier)  # type: ignore[arg-type]
 
 
-def _ties(module: nn.Module) -> dict[tuple[str, str], list[tuple[str, str]]]:
+def _ties(named: Mapping[str, nn.Module]) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Return the parameters that stand in several modules: the first place, and the others."""
     places: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for name, layer in module.named_modules():
-        for key, parameter in layer._parameters.items():
-            if parameter is not None:
-                places[id(parameter)].append((name, key))
+    seen: set[int] = set()
+    for name, layer in named.items():
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            for key, parameter in layer._parameters.items():
+                if parameter is not None:
+                    places[id(parameter)].append((name, key))
     return {first: others for first, *others in places.values() if others}
 
 
 def side_length(layer: nn.Module, *, output: bool) -> int:
     """Return the number of outputs or inputs of a layer."""
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, CONVOLUTIONS):
         return layer.out_channels if output else layer.in_channels
     if isinstance(layer, nn.Linear):
         return layer.out_features if output else layer.in_features
     if isinstance(layer, nn.PReLU):
         return layer.num_parameters
-    assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d)
+    assert isinstance(layer, NORMS)
     return layer.num_features
 
 
 def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
-    for name, parameter in list(layer.named_parameters(recurse=False)):
-        setattr(layer, name, _parameter(parameter.index_select(0, index), parameter))
-    for name, buffer in list(layer.named_buffers(recurse=False)):
-        if buffer.ndim:  # not the count of batches
-            setattr(layer, name, buffer.index_select(0, index))
-    if isinstance(layer, nn.Conv2d):
+    for name, parameter in layer._parameters.items():
+        if parameter is not None:
+            layer._parameters[name] = _parameter(parameter.index_select(0, index), parameter)
+    for name, buffer in layer._buffers.items():
+        if buffer is not None and buffer.ndim:  # not the count of batches
+            layer._buffers[name] = buffer.index_select(0, index)
+    if isinstance(layer, CONVOLUTIONS):
         if is_depthwise(layer):
             multiplier = layer.out_channels // layer.groups
             layer.groups = layer.in_channels = len(index) // multiplier
@@ -114,19 +131,19 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = len(index)
     else:
-        assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d)
+        assert isinstance(layer, NORMS)
         layer.num_features = len(index)
 
 
 def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    assert isinstance(layer, WEIGHTED)
+    groups = parts_of(layer)
     if groups == 1:
         weight = layer.weight.index_select(1, index)
     else:
         weight = weight_from_inputs(input_slices(layer.weight, groups).index_select(0, index), groups)
-    layer.weight = _parameter(weight, layer.weight)
-    if isinstance(layer, nn.Conv2d):
+    layer._parameters["weight"] = _parameter(weight, layer.weight)
+    if isinstance(layer, CONVOLUTIONS):
         layer.in_channels = len(index)
     else:
         layer.in_features = len(index)

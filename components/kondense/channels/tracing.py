@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from kondense.channels.labels import Labelled, Trace, unwrapped
+from kondense.channels.labels import Labelled, Trace, tensors_of, unwrapped
 from kondense.channels.layer_rules import LAYERS
 from kondense.channels.rules import follow
 from kondense.errors import InputError
@@ -35,14 +35,15 @@ class Traced(Labelled):
         cls, function: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation on the values and its rule on the labels."""
-        leaves = pytree.tree_leaves((args, kwargs))
-        known = {id(leaf.value): leaf for leaf in leaves if isinstance(leaf, Labelled)}
+        kwargs = kwargs or {}
+        tensors = tensors_of((args, kwargs))
+        known = {id(leaf.value): leaf for leaf in tensors if isinstance(leaf, Labelled)}
         trace = next(iter(known.values())).record
-        _note_weights(trace, leaves)
-        result = function(*unwrapped(args), **unwrapped(kwargs or {}))
-        values, structure = pytree.tree_flatten(result)
+        _note_weights(trace, tensors)
+        result = function(*unwrapped(args), **unwrapped(kwargs))
+        values, structure = ([result], None) if isinstance(result, Tensor) else pytree.tree_flatten(result)
         wrapped: list[Any] = []
-        for value, labels in zip(values, follow(trace, function, args, kwargs or {}, values), strict=True):
+        for value, labels in zip(values, follow(trace, function, args, kwargs, values, tensors=tensors), strict=True):
             if not isinstance(value, Tensor):
                 wrapped.append(value)
             elif id(value) in known:  # an operation in place
@@ -50,7 +51,7 @@ class Traced(Labelled):
                 wrapped.append(known[id(value)])
             else:
                 wrapped.append(cls(value, labels, trace))
-        return pytree.tree_unflatten(wrapped, structure)
+        return wrapped[0] if structure is None else pytree.tree_unflatten(wrapped, structure)
 
 
 def trace_channels(module: nn.Module, image_shape: tuple[int, int, int]) -> Trace:
@@ -108,9 +109,9 @@ def _training(module: nn.Module) -> Iterator[None]:
             part.training = False
 
 
-def _note_weights(trace: Trace, leaves: Iterable[Any]) -> None:
-    for leaf in leaves:
-        if isinstance(leaf, Tensor) and not isinstance(leaf, Labelled):
-            base = leaf._base if leaf._base is not None else leaf
+def _note_weights(trace: Trace, tensors: Iterable[Tensor]) -> None:
+    for tensor in tensors:
+        if not isinstance(tensor, Labelled):
+            base = tensor._base if tensor._base is not None else tensor
             for name in trace.owners.get(id(base), ()):
                 trace.misused.setdefault(name, "its weights are used outside of the layer")

@@ -20,6 +20,7 @@ from kondense.channels.dependencies import (
     narrowed,
     weighted,
 )
+from kondense.channels.groups import parts_of
 from kondense.channels.surgery import remove
 from kondense.errors import InputError
 
@@ -169,8 +170,7 @@ def scores(group: ChannelGroup) -> Tensor:
     for member in group.members:
         if isinstance(member.layer, WEIGHTED):
             layer = weighted(member.layer)
-            parts = layer.groups if isinstance(layer, nn.Conv2d) else 1
-            slices = layer.weight if member.output else input_slices(layer.weight, parts)
+            slices = layer.weight if member.output else input_slices(layer.weight, parts_of(layer))
             size = slices.detach().flatten(1).abs().sum(1)[member.entries]
             total += (size / size.mean().clamp_min(1e-12)).sum(1)
     return total

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from kondense.networks.layers import CONVOLUTIONS
 
 
 def count_parameters(module: nn.Module) -> int:

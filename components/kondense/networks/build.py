@@ -65,10 +65,21 @@ def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
             ) from error
     if not isinstance(module, nn.Module):
         raise InputError(f"network {spec.name!r} must be a factory of torch modules, but gave {type(module).__name__}.")
+    _check_python(spec.name, module)
     library = spec.name.partition(":")[0] in LIBRARIES
     if network_of(spec.name) in BUILT_IN or (library and not output_of(spec.name)):
         return module  # these return nothing else in evaluation mode
     return with_logits(module, output_of(spec.name), int(spec.arguments.get("classes", 0)))
+
+
+def _check_python(name: str, module: nn.Module) -> None:
+    """Raise InputError where a part is TorchScript, which torch can neither hook nor copy as a leaf of a graph."""
+    part = next((name for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)), None)
+    if part is not None:
+        raise InputError(
+            f"network {name!r} must be made of Python modules, but {part or 'all of it'} is TorchScript: leave"
+            " torch.jit.script, trace or load out of the factory."
+        )
 
 
 def check_images(

@@ -8,6 +8,7 @@ from torch import nn
 from kondense.errors import InputError
 
 LISTED = 20  # of more layers, only the nearest are named
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # those of one and three dimensions only lose channels
 TYPES: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
 
 
@@ -27,7 +28,7 @@ def matching(module: nn.Module, parameter: str, names: Iterable[str]) -> set[str
     Raises:
         InputError: a name that refers to none; the right ones are listed.
     """
-    layers = weighted_layers(module)
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, (*CONVOLUTIONS, nn.Linear))}
     matched: set[str] = set()
     for name in names:
         hits = {layer for layer in layers if _refers(name, layer, layers[layer])}

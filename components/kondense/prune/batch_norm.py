@@ -27,7 +27,7 @@ def reestimate(
 
     Source: Li et al. 2020 (EagleEye), section 3.4, adaptive batch normalization.
     """
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
     module.eval()
     if not norms:

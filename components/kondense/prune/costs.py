@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from kondense.channels.groups import WEIGHTED
 from kondense.measuring.size import count_macs
 from kondense.prune.allocation import Layer
 
@@ -27,7 +28,7 @@ def layer_costs(
     size = 4.0 if target == "bytes" else 1.0  # float32
     costs = {}
     for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, WEIGHTED):
             outputs, inputs, *taps = layer.weight.shape
             if target == "macs":  # every weight is used once at each position of the output
                 costs[name] = Layer(outputs, inputs, math.prod(taps) * macs[name] / layer.weight.numel(), 0.0)

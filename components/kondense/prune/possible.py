@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from kondense.channels.dependencies import ChannelGroup, Dependencies, Member, find_dependencies
+from kondense.channels.groups import parts_of
 from kondense.errors import InputError
 from kondense.networks.layers import matching, parse_names
 from kondense.prune.allocation import Group, Layer, Part, smallest_counts, total_cost
@@ -155,5 +156,5 @@ def fixed_fraction(group: ChannelGroup, fractions: Mapping[str, float], share: f
 
 
 def _part(member: Member) -> Part:
-    groups = member.layer.groups if isinstance(member.layer, nn.Conv2d) and not member.output else 1
+    groups = 1 if member.output else parts_of(member.layer)
     return Part(member.name, member.output, member.entries.shape[1] / groups)

@@ -1,5 +1,7 @@
 """The device, the arithmetic and the memory format of training."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -123,16 +125,29 @@ def _step(
         module.train(training)
         try:
             images = images_BCHW.contiguous(memory_format=memory_format)
+            named = {f"module.{name}": tensor for name, tensor in {**weights, **buffers}.items()}
             # Untied: torch leaves a plain tensor in a module that stands under two names.
-            output = torch.func.functional_call(module, {**weights, **buffers}, (images,), tie_weights=False)
+            return torch.func.functional_call(_Step(module), named, (images, list(weights.values())), tie_weights=False)
         finally:
             module.train(was_training)
-        outputs = [tensor.float() for _, tensor in leaves(output) if tensor.is_floating_point()]
-        trained = [weight for weight in weights.values() if weight.requires_grad]
+
+
+class _Step(nn.Module):
+    """A forward and a backward pass; the backward of a network that recomputes activations reads its weights again."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.training = module.training
+
+    def forward(self, images_BCHW: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return outputs and gradients, flat."""
+        outputs = [tensor.float() for _, tensor in leaves(self.module(images_BCHW)) if tensor.is_floating_point()]
+        trained = [weight for weight in weights if weight.requires_grad]
         total = sum(((tensor * tensor).mean() for tensor in outputs), torch.zeros((), device=images_BCHW.device))
         gradients = torch.autograd.grad(total, trained, allow_unused=True) if total.requires_grad else ()
-    flat = [gradient.flatten() for gradient in gradients if gradient is not None]
-    return torch.cat([tensor.flatten() for tensor in outputs]).detach(), torch.cat(flat) if flat else total.detach()
+        flat = [gradient.flatten() for gradient in gradients if gradient is not None]
+        return torch.cat([tensor.flatten() for tensor in outputs]).detach(), torch.cat(flat) if flat else total.detach()
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

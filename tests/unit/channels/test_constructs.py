@@ -161,6 +161,71 @@ NARROWED |= {
 }
 
 
+def residual_parts(net, images):
+    first, second, third, last = net.conv(images).chunk(4, 1)
+    second = net.one(second)
+    third = net.two(second + third)
+    return net.fc(pooled(torch.cat([first, second, third, last], 1)))
+
+
+def cross_stage(net, images):
+    parts = list(net.conv(images).chunk(2, 1))
+    parts.append(parts[-1] + net.one(parts[-1]))
+    return net.fc(pooled(torch.cat(parts, 1)))
+
+
+def written_in_place(net, images):
+    maps = net.conv(images)
+    moved = torch.zeros_like(maps)
+    moved[:, :4, :, :-1] = maps[:, :4, :, 1:]
+    moved[:, 4:] = maps[:, 4:]
+    moved[:, :, 0] += 1.0
+    return net.fc(pooled(net.two(moved)))
+
+
+NARROWED |= {
+    "parts that go different ways": (
+        network(residual_parts, conv=conv(), one=conv(4, 4, padding=1), two=conv(4, 4, padding=1), fc=nn.Linear(16, 4)),
+        {"conv": (4, 1), "two": (4, 1)},
+    ),
+    "a part that is kept and worked on": (
+        network(cross_stage, conv=conv(), one=conv(8, 8, padding=1), fc=nn.Linear(24, 4)),
+        {"conv": (8, 1)},
+    ),
+    "one dimension": (
+        network(
+            lambda net, x: net.fc(net.two(net.norm(net.one(x.flatten(2))).relu()).mean(2)),
+            **{"one": nn.Conv1d(1, 16, 3), "norm": nn.BatchNorm1d(16), "two": nn.Conv1d(16, 8, 3, groups=2)},
+            **{"fc": nn.Linear(8, 4)},
+        ),
+        {"one": (16, 2), "two": (8, 2)},
+    ),
+    "three dimensions": (
+        network(
+            lambda net, x: net.fc(net.two(net.norm(net.one(x.unsqueeze(1))).relu()).mean((2, 3, 4))),
+            **{"one": nn.Conv3d(1, 16, (1, 3, 3)), "norm": nn.BatchNorm3d(16), "two": nn.Conv3d(16, 8, (1, 3, 3))},
+            **{"fc": nn.Linear(8, 4)},
+        ),
+        {"one": (16, 1), "two": (8, 1)},
+    ),
+    "as many places as channels are left": (  # samples of both are of one shape
+        network(
+            lambda net, x: net.fc(net.mix(net.conv(F.pad(x, (5, 5, 5, 5))).flatten(2)).mean(2)),
+            **{"conv": conv(), "mix": nn.Linear(256, 16), "fc": nn.Linear(16, 4)},
+        ),
+        {"conv": (16, 1)},
+    ),
+}
+
+WRITTEN = network(written_in_place, conv=conv(), two=conv(8, 16), fc=nn.Linear(8, 4))
+
+
+def test_what_is_written_to_a_part_of_a_map_is_followed():
+    groups = find_groups(WRITTEN, SHAPE)
+    assert sum(group.channels for group in groups.values()) == 8  # the shift stands at a number of channels
+    zeroed_equals_removed(WRITTEN, groups)
+
+
 @pytest.mark.parametrize("name", NARROWED)
 def test_narrowed(name):
     module, expected = NARROWED[name]

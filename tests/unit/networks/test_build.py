@@ -240,3 +240,9 @@ def test_checking_images_keeps_the_mode():
         check_images(module, spec("resnet8"))
         assert module.training is training
         assert int(module.bn1.num_batches_tracked) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_refused_by_name():
+    with pytest.raises(ValueError, match="must be made of Python modules, but 1 is TorchScript"):
+        build(spec(f"{FACTORIES}:scripted", image_size=8))

@@ -8,6 +8,7 @@ from kondense.training.fit import fit
 from kondense.training.losses import SoftLabelLoss
 from kondense.training.settings import TrainingConfig
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.support.toy_training import toy_dataset
 
@@ -81,3 +82,18 @@ def test_a_teacher_gets_images_in_the_format_that_it_takes():
             return images.view(2, -1)
 
     assert taken_format(View().eval(), images) is torch.contiguous_format
+
+
+class Recomputing(nn.Module):
+    """Keeps no activations of its convolutions, and calls them again in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU()), nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.fc(checkpoint(self.body, images, use_reentrant=False).mean((2, 3)))
+
+
+def test_a_network_that_recomputes_its_activations_is_in_channels_last():
+    assert choose_memory_format(Recomputing(), IMAGES) is torch.channels_last

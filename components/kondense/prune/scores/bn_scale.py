@@ -25,7 +25,7 @@ METHOD = {
     "function": "prepare",
 }
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def prepare(module: nn.Module, context: Context) -> Pruner:
