@@ -7,7 +7,9 @@
 
 The parts: `quality` (regret under one budget), `cost` (seconds per suggestion), `clock` (16 workers on a simulated
 clock), `resume` (epochs and seconds that promoted trials save on real training), `front` (hypervolume of two objectives
-beside Optuna's samplers), `warm` (regret with the trials of an earlier search). Peers run in environments of their
+beside Optuna's samplers), `warm` (regret with the trials of an earlier search), `overhead` (wall time of a local search
+over the training time of its trials), `compressed` (the front of manifests/experiments/compression.yaml beside the
+candidates of a run, with a picture; it goes on where it was stopped). Peers run in environments of their
 own, which uv makes on first use and keeps in its cache. With `--output`, `quality` can be stopped at any time: the
 same command goes on with the runs that are missing, or that older code made.
 """
@@ -20,10 +22,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import clock, cost, fronts, quality, resume, warm
+from benchmarks.search import clock, compressed, compressed_picture, cost, fronts, overhead, quality, resume, warm
 from benchmarks.search.problems import PROBLEMS
 
-PARTS = ("quality", "cost", "clock", "resume", "front", "warm")
+PARTS = ("quality", "cost", "clock", "resume", "front", "warm", "overhead", "compressed")
 
 
 def main() -> None:
@@ -32,6 +34,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="runs per problem and optimizer, seeds 0, 1, ...")
     parser.add_argument("--problems", default=",".join(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
     parser.add_argument("--optimizers", default="random,hyperband,bohb", help=f"of {', '.join(quality.OPTIMIZERS)}")
+    parser.add_argument("--networks", default=",".join(compressed.NETWORKS), help="of the compressed models")
+    parser.add_argument("--images", type=int, default=4_000, help="of Fashion-MNIST for them")
+    parser.add_argument("--work", type=Path, default=Path("build/compressed"), help="their models and picture")
     parser.add_argument("--output", type=Path, help="JSON file; written after every run, read to go on")
     arguments = parser.parse_args()
     parts, problems = _choose(arguments.parts, PARTS), _choose(arguments.problems, PROBLEMS)
@@ -50,13 +55,23 @@ def main() -> None:
     seeded = {
         part: partial(module.measure, range(arguments.seeds)) for part, module in (("front", fronts), ("warm", warm))
     }
-    alone = {part: module.measure for part, module in (("cost", cost), ("clock", clock), ("resume", resume))}
-    modules = {"cost": cost, "clock": clock, "resume": resume, "front": fronts, "warm": warm}
+    modules = {"cost": cost, "clock": clock, "resume": resume, "front": fronts, "warm": warm, "overhead": overhead}
+    alone = {part: module.measure for part, module in modules.items() if part not in seeded}
     for part, module in modules.items():
         if part in parts:
             report[part] = (seeded | alone)[part]()
             print("\n".join(module.table(report[part])), flush=True)
             _write(arguments.output, report)
+    if "compressed" in parts:
+        networks = _choose(arguments.networks, compressed.NETWORKS)
+        settings = [
+            compressed.Setting(name, arguments.work / f"{name}-{arguments.images}", arguments.images)
+            for name in networks
+        ]
+        report["compressed"] = compressed.measure(settings)
+        print("\n".join(compressed.table(report["compressed"])), flush=True)
+        compressed_picture.draw(report["compressed"], arguments.work / "compressed.png")
+        _write(arguments.output, report)
     if "front" in parts:
         print(fronts.agreement(), flush=True)
 

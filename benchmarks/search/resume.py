@@ -17,6 +17,7 @@ from typing import Any
 
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import run as data_prep
+from kondense.logging import to_stdout
 from kondense.search.history import History, Status, Trial
 from kondense.search.ledger import identity
 from kondense.search.space import Parameter, SearchSpace
@@ -80,7 +81,7 @@ def _search(dataset_dir: Path, store: Path, resumes: bool) -> list[dict[str, Any
         )
         output, start = io.StringIO(), time.perf_counter()
         score = None
-        with contextlib.redirect_stdout(output), contextlib.suppress(NonFiniteLossError):
+        with contextlib.redirect_stdout(output), to_stdout(), contextlib.suppress(NonFiniteLossError):
             score = trial(config)["validation_accuracy"]
         wall_s = time.perf_counter() - start
         epochs = len(EPOCH.findall(output.getvalue()))

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kondense.errors import InputError
-from kondense.search.goals import check_reported, read_goals
+from kondense.search.goals import OBJECTIVES, check_reported, read_goals
 from kondense.search.run import Search
 from kondense.search.space import SearchSpace
+from kondense.search.stopping import PROMOTED
 from kondense.search.suggesters import is_multi_fidelity, load_suggester
 
 
@@ -24,12 +25,7 @@ def read_search(document: Mapping[str, Any]) -> Search:
     objective, target = spec.get("objective") or {}, (spec.get("objective") or {}).get("goal")
     algorithm = spec["algorithm"].get("algorithmName", "")
     suggester = load_suggester(algorithm)
-    if (stopping := spec.get("earlyStopping")) and is_multi_fidelity(algorithm):
-        # Median stopping compares trials of different resources with each other.
-        raise InputError(
-            f"earlyStopping must be absent with {algorithm}, which stops trials itself, "
-            f"but got {stopping.get('algorithmName')!r}."
-        )
+    _check_stopping((spec.get("earlyStopping") or {}).get("algorithmName"), algorithm, settings_of(spec))
     settings, metric, goal = (
         settings_of(spec),
         objective.get("objectiveMetricName", ""),
@@ -50,6 +46,24 @@ def read_search(document: Mapping[str, Any]) -> Search:
         max_failed=spec.get("maxFailedTrialCount"),
         parallel=spec.get("parallelTrialCount"),
     )
+
+
+def _check_stopping(stopping: str | None, algorithm: str, settings: Mapping[str, str]) -> None:
+    """Refuse an early stopping that compares what does not compare.
+
+    Raises:
+        ValueError: the rule and the value.
+    """
+    if stopping is None:
+        return
+    if is_multi_fidelity(algorithm) and stopping not in PROMOTED:
+        # Median stopping compares trials of different resources with each other.
+        raise InputError(
+            f"earlyStopping must be absent with {algorithm}, which stops trials itself, but got {stopping!r}."
+        )
+    if stopping in PROMOTED and settings.get(OBJECTIVES):
+        # A trial that is the best in nothing of which it has a curve may still be on the front.
+        raise InputError(f"earlyStopping {stopping} must have one objective, but got {settings[OBJECTIVES]!r} besides.")
 
 
 def settings_of(spec: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from kondense.errors import InputError
 from kondense.katib import search_rules, template_rules
 from kondense.katib.expressions import compiled
 from kondense.katib.fields import IN_RULE, Violation
+from kondense.search.stopping import RULES as STOPPING_RULES
 from kondense.search.suggesters import SUGGESTERS
 
 API_VERSION = "kubeflow.org/v1beta1"
@@ -24,7 +25,6 @@ TYPES = ("int", "double", "categorical", "discrete")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
 STRATEGIES = ("min", "max", "latest")
 NOT_OFFERED = ("enas", "darts")  # Katib's, for architectures in spec.nasConfig
-EARLY_STOPPING = ("medianstop",)
 RESUME_POLICIES = ("Never", "LongRunning", "FromVolume")
 # None is the name of Push in Katib before 0.17: trials report their metrics themselves.
 COLLECTORS = ("StdOut", "Push", "File", "TensorFlowEvent", "PrometheusMetric", "Custom", "None")
@@ -100,8 +100,8 @@ def _algorithm(document: Document) -> Iterator[Violation]:
 
 def _early_stopping(document: Document) -> Iterator[Violation]:
     stopping = document["spec"].get("earlyStopping")
-    if stopping is not None and stopping.get("algorithmName") not in EARLY_STOPPING:
-        rule = f"must be one of {', '.join(EARLY_STOPPING)}"
+    if stopping is not None and stopping.get("algorithmName") not in STOPPING_RULES:
+        rule = f"must be one of {', '.join(STOPPING_RULES)}"
         yield Violation("spec.earlyStopping.algorithmName", rule, stopping.get("algorithmName"))
 
 

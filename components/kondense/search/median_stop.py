@@ -8,6 +8,7 @@ Katib's own service, which compares with the mean of the trials' averages, so th
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kondense.errors import InputError
 from kondense.search import settings as reading
@@ -42,21 +43,13 @@ class MedianStop:
             reading.read_integer(settings, "start_step", cls.start_step, minimum=1),
         )
 
-    def average(self, curve: Sequence[float]) -> float | None:
-        """Return the average of a trial's first `start_step` reports; None without any."""
+    def summary(self, curve: Sequence[float], goal: Goal) -> float | None:
+        """Return the average of a whole trial's first `start_step` reports; None without any."""
         return statistics.fmean(curve[: self.start_step]) if len(curve) else None
 
-    def bound(self, curves: Iterable[Sequence[float]]) -> float | None:
-        """Return the median of the averages of the first `start_step` reports; None with too few trials.
-
-        Args:
-            curves: the objective's reports of each succeeded trial, in order.
-        """
-        return self.median(average for curve in curves if (average := self.average(curve)) is not None)
-
-    def median(self, averages: Iterable[float]) -> float | None:
+    def bound(self, summaries: Iterable[Any], goal: Goal) -> float | None:
         """Return the median of the averages of the succeeded trials; None with too few of them."""
-        known = list(averages)
+        known: list[float] = list(summaries)
         return statistics.median(known) if len(known) >= self.min_trials_required else None
 
     def stops(self, curve: Sequence[float], bound: float, goal: Goal) -> bool:
@@ -68,3 +61,7 @@ class MedianStop:
             return False
         first = curve[: self.start_step]
         return min(first) > bound if goal == "minimize" else max(first) < bound
+
+    def reason(self, bound: float) -> str:
+        """Return why a trial is stopped."""
+        return f"worse than the median {bound:g}"

@@ -1,7 +1,7 @@
 """The state of an experiment, reconstructed from the ledger and the reported trials."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -167,7 +167,7 @@ class ExperimentState:
 
     def _rank(self, rungs_per_bracket: Sequence[int], goals: Goals) -> None:
         """Replace the losses of trials with a value by their places among all trials of the same resource."""
-        for members in self._levels(rungs_per_bracket):
+        for members in self._levels(rungs_per_bracket).values():
             losses = np.array([loss for rung in members for loss in rung.losses])
             valued = np.isfinite(losses)
             losses[valued] = goals.losses(
@@ -176,7 +176,10 @@ class ExperimentState:
             _replace(members, losses)
 
     def _put_behind(self, stopped: Sequence[bool], rungs_per_bracket: Sequence[int]) -> None:
-        """Raise the losses of trials that were stopped early above those of all others with the same resource.
+        """Raise the losses of trials that were stopped early above those of others with the same resource.
+
+        With the largest resource of brackets nothing is promoted, and a trial is stopped because it will not be the
+        best: its own value, of fewer reports, says about how good it is and counts, but as no better than the best.
 
         Source: the order of Optuna's TPESampler, complete trials before pruned ones. Katib's collector stops all at the
         same report, so that their values compare.
@@ -185,32 +188,28 @@ class ExperimentState:
             stopped: of each trial in the order of the rungs.
             rungs_per_bracket: of each bracket in one cycle.
         """
-        marks, place = {}, 0
+        marks, place, depth = {}, 0, max(rungs_per_bracket)
         for rung in (rung for rungs in self.rungs for rung in rungs):
             marks[id(rung)] = stopped[place : place + len(rung.losses)]
             place += len(rung.losses)
-        for members in self._levels(rungs_per_bracket):
+        for level, members in self._levels(rungs_per_bracket).items():
             losses = np.array([loss for rung in members for loss in rung.losses])
             early = np.array([mark for rung in members for mark in marks[id(rung)]], dtype=bool) & np.isfinite(losses)
-            if not early.any():
-                continue
-            whole = losses[np.isfinite(losses) & ~early]
-            worst = float(whole.max()) if whole.size else 0.0
-            places = np.unique(losses[early], return_inverse=True)[1] + 1
-            with np.errstate(over="ignore"):
-                behind = worst + max(abs(worst), 1.0) * places / places.max()
-            losses[early] = np.minimum(behind, np.finfo(np.float64).max)  # FAILED is infinite
-            _replace(members, losses)
+            if early.any():
+                whole = losses[np.isfinite(losses) & ~early]
+                largest = depth > 1 and level == depth - 1
+                losses[early] = _no_better(losses[early], whole) if largest else _worse(losses[early], whole)
+                _replace(members, losses)
 
-    def _levels(self, rungs_per_bracket: Sequence[int]) -> Collection[list[Rung]]:
-        """Return the rungs of each resource."""
+    def _levels(self, rungs_per_bracket: Sequence[int]) -> Mapping[int, list[Rung]]:
+        """Return the rungs of each resource, by its place among the resources from the smallest on."""
         depth = max(rungs_per_bracket)
         levels: dict[int, list[Rung]] = {}
         for bracket, rungs in enumerate(self.rungs):
             lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
             for level, rung in enumerate(rungs, start=lowest):
                 levels.setdefault(level, []).append(rung)
-        return levels.values()
+        return levels
 
     def _append(self, issued: Identity) -> None:
         rungs = self.rungs[issued.bracket]
@@ -221,6 +220,21 @@ class ExperimentState:
         if self.goals is not None:
             rung, row = rungs[issued.rung], np.array([self.goals.row({})])
             rung.rows = row if rung.rows is None else np.concatenate([rung.rows, row])
+
+
+def _no_better(early: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return losses, none of which is below the least of `whole`."""
+    return np.maximum(early, whole.min()) if whole.size else early
+
+
+def _worse(early: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return losses in the order of `early`, all of them above those of `whole`."""
+    worst = float(whole.max()) if whole.size else 0.0
+    places = np.unique(early, return_inverse=True)[1] + 1
+    with np.errstate(over="ignore"):
+        behind = worst + max(abs(worst), 1.0) * places / places.max()
+    found: NDArray[np.float64] = np.minimum(behind, np.finfo(np.float64).max)  # FAILED is infinite
+    return found
 
 
 def _replace(rungs: Sequence[Rung], losses: NDArray[np.float64]) -> None:

@@ -1,12 +1,13 @@
 """Katib's request as an Experiment document and a history, and a suggestion as Katib's reply."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kondense.errors import InputError
 from kondense.katib.api import messages
-from kondense.search.history import Status, Suggestion, Trial
+from kondense.search.history import Goal, Status, Suggestion, Trial
 from kondense.search.numbers import number
+from kondense.search.suggesters import is_multi_fidelity
 
 KINDS = {
     messages.DOUBLE: "double",
@@ -21,7 +22,7 @@ DISTRIBUTIONS = {
     messages.NORMAL: "normal",
     messages.LOG_NORMAL: "logNormal",
 }
-GOALS = {messages.MINIMIZE: "minimize", messages.MAXIMIZE: "maximize"}
+GOALS: Mapping[int, Goal] = {messages.MINIMIZE: "minimize", messages.MAXIMIZE: "maximize"}
 # Katib sends UNKNOWN for a condition that it has no name for, and a later Katib may send others: such a trial may still
 # end with a value.
 STATUSES = {
@@ -60,6 +61,23 @@ def read_document(experiment: Any) -> dict[str, Any]:
             "parallelTrialCount": spec.parallel_trial_count or None,
         },
     }
+
+
+def check_stoppable(spec: Any) -> None:
+    """Refuse early stopping beside brackets, which a local run offers (``curvestop``).
+
+    Katib hands one rule to all trials of a request, and these start at different resources and are promoted to
+    different ones, so that their reports number `start_step` do not compare.
+
+    Raises:
+        ValueError: the rule and the value.
+    """
+    stopping, algorithm = spec.early_stopping.algorithm_name, spec.algorithm.algorithm_name
+    if stopping and is_multi_fidelity(algorithm):
+        raise InputError(
+            f"earlyStopping must be absent with {algorithm} on Katib, which has one rule for trials of all resources, "
+            f"but got {stopping!r}."
+        )
 
 
 def read_trials(trials: Iterable[Any], metric: str, others: Collection[str] = ()) -> tuple[Trial, ...]:

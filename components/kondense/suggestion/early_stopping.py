@@ -1,4 +1,4 @@
-"""Katib's EarlyStopping service: `medianstop` by the median, in the pod of an Experiment's suggestion service.
+"""Katib's EarlyStopping service, `medianstop` by the median and `curvestop`, beside an Experiment's suggestion service.
 
 Katib asks for rules with each request for trials and hands them to the metrics collector beside each new trial. The
 collector ends a trial whose best value is worse than the rule's at report number `start_step`, writes its reports to
@@ -25,9 +25,10 @@ from kondense.errors import InputError
 from kondense.katib.api import messages, services
 from kondense.katib.metrics import UNAVAILABLE, MetricLine, observe
 from kondense.katib.spec import Objective
-from kondense.search.median_stop import NAME, MedianStop
+from kondense.search import stopping
+from kondense.search.history import Goal
 from kondense.search.numbers import number
-from kondense.suggestion.conversion import GOALS
+from kondense.suggestion.conversion import GOALS, check_stoppable
 from kondense.suggestion.observation_logs import DatabaseError, ObservationLogs
 from kondense.suggestion.rejection import reject
 from kondense.suggestion.service import MAX_TRIALS
@@ -52,7 +53,7 @@ LOG = logging.getLogger("suggestion")
 class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name-defined]
     """The three calls of ``api.v1.beta1.EarlyStopping``.
 
-    A rule depends on the request and the database alone, so a restart changes none. What is kept saves time: averages
+    A rule depends on the request and the database alone, so a restart changes none. What is kept saves time: summaries
     of succeeded trials, whose reports do not change, and the address of the database.
 
     Args:
@@ -62,7 +63,7 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
 
     def __init__(self, trials: TrialObjects, logs: ObservationLogs | None = None) -> None:
         self._trials, self._logs = trials, logs or ObservationLogs()
-        self._averages: dict[tuple[str, str, int], float] = {}  # by trial, metric and start_step
+        self._summaries: dict[tuple[str, str, stopping.Rule], Any] = {}  # by trial and metric
         self._address = ""
         self._lock = threading.Lock()
 
@@ -82,15 +83,16 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
             reject(context, call, experiment.name, text, grpc.StatusCode.RESOURCE_EXHAUSTED)
         try:
             rule = read_rule(experiment.spec.early_stopping)
+            check_stoppable(experiment.spec)
             goal, metric = _objective(experiment)
-            averages = list(self._averages_of(request, rule, metric, context))
+            summaries = list(self._summaries_of(request, rule, metric, goal, context))
         except ValueError as error:
             reject(context, call, experiment.name, error)
         except DatabaseError as error:
             reject(context, call, experiment.name, error, grpc.StatusCode.UNAVAILABLE)
         self._address = request.db_manager_address
-        bound = rule.median(averages)
-        LOG.info("rule", extra={"experiment": experiment.name, "succeeded": len(averages), "bound": bound})
+        bound = rule.bound(summaries, goal)
+        LOG.info("rule", extra={"experiment": experiment.name, "succeeded": len(summaries), "bound": bound})
         reply = messages.GetEarlyStoppingRulesReply()
         if bound is not None:
             comparison = messages.GREATER if goal == "minimize" else messages.LESS
@@ -125,27 +127,27 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
                 reject(context, call, name, error, CODES.get(error.status, grpc.StatusCode.INTERNAL))
         return messages.SetTrialStatusReply()
 
-    def _averages_of(
-        self, request: Any, rule: MedianStop, metric: str, context: grpc.ServicerContext
-    ) -> Iterator[float]:
+    def _summaries_of(
+        self, request: Any, rule: stopping.Rule, metric: str, goal: Goal, context: grpc.ServicerContext
+    ) -> Iterator[Any]:
         for trial in request.trials:
             if trial.status.condition != messages.TrialStatus.SUCCEEDED:
                 continue
-            key = (trial.name, metric, rule.start_step)
-            average = self._averages.get(key)
-            if average is None:
+            key = (trial.name, metric, rule)
+            summary = self._summaries.get(key)
+            if summary is None:
                 if not context.is_active():
                     raise DatabaseError("the caller of the early stopping rules has gone.")
                 texts = [value for _, value in self._logs.read(request.db_manager_address, trial.name, metric)]
-                average = rule.average([value for value in map(number, texts) if value is not None])
-                if average is None:
-                    LOG.warning("no number reported", extra={"trial": trial.name, "reports": len(texts)})
+                summary = rule.summary([value for value in map(number, texts) if value is not None], goal)
+                if summary is None:
+                    LOG.warning("too few numbers reported", extra={"trial": trial.name, "reports": len(texts)})
                     continue
                 with self._lock:
-                    if len(self._averages) >= MAX_TRIALS:
-                        self._averages.clear()
-                    self._averages[key] = average
-            yield average
+                    if len(self._summaries) >= MAX_TRIALS:
+                        self._summaries.clear()
+                    self._summaries[key] = summary
+            yield summary
 
     def _observation(self, trial: Mapping[str, Any]) -> dict[str, Any]:
         """Return the status field `observation` of a trial's reports; empty if they are not at hand."""
@@ -168,21 +170,19 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
         return {"observation": {"metrics": metrics}}
 
 
-def read_rule(stopping: Any) -> MedianStop:
+def read_rule(spec: Any) -> stopping.Rule:
     """Return the rule of an ``api.v1.beta1.EarlyStoppingSpec``.
 
     Raises:
         ValueError: the algorithm is another, or a setting is unknown or breaks its rule.
     """
-    if stopping.algorithm_name != NAME:
-        raise InputError(f"earlyStopping.algorithmName must be {NAME}, but got {stopping.algorithm_name!r}.")
-    rule = MedianStop.read({entry.name: entry.value for entry in stopping.algorithm_settings})
+    rule = stopping.read_rule(spec.algorithm_name, {entry.name: entry.value for entry in spec.algorithm_settings})
     if rule.start_step > MOST_STEPS:
         raise InputError(f"setting start_step must be at most {MOST_STEPS:,}, but got {rule.start_step:,}.")
     return rule
 
 
-def _objective(experiment: Any) -> tuple[str, str]:
+def _objective(experiment: Any) -> tuple[Goal, str]:
     objective = experiment.spec.objective
     if objective.type not in GOALS:
         raise InputError(f"objective.type must be minimize or maximize, but got {objective.type}.")

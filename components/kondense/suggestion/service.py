@@ -20,7 +20,7 @@ from kondense.search import pbt
 from kondense.search.history import AbandonedError, Suggestion
 from kondense.search.ledger import SETTING
 from kondense.search.population_files import provide
-from kondense.suggestion.conversion import read_document, read_trials, write_reply
+from kondense.suggestion.conversion import check_stoppable, read_document, read_trials, write_reply
 from kondense.suggestion.rejection import reject
 
 MAX_REQUESTED = 1_000  # trials of one call; Katib asks for at most parallelTrialCount
@@ -53,6 +53,7 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
         experiment = request.experiment
         try:
             search = read_search(read_document(experiment))
+            check_stoppable(experiment.spec)
             search.validate()
             search.history()  # checks the name and the objective
         except ValueError as error:

@@ -68,6 +68,11 @@ class TrialConfig(Config):
         """The names of the metrics to report to Katib."""
         return tuple(name.strip() for name in self.metrics.split(",") if name.strip()) or METRICS
 
+    def counts(self, metric: str) -> bool:
+        """Return whether a metric is reported, or part of a score that is."""
+        budgets = {"size_bytes": self.size_budget_bytes, "latency_ms": self.latency_budget_ms}
+        return metric in self.reported or bool("score" in self.reported and budgets.get(metric))
+
     @functools.cached_property
     def train(self) -> TrainConfig:
         """The Config of the training, or of the import of the teacher."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -53,13 +54,22 @@ class WarmServer:
         log: gets its output.
         modules: what it imports.
         restarts: times that it is started again after it has died.
+        environment: of the server instead of this process's; its children must have the same of what libraries read at
+            import.
     """
 
-    def __init__(self, log: IO[str], modules: Sequence[str] = PRELOADED, restarts: int = RESTARTS) -> None:
+    def __init__(
+        self,
+        log: IO[str],
+        modules: Sequence[str] = PRELOADED,
+        restarts: int = RESTARTS,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.log, self.modules, self.restarts = log, modules, restarts
         self.lock = threading.Lock()
+        variables = {**PATIENT, **os.environ, "_KFP_RUNTIME": "true"} if environment is None else environment
         # The OpenBLAS of numpy and scipy would start threads at import; torch does not use it.
-        self.environment = {"OPENBLAS_NUM_THREADS": "1", **PATIENT, **os.environ, "_KFP_RUNTIME": "true"}
+        self.environment = {"OPENBLAS_NUM_THREADS": "1", **variables}
         self.control, self.process = self._started()
 
     def _started(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
@@ -97,20 +107,35 @@ class WarmServer:
         self.control.close()
         self.process.wait()
 
-    def start(self, argv: Sequence[str], environment: Mapping[str, str], output: int) -> "WarmStage":
-        """Start kfp's executor with ``argv`` in a forked child.
+    def start(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        output: int,
+        *,
+        directory: Path | None = None,
+        session: bool = False,
+    ) -> "WarmStage":
+        """Start ``python -m`` with ``argv`` in a forked child.
 
         Args:
-            argv: the child's ``sys.argv``.
+            argv: the child's ``sys.argv``; the first is the module.
             environment: all variables of the child.
             output: descriptor of its stdout and stderr; the caller closes its own copy.
+            directory: its working directory; by default that of this process.
+            session: whether it leads a session, and so a process group, of its own.
 
         Raises:
             ServerDiedError: the server has ended.
             ServerLostError: no child was started for another reason.
         """
         self._check_environment(environment)
-        request = {"argv": list(argv), "env": dict(environment), "cwd": str(Path.cwd())}
+        request = {
+            "argv": list(argv),
+            "env": dict(environment),
+            "cwd": str(directory or Path.cwd()),
+            "session": session,
+        }
         payload = json.dumps(request).encode()
         ours, theirs = socket.socketpair()
         try:
@@ -142,29 +167,35 @@ def warm_server(log: Path) -> Iterator[WarmServer]:
 
 
 class WarmStage:
-    """A stage that runs in a child of the fork server."""
+    """A process that runs in a child of the fork server."""
 
     def __init__(self, task: socket.socket) -> None:
-        self.answers = task.makefile()
-        task.close()
-        self.pid = int(self._answer("pid"))
+        self.task, self.received = task, b""
+        self.pid = self._answer("pid")
 
     def wait(self) -> int:
-        """Return the exit code, or minus the number of the signal that ended the stage, as ``Popen.wait`` does.
+        """Return the exit code, or minus the number of the signal that ended it, as ``Popen.wait`` does.
 
         Raises:
-            ServerDiedError: the server ended, and the stage with it.
+            ServerDiedError: the server ended, and the process with it.
         """
-        with self.answers:
+        with self.task:
             return os.waitstatus_to_exitcode(self._answer("status"))
 
+    def ended(self) -> bool:
+        """Return whether ``wait`` would return, or raise, without waiting."""
+        return b"\n" in self.received or bool(select.select([self.task], [], [], 0)[0])
+
     def _answer(self, key: str) -> int:
-        line = self.answers.readline()
-        if not line.endswith("\n"):
-            self.answers.close()
-            raise ServerDiedError("the warm server died")
+        while b"\n" not in self.received:
+            chunk = self.task.recv(1 << 12)
+            if not chunk:
+                self.task.close()
+                raise ServerDiedError("the warm server died")
+            self.received += chunk
+        line, _, self.received = self.received.partition(b"\n")
         answer = json.loads(line)
-        if "refused" in answer:
-            self.answers.close()
-            raise ServerLostError(answer["refused"])
+        if key not in answer:  # refused, or killed before it could tell its process id
+            self.task.close()
+            raise ServerLostError(answer.get("refused", "the process ended at its start"))
         return int(answer[key])

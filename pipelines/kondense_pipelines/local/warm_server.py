@@ -6,12 +6,14 @@ has the other end of the socket FD. If that end closes, for any reason, the chil
 no process outlives the command.
 
 A request on the control socket is the length as eight bytes, with two file descriptors (the task's socket and its
-output), then JSON {argv, env, cwd}. The answers on the task's socket are lines of JSON: {"pid"}, then {"status"} as
-``waitpid`` returns it; or {"refused": reason}.
+output), then JSON {argv, env, cwd, session}. The answers on the task's socket are lines of JSON: {"pid"}, which the
+child writes once it leads a session of its own if `session` asks for one, then {"status"} as ``waitpid`` returns it;
+or {"refused": reason}.
 """
 
 import atexit
 import collections
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -38,6 +40,7 @@ class Server:
         self.control = control
         self.modules = collections.deque(modules)
         self.children: dict[int, tuple[int, socket.socket]] = {}
+        self.leaders: set[int] = set()  # the children with a session of their own
         self.selector = selectors.DefaultSelector()
         self.selector.register(control, selectors.EVENT_READ)
 
@@ -70,10 +73,14 @@ class Server:
         pid = os.fork()
         if pid == 0:
             self.close_copies()
+            if payload["session"]:
+                os.setsid()
+            send(task, {"pid": os.getpid()})
             task.close()
             become(payload, output)
         os.close(output)
-        send(task, {"pid": pid})
+        if payload["session"]:
+            self.leaders.add(pid)
         pidfd = os.pidfd_open(pid)
         self.children[pidfd] = (pid, task)
         self.selector.register(pidfd, selectors.EVENT_READ)
@@ -85,6 +92,7 @@ class Server:
         self.selector.unregister(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
+        self.leaders.discard(pid)
         send(task, {"status": status})
         task.close()
 
@@ -97,9 +105,12 @@ class Server:
             task.close()
 
     def kill_children(self) -> None:
-        """Kill every child; stages are resumable."""
+        """Kill every child, with the processes of its session; stages and trials are resumable."""
         for pid, _ in self.children.values():
             os.kill(pid, signal.SIGKILL)
+            if pid in self.leaders:
+                with contextlib.suppress(ProcessLookupError):  # it has not become the leader yet
+                    os.killpg(pid, signal.SIGKILL)
 
 
 def preload(entry: str) -> None:

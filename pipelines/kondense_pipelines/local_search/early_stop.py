@@ -1,12 +1,13 @@
-"""Early stopping of local trials by the median of those that have succeeded."""
+"""Early stopping of local trials by a rule that learns from those that have succeeded."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kondense.search.history import Goal, Status
-from kondense.search.median_stop import MedianStop
-from kondense.search.run import TrialRecord
+from kondense.search.ledger import identity
+from kondense.search.run import Search, TrialRecord
+from kondense.search.stopping import Rule
 
 from kondense_pipelines.local_search.reports import Reports
 from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess
@@ -20,20 +21,26 @@ class EarlyStop:
         reports: of the trials.
         rule: None stops no trial.
         goal: direction of the objective.
+        group: of a trial, whose reports compare with those of the others in it; None for one that is never stopped.
     """
 
     reports: Reports
-    rule: MedianStop | None
+    rule: Rule | None
     goal: Goal
+    group: Callable[[TrialRecord], Hashable | None] = lambda trial: 0
     bounds: dict[str, float] = field(default_factory=dict)
     stopped: dict[str, float] = field(default_factory=dict)  # the times at which trials were stopped
 
-    def begin(self, name: str, finished: Iterable[TrialRecord]) -> None:
+    def begin(self, trial: TrialRecord, finished: Iterable[TrialRecord]) -> None:
         """Set the bound of a trial that starts."""
-        curves = (trial.curve for trial in finished if trial.status is Status.SUCCEEDED)
-        bound = self.rule.bound(curves) if self.rule is not None else None
+        group = self.group(trial)
+        if self.rule is None or group is None:
+            return
+        curves = (each.curve for each in finished if each.status is Status.SUCCEEDED and self.group(each) == group)
+        summaries = [summary for curve in curves if (summary := self.rule.summary(curve, self.goal)) is not None]
+        bound = self.rule.bound(summaries, self.goal)
         if bound is not None:
-            self.bounds[name] = bound
+            self.bounds[trial.name] = bound
 
     def check(self, name: str, process: TrialProcess) -> None:
         """Stop a trial that is worse than its bound, and kill it after GRACE_S."""
@@ -57,4 +64,22 @@ class EarlyStop:
 
     def reason(self, name: str, curve: Sequence[float]) -> str:
         """Return why a trial was stopped."""
-        return f"worse than the median {self.bounds[name]:g} after {len(curve)} reports"
+        assert self.rule is not None, "only a rule stops a trial"
+        return f"{self.rule.reason(self.bounds[name])} after {len(curve)} reports"
+
+
+def groups(search: Search) -> Callable[[TrialRecord], Hashable | None]:
+    """Return the group of a trial: all are one without brackets; with them, those promoted to the largest resource.
+
+    Their curves begin at the same resource, and nothing is promoted from there, so that it costs nothing to stop one
+    that will not be the best. Lower rungs must keep their order; trials that get the largest resource at once are few.
+    """
+
+    def group(trial: TrialRecord) -> Hashable | None:
+        if search.max_resource is None:
+            return 0
+        named = identity(trial.name)
+        promoted = named is not None and named.rung > 0
+        return 0 if promoted and search.resource(trial) == search.max_resource else None
+
+    return group

@@ -6,7 +6,7 @@ from typing import Any
 from kondense.katib import controller_rules, replicas
 from kondense.katib.fields import IN_RULE, Violation
 from kondense.katib.template import NO_CHANGES, LocalChanges
-from kondense.search.median_stop import MedianStop
+from kondense.search.stopping import Rule, read_rule
 
 from kondense_pipelines.local_search import baseline
 
@@ -32,17 +32,18 @@ def broken(document: Mapping[str, Any], changes: LocalChanges = NO_CHANGES) -> l
     ]
 
 
-def early_stopping(spec: Mapping[str, Any]) -> MedianStop | None:
+def early_stopping(spec: Mapping[str, Any]) -> Rule | None:
     """Return the rule of `earlyStopping`; None without one.
 
     Raises:
-        ValueError: a setting breaks its rule.
+        ValueError: there is no such rule, or a setting breaks its rule.
     """
     stopping = spec.get("earlyStopping")
     if not stopping:
         return None
     entries = stopping.get("algorithmSettings") or []
-    return MedianStop.read({str(entry.get("name", "")): str(entry.get("value", "")) for entry in entries})
+    settings = {str(entry.get("name", "")): str(entry.get("value", "")) for entry in entries}
+    return read_rule(str(stopping.get("algorithmName")), settings)
 
 
 def _search(spec: Mapping[str, Any]) -> Iterator[Violation]:

@@ -8,8 +8,6 @@ are unavailable; a local run never does.
 """
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import signal
@@ -22,16 +20,11 @@ from types import FrameType
 from typing import Any
 
 from kondense.errors import InputError
-from kondense.files import read_json, write_json
+from kondense.files import write_json
 from kondense.katib import metrics, page, template
-from kondense.katib.document import read_search, settings_of
 from kondense.katib.results import summary
 from kondense.katib.spec import Experiment, ExperimentError, load
 from kondense.katib.template import NO_CHANGES, LocalChanges
-from kondense.katib_search.earlier import with_earlier
-from kondense.networks.code import code_digests
-from kondense.networks.names import BUILT_IN
-from kondense.search.earlier import SETTING
 from kondense.search.history import Status
 from kondense.search.journal import Journal
 from kondense.search.pbt import DIRECTORY
@@ -42,16 +35,18 @@ from kondense.search.run import Outcome, Run, TrialRecord
 from kondense_pipelines.local.warm import PATIENT
 from kondense_pipelines.local_search import baseline, local_rules
 from kondense_pipelines.local_search.addresses import local_addresses
-from kondense_pipelines.local_search.early_stop import EarlyStop
+from kondense_pipelines.local_search.early_stop import EarlyStop, groups
+from kondense_pipelines.local_search.identity import digest, read_earlier
 from kondense_pipelines.local_search.live import Display
 from kondense_pipelines.local_search.reports import Reports, shortened
 from kondense_pipelines.local_search.room import check_room
 from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess
+from kondense_pipelines.local_search.warm_trials import WarmTrials
 from kondense_pipelines.paths import cache_dir
 
 POLL_S = 0.05
 JOURNAL, RESULTS, PAGE, TRIALS = "journal.jsonl", "results.json", "report.html", "trials"
-EARLIER = "earlier.json"  # the trials of earlier searches that a run started from
+WARM_LOG = "warm-server.log"
 FILES = "files"  # of a population's trials, which their successors continue
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOG = logging.getLogger("search")
@@ -109,7 +104,7 @@ def run(
         raise InputError(f"parallel must be at least 1, but got {parallel}.")
     experiment = load(file)
     if earlier:
-        experiment = _with_earlier(experiment, earlier, output)
+        experiment = read_earlier(experiment, earlier, output)
     reported = (experiment.objective.metric, *experiment.objective.additional)
     experiment = replace(experiment, search=replace(experiment.search, pick=read_pick(pick, reported)))
     if violations := local_rules.broken(experiment.document, changes):
@@ -126,63 +121,26 @@ def run(
             for abandoned in output.glob(f".{name}.*"):  # incomplete after a kill
                 abandoned.unlink()
         reports.prepare(started=any(event["event"] == "started" for event in journal.events))
-        runner = _Runner(
-            experiment=experiment,
-            reports=reports,
-            early_stop=EarlyStop(
-                reports, local_rules.early_stopping(experiment.document["spec"]), experiment.search.goal
-            ),
-            output=output,
-            working_directory=file.resolve().parent,
-            state=Run(experiment.search, journal),
-            parallel=parallel or experiment.search.parallel or 1,
-            overrides={**addresses, **(overrides or {})},
-            display=display or Display(),
-        )
-        with _signals(runner):
-            return runner.run()
-
-
-def _with_earlier(experiment: Experiment, sources: Sequence[str], output: Path) -> Experiment:
-    """Return the Experiment with the trials of earlier searches, as they were when the run began."""
-    kept = output / EARLIER
-    if kept.is_file() and (stored := read_json(kept, format_version=1)).get("sources") == list(sources):
-        entries = experiment.document["spec"]["algorithm"].get("algorithmSettings") or []
-        entries = [*entries, {"name": SETTING, "value": stored["setting"]}]
-        algorithm = {**experiment.document["spec"]["algorithm"], "algorithmSettings": entries}
-        document = {**experiment.document, "spec": {**experiment.document["spec"], "algorithm": algorithm}}
-    else:
-        document = with_earlier(experiment.document, sources)
-        text = settings_of(document["spec"])[SETTING]
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(kept, {"format_version": 1, "sources": list(sources), "setting": text})
-    made = replace(experiment, document=document, search=read_search(document))
-    made.search.validate()
-    return made
-
-
-def digest(experiment: Experiment, working_directory: Path, changes: LocalChanges = NO_CHANGES) -> str:
-    """Return a digest of all of an Experiment except for the counts, which Katib allows to change.
-
-    The code of the user's networks that the trials' commands name is part of it; trials start in the working directory.
-    """
-    spec = dict(experiment.document["spec"])
-    for count in ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount"):
-        spec.pop(count, None)
-    texts = (text for text in _texts(experiment.trial_spec) if text not in BUILT_IN)
-    code = code_digests(texts, [working_directory])
-    others = [*([code] if code else []), *([repr(changes)] if changes != NO_CHANGES else [])]
-    text = json.dumps([experiment.name, spec, *others], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts in a document, and what follows the sign in ``--name=value``."""
-    if isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
-    elif isinstance(value, str):
-        yield from (value, value.partition("=")[2])
+        with WarmTrials(output / WARM_LOG) as warm:
+            runner = _Runner(
+                experiment=experiment,
+                reports=reports,
+                early_stop=EarlyStop(
+                    reports,
+                    local_rules.early_stopping(experiment.document["spec"]),
+                    experiment.search.goal,
+                    groups(experiment.search),
+                ),
+                output=output,
+                working_directory=file.resolve().parent,
+                state=Run(experiment.search, journal),
+                parallel=parallel or experiment.search.parallel or 1,
+                overrides={**addresses, **(overrides or {})},
+                display=display or Display(),
+                warm=warm,
+            )
+            with _signals(runner):
+                return runner.run()
 
 
 @dataclass
@@ -198,6 +156,7 @@ class _Runner:
     parallel: int
     overrides: Mapping[str, str]
     display: Display
+    warm: WarmTrials
     processes: dict[str, TrialProcess] = field(default_factory=dict)
     signal_number: int = 0
 
@@ -290,9 +249,9 @@ class _Runner:
             metrics_file=self.reports.own_path(directory),
             changes=self._changes(trial),
         )
-        process = TrialProcess(command, directory, command.working_directory or self.working_directory)
+        process = TrialProcess(command, directory, command.working_directory or self.working_directory, self.warm)
         self.reports.clear(directory)
-        self.early_stop.begin(trial.name, self.state.finished)
+        self.early_stop.begin(trial, self.state.finished)
         self.state.record("started", name=trial.name)
         process.start()
         self.processes[trial.name] = process

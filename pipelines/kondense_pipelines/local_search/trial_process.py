@@ -12,6 +12,9 @@ from pathlib import Path
 from kondense.katib.template import SIGNAL_BASE, TrialCommand
 
 from kondense_pipelines.local_search import guard
+from kondense_pipelines.local_search.warm_trials import WarmProcess, WarmTrials
+
+Process = subprocess.Popen[bytes] | WarmProcess
 
 GRACE_S = 10.0  # between SIGTERM and SIGKILL
 LAST_LINE = 200  # characters of a failed trial's last line of output
@@ -27,21 +30,26 @@ class TrialProcess:
         command: the command.
         directory: of ``output.log``.
         working_directory: of the command.
+        warm: forks the trial if it can; the guard starts any other.
     """
 
     command: TrialCommand
     directory: Path
     working_directory: Path
+    warm: WarmTrials | None = None
     started: float = field(default_factory=time.monotonic)
     attempt: int = 0
     seen_bytes: int = 0  # of its reports, when they were last read
-    _workers: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
-    _process: "subprocess.Popen[bytes] | None" = None
+    _workers: list[Process] = field(default_factory=list)
+    _process: Process | None = None
     _lifeline: int = -1
 
     def start(self) -> None:
         """Start the next attempt; its output replaces that of the previous one."""
         self.attempt += 1
+        self._start()
+
+    def _start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         reader, self._lifeline = os.pipe()
         self._process = self._started(self.command, self.log, reader)
@@ -51,11 +59,16 @@ class TrialProcess:
         ]
         os.close(reader)
 
-    def _started(self, command: TrialCommand, log: Path, lifeline: int) -> "subprocess.Popen[bytes]":
+    def _started(self, command: TrialCommand, log: Path, lifeline: int) -> Process:
+        directory = command.working_directory or self.working_directory
         with log.open("wb") as output:
+            if self.warm is not None and not self.command.workers:
+                forked = self.warm.fork(command.argv, command.environment, directory, output.fileno())
+                if forked is not None:
+                    return forked
             return subprocess.Popen(
                 [sys.executable, "-S", guard.__file__, str(lifeline), *command.argv],
-                cwd=command.working_directory or self.working_directory,
+                cwd=directory,
                 env=dict(command.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -69,22 +82,29 @@ class TrialProcess:
         assert self._process is not None
         code = self._process.poll()
         if code is None:
-            deadline = self.command.deadline_s
-            if deadline is not None and time.monotonic() - self.started > deadline:
-                self.kill()
-                return f"DeadlineExceeded: ran longer than activeDeadlineSeconds={deadline:g}"
-            for number, worker in enumerate(self._workers, start=1):
-                if worker.poll():
-                    self.kill()
-                    return f"replica {number}: {_reason(worker.returncode)}; see output-{number}.log"
-            return None
+            return self._failure()
         self._end_group()
+        if isinstance(self._process, WarmProcess) and self._process.lost:
+            self._start()  # it has not failed: what ended is the server that it was forked from
+            return None
         if code == 0:
             return ""
         if self.attempt < self.command.attempts and not self.command.fails(code):
             self.start()
             return None
         return _reason(code) + self._last_line()
+
+    def _failure(self) -> str | None:
+        """Kill a running trial that is too late or has lost a replica, and return the reason; None if it goes on."""
+        deadline = self.command.deadline_s
+        if deadline is not None and time.monotonic() - self.started > deadline:
+            self.kill()
+            return f"DeadlineExceeded: ran longer than activeDeadlineSeconds={deadline:g}"
+        for number, worker in enumerate(self._workers, start=1):
+            if worker.poll():
+                self.kill()
+                return f"replica {number}: {_reason(worker.poll() or 0)}; see output-{number}.log"
+        return None
 
     def stop(self) -> None:
         """Send SIGTERM to the trial."""
@@ -120,7 +140,7 @@ class TrialProcess:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
 
-    def _all(self) -> "list[subprocess.Popen[bytes]]":
+    def _all(self) -> list[Process]:
         return [*([self._process] if self._process is not None else []), *self._workers]
 
     def _end_group(self) -> None:

@@ -71,7 +71,7 @@ def test_ours_join_and_all_else_stays(fake: FakeApi) -> None:
     assert stopping["of-the-user"] == by_name(CONFIG, STOPPING)["of-the-user"]
     assert stopping["medianstop"]["image"] == "registry.test/suggestion-python:1"
     assert set(stopping["medianstop"]) <= {"algorithmName", "image", "imagePullPolicy", "resources"}  # Katib's fields
-    assert len(after["runtime"][STOPPING]) == 2
+    assert set(stopping) == {"of-the-user", "medianstop", "curvestop"}
     labels = fake.objects["/api/v1/namespaces/kubeflow"]["metadata"]["labels"]
     assert labels == {"theirs": "kept", **algorithms.LABEL}
 
@@ -105,7 +105,7 @@ def test_a_list_that_was_not_there_is_gone_again() -> None:
     """Katib's configuration may have no early stopping at all."""
     bare = {"kind": "KatibConfig", "runtime": {"suggestions": [{"algorithmName": "random", "image": "a"}]}}
     changed, replaced = algorithms.add(bare, ENTRIES[STOPPING], {}, STOPPING)
-    assert [each["algorithmName"] for each in changed["runtime"][STOPPING]] == ["medianstop"]
+    assert [each["algorithmName"] for each in changed["runtime"][STOPPING]] == ["medianstop", "curvestop"]
     assert algorithms.remove(changed, replaced, STOPPING) == bare
 
 

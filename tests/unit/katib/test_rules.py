@@ -77,7 +77,10 @@ BROKEN = {
         put("spec.algorithm.algorithmName", "hype"),
         "must be one of bayesianoptimization, bohb, cmaes, grid",
     ),
-    "early stopping": (put("spec.earlyStopping", {"algorithmName": "x"}), "must be one of medianstop, but got 'x'"),
+    "early stopping": (
+        put("spec.earlyStopping", {"algorithmName": "x"}),
+        "must be one of medianstop, curvestop, but got 'x'",
+    ),
     "resume policy": (put("spec.resumePolicy", "Always"), "must be one of Never, LongRunning, FromVolume"),
     "no parameters": (put("spec.parameters", []), "spec.parameters or spec.nasConfig must be specified"),
     "parameters and nas": (

@@ -201,6 +201,29 @@ def test_a_trial_worse_than_the_median_is_stopped_and_its_curve_stays(tmp_path):
     assert trials[0]["curve"] == [0.5, 0.4, *[7.0] * (MOST_REPORTS - 2)]
 
 
+CURVE = {
+    "algorithmName": "curvestop",
+    "algorithmSettings": [{"name": "min_trials_required", "value": "4"}, {"name": "start_step", "value": "2"}],
+}
+
+
+def test_promoted_trials_that_will_not_be_the_best_are_stopped(tmp_path):
+    """Losses fall by as much in all trials, so that after two reports their order is certain."""
+    script = "echo loss=6$LR; echo loss=5$LR; [ $UNITS != 9 ] || sleep 0.4; echo loss=2$LR"  # 50 + lr, 20 + lr
+    document = scripted(script, parallelTrialCount=3, maxTrialCount=60, maxFailedTrialCount=1, earlyStopping=CURVE)
+    settings = [{"name": "resource_name", "value": "units"}]
+    document["spec"]["algorithm"] = {"algorithmName": "hyperband", "algorithmSettings": settings}
+    document["spec"]["parameters"][1]["feasibleSpace"]["max"] = "9"
+    _, trials = start(document, tmp_path)
+    promoted = [trial for trial in trials if trial["assignments"]["units"] == "9" and trial["rung"] > 0]
+    stopped = [trial for trial in trials if trial["status"] == "early_stopped"]
+    assert len(promoted) > 4 and stopped and all(trial in promoted for trial in stopped)
+    assert all("chance to become the best is below 0.05, after 2 reports" in trial["reason"] for trial in stopped)
+    for trial in stopped:
+        before = [each["value"] for each in promoted[: promoted.index(trial)] if each["status"] == "succeeded"]
+        assert len(before) >= 4 and trial["value"] - 30 > min(before)
+
+
 def test_a_long_curve_keeps_its_first_and_last_reports():
     curve = [float(number) for number in range(MOST_REPORTS + 5)]
     assert shortened(curve[:-5], 3) == curve[:-5]

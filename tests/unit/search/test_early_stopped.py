@@ -81,6 +81,31 @@ def test_a_stopped_trial_counts_as_worse_than_all_whole_ones(algorithm, goal):
     assert found != then(algorithm, changed(trials, Status.SUCCEEDED, values), issued, goal)
 
 
+@pytest.mark.parametrize(("goal", "sign"), [("minimize", 1), ("maximize", -1)])
+def test_with_the_largest_resource_its_value_counts_as_no_better_than_the_best(goal, sign):
+    settings = {"resource_name": "units", "r_l": "9", "eta": "3", "random_fraction": "0"}
+    suggest, trials, issued = load_suggester("bohb").suggest, [], ""
+    while [trial.assignments["units"] for trial in trials].count("9") < 2:
+        reply = suggest(SPACE, {**settings, SETTING: issued}, 5, History(tuple(trials), issued, goal), 1)
+        issued, (each,) = reply.settings[SETTING], reply.proposals
+        trial = Trial(each.name, each.assignments, Status.SUCCEEDED)
+        trials.append(dataclasses.replace(trial, value=sign * value(trial)))
+
+    def rungs(stopped, loss):
+        """Return the losses of the lowest rung, and the two of the largest resource."""
+        early = dataclasses.replace(trials[stopped], status=Status.EARLY_STOPPED, value=sign * loss)
+        history = History(tuple([*trials[:stopped], early, *trials[stopped + 1 :]]), issued, goal)
+        state = ExperimentState(history, rungs_per_bracket=(3, 2, 1))
+        return state.rung(0, 0).losses, (*state.rung(0, 2).losses, *state.rung(1, 1).losses)
+
+    first, second = (number for number, trial in enumerate(trials) if trial.assignments["units"] == "9")
+    whole = value(trials[second])
+    assert rungs(first, whole + 0.7)[1] == (whole + 0.7, whole)
+    assert rungs(first, whole - 0.7)[1] == (whole, whole)
+    lowest, _ = rungs(0, -1.0)
+    assert lowest[0] > max(lowest[1:])  # where it would be promoted, it is behind all others
+
+
 @pytest.mark.parametrize("algorithm", ["tpe", "multivariate-tpe", "bayesianoptimization", "cmaes"])
 def test_a_stopped_trial_is_not_dropped(algorithm):
     trials, issued = first(algorithm)

@@ -8,12 +8,17 @@ from kondense.search.median_stop import MedianStop
 CURVES = [[0.5, 0.4, 0.1], [900.0, 900.0], [0.3, 0.2], [0.6, 0.6, 0.6]]
 
 
+def bound(rule: MedianStop, curves: list[list[float]]) -> float | None:
+    summaries = [rule.summary(curve, "minimize") for curve in curves]
+    return rule.bound([each for each in summaries if each is not None], "minimize")
+
+
 def test_the_bound_is_the_median_of_the_averages_of_the_first_reports() -> None:
     averages = [statistics.fmean(curve[:2]) for curve in CURVES]
-    assert MedianStop(start_step=2).bound(CURVES) == statistics.median(averages)
+    assert bound(MedianStop(start_step=2), CURVES) == statistics.median(averages)
     assert statistics.fmean(averages) > 200  # Katib's own bound: one diverged trial turns it off
-    assert MedianStop(start_step=2, min_trials_required=5).bound(CURVES) is None
-    assert MedianStop(min_trials_required=2).bound([[], [1.0]]) is None
+    assert bound(MedianStop(start_step=2, min_trials_required=5), CURVES) is None
+    assert bound(MedianStop(min_trials_required=2), [[], [1.0]]) is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from kondense.katib.api import messages, services
 from kondense.search.definition import TrialRecord
 from kondense.search.history import Status
-from kondense.search.median_stop import MedianStop
+from kondense.search.stopping import read_rule
 from kondense.suggestion import server
 from kondense.suggestion.early_stopping import ATTEMPTS, EarlyStoppingService
 from kondense.suggestion.observation_logs import MOST_ADDRESSES, DatabaseError, ObservationLogs
@@ -130,7 +130,10 @@ def test_reports_that_are_no_number_do_not_count(cluster):
         ({"start_step": "many"}, "start_step must be a whole number, but got 'many'"),
         ({"start_step": str(2**31)}, "start_step must be at most 2,147,483,647"),
         ({"patience": "3"}, "unknown setting 'patience' of medianstop; the settings are min_trials_required"),
-        ({"algorithm": "meanstop"}, "earlyStopping.algorithmName must be medianstop, but got 'meanstop'"),
+        (
+            {"algorithm": "meanstop"},
+            "earlyStopping.algorithmName must be one of curvestop, medianstop, but got 'meanstop'",
+        ),
     ],
 )
 def test_settings_that_break_a_rule_are_invalid_arguments(cluster, settings, rule):
@@ -244,21 +247,22 @@ def test_a_pod_without_an_account_does_not_start(tmp_path, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_the_collector_stops_the_trials_that_a_local_run_stops(cluster, goal):
+@pytest.mark.parametrize(("algorithm", "diverged"), [("medianstop", 1e6), ("curvestop", 3.0)])
+def test_the_collector_stops_the_trials_that_a_local_run_stops(cluster, goal, algorithm, diverged):
     """Forty trials one after another; some report all at once, some diverge, some are short."""
     rng = random.Random(7)
     settings = {"min_trials_required": "4", "start_step": "3"}
-    local = EarlyStop(None, MedianStop.read(settings), goal)
+    local = EarlyStop(None, read_rule(algorithm, settings), goal)
     finished, curves, stopped = [], {}, []
     for number in range(40):
-        level = 1e6 if number % 7 == 3 else rng.random()
+        level = diverged if number % 7 == 3 else rng.random()
         curve = [level * 0.8**step + 0.1 * rng.random() for step in range(rng.choice([2, 3, 8]))]
         curve = curve if goal == "minimize" else [-value for value in curve]
         name = f"t-{number}"
-        local.begin(name, finished)
+        local.begin(TrialRecord(name, {}), finished)
         here = name in local.bounds and local.rule.stops(curve, local.bounds[name], goal)
         asked = messages.MINIMIZE if goal == "minimize" else messages.MAXIMIZE
-        rules = ask(cluster, curves, goal=asked, **settings)
+        rules = ask(cluster, curves, goal=asked, algorithm=algorithm, **settings)
         there = any(collector_stops(curve, rule) for rule in rules)
         assert there is here
         assert [float(rule.value) for rule in rules] == ([local.bounds[name]] if name in local.bounds else [])
@@ -269,6 +273,13 @@ def test_the_collector_stops_the_trials_that_a_local_run_stops(cluster, goal):
         else:
             curves[name] = [repr(value) for value in curve]
     assert 4 < len(stopped) < 30  # both happen
+
+
+def test_brackets_are_not_stopped_by_katibs_one_rule_for_trials_of_all_resources(cluster):
+    sent = experiment("bohb", early_stopping="curvestop")
+    request = messages.GetEarlyStoppingRulesRequest(experiment=sent, db_manager_address=cluster.address)
+    code, details = error_of(lambda: cluster.stub.GetEarlyStoppingRules(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT and "must be absent with bohb on Katib" in details
 
 
 def test_connections_are_kept(cluster):
