@@ -175,6 +175,15 @@ def examined(request: Request, server: WarmServer | None = None) -> Preflight:
     return Preflight(checks, time.monotonic() - began)
 
 
+def check_source(request: Request) -> None:
+    """Raise InputError if a data set's files are said to be where this machine has no directory."""
+    source = str(request.data_prep["source"])
+    place = Path(source).expanduser()
+    if source and "://" not in source and not place.is_dir():
+        why = "which is a file: unpack it" if place.is_file() else "which does not exist"
+        raise InputError(f"source must be a directory or a URI such as s3://bucket/prefix, but got {source}, {why}.")
+
+
 def refuse(preflight: Preflight) -> None:
     """Raise InputError with the first check for which the run cannot begin."""
     for check in preflight.refusals:
@@ -190,6 +199,7 @@ def before_work(request: Request, console: Console, server: WarmServer | None = 
         InputError: the network does not fit the images or cannot be trained or exported, or what the user asked for is
             impossible.
     """
+    check_source(request)
     console.print(f"  {TELLS}", highlight=False)
     preflight = examined(request, server)
     refuse(preflight)

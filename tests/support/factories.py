@@ -1,6 +1,7 @@
 """Factories outside the package, for tests of ``package.module:factory``."""
 
 import functools
+import sys
 
 import torch
 from torch import nn
@@ -43,6 +44,42 @@ def with_depth(classes: int, channels: int, image_size: int, depth: int) -> nn.M
 
 
 in_need, partial = with_depth, functools.partial(with_depth, depth=2)
+
+
+class Renamed(Linear):
+    def __init__(self, num_classes=10, in_chans=3, img_size=32):
+        super().__init__(num_classes, in_chans, img_size)
+
+
+def of_classes_only(n_classes, depth=1):
+    return Linear(n_classes, 1, 8)
+
+
+def with_options(num_classes, **options):
+    return Linear(num_classes, 1, 8, **options)
+
+
+def of_nothing():
+    return Linear(10, 1, 8)
+
+
+def wrapped(kind, classes, channels, image_size):
+    network = Linear(classes, channels, image_size)
+    kinds = {
+        "parallel": lambda: nn.DataParallel(network),
+        "compiled": lambda: torch.compile(network),
+        "half": network.half,
+        "double": network.double,
+        "frozen": lambda: network.requires_grad_(False),
+        "class": lambda: Linear,
+        "exit": lambda: sys.exit("bye"),
+    }
+    return kinds[kind]()
+
+
+parallel, compiled, half, double, frozen, a_class, exits = (
+    functools.partial(wrapped, kind) for kind in ("parallel", "compiled", "half", "double", "frozen", "class", "exit")
+)
 
 
 def broken(classes: int, channels: int, image_size: int) -> nn.Module:

@@ -54,14 +54,19 @@ def check_readable(splits: Mapping[str, Taken], max_bad: int) -> int:
     """
     problems = [problem for taken in splits.values() for problem in taken.problems]
     if len(problems) > max_bad:
-        them = "them" if len(problems) > 1 else "it"
-        raise InputError(f"{in_one_line(problems)} --set data_prep.max_bad={len(problems)} leaves {them} out.")
+        raise too_many(problems)
     if problems:
         LOG.warning(f"{len(problems)} left out: {in_one_line(problems)}")
     for name, taken in splits.items():
         if not len(taken):
             raise InputError(f"{name} must hold at least one image that can be read, but all {len(problems)} cannot.")
     return len(problems)
+
+
+def too_many(problems: Sequence[str]) -> InputError:
+    """Return the error for unreadable images, of which more may be left out."""
+    them = "them" if len(problems) > 1 else "it"
+    return InputError(f"{in_one_line(problems)} --set data_prep.max_bad={len(problems)} leaves {them} out.")
 
 
 def without_copies(splits: Mapping[str, Taken], duplicates: str) -> dict[str, Taken]:

@@ -78,7 +78,9 @@ def _splits(source: Path) -> dict[str, Path]:
         return {"train": source}
     roots = {split: source / folders[0] for split, folders in found.items() if folders}
     if others := sorted(set(names) - {root.name for root in roots.values()}):
-        LOG.warning(f"{shown(source)}: {_named(others)} beside {roots['train'].name} left out")
+        flat = [name for name in others if any(name.lower() in known for known in SPLITS.values())]
+        why = f" ({_named(flat)} without a folder per class)" if flat else ""
+        LOG.warning(f"{shown(source)}: {_named(others)} beside {roots['train'].name} left out{why}")
     return roots
 
 
@@ -87,12 +89,35 @@ def _classes(root: Path) -> list[str]:
     if len(classes) < 2:
         raise InputError(
             f"{shown(root)} must hold one folder of images for each of at least 2 classes, but has"
-            f" {len(classes)}{': ' if classes else ''}{', '.join(map(shown, classes))}."
+            f" {len(classes)}{': ' if classes else ''}{', '.join(map(shown, classes))}{_way_out(root, classes)}."
         )
     for name in classes:
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):  # no text for reports and JSON
             raise InputError(f"{shown(root)} must name its classes in UTF-8 without line feeds, but has {shown(name)}.")
+    if all(len(_split_names(root / name)) > 1 for name in classes):
+        first = shown(classes[0])
+        inner = _split_names(root / classes[0])[0]
+        raise InputError(
+            f"{shown(root)} must hold the folders of the splits above those of the classes ({inner}/{first}), but has"
+            f" them in each class ({first}/{inner})."
+        )
     return classes
+
+
+def _split_names(folder: Path) -> list[str]:
+    """Return the folders in ``folder`` that are called like splits; none if there are others."""
+    known = {name for names in SPLITS.values() for name in names}
+    names = _folders(folder)
+    return names if {name.lower() for name in names} <= known else []
+
+
+def _way_out(root: Path, classes: Sequence[str]) -> str:
+    """Return where the classes may be instead, in words; empty if nothing is known."""
+    if classes and len(inner := _folders(root / classes[0])) > 1:
+        return f"; {shown(root / classes[0])} has {len(inner)}: give that as the source"
+    place = root / classes[0] if classes else root
+    images = sum(wanted(path.name) for path in place.iterdir() if path.is_file())
+    return f"; move the {images} images of {shown(place)} to a folder per class" if images > 1 else ""
 
 
 def _listed(root: Path, classes: Sequence[str], split: str) -> tuple[list[Path], list[int]]:
@@ -104,20 +129,28 @@ def _listed(root: Path, classes: Sequence[str], split: str) -> tuple[list[Path],
         )
     paths: list[Path] = []
     labels: list[int] = []
-    empty, others = [], collections.Counter[str]()
+    empty, others, instead = [], collections.Counter[str](), collections.Counter[str]()
     for label, name in enumerate(classes):
-        images = sorted(_images(root / name, others))
+        found = collections.Counter[str]()
+        images = sorted(_images(root / name, found))
         paths += images
         labels += [label] * len(images)
-        empty += [] if images else [name]
+        others += found
+        if not images:
+            empty.append(name)
+            instead += found
     if empty and (split == "train" or not paths):
-        raise InputError(f"{_folder_of(root, empty)} must hold images ({', '.join(SUFFIXES)}), but has none.")
+        held = f", only {_kinds(instead)}" if instead else ""
+        raise InputError(f"{_folder_of(root, empty)} must hold images ({', '.join(SUFFIXES)}), but has none{held}.")
     if empty:
         LOG.warning(f"{shown(root)} has no image of {len(empty)} classes: {_named(empty)}")
-    if others := +others:
-        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(LISTED))
-        LOG.info(f"{shown(root)}: {others.total()} files that are no images left out ({kinds})")
+    if others:
+        LOG.info(f"{shown(root)}: {others.total()} files that are no images left out ({_kinds(others)})")
     return paths, labels
+
+
+def _kinds(others: "collections.Counter[str]") -> str:
+    return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(LISTED))
 
 
 def _images(folder: Path, others: "collections.Counter[str]") -> list[Path]:

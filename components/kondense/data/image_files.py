@@ -17,6 +17,7 @@ from kondense.data.pieces import Bring, in_parts, present
 from kondense.errors import InputError
 
 LISTED = 10  # files or sizes that a message names
+LARGEST = 2**20  # pixels of pictures whose size nobody asked for: a network of such images takes hours
 LONGEST = 300  # characters of one file's line in a message of several
 
 
@@ -64,7 +65,8 @@ def surveyed(paths: Sequence[Path], geometry: Geometry, max_pixels: int, bring: 
     Unreadable files do not count here: they are named when they are decoded.
 
     Raises:
-        InputError: pictures of several sizes although none is asked for, or none that can be read.
+        InputError: pictures of several sizes, or very large ones, although no size is asked for, or none that can be
+            read.
     """
     if geometry.size and geometry.channels:
         return geometry
@@ -93,10 +95,17 @@ def in_one_line(problems: Sequence[str]) -> str:
 def _common_size(found: dict[Path, Facts]) -> tuple[int, int]:
     sizes = collections.Counter((fact.height, fact.width) for fact in found.values())
     if len(sizes) == 1:
-        return next(iter(sizes))
+        height, width = size = next(iter(sizes))
+        if height * width > LARGEST:
+            raise InputError(
+                f"images must have at most {LARGEST:,} pixels, or image_size must be given, but have {height}x{width}:"
+                " image_size=224 resizes them."
+            )
+        return size
     (common, often), *_ = sizes.most_common(1)
     path, fact = next((path, fact) for path, fact in found.items() if (fact.height, fact.width) != common)
     raise InputError(
         f"images must be of one size (height x width), or image_size must be given, but {shown(path)} is"
-        f" {fact.height}x{fact.width} and {often} of {len(found)} are {common[0]}x{common[1]} ({len(sizes)} sizes)."
+        f" {fact.height}x{fact.width} and {often} of {len(found)} are {common[0]}x{common[1]} ({len(sizes)} sizes):"
+        f" image_size={min(224, *common)} resizes them."
     )

@@ -145,7 +145,9 @@ def _limited(order_N: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
 
 def _validation_size(available: int, validation_size: int) -> int:
     if available < 2:
-        raise InputError(f"train and validation must have at least 2 images together, but {available} are left.")
+        raise InputError(
+            f"train and validation must have at least 2 images together, but {available} is left; bring more images."
+        )
     size = validation_size or max(1, round(available / VALIDATION_SHARE))
     if size >= available:
         raise InputError(f"validation_size must be below the number of training images ({available}), but got {size}.")

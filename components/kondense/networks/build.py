@@ -1,8 +1,8 @@
 """Build any network from its name (see ``names``).
 
-A factory is a class of torch modules, a function annotated to return one, or a function with a parameter ``classes``
-that is not annotated to return something else. A name that only an artifact gives is not
-imported unless the user allows it (see ``allowed``).
+A factory is a class of torch modules, a function annotated to return one, a function with a parameter for the classes
+(see ``arguments``) that is not annotated to return something else, or any function that the user names as the network.
+A name that only an artifact gives is not imported unless the user allows it (see ``allowed``).
 """
 
 import dataclasses
@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from kondense.errors import InputError
+from kondense.networks.allowed import allowed_names, is_imported
+from kondense.networks.arguments import PARAMETERS, arguments_for, takes_classes
 from kondense.networks.libraries import timm_factory, torchvision_factory
 from kondense.networks.names import BUILT_IN, LIBRARIES, REGISTERED, check_form, network_of, output_of
 from kondense.networks.outputs import leaves, with_logits
@@ -50,24 +52,26 @@ def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
         InputError: an unknown name, wrong arguments, or images that the network cannot take.
     """
     make = factory(spec.name)
+    known = network_of(spec.name) in BUILT_IN or spec.name.partition(":")[0] in LIBRARIES
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            module = make(**spec.arguments)
+            module = make(**spec.arguments) if known else _plain(make(**arguments_for(make, spec.arguments)))
             _initialise_lazy_layers(module, spec.arguments)
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(f"network {spec.name!r}: {error}") from error
         except (TypeError, AssertionError) as error:  # torchvision asserts its arguments
-            raise InputError(f"network {spec.name!r} must take {dict(spec.arguments)}, but: {error}.") from error
-        except Exception as error:  # a factory may raise anything, such as for a layer of no size
+            way = "" if known else "; name a function of classes, channels and image_size that returns the network"
+            raise InputError(f"network {spec.name!r} must take {dict(spec.arguments)}, but: {error}{way}.") from error
+        except (Exception, SystemExit) as error:  # a factory may raise anything, such as for a layer of no size
             raise InputError(
-                f"network {spec.name!r} cannot be built with {dict(spec.arguments)}: {type(error).__name__}: {error}."
+                f"network {spec.name!r} cannot be built with {dict(spec.arguments)}: {_said(error)}."
             ) from error
     if not isinstance(module, nn.Module):
-        raise InputError(f"network {spec.name!r} must be a factory of torch modules, but gave {type(module).__name__}.")
+        gave = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+        raise InputError(f"network {spec.name!r} must be a factory of torch modules, but gave {gave}.")
     _check_python(spec.name, module)
-    library = spec.name.partition(":")[0] in LIBRARIES
-    if network_of(spec.name) in BUILT_IN or (library and not output_of(spec.name)):
+    if known and not output_of(spec.name):
         return module  # these return nothing else in evaluation mode
     return with_logits(module, output_of(spec.name), int(spec.arguments.get("classes", 0)))
 
@@ -80,6 +84,31 @@ def _check_python(name: str, module: nn.Module) -> None:
             f"network {name!r} must be made of Python modules, but {part or 'all of it'} is TorchScript: leave"
             " torch.jit.script, trace or load out of the factory."
         )
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".").removesuffix(": ")
+
+
+def _plain(module: Any) -> Any:
+    """Return a network without what its author wrapped it in to run it, in float32 and on the processor.
+
+    Raises:
+        InputError: none of its weights can be trained.
+    """
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _plain(module.module)
+    if hasattr(module, "_orig_mod"):  # torch.compile
+        return _plain(module._orig_mod)
+    if not isinstance(module, nn.Module):
+        return module
+    weights = list(module.parameters())
+    if weights and not any(weight.requires_grad for weight in weights):
+        raise InputError(f"it must have a weight to train, but none of its {len(weights)} has requires_grad.")
+    tensors = [*weights, *module.buffers()]
+    if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
+        module.float()
+    return module.cpu() if any(tensor.is_cuda for tensor in tensors) else module
 
 
 def check_images(
@@ -108,7 +137,10 @@ def check_images(
         ) from error
     actual = list(output.shape) if isinstance(output, Tensor) else {name: list(x.shape) for name, x in leaves(output)}
     if not isinstance(output, Tensor) or actual != [2, classes]:
-        raise InputError(f"{role} must return logits [N, {classes}], one per class, but returned {actual} for N = 2.")
+        why = _why_not_logits(actual, classes, spec)
+        raise InputError(
+            f"{role} must return logits [N, {classes}], one per class, but returned {actual} for N = 2{why}."
+        )
     single = _output(module, shape, images=1)
     if list(single.shape) != [1, classes]:
         raise InputError(
@@ -117,6 +149,15 @@ def check_images(
         )
     if not torch.isfinite(output).all():
         raise InputError(f"{role} must return finite logits, but returned {_not_finite(module)}.")
+
+
+def _why_not_logits(actual: object, classes: int, spec: NetworkSpec | None) -> str:
+    """Return a known reason for outputs of another shape, and the way out; empty if there is none."""
+    if classes == 2 and actual in ([2, 1], [2]):
+        return ": two classes need two outputs, without a sigmoid"
+    if spec is not None and is_imported(spec.name) and not takes_classes(factory(spec.name)):
+        return ": its factory takes no number of classes (a parameter classes or num_classes)"
+    return ""
 
 
 def _initialise_lazy_layers(module: Any, arguments: Mapping[str, Any]) -> None:
@@ -200,7 +241,11 @@ def _imported_factory(name: str) -> Callable[..., nn.Module]:
         made: Callable[..., nn.Module] = getattr(_imported(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"network {name!r} must name an importable module and a factory in it: {error}.") from None
-    if not _makes_modules(made):
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        raise InputError(
+            f"network {name!r} must name an importable module, but its import ends with {_said(error)}."
+        ) from error
+    if not (_makes_modules(made) or (inspect.isfunction(made) and name in map(network_of, allowed_names()))):
         raise InputError(
             f"network {name!r} must be a class of torch modules, or a function annotated to return one or with a"
             " parameter `classes`."
@@ -238,7 +283,7 @@ def _makes_modules(candidate: object) -> bool:
         return isinstance(candidate, type) and issubclass(candidate, nn.Module)
     annotation = inspect.get_annotations(candidate).get("return")
     if annotation is None:
-        return "classes" in inspect.signature(candidate).parameters
+        return not {*PARAMETERS["classes"]}.isdisjoint(inspect.signature(candidate).parameters)
     stub = types.SimpleNamespace(__annotations__={"return": annotation})  # the others may exist for type checkers only
     try:
         result = typing.get_type_hints(stub, candidate.__globals__).get("return")

@@ -1,11 +1,11 @@
 """The shape and the classes of a run's images, known before they are read."""
 
-import contextlib
 import dataclasses
 import pkgutil
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ import numpy as np
 from kondense.data.collection import Collection, Labelled, Source
 from kondense.data.dataset import Dataset
 from kondense.data.entries import is_data
+from kondense.data.examination import too_many
+from kondense.data.image_files import ImageFiles, in_one_line
 from kondense.data.picture import Geometry
-from kondense.data.split import split_collection
+from kondense.data.split import Choice, split_collection
 from kondense.data_prep.config import SOURCES, DataPrepConfig
 from kondense.errors import InputError
 from kondense.preflight.costs import Sizes
@@ -32,6 +34,7 @@ KNOWN: dict[str, tuple[Shape, int, int, int]] = {
 TRAIN, OTHERS = 16, 8  # images of the random data set
 MOST_CLASSES = 128
 FETCHED = 16  # pictures of a store
+DECODED_S = 2.0  # seconds for which pictures are decoded to find those that cannot be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +55,11 @@ class Known:
 def known_images(config: DataPrepConfig) -> Known | None:
     """Return what is known of a data set; None if only its files tell.
 
-    A folder on this machine is listed, and the headers of its pictures are read; a store is listed, and a few of its
-    pictures are fetched.
+    A folder on this machine is listed, the headers of its pictures are read, and as many are decoded as two seconds
+    allow; a store is listed, and a few of its pictures are fetched.
 
     Raises:
-        InputError: the folder makes no data set.
+        InputError: the folder makes no data set, or has more unreadable pictures than may be left out.
     """
     if config.dataset_name == "folder":
         return _of_folder(config)
@@ -66,22 +69,25 @@ def known_images(config: DataPrepConfig) -> Known | None:
     height, width = config.size or (height, width)
     parts = [Labelled(np.empty((count, 0)), np.zeros(count, np.int64)) for count in (train, test)]
     collection = Collection(("any",), parts[0], config.dataset_name, test=parts[1] if test else None)
-    return Known((config.channels or channels, height, width), classes, _sizes(collection, config))
+    return Known((config.channels or channels, height, width), classes, _sizes(_splits(collection, config)))
 
 
-def _sizes(collection: Collection, config: DataPrepConfig) -> Sizes:
-    """Return the numbers of images of the splits that data_prep will cut.
+def _splits(collection: Collection, config: DataPrepConfig) -> dict[str, Choice]:
+    """Return the splits that data_prep will cut.
 
     Raises:
-        InputError: they are too few.
+        InputError: they have too few images.
     """
-    splits = split_collection(
+    return split_collection(
         collection,
         seed=config.seed,
         validation_size=config.validation_size,
         test_fraction=config.test_fraction,
         limit=config.limit,
     )
+
+
+def _sizes(splits: Mapping[str, Choice]) -> Sizes:
     return Sizes(**{name: len(choice) for name, choice in splits.items()})
 
 
@@ -95,16 +101,45 @@ def _of_folder(config: DataPrepConfig) -> Known | None:
     return _collected(source, config, directory, whole=True) if directory.is_dir() else None
 
 
-def _collected(source: Source, config: DataPrepConfig, directory: Path, *, whole: bool) -> Known | None:
+def _collected(source: Source, config: DataPrepConfig, directory: Path, *, whole: bool) -> Known:
     """Return what the pictures in ``directory`` tell; ``whole``: they are all of the data set's."""
     geometry = Geometry(config.size, config.channels, config.steps, config.interpolation)
-    with contextlib.suppress(IndexError):
-        collection = source.collect(directory, geometry, config.max_pixels)
-        images_CHW = collection.train.images[np.arange(1)]
-        channels, height, width = images_CHW.shape[1:]
-        sizes = _sizes(collection, config) if whole else None
-        return Known((channels, height, width), len(collection.classes), sizes)
-    return None
+    collection = source.collect(directory, geometry, config.max_pixels)
+    images = collection.train.images
+    assert isinstance(images, ImageFiles)
+    height, width = images.geometry.size
+    splits = _splits(collection, config) if whole else {}
+    check_decoded(splits.values(), config.max_bad)
+    sizes = _sizes(splits) if whole else None
+    return Known((images.geometry.channels, height, width), len(collection.classes), sizes)
+
+
+def check_decoded(choices: Iterable[Choice], max_bad: int, *, seconds: float = DECODED_S) -> None:
+    """Decode pictures in random order while time is left.
+
+    Args:
+        choices: pictures of all splits.
+        max_bad: number of unreadable pictures that are left out.
+        seconds: after which no further picture is decoded.
+
+    Raises:
+        InputError: more of them cannot be read; the text is that of data_prep if all were tried.
+    """
+    pictures = [(choice.part.images, index) for choice in choices for index in choice.indices]
+    problems: list[str] = []
+    began, tried = time.monotonic(), 0
+    for number in np.random.default_rng(0).permutation(len(pictures)):
+        if time.monotonic() - began > seconds:
+            break
+        images, index = pictures[number]
+        assert isinstance(images, ImageFiles)
+        problems += images.read(np.array([index]))[2]
+        tried += 1
+    if len(problems) > max_bad:
+        problems.sort()
+        if tried == len(pictures):
+            raise too_many(problems)
+        raise InputError(f"{in_one_line(problems)} {tried:,} of {len(pictures):,} were tried (data_prep.max_bad).")
 
 
 def sampled(store: Store, uri: str, wanted: Callable[[str], bool], directory: Path) -> None:

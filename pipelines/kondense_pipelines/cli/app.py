@@ -230,9 +230,11 @@ def check(
 
         from rich.console import Console
 
-        from kondense_pipelines.preflight import examined, refuse, request_for
+        from kondense_pipelines.preflight import check_source, examined, refuse, request_for
 
-        found = examined(request_for(configs, plan, settings or (), candidates))
+        request = request_for(configs, plan, settings or (), candidates)
+        check_source(request)
+        found = examined(request)
         console = Console(width=None if sys.stdout.isatty() else 140)
         console.print(found.table())
         console.print(f"{found.seconds:.1f} s{f'; {found.takes}' if found.takes else ''}", highlight=False)

@@ -249,7 +249,11 @@ def test_splits_that_are_no_such_are_an_error_or_told(tmp_path, caplog):
     shutil.rmtree(tmp_path / "images" / "valid")
     make_image_folder(tmp_path / "images", classes=("extra",))
     prepared(tmp_path / "images", tmp_path / "dataset")
-    assert "extra beside train left out" in caplog.text
+    assert "extra beside train left out\n" in caplog.text
+    shutil.rmtree(tmp_path / "images" / "test")
+    make_image_folder(tmp_path / "images", classes=("test",))
+    prepared(tmp_path / "images", tmp_path / "dataset")
+    assert "extra, test beside train left out (test without a folder per class)" in caplog.text
 
 
 NAMES = (

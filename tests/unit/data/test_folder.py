@@ -97,9 +97,42 @@ def test_one_class_is_an_error(tmp_path):
         collect(tmp_path)
 
 
+def test_folders_one_level_too_high_are_an_error_that_names_the_right_one(tmp_path):
+    make_image_folder(tmp_path / "unpacked" / "photos")
+    with pytest.raises(ValueError, match=r"but has 1: photos; .*unpacked/photos has 2: give that as the source\."):
+        collect(tmp_path / "unpacked")
+
+
+@pytest.mark.parametrize("inner", ["", "cat"])
+def test_images_without_folders_of_classes_are_an_error_that_says_what_to_do(tmp_path, inner):
+    source = make_image_folder(tmp_path, classes=("cat",), per_class=5)
+    with pytest.raises(ValueError, match=r"; move the 5 images of .*cat to a folder per class\."):
+        collect(source if inner else source / "cat")
+
+
+def test_splits_within_each_class_are_an_error(tmp_path):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            make_image_folder(tmp_path / name, classes=(split,))
+    with pytest.raises(ValueError, match=r"above those of the classes \(test/cat\), but has them in each .*cat/test"):
+        collect(tmp_path)
+    make_image_folder(tmp_path / "dog", classes=("puppies",))  # no folders of splits, but of one class
+    assert collect(tmp_path).classes == ("cat", "dog")
+
+
+def test_large_images_whose_size_nobody_asked_for_are_an_error(tmp_path):
+    source = make_image_folder(tmp_path, per_class=2, size=(1025, 1024))
+    with pytest.raises(ValueError, match="at most 1,048,576 pixels, or image_size must be given, but have 1024x1025"):
+        collect(source)
+    assert everything(collect(source, image_size=8).train).shape == (4, 3, 8, 8)
+
+
 def test_a_class_without_images_is_an_error(image_folder):
     (image_folder / "empty").mkdir()
-    with pytest.raises(ValueError, match=f"{image_folder / 'empty'} must hold images .* but has none"):
+    with pytest.raises(ValueError, match=rf"{image_folder / 'empty'} must hold images .* but has none\."):
+        collect(image_folder)
+    (image_folder / "empty" / "1.heic").touch()
+    with pytest.raises(ValueError, match=r"but has none, only 1 \.heic\."):
         collect(image_folder)
 
 

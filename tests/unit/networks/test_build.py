@@ -1,5 +1,6 @@
 import pytest
 import torch
+from kondense.networks.allowed import allowing
 from kondense.networks.build import NetworkSpec, build, check_network
 from kondense.networks.build import check_images as check_module
 from kondense.networks.lenet import scaled
@@ -196,9 +197,45 @@ def test_what_takes_classes_is_a_factory(name):
     check_images(build(arguments), arguments)
 
 
+@pytest.mark.parametrize("name", ["Renamed", "of_classes_only", "with_options"])
+def test_parameters_may_have_the_names_that_people_give_them(name):
+    arguments = spec(f"{FACTORIES}:{name}", image_size=8)
+    module = build(arguments)
+    assert isinstance(module, factories.Linear)
+    check_images(module, arguments)
+
+
+def test_a_function_of_nothing_is_a_factory_if_the_user_names_it():
+    arguments = spec(f"{FACTORIES}:of_nothing", image_size=8)
+    with allowing(modules=[FACTORIES]), pytest.raises(ValueError, match="must be a class of torch modules"):
+        build(arguments)
+    with allowing(networks=[arguments.name]):
+        check_images(build(arguments), arguments)
+        with pytest.raises(ValueError, match=r"\[2, 10\] for N = 2: its factory takes no number of classes"):
+            check_module("network", build(arguments), (1, 8, 8), 3, arguments)
+
+
+@pytest.mark.parametrize("name", ["parallel", "compiled", "half", "double"])
+def test_what_a_network_is_wrapped_in_to_run_is_left_out(name):
+    arguments = spec(f"{FACTORIES}:{name}", image_size=8)
+    module = build(arguments)
+    assert isinstance(module, factories.Linear)
+    assert [weight.dtype for weight in module.parameters()] == [torch.float32] * 2
+    check_images(module, arguments)
+
+
+def test_one_output_for_two_classes_says_what_to_do():
+    arguments = spec(f"{FACTORIES}:Linear", image_size=8, classes=1)
+    with pytest.raises(ValueError, match=r"\[2, 1\] for N = 2: two classes need two outputs, without a sigmoid"):
+        check_module("network", build(arguments), (1, 8, 8), 2, arguments)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("frozen", "must have a weight to train, but none of its 2 has requires_grad"),
+        ("a_class", "must be a factory of torch modules, but gave the class Linear"),
+        ("exits", "cannot be built with .*SystemExit: bye"),
         ("in_need", r"must take .*'image_size': 8.*missing 1 required positional argument: 'depth'"),
         ("broken", r"cannot be built with .*ZeroDivisionError: "),
     ],
@@ -206,6 +243,22 @@ def test_what_takes_classes_is_a_factory(name):
 def test_factories_that_cannot_be_called_say_why(name, text):
     with pytest.raises(ValueError, match=text):
         build(spec(f"{FACTORIES}:{name}", image_size=8))
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("raise SystemExit(0)", "its import ends with SystemExit: 0"),
+        ("def make(:", "its import ends with SyntaxError: invalid syntax"),
+        ("open('no-such-file')", "its import ends with FileNotFoundError: .*no-such-file"),
+        ("import no_such_package", "must name an importable module and a factory in it: No module named"),
+    ],
+)
+def test_modules_that_cannot_be_imported_say_why(tmp_path, monkeypatch, source, text):
+    (tmp_path / "unimportable.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=text):
+        build(spec("unimportable:make", image_size=8))
 
 
 def test_lazy_layers_get_their_shapes():

@@ -3,16 +3,20 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from kondense.data.split import SPLITS
+from kondense.data.collection import Labelled
+from kondense.data.image_files import ImageFiles
+from kondense.data.picture import Geometry
+from kondense.data.split import SPLITS, Choice
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import read
 from kondense.errors import InputError
 from kondense.preflight import images as preflight_images
 from kondense.preflight.costs import Sizes
 from kondense.preflight.examine import QUICK, examine, quick, try_step, with_lineage
-from kondense.preflight.images import FETCHED, KNOWN, Known, known_images, random_dataset
+from kondense.preflight.images import FETCHED, KNOWN, Known, check_decoded, known_images, random_dataset
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.config import PruneConfig
 from kondense.quantize.config import QuantizeConfig
@@ -147,6 +151,33 @@ def test_a_folder_is_listed(tmp_path: Path) -> None:
         known_images(dataclasses.replace(config, validation_size=12))
     (check,) = examine(dataclasses.replace(request("lenet5", {}), data_prep={**config.to_dict(), "image_size": 0}))
     assert check.state == IMPOSSIBLE and check.refused  # images of several sizes
+
+
+def test_pictures_that_cannot_be_read_are_told_before_any_work(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.new("L", (16, 16), number).save(tmp_path / name / f"{number}.png")
+    config = DataPrepConfig(dataset_name="folder", source=str(tmp_path), image_size=16)
+    intact = known_images(config)
+    first = tmp_path / "cat" / "0.png"
+    first.write_bytes(first.read_bytes()[:45])  # its header is whole
+    (tmp_path / "dog" / "3.png").write_bytes(b"")
+    with pytest.raises(InputError, match="2 files cannot be read: .*cat/0.png.*dog/3.png") as told:
+        known_images(config)
+    with pytest.raises(InputError) as later:
+        read(config, tmp_path)
+    assert str(told.value) == str(later.value)
+    assert known_images(dataclasses.replace(config, max_bad=2)) == intact
+
+
+def test_only_as_many_pictures_are_tried_as_time_allows(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"")
+    images = ImageFiles((tmp_path / "0.png",) * 9, Geometry((8, 8), 1))
+    choice = Choice(Labelled(images, np.zeros(9, np.int64)), np.arange(9))
+    check_decoded([choice], 0, seconds=-1.0)
+    with pytest.raises(InputError, match="^9 files cannot be read"):
+        check_decoded([choice], 8)
 
 
 @pytest.fixture
