@@ -73,6 +73,7 @@ EXPERIMENT: dict[str, FieldType] = {
 }
 
 
+NOT_OFFERED = "not offered here"  # in the rule of what Katib takes and this package does not have
 IN_RULE = object()  # a Violation's value if the rule's text already has it
 
 

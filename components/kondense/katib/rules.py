@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kondense.errors import InputError
-from kondense.katib import search_rules, template_rules
+from kondense.katib import fields, search_rules, template_rules
 from kondense.katib.expressions import compiled
 from kondense.katib.fields import IN_RULE, Violation
 from kondense.search.stopping import RULES as STOPPING_RULES
@@ -91,7 +91,7 @@ def _algorithm(document: Document) -> Iterator[Violation]:
     if algorithm is None:
         yield Violation("spec.algorithm", "must be specified")
     elif algorithm.get("algorithmName") in NOT_OFFERED:
-        rule = f"is an algorithm of Katib that is not offered here; offered are {', '.join(sorted(SUGGESTERS))}"
+        rule = f"is an algorithm of Katib that is {fields.NOT_OFFERED}; offered are {', '.join(sorted(SUGGESTERS))}"
         yield Violation("spec.algorithm.algorithmName", rule, algorithm.get("algorithmName"))
     elif algorithm.get("algorithmName") not in SUGGESTERS:
         rule = f"must be one of {', '.join(sorted(SUGGESTERS))}"
@@ -118,7 +118,7 @@ def _parameters_or_nas(document: Document) -> Iterator[Violation]:
     if spec.get("parameters") and "nasConfig" in spec:
         yield Violation("spec", "only one of spec.parameters and spec.nasConfig may be specified", sorted(spec))
     elif "nasConfig" in spec:
-        rule = "is not offered here: Katib's search of architectures, of the algorithms"
+        rule = f"is {fields.NOT_OFFERED}: Katib's search of architectures, of the algorithms"
         yield Violation("spec.nasConfig", f"{rule} {' and '.join(NOT_OFFERED)}.", IN_RULE)
 
 

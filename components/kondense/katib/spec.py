@@ -18,6 +18,7 @@ DEFAULT_EVENTS_DIRECTORY = "/var/log/katib/tfevent/"
 DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 CONDITION = 'status.conditions.#(type=="{}")#|#(status=="True")#'
 JOBS_ENDING_COMPLETE = ("Job", "TrainJob")  # by the condition that tells their success
+CANNOT_RUN = "cannot run here for {} reason(s)"  # what an ExperimentError says of what Katib takes
 JOBS_ENDING_SUCCEEDED = ("PyTorchJob", "TFJob", "XGBoostJob", "MPIJob")
 
 
@@ -30,7 +31,7 @@ class ExperimentError(InputError):
         violations: list[Violation],
         lines: Mapping[str, int] | None = None,
         *,
-        what: str = "breaks {} rule(s) of a Katib Experiment",
+        what: str = "",
     ) -> None:
         """Put the violations in the order of the file.
 
@@ -38,10 +39,14 @@ class ExperimentError(InputError):
             source: the file, or another word for it.
             violations: at least one.
             lines: line numbers by path.
-            what: says of the source what its violations mean; `{}` is their number.
+            what: says of the source what its violations mean; `{}` is their number. Empty: that it breaks rules of
+                Katib, or where Katib takes all of them, that it cannot run here.
         """
         from kondense.katib.yaml_text import line_of  # the early stopping service reads no YAML
 
+        if not what:
+            taken = all(fields.NOT_OFFERED in violation.rule for violation in violations)
+            what = CANNOT_RUN if taken else "breaks {} rule(s) of a Katib Experiment"
         located = [(line_of(violation.path, lines or {}), violation) for violation in violations]
         located.sort(key=lambda each: each[0] or 0)
         self.violations = [violation for _, violation in located]

@@ -25,6 +25,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.errors import InputError
 from kondense.search import acquisition, halving, hyperband, parzen, several
 from kondense.search import settings as reading
 from kondense.search.brackets import BracketPlan
@@ -72,6 +73,11 @@ def validate(
     """Check an experiment before it starts; a ValueError gives the broken rule and the value."""
     reading.check(settings, SETTINGS, max_trial_count, parallel_trial_count)
     plan, resource_name = hyperband.read_plan(space, settings, SIZES)
+    highest = space[resource_name].high
+    if highest is not None and plan.max_resource > highest:
+        raise InputError(
+            f"setting r_l must be at most {highest:g}, {resource_name}'s max, but got {plan.max_resource}."
+        )
     read_start(settings, space.without(resource_name), plan)
     read_earlier(settings, space.without(resource_name), all_goals(read_goals(settings, "", "minimize")))
     _random_fraction(settings)

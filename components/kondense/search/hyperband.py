@@ -113,7 +113,9 @@ def read_plan(
             f"settings r_l and max_resource mean the same, but r_l is {largest} "
             f"and max_resource is {settings['max_resource']}."
         )
-    if smallest < lowest or largest > highest or largest < smallest:
+    # Katib's hyperband takes any r_l, and gives trials more of the resource than its range says, as in its own example.
+    beyond = largest > highest and named != "r_l"
+    if smallest < lowest or beyond or largest < smallest:
         raise InputError(
             f"the resource must be in {name}'s range, {lowest} <= min_resource <= {named} <= {highest}, "
             f"but got min_resource={smallest}, {named}={largest}."

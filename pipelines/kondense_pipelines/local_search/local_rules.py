@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kondense.katib import controller_rules, replicas
+from kondense.katib import controller_rules, fields, replicas
 from kondense.katib.fields import IN_RULE, Violation
 from kondense.katib.template import NO_CHANGES, LocalChanges
 from kondense.search.stopping import Rule, read_rule
@@ -68,7 +68,9 @@ def _template(template: Mapping[str, Any], changes: LocalChanges) -> Iterator[Vi
         return
     job = template["trialSpec"]
     if job.get("kind") not in replicas.KINDS:
-        rule = f"is not offered here: must be {', '.join(replicas.KINDS[:-1])} or {replicas.KINDS[-1]} for a local run"
+        rule = (
+            f"is {fields.NOT_OFFERED}: must be {', '.join(replicas.KINDS[:-1])} or {replicas.KINDS[-1]} for a local run"
+        )
         yield Violation(f"{TEMPLATE}.trialSpec.kind", rule, job.get("kind"))
         return
     primary = template["primaryContainerName"]
@@ -88,5 +90,5 @@ def _template(template: Mapping[str, Any], changes: LocalChanges) -> Iterator[Vi
 def _metrics(spec: Mapping[str, Any]) -> Iterator[Violation]:
     kind = spec["metricsCollectorSpec"]["collector"]["kind"]
     if kind not in COLLECTORS:
-        rule = f"is not offered here: must be one of {', '.join(COLLECTORS)} for a local run"
+        rule = f"is {fields.NOT_OFFERED}: must be one of {', '.join(COLLECTORS)} for a local run"
         yield Violation("spec.metricsCollectorSpec.collector.kind", rule, kind)

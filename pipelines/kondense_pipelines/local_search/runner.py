@@ -23,7 +23,7 @@ from kondense.errors import InputError
 from kondense.files import write_json
 from kondense.katib import metrics, page, template
 from kondense.katib.results import summary
-from kondense.katib.spec import Experiment, ExperimentError, load
+from kondense.katib.spec import CANNOT_RUN, Experiment, ExperimentError, load
 from kondense.katib.template import NO_CHANGES, LocalChanges
 from kondense.search.history import Status
 from kondense.search.journal import Journal
@@ -108,7 +108,7 @@ def run(
     reported = (experiment.objective.metric, *experiment.objective.additional)
     experiment = replace(experiment, search=replace(experiment.search, pick=read_pick(pick, reported)))
     if violations := local_rules.broken(experiment.document, changes):
-        raise ExperimentError(str(file), violations, experiment.lines, what="cannot run here for {} reason(s)")
+        raise ExperimentError(str(file), violations, experiment.lines, what=CANNOT_RUN)
     reports = Reports(experiment, changes)
     if reports.fixed is not None and (parallel or experiment.search.parallel or 1) > 1:
         LOG.warning("trials run one at a time: all of them write to %s", reports.fixed)

@@ -199,6 +199,16 @@ def test_the_example_keeps_every_rule():
     assert parsed.objective.strategies == {"loss": "min", "accuracy": "min"}
 
 
+def test_what_katib_takes_and_is_not_offered_is_not_called_a_broken_rule():
+    document = experiment()
+    put("spec.nasConfig", {})(document)
+    put("spec.parameters", ...)(document)
+    put("spec.algorithm", {"algorithmName": "enas"})(document)
+    assert message(document).startswith("the Experiment cannot run here for 2 reason(s):")
+    put("spec.resumePolicy", "Always")(document)
+    assert message(document).startswith("the Experiment breaks 3 rule(s) of a Katib Experiment:")
+
+
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_rule_is_told_with_its_value(case):
     change, expected = BROKEN[case]

@@ -301,7 +301,7 @@ def test_names_fit_kubernetes() -> None:
         ("hyperband", {"resource_name": "epoch"}, {}, "no parameter is called 'epoch'; the parameters are lr"),
         ("hyperband", {"resource_name": ""}, {}, "resource_name must name the int parameter"),
         ("hyperband", {"r_l": "0"}, {}, "r_l must be a whole number of at least 1, but got '0'"),
-        ("hyperband", {"r_l": "10"}, {}, "min_resource <= r_l <= 9, but got min_resource=1, r_l=10"),
+        ("bohb", {"r_l": "10"}, {}, "r_l must be at most 9, epochs's max, but got 10"),
         ("hyperband", {"r_l": "2", "min_resource": "3"}, {}, "but got min_resource=3, r_l=2"),
         ("hyperband", {"max_resource": "8"}, {}, "r_l is 9 and max_resource is 8"),
         (
@@ -324,6 +324,20 @@ def test_a_broken_rule_is_named_with_its_value(
     with pytest.raises(ValueError, match=rule) as error:
         load_suggester(method).validate(space, good | settings, **counts)
     assert "\n" not in str(error.value)
+
+
+def test_hyperband_takes_katibs_r_l_above_the_resources_range() -> None:
+    """As in Katib's own example, whose num-epochs is from 1 to 1 with an r_l of 2."""
+    space = SearchSpace((Parameter("lr", "double", 0.01, 0.05), Parameter("num-epochs", "int", 1, 1)))
+    settings = {"resource_name": "num-epochs", "eta": "2", "r_l": "2"}
+    hyperband = load_suggester("hyperband")
+    hyperband.validate(space, settings, max_trial_count=2, parallel_trial_count=2)
+    trials: tuple[Trial, ...] = ()
+    while len(trials) < hyperband.planned_trials(settings, space):
+        reply = hyperband.suggest(space, settings, 0, History(trials, settings.get("issued", "")), 1)
+        settings |= reply.settings
+        trials += tuple(Trial(p.name, p.assignments, Status.SUCCEEDED, len(trials)) for p in reply.proposals)
+    assert [trial.assignments["num-epochs"] for trial in trials] == ["1", "1", "2", "2", "2"]
 
 
 def test_a_grid_refuses_more_than_it_has_and_needs_steps() -> None:
