@@ -1,7 +1,7 @@
 """Every rule of Katib's webhook broken once, and what a local run cannot do."""
 
 import pytest
-from kondense.katib import controller_rules
+from kondense.katib import controller_rules, search_rules
 from kondense.katib.spec import ExperimentError, load, parse
 from kondense_pipelines.local_search import local_rules
 
@@ -217,6 +217,37 @@ def test_a_broken_rule_is_told_with_its_value(case):
     assert expected in message(document)
 
 
+FIRST = "spec.parameters.0.feasibleSpace"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("spec.parameters.1.name", "lr"),
+        put("spec.parameters.0.name", ""),
+        put("spec.parameters.0.parameterType", "float"),
+        put(FIRST, {"min": "0.1"}),
+        put(FIRST, {"max": "0.1"}),
+        put(FIRST, {"min": "0.1", "max": "0.2", "list": ["1"]}),
+        put("spec.parameters.2.feasibleSpace", {"list": ["a"], "min": "1"}),
+        put("spec.parameters", []),
+        put("spec.algorithm.algorithmName", "darts"),
+    ],
+)
+def test_the_services_rules_repeat_none_of_the_webhooks(change):
+    document = experiment()
+    change(document)
+    assert list(search_rules.broken(document)) == []
+    assert message(document)
+
+
+def test_the_services_rules_are_told_of_each_parameter():
+    document = experiment()
+    for number in (0, 1):
+        put(f"spec.parameters.{number}.feasibleSpace", {"min": "2", "max": "1"})(document)
+    assert [each.path for each in search_rules.broken(document)] == ["spec.parameters[0]", "spec.parameters[1]"]
+
+
 def test_all_errors_are_told_at_once():
     document = experiment()
     cases = [
@@ -277,6 +308,7 @@ LATER = {
         put("spec.parameters.2.feasibleSpace.list", ['{"layers": 3}', "b"]),
         "must not hold a quotation mark",
     ),
+    "choice with a backslash": (put("spec.parameters.2.feasibleSpace.list", ["a\\b", "b"]), "a backslash"),
     "choice with a line break": (put("spec.parameters.2.feasibleSpace.list", ["a\n", "b"]), "or a control character"),
     "parameter not referenced": (
         put(f"{TEMPLATE}.trialParameters.0", {"name": "lr", "reference": "${trialSpec.Kind}"}),
@@ -296,6 +328,12 @@ def test_what_katib_takes_and_fails_on_later_is_no_broken_rule_and_refused_befor
     parsed = parse(document)
     assert any(expected in str(violation) for violation in controller_rules.broken(parsed.document))
     assert any(expected in str(violation) for violation in local_rules.broken(parsed.document))
+
+
+def test_a_choice_in_another_script_is_taken():
+    document = experiment()
+    put("spec.parameters.2.feasibleSpace.list", ["größe", "大"])(document)
+    assert controller_rules.broken(parse(document).document) == []
 
 
 def test_violations_come_one_per_line_in_the_order_of_the_file_with_their_lines(tmp_path):
