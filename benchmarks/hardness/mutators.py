@@ -1,8 +1,9 @@
-"""Seeded mutations of valid samples: of bytes, of texts, and of JSON at any path; no sample here harms anything."""
+"""Seeded mutations of valid samples: of bytes, texts, JSON at any path, headers and chunks; none harms anything."""
 
 import copy
 import json
 import random
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ VALUES: tuple[Any, ...] = (
     1e300, -1e300, 3.0, [], {}, [[]], [None], {"": None}, [0] * 300, ["x"] * 50, [[1, 2], [3]], {"a": {"b": {"c": []}}},
 )  # fmt: skip
 DEEP = 150_000
+LENGTH = 8  # bytes of the length of a header of safetensors
+PNG = b"\x89PNG\r\n\x1a\n"
 RAW = (  # texts in place of a JSON value
     "NaN", "-Infinity", "1e999", "9" * 5000, "-" + "9" * 30, '"\\ud800"', '"\\u0000"', "[" * DEEP + "]" * DEEP,
     '{"a":' * 3000 + "1" + "}" * 3000, '{"a": 1, "a": 2}', "tru", "'x'", "01", "",
@@ -93,6 +96,43 @@ def of_lines(samples: Sequence[bytes], rng: random.Random) -> bytes:
     else:
         lines[index] = of_json([lines[index]], rng)
     return b"".join(line + b"\n" for line in lines)
+
+
+def of_safetensors(samples: Sequence[bytes], rng: random.Random) -> bytes:
+    """Return one of ``samples`` with another header of the right length, often with mutated bytes behind it, too."""
+    if rng.random() < 0.3:
+        return of_bytes(samples, rng)
+    sample = rng.choice(samples)
+    end = LENGTH + int.from_bytes(sample[:LENGTH], "little")
+    header, body = of_json([sample[LENGTH:end]], rng), sample[end:]
+    if rng.random() < 0.3:
+        body = of_bytes([body], rng)
+    return len(header).to_bytes(LENGTH, "little") + header + body
+
+
+def of_chunks(samples: Sequence[bytes], rng: random.Random) -> bytes:
+    """Return one of ``samples``; of a PNG, with chunks changed, left out or doubled whose checksums are right."""
+    sample = rng.choice(samples)
+    if not sample.startswith(PNG) or rng.random() < 0.3:
+        return of_bytes(samples, rng)
+    chunks, at = [], len(PNG)
+    while at < len(sample):
+        end = at + 8 + int.from_bytes(sample[at : at + 4], "big")
+        chunks.append((sample[at + 4 : at + 8], sample[at + 8 : end]))
+        at = end + 4
+    for _ in range(rng.choice((1, 1, 2))):
+        index = rng.randrange(len(chunks))
+        name, content = chunks[index]
+        replaced: list[list[tuple[bytes, bytes]]] = [[], [(name, content)] * 2, [(name, of_bytes([content], rng))]]
+        chunks[index : index + 1] = replaced[rng.choice((0, 1, 2, 2, 2, 2))]
+        if not chunks:
+            break
+    whole = (len(content).to_bytes(4, "big") + name + content + _checksum(name + content) for name, content in chunks)
+    return PNG + b"".join(whole)
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "big")
 
 
 def _changed(content: Any, rng: random.Random) -> Any:
@@ -179,6 +219,8 @@ MUTATORS: dict[str, Callable[[Sequence[bytes], random.Random], bytes]] = {
     "text": of_text,
     "json": of_json,
     "lines": of_lines,
+    "safetensors": of_safetensors,
+    "chunks": of_chunks,
 }
 
 

@@ -102,6 +102,20 @@ def _read_checkpoint_file(content: bytes, _: Path) -> object:
     return weights_for("a.pt", read_weights("a.pt", content), nn.Linear(4, 3))
 
 
+def _imported_files(_: Path) -> list[bytes]:
+    import torch
+    from safetensors.torch import save
+
+    return [save({"w": torch.ones(4, 3), "b": torch.zeros(3)}, {"format": "pt"})]
+
+
+def _read_imported_file(content: bytes, _: Path) -> object:
+    from kondense.train.state_dicts import read_weights, weights_for
+    from torch import nn
+
+    return weights_for("a.safetensors", read_weights("a.safetensors", content), nn.Linear(4, 3))
+
+
 def _onnx_entries(_: Path) -> list[bytes]:
     metadata = {
         "format_version": 1, "classes": ["a", "b"], "shape": [1, SIDE, SIDE], "mean": [0.5], "std": [0.2],
@@ -121,8 +135,9 @@ def _read_onnx_entries(content: bytes, _: Path) -> object:
 
 PARSERS = (
     Parser("model.json", "json", _descriptions, written("model/model.json", _read_model), 0.6),
-    Parser("weights.safetensors", "bytes", _weights, written("model/weights.safetensors", _read_weights), 0.6),
+    Parser("weights.safetensors", "safetensors", _weights, written("model/weights.safetensors", _read_weights), 0.6),
     Parser("weights.kz", "bytes", _packed, _read_packed, 0.6, allowance=2**26),
     Parser("weights of torch.save", "bytes", _checkpoint_files, _read_checkpoint_file, 1),
+    Parser("imported weights.safetensors", "safetensors", _imported_files, _read_imported_file, 0.5),
     Parser("metadata of ONNX files", "json", _onnx_entries, _read_onnx_entries, 2),
 )

@@ -121,7 +121,7 @@ def _read_listing(content: bytes, _: Path) -> object:
 PARSERS = (
     Parser("manifest.json", "json", _manifests, written("s/m/manifest.json", _read_manifest)),
     Parser("champion.json", "json", _champions, written("s/models/m/champion.json", _read_champion), 2),
-    Parser("checkpoint of a run", "bytes", _checkpoints, _read_checkpoint, 2),
+    Parser("checkpoint of a run", "safetensors", _checkpoints, _read_checkpoint, 2),
     Parser("tickets", "json", _tickets, _read_tickets, 2),
     Parser("listing of a store", "text", _listings, _read_listing, 0.5),
 )

@@ -1,6 +1,6 @@
 """All parsers of Kondense that take what others have written."""
 
-from benchmarks.hardness.parsers import datasets, models, reports, runs, searches, stores, texts
+from benchmarks.hardness.parsers import datasets, models, reports, runs, searches, services, stores, texts
 
 PARSERS = (
     *texts.PARSERS,
@@ -9,5 +9,6 @@ PARSERS = (
     *reports.PARSERS,
     *stores.PARSERS,
     *searches.PARSERS,
+    *services.PARSERS,
     *runs.PARSERS,
 )

@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from kondense.failure import one_line
 from kondense.files import ArtifactError
 
 
@@ -34,4 +35,4 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, FileNotFoundError) as error:
-        raise ArtifactError(f"{path} must be in the safetensors format, but: {error}.") from None
+        raise ArtifactError(f"{path} must be in the safetensors format, but: {one_line(error)}.") from None

@@ -108,7 +108,8 @@ def _trials(source: str, found: Mapping[str, Any], search: Search, names: Sequen
     own, theirs = search.metric, found["objective"]
     if theirs.get("metric") == own and theirs.get("type") != search.goal:
         raise InputError(
-            f"an earlier search must have the goal of this one, {search.goal} {own}, but {source} has {theirs['type']}."
+            f"an earlier search must have the goal of this one, {search.goal} {own}, but {source} has "
+            f"{str(theirs.get('type'))[:80]}."
         )
     metrics = [metric or own for metric in goals.metrics]
     objectives = len(goals.objectives)

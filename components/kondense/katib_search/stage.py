@@ -24,7 +24,7 @@ from kondense.search.numbers import number
 from kondense.search.run import FAILURES, TrialRecord
 from kondense.store.open import open_store
 from kondense.store.store import NotFoundError, Store, StoreError
-from kondense.trial.reason import failure_key
+from kondense.trial.reason import kept_reason
 
 RESULTS, PAGE, BEST = "results.json", "report.html", "best.json"
 FORMAT_VERSION = 1
@@ -161,9 +161,7 @@ class Follower:
             return trial
         if trial.name not in self.reasons:
             try:
-                self.reasons[trial.name] = self.store.read(failure_key(trial.name)).decode(errors="replace").strip()
-            except NotFoundError:
-                self.reasons[trial.name] = ""
+                self.reasons[trial.name] = kept_reason(self.store, trial.name)
             except StoreError:
                 return trial  # the next poll reads it again
         return dataclasses.replace(trial, reason=self.reasons[trial.name] or trial.reason)

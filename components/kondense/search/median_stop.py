@@ -5,6 +5,7 @@ Vizier: Katib's metrics collector compares once, at report number `start_step`, 
 Katib's own service, which compares with the mean of the trials' averages, so that one diverged trial turns it off.
 """
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,12 +46,21 @@ class MedianStop:
 
     def summary(self, curve: Sequence[float], goal: Goal) -> float | None:
         """Return the average of a whole trial's first `start_step` reports; None without any."""
-        return statistics.fmean(curve[: self.start_step]) if len(curve) else None
+        first = curve[: self.start_step]
+        if not len(first):
+            return None
+        try:
+            return statistics.fmean(first)
+        except OverflowError:  # of the sum
+            return math.fsum(value / len(first) for value in first)
 
     def bound(self, summaries: Iterable[Any], goal: Goal) -> float | None:
         """Return the median of the averages of the succeeded trials; None with too few of them."""
         known: list[float] = list(summaries)
-        return statistics.median(known) if len(known) >= self.min_trials_required else None
+        if len(known) < self.min_trials_required:
+            return None
+        low, high = statistics.median_low(known), statistics.median_high(known)
+        return (low + high) / 2 if math.isfinite(low + high) else low / 2 + high / 2
 
     def stops(self, curve: Sequence[float], bound: float, goal: Goal) -> bool:
         """Return whether the best of a running trial's first `start_step` reports is worse than the bound.

@@ -16,12 +16,13 @@ import datetime
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 
 from kondense.errors import InputError
+from kondense.json_text import ArtifactError
 from kondense.katib.api import messages, services
 from kondense.katib.metrics import UNAVAILABLE, MetricLine, observe
 from kondense.katib.spec import Objective
@@ -32,7 +33,7 @@ from kondense.suggestion.conversion import GOALS, check_stoppable
 from kondense.suggestion.observation_logs import DatabaseError, ObservationLogs
 from kondense.suggestion.rejection import reject
 from kondense.suggestion.service import MAX_TRIALS
-from kondense.suggestion.trial_objects import ApiError, TrialObjects
+from kondense.suggestion.trial_objects import ApiError, TrialObject, TrialObjects
 
 TRIAL = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # an object's name, which becomes part of a URL
 MOST_STEPS = 2**31 - 1  # of an int32 of the protocol
@@ -63,7 +64,7 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
 
     def __init__(self, trials: TrialObjects, logs: ObservationLogs | None = None) -> None:
         self._trials, self._logs = trials, logs or ObservationLogs()
-        self._summaries: dict[tuple[str, str, stopping.Rule], Any] = {}  # by trial and metric
+        self._summaries: dict[tuple[str, str, str, stopping.Rule], Any] = {}  # by address, trial, metric
         self._address = ""
         self._lock = threading.Lock()
 
@@ -109,9 +110,8 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 trial = self._trials.read(name)
-                status = trial.get("status") or {}
-                conditions = status.get("conditions") or []
-                held = [item["type"] for item in conditions if item.get("status") == "True"]
+                conditions = (trial.get("status") or {}).get("conditions") or []
+                held = [item["type"] for item in conditions if item["status"] == "True"]
                 if STOPPED in held:
                     break
                 if ended := [kind for kind in held if kind in ENDED]:
@@ -125,6 +125,8 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
                 if error.status == CONFLICT and attempt < ATTEMPTS:
                     continue
                 reject(context, call, name, error, CODES.get(error.status, grpc.StatusCode.INTERNAL))
+            except ArtifactError as error:
+                reject(context, call, name, error, grpc.StatusCode.FAILED_PRECONDITION)
         return messages.SetTrialStatusReply()
 
     def _summaries_of(
@@ -133,7 +135,7 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
         for trial in request.trials:
             if trial.status.condition != messages.TrialStatus.SUCCEEDED:
                 continue
-            key = (trial.name, metric, rule)
+            key = (request.db_manager_address, trial.name, metric, rule)
             summary = self._summaries.get(key)
             if summary is None:
                 if not context.is_active():
@@ -149,12 +151,10 @@ class EarlyStoppingService(services.EarlyStoppingServicer):  # type: ignore[name
                     self._summaries[key] = summary
             yield summary
 
-    def _observation(self, trial: Mapping[str, Any]) -> dict[str, Any]:
+    def _observation(self, trial: TrialObject) -> dict[str, Any]:
         """Return the status field `observation` of a trial's reports; empty if they are not at hand."""
-        name, stated = trial["metadata"]["name"], (trial.get("spec") or {}).get("objective") or {}
-        objective = Objective(
-            stated.get("objectiveMetricName", ""), tuple(stated.get("additionalMetricNames") or ()), {}
-        )
+        name, stated = trial["metadata"]["name"], trial["spec"]["objective"]
+        objective = Objective(stated["objectiveMetricName"], tuple(stated.get("additionalMetricNames") or ()), {})
         if not self._address:
             LOG.warning("no observation", extra={"trial": name, "rule": "no rules were asked for since the start"})
             return {}

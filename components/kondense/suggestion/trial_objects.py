@@ -10,8 +10,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
+from kondense.artifacts.schema import check_fields
 from kondense.errors import KondenseError
 from kondense.kubernetes_api import NoClusterError
 
@@ -27,6 +28,57 @@ class ApiError(KondenseError):
         """Keep the HTTP status of an answer, 0 without one."""
         super().__init__(text)
         self.status = status
+
+
+class Metadata(TypedDict):
+    """Of a Trial."""
+
+    name: str
+    resourceVersion: str
+
+
+class Objective(TypedDict):
+    """Of a Trial's specification."""
+
+    objectiveMetricName: str
+    additionalMetricNames: NotRequired[list[str] | None]
+
+
+class Spec(TypedDict):
+    """Of a Trial."""
+
+    objective: Objective
+
+
+class Condition(TypedDict):
+    """Of a Trial's status."""
+
+    type: str
+    status: str
+
+
+class Status(TypedDict):
+    """Of a Trial."""
+
+    conditions: NotRequired[list[Condition] | None]
+
+
+class TrialObject(TypedDict):
+    """What is used of a Trial; Katib's definition of the resource leaves the types of all fields open."""
+
+    metadata: Metadata
+    spec: Spec
+    status: NotRequired[Status | None]
+
+
+def checked(content: dict[str, Any]) -> TrialObject:
+    """Return a Trial whose fields have their types.
+
+    Raises:
+        ArtifactError: one has not.
+    """
+    check_fields("the Trial", content, TrialObject)
+    return cast(TrialObject, content)
 
 
 class TrialObjects:
@@ -68,13 +120,14 @@ class TrialObjects:
         host = f"[{host}]" if ":" in host else host
         return cls(f"https://{host}:{port}", namespace, account / "token", certificates)
 
-    def read(self, name: str) -> dict[str, Any]:
+    def read(self, name: str) -> TrialObject:
         """Return a Trial.
 
         Raises:
             ApiError: the API refused (404: there is none), or did not answer.
+            ArtifactError: a field of it has another type.
         """
-        return self._call("GET", f"{self._url}/{name}")
+        return checked(self._call("GET", f"{self._url}/{name}"))
 
     def patch_status(self, name: str, version: str, status: Mapping[str, Any]) -> None:
         """Replace fields of a Trial's status.

@@ -17,6 +17,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from kondense.errors import InputError
+from kondense.failure import one_line
 from kondense.logging import LOG
 from kondense.networks.state import load_state
 
@@ -62,7 +63,7 @@ def read_weights(place: str, content: bytes) -> Any:
             return load(content)
         except SafetensorError as error:
             raise InputError(
-                f"{place} must be a safetensors file, but is damaged or of another kind: {error}"
+                f"{place} must be a safetensors file, but is damaged or of another kind: {one_line(error)}"
             ) from None
     _check_size(place, content)
     try:

@@ -6,18 +6,54 @@ which it is ready when all its pods are. Source: trainjob_types.go of Kubeflow T
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from kondense.artifacts.schema import check_fields
 from kondense.cluster.objects import CustomObjects, api_error
 from kondense.cluster.pod import log
-from kondense.store.store import NotFoundError, Store, StoreError
+from kondense.failure import printable
+from kondense.store.store import Store, StoreError
 from kondense.train_job.config import TrainJobConfig
 from kondense.train_job.job import CONTAINER, TrainJobError
-from kondense.trial.reason import failure_key
+from kondense.trial.reason import kept_reason
 
 WARNINGS_S = 60.0  # between two requests for the events
 # Labels of the first node's pod: JobSet's, and that of an indexed Job.
 FIRST = f"jobset.sigs.k8s.io/replicatedjob-name={CONTAINER},batch.kubernetes.io/job-completion-index=0"
+
+
+class Condition(TypedDict):
+    """A condition of a TrainJob."""
+
+    type: str
+    status: str
+    message: NotRequired[str]
+    reason: NotRequired[str]
+
+
+class Counters(TypedDict):
+    """The counters of one replicated job."""
+
+    name: str
+    active: NotRequired[int]
+    ready: NotRequired[int]
+    succeeded: NotRequired[int]
+    failed: NotRequired[int]
+    suspended: NotRequired[int]
+
+
+class Status(TypedDict):
+    """The status of a TrainJob."""
+
+    conditions: NotRequired[list[Condition] | None]
+    jobsStatus: NotRequired[list[Counters] | None]
+
+
+class TrainJob(TypedDict):
+    """What is used of a TrainJob."""
+
+    metadata: dict[str, Any]
+    status: NotRequired[Status | None]
 
 
 class Follower:
@@ -40,6 +76,7 @@ class Follower:
 
         Raises:
             TrainJobError: it failed, was deleted, or not all nodes started within ``patience_minutes``.
+            ArtifactError: its status has another form.
         """
         while True:
             job = self.jobs.get(self.name)
@@ -48,6 +85,7 @@ class Follower:
                     f"TrainJob {self.name} was deleted during the training; run the step again: it goes on from the"
                     " latest checkpoint."
                 )
+            check_fields(f"TrainJob {self.name}", job, TrainJob)
             self.log_output()
             self.log_state(job)
             if failed := condition(job, "Failed"):
@@ -89,7 +127,7 @@ class Follower:
                 key = (pod.metadata.uid, statuses[0].restart_count)
                 whole = text[: text.rfind("\n") + 1]
                 for line in whole[self.printed.get(key, 0) :].splitlines():
-                    log(f"node 0: {line}")
+                    log(f"node 0: {printable(line)}")
                 self.printed[key] = max(len(whole), self.printed.get(key, 0))
         except api_error() as error:  # optional: the account may lack the permission, or the pod has just gone
             if error.status == 403:
@@ -148,8 +186,8 @@ class Follower:
     def reason(self) -> str:
         """Return the reason of a failure that a node wrote to the store; empty if there is none."""
         try:
-            return self.store.read(failure_key(self.name)).decode(errors="replace").strip().rstrip(".")
-        except (NotFoundError, StoreError):
+            return kept_reason(self.store, self.name).rstrip(".")
+        except StoreError:
             return ""
 
 
@@ -157,7 +195,7 @@ def condition(job: Mapping[str, Any], kind: str) -> str:
     """Return the message of a condition that holds; empty if it does not."""
     for each in (job.get("status") or {}).get("conditions") or []:
         if each.get("type") == kind and each.get("status") == "True":
-            return str(each.get("message") or each.get("reason") or kind)
+            return printable(str(each.get("message") or each.get("reason") or kind))
     return ""
 
 
@@ -165,5 +203,5 @@ def counters(job: Mapping[str, Any]) -> dict[str, int]:
     """Return the counters of the runtime's job of nodes: active, ready, succeeded, failed and suspended."""
     for each in (job.get("status") or {}).get("jobsStatus") or []:
         if each.get("name") == CONTAINER:
-            return {key: int(value) for key, value in each.items() if key != "name"}
+            return {key: value for key, value in each.items() if key != "name"}
     return {}

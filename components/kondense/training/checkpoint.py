@@ -21,6 +21,7 @@ from kondense.artifacts.measurements import Count
 from kondense.artifacts.schema import check_fields
 from kondense.config import Config
 from kondense.errors import InputError
+from kondense.failure import one_line
 from kondense.json_text import json_object
 from kondense.logging import LOG
 from kondense.networks.code import code_digests
@@ -158,11 +159,11 @@ def _decode(content: bytes) -> State:
         raise InputError("its digest does not match")
     length = int.from_bytes(body[:8], "little")  # the safetensors format: header length, JSON header, data
     try:
+        tensors = load(body)  # which has checked that all metadata are texts
         header = json_object(body[8 : 8 + length], "its header")
         position = json_object(header["__metadata__"]["position"], "its position", finite=False)
-        tensors = load(body)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"it is not a checkpoint: {error}") from None
+        raise InputError(f"it is not a checkpoint: {one_line(error)}") from None
     check_fields("its position", position, Position)
     if position.pop("format_version") != FORMAT_VERSION:
         raise InputError(f"its format version is not {FORMAT_VERSION}")

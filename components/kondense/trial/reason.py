@@ -4,12 +4,27 @@ import contextlib
 
 from kondense import failure
 from kondense.errors import EXPECTED
+from kondense.failure import LONGEST
 from kondense.store.open import open_store
+from kondense.store.store import NotFoundError, Store
 
 
 def failure_key(trial: str) -> str:
     """Return the key below ``store_uri`` of the reason of a failed trial."""
     return f"failures/{trial}.txt"
+
+
+def kept_reason(store: Store, trial: str) -> str:
+    """Return the reason that a failed trial has written to its store, in one line; empty if there is none.
+
+    Raises:
+        StoreError: the store cannot be reached.
+    """
+    try:
+        text = store.read(failure_key(trial)).decode(errors="replace")
+    except NotFoundError:
+        return ""
+    return failure.one_line(text[:LONGEST]) if text.strip() else ""
 
 
 def keep_reason(store_uri: str, trial: str, error: BaseException) -> None:

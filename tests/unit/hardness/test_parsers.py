@@ -1,10 +1,17 @@
 """Every parser reads mutated inputs or refuses them in one line; `python -m benchmarks.hardness` does more of them."""
 
+import contextlib
+import io
+import json
 import os
 import random
+import zlib
 
+import numpy as np
 import pytest
 from kondense.errors import InputError
+from PIL import Image
+from safetensors.numpy import save
 
 from benchmarks.hardness.fuzz import HANG, MEMORY, READ, REFUSED, TRACEBACK, fuzz, fuzz_here
 from benchmarks.hardness.mutators import MUTATORS, mutations
@@ -23,13 +30,48 @@ def test_nothing_escapes(parser):
     assert counts.results.total() == count
 
 
+def picture():
+    file = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file, "PNG")
+    return file.getvalue()
+
+
+SAMPLES = {
+    "json": b'{"a": [1, {"b": 2}]}',
+    "safetensors": save({"w": np.ones(3)}, {"a": "b"}),
+    "chunks": picture(),
+}
+
+
 @pytest.mark.parametrize("kind", MUTATORS)
 def test_an_input_depends_on_its_number_only(kind):
-    samples = [b'{"a": [1, 2.5, {"b": "c"}], "d": null}\n{"e": true}\n' if kind != "json" else b'{"a": [1, {"b": 2}]}']
+    samples = [SAMPLES.get(kind, b'{"a": [1, 2.5, {"b": "c"}], "d": null}\n{"e": true}\n')]
     whole = list(mutations(kind, samples, seed=3, first=0, count=300))
     assert list(mutations(kind, samples, seed=3, first=200, count=100)) == whole[200:]
     assert len(set(whole)) > 150
     assert list(mutations(kind, samples, seed=4, first=0, count=300)) != whole
+
+
+def is_whole(content):
+    """Return whether a PNG is a row of chunks with their checksums."""
+    at = 8
+    while at < len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return False
+        at = end + 4
+    return at == len(content)
+
+
+def test_changed_chunks_and_headers_have_the_right_checksums_and_lengths():
+    """Else a reader would refuse each of them before it looks at the content."""
+    pictures = mutations("chunks", [SAMPLES["chunks"]], seed=0, first=0, count=200)
+    assert sum(map(is_whole, pictures)) > 100  # of the others the bytes are changed as they are
+    fit = 0
+    for content in mutations("safetensors", [SAMPLES["safetensors"]], seed=0, first=0, count=200):
+        with contextlib.suppress(ValueError):
+            fit += isinstance(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]), dict)
+    assert fit > 100
 
 
 def parser_of(read):

@@ -19,6 +19,7 @@ from kondense_pipelines.local_search.runner import run
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.support.event_records import event, field
 from tests.support.experiment_example import container, experiment, scripted, write
 
 
@@ -119,24 +120,6 @@ def test_a_file_that_is_there_before_is_not_touched(tmp_path):
     with pytest.raises(InputError, match="must not exist before the run: move it"):
         start(document, tmp_path)
     assert path.read_text() == "mine"
-
-
-def varint(value):
-    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
-
-
-def field(number, kind, content):
-    return varint(number << 3 | kind) + (varint(len(content)) if kind == 2 else b"") + content
-
-
-def event(time, tag, value, *, tensor=False):
-    """Return a record of an event file, written by hand from the protocol's definition."""
-    scalar = field(2, 5, struct.pack("<f", value))
-    if tensor:
-        scalar = field(8, 2, field(1, 0, b"\1") + field(4, 2, struct.pack("<f", value)))
-    summary = field(1, 2, field(1, 2, tag.encode()) + scalar)
-    message = field(1, 1, struct.pack("<d", time)) + field(2, 0, varint(300)) + field(5, 2, summary)
-    return struct.pack("<Q", len(message)) + b"\0" * 4 + message + b"\0" * 4
 
 
 def test_event_files(tmp_path):

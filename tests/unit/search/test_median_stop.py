@@ -49,5 +49,12 @@ def test_settings_are_checked_as_katib_checks_them(settings: dict[str, str], rul
         MedianStop.read(settings)
 
 
+def test_reports_whose_sum_is_no_double_have_an_average() -> None:
+    rule = MedianStop(min_trials_required=2, start_step=4)
+    summaries = [rule.summary([value] * 3, "minimize") for value in (1e308, 1.5e308)]
+    assert summaries == pytest.approx([1e308, 1.5e308])
+    assert rule.bound(summaries, "minimize") == pytest.approx(1.25e308)
+
+
 def test_the_defaults_are_katibs() -> None:
     assert MedianStop.read({}) == MedianStop(min_trials_required=3, start_step=4)

@@ -112,6 +112,33 @@ def test_normal_is_the_cut_normal_of_scipy() -> None:
     assert logarithms == pytest.approx(stats.truncnorm.ppf(unit, -3, 3, loc=middle, scale=scale), abs=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "inside", "outside"),
+    [
+        (Parameter("x", "double", 0.1, 0.9), ("0.1", "0.5", "9e-1"), ("0.09", "0.91", "nan", "", "x")),
+        (Parameter("x", "int", -3, 3), ("-3", "0", "3"), ("-4", "4", "inf")),
+        (Parameter("x", "discrete", values=("10", "2")), ("10", "2"), ("10.0", "5")),
+        (Parameter("x", "categorical", values=("b", "a")), ("a", "b"), ("", "c", "A")),
+    ],
+)
+def test_what_a_parameter_contains(parameter: Parameter, inside: tuple[str, ...], outside: tuple[str, ...]) -> None:
+    assert [parameter.contains(text) for text in inside] == [True] * len(inside)
+    assert [parameter.contains(text) for text in outside] == [False] * len(outside)
+    assert parameter.ordered is (parameter.kind != "categorical")
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "logUniform", "normal", "logNormal"])
+@pytest.mark.parametrize("step", [None, 0.5])
+def test_a_range_of_one_value_is_that_value(distribution: str, step: float | None) -> None:
+    for kind, value in (("double", 2.5), ("int", 7.0)):
+        parameter = Parameter(
+            "x", kind, value, value, step=step if kind == "double" else None, distribution=distribution
+        )
+        assert parameter.levels == 1
+        assert {float(text) for text in parameter.from_unit(np.linspace(0, 1, 5))} == {value}
+        assert parameter.to_unit([str(value)]).tolist() == [0.5]
+
+
 def test_from_katib_reads_an_experiments_parameters() -> None:
     space = SearchSpace.from_katib(SPACE)
     assert space.names == ("lr", "momentum", "width", "batch", "optimizer")
@@ -148,6 +175,9 @@ def katib(kind: str, **feasible: object) -> list[dict[str, object]]:
         (katib("double", min="0", max="inf"), "max must be finite, but got inf"),
         (katib("int", min="1", max="2.5"), "max of an int parameter must be an integer, but got 2.5"),
         (katib("double", min="0", max="1", step="0"), "step must be above 0, but got 0"),
+        (katib("double", min="0", max="1", step="-0.5"), "step must be above 0, but got -0.5"),
+        (katib("double", min="0", max=str(2**53), step="1"), "at most 2.53 values, but step is 1"),
+        (katib("int", min="0", max=str(2**53 + 2)), "max of an int parameter must lie within -2.53 and 2.53"),
         (katib("double", min="-1e308", max="1e308"), "max - min must be finite, but got min=-1e.308, max=1e.308"),
         (
             katib("int", min="-1e308", max="1"),

@@ -171,6 +171,13 @@ def test_connections_to_addresses_that_others_name_do_not_pile_up(cluster):
     assert logs.read(cluster.address, "t") == [("loss", "0.5")]
 
 
+def test_a_trial_of_another_form_is_not_stopped(cluster):
+    cluster.trial("t-1", {"type": "Running", "status": 3})
+    code, details = error_of(lambda: stop(cluster, "t-1"))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert details == "the Trial: status.conditions[1].status must be str, but got int '3'."
+
+
 def stop(cluster, name):
     return cluster.stub.SetTrialStatus(messages.SetTrialStatusRequest(trial_name=name), timeout=60)
 

@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -216,6 +217,16 @@ def test_a_damaged_checkpoint_is_reported_and_trained_again(checkpoint, caplog):
     fit(again, toy_dataset(), CONFIG, checkpoint=checkpoint)
     assert "is damaged" in caplog.text
     assert same_weights(straight, again)
+
+
+@pytest.mark.parametrize("position", ['{"a": 1}', "[]", "null", '"x\\ny"'])
+def test_a_checkpoint_whose_position_is_no_text_is_damaged(checkpoint, caplog, position):
+    header = f'{{"__metadata__": {{"position": {position}}}}}'.encode()
+    body = len(header).to_bytes(8, "little") + header
+    checkpoint.store.write(f"{checkpoint.prefix}/000001-00000000", hashlib.sha256(body).digest() + body)
+    assert checkpoint.load(epochs=2) is None
+    (record,) = caplog.records
+    assert "it is not a checkpoint" in record.message and "\n" not in record.message
 
 
 def test_a_checkpoint_of_another_network_is_reported_and_trained_again(checkpoint, caplog):

@@ -19,6 +19,7 @@ from kondense.training.trainer import NonFiniteLossError
 from kondense.trial import relay
 from kondense.trial.config import TrialConfig
 from kondense.trial.push import report
+from kondense.trial.reason import failure_key, kept_reason
 from kondense.trial.score import score
 from kondense.trial.stage import run
 
@@ -203,6 +204,16 @@ def test_a_diverging_trial_fails_and_reports_nothing(config, monkeypatch):
     store = open_store(config.store_uri)
     assert not store.exists("trials/t/manifest.json")
     assert store.read("failures/t.txt").decode().startswith("the loss must stay finite, but got ")
+
+
+def test_a_reason_in_a_bucket_that_others_write_to_is_one_line(tmp_path):
+    store = open_store(str(tmp_path))
+    assert kept_reason(store, "t") == ""
+    for content, line in ((b" \n", ""), (b"lost:\n\tx\x1b[2J\xff\n", "lost: x\\x1b[2J\N{REPLACEMENT CHARACTER}")):
+        store.write(failure_key("t"), content)
+        assert kept_reason(store, "t") == line
+    store.write(failure_key("t"), b"x" * 10**6)
+    assert kept_reason(store, "t") == "x" * failure.LONGEST
 
 
 def test_a_trial_that_ends_well_leaves_no_reason_of_an_earlier_failure(config):
