@@ -116,7 +116,11 @@ def _stopping_requests(_: Path) -> list[bytes]:
         trial.status.condition = messages.TrialStatus.SUCCEEDED
         for name in ("loss", "bytes"):
             trial.status.observation.metrics.add(name=name, value=f"0.{number}")
-    return [_as_json(request)]
+    other = messages.GetEarlyStoppingRulesRequest()
+    other.CopyFrom(request)
+    other.experiment.spec.early_stopping.algorithm_name = "curvestop"
+    other.experiment.spec.early_stopping.algorithm_settings[0].value = "1"
+    return [_as_json(request), _as_json(other)]
 
 
 class _Cluster:

@@ -72,8 +72,12 @@ class CurveStop:
             return None
         sign = -1.0 if goal == "minimize" else 1.0
         early, end = sign * pairs.T
-        found = _least_promising(early, end, self.probability)
-        return None if found is None else sign * found
+        try:
+            with np.errstate(all="ignore"):
+                found = _least_promising(early, end, self.probability)
+        except OverflowError:  # values whose squares are no doubles
+            return None
+        return None if found is None or not math.isfinite(found) else sign * found
 
     def stops(self, curve: Sequence[float], bound: float, goal: Goal) -> bool:
         """Return whether the best of a running trial's first `start_step` reports is worse than the bound."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from kondense.errors import InputError
-from kondense.methods import Methods
+from kondense.methods import Method, Methods
 
 if TYPE_CHECKING:  # they import NumPy, which the names of the algorithms do not need
     from kondense.search.history import History, Suggestion
@@ -56,11 +56,19 @@ def load_suggester(name: str) -> Suggester:
     Raises:
         ValueError: no suggester has this name (those that exist are listed), or it cannot be imported.
     """
-    if name not in SUGGESTERS:
-        raise InputError(f"algorithm must be one of {', '.join(SUGGESTERS)}, but got {name!r}.")
-    return cast(Suggester, SUGGESTERS[name].load())
+    return cast(Suggester, _known(name).load())
 
 
 def is_multi_fidelity(name: str) -> bool:
-    """Return whether a suggester trains configurations with growing amounts of a resource."""
-    return SUGGESTERS[name].kind == MULTI_FIDELITY
+    """Return whether a suggester trains configurations with growing amounts of a resource.
+
+    Raises:
+        ValueError: no suggester has this name.
+    """
+    return _known(name).kind == MULTI_FIDELITY
+
+
+def _known(name: str) -> Method:
+    if name not in SUGGESTERS:
+        raise InputError(f"algorithm must be one of {', '.join(SUGGESTERS)}, but got {name!r}.")
+    return SUGGESTERS[name]

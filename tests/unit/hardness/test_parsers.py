@@ -69,7 +69,7 @@ def test_changed_chunks_and_headers_have_the_right_checksums_and_lengths():
     assert sum(map(is_whole, pictures)) > 100  # of the others the bytes are changed as they are
     fit = 0
     for content in mutations("safetensors", [SAMPLES["safetensors"]], seed=0, first=0, count=200):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             fit += isinstance(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]), dict)
     assert fit > 100
 

@@ -49,6 +49,14 @@ def test_no_trial_is_stopped_without_a_certain_relation() -> None:
     assert rule.bound([(x, x + 0.1) for x in EARLY], "maximize") == pytest.approx(max(EARLY))  # without error
 
 
+@pytest.mark.parametrize("scale", [1e160, 1e300, 1.7e308])
+def test_values_whose_squares_are_no_doubles_stop_no_trial(scale: float) -> None:
+    rule = CurveStop(start_step=1)
+    for pairs in ([(scale * a, b) for a, b in zip(EARLY, ENDS, strict=True)], [(a, scale * a) for a in EARLY]):
+        assert rule.bound(pairs, "maximize") is None
+        assert rule.bound(pairs, "minimize") is None
+
+
 def test_a_best_trial_is_seldom_stopped_and_many_others_are() -> None:
     """Searches of 30 trials with power-law curves, crossing and noisy."""
     rule, rng, lost, stopped = CurveStop(), np.random.default_rng(3), 0, 0

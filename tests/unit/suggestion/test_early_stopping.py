@@ -73,7 +73,7 @@ def spec(**settings):
 
 def ask(cluster, curves, *, goal=messages.MINIMIZE, **settings):
     """Return the rules after these succeeded trials, by name."""
-    sent = experiment("tpe", type=goal)
+    sent = experiment(settings.pop("algorithm_of_search", "tpe"), type=goal)
     sent.spec.early_stopping.CopyFrom(spec(**settings))
     cluster.database.reports |= {name: [("loss", text) for text in curve] for name, curve in curves.items()}
     trials = [messages.Trial(name=name) for name in curves]
@@ -159,6 +159,11 @@ def test_a_request_that_cannot_be_answered_tells_why(cluster):
         code, details = error_of(lambda: ask(cluster, CURVES))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert f"HOST:PORT, but got '{cluster.other_address}'" in details
+
+
+def test_rules_for_an_algorithm_that_is_not_known_are_refused(cluster):
+    code, details = error_of(lambda: ask(cluster, CURVES, algorithm_of_search="darts"))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT and "algorithm must be one of" in details
 
 
 def test_connections_to_addresses_that_others_name_do_not_pile_up(cluster):
