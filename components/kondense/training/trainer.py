@@ -29,9 +29,11 @@ from kondense.training.masking import Masking
 from kondense.training.optimizers import make_optimizer, restore_state, saved_state
 from kondense.training.outputs import TrainingOutputs
 from kondense.training.probe import look
+from kondense.training.recomputation import recomputed, told_blocks
 from kondense.training.replicas import StepLoss, replicated
 from kondense.training.schedules import learning_rate
 from kondense.training.settings import TrainingConfig
+from kondense.training.synchronised import SynchronisedBatchNorms
 
 PARTS = ("module", "average", "mask", "objective")  # of the tensors of a checkpoint, beside the optimizer's
 
@@ -65,6 +67,7 @@ class Trainer:
         self.memory_format = choose_memory_format(module.to(self.device), images_BCHW)
         self.module = place_in_format(module, self.memory_format).train()
         self.forward = torch.compile(self.module) if config.compile else self.module
+        self.blocks = told_blocks(self.module) if config.recompute_activations else []
         self.feed = Feed(dataset.train, config, self.device)
         self.names = [name for name, _ in self.module.named_parameters()]
         self.masks = self._placed(self.processes.from_first(lambda: {name: mask.cpu() for name, mask in masks.items()}))
@@ -140,7 +143,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
+        autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32)
+        with autocast, recomputed(self.blocks, self._again):
             loss = self.step_loss(images_BCHW, labels_B)
         self.scaler.scale(loss).backward()
         if self.config.clip_norm:
@@ -153,6 +157,11 @@ class Trainer:
             self._apply_masks()
             self._update_average()
         return loss.detach()
+
+    def _again(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which blocks are computed again."""
+        synchronised = self.processes.several and self.config.sync_batch_norm
+        return SynchronisedBatchNorms() if synchronised else contextlib.nullcontext()
 
     def _loss(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         logits_BK, auxiliary = self.outputs.split(self.forward(images_BCHW))
