@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
 from kondense.logging import LOG
+from kondense.training.device import move
 
 IMAGES = 2_000  # enough for means and variances over images and positions; more changes only the third digit
 BATCH = 500
@@ -47,10 +48,10 @@ def reestimate(
     hooks = [
         norm.register_forward_hook(lambda norm, inputs, _: parts[norm].append(_part(norm, inputs[0]))) for norm in norms
     ]
-    module.to(device)
+    move(module, device)
     for index in chosen.tensor_split(-(-len(chosen) // BATCH)):  # of nearly equal size, none of one image
         module(dataset.normalise(images_u8[index].to(device)))
-    module.to("cpu")
+    move(module, "cpu")
     for hook in hooks:
         hook.remove()
     for norm, momentum in zip(norms, momenta, strict=True):

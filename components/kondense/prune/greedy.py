@@ -2,7 +2,8 @@
 
 Source: Yang et al. 2018 (NetAdapt), algorithm 1: in each iteration every layer is a candidate for the next saving,
 the best resulting network is kept, and latency as a resource is measured. Deviations: candidates are repaired by least
-squares and re-estimated batch norms instead of a short training (``reconstruct``); they are compared by the rise of the
+squares and re-estimated batch norms instead of a short training (``reconstruct``), those of a large network only in the
+layers that read what was removed, and in all of them when they are adopted; they are compared by the rise of the
 validation loss per saving, which is finer than accuracy, since their savings differ. After the first iteration a layer
 is only tried while the rise that it had last is below the lowest found (Minoux 1978, "Accelerated greedy algorithms"):
 removals make other removals dearer, hardly ever cheaper.
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from kondense.channels.surgery import remove, restored
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
-from kondense.measuring.size import count_macs
+from kondense.measuring.size import count_macs, count_parameters
 from kondense.prune import channels
 from kondense.prune.allocation import Cost, Group, allowed, smallest_counts
 from kondense.prune.batch_norm import reestimate
@@ -28,6 +29,7 @@ from kondense.prune.context import Context
 from kondense.prune.methods import METHODS, bind
 from kondense.prune.pruner import Masks, Pruner
 from kondense.prune.reconstruction import Targets, trial_targets
+from kondense.training.device import move
 
 METHOD = {
     "name": "greedy",
@@ -37,6 +39,7 @@ METHOD = {
 }
 
 TRIAL_IMAGES = 500  # to reconstruct a candidate; the adopted one is reconstructed from all
+LARGE = 2**20  # parameters from which on all least squares of a candidate would take too long
 LEAST_SAVING = 0.002  # of the total cost; smaller savings are noise if latency is measured
 
 
@@ -67,6 +70,7 @@ class GreedyPruner(channels.ChannelPruner):
         super().__init__(module, context, score)
         self.trajectory: list[dict[str, Any]] = []
         self.stopped = ""
+        self.large = count_parameters(module) > LARGE
         self.rises: dict[str, float] = {}  # of the loss per saving, as last measured, by group
 
     def step(self, share: float) -> Masks:
@@ -98,7 +102,7 @@ class GreedyPruner(channels.ChannelPruner):
                 self.closest = ""  # the bound on accuracy is part of the request
                 break
             self._adopt(best, scores)
-            now = (best.loss, best.accuracy)
+            now = self._measure(self.module) if self.large else (best.loss, best.accuracy)
         if share == 1.0 and not self.context.floor:
             self._round()
         return self.context.masks(self.module)
@@ -193,7 +197,9 @@ class GreedyPruner(channels.ChannelPruner):
         with restored(self.module, written=True):
             kept_outputs = remove(self.module, self.groups(), removed)
             if targets is not None:
-                targets.fit(self.module, kept_outputs, [part.layer for part in group.parts])
+                readers = {part.layer for part in group.parts if self.large and not part.output}
+                touched = readers or {part.layer for part in group.parts}
+                targets.fit(self.module, kept_outputs, touched, only=bool(readers))
             dataset, config = self.context.dataset, self.config
             reestimate(self.module, dataset, seed=config.seed, device=self.context.device, images=TRIAL_IMAGES)
             loss, correct = self._measure(self.module)
@@ -217,7 +223,7 @@ class GreedyPruner(channels.ChannelPruner):
     def _measure(self, module: nn.Module) -> tuple[float, float]:
         """Return loss and accuracy on the validation split."""
         dataset = self.context.dataset
-        logits_NK = predict(module.to(self.context.device), dataset.validation, dataset, device=self.context.device)
-        module.to("cpu")
+        logits_NK = predict(move(module, self.context.device), dataset.validation, dataset, device=self.context.device)
+        move(module, "cpu")
         labels_N = dataset.validation.labels
         return float(F.cross_entropy(logits_NK, labels_N)), accuracy(logits_NK, labels_N)

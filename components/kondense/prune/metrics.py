@@ -10,12 +10,13 @@ from kondense.data.dataset import Dataset
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.size import count_macs, count_parameters
 from kondense.networks.layers import weighted_layers
+from kondense.training.device import move
 
 
 def validation_accuracy(module: nn.Module, dataset: Dataset, device: torch.device) -> float:
     """Return the accuracy on the validation split, computed on ``device``; the network ends on the CPU."""
-    logits_NK = predict(module.to(device), dataset.validation, dataset, device=device)
-    module.to("cpu")
+    logits_NK = predict(move(module, device), dataset.validation, dataset, device=device)
+    move(module, "cpu")
     return accuracy(logits_NK, dataset.validation.labels)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kondense.artifacts.dataflow import calls, only_user, trace
 from kondense.data.dataset import Dataset
 from kondense.prune.context import Context
+from kondense.training.device import move
 
 IMAGES = 2_000
 ROWS = 20_000  # equations per layer; the largest layer of ResNet-8 has 576 unknowns per output
@@ -68,22 +69,30 @@ class Targets:
         self.device, seed = context.device, context.config.seed
         self.images_NCHW = _images(context.dataset, images, seed).to(self.device)
         self.sampler = Sampler(images, rows, seed)
-        before.to(self.device).eval()
+        move(before, self.device).eval()
         self.wanted = _outputs(before, list(self._layers(before)), self.images_NCHW, self.sampler)
-        before.to("cpu")
+        move(before, "cpu")
         self.norms = _norms_after(before)
 
     def _layers(self, module: nn.Module) -> dict[str, nn.Module]:
         return {name: layer for name, layer in module.named_modules() if name not in self.masked and _can_solve(layer)}
 
     @torch.no_grad()
-    def fit(self, module: nn.Module, kept_outputs: Mapping[str, Tensor], touched: Collection[str] = ()) -> None:
-        """Fit the weights of every layer of ``module`` (see ``reconstruct``).
+    def fit(
+        self,
+        module: nn.Module,
+        kept_outputs: Mapping[str, Tensor],
+        touched: Collection[str] = (),
+        *,
+        only: bool = False,
+    ) -> None:
+        """Fit the weights of the layers of ``module`` (see ``reconstruct``).
 
         Args:
             module: the network after the removal; it ends on the CPU, in evaluation mode.
             kept_outputs: indices of the remaining outputs, by layer that lost some.
             touched: if given, layers that run before the first of these are as they were and stay so.
+            only: leave the layers as they are that are not among ``touched``, and run the network no further.
         """
         wanted = dict(self.wanted)
         for name, kept in kept_outputs.items():
@@ -91,10 +100,12 @@ class Targets:
                 wanted[name] = wanted[name][:, kept.to(self.device)]
         norms = {name: module.get_submodule(norm) for name, norm in self.norms.items()}
         layers = self._layers(module)
+        if only:
+            layers = {name: layer for name, layer in layers.items() if name in touched}
         first = layers.keys() & set(touched) or layers.keys()
-        module.to(self.device).eval()
+        move(module, self.device).eval()
         _fit(module, layers, wanted, self.images_NCHW, self.sampler, norms=norms, first=first)
-        module.to("cpu")
+        move(module, "cpu")
 
 
 def _can_solve(layer: nn.Module) -> bool:
@@ -194,26 +205,36 @@ def _fit(
     norms: Mapping[str, nn.Module],
     first: Collection[str],
 ) -> None:
-    """Run the network once; from one of ``first`` on, each layer is solved when its inputs arrive, before it runs."""
-    done: set[str] = set()
-    begun = False
+    """Run the network until all are solved: from one of ``first`` on, each layer when its inputs arrive."""
+    left, begun = layers.keys() & wanted.keys(), False
 
     def solve(name: str, inputs: Tensor) -> None:
         nonlocal begun
         begun = begun or name in first
-        if begun and name in wanted and name not in done:
-            done.add(name)
+        if begun and name in left:
+            left.remove(name)
             tokens = isinstance(layers[name], nn.Linear) and inputs.ndim > 2  # a norm behind would be of another axis
             norm = None if tokens else norms.get(name)
             _solve(layers[name], norm, inputs, wanted[name], sampler)
+        if not left:
+            raise _SolvedError
 
     hooks = [
         layer.register_forward_pre_hook(lambda _, inputs, name=name: solve(name, inputs[0]))
         for name, layer in layers.items()
     ]
-    module(images_NCHW)
-    for hook in hooks:
-        hook.remove()
+    try:
+        if left:
+            module(images_NCHW)
+    except _SolvedError:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _SolvedError(Exception):
+    """Ends a pass whose rest is of no use."""
 
 
 def _solve(layer: nn.Module, norm: nn.Module | None, inputs: Tensor, wanted_RO: Tensor, sampler: Sampler) -> None:

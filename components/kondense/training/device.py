@@ -24,6 +24,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def move(module: nn.Module, device: str | torch.device) -> nn.Module:
+    """Move a network and return it; ``Module.to`` looks at every tensor of one that is there already."""
+    weight = next(module.parameters(), None)
+    return module if weight is not None and weight.device == torch.device(device) else module.to(device)
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the arithmetic; ``auto``: bfloat16 on GPUs that support it, else float32.
 
