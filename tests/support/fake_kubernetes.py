@@ -251,7 +251,13 @@ class Handler(BaseHTTPRequestHandler):
         if method == "PATCH" and self.headers["Content-Type"] != "application/merge-patch+json":
             return 415, status(415, "UnsupportedMediaType", "custom objects take merge patches")
         if plural == "trials":
-            return self.trial_page(query)
+            wanted = query["labelSelector"][0].partition("=")[2]
+            return self.page(
+                "Trial", [t for t in self.server.trials if t["metadata"]["labels"][LABEL] == wanted], query
+            )
+        if name is None and method == "GET":
+            held = [each for (place, _), each in self.server.experiments.items() if place == namespace]
+            return self.page("Experiment", held, query)
         return self.custom_object(method, self.server.experiments, (namespace, "experiments.kubeflow.org", name), body)
 
     def core(self, namespace: str, events: str | None) -> tuple[int, Any]:
@@ -291,17 +297,15 @@ class Handler(BaseHTTPRequestHandler):
             self.server.on_look(found)
         return 200, found
 
-    def trial_page(self, query: dict[str, list[str]]) -> tuple[int, Any]:
-        """Answer with the trials of an Experiment, a page at a time."""
-        wanted = query["labelSelector"][0].partition("=")[2]
-        found = [each for each in self.server.trials if each["metadata"]["labels"][LABEL] == wanted]
+    def page(self, kind: str, found: list[dict[str, Any]], query: dict[str, list[str]]) -> tuple[int, Any]:
+        """Answer with a page of a list of objects."""
         start, limit = int(query.get("continue", ["0"])[0]), int(query["limit"][0])
         if start and self.server.expired_lists:
             self.server.expired_lists -= 1
             message = "The provided continue parameter is too old to display a consistent list result."
             return 410, status(410, "Expired", message)
         metadata = {"continue": str(start + limit)} if start + limit < len(found) else {}
-        return 200, {"kind": "TrialList", "metadata": metadata, "items": found[start : start + limit]}
+        return 200, {"kind": f"{kind}List", "metadata": metadata, "items": found[start : start + limit]}
 
     def answer(self, code: int, body: Any) -> None:
         """Send an answer."""

@@ -36,23 +36,31 @@ class Katib(CustomObjects):
             f"kubectl label namespace {self.namespace} {INJECTION}=enabled"
         )
 
+    def experiments(self) -> list[dict[str, Any]]:
+        """Return all Experiments of the namespace."""
+        return self._all("experiments")
+
     def trials(self, name: str) -> list[dict[str, Any]]:
         """Return all trials of an Experiment."""
-        trials: list[dict[str, Any]] = []
+        return self._all("trials", label_selector=f"{LABEL}={name}")
+
+    def _all(self, plural: str, **selector: str) -> list[dict[str, Any]]:
+        """Return the objects of all pages of a list."""
+        found: list[dict[str, Any]] = []
         token = ""
         while True:
-            arguments = {"label_selector": f"{LABEL}={name}", "limit": PAGE, **({"_continue": token} if token else {})}
+            arguments = {**selector, "limit": PAGE, **({"_continue": token} if token else {})}
             try:
-                page = self._call("list trials", "list_namespaced_custom_object", "trials", **arguments)
+                page = self._call(f"list {plural}", "list_namespaced_custom_object", plural, **arguments)
             except api_error() as error:
                 if error.status == GONE and token:
-                    trials, token = [], ""
+                    found, token = [], ""
                     continue
-                raise ClusterError(self.kind.explain(error, self.namespace, "list trials")) from None
-            trials += page["items"]
+                raise ClusterError(self.kind.explain(error, self.namespace, f"list {plural}")) from None
+            found += page["items"]
             token = page.get("metadata", {}).get("continue") or ""
             if not token:
-                return trials
+                return found
 
     def suggestion_failure(self, name: str) -> str:
         """Return why Katib's suggestion proposes no trial; empty if unknown."""

@@ -57,7 +57,9 @@ class KatibSearchConfig(Config):
         10.0, "seconds between two requests for the Experiment's status", interval="[0.01, 3600]"
     )
     earlier: str = option(
-        "", "earlier searches to start from, joined by commas: results.json files, or katib://NAMESPACE/EXPERIMENT"
+        "",
+        "earlier searches to start from, joined by commas: results.json files, katib://NAMESPACE, or "
+        "katib://NAMESPACE/EXPERIMENT",
     )
     pick: str = option(
         "",

@@ -15,10 +15,12 @@ from kondense.search.earlier import FEWEST, MOST, SETTING
 from kondense.search.goals import all_goals
 from kondense.search.numbers import number
 from kondense.search.run import Search
+from kondense.search.suggesters import SUGGESTERS
 from kondense.store.open import open_store
 from kondense.store.store import NotFoundError
 
 CLUSTER = "katib://"
+ADDRESS = f"an address on a cluster must be {CLUSTER}NAMESPACE or {CLUSTER}NAMESPACE/EXPERIMENT"  # else refused
 RESULTS = "results.json"
 
 _Trial = tuple[dict[str, str], float | None, list[float | None]]
@@ -31,7 +33,8 @@ def with_earlier(document: Mapping[str, Any], sources: Sequence[str]) -> dict[st
     Args:
         document: the Experiment.
         sources: of each search a results.json or its directory, at a path, ``minio://`` or ``s3://``, or
-            ``katib://NAMESPACE/EXPERIMENT``.
+            ``katib://NAMESPACE/EXPERIMENT``; ``katib://NAMESPACE`` are its Experiments with this one's objective that
+            share the most parameters with it.
 
     Raises:
         InputError: a source is no search, has another goal, or shares no parameter or too few trials.
@@ -47,8 +50,10 @@ def with_earlier(document: Mapping[str, Any], sources: Sequence[str]) -> dict[st
 
 def earlier_setting(sources: Sequence[str], search: Search) -> str:
     """Return the text of the setting; arguments and errors as in ``with_earlier``."""
-    read = {source: _read(source) for source in sources}
     names = [name for name in search.space.names if name != search.resource_name]
+    read: dict[str, Mapping[str, Any]] = {}
+    for source in sources:
+        read |= _of_namespace(source, search, names) if _is_namespace(source) else {source: _read(source)}
     for source, found in read.items():
         theirs = {str(each.get("name")) for each in found["parameters"] if isinstance(each, Mapping)}
         if not theirs & set(names):
@@ -89,17 +94,64 @@ def _read(source: str) -> Mapping[str, Any]:
     return found
 
 
+def _is_namespace(source: str) -> bool:
+    return source.startswith(CLUSTER) and "/" not in source.removeprefix(CLUSTER).rstrip("/")
+
+
+def _of_namespace(source: str, search: Search, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the results of the Experiments of a namespace that fit the search best, by their addresses.
+
+    They have its objectives and trials with values, and share the most parameters with it, all of them the same.
+    """
+    namespace = source.removeprefix(CLUSTER).rstrip("/")
+    if not namespace:
+        raise InputError(f"{ADDRESS}, but got {source!r}.")
+    katib = Katib(connect_to_cluster, namespace)
+    metrics = {metric or search.metric for metric in all_goals(search.goals, search.goal).metrics}
+    fitting: dict[frozenset[str], list[Mapping[str, Any]]] = {}
+    for body in katib.experiments():
+        spec = body.get("spec") or {}
+        if (spec.get("algorithm") or {}).get("algorithmName") not in SUGGESTERS:
+            continue  # a search of architectures, or by a service of others
+        objective = spec.get("objective") or {}
+        reported = {objective.get("objectiveMetricName"), *(objective.get("additionalMetricNames") or [])}
+        same = objective.get("objectiveMetricName") != search.metric or objective.get("type") == search.goal
+        shared = {each.get("name") for each in spec.get("parameters") or []} & set(names)
+        if same and metrics <= reported and shared:
+            fitting.setdefault(frozenset(shared), []).append(body)
+    for shared in sorted(fitting, key=lambda each: (-len(each), sorted(each))):
+        found = {f"{CLUSTER}{namespace}/{body['metadata']['name']}": body for body in fitting[shared]}
+        read = {source: _results(katib, body) for source, body in found.items()}
+        if fit := {source: each for source, each in read.items() if _has_trials(source, each, search, sorted(shared))}:
+            return fit
+    raise InputError(
+        f"a namespace of earlier searches must have an Experiment with values of {', '.join(sorted(metrics))} and with "
+        f"parameters of this one ({', '.join(names)}), but {namespace} has none."
+    )
+
+
+def _has_trials(source: str, found: Mapping[str, Any], search: Search, names: Sequence[str]) -> bool:
+    try:
+        return any(True for _ in _trials(source, found, search, names))
+    except InputError:  # it declares the metric, and no trial has reported it
+        return False
+
+
+def _results(katib: Katib, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    plan = Plan(body)
+    trials = read_trials(katib.trials(body["metadata"]["name"]), plan)
+    return results.summary(body, plan.search, trials, outcome="", reason="", best=None, finished=())
+
+
 def _from_cluster(source: str) -> Mapping[str, Any]:
     namespace, slash, name = source.removeprefix(CLUSTER).partition("/")
     if not slash or not namespace or not name or "/" in name:
-        raise InputError(f"an Experiment must be {CLUSTER}NAMESPACE/EXPERIMENT, but got {source!r}.")
+        raise InputError(f"{ADDRESS}, but got {source!r}.")
     katib = Katib(connect_to_cluster, namespace)
     body = katib.get(name)
     if body is None:
         raise InputError(f"an earlier search must exist, but there is no Experiment {name} in namespace {namespace}.")
-    plan = Plan(body)
-    trials = read_trials(katib.trials(name), plan)
-    return results.summary(body, plan.search, trials, outcome="", reason="", best=None, finished=())
+    return _results(katib, body)
 
 
 def _trials(source: str, found: Mapping[str, Any], search: Search, names: Sequence[str]) -> Iterable[_Trial]:

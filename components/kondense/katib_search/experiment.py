@@ -24,6 +24,7 @@ from kondense.katib_search.job import adapt_job, set_epochs, set_flag, trial_con
 from kondense.search.conditions import SETTING as CONDITIONS
 from kondense.search.earlier import SETTING as EARLIER
 from kondense.search.goals import SETTINGS as GOALS
+from kondense.search.hyperband import read_plan
 from kondense.search.pick import read_pick
 from kondense.search.run import Search
 from kondense.search.space import SearchSpace
@@ -174,11 +175,20 @@ def _set_resource(spec: dict[str, Any], config: KatibSearchConfig) -> None:
         set_epochs(args, "max_epochs", most)
         settings.pop("max_resource", None)
         settings["r_l"] = str(most)
+        _trim_start(spec, settings)
     if is_multi_fidelity(spec["algorithm"]["algorithmName"]):
         _write_settings(spec, settings)
         return
     _write_settings(spec, {key: value for key, value in settings.items() if key not in RUNG_SETTINGS})
     _fix(spec, resource, str(most))
+
+
+def _trim_start(spec: Mapping[str, Any], settings: dict[str, str]) -> None:
+    """Keep as many of the configurations to start from, the first ones, as shorter brackets have seats for."""
+    points = [text for text in settings.get(START, "").split(";") if text.strip()]
+    if points:
+        plan, _ = read_plan(SearchSpace.from_katib(spec["parameters"]), settings)
+        settings[START] = ";".join(points[: plan.brackets[-1].sizes[0]])
 
 
 def _fix(spec: dict[str, Any], name: str, value: str) -> None:

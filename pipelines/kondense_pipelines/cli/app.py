@@ -278,7 +278,7 @@ def search(
         typer.Option(
             metavar="SEARCH",
             help="An earlier search to start from: its results.json or directory, also minio:// or s3://, or"
-            " katib://NAMESPACE/EXPERIMENT; may be repeated.",
+            " katib://NAMESPACE or katib://NAMESPACE/EXPERIMENT; may be repeated.",
         ),
     ] = None,
     pick: Annotated[

@@ -76,6 +76,38 @@ def test_trials_of_an_experiment_on_a_cluster(cluster: Server, monkeypatch: pyte
         earlier_setting(["katib://kubeflow/other"], read_search(experiment()))
 
 
+def test_the_experiments_of_a_namespace_that_share_most_with_the_search(
+    cluster: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("kondense.katib_search.earlier.connect_to_cluster", cluster.api)
+    search = read_search(experiment())
+
+    def add(name, parameters, start, **spec):
+        body = experiment()
+        body["metadata"] |= {"name": name, "annotations": {"kondense/run": "r"}}
+        body["spec"]["parameters"] = [each for each in body["spec"]["parameters"] if each["name"] in parameters]
+        body["spec"] |= spec
+        Katib(cluster.api, "kubeflow", log=lambda line: None).create(body)
+        for number in range(start, start + 4):
+            values = {"lr": f"0.{number}", "units": "8", "kind": "a"}
+            assignments = {key: value for key, value in values.items() if key in parameters}
+            cluster.trials.append(make_trial(name, f"{name}-{number}", assignments, metrics={"loss": f"0.{number}"}))
+
+    add("of-one", ["lr"], 1)
+    assert len(json.loads(earlier_setting(["katib://kubeflow"], search))) == 4
+    other = {"objective": {"type": "maximize", "objectiveMetricName": "loss"}}
+    add("upwards", ["lr", "units", "kind"], 1, **other)
+    add("of-two", ["lr", "units"], 2)
+    add("of-two-as-well", ["lr", "units"], 5)
+    add("architectures", ["lr", "units", "kind"], 1, algorithm={"algorithmName": "enas"})
+    found = json.loads(earlier_setting(["katib://kubeflow/"], search))
+    assert sorted(trial[2][0] for trial in found) == [0.2, 0.3, 0.4, 0.5, 0.5, 0.6, 0.7, 0.8]
+    assert all(set(trial[0]) == {"lr", "units"} for trial in found)
+    cluster.experiments.clear()
+    with pytest.raises(ValueError, match=r"must have an Experiment with values of loss .*, but kubeflow has none"):
+        earlier_setting(["katib://kubeflow"], search)
+
+
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
@@ -104,8 +136,9 @@ def test_no_search_and_a_broken_file_are_refused(tmp_path):
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(ValueError, match="JSON"):
         earlier_setting([str(tmp_path)], read_search(experiment()))
-    with pytest.raises(ValueError, match="must be katib://NAMESPACE/EXPERIMENT"):
-        earlier_setting(["katib://kubeflow"], read_search(experiment()))
+    for wrong in ("katib://", "katib://kubeflow/a/b"):
+        with pytest.raises(ValueError, match="must be katib://NAMESPACE or katib://NAMESPACE/EXPERIMENT"):
+            earlier_setting([wrong], read_search(experiment()))
 
 
 def start(document, tmp_path, **options):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from kondense.cluster.names import label_value, run_name
+from kondense.katib.document import settings_of
 from kondense.katib.spec import parse
 from kondense.katib_search.config import KatibSearchConfig, read_pairs, read_tolerations
 from kondense.katib_search.experiment import build_plan
@@ -163,9 +164,12 @@ def test_what_the_best_trial_ran_with_is_read_from_its_command(bohb: str) -> Non
 
 
 def test_the_most_epochs_are_those_of_every_stage_that_has_the_resource() -> None:
-    made = plan((EXPERIMENTS / "compression.yaml").read_text(), max_epochs=3)
+    compression = (EXPERIMENTS / "compression.yaml").read_text()
+    made = plan(compression, max_epochs=3)
     flags = dict(word[2:].split("=", 1) for word in args(made))
     assert [name for name, value in flags.items() if value == "3"] == ["prune.max_epochs", "distill.max_epochs"]
+    starts = [settings_of(each.spec)["start"].count("recipe=") for each in (made, plan(compression))]
+    assert starts == [2, 3]  # the last bracket has a seat for each of its rungs
     fixed = plan((EXPERIMENTS / "pruning.yaml").read_text(), algorithm="random", max_epochs=3)
     assert {"--prune.epochs=3", "--prune.max_epochs=3"} <= set(args(fixed))
     assert not [word for word in args(fixed) if word.startswith("--train.epochs")]
