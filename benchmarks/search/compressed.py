@@ -48,6 +48,7 @@ MANIFEST = Path("manifests/experiments/compression.yaml")
 NETWORKS = ("lenet5", "resnet8")
 POINTS = 10.0  # below the teacher's accuracy, %, at which the hypervolume begins
 BATCH_OF_TRIALS = 4  # trials by which a search goes on until it has taken its epochs
+VALIDATION = 4  # one in so many training images chooses the front
 LATENCY_S = 20.0  # of measuring, all models together
 EPOCH = re.compile(r"^epoch \d+/", re.MULTILINE)
 
@@ -74,10 +75,12 @@ class Setting:
     def prepare(self) -> None:
         """Make the data set and the teacher, unless they are there."""
         if not self.dataset.exists():
-            data_prep(DataPrepConfig(dataset_name="fashion_mnist", limit=self.images), dataset_dir=self.dataset)
+            held_out = self.images // VALIDATION
+            config = DataPrepConfig(dataset_name="fashion_mnist", limit=self.images, validation_size=held_out)
+            data_prep(config, dataset_dir=self.dataset)
         if not self.teacher.exists():
-            config = TrainConfig(network=self.network, epochs=self.teacher_epochs, device="cpu", seed=self.seed)
-            train(config, dataset_dir=self.dataset, model_dir=self.teacher)
+            training = TrainConfig(network=self.network, epochs=self.teacher_epochs, device="cpu", seed=self.seed)
+            train(training, dataset_dir=self.dataset, model_dir=self.teacher)
 
 
 def measure(settings: Iterable[Setting]) -> dict[str, Any]:

@@ -116,9 +116,9 @@ def _of_namespace(source: str, search: Search, names: Sequence[str]) -> dict[str
         objective = spec.get("objective") or {}
         reported = {objective.get("objectiveMetricName"), *(objective.get("additionalMetricNames") or [])}
         same = objective.get("objectiveMetricName") != search.metric or objective.get("type") == search.goal
-        shared = {each.get("name") for each in spec.get("parameters") or []} & set(names)
-        if same and metrics <= reported and shared:
-            fitting.setdefault(frozenset(shared), []).append(body)
+        theirs = frozenset(each.get("name") for each in spec.get("parameters") or [])
+        if same and metrics <= reported and theirs & set(names):
+            fitting.setdefault(theirs & set(names), []).append(body)
     for shared in sorted(fitting, key=lambda each: (-len(each), sorted(each))):
         found = {f"{CLUSTER}{namespace}/{body['metadata']['name']}": body for body in fitting[shared]}
         read = {source: _results(katib, body) for source, body in found.items()}
