@@ -13,7 +13,7 @@ from kondense.config import Config
 from kondense.errors import InputError
 from kondense.json_text import json_object
 from kondense.networks.allowed import is_imported
-from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -26,7 +26,7 @@ from kondense_pipelines.local.steps import reason_for
 from kondense_pipelines.local.warm import WarmServer
 
 MARK = "check "  # as kondense.preflight prints it
-STYLES = {POSSIBLE: "green", BENT: "yellow", IMPOSSIBLE: "red", UNTRIED: "dim"}
+STYLES = {POSSIBLE: "green", BENT: "yellow", DOUBTFUL: "yellow", IMPOSSIBLE: "red", UNTRIED: "dim"}
 TELLS = "preflight: every step is tried on a few random images (--no-check skips this)"
 TAIL = 50  # lines of the process's output that an error is looked for in
 
@@ -51,7 +51,7 @@ class Preflight:
     @property
     def told(self) -> list[Check]:
         """The checks that a person should know of."""
-        return [check for check in self.checks if check.state in (BENT, IMPOSSIBLE)]
+        return [check for check in self.checks if check.state in (BENT, DOUBTFUL, IMPOSSIBLE)]
 
     @property
     def memory_bytes(self) -> int:
@@ -177,7 +177,7 @@ def examined(request: Request, server: WarmServer | None = None) -> Preflight:
 
 def check_source(request: Request) -> None:
     """Raise InputError if a data set's files are said to be where this machine has no directory."""
-    source = str(request.data_prep["source"])
+    source = str(request.data_prep.get("source", ""))
     place = Path(source).expanduser()
     if source and "://" not in source and not place.is_dir():
         why = "which is a file: unpack it" if place.is_file() else "which does not exist"

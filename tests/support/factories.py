@@ -51,6 +51,9 @@ class Renamed(Linear):
         super().__init__(num_classes, in_chans, img_size)
 
 
+instance = Renamed()
+
+
 def of_classes_only(n_classes, depth=1):
     return Linear(n_classes, 1, 8)
 

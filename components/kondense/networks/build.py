@@ -12,9 +12,12 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +32,7 @@ from kondense.networks.outputs import leaves, with_logits
 
 SIZES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299)  # pixels, that are tried to name those that fit
 
+OURS = str(Path(__file__).parent)  # whose frames are left out where an error arose
 REBUILT = 20_000_000  # parameters of networks up to which they are built again for other sizes
 
 
@@ -87,7 +91,14 @@ def _check_python(name: str, module: nn.Module) -> None:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".").removesuffix(": ")
+    """Return an error of the user's code in one line, with the place in their file where it arose."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".").removesuffix(": ")
+    own = [each for each in traceback.extract_tb(error.__traceback__) if not _is_library(each.filename)]
+    return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else text
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith("<") or "site-packages" in file or file.startswith((OURS, sysconfig.get_path("stdlib")))
 
 
 def _plain(module: Any) -> Any:
@@ -246,9 +257,10 @@ def _imported_factory(name: str) -> Callable[..., nn.Module]:
             f"network {name!r} must name an importable module, but its import ends with {_said(error)}."
         ) from error
     if not (_makes_modules(made) or (inspect.isfunction(made) and name in map(network_of, allowed_names()))):
+        way = ", but is a network already: name a function that returns it" if isinstance(made, nn.Module) else ""
         raise InputError(
             f"network {name!r} must be a class of torch modules, or a function annotated to return one or with a"
-            " parameter `classes`."
+            f" parameter `classes`{way}."
         )
     return made
 

@@ -51,6 +51,12 @@ def check_form(name: str) -> None:
     prefix, _, rest = network.partition(":")
     if weights_of(name) and prefix not in LIBRARIES:
         raise InputError(f"only networks of {' and '.join(LIBRARIES)} have published weights (@), but got {name!r}.")
+    if rest and ("/" in prefix or prefix.endswith(".py")):
+        dotted = prefix.removesuffix(".py").strip("./").replace("/", ".")
+        raise InputError(
+            f"network must be package.module:factory, importable from here, but got a file: {dotted}:{rest} instead of"
+            f" {name}."
+        )
     if not (network in BUILT_IN or (prefix and rest) or network in REGISTERED):
         known = ", ".join([*BUILT_IN, *REGISTERED, *(f"{library}:NAME" for library in LIBRARIES)])
         raise InputError(f"network must be one of {known} or package.module:factory, but got {name!r}.")

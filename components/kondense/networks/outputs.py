@@ -20,6 +20,7 @@ from kondense.errors import InputError
 
 NAMES = ("logits", "out", "output", "pred", "preds", "prediction", "predictions", "scores")  # as people call them
 MATRIX = 2  # dimensions of logits
+SOFTMAX = "it returns probabilities, not logits: training and distillation take a softmax once more; leave its own out"
 
 
 def with_logits(module: nn.Module, key: str = "", classes: int = 0) -> nn.Module:
@@ -47,6 +48,12 @@ def copied_with_logits(module: nn.Module, key: str = "") -> nn.Module:
 def output_key(module: nn.Module) -> str:
     """Return the name or index of the logits that the user gave, or an empty string."""
     return str(getattr(module, "_output_key", ""))
+
+
+def are_probabilities(output_NK: Tensor) -> bool:
+    """Return whether outputs are those of a softmax: no image's is negative, and each sums to 1."""
+    sums_N = output_NK.float().sum(1)
+    return len(sums_N) > 1 and bool((output_NK >= 0).all() and torch.allclose(sums_N, torch.ones_like(sums_N)))
 
 
 def logits_of(output: Any, *, key: str = "", classes: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ from kondense.json_text import json_object
 from kondense.profiles import Value
 
 NETWORK = "network"  # the check of the training or import
-POSSIBLE, BENT, IMPOSSIBLE, UNTRIED = "ok", "changed", "impossible", "not tried"
+POSSIBLE, BENT, DOUBTFUL, IMPOSSIBLE, UNTRIED = "ok", "changed", "doubtful", "impossible", "not tried"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Check:
 
     Attributes:
         name: what, such as ``images`` or ``quantize pruned``.
-        state: ``POSSIBLE``, ``BENT`` (a default was changed to what is possible), ``IMPOSSIBLE`` or ``UNTRIED``.
+        state: ``POSSIBLE``, ``BENT`` (a default was changed to what is possible), ``DOUBTFUL`` (possible, but hardly
+            meant), ``IMPOSSIBLE`` or ``UNTRIED``.
         note: the figures or the reason.
         seconds: time taken.
         run_s: estimate of the seconds that the step takes in the run, on this machine; 0 if there is none.

@@ -128,6 +128,8 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator():
             "network must be one of lenet300, lenet5, .*resnet8, torchvision:NAME, timm:NAME or package.module:factory",
         ),
         ("", "but got ''"),
+        ("mine/nets.py:make", r"but got a file: mine\.nets:make instead of mine/nets\.py:make\."),
+        (f"{FACTORIES}:instance", "but is a network already: name a function that returns it"),
         ("torchvision:", "torchvision:NAME, timm:NAME or"),
         ("torchvision:resnet19", "must be one of 80, such as resnet18, resnet152, resnet101, but got 'resnet19'"),
         ("torchvision:fasterrcnn_resnet50_fpn", "must be one of 80, such as .*resnet50"),
@@ -237,7 +239,7 @@ def test_one_output_for_two_classes_says_what_to_do():
         ("a_class", "must be a factory of torch modules, but gave the class Linear"),
         ("exits", "cannot be built with .*SystemExit: bye"),
         ("in_need", r"must take .*'image_size': 8.*missing 1 required positional argument: 'depth'"),
-        ("broken", r"cannot be built with .*ZeroDivisionError: "),
+        ("broken", r"cannot be built with .*ZeroDivisionError: .* \(factories.py, line \d+\)"),
     ],
 )
 def test_factories_that_cannot_be_called_say_why(name, text):
@@ -248,7 +250,7 @@ def test_factories_that_cannot_be_called_say_why(name, text):
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("raise SystemExit(0)", "its import ends with SystemExit: 0"),
+        ("raise SystemExit(0)", r"its import ends with SystemExit: 0 \(unimportable.py, line 1\)"),
         ("def make(:", "its import ends with SyntaxError: invalid syntax"),
         ("open('no-such-file')", "its import ends with FileNotFoundError: .*no-such-file"),
         ("import no_such_package", "must name an importable module and a factory in it: No module named"),

@@ -4,12 +4,13 @@ import dataclasses
 import io
 
 import pytest
+from kondense.errors import InputError
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, Check, Request
 from kondense_pipelines import preflight
 from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.parameters import resolve
 from kondense_pipelines.graphs.resources import read_resources, with_memory
-from kondense_pipelines.preflight import Preflight, before_compiling, refuse, request_for
+from kondense_pipelines.preflight import Preflight, before_compiling, check_source, refuse, request_for
 from rich.console import Console
 
 FINE = Check("images", POSSIBLE, "1x28x28, 10 classes", 0.01)
@@ -126,3 +127,12 @@ def test_the_table_tells_what_a_run_takes() -> None:
 def test_steps_get_the_memory_that_training_takes(texts: list[str], needed: float, expected: tuple[str, str]) -> None:
     found = with_memory(read_resources(texts), texts, int(needed))
     assert (found.memory_request, found.memory_limit) == expected
+
+
+def test_a_source_that_is_no_directory_of_this_machine_is_refused(tmp_path):
+    (tmp_path / "photos.zip").touch()
+    for name, why in (("photos.zip", "which is a file: unpack it"), ("phots", "which does not exist")):
+        with pytest.raises(InputError, match=f"source must be a directory or a URI .* {name}, {why}"):
+            check_source(Request({"source": str(tmp_path / name)}, {}))
+    for source in ("", str(tmp_path), "s3://bucket/photos"):
+        check_source(Request({"source": source}, {}))

@@ -17,7 +17,7 @@ from kondense.preflight import images as preflight_images
 from kondense.preflight.costs import Sizes
 from kondense.preflight.examine import QUICK, examine, quick, try_step, with_lineage
 from kondense.preflight.images import FETCHED, KNOWN, Known, check_decoded, known_images, random_dataset
-from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.config import PruneConfig
 from kondense.quantize.config import QuantizeConfig
 from kondense.stages import STAGES
@@ -108,6 +108,19 @@ def test_images_that_the_network_cannot_take_are_refused_first() -> None:
     assert [*checks] == ["images", "network"]
     assert checks["network"].refused
     assert "must take images of 1x16x16" in checks["network"].note
+
+
+class Probable(Narrow):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).softmax(1)
+
+
+def test_a_softmax_in_the_network_is_doubted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "kondense"):
+        check = found(request(f"{__name__}:Probable", {}))["network"]
+    assert (check.state, check.refused) == (DOUBTFUL, False)
+    assert "it returns probabilities, not logits" in check.note and "probabilities" in caplog.text
+    assert found(request(NARROW, {}))["network"].state == POSSIBLE
 
 
 LOTTERY = step("prune weights", "prune", PruneConfig(method="lottery"))
