@@ -132,7 +132,7 @@ def test_steps_get_the_memory_that_training_takes(texts: list[str], needed: floa
 def test_a_source_that_is_no_directory_of_this_machine_is_refused(tmp_path):
     (tmp_path / "photos.zip").touch()
     for name, why in (("photos.zip", "which is a file: unpack it"), ("phots", "which does not exist")):
-        with pytest.raises(InputError, match=f"source must be a directory or a URI .* {name}, {why}"):
+        with pytest.raises(InputError, match=f"source must be a directory or a URI .*/{name}, {why}"):
             check_source(Request({"source": str(tmp_path / name)}, {}))
     for source in ("", str(tmp_path), "s3://bucket/photos"):
         check_source(Request({"source": source}, {}))
