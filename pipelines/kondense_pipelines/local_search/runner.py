@@ -12,60 +12,32 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from kondense.errors import InputError
-from kondense.files import write_json
-from kondense.katib import metrics, page, template
-from kondense.katib.results import summary
-from kondense.katib.spec import CANNOT_RUN, Experiment, ExperimentError, load
+from kondense.katib.spec import CANNOT_RUN, ExperimentError, load
 from kondense.katib.template import NO_CHANGES, LocalChanges
-from kondense.search.history import Status
 from kondense.search.journal import Journal
-from kondense.search.pbt import DIRECTORY
 from kondense.search.pick import read_pick
-from kondense.search.population_files import provide_one
-from kondense.search.run import Outcome, Run, TrialRecord
+from kondense.search.run import Run
 
-from kondense_pipelines.local.warm import PATIENT
-from kondense_pipelines.local_search import baseline, local_rules
+from kondense_pipelines.local_search import local_rules
 from kondense_pipelines.local_search.addresses import local_addresses
+from kondense_pipelines.local_search.course import PAGE, RESULTS, Course, Result
 from kondense_pipelines.local_search.early_stop import EarlyStop, groups
 from kondense_pipelines.local_search.identity import digest, read_earlier
 from kondense_pipelines.local_search.live import Display
-from kondense_pipelines.local_search.reports import Reports, shortened
-from kondense_pipelines.local_search.room import check_room
-from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess
+from kondense_pipelines.local_search.reports import Reports
 from kondense_pipelines.local_search.warm_trials import WarmTrials
 from kondense_pipelines.paths import cache_dir
 
-POLL_S = 0.05
-JOURNAL, RESULTS, PAGE, TRIALS = "journal.jsonl", "results.json", "report.html", "trials"
+JOURNAL = "journal.jsonl"
 WARM_LOG = "warm-server.log"
-FILES = "files"  # of a population's trials, which their successors continue
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOG = logging.getLogger("search")
-
-
-@dataclass(frozen=True)
-class Result:
-    """The end of a local run.
-
-    ``best`` is the best trial at the largest resource reached, None if no trial has a value.
-    """
-
-    outcome: Outcome
-    reason: str
-    best: TrialRecord | None
-    trials: int
-    results_file: Path
-    page_file: Path
-    exit_code: int  # 0 succeeded, 1 failed, 3 no trial keeps the constraints or meets `pick`, 128 + n for signal n
 
 
 def run(
@@ -122,7 +94,7 @@ def run(
                 abandoned.unlink()
         reports.prepare(started=any(event["event"] == "started" for event in journal.events))
         with WarmTrials(output / WARM_LOG) as warm:
-            runner = _Runner(
+            course = Course(
                 experiment=experiment,
                 reports=reports,
                 early_stop=EarlyStop(
@@ -139,190 +111,21 @@ def run(
                 display=display or Display(),
                 warm=warm,
             )
-            with _signals(runner):
-                return runner.run()
-
-
-@dataclass
-class _Runner:
-    """One run: its state and its trials' processes."""
-
-    experiment: Experiment
-    reports: Reports
-    early_stop: EarlyStop
-    output: Path
-    working_directory: Path
-    state: Run
-    parallel: int
-    overrides: Mapping[str, str]
-    display: Display
-    warm: WarmTrials
-    processes: dict[str, TrialProcess] = field(default_factory=dict)
-    signal_number: int = 0
-
-    def run(self) -> Result:
-        """Collect and start trials until the Experiment has ended or a signal requests the end."""
-        self.display.start(self.state)
-        try:
-            while not self.signal_number:
-                self._collect()
-                outcome, reason = self.state.outcome()
-                if outcome is Outcome.RUNNING:
-                    for trial in self.state.startable(self.parallel):
-                        self._start(trial)
-                else:
-                    self._kill_trials(reason)
-                    if outcome is Outcome.FAILED or not self._baseline_is_open():
-                        return self._end(outcome, reason)
-                self.display.update(self.state)
-                time.sleep(POLL_S)
-            self._stop_trials()
-            self.state.cut_off()
-            reason = f"stopped by {signal.Signals(self.signal_number).name}; start again to continue"
-            return self._end(Outcome.INTERRUPTED, reason)
-        finally:
-            for process in self.processes.values():
-                process.kill()
-            self.display.stop(self.state)
-
-    def _kill_trials(self, reason: str) -> None:
-        """End the trials that are still running when the experiment has ended."""
-        names = [name for name in self.processes if name in self.state.trials]
-        if names:
-            self._stop_trials()
-        for name in names:
-            self._finish(name, Status.KILLED, f"the experiment ended: {reason}")
-
-    def _baseline_is_open(self) -> bool:
-        """Start the baseline if there is one; return whether it is unfinished."""
-        assignments = baseline.read(self.experiment.document)
-        if assignments is None:
-            return False
-        if self.state.baseline is None:
-            self.state.record("baseline", name=f"{self.experiment.name}-baseline", assignments=assignments)
-        assert self.state.baseline is not None
-        if self.state.baseline.status is Status.CREATED:
-            self._start(self.state.baseline)
-        return not self.state.baseline.finished
-
-    def _collect(self) -> None:
-        """Record every trial that has ended."""
-        for name, process in list(self.processes.items()):
-            failure = process.poll()
-            if failure is None:
-                self.early_stop.check(name, process)
-                continue
-            self.reports.collect(process.directory)
-            reports = self.reports.read(process.directory, process.log)
-            whole = self.reports.curve(reports)
-            curve = shortened(whole, self.early_stop.first)
-            if failure and name not in self.early_stop.stopped:
-                check_room((self.output, cache_dir()), name, failure)
-                self._finish(name, Status.FAILED, failure, curve=curve)
-                continue
-            objective = self.experiment.objective
-            observations = metrics.observe(reports, objective)
-            if observations[objective.metric].latest == metrics.UNAVAILABLE:
-                self._finish(name, Status.METRICS_UNAVAILABLE, f"the trial reported no {objective.metric}")
-                continue
-            chosen, value, reason = metrics.picked(observations, objective)
-            reason = reason or self.state.search.missing(chosen)
-            status = Status.SUCCEEDED
-            if name in self.early_stop.stopped:
-                status, reason = Status.EARLY_STOPPED, self.early_stop.reason(name, whole)
-            self._finish(name, status, reason, value=value, metrics=chosen, curve=curve)
-
-    def _finish(self, name: str, status: Status, reason: str, *, value: float | None = None, **results: Any) -> None:
-        del self.processes[name]
-        self.state.record("finished", name=name, status=status.value, reason=reason, value=value, **results)
-        self.display.finished(self.state, self.state.trial(name))
-        self._write(Outcome.RUNNING, "")
-
-    def _start(self, trial: TrialRecord) -> None:
-        directory = self.output.resolve() / TRIALS / trial.name
-        command = template.render(
-            self.experiment,
-            trial.name,
-            trial.assignments,
-            environment={"OMP_NUM_THREADS": str(self._threads()), **PATIENT, **os.environ},
-            overrides=self.overrides,
-            metrics_file=self.reports.own_path(directory),
-            changes=self._changes(trial),
-        )
-        process = TrialProcess(command, directory, command.working_directory or self.working_directory, self.warm)
-        self.reports.clear(directory)
-        self.early_stop.begin(trial, self.state.finished)
-        self.state.record("started", name=trial.name)
-        process.start()
-        self.processes[trial.name] = process
-
-    def _changes(self, trial: TrialRecord) -> LocalChanges:
-        """Return the run's changes, with the trial's own files (pbt) in the place of the directory of all."""
-        changes, image = self.reports.changes, self.state.search.settings.get(DIRECTORY, "")
-        if not image or self.state.search.algorithm != "pbt":
-            return changes
-        files = provide_one(self.output.resolve() / FILES, trial.name, trial.parent)
-        return replace(changes, maps={image: str(files), **changes.maps})
-
-    def _threads(self) -> int:
-        """Return the cores of one trial: trials that all use every core slow each other down."""
-        return max(1, (os.cpu_count() or 1) // self.parallel)
-
-    def _stop_trials(self) -> None:
-        """Terminate all trials, and kill them after GRACE_S."""
-        for process in self.processes.values():
-            process.stop()
-        deadline = time.monotonic() + GRACE_S
-        while time.monotonic() < deadline and any(process.running() for process in self.processes.values()):
-            time.sleep(POLL_S)
-        for process in self.processes.values():
-            process.kill()
-
-    def _write(self, outcome: Outcome, reason: str) -> dict[str, Any]:
-        """Write the results so far, and return them."""
-        results = summary(
-            self.experiment.document,
-            self.state.search,
-            list(self.state.trials.values()),
-            outcome=outcome,
-            reason=reason,
-            best=self.state.best(),
-            finished=self.state.finished,
-            baseline=self.state.baseline,
-        )
-        write_json(self.output / RESULTS, results)
-        return results
-
-    def _end(self, outcome: Outcome, reason: str) -> Result:
-        results = self._write(outcome, reason)
-        self.display.stop(self.state)
-        page.write(self.output / PAGE, results)
-        self.display.ended(self.state, outcome, reason, self.output / PAGE)
-        search, best = self.state.search, self.state.best()
-        short = best is not None and not (search.feasible(best) and search.is_picked(best))
-        exit_codes = {Outcome.SUCCEEDED: 3 if short else 0, Outcome.FAILED: 1}
-        return Result(
-            outcome=outcome,
-            reason=reason,
-            best=best,
-            trials=len(self.state.finished),
-            results_file=self.output / RESULTS,
-            page_file=self.output / PAGE,
-            exit_code=exit_codes.get(outcome, 128 + self.signal_number),
-        )
+            with _signals(course):
+                return course.run()
 
 
 @contextlib.contextmanager
-def _signals(runner: _Runner) -> Iterator[None]:
+def _signals(course: Course) -> Iterator[None]:
     """Stop the run on SIGINT, SIGTERM and SIGHUP in an orderly way, and on a second one immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if runner.signal_number:
+        if course.signal_number:
             signal.default_int_handler(number, frame)
-        runner.signal_number = number
+        course.signal_number = number
 
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # under nohup not SIGHUP
     previous = {number: signal.signal(number, stop) for number in heeded}
