@@ -90,6 +90,11 @@ def _filled(place: str, state: dict[str, Tensor], network: NetworkSpec, replace_
             f"{place} must be for {network.arguments['classes']} classes, but {name} is {list(state[name].shape)}; give"
             " it a new head with replace_head=true."
         )
+    if fit.missing and set(fit.missing) <= head and not (fit.unlike or fit.unexpected):
+        raise InputError(
+            f"{place} must hold the weights of {network.name}, but lacks its last layer ({', '.join(fit.missing)});"
+            " give it a new one with replace_head=true."
+        )
     check_fit(place, network.name, state, module)
     fill(module, state)
     return Model(module.eval(), network)

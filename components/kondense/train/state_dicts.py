@@ -28,6 +28,13 @@ UNUSED = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")  # e
 DEPTH = 4  # of dictionaries within a checkpoint
 SHOWN = 3  # names in a message
 GROWTH, FREE_BYTES = 2, 2**24
+# What downloads leave instead of weights, by how it begins, in lower case.
+TEXTS: Mapping[bytes, str] = {
+    b"version https://git-lfs": "a pointer of Git LFS; git lfs pull fetches the weights",
+    b"<!doctype": "a web page, such as that of an error",
+    b"<html": "a web page, such as that of an error",
+    b"<?xml": "an XML document, such as a store's error",
+}
 
 State = Mapping[str, Tensor]
 
@@ -58,6 +65,9 @@ def read_weights(place: str, content: bytes) -> Any:
     """
     if not content:
         raise InputError(f"{place} must hold the weights of a network, but is empty.")
+    for beginning, kind in TEXTS.items():
+        if content.lstrip()[: len(beginning)].lower() == beginning:
+            raise InputError(f"{place} must hold the weights of a network, but is {kind}.")
     if place.lower().endswith(SAFETENSORS):
         try:
             return load(content)

@@ -91,6 +91,8 @@ def write(path, content):
     ("content", "rule"),
     [
         (b"", "must hold the weights of a network, but is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS; git lfs pull fetches"),
+        (b"\n<!DOCTYPE html><html>Not Found</html>", r"is a web page, such as that of an error\."),
         (b"PK\x03\x04 no archive", "is damaged or truncated"),
         ({"state_dict": TRAINED, "hparams": Anything()}, r"holds pickled objects.*convert it .*weights_only=False"),
         (nn.Linear(2, 2), "holds pickled objects"),
@@ -98,7 +100,11 @@ def write(path, content):
         ([1, 2], "but holds a list"),
         (
             {name: tensor for name, tensor in TRAINED.items() if not name.startswith("fc3")},
-            r"2 of 6 tensors are missing \(fc3.weight \(nearest: fc.\.weight\), fc3.bias .*; 0 are unexpected",
+            r"lacks its last layer \(fc3.weight, fc3.bias\); give it a new one with replace_head=true\.$",
+        ),
+        (
+            {name: tensor for name, tensor in TRAINED.items() if not name.startswith("fc2")},
+            r"2 of 6 tensors are missing \(fc2.weight \(nearest: fc.\.weight\), fc2.bias .*; 0 are unexpected",
         ),
         (
             {name.replace("fc1", "fc4"): tensor for name, tensor in TRAINED.items()},
