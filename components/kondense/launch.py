@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -169,7 +170,7 @@ def _launch(count: int, scratch: Path, nodes: Nodes | None) -> None:
             raise
         raise OthersLostError(
             f"all {nodes.count} nodes must meet at {nodes.endpoint} within {RENDEZVOUS_S} s, but node {nodes.rank} did"
-            f" not find the others ({str(error).splitlines()[0]}); {_afterwards()}."
+            f" not find the others ({str(error).splitlines()[0]}); all here were stopped, {_afterwards()}."
         ) from None
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
@@ -206,7 +207,14 @@ def failure_of(scratch: Path, codes: Mapping[int, int], count: int, *, first: in
         return SystemExit(TERMINATED)  # of one process, which all have followed
     rank, reason = next(iter(reasons.items()))
     kind = OthersLostError if total > count else ProcessLostError
-    return kind(f"process {rank + 1} of {total} lost the others ({reason['text']}); {_afterwards()}.")
+    return kind(
+        f"process {rank + 1} of {total} lost the others ({_brief(reason['text'])}); all here were stopped, {_afterwards()}."
+    )
+
+
+def _brief(text: str) -> str:
+    """Return the first sentence of an error of gloo or NCCL, without the place in their sources and their advice."""
+    return re.sub(r"^\[[^\]]*\] ", "", text.splitlines()[0]).split(". ")[0].rstrip(".")
 
 
 def _afterwards() -> str:

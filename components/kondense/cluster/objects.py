@@ -6,6 +6,7 @@ search or a training lasts hours.
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from kondense.cluster.names import RUN
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 60.0, 60.0, 60.0, 60.0, 60.0)  # an API server restarts in minutes
 PAGE = 200
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+# Kubernetes' alphabet of random names has no vowels and nothing that is taken for one (rand.go of apimachinery).
+RANDOM_END = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}(?=[\": ]|$)")
 TEMPORARY = (401, 408, 429, 500, 502, 503, 504)  # 401: a pod's token is renewed while it runs
 
 
@@ -63,6 +66,7 @@ class CustomObjects:
         self.pauses_s = pauses_s
         self.log = log
         self.api = connect()
+        self.warned: dict[str, str] = {}  # the first warning, by what it says without the random ends of names
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create the object, or return that of an earlier attempt of this step.
@@ -124,7 +128,10 @@ class CustomObjects:
         return True
 
     def warnings(self, name: str) -> list[str]:
-        """Return Kubernetes' warnings about an object and what was made for it, each in one line with the remedy."""
+        """Return Kubernetes' warnings about an object and what was made for it, each in one line with the remedy.
+
+        Warnings that differ in the random end of a pod's name only, as a Job's after each attempt, are one: the first.
+        """
         from kubernetes import client
 
         events: list[Any] = []
@@ -139,7 +146,8 @@ class CustomObjects:
             if (event.involved_object.name or "").startswith(name):
                 message = " ".join((event.message or "").split())
                 line = f"warning: {event.involved_object.kind.lower()} {event.involved_object.name}: {message}"
-                lines.append(line.rstrip(".") + self.kind.next_step(f"{event.reason} {message}"))
+                line = line.rstrip(".") + self.kind.next_step(f"{event.reason} {message}")
+                lines.append(self.warned.setdefault(RANDOM_END.sub("", line), line))
         return list(dict.fromkeys(lines))
 
     def _read(self, plural: str, name: str) -> dict[str, Any] | None:

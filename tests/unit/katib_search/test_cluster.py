@@ -200,3 +200,13 @@ def test_what_keeps_trials_from_running(
     ]
     (line,) = opened.katib.warnings(NAME)
     assert line.startswith(f"warning: {kind.lower()} {NAME}-b0r0c0-abcdef: {message.rstrip('.')}; {step}")
+
+
+def test_warnings_about_pods_of_one_job_are_one_line_at_every_look(cluster: Server, opened: Opened) -> None:
+    events = [
+        make_event("Job", NAME, "FailedCreate", f'pods "{NAME}-0-{end}" is forbidden') for end in ("lj28t", "8hr2n")
+    ]
+    cluster.events = events
+    first = opened.katib.warnings(NAME)
+    cluster.events = events[::-1]
+    assert opened.katib.warnings(NAME) == first == [f'warning: job {NAME}: pods "{NAME}-0-lj28t" is forbidden']
