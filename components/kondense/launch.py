@@ -207,9 +207,8 @@ def failure_of(scratch: Path, codes: Mapping[int, int], count: int, *, first: in
         return SystemExit(TERMINATED)  # of one process, which all have followed
     rank, reason = next(iter(reasons.items()))
     kind = OthersLostError if total > count else ProcessLostError
-    return kind(
-        f"process {rank + 1} of {total} lost the others ({_brief(reason['text'])}); all here were stopped, {_afterwards()}."
-    )
+    lost = f"process {rank + 1} of {total} lost the others ({_brief(reason['text'])})"
+    return kind(f"{lost}; all here were stopped, {_afterwards()}.")
 
 
 def _brief(text: str) -> str:
