@@ -6,10 +6,13 @@ from typing import Any
 
 from kondense.errors import InputError
 from kondense.search.goals import OBJECTIVES, check_reported, read_goals
+from kondense.search.ledger import SETTING
 from kondense.search.run import Search
 from kondense.search.space import SearchSpace
 from kondense.search.stopping import PROMOTED
 from kondense.search.suggesters import is_multi_fidelity, load_suggester
+
+LONGEST_SETTING = 2**20  # characters
 
 
 def read_search(document: Mapping[str, Any]) -> Search:
@@ -67,6 +70,15 @@ def _check_stopping(stopping: str | None, algorithm: str, settings: Mapping[str,
 
 
 def settings_of(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Return the algorithm's settings by name."""
+    """Return the algorithm's settings by name.
+
+    Raises:
+        ValueError: a text other than the ledger is longer than any that a person writes.
+    """
     entries = spec["algorithm"].get("algorithmSettings") or []
-    return {entry.get("name", ""): str(entry.get("value", "")) for entry in entries}
+    settings = {entry.get("name", ""): str(entry.get("value", "")) for entry in entries}
+    for name, text in settings.items():
+        if len(text) > LONGEST_SETTING and name != SETTING:
+            count = f"{LONGEST_SETTING:,} characters, but has {len(text):,}"
+            raise InputError(f"setting {name[:80]} must have at most {count}.")
+    return settings

@@ -9,6 +9,8 @@ from kondense.errors import InputError
 
 MOST_NODES = 100_000  # of a document with its aliases written out; an Experiment has some hundred
 MOST_LEVELS = 100  # of nesting
+LONGEST_INTEGER = 100  # characters; Python refuses to write an integer of more than 4,300 digits, as errors would
+INTEGER = "tag:yaml.org,2002:int"
 
 
 def read_documents(text: str) -> list[Any]:
@@ -72,6 +74,11 @@ def _check_size(root: yaml.Node | None) -> None:
             raise InputError("must be YAML without an alias of itself, but has one.")
         if level > MOST_LEVELS:
             raise InputError(f"must be YAML of at most {MOST_LEVELS} levels, but is nested deeper.")
+        if node.tag == INTEGER and len(node.value) > LONGEST_INTEGER:
+            length = f"{len(node.value):,}"
+            raise InputError(
+                f"must be YAML with integers of at most {LONGEST_INTEGER} characters, but one has {length}."
+            )
         open_nodes.add(id(node))
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]

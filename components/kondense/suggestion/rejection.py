@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import grpc
 
+LONGEST = 2_000  # characters of a text, which may hold a value of the caller's; gRPC's headers have room for 8 KiB
 LOG = logging.getLogger("suggestion")
 
 
@@ -24,6 +25,9 @@ def reject(
         rule: the text.
         code: Katib fails an Experiment on INVALID_ARGUMENT, and asks again on the others.
     """
-    LOG.warning("rejected", extra={"experiment": subject, "call": call, "rule": str(rule)})
-    context.abort(code, str(rule))
+    text = str(rule)
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}..."
+    LOG.warning("rejected", extra={"experiment": subject[:LONGEST], "call": call, "rule": text})
+    context.abort(code, text)
     raise AssertionError("abort raises")

@@ -30,6 +30,8 @@ def merges(levels: int) -> str:
         ("a: [1", "must be YAML"),
         ("a: 2024-13-45", "month must be in"),
         ("a: " + "9" * 5000, "must be YAML"),
+        ("a: 0x" + "f" * 5000, "integers of at most 100 characters, but one has 5,002"),  # no error could write it
+        ("a: 1" + ":1" * 5000, "integers of at most 100 characters, but one has 10,001"),  # base 60
         ("{[a]: b}", "unhashable key"),
     ],
 )

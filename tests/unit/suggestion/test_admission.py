@@ -1,0 +1,99 @@
+"""Calls take turns before their messages are read, over real gRPC."""
+
+import threading
+from concurrent import futures
+
+import grpc
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from kondense.katib.api import messages, services
+from kondense.suggestion.admission import Admission
+from kondense.suggestion.rejection import LONGEST
+from kondense.suggestion.service import SuggestionService
+
+from tests.unit.suggestion.test_service import experiment
+
+METHOD = "/api.v1.beta1.Suggestion/ValidateAlgorithmSettings"
+
+
+class Held(services.SuggestionServicer):
+    """A service whose calls last until they are let go."""
+
+    def __init__(self):
+        self.entered, self.gate = threading.Semaphore(0), threading.Event()
+
+    def ValidateAlgorithmSettings(self, request, context):  # noqa: N802
+        self.entered.release()
+        assert self.gate.wait(60)
+        return messages.ValidateAlgorithmSettingsReply()
+
+
+@pytest.fixture
+def serve():
+    running = []
+
+    def start(servicer, **admission):
+        server = grpc.server(futures.ThreadPoolExecutor(6), interceptors=[Admission(**admission)])
+        services.add_SuggestionServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+        channel = grpc.insecure_channel(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        server.start()
+        running.extend((channel.close, lambda: server.stop(0)))
+        return channel
+
+    yield start
+    for end in running:
+        end()
+
+
+def test_calls_beyond_those_at_a_time_and_those_that_wait_are_told_and_probes_are_answered(serve):
+    held = Held()
+    channel = serve(held, at_once=1, waiting=1, patience_s=60.0)
+    call = services.SuggestionStub(channel).ValidateAlgorithmSettings
+    request = messages.ValidateAlgorithmSettingsRequest()
+    first = call.future(request)
+    assert held.entered.acquire(timeout=60)
+    others, ended = [call.future(request) for _ in range(3)], threading.Semaphore(0)
+    for each in others:
+        each.add_done_callback(lambda _: ended.release())
+    assert ended.acquire(timeout=60) and ended.acquire(timeout=60)  # one of the three waits, whichever came first
+    refused = [each.exception() for each in others if each.done()]
+    assert [error.code() for error in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+    assert refused[0].details() == "at most 1 calls are answered at a time: ask again later."
+    probe = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+    assert probe.status == health_pb2.HealthCheckResponse.SERVING
+    held.gate.set()
+    assert first.result(timeout=60) == messages.ValidateAlgorithmSettingsReply()
+    assert sum(each.exception(timeout=60) is None for each in others) == 1  # the one that waited
+
+
+def test_a_call_waits_no_longer_than_its_patience(serve):
+    held = Held()
+    call = services.SuggestionStub(serve(held, at_once=1, patience_s=0.01)).ValidateAlgorithmSettings
+    first = call.future(messages.ValidateAlgorithmSettingsRequest())
+    assert held.entered.acquire(timeout=60)
+    error = call.future(messages.ValidateAlgorithmSettingsRequest()).exception(timeout=60)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    held.gate.set()
+    assert first.exception(timeout=60) is None
+    assert call(messages.ValidateAlgorithmSettingsRequest(), timeout=60)  # its turn came back
+
+
+def test_what_is_no_message_is_told(serve):
+    channel = serve(SuggestionService(), at_once=1)
+    for content, rule in ((b"\xff\xff", "a call must have a message of its method"), (None, "but has none")):
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.stream_unary(METHOD)(iter([content] if content else []), timeout=60)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and rule in caught.value.details()
+
+
+def test_the_text_of_a_refusal_is_bounded(serve):
+    stub = services.SuggestionStub(serve(SuggestionService()))
+    for sent in (experiment("x" * 10**6), experiment(settings={"conditions": "x" * 10**6})):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ValidateAlgorithmSettings(messages.ValidateAlgorithmSettingsRequest(experiment=sent), timeout=60)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert len(caught.value.details()) == LONGEST + len("...")
+    sent = experiment(settings={"conditions": "x" * (2**20 + 1)})
+    with pytest.raises(grpc.RpcError, match="setting conditions must have at most 1,048,576 characters"):
+        stub.ValidateAlgorithmSettings(messages.ValidateAlgorithmSettingsRequest(experiment=sent), timeout=60)
