@@ -15,17 +15,22 @@ same command goes on with the runs that are missing, or that older code made.
 """
 
 import argparse
+import importlib
 import json
 import platform
+import time
 from collections.abc import Collection
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import clock, compressed, compressed_picture, cost, fronts, overhead, quality, resume, warm
+from benchmarks.search import compressed, compressed_picture, quality
 from benchmarks.search.problems import PROBLEMS
 
-PARTS = ("quality", "cost", "clock", "resume", "front", "warm", "overhead", "compressed")
+WRITE_S = 5  # seconds between two writings of the results of `quality`
+# By part; they are imported when they are needed, since one of them needs torch.
+MODULES = {part: part for part in ("cost", "clock", "resume", "warm", "overhead")} | {"front": "fronts"}
+SEEDED = ("front", "warm")
+PARTS = ("quality", *MODULES, "compressed")
 
 
 def main() -> None:
@@ -46,20 +51,20 @@ def main() -> None:
     if "quality" in parts:
         results = []
         known = [quality.Result.from_json(entry) for entry in report.get("quality", [])]
+        written = time.monotonic()
         for result in quality.measure(problems, optimizers, range(arguments.seeds), known):
             results.append(result)
-            report["quality"] = [done.as_json() for done in quality.merge(known, results)]
-            if result not in known:
+            if time.monotonic() > written + WRITE_S:
+                report["quality"] = [done.as_json() for done in quality.merge(known, results)]
                 _write(arguments.output, report)
+                written = time.monotonic()
+        report["quality"] = [done.as_json() for done in quality.merge(known, results)]
+        _write(arguments.output, report)
         print("\n".join([*quality.table(results), *quality.savings(results)]), flush=True)
-    seeded = {
-        part: partial(module.measure, range(arguments.seeds)) for part, module in (("front", fronts), ("warm", warm))
-    }
-    modules = {"cost": cost, "clock": clock, "resume": resume, "front": fronts, "warm": warm, "overhead": overhead}
-    alone = {part: module.measure for part, module in modules.items() if part not in seeded}
-    for part, module in modules.items():
+    for part, name in MODULES.items():
         if part in parts:
-            report[part] = (seeded | alone)[part]()
+            module = importlib.import_module(f"benchmarks.search.{name}")
+            report[part] = module.measure(range(arguments.seeds)) if part in SEEDED else module.measure()
             print("\n".join(module.table(report[part])), flush=True)
             _write(arguments.output, report)
     if "compressed" in parts:
@@ -73,7 +78,7 @@ def main() -> None:
         compressed_picture.draw(report["compressed"], arguments.work / "compressed.png")
         _write(arguments.output, report)
     if "front" in parts:
-        print(fronts.agreement(), flush=True)
+        print(importlib.import_module("benchmarks.search.fronts").agreement(), flush=True)
 
 
 def _choose(text: str, known: Collection[str]) -> list[str]:

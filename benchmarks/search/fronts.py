@@ -121,7 +121,7 @@ class Theirs(Peer):
         super()._send({**message, "sampler": self.sampler})
 
     def tell(self, losses: Any) -> None:
-        self._send({"losses": list(losses)})
+        self._send({"loss": list(losses)})
 
 
 OPTIMIZERS: dict[str, Callable[[Fronted, int], Any]] = {

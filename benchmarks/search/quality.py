@@ -28,6 +28,8 @@ OPTIMIZERS: dict[str, Callable[[Problem, int], Optimizer]] = {
     "optuna": lambda problem, seed: Peer("optuna", problem, seed),
     "hpbandster": lambda problem, seed: Peer("hpbandster", problem, seed),
     "dehb": lambda problem, seed: Peer("dehb", problem, seed),
+    "smac": lambda problem, seed: Peer("smac", problem, seed),
+    "syne_tune": lambda problem, seed: Peer("syne_tune", problem, seed),
 }
 
 
@@ -60,7 +62,7 @@ def code_of(optimizer: str) -> str:
     """Return what decides an optimizer's results: a peer's versions, or a digest of our code but its comments."""
     if optimizer in REQUIREMENTS:
         return " ".join(REQUIREMENTS[optimizer])
-    names = ("accounting.py", "ours.py", "problems.py")
+    names = ("accounting.py", "ours.py", "problems.py", "functions.py")
     sources = [Path(benchmarks.search.__path__[0]) / name for name in names]
     sources += sorted(Path(suggesters.__file__).parent.glob("*.py"))
     code = "\n".join(_without_docstrings(source.read_text()) for source in sources)

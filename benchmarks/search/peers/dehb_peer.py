@@ -1,8 +1,7 @@
 """DEHB. Runs in its own environment; see `process`."""
 
-import json
-import sys
 import tempfile
+from typing import Any
 
 from ConfigSpace import (
     CategoricalHyperparameter,
@@ -11,30 +10,27 @@ from ConfigSpace import (
     UniformIntegerHyperparameter,
 )
 from dehb import DEHB
-
-problem = json.loads(sys.stdin.readline())
-channel, sys.stdout = sys.stdout, sys.stderr  # the package prints
-space = ConfigurationSpace(seed=problem["seed"])
-for p in problem["parameters"]:
-    known = CategoricalHyperparameter(p["name"], p["values"]) if p["values"] else None
-    numeric = UniformIntegerHyperparameter if p["whole"] else UniformFloatHyperparameter
-    space.add(known or numeric(p["name"], p["low"], p["high"]))
+from serve import evaluate, serve
 
 
-def evaluate(config: object, fidelity: float) -> dict[str, float]:
-    values = {name: value.item() if hasattr(value, "item") else value for name, value in dict(config).items()}
-    print(json.dumps({"values": values, "resource": round(fidelity)}), file=channel, flush=True)
-    return {"fitness": float(json.loads(sys.stdin.readline())["loss"]), "cost": fidelity}
+def run(problem: dict[str, Any]) -> None:
+    space = ConfigurationSpace(seed=problem["seed"])
+    for p in problem["parameters"]:
+        known = CategoricalHyperparameter(p["name"], p["values"]) if p["values"] else None
+        numeric = UniformIntegerHyperparameter if p["whole"] else UniformFloatHyperparameter
+        space.add(known or numeric(p["name"], p["low"], p["high"]))
+    with tempfile.TemporaryDirectory() as folder:
+        optimizer = DEHB(
+            f=lambda config, fidelity: {"fitness": evaluate(dict(config), fidelity), "cost": fidelity},
+            cs=space,
+            min_fidelity=problem["min"],
+            max_fidelity=problem["max"],
+            eta=3,
+            n_workers=1,
+            seed=problem["seed"],
+            output_path=folder,
+        )
+        optimizer.run(fevals=1_000_000)
 
 
-optimizer = DEHB(
-    f=evaluate,
-    cs=space,
-    min_fidelity=problem["min"],
-    max_fidelity=problem["max"],
-    eta=3,
-    n_workers=1,
-    seed=problem["seed"],
-    output_path=tempfile.mkdtemp(),
-)
-optimizer.run(fevals=1_000_000)
+serve(run)

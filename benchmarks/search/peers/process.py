@@ -1,9 +1,11 @@
 """A peer in a process and an environment of its own, speaking JSON lines.
 
 The first line sent describes the problem; then the peer writes one line per evaluation it wants,
-`{"values": {...}, "resource": r}`, and reads one line, `{"loss": x}`.
+`{"values": {...}, "resource": r}`, and reads one line, `{"loss": x}`, or `null` at the end of the run, which it
+confirms. The process serves one run after the other (`serve`).
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -26,6 +28,8 @@ REQUIREMENTS = {
         "statsmodels<0.15",
     ),
     "dehb": ("dehb==0.1.2",),
+    "smac": ("smac==2.4.1", "scikit-learn<1.9"),  # it imports what scikit-learn 1.9 moved
+    "syne_tune": ("syne-tune==0.16.0",),
 }
 
 
@@ -33,17 +37,7 @@ class Peer:
     """An optimizer of another package, asked one evaluation at a time."""
 
     def __init__(self, name: str, problem: Problem, seed: int) -> None:
-        options = [option for requirement in REQUIREMENTS[name] for option in ("--with", requirement)]
-        command = ["uv", "run", "--quiet", "--no-project", "--python", "3.11", *options, "python"]
-        self.process = subprocess.Popen(
-            [*command, str(HERE / f"{name}_peer.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            bufsize=1,
-            env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")},
-        )
+        self.process = _process(name)
         parameters = [
             {
                 "name": parameter.name,
@@ -73,5 +67,24 @@ class Peer:
         self._send({"loss": loss})
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("null\n")
+        self.process.stdin.flush()
+        while self.process.stdout.readline() not in ("ended\n", ""):
+            pass  # an evaluation that was asked for in the meantime
+
+
+@functools.cache
+def _process(name: str) -> "subprocess.Popen[str]":
+    """Return the peer's process, which ends with this one: its input ends."""
+    options = [option for requirement in REQUIREMENTS[name] for option in ("--with", requirement)]
+    command = ["uv", "run", "--quiet", "--no-project", "--python", "3.11", *options, "python"]
+    return subprocess.Popen(
+        [*command, str(HERE / f"{name}_peer.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        bufsize=1,
+        env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")},
+    )
