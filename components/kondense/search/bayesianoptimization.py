@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kondense.errors import InputError
 from kondense.search import acquisition
 from kondense.search import settings as reading
-from kondense.search.gaussian_process import Data, Process, encode
+from kondense.search.gaussian_process import Process
 from kondense.search.history import History, Suggestion
+from kondense.search.kernel import Data, encode
 from kondense.search.observations import Observations, collect, normal_scores, select
 from kondense.search.parameter import STANDARD_NORMAL
 from kondense.search.sampling import draw_random, first_new, generator, seed_of

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from kondense.errors import InputError
 from kondense.json_text import json_value
 from kondense.search import acquisition
-from kondense.search.gaussian_process import Data, Process, encode
+from kondense.search.gaussian_process import Process, temperature
 from kondense.search.goals import Goals
+from kondense.search.kernel import Data, encode
 from kondense.search.observations import Observations, normal_scores
 from kondense.search.parameter import Parameter
 from kondense.search.sampling import first_new
@@ -99,7 +100,7 @@ class Earlier:
 
     def propose(self, rng: np.random.Generator) -> Array:
         """Return unit-cube rows of the whole space, the most promising first, by a function drawn from the model."""
-        drawn = self.process.draw(rng)
+        drawn = self.process.draw(rng, temperature=temperature(rng))
         known = rng.random((len(self._unit), len(self.space.parameters)))
         known[:, self._columns] = self._unit
 

@@ -9,13 +9,14 @@ Deviations from Algorithm 1 of Hyperband, which runs one rung after the other:
 - A failed configuration is not promoted, even if its slot stays empty.
 - With several waves, a rung is filled in that many equal parts, and after each part its share of the slots above goes
   to the best of all parts so far. A model receives results of the high rungs earlier.
+- A model may order the configurations that wait for a promotion instead of their losses.
 - If the number of trials is known, the slots above the lowest rung of all started brackets are reserved for promotions.
   Once the remaining trials only suffice for these, a worker without a certain promotion takes the most likely one
   instead of a new configuration, so that the brackets are complete for any number of workers.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kondense.search.brackets import Bracket, BracketPlan
@@ -27,6 +28,15 @@ Draw = Callable[[ExperimentState, int], Mapping[str, str]]
 """Returns a new configuration, without its resource, for a bracket."""
 
 
+Judge = Callable[[int, int, list[int], list[float]], Sequence[float]]
+"""Returns what orders configurations for a promotion, the least first: bracket, rung, configurations, their losses."""
+
+
+def by_loss(bracket: int, rung: int, configs: list[int], losses: list[float]) -> Sequence[float]:
+    """Order configurations by their losses in the rung."""
+    return losses
+
+
 @dataclass(frozen=True)
 class Policy:
     """How the brackets are filled.
@@ -35,11 +45,13 @@ class Policy:
         draw: returns a new configuration.
         waves: equal parts of a rung, each followed by promotions.
         max_trials: number of trials in total; None if unknown.
+        judge: orders the configurations that wait for a promotion.
     """
 
     draw: Draw
     waves: int = 1
     max_trials: int | None = None
+    judge: Judge = by_loss
 
 
 def suggest(plan: BracketPlan, resource_name: str, state: ExperimentState, count: int, policy: Policy) -> Suggestion:
@@ -53,7 +65,7 @@ def suggest(plan: BracketPlan, resource_name: str, state: ExperimentState, count
         policy: how the brackets are filled.
     """
     proposals = []
-    search = _Promotions(plan, state, policy.waves)
+    search = _Promotions(plan, state, policy.waves, policy.judge)
     for _ in range(count):
         issued, assignments = _next_trial(search, resource_name, policy)
         search.forget(issued.bracket)
@@ -97,10 +109,11 @@ class _Promotions:
         plan: the brackets.
         state: the experiment's state.
         waves: as in ``Policy``.
+        judge: as in ``Policy``.
     """
 
-    def __init__(self, plan: BracketPlan, state: ExperimentState, waves: int) -> None:
-        self.plan, self.state, self.waves = plan, state, waves
+    def __init__(self, plan: BracketPlan, state: ExperimentState, waves: int, judge: Judge) -> None:
+        self.plan, self.state, self.waves, self.judge = plan, state, waves, judge
         self._certain: dict[int, list[tuple[int, int]]] = {}
         self._reserved: dict[int, tuple[int, list[_Candidate]]] = {}
 
@@ -113,7 +126,7 @@ class _Promotions:
         """Return a bracket's certain promotions: (rung to enter, configuration)."""
         if number not in self._certain:
             sizes = self.plan.bracket(number).sizes
-            self._certain[number] = _promotions(sizes, self.state, number, self.waves)
+            self._certain[number] = _promotions(sizes, self.state, number, self.waves, self.judge)
         return self._certain[number]
 
     def reserved(self, number: int) -> tuple[int, list[_Candidate]]:
@@ -152,17 +165,19 @@ def _best_promotion(search: _Promotions) -> tuple[int, int, int] | None:
     return best
 
 
-def _promotions(sizes: tuple[int, ...], state: ExperimentState, number: int, waves: int) -> list[tuple[int, int]]:
+def _promotions(
+    sizes: tuple[int, ...], state: ExperimentState, number: int, waves: int, judge: Judge
+) -> list[tuple[int, int]]:
     """Return certain promotions within one bracket: (rung to enter, configuration)."""
     if len(state.rung(number, len(sizes) - 1).configs) >= sizes[-1]:
         return []  # the highest rung is full, so all below it are complete
     promotions = []
     for wave in range(1, waves + 1):
-        promotions += _promotions_of_wave([size * wave // waves for size in sizes], state, number)
+        promotions += _promotions_of_wave([size * wave // waves for size in sizes], state, number, judge)
     return promotions
 
 
-def _promotions_of_wave(sizes: list[int], state: ExperimentState, number: int) -> list[tuple[int, int]]:
+def _promotions_of_wave(sizes: list[int], state: ExperimentState, number: int, judge: Judge) -> list[tuple[int, int]]:
     """Return the best certain promotion into each rung, with each rung limited to its first `sizes` members."""
     promotions = []
     complete = len(state.rung(number, 0).configs) >= sizes[0]
@@ -181,7 +196,9 @@ def _promotions_of_wave(sizes: list[int], state: ExperimentState, number: int) -
             if loss < math.inf and config not in entered
         )
         if waiting and slots > unknown:
-            promotions.append((level + 1, waiting[0][1]))
+            values, configs = [loss for loss, _ in waiting], [config for _, config in waiting]
+            scores = judge(number, level, configs, values)
+            promotions.append((level + 1, min(zip(scores, values, configs, strict=True))[2]))
         complete = unknown == 0 and not waiting
     return promotions
 

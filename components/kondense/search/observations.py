@@ -5,7 +5,7 @@ brackets (0) to the full one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import NormalDist
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kondense.search.space import SearchSpace
 from kondense.search.state import FAILED, ExperimentState
 
+UPPER = 0.75  # quantile of the losses above which they count as equal in `scores`, but for their ranks
 LEAST_PER_LEVEL = 10  # minimum number of observations of a level in a selection
 
 
@@ -113,6 +114,24 @@ def select(observations: Observations, count: int, rng: np.random.Generator) -> 
         kept.append(index)
         left -= len(index)
     return observations.take(np.sort(np.concatenate(kept)))
+
+
+def join(one: Observations, other: Observations) -> Observations:
+    """Return the observations of both."""
+    return Observations(
+        **{each.name: np.concatenate([getattr(one, each.name), getattr(other, each.name)]) for each in fields(one)}
+    )
+
+
+def scores(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a process models, [N]: the mean of normal scores and of standardized losses.
+
+    The ranks alone would pull apart losses that are nearly equal; the losses alone would be those of the worst.
+    """
+    ranks = normal_scores(losses)
+    cut = np.minimum(losses, np.quantile(losses, UPPER))
+    spread = float(cut.std())
+    return (ranks + (cut - cut.mean()) / spread) / 2 if spread > 0 else ranks
 
 
 def normal_scores(losses: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.search.density import Density
-from kondense.search.observations import Observations, normal_scores
+from kondense.search.observations import Observations, normal_scores, scores
 from kondense.search.space import SearchSpace
 from kondense.search.state import ExperimentState
 
@@ -28,12 +28,12 @@ FEWEST = 3  # observations on either side of a bound before its densities are co
 
 
 def targets(observations: Observations, state: ExperimentState) -> list[Array]:
-    """Return the normal scores of each objective, [M] of [N]; with one objective those of the losses.
+    """Return the scores of each objective, [M] of [N]; with one objective those of the losses.
 
     A trial that lacks a value has the worst one of its level.
     """
     if state.goals is None:
-        return [normal_scores(observations.losses)]
+        return [scores(observations.losses)]
     columns = observations.rows_of_goals[:, : len(state.goals.objectives)].T.copy()
     for column in columns:
         for level in np.unique(observations.levels[np.isnan(column)]):

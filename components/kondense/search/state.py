@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ class ExperimentState:
         if self.goals is not None:
             self._read_goals(flat, self.goals)
             self._rank(rungs_per_bracket, self.goals)
-        if any(trial.status is EARLY_STOPPED for trial in history.trials):
+        if EARLY_STOPPED in map(attrgetter("status"), history.trials):
             self._put_behind([trial is not None and trial.status is EARLY_STOPPED for trial in flat], rungs_per_bracket)
 
     @property

@@ -1,9 +1,13 @@
 """The models against SciPy and closed forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from kondense.search.density import Density
-from kondense.search.gaussian_process import OFFSET, Data, Process, encode
+from kondense.search.fitting import Evidence
+from kondense.search.gaussian_process import Process
+from kondense.search.kernel import OFFSET, Data, Shape, encode
 from kondense.search.observations import normal_scores
 from kondense.search.space import Parameter, SearchSpace
 from scipy import integrate, stats
@@ -51,6 +55,7 @@ def test_one_observation_is_enough_for_a_density() -> None:
 def process(seed: int = 0, gaps: tuple[int, ...] = (0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2)) -> Process:
     rng = np.random.default_rng(seed)
     rows = rng.random((len(gaps), 2))
+    rows[6], rows[9:11] = rows[0], rows[0:2]
     targets = np.sin(6 * rows[:, 0])
     data = Data(encode(MIXED, rows), np.array(gaps), targets - targets.mean(), 2)
     return Process(data, rng)
@@ -63,19 +68,36 @@ def test_the_evidence_is_that_of_a_multivariate_t() -> None:
     # An inverse gamma (1, 1) variance makes the targets Student t of 2 degrees of freedom with this shape matrix.
     expected = stats.multivariate_t(np.zeros(12), matrix, df=2).logpdf(fitted.data.targets)
     constant = stats.multivariate_t(np.zeros(12), np.eye(12), df=2).logpdf(np.zeros(12))
-    assert fitted.evidence(fitted.shape, smooth) == pytest.approx(expected - constant)
+    other = replace(fitted.shape, noise=(-1.0, -2.0, -3.0))
+    assert fitted.evidence([other, fitted.shape], smooth)[1] == pytest.approx(expected - constant)
 
 
-def test_drawn_functions_have_the_posteriors_mean_and_spread() -> None:
+def test_the_slope_is_that_of_the_evidence() -> None:
+    fitted = process()
+
+    def evidence(place: np.ndarray) -> float:
+        shape = Shape(tuple(place[:2]), place[2], place[3], tuple(place[4:]), (0.8, 0.8))
+        return float(fitted.evidence([shape], fitted._smooth(shape))[0])
+
+    place = np.array([-0.7, 0.3, -1.0, -2.0, -3.0, -2.5, -1.0])
+    steps = 1e-5 * np.eye(7)
+    expected = [(evidence(place + step) - evidence(place - step)) / 2e-5 for step in steps]
+    assert Evidence(fitted.data, 3).slope(place) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_drawn_functions_have_the_posteriors_mean_and_spread(temperature: float) -> None:
     fitted = process()
     rng = np.random.default_rng(1)
     candidates = encode(MIXED, np.array([[0.1, 0.1], [0.5, 0.5], [0.93, 0.9]]))
-    draws = np.array([fitted.draw(rng)(candidates) for _ in range(3000)])
+    candidates.axes[0], candidates.trend[0] = fitted.data.encoding.axes[0], fitted.data.encoding.trend[0]
+    draws = np.array([fitted.draw(rng, 0, temperature)(candidates) for _ in range(3000)])
     data, shape = fitted.data, fitted.shape
     both = Data(
         encoding=type(candidates)(
             np.concatenate([candidates.axes, data.encoding.axes]),
             np.concatenate([candidates.trend, data.encoding.trend]),
+            candidates.firsts,
         ),
         gaps=np.concatenate([np.zeros(3, dtype=np.int64), data.gaps]),
         targets=np.zeros(15),
@@ -90,7 +112,7 @@ def test_drawn_functions_have_the_posteriors_mean_and_spread() -> None:
     mean = cross @ np.linalg.solve(matrix, data.targets) / np.sqrt(variance)
     spread = np.sqrt(np.diag(prior[:3, :3] - cross @ np.linalg.solve(matrix, cross.T)))
     assert draws.mean(axis=0) == pytest.approx(mean, abs=0.1)
-    assert draws.std(axis=0) == pytest.approx(spread, rel=0.1)
+    assert draws.std(axis=0) == pytest.approx(temperature * spread, rel=0.1)
     assert OFFSET > 0
 
 
