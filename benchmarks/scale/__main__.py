@@ -1,6 +1,6 @@
 """What changes when data and machines grow: images that fit no memory, several devices.
 
-    python -m benchmarks.scale [--parts path,throughput,memory,devices] [--gib 1] [--limit-gib 2] [--rounds 3]
+    python -m benchmarks.scale [--parts path,throughput,memory,devices,whole] [--gib 1] [--limit-gib 2] [--rounds 3]
         [--output FILE]
 
 Each part prints its table and its conditions; --output keeps the figures as JSON. The parts:
@@ -11,6 +11,8 @@ Each part prints its table and its conditions; --output keeps the figures as JSO
 - memory: peak memory of a whole process tree that trains one epoch, at 1x, 4x and 16x of the images; the largest has
   --gib GiB of decoded images, and every tree is killed when it exceeds --limit-gib.
 - devices: ResNet-20 in two processes of one thread beside one process of two threads, in turns.
+- whole: `kondense run` with torchvision's resnet18 on --images images in a bucket, from shards and on two devices,
+  within --limit-gib; killed twice (--ways killed) beside undisturbed.
 """
 
 import argparse
@@ -25,6 +27,7 @@ PARTS = {
     "throughput": "benchmarks.scale.throughput",
     "memory": "benchmarks.scale.memory",
     "devices": "benchmarks.scale.devices",
+    "whole": "benchmarks.scale.whole",
 }  # each has `run(arguments, directory)`, which prints a table and returns the figures
 
 
@@ -33,8 +36,9 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--gib", type=float, default=1.0, help="GiB of decoded images of the largest data set")
     parser.add_argument("--limit-gib", type=float, default=2.0, help="limit of a process tree")
-    parser.add_argument("--images", type=int, default=2000, help="images of path and throughput")
+    parser.add_argument("--images", type=int, default=2000, help="images of path, throughput and whole")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", default="undisturbed,killed", help="of whole")
     parser.add_argument("--directory", type=Path, help="for the images; by default a temporary one")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()

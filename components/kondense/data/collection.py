@@ -4,7 +4,7 @@ Shapes: N images, C channels, H height, W width, M chosen images.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -34,6 +34,11 @@ class Files(Images, Protocol):
 
     def read(self, chosen_M: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
         """Return the finished images that can be read, which of the chosen they are, and one line for each other."""
+
+    def parts(
+        self, chosen_M: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_], Sequence[str]]]:
+        """Yield what ``read`` returns, in order and in parts of a bounded size."""
 
     def bytes_per_image(self) -> int:
         """Return the size of one image in memory."""

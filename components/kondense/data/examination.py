@@ -177,7 +177,10 @@ def _name(path: Path | None, row: str) -> str:
 
 
 def _same_file(one: Path | None, other: Path | None) -> bool:
-    return bool(one and other) and one.read_bytes() == other.read_bytes()  # type: ignore[union-attr]  # both are there
+    if one is None or other is None:
+        return False
+    content = one.read_bytes()
+    return bool(content) and content == other.read_bytes()  # one of a store may be gone from here again
 
 
 def _dropped(taken: Taken, rows: Sequence[int]) -> Taken:

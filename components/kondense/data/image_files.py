@@ -6,16 +6,21 @@ Shapes: N images, C channels, H height, W width, M chosen images, K of them read
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kondense.data.picture import MAX_PIXELS, Facts, Geometry, PictureError, decode, facts, shown
-from kondense.data.pieces import Bring, in_parts, present
+from kondense.data.pieces import AT_ONCE, Bring, in_parts, present
+from kondense.data.workers import delivered, new_batch
 from kondense.errors import InputError
 
+PART_BYTES = 2**23  # of decoded images that a process hands over at a time
+FEW = 64  # pictures that this process decodes itself
 LISTED = 10  # files or sizes that a message names
 LARGEST = 2**20  # pixels of pictures whose size nobody asked for: a network of such images takes hours
 LONGEST = 300  # characters of one file's line in a message of several
@@ -41,18 +46,43 @@ class ImageFiles:
 
     def read(self, chosen_M: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
         """Return the readable images [K, C, H, W], which of the chosen they are, and one line for each other."""
-        geometry, readable_M, problems = self.geometry, np.zeros(len(chosen_M), np.bool_), []
-        images_MCHW = np.empty((len(chosen_M), geometry.channels, *geometry.size), np.uint8)
+        problems: list[str] = []
+        readable = [np.zeros(0, np.bool_)]
+        images_MCHW = np.empty((len(chosen_M), self.geometry.channels, *self.geometry.size), np.uint8)
         count = 0
-        for row, path in enumerate(in_parts([self.paths[index] for index in chosen_M], self.bring)):
+        for images, readable_P, lines in self.parts(chosen_M):
+            images_MCHW[count : count + len(images)] = images
+            count += len(images)
+            readable.append(readable_P)
+            problems += lines
+        return images_MCHW[:count], np.concatenate(readable), problems
+
+    def parts(
+        self, chosen_M: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_], Sequence[str]]]:
+        """Yield what ``read`` returns, in order and in parts of at most PART_BYTES, decoded by worker processes."""
+        size = max(1, min(AT_ONCE, PART_BYTES // self.bytes_per_image()))
+        indices = torch.from_numpy(chosen_M).split(size) if len(chosen_M) else ()
+        for images, readable, problems in delivered(
+            self._decoded, indices, None, image_bytes=self.bytes_per_image(), few=FEW, spare=0
+        ):
+            yield images.numpy(), readable.numpy(), problems
+
+    def _decoded(self, index_P: Tensor) -> tuple[Tensor, Tensor, list[str]]:
+        """Return what ``read`` does for the pictures of one part, decoded in this process."""
+        geometry, readable_P, problems = self.geometry, torch.zeros(len(index_P), dtype=torch.bool), []
+        images_PCHW = new_batch((len(index_P), geometry.channels, *geometry.size))
+        target_PCHW = images_PCHW.numpy()
+        count = 0
+        for row, path in enumerate(in_parts([self.paths[index] for index in index_P.tolist()], self.bring)):
             try:
-                images_MCHW[count] = decode(path, geometry, max_pixels=self.max_pixels)
+                target_PCHW[count] = decode(path, geometry, max_pixels=self.max_pixels)
             except PictureError as error:
                 problems.append(str(error))
                 continue
-            readable_M[row] = True
+            readable_P[row] = True
             count += 1
-        return images_MCHW[:count], readable_M, problems
+        return images_PCHW[:count], readable_P, problems
 
     def bytes_per_image(self) -> int:
         """Return the size of one image in memory."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from kondense.data.locate import opened, wanted_keys
 from kondense.data.patience import patiently, wait_seconds
 from kondense.store.open import open_store
-from kondense.store.store import Store
 
 AT_ONCE = 32  # files that are brought together
 THREADS = 8
@@ -26,13 +25,15 @@ def present(paths: Sequence[Path]) -> None:
 class Pieces:
     """The files of a store in the local folder ``root``, where each is brought before it is read.
 
-    The oldest files become empty again when they exceed ``kept_bytes``.
+    The oldest files become empty again when they exceed ``kept_bytes``. A worker process, which reads each of its files
+    once, keeps none, and leaves those alone that others have brought.
     """
 
-    def __init__(self, store: Store, root: Path, kept_bytes: int = KEPT_BYTES) -> None:
-        self.store, self.root, self.kept_bytes = store, root, kept_bytes
+    def __init__(self, address: str, root: Path, kept_bytes: int = KEPT_BYTES) -> None:
+        self.address, self.root, self.kept_bytes = address, root, kept_bytes
         self.kept: collections.OrderedDict[Path, int] = collections.OrderedDict()
         self.wait_s = wait_seconds()
+        self.process, self.store = os.getpid(), open_store(address)
 
     def bring(self, paths: Sequence[Path]) -> None:
         """Fetch the files at ``paths`` that are not there.
@@ -41,7 +42,10 @@ class Pieces:
             StoreError: the store was away for longer than the time to wait, or refused.
             OSError: the disk is full.
         """
-        lacking = [path for path in dict.fromkeys(paths) if path not in self.kept]
+        if os.getpid() != self.process:  # a connection is of one process
+            self.process, self.store, self.kept_bytes = os.getpid(), open_store(self.address), 0
+            self.kept.clear()
+        lacking = [path for path in dict.fromkeys(paths) if not path.stat().st_size]
         for path in paths:
             if path in self.kept:
                 self.kept.move_to_end(path)
@@ -83,7 +87,7 @@ def opened_in_pieces(source: str, wanted: Callable[[str], bool]) -> Iterator[tup
             path.parent.mkdir(parents=True, exist_ok=True)  # also without data in it, as a local folder would be
             if is_wanted:
                 path.touch()
-        yield Path(scratch), Pieces(store, Path(scratch)).bring
+        yield Path(scratch), Pieces(source, Path(scratch)).bring
 
 
 def in_parts(paths: Sequence[Path], bring: Bring) -> Iterator[Path]:

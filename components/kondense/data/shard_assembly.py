@@ -25,7 +25,7 @@ from kondense.data.shard_cache import place_at
 from kondense.data.shard_images import PPM
 from kondense.data.shard_writer import ShardWriter, Sink
 from kondense.data.shards import Shards
-from kondense.data.split import Choice, Taken, split_collection, take
+from kondense.data.split import Choice, Taken, split_collection, taken_in_parts
 from kondense.data.streamed import DIGEST, ShardedImages
 from kondense.logging import LOG
 from kondense.store.open import open_store
@@ -151,13 +151,10 @@ def assembled_in_shards(
 
 def _written(part: str, choice: Choice, geometry: Geometry, target: Target) -> Written:
     writer = ShardWriter(part, target.directory, target.sink(), target.shard_bytes, target.encoding)
-    digests, parts, chunk = [], [], 1
+    digests, parts = [], []
     problems: list[str] = []
     totals, labels, indices = [], [], []
-    start = 0
-    while start < len(choice):
-        taken = take(Choice(choice.part, choice.indices[start : start + chunk]), geometry)
-        start += chunk
+    for taken in taken_in_parts(choice, geometry, CHUNK_BYTES):
         problems += taken.problems
         if not len(taken):
             continue
@@ -168,7 +165,6 @@ def _written(part: str, choice: Choice, geometry: Geometry, target: Target) -> W
         parts.append(taken.images.shape[1:])
         labels.append(taken.labels)
         indices.append(taken.indices)
-        chunk = max(1, CHUNK_BYTES // (taken.images.nbytes // len(taken)))
     writer.close()
     if not parts:
         nothing = np.empty((0, DIGEST), np.uint8)

@@ -4,6 +4,7 @@ Shapes: N images of a part, M chosen ones, C channels, H height, W width.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,23 @@ def take(choice: Choice, geometry: Geometry) -> Taken:
         kept = indices[readable_M]
         return Taken(images_KCHW, part.labels[kept], part, kept, tuple(problems))
     return Taken(finished(part.images[indices], geometry), part.labels[indices], part, indices)
+
+
+def taken_in_parts(choice: Choice, geometry: Geometry, part_bytes: int) -> Iterator[Taken]:
+    """Yield what ``take`` returns, in order and in parts of about ``part_bytes`` at most."""
+    part, indices = choice.part, choice.indices
+    start, size = 0, 1
+    if isinstance(part.images, Files):
+        for images_KCHW, readable_P, problems in part.images.parts(indices):
+            kept = indices[start : start + len(readable_P)][readable_P]
+            start += len(readable_P)
+            yield Taken(images_KCHW, part.labels[kept], part, kept, tuple(problems))
+        return
+    while start < len(indices):
+        taken = take(Choice(part, indices[start : start + size]), geometry)
+        start += size
+        size = max(1, part_bytes // (taken.images.nbytes // len(taken)))
+        yield taken
 
 
 def split_collection(

@@ -33,7 +33,7 @@ FEW = 256  # images that are not worth a worker
 SHARED_MEMORY = "/dev/shm"  # where workers leave their batches
 SOCKET_NAME, MOST_ADDRESS = len("/pymp-12345678/listener-12345678"), 107  # bytes; of unix(7)
 M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # mallopt(3); bytes
-Read = Callable[[Tensor], Tensor]
+Read = Callable[[Tensor], Any]
 Change = Callable[[int, Tensor], Any]  # takes a batch's number and its images
 
 
@@ -58,7 +58,15 @@ class Batches(Dataset[Any]):
             return Failure(error)
 
 
-def delivered(read: Read, indices: Sequence[Tensor], change: Change | None, *, image_bytes: int) -> Iterator[Any]:
+def delivered(
+    read: Read,
+    indices: Sequence[Tensor],
+    change: Change | None,
+    *,
+    image_bytes: int,
+    few: int = FEW,
+    spare: int = 1,
+) -> Iterator[Any]:
     """Yield the batches in order.
 
     Args:
@@ -66,13 +74,15 @@ def delivered(read: Read, indices: Sequence[Tensor], change: Change | None, *, i
         indices: of the batches.
         change: called with a batch's number and images; its result is yielded in their place.
         image_bytes: size of one decoded image.
+        few: images that are not worth a worker.
+        spare: processors that the caller needs itself.
 
     Raises:
         KondenseError: an error of ``read`` or ``change``, or workers that die again and again.
     """
     batches = Batches(read, indices, change)
     batch_bytes = image_bytes * max(map(len, indices), default=0)
-    count, ahead = planned(batch_bytes) if sum(map(len, indices)) > FEW else (0, 0)
+    count, ahead = planned(batch_bytes, spare) if sum(map(len, indices)) > few else (0, 0)
     done = restarts = 0
     while done < len(indices):
         for item in _items(batches, range(done, len(indices)), count, ahead):
@@ -175,14 +185,18 @@ def _own_signals() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def planned(batch_bytes: int) -> tuple[int, int]:
+def planned(batch_bytes: int, spare: int = 1) -> tuple[int, int]:
     """Return the number of worker processes and of batches that each decodes ahead, within the bound of bytes.
+
+    Args:
+        batch_bytes: size of a decoded batch.
+        spare: processors that the caller needs itself.
 
     Raises:
         InputError: a variable of the environment is no whole number.
     """
     processors = len(os.sched_getaffinity(0)) // current().count
-    asked = whole_number(WORKERS, max(1, min(MOST_WORKERS, processors - 1)))
+    asked = whole_number(WORKERS, max(1, min(MOST_WORKERS, processors - spare)))
     bound = whole_number(PREFETCH, PREFETCH_BYTES)
     with contextlib.suppress(OSError):
         status = os.statvfs(SHARED_MEMORY)

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kondense.data.at_once import at_once
 from kondense.data.dataset import Dataset
 from kondense.distill.teachers import Teachers
 from kondense.errors import InputError
 
 MEMORY_BYTES = 512 * 2**20  # larger caches are files
-BATCH = 500
 
 
 def fill(
@@ -37,13 +37,14 @@ def fill(
     """
     images_u8 = dataset.train.images
     cached: list[Tensor] = []
-    for number, part_u8 in enumerate(images_u8.split(BATCH)):
-        start = number * BATCH
+    size = at_once(dataset.shape)
+    for number, part_u8 in enumerate(images_u8.split(size)):
+        start = number * size
         outputs = teachers.outputs(dataset.normalise(part_u8.to(device)))
         if not cached:
             cached = _allocate([(len(images_u8), *output.shape[1:]) for output in outputs], memory_bytes)
         for target, output in zip(cached, outputs, strict=True):
-            target[start : start + BATCH] = output.float().cpu()
+            target[start : start + size] = output.float().cpu()
     return cached
 
 

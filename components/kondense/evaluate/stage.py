@@ -16,6 +16,7 @@ from kondense.artifacts.model import Model, encode_state, load_model, save_model
 from kondense.artifacts.report import EVALUATION, FORMAT_VERSION, Evaluation, evaluation_bytes
 from kondense.artifacts.tensors import tensor_bytes
 from kondense.codec.model_file import KZ, pack_model
+from kondense.data.at_once import at_once
 from kondense.data.dataset import SPLITS, Dataset, load_dataset
 from kondense.data.streamed import Images
 from kondense.display import html_table, metric_rows, text_table
@@ -235,7 +236,7 @@ def _tell_chance(dataset: Dataset, validation_accuracy: float) -> None:
 
 def _predict_onnx(form: Form, dataset: Dataset, images_u8: Images, batch_size: int) -> Tensor:
     """Return the logits [N, K] that onnxruntime computes for uint8 images [N, C, H, W]."""
-    pixels = takes_pixels(form.session)
+    pixels, batch_size = takes_pixels(form.session), at_once(dataset.shape, batch_size)
     parts = [
         predict_onnx(form.session, (part_u8 if pixels else dataset.normalise(part_u8)).numpy(), batch_size=batch_size)
         for part_u8 in images_u8.split(batch_size)

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from kondense.data.at_once import MOST, at_once
 from kondense.data.dataset import Dataset, Split
 from kondense.processes import current
 
 
 def predict(
-    module: nn.Module, split: Split, dataset: Dataset, *, batch_size: int = 500, device: str | torch.device = "cpu"
+    module: nn.Module, split: Split, dataset: Dataset, *, batch_size: int = MOST, device: str | torch.device = "cpu"
 ) -> Tensor:
     """Return the network's logits on a split, float32 [N, K] on the CPU.
 
@@ -24,10 +25,10 @@ def predict(
         module: the network, on ``device``.
         split: the images.
         dataset: gives the normalisation.
-        batch_size: images at a time.
+        batch_size: most images at a time; large ones are fewer (``kondense.data.at_once``).
         device: the device of the network.
     """
-    was_training = module.training
+    was_training, batch_size = module.training, at_once(dataset.shape, batch_size)
     module.eval()
     memory_format = memory_format_of(module)
     processes, logits = current(), []

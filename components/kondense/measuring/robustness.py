@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from kondense.data.at_once import at_once
 from kondense.data.dataset import Split
 from kondense.measuring.accuracy import accuracy
 
@@ -26,13 +26,18 @@ def blur(images_NCHW: Tensor, strength: float, _generator: torch.Generator) -> T
     """Blur by a Gaussian whose standard deviation is ``strength`` times the image's side; edges are mirrored."""
     sigma = strength * images_NCHW.shape[-1]
     radius = min(math.ceil(3 * sigma), min(images_NCHW.shape[-2:]) - 1)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    channels = images_NCHW.shape[1]
-    padded = F.pad(images_NCHW, (radius, radius, radius, radius), mode="reflect")
-    across = F.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-    return F.conv2d(across, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    down_HH, across_WW = (_mirrored(side, offsets, kernel) for side in images_NCHW.shape[-2:])
+    return down_HH @ images_NCHW @ across_WW.T
+
+
+def _mirrored(side: int, offsets: Tensor, kernel: Tensor) -> Tensor:
+    """Return the matrix [side, side] that convolves rows of pixels with a kernel; as products they take less time."""
+    index = (torch.arange(side).unsqueeze(1) + offsets).abs()
+    index = side - 1 - (side - 1 - index).abs()
+    return torch.zeros(side, side).scatter_add_(1, index, kernel.expand(side, -1))
 
 
 def contrast(images_NCHW: Tensor, strength: float, _generator: torch.Generator) -> Tensor:
@@ -81,8 +86,12 @@ def measure_robustness(predict: Callable[[Tensor], Tensor], split: Split, *, ima
     chosen_N = torch.randperm(len(split), generator=generator)[:images]
     pixels_u8, labels_N = split.images[chosen_N], split.labels[chosen_N]
     corruptions, every = {}, []
+    size = at_once(pixels_u8.shape[1:])
     for kind, (_, strengths) in CORRUPTIONS.items():
-        values = [accuracy(predict(corrupt(pixels_u8, kind, one, generator)), labels_N) for one in strengths]
+        values = []
+        for strength in strengths:
+            parts = (corrupt(part_u8, kind, strength, generator) for part_u8 in pixels_u8.split(size))
+            values.append(accuracy(torch.cat([predict(part_u8) for part_u8 in parts]), labels_N))
         corruptions[kind] = {"strengths": list(strengths), "accuracy": values}
         every += values
     return {

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
 from kondense.config import Config
+from kondense.data.at_once import at_once
 from kondense.measuring.accuracy import predict
 from kondense.training.settings import TrainingConfig
 from kondense.training.trainer import Trainer
@@ -22,7 +23,6 @@ from kondense.training.trainer import Trainer
 REPEATS = 2
 BUDGET_S = 0.15  # of one repeated training step
 BUDGET_BYTES = 2**28  # of what it saves for the backward pass
-PREDICTED = 500  # images at a time in kondense.measuring.accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +208,7 @@ def estimate(
         + pixels * images
         + sum(module_bytes(model.module) for model in models.values())
         + dearest.state_bytes
-        + max(saved_bytes + 2 * largest_bytes, 4 * pixels * PREDICTED)
+        + max(saved_bytes + 2 * largest_bytes, 4 * pixels * at_once(shape))
     )
     if count > 1:
         memory = count * memory + process_bytes  # that of the agent

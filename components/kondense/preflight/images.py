@@ -56,7 +56,7 @@ def known_images(config: DataPrepConfig) -> Known | None:
     """Return what is known of a data set; None if only its files tell.
 
     A folder on this machine is listed, the headers of its pictures are read, and as many are decoded as two seconds
-    allow; a store is listed, and a few of its pictures are fetched.
+    allow; a store is listed, and a few of its pictures are fetched, so that unreadable ones count there.
 
     Raises:
         InputError: the folder makes no data set, or has more unreadable pictures than may be left out.
@@ -95,8 +95,12 @@ def _of_folder(config: DataPrepConfig) -> Known | None:
     source: Source = pkgutil.resolve_name(SOURCES[config.dataset_name])
     if "://" in config.source:
         with tempfile.TemporaryDirectory(prefix="kondense-preflight-") as scratch:
-            sampled(open_store(config.source), config.source, source.wanted, Path(scratch))
-            return _collected(source, config, Path(scratch), whole=False)
+            few, names = Path(scratch, "few"), Path(scratch, "names")
+            sampled(open_store(config.source), config.source, source.wanted, few, names)
+            known = _collected(source, config, few, whole=False)
+            channels, *size = known.shape  # with these given, no picture is read
+            collection = source.collect(names, Geometry(tuple(size), channels), config.max_pixels)
+            return dataclasses.replace(known, sizes=_sizes(_splits(collection, config)))
     directory = Path(config.source).expanduser()
     return _collected(source, config, directory, whole=True) if directory.is_dir() else None
 
@@ -142,7 +146,7 @@ def check_decoded(choices: Iterable[Choice], max_bad: int, *, seconds: float = D
         raise InputError(f"{in_one_line(problems)} {tried:,} of {len(pictures):,} were tried (data_prep.max_bad).")
 
 
-def sampled(store: Store, uri: str, wanted: Callable[[str], bool], directory: Path) -> None:
+def sampled(store: Store, uri: str, wanted: Callable[[str], bool], directory: Path, names: Path) -> None:
     """Make the folder of a store in ``directory``: all of its folders, but ``FETCHED`` of its pictures at most.
 
     The pictures are drawn from the list. A folder without one of them gets a copy, so that its class counts.
@@ -151,7 +155,8 @@ def sampled(store: Store, uri: str, wanted: Callable[[str], bool], directory: Pa
         store: of the pictures.
         uri: its address, for the message.
         wanted: tells by its base name whether a file is a picture.
-        directory: empty.
+        directory: new.
+        names: new; gets an empty file for each picture.
 
     Raises:
         InputError: it holds no picture.
@@ -163,7 +168,10 @@ def sampled(store: Store, uri: str, wanted: Callable[[str], bool], directory: Pa
         raise InputError(f"source {uri} holds no file of this data set.")
     for key in keys:
         check_key(key, reading=True)
-        Path(directory, key).parent.mkdir(parents=True, exist_ok=True)
+        for root in (directory, names):
+            Path(root, key).parent.mkdir(parents=True, exist_ok=True)
+    for key in pictures:
+        Path(names, key).touch()
     drawn = np.random.default_rng(0).permutation(len(pictures))[:FETCHED]  # a stride may meet one kind only
     chosen = [pictures[number] for number in drawn]
     for key in chosen:

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from kondense.data.at_once import MOST, at_once
 from kondense.data.dataset import Dataset
 from kondense.logging import LOG
 from kondense.training.device import move
 
 IMAGES = 2_000  # enough for means and variances over images and positions; more changes only the third digit
-BATCH = 500
+LEAST = 64  # images of a batch, from whose statistics those of the later layers follow
 
 
 @torch.no_grad()
@@ -40,7 +41,8 @@ def reestimate(
         return
     momenta = [norm.momentum for norm in norms]
     parts: dict[nn.Module, list[Part]] = {norm: [] for norm in norms}
-    even = len(chosen) % BATCH == 0
+    size = max(LEAST, at_once(dataset.shape))
+    even = size == MOST and len(chosen) % size == 0
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None if even else 1.0  # the plain average over all batches, or each batch's own statistics
@@ -49,7 +51,7 @@ def reestimate(
         norm.register_forward_hook(lambda norm, inputs, _: parts[norm].append(_part(norm, inputs[0]))) for norm in norms
     ]
     move(module, device)
-    for index in chosen.tensor_split(-(-len(chosen) // BATCH)):  # of nearly equal size, none of one image
+    for index in chosen.tensor_split(-(-len(chosen) // size)):  # of nearly equal size, none of one image
         module(dataset.normalise(images_u8[index].to(device)))
     move(module, "cpu")
     for hook in hooks:

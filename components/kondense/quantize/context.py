@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
+from kondense.data.at_once import at_once
 from kondense.data.dataset import Dataset
 from kondense.errors import InputError
 from kondense.measuring.accuracy import accuracy, predict
@@ -96,4 +97,4 @@ def calibration_batches(dataset: Dataset, config: QuantizeConfig) -> Sequence[Te
             f"calibration images must show at least 2 classes, but all {len(chosen_N)} are of class"
             f" {dataset.classes[int(classes[0])]!r}."
         )
-    return CalibrationBatches(dataset, chosen_N.split(config.batch_size))
+    return CalibrationBatches(dataset, chosen_N.split(at_once(dataset.shape, config.batch_size)))

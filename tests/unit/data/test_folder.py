@@ -1,7 +1,9 @@
+import os
+
 import numpy as np
 import pytest
 import torch
-from kondense.data import folder
+from kondense.data import folder, image_files, workers
 from kondense.data.dataset import load_dataset
 from kondense.data.picture import Geometry
 from kondense.data_prep.config import DataPrepConfig
@@ -164,3 +166,33 @@ def test_images_of_several_sizes_need_one_to_be_given(image_folder, size):
     with pytest.raises(ValueError, match=f"image_size must be given, but {path} is {size[1]}x{size[0]} and 23 of 24"):
         collect(image_folder)
     assert everything(collect(image_folder, image_size=10).train).shape == (24, 3, 10, 10)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("storage", ["tensors", "shards"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_worker_processes_decode_to_the_same_bytes(tmp_path, monkeypatch, storage, scheme, count):
+    source = make_image_folder(tmp_path / "images", per_class=40, size=(40, 30))
+    for number in (3, 7):
+        (source / "cat" / f"{number:03d}.png").write_bytes(b"no picture")
+    options = {"dataset_name": "folder", "image_size": 16, "storage": storage, "max_bad": 2}
+    monkeypatch.setenv(workers.WORKERS, "0")
+    alone = run(DataPrepConfig(source=str(source), **options), dataset_dir=tmp_path / "alone")
+    monkeypatch.setattr(image_files, "FEW", 0)
+    monkeypatch.setattr(image_files, "PART_BYTES", 5 * 3 * 16 * 16)
+    monkeypatch.setenv(workers.WORKERS, str(count))
+    decode, parent = image_files.decode, os.getpid()
+
+    def elsewhere(*given, **named):
+        assert os.getpid() != parent
+        return decode(*given, **named)
+
+    monkeypatch.setattr(image_files, "decode", elsewhere)
+    together = run(DataPrepConfig(source=f"{scheme}{source}", **options), dataset_dir=tmp_path / "together")
+    assert together == alone
+    assert alone["unreadable_images"] == 2.0
+    one, other = load_dataset(tmp_path / "alone"), load_dataset(tmp_path / "together")
+    assert (one.mean, one.std) == (other.mean, other.std)
+    for split in ("train", "validation", "test"):
+        assert torch.equal(one.split(split).images[:], other.split(split).images[:])
+        assert torch.equal(one.split(split).labels, other.split(split).labels)
