@@ -6,7 +6,6 @@ Shapes: B images in a batch.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import math
 import os
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kondense.errors import InputError, KondenseError
+from kondense.heap import return_large_blocks
 from kondense.logging import LOG
 from kondense.processes import current
 
@@ -32,7 +32,6 @@ RESTARTS = 3
 FEW = 256  # images that are not worth a worker
 SHARED_MEMORY = "/dev/shm"  # where workers leave their batches
 SOCKET_NAME, MOST_ADDRESS = len("/pymp-12345678/listener-12345678"), 107  # bytes; of unix(7)
-M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 2**20  # mallopt(3); bytes
 Read = Callable[[Tensor], Any]
 Change = Callable[[int, Tensor], Any]  # takes a batch's number and its images
 
@@ -147,7 +146,7 @@ def new_batch(shape: Sequence[int]) -> Tensor:
 
 def _prepare(number: int) -> None:
     """Ready a worker process."""
-    _return_memory()
+    return_large_blocks()
     _short_sockets()
 
 
@@ -159,17 +158,6 @@ def _short_sockets() -> None:
     """
     if len(os.fsencode(tempfile.gettempdir())) + SOCKET_NAME > MOST_ADDRESS:
         tempfile.tempdir = next((path for path in ("/tmp", SHARED_MEMORY) if os.access(path, os.W_OK)), None)
-
-
-def _return_memory() -> None:
-    """Let this worker's batches be returned to the system when they are handed over.
-
-    glibc raises its threshold for mappings of their own with each large block that is freed. Later blocks lie on the
-    heap, where small ones between them keep them from being used again: a worker grew by one or two of its batches of
-    10 MB with each.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from kondense.data_prep.config import DataPrepConfig
 from kondense.distill.stage import distill
 from kondense.errors import InputError, ShortfallError
 from kondense.evaluate.exports import export_forms
+from kondense.heap import return_large_blocks, trim
 from kondense.logging import LOG
 from kondense.measuring.accuracy import predict
 from kondense.measuring.latency import predict_onnx, takes_pixels
@@ -71,6 +72,7 @@ HUNDREDTHS = 100  # a changed sparsity is rounded down to these
 
 def examine(request: Request) -> Iterator[Check]:
     """Yield what was tried; the last one is refused if the run cannot go on."""
+    return_large_blocks()  # of what one check frees, the next one has little use
     data_config, train_config = DataPrepConfig(**request.data_prep), TrainConfig(**request.train)
     with allowing(networks=[train_config.network]):
         found = None
@@ -308,6 +310,7 @@ class Estimator:
         probe, began = Probe(config.batch_size if isinstance(config, TrainingConfig) else 1), time.monotonic()
         with probed(probe):
             yield
+        trim()
         found = estimate(
             config,
             probe.costs,
@@ -333,4 +336,5 @@ def timed(name: str) -> Iterator[Timed]:
     except Exception as error:  # whatever the user's network raises
         check(state=IMPOSSIBLE, note=reason_of(error))
     finally:
+        trim()
         check.seconds = time.monotonic() - began
