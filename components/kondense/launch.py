@@ -73,6 +73,15 @@ class Nodes:
         return cls(int(count), int(rank), f"{host}:{port}", run_id)
 
 
+def nodes_of(environment: Mapping[str, str], run_id: str) -> Nodes | None:
+    """Return the nodes that torchrun's variables describe; None where they name one, or none are set.
+
+    Raises:
+        InputError: a variable is missing, or no number.
+    """
+    return None if environment.get("PET_NNODES", "1") == "1" else Nodes.of(environment, run_id)
+
+
 class ProcessLostError(KondenseError, ChildProcessError):
     """A process of a stage ended without a reason of its own, as when memory is short."""
 

@@ -63,7 +63,7 @@ def delivered(
     change: Change | None,
     *,
     image_bytes: int,
-    few: int = FEW,
+    few: int | None = None,
     spare: int = 1,
 ) -> Iterator[Any]:
     """Yield the batches in order.
@@ -73,7 +73,7 @@ def delivered(
         indices: of the batches.
         change: called with a batch's number and images; its result is yielded in their place.
         image_bytes: size of one decoded image.
-        few: images that are not worth a worker.
+        few: images that are not worth a worker; None: FEW.
         spare: processors that the caller needs itself.
 
     Raises:
@@ -81,7 +81,7 @@ def delivered(
     """
     batches = Batches(read, indices, change)
     batch_bytes = image_bytes * max(map(len, indices), default=0)
-    count, ahead = planned(batch_bytes, spare) if sum(map(len, indices)) > few else (0, 0)
+    count, ahead = planned(batch_bytes, spare) if sum(map(len, indices)) > (FEW if few is None else few) else (0, 0)
     done = restarts = 0
     while done < len(indices):
         for item in _items(batches, range(done, len(indices)), count, ahead):

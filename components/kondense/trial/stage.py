@@ -1,10 +1,14 @@
 """A Katib trial: the stages of one set of hyperparameters in one process.
 
+On several nodes, of a TrainJob or a PyTorchJob, all train the teacher together; then the first one takes the steps of the
+recipe, reports and keeps the model, and the others end.
+
 Checkpoints are kept in the object store under keys made of all hyperparameters but the resource, so a promoted trial
 continues the run of the trial that it was promoted from.
 """
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -41,7 +45,8 @@ def run(config: TrialConfig) -> dict[str, float]:
 
     Returns:
         ``validation_accuracy`` (fraction), ``validation_loss`` (nats), ``seconds`` of wall time, and of those that are
-        reported: ``size_bytes`` (entropy-coded), ``latency_ms`` (batch 1, one thread, onnxruntime), ``score``.
+        reported: ``size_bytes`` (entropy-coded), ``latency_ms`` (batch 1, one thread, onnxruntime), ``score``. Of
+        several nodes only the first returns any.
 
     Raises:
         InputError: the data or the teacher does not fit, or a step of the recipe is impossible for the network.
@@ -50,7 +55,10 @@ def run(config: TrialConfig) -> dict[str, float]:
     """
     try:
         metrics = _run(config)
-        report({name: metrics[name] for name in config.reported})
+        if metrics:
+            report({name: metrics[name] for name in config.reported})
+    except launch.OthersLostError:
+        raise  # the node that failed tells why
     except Exception as error:
         keep_reason(config.store_uri, config.trial_name, error)
         raise
@@ -59,7 +67,8 @@ def run(config: TrialConfig) -> dict[str, float]:
 
 def _run(config: TrialConfig) -> dict[str, float]:
     started = time.monotonic()
-    _check_devices(config)
+    nodes = launch.nodes_of(os.environ, config.trial_name)
+    _check_devices(config, nodes)
     with (
         tempfile.TemporaryDirectory(prefix="kondense-trial-") as scratch,
         checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""),
@@ -71,7 +80,9 @@ def _run(config: TrialConfig) -> dict[str, float]:
             channels, height, width = described["shape"]
             check_steps(config.train, config.steps, (channels, height, width), len(described["classes"]))
         with _epochs_reported(config):
-            model_dir = compress(config, dataset_dir, Path(scratch))
+            model_dir = compress(config, dataset_dir, Path(scratch), nodes)
+        if model_dir is None:
+            return {}
         metrics = measure(config, load_model(model_dir), load_dataset(dataset_dir))
         metrics["seconds"] = time.monotonic() - started
         if config.store_uri:
@@ -82,20 +93,34 @@ def _run(config: TrialConfig) -> dict[str, float]:
     return metrics
 
 
-def _check_devices(config: TrialConfig) -> None:
-    """Raise InputError if the accuracy of epochs is to be reported that other processes train."""
+def _check_devices(config: TrialConfig, nodes: launch.Nodes | None) -> None:
+    """Raise InputError for what several nodes cannot share, or if epochs are to be reported that others train."""
+    if nodes and not config.train.trains:
+        raise InputError(
+            f"a trial must train its network on several nodes, which take no part in pruning, distillation and"
+            f" quantization, but starts from {config.teacher_uri or config.train.network} on {nodes.count}; numNodes: 1"
+            " runs it on one."
+        )
     count = max(map(launch.count_processes, (config.train, *(step.config for step in config.steps))))
+    count = max(count, nodes.count if nodes else 1)
     if config.report_epochs and count > 1:
         raise InputError(
             f"report_epochs must be false where a stage trains in several processes, but got true with {count} devices;"
-            " devices=1 trains in one."
+            " devices=1 on one node trains in one."
         )
 
 
-def compress(config: TrialConfig, dataset_dir: Path, scratch: Path) -> Path:
-    """Train or import the teacher, run the steps of the recipe, and return the directory of the last model."""
+def compress(
+    config: TrialConfig, dataset_dir: Path, scratch: Path, nodes: launch.Nodes | None = None
+) -> Path | None:
+    """Train or import the teacher, run the steps of the recipe, and return the directory of the last model.
+
+    None on all nodes but the first.
+    """
     model_dir = teacher_dir = scratch / "train"
-    launch.run(STAGES["train"], config.train, {"dataset_dir": dataset_dir, "model_dir": teacher_dir})
+    launch.run(STAGES["train"], config.train, {"dataset_dir": dataset_dir, "model_dir": teacher_dir}, nodes=nodes)
+    if nodes and nodes.rank:
+        return None
     for number, step in enumerate(config.steps, start=1):
         output_dir = scratch / f"{number}-{step.stage}"
         models = {f"{name}_dir": path for name, path in models_of(step.stage, model_dir, teacher_dir).items()}

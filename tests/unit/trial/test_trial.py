@@ -3,6 +3,8 @@ import dataclasses
 import json
 import math
 import os
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +14,7 @@ import torch
 from kondense import cli, failure
 from kondense.artifacts.model import load_model
 from kondense.data.dataset import save_dataset
+from kondense.errors import InputError
 from kondense.katib.api import messages, services
 from kondense.recipes import parse_recipe
 from kondense.store.open import open_store
@@ -370,3 +373,40 @@ def test_bad_hyperparameters_and_addresses_are_refused_before_any_work(config, t
         dataclasses.replace(config, trial_name="")
     with pytest.raises(ValueError, match=r"must be an artifact with a file dataset.json"):
         run(dataclasses.replace(config, dataset_uri=str(tmp_path / "nowhere")))
+
+
+def test_nodes_share_the_training_and_the_first_one_reports(config: TrialConfig, tmp_path) -> None:
+    """Two containers' commands on this machine; the weights are compared with those of one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    config = changed(config, {"train.epochs": 1, "train.max_epochs": 1, "train.devices": 1})
+    given = {"dataset-uri": config.dataset_uri, "store-uri": config.store_uri, "device": "cpu"}
+    flags = {**given, **json.loads(config.settings), "trial-name": "nodes", "metrics": "size_bytes"}
+    command = [sys.executable, "-m", "kondense.cli", "trial", *(f"--{name}={value}" for name, value in flags.items())]
+    local = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": port}
+    local |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    nodes = [
+        subprocess.Popen(
+            command, env={**os.environ, **local, "PET_NODE_RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in ("0", "1")
+    ]
+    outputs = [node.communicate(timeout=240)[0].decode() for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert ["size_bytes=" in output for output in outputs] == [True, False]  # the first one measures and reports
+    run(dataclasses.replace(config, trial_name="alone"))
+    together, alone = (weights(dataclasses.replace(config, trial_name=name), tmp_path) for name in ("nodes", "alone"))
+    for name, tensor in together.items():
+        torch.testing.assert_close(tensor, alone[name], rtol=1e-3, atol=1e-5)
+
+
+def test_nodes_without_a_training_are_refused(config: TrialConfig, tmp_path, monkeypatch) -> None:
+    run(config)
+    teacher = f"{config.store_uri}/trials/t"
+    for name, value in {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    with pytest.raises(InputError, match=r"^a trial must train its network on several nodes, .* on 2; numNodes: 1"):
+        run(dataclasses.replace(config, teacher_uri=teacher, recipe="train > prune:l1:0.5"))
+    with pytest.raises(InputError, match=r"^report_epochs must be false .* with 2 devices"):
+        run(dataclasses.replace(config, report_epochs=True))
