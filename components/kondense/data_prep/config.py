@@ -101,8 +101,8 @@ class DataPrepConfig(Config):
     )
     shard_encoding: str = option(
         PPM,
-        "how shards keep the images, without loss: ppm, their plain pixels, is decoded faster than JPEG; png takes more"
-        " time, and 15 % less space for photographs, several times less for drawings",
+        "how shards keep the images, without loss: ppm, their plain pixels, is decoded faster than JPEG; png is decoded"
+        " more slowly than JPEG, and takes 15 % less space for photographs, several times less for drawings",
         choices=ENCODINGS,
     )
     shard_bytes: int = option(

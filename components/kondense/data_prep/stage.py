@@ -13,7 +13,7 @@ from kondense.data.locate import opened
 from kondense.data.picture import Geometry
 from kondense.data.pieces import opened_in_pieces
 from kondense.data.shard_assembly import Target
-from kondense.data_prep.config import AUTO, BUCKETS, SHARDS, SOURCES, DataPrepConfig
+from kondense.data_prep.config import AUTO, BUCKETS, PNG, SHARDS, SOURCES, DataPrepConfig
 from kondense.errors import InputError
 from kondense.logging import LOG
 
@@ -76,6 +76,8 @@ def _target(config: DataPrepConfig, collection: Collection, geometry: Geometry, 
         LOG.info(f"data_prep: {needed:,} bytes of images are more than max_tensor_bytes, so they are kept as shards")
     elif config.storage != SHARDS:
         return None
+    if config.shard_encoding == PNG:
+        LOG.info("data_prep: png shards take longer to decode than JPEG files; shard_encoding=ppm is faster than both")
     address = config.shards_at or shards_address()
     return Target(scratch, address, config.shard_bytes, config.shuffle_bytes, config.shard_encoding)
 

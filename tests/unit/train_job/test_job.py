@@ -1,20 +1,26 @@
 """The parameters of train_job, and the TrainJob that is made of them."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kondense.cli import make_parser
 from kondense.config import from_flags
 from kondense.errors import InputError
+from kondense.katib.spec import load
+from kondense.katib.template import render
 from kondense.stages import STAGES
 from kondense.train.config import TrainConfig
 from kondense.train_job.config import TrainJobConfig
 from kondense.train_job.job import build_job
 from kondense.train_node.config import TrainNodeConfig
+from kondense.trial.config import TrialConfig
+from kondense_pipelines.local_search import local_rules
 
 from tests.support.fake_trainer import refusal
 
+ROOT = Path(__file__).parents[3]
 RUN = "1234abcd-0000-4000-8000-000000000000"
 ENVIRONMENT = {"MINIO_ENDPOINT": "minio:9000", "MINIO_SECURE": "false", "MINIO_SECRET_KEY": "hidden", "PET_NNODES": "3"}
 
@@ -35,6 +41,20 @@ def built(**values: Any) -> dict[str, Any]:
 )
 def test_trainer_takes_the_train_job(values: dict[str, Any]) -> None:
     assert refusal(built(**values)) is None
+
+
+def test_trainer_takes_the_trial_of_the_experiment() -> None:
+    experiment = load(ROOT / "manifests" / "train-job" / "experiment.yaml")  # by the rules of Katib's webhook
+    assert local_rules.broken(experiment.document) == []
+    job = {**experiment.trial_spec, "metadata": {"name": "trial"}}
+    assert refusal(job) is None
+    made = render(experiment, "trial", {"lr": "0.1", "weight_decay": "0.001"}, environment={})
+    assert [each.environment["PET_NODE_RANK"] for each in (made, *made.workers)] == ["0", "1"]
+    names = {item["name"] for item in job["spec"]["trainer"]["env"]}
+    flags = [argument for argument in made.argv if argument.startswith("--")]
+    config = from_flags(make_parser(STAGES["trial"]).parse_args(flags), TrialConfig)
+    assert (config.train.learning_rate, config.train.devices) == (0.1, 1)
+    assert {"MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"} <= names
 
 
 def test_the_train_job_says_what_was_asked_for() -> None:
