@@ -97,10 +97,12 @@ def _check_devices(config: TrialConfig, nodes: launch.Nodes | None) -> None:
     """Raise InputError for what several nodes cannot share, or if epochs are to be reported that others train."""
     if nodes and not config.train.trains:
         raise InputError(
-            f"a trial must train its network on several nodes, which take no part in pruning, distillation and"
+            "a trial must train its network on several nodes, which take no part in pruning, distillation and"
             f" quantization, but starts from {config.teacher_uri or config.train.network} on {nodes.count}; numNodes: 1"
             " runs it on one."
         )
+    if nodes and config.train.compile:
+        raise InputError(f"train.compile must be false on several nodes, but got true on {nodes.count}.")
     count = max(map(launch.count_processes, (config.train, *(step.config for step in config.steps))))
     count = max(count, nodes.count if nodes else 1)
     if config.report_epochs and count > 1:

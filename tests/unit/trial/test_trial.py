@@ -408,5 +408,7 @@ def test_nodes_without_a_training_are_refused(config: TrialConfig, tmp_path, mon
         monkeypatch.setenv(f"PET_{name}", value)
     with pytest.raises(InputError, match=r"^a trial must train its network on several nodes, .* on 2; numNodes: 1"):
         run(dataclasses.replace(config, teacher_uri=teacher, recipe="train > prune:l1:0.5"))
+    with pytest.raises(InputError, match=r"^train\.compile must be false on several nodes, but got true on 2\.$"):
+        run(changed(config, {"train.compile": True}))
     with pytest.raises(InputError, match=r"^report_epochs must be false .* with 2 devices"):
         run(dataclasses.replace(config, report_epochs=True))
