@@ -11,7 +11,11 @@ class EvaluateConfig(Config):
     """Name, export and measurement of a candidate."""
 
     name: str = option("candidate", "name of the candidate in the report")
-    batch_size: int = option(500, "most images at once in the measurement of accuracy; of large ones, as many as have 16 MiB of float32 pixels", interval="[1, 65536]")
+    batch_size: int = option(
+        500,
+        "most images at once in the measurement of accuracy; of large ones, as many as have 16 MiB of float32 pixels",
+        interval="[1, 65536]",
+    )
     latency_seconds: float = option(
         1.0, "seconds of timing per batch size, for all models together", interval="(0, 3600]"
     )

@@ -21,7 +21,11 @@ class QuantizeConfig(TrainingConfig):
     default_rate = 0.01
 
     epochs: int = option(3, "epochs to train, for qat and with fine_tune", interval="[1, 100000]")
-    batch_size: int = option(128, "images per training step, and the most of a calibration batch (see evaluate.batch_size)", interval="[1, 65536]")
+    batch_size: int = option(
+        128,
+        "images per training step, and the most of a calibration batch (see evaluate.batch_size)",
+        interval="[1, 65536]",
+    )
     learning_rate: float = option(
         0.0,
         "peak learning rate of the training; 0: 0.01, with adamw 0.0002, and a tenth of it for imported weights",

@@ -1,7 +1,7 @@
 """A Katib trial: the stages of one set of hyperparameters in one process.
 
-On several nodes, of a TrainJob or a PyTorchJob, all train the teacher together; then the first one takes the steps of the
-recipe, reports and keeps the model, and the others end.
+On several nodes, of a TrainJob or a PyTorchJob, all train the teacher together; then the first one takes the steps of
+the recipe, reports and keeps the model, and the others end.
 
 Checkpoints are kept in the object store under keys made of all hyperparameters but the resource, so a promoted trial
 continues the run of the trial that it was promoted from.
@@ -112,9 +112,7 @@ def _check_devices(config: TrialConfig, nodes: launch.Nodes | None) -> None:
         )
 
 
-def compress(
-    config: TrialConfig, dataset_dir: Path, scratch: Path, nodes: launch.Nodes | None = None
-) -> Path | None:
+def compress(config: TrialConfig, dataset_dir: Path, scratch: Path, nodes: launch.Nodes | None = None) -> Path | None:
     """Train or import the teacher, run the steps of the recipe, and return the directory of the last model.
 
     None on all nodes but the first.

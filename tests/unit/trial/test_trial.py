@@ -386,11 +386,9 @@ def test_nodes_share_the_training_and_the_first_one_reports(config: TrialConfig,
     command = [sys.executable, "-m", "kondense.cli", "trial", *(f"--{name}={value}" for name, value in flags.items())]
     local = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": port}
     local |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    environments = [{**os.environ, **local, "PET_NODE_RANK": rank} for rank in ("0", "1")]
     nodes = [
-        subprocess.Popen(
-            command, env={**os.environ, **local, "PET_NODE_RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for rank in ("0", "1")
+        subprocess.Popen(command, env=each, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for each in environments
     ]
     outputs = [node.communicate(timeout=240)[0].decode() for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
