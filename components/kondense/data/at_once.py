@@ -11,5 +11,5 @@ BYTES = 2**24  # of float32 pixels: 27 colour images of 224 pixels, 500 of up to
 
 
 def at_once(shape: Sequence[int], most: int = MOST) -> int:
-    """Return the number of images of this shape, [C, H, W], that are computed at once, at least 1 and at most ``most``."""
+    """Return how many images of this shape, [C, H, W], are computed at once: at least 1, at most ``most``."""
     return max(1, min(most, BYTES // (4 * math.prod(shape))))
