@@ -34,7 +34,7 @@ from kondense.logging import to_stdout
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.latency import measure_latency, open_session
 from kondense.profiles import PROFILES
-from kondense.recipes import parse_recipe
+from kondense.recipes import SAME_NETWORK, parse_recipe
 from kondense.search.pareto import hypervolume, nondominated
 from kondense.train.config import TrainConfig
 from kondense.train.stage import run as train
@@ -131,9 +131,11 @@ def gains(teacher: Mapping[str, float], figures: Iterable[Mapping[str, float]]) 
 
 def profiled(recipe: str, profile: str) -> str:
     """Return a recipe with the epochs, steps and warm-up that a run with the profile gives its steps."""
-    parts = []
+    parts: list[str] = []
     for step in parse_recipe(recipe):
-        settings = {**PROFILES[profile].get(step.step, {}), **step.settings}
+        implied = SAME_NETWORK if parts else {}  # of a later distill, which must not state them
+        stated = {name: value for name, value in step.settings.items() if name not in implied}
+        settings = {**PROFILES[profile].get(step.step, {}), **stated}
         parts.append(":".join([step.stage, *(f"{name}={value}" for name, value in settings.items())]))
     return " > ".join(parts)
 

@@ -13,63 +13,83 @@ from matplotlib import ticker
 
 INK, MUTED, GRID, ACCENT = "#1d2733", "#8793a1", "#e6eaee", "#0b62a8"
 AXES = {"bytes": ("size of weights.kz, kB", 1e-3), "latency_ms": ("latency of one image, µs", 1e3)}
+GROUPS = {"candidates": ("the run's candidates", MUTED, "s"), "search": ("the front of the search", ACCENT, "o")}
+STYLE = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Write the picture: a row per network, a column per cost."""
-    style = {"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "xtick.color": MUTED, "ytick.color": MUTED}
-    with plt.rc_context(style):
-        figure, grid = plt.subplots(len(report), 2, figsize=(10.5, 4.2 * len(report)), squeeze=False, sharey="row")
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(len(report), 2, figsize=(11, 4.4 * len(report)), squeeze=False, sharey="row")
         for row, (network, found) in zip(grid, report.items(), strict=True):
             for axis, cost in zip(row, AXES, strict=True):
                 _front(axis, found, cost)
             row[0].set_ylabel("accuracy on the test split, %")
-            epochs, volumes = found["epochs"], found["hypervolume"]
-            row[0].set_title(
-                f"{network}: the search's front has {found['ratio']:.2f} times the hypervolume of the run's candidates"
-                f" ({volumes['search']:.0f} to {volumes['candidates']:.0f}), with {epochs['search']} epochs to"
-                f" {epochs['candidates']}",
-                loc="left",
-                fontsize=10,
-                pad=12,
-            )
-        grid[0, 1].legend(loc="lower right", frameon=False, fontsize=8)
-        figure.tight_layout(h_pad=2.5)
+            row[0].text(0, 1.11, network, transform=row[0].transAxes, fontsize=13, fontweight="bold")
+            row[0].text(0, 1.04, _sentence(found), transform=row[0].transAxes, color=MUTED)
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncol=3, frameon=False)
+        figure.tight_layout(h_pad=3)
         figure.savefig(path, dpi=130)
         plt.close(figure)
 
 
+def _sentence(found: Mapping[str, Any]) -> str:
+    epochs, volumes = found["epochs"], found["hypervolume"]
+    return (
+        f"{found['ratio']:.2f} times the hypervolume ({volumes['search']:.1f} to {volumes['candidates']:.1f}), "
+        f"{epochs['search']} epochs of training to {epochs['candidates']}"
+    )
+
+
 def _front(axis: plt.Axes, found: Mapping[str, Any], cost: str) -> None:
-    """Draw the models of both, each group's staircase, and the teacher."""
+    """Draw the models of both, what each group reaches at each cost, and the teacher."""
     title, factor = AXES[cost]
-    figures = found["figures"]
-    teacher = figures[TEACHER]
-    axis.axhline(teacher["accuracy"], color=GRID, zorder=0)
-    for name, color, marker in (("candidates", MUTED, "s"), ("search", ACCENT, "o")):
-        models = [figures[each] for each in found["groups"][name]]
-        points = sorted((factor * each[cost], each["accuracy"]) for each in models)
-        label = {"candidates": "the run's candidates", "search": "the front of the search"}[name]
-        axis.scatter(
-            *zip(*points, strict=True), s=30, c=color, marker=marker, edgecolors="white", label=label, zorder=3
-        )
-        stair: list[tuple[float, float]] = []
-        for point in points:
-            if not stair or point[1] > stair[-1][1]:
-                stair.append(point)
-        edge = factor * max(teacher[cost], *(each[cost] for each in figures.values()))
-        axis.step(*zip(*[*stair, (edge, stair[-1][1])], strict=True), where="post", color=color, lw=1.4, zorder=2)
-        if name == "candidates":
-            for each in found["groups"][name]:
-                point = (factor * figures[each][cost], figures[each]["accuracy"])
-                axis.annotate(each, point, xytext=(5, -9), textcoords="offset points", fontsize=6.5, color=MUTED)
-    axis.scatter(factor * teacher[cost], teacher["accuracy"], s=80, c=INK, marker="*", label="the teacher", zorder=4)
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}" if value < 1 else f"{value:.0f}"))
-    axis.set_xlabel(title)
+    figures, teacher = found["figures"], found["figures"][TEACHER]
     shown = [each["accuracy"] for each in figures.values()]
-    axis.set_ylim(max(min(shown), teacher["accuracy"] - 10) - 0.4, max(shown) + 0.6)
+    bottom = max(min(shown), teacher["accuracy"] - 10) - 0.6
+    edge = factor * max(each[cost] for each in figures.values())
+    for group, (label, color, marker) in GROUPS.items():
+        models = {name: (factor * figures[name][cost], figures[name]["accuracy"]) for name in found["groups"][group]}
+        points = zip(*models.values(), strict=True)
+        axis.scatter(*points, s=34, c=color, marker=marker, edgecolors="white", label=label, zorder=3)
+        across, up = zip(*_stair(sorted(models.values()), edge), strict=True)
+        axis.step(across, up, where="post", color=color, lw=1.4, zorder=2)
+        axis.fill_between(across, bottom, up, step="post", color=color, alpha=0.06, lw=0, zorder=1)
+        if group == "candidates":
+            _name(axis, models)
+    axis.scatter(factor * teacher[cost], teacher["accuracy"], s=90, c=INK, marker="*", label="the teacher", zorder=4)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_locator(ticker.LogLocator(base=2, subs=(1.0, 1.5) if cost == "latency_ms" else (1.0,)))
+    axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_xlabel(title)
+    axis.set_ylim(bottom, max(shown) + 0.8)
     axis.grid(color=GRID, lw=0.6)
-    axis.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     axis.tick_params(length=0)
+
+
+def _stair(points: list[tuple[float, float]], edge: float) -> list[tuple[float, float]]:
+    """Return the best accuracy up to each cost, to the right edge."""
+    stair: list[tuple[float, float]] = []
+    for point in points:
+        if not stair or point[1] > stair[-1][1]:
+            stair.append(point)
+    return [*stair, (edge, stair[-1][1])]
+
+
+def _name(axis: plt.Axes, models: Mapping[str, tuple[float, float]]) -> None:
+    """Write the names below the points, towards the middle of the picture."""
+    middle = sorted(across for across, _ in models.values())[len(models) // 2]
+    for name, point in models.items():
+        left = point[0] > middle
+        offset, side = (-6 if left else 6, -9), "right" if left else "left"
+        axis.annotate(name, point, xytext=offset, textcoords="offset points", ha=side, fontsize=7, color=MUTED)
