@@ -23,12 +23,9 @@ from kondense.data.dataset import Dataset, load_dataset
 from kondense.data.dataset_files import read_description
 from kondense.data.shard_index import FOLDER
 from kondense.errors import InputError
-from kondense.export.onnx import export_onnx
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
-from kondense.measuring.latency import measure_latency, open_session
 from kondense.networks.allowed import allowing
-from kondense.preflight.examine import check_steps
 from kondense.recipes import models_of
 from kondense.stages import STAGES
 from kondense.store.open import open_store
@@ -76,6 +73,8 @@ def _run(config: TrialConfig) -> dict[str, float]:
     ):
         dataset_dir = fetch(config.dataset_uri, Path(scratch) / "dataset", "dataset.json")
         if config.steps:  # what cannot be done after the training is refused before it
+            from kondense.preflight.examine import check_steps  # imports every stage
+
             described = read_description(dataset_dir / "dataset.json")
             channels, height, width = described["shape"]
             check_steps(config.train, config.steps, (channels, height, width), len(described["classes"]))
@@ -158,6 +157,9 @@ def measure(config: TrialConfig, model: Model, dataset: Dataset) -> dict[str, fl
     if config.counts("size_bytes"):
         metrics["size_bytes"] = float(len(pack_model(model)))
     if config.counts("latency_ms"):
+        from kondense.export.onnx import export_onnx
+        from kondense.measuring.latency import measure_latency, open_session
+
         images_NCHW = dataset.normalise(dataset.validation.images[:1]).numpy()
         sessions = {"model": open_session(export_onnx(model, dataset))}
         metrics["latency_ms"] = measure_latency(sessions, images_NCHW, seconds=0.5)["model"].median_ms

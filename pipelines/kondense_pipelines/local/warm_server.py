@@ -1,9 +1,9 @@
 """A process that imports the large libraries and forks one child per stage.
 
 Importing torch and torchvision takes seconds, and a run has some twenty stages; a fork takes milliseconds.
-``kondense_pipelines.local.warm`` starts ``python -m kondense_pipelines.local.warm_server FD MODULE[:FUNCTION]...`` and
-has the other end of the socket FD. If that end closes, for any reason, the children are killed and the server ends, so
-no process outlives the command.
+``kondense_pipelines.local.warm`` starts ``python -m kondense_pipelines.local.warm_server FD [!]MODULE[:FUNCTION]...``
+and has the other end of the socket FD. Modules with a ``!`` are imported before the first request is answered. If that
+end closes, for any reason, the children are killed and the server ends, so no process outlives the command.
 
 A request on the control socket is the length as eight bytes, with two file descriptors (the task's socket and its
 output), then JSON {argv, env, cwd, session}. The answers on the task's socket are lines of JSON: {"pid"}, which the
@@ -46,6 +46,8 @@ class Server:
 
     def serve(self) -> None:
         """Answer requests until the control socket closes; import the next module whenever idle."""
+        while self.modules and self.modules[0].startswith("!"):
+            preload(self.modules.popleft()[1:])
         while True:
             ready = self.selector.select(timeout=0 if self.modules else None)
             if not ready:

@@ -14,11 +14,12 @@ from pathlib import Path
 from kondense_pipelines.local.warm import ServerDiedError, ServerLostError, WarmServer, WarmStage
 
 COMMAND = ("-m", "kondense.cli", "trial")  # after the interpreter
-# What a trial imports, but for onnxruntime, whose import starts a thread, and for what imports it.
+# What a trial imports, but for onnxruntime, whose import starts a thread, and for what imports it. The first trials
+# wait for what all need, which several processes would import more slowly.
 PRELOADED = (
-    "torch",
-    "safetensors.torch",
-    "kondense.train.stage",
+    "!torch",
+    "!kondense.train.stage",
+    "!kondense.trial.stage",
     "kondense.codec.model_file",
     "onnx",
     "onnxscript",
