@@ -3,7 +3,8 @@
 ``nn.MultiheadAttention`` holds the projections of query, key and value as one bare parameter and reads the weight of
 the last projection itself, so that neither has an input that could be quantized.
 
-Shapes: B sequences of S positions of E values in H heads; values [B, S, E] or, if not ``batch_first``, [S, B, E].
+Shapes: B sequences of S positions of E values, in H heads of D values; values [B, S, E] or, if not ``batch_first``,
+[S, B, E].
 """
 
 from typing import Any
@@ -24,11 +25,16 @@ class SelfAttention(nn.Module):
         super().__init__()
         if not is_separable(attention):
             raise InputError("an attention with separate layers must project query, key and value from one width.")
-        self.embed_dim, self.num_heads = attention.embed_dim, attention.num_heads
+        self.embed_dim, self.head_dim = attention.embed_dim, attention.head_dim
         self.dropout, self.batch_first = attention.dropout, attention.batch_first
         self.in_proj = _linear(attention.in_proj_weight, attention.in_proj_bias)
         self.out_proj = _linear(attention.out_proj.weight, attention.out_proj.bias)
         self.train(attention.training)
+
+    @property
+    def num_heads(self) -> int:
+        """The number of heads, of which the projections hold as many as were not pruned."""
+        return len(self.in_proj.weight) // (3 * self.head_dim)
 
     @property
     def in_proj_weight(self) -> Tensor:
@@ -51,11 +57,13 @@ class SelfAttention(nn.Module):
         if not takes_itself(query, key, value, need_weights=need_weights, **masks):
             raise InputError("an attention with separate layers must be called on one sequence, without a mask.")
         values = query if self.batch_first else query.transpose(0, 1)
-        batch, places, width = values.shape
-        heads = self.in_proj(values).view(batch, places, 3, self.num_heads, width // self.num_heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, S, E / H]
+        batch, places, _ = values.shape
+        projected = self.in_proj(values)
+        count = projected.shape[-1] // (3 * self.head_dim)  # in training the layer may be one of another kind
+        heads = projected.view(batch, places, 3, count, self.head_dim)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, S, D]
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
-        mixed = self.out_proj(mixed.transpose(1, 2).reshape(batch, places, width))
+        mixed = self.out_proj(mixed.transpose(1, 2).reshape(batch, places, count * self.head_dim))
         return (mixed if self.batch_first else mixed.transpose(0, 1)), None
 
     def extra_repr(self) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from kondense.files import read_json, sha256
 
 # Of kondense.artifacts.model, which needs torch: 1; 2 with tied tensors, which are stored once; 3
-# with attentions whose projections became layers, and perhaps tied tensors.
-PLAIN_FORMAT, TIED_FORMAT, SEPARATED_FORMAT = 1, 2, 3
-MODEL_FORMAT = (PLAIN_FORMAT, TIED_FORMAT, SEPARATED_FORMAT)
+# with attentions whose projections became layers, and perhaps tied tensors; 4 with attentions that lost heads.
+PLAIN_FORMAT, TIED_FORMAT, SEPARATED_FORMAT, HEADS_FORMAT = 1, 2, 3, 4
+MODEL_FORMAT = (PLAIN_FORMAT, TIED_FORMAT, SEPARATED_FORMAT, HEADS_FORMAT)
 # Files that a model's directory may hold without a digest in model.json: itself, and what publishing writes beside it.
 OWN_FILES = ("model.json", "manifest.json", "report.html", "report.json", "version.json")
 PARTS = ("network", "edits", "quantization", "masked", "tied")

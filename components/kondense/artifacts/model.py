@@ -18,7 +18,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kondense.artifacts.equivalence import probes
-from kondense.artifacts.identity import MODEL_FORMAT, OWN_FILES, PLAIN_FORMAT, SEPARATED_FORMAT, TIED_FORMAT, identity
+from kondense.artifacts.identity import (
+    HEADS_FORMAT,
+    MODEL_FORMAT,
+    OWN_FILES,
+    PLAIN_FORMAT,
+    SEPARATED_FORMAT,
+    TIED_FORMAT,
+    identity,
+)
 from kondense.artifacts.quantized import (
     CodebookTensor,
     InputQuantizer,
@@ -30,7 +38,7 @@ from kondense.artifacts.quantized import (
 from kondense.artifacts.reparametrized import bake, baked_copy, reparametrized
 from kondense.artifacts.report import LineageRecord
 from kondense.artifacts.schema import check_fields
-from kondense.artifacts.structure import SEPARATED, Edits, apply_edits, find_edits
+from kondense.artifacts.structure import HEADS, SEPARATED, Edits, apply_edits, find_edits
 from kondense.artifacts.tensors import read_tensors, write_tensors
 from kondense.artifacts.ties import check_ties, tie, tied_names, untie
 from kondense.errors import InputError
@@ -304,9 +312,15 @@ def model_probes(model: Model) -> list[Tensor]:
 def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of model.json without the digests of the files."""
     tied = tied_names(model.module)
-    separated = any(edit.get("type") == SEPARATED for edit in edits.values())
+    separated = [name for name, edit in edits.items() if edit.get("type") == SEPARATED]
+    fewer_heads = any(HEADS in edit for edit in edits.values()) or any(f"{name}.in_proj" in edits for name in separated)
     return {
-        "format_version": SEPARATED_FORMAT if separated else TIED_FORMAT if tied else PLAIN_FORMAT,
+        "format_version": max(
+            PLAIN_FORMAT,
+            TIED_FORMAT * bool(tied),
+            SEPARATED_FORMAT * bool(separated),
+            HEADS_FORMAT * fewer_heads,
+        ),
         "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},
         "edits": edits,
         "quantization": {

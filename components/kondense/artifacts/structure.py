@@ -1,7 +1,8 @@
 """Structural edits: differences in shape between a network's layers and those that its factory builds.
 
 An edit holds, by module name, the changed constructor attributes: channel and feature counts, a bias gained by folding
-a batch norm, or that the module became an Identity or, of an attention, a SelfAttention. Applied to a new base network,
+a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention, a
+SelfAttention. Applied to a new base network,
 the edits give modules with the shapes of the weights.
 """
 
@@ -28,6 +29,8 @@ ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
 LAYERS = (*CONVOLUTIONS, nn.Linear)
 TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 Edits = dict[str, dict[str, Any]]
+HEADS = "num_heads"  # the attribute in which attentions of libraries hold the number of their heads
+WIDTHS = ("attn_dim", "all_head_dim", "inner_dim")  # of all heads together, likewise
 SEPARATED = "SelfAttention"  # the type of an attention whose projections became layers
 
 
@@ -74,15 +77,7 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
             target = module.get_submodule(name)
         except AttributeError:
             raise InputError(f"a structural edit names module {name!r}, which the network does not have.") from None
-        if edit.get("type") == "Identity":
-            replace(module, name, nn.Identity())
-            continue
-        if edit.get("type") == SEPARATED:
-            if not isinstance(target, nn.MultiheadAttention) or not is_separable(target):
-                raise InputError(
-                    f"a structural edit of {name!r} cannot separate the layers of a {type(target).__name__}."
-                )
-            replace(module, name, SelfAttention(target))
+        if _changed_otherwise(module, name, edit):
             continue
         kind = kind_of(target)
         if kind is None:
@@ -94,6 +89,28 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
             if attribute != "bias":
                 setattr(target, attribute, value)
         _reshape(target, bias=edit.get("bias"))
+
+
+def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) -> bool:
+    """Make an edit that changes no shape of a layer, and return whether it is one.
+
+    Raises:
+        InputError: the module is of another kind.
+    """
+    target = module.get_submodule(name)
+    if edit.get("type") == "Identity":
+        replace(module, name, nn.Identity())
+    elif edit.get("type") == SEPARATED:
+        if not isinstance(target, nn.MultiheadAttention) or not is_separable(target):
+            raise InputError(f"a structural edit of {name!r} cannot separate the layers of a {type(target).__name__}.")
+        replace(module, name, SelfAttention(target))
+    elif set(edit) == {HEADS}:
+        if not head_count(target) or type(edit[HEADS]) is not int or edit[HEADS] < 1:
+            raise InputError(f"a structural edit of {name!r} cannot set the heads of a {type(target).__name__}.")
+        set_heads(target, edit[HEADS])
+    else:
+        return False
+    return True
 
 
 def replace(module: nn.Module, name: str, new: nn.Module) -> None:
@@ -111,6 +128,22 @@ def replace(module: nn.Module, name: str, new: nn.Module) -> None:
                 changed = _replaced(value, old, new)
                 if changed is not value:
                     setattr(part, attribute, changed)
+
+
+def head_count(module: nn.Module) -> int:
+    """Return the number of heads that a module holds as a number; 0 if it holds none."""
+    count = vars(module).get(HEADS)
+    return count if type(count) is int and not isinstance(module, nn.MultiheadAttention) else 0
+
+
+def set_heads(module: nn.Module, count: int) -> None:
+    """Set the number of heads of a module that holds it, and the width of all of them."""
+    before = head_count(module)
+    for name in WIDTHS:
+        width = vars(module).get(name)
+        if type(width) is int and width % before == 0:
+            setattr(module, name, width // before * count)
+    setattr(module, HEADS, count)
 
 
 def _replaced(value: Any, old: nn.Module, new: nn.Module) -> Any:
@@ -137,6 +170,8 @@ def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
         return {"type": "Identity"}
     if _kind(module) is not _kind(original):
         raise InputError(f"module {name!r} is a {type(module).__name__}, but the base has {type(original).__name__}.")
+    if head_count(module) != head_count(original):
+        return {HEADS: head_count(module)}
     kind = kind_of(module)
     edit = {
         attribute: getattr(module, attribute)

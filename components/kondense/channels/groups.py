@@ -1,6 +1,7 @@
 """Groups of channels that must be removed together, with the entries of all layers that depend on them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import torch
@@ -47,6 +48,11 @@ class ChannelGroup:
     def channels(self) -> int:
         """The number of channels."""
         return len(self.members[0].entries)
+
+    @property
+    def width(self) -> int:
+        """The number of outputs and inputs of each layer that a channel stands for; many for a head."""
+        return math.gcd(*(member.entries.shape[1] for member in self.members))
 
     def producers(self) -> set[str]:
         """Return the names of the convolutions and fully connected layers whose outputs are the channels."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kondense.channels.combining import Labels
+from kondense.channels.heads import attention
 from kondense.channels.labels import Labelled, Trace, collapse, meeting, spread, unwrapped, varies
 from kondense.networks.layers import CONVOLUTIONS
 
@@ -126,4 +127,5 @@ LAYERS: dict[Any, Callable[..., Any]] = {
     F.batch_norm: norm,
     F.instance_norm: instance_norm,
     torch.prelu: prelu,
+    F.scaled_dot_product_attention: attention,
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from kondense.channels.combining import Labels, combine, together
+from kondense.channels.heads import norm_of_heads
 from kondense.channels.labels import (
     Labelled,
     Trace,
@@ -106,6 +107,7 @@ def _rule(kind: str, function: Any) -> Rule | None:
         (kind.startswith(PER_MAP), _per_map),
         (kind in STATISTICS, _statistics),
         (kind == "glu", _gate),
+        (kind == "native_layer_norm", norm_of_heads),
         (kind == "im2col", _patches),
         (kind == "col2im", _unpatched),
         (_is_pointwise(kind, function), _pointwise),

@@ -19,6 +19,7 @@ from kondense.channels.groups import (
     parts_of,
     weight_from_inputs,
 )
+from kondense.channels.heads import count_heads
 from kondense.channels.labels import NORMS
 from kondense.networks.layers import CONVOLUTIONS
 
@@ -35,6 +36,7 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
     Returns:
         The indices of the kept outputs of every layer that lost some, by module name.
     """
+    count_heads(module, groups, removed)
     lost: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
     for name, channels in removed.items():
         for member in groups[name].members if len(channels) else ():

@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 
+from kondense.artifacts.equivalence import probes
 from kondense.artifacts.failed import reason_of
 from kondense.artifacts.model import Model
+from kondense.artifacts.separation import separate_attention
 from kondense.config import Config
 from kondense.data.dataset import Dataset
 from kondense.data_prep.config import DataPrepConfig
@@ -226,7 +228,9 @@ def largest_possible(step: Step, config: Config, model: Model, dataset: Dataset)
     if not isinstance(config, PruneConfig) or "sparsity" in step.asked_fields:
         return 0.0
     if METHODS[config.method].kind == "channels":
-        fraction = reduction(copy.deepcopy(model.module), dataset.shape, config).fraction
+        module = copy.deepcopy(model.module)
+        separate_attention(module, probes(dataset.shape))
+        fraction = reduction(module, dataset.shape, config).fraction
     else:
         fraction = zeroing(model.module, config)
     return math.floor(fraction * HUNDREDTHS) / HUNDREDTHS if fraction < config.sparsity else 0.0

@@ -46,7 +46,7 @@ class Group:
 
     ``name`` is the layer that produces them, ``scores`` [channels] rank them; ``sparsity`` is the
     fraction of ``original`` channels to remove, None if the budget decides; counts are multiples of
-    ``blocks``, whatever the rounding.
+    ``blocks``, whatever the rounding. A channel stands for ``width`` outputs of a layer: rounding is of these.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Group:
     scores: Tensor
     sparsity: float | None = None
     blocks: int = 1
+    width: int = 1
 
     @property
     def channels(self) -> int:
@@ -63,7 +64,7 @@ class Group:
 
     def multiple(self, round_to: int) -> int:
         """Return the number that counts are multiples of."""
-        return math.lcm(round_to, self.blocks)
+        return math.lcm(round_to // math.gcd(round_to, self.width), self.blocks)
 
 
 def total_cost(layers: Mapping[str, Layer], groups: Sequence[Group], counts: Mapping[str, int]) -> float:

@@ -6,7 +6,6 @@ each group keeps, ``surgery`` removes the others and ``reconstruction`` fits the
 
 import copy
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -117,7 +116,7 @@ class ChannelPruner(Pruner):
         few = {
             name: f"too few for round_to {self.config.round_to}"
             for name, count in self.original.items()
-            if count <= math.lcm(self.config.round_to, self.found.groups[name].blocks)
+            if count <= describe(self.found.groups[name], torch.zeros(count)).multiple(self.config.round_to)
         }
         return kept_whole(self.found) | few
 

@@ -139,6 +139,7 @@ def describe(group: ChannelGroup, scores: torch.Tensor, *, fraction: float | Non
         scores=scores,
         sparsity=fraction,
         blocks=group.blocks,
+        width=group.width,
     )
 
 

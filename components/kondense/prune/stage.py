@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from kondense.artifacts.equivalence import probes
 from kondense.artifacts.model import Model
+from kondense.artifacts.separation import separate_attention
 from kondense.data.dataset import Dataset, dataset_digest
 from kondense.logging import LOG
 from kondense.prune import channels
@@ -90,6 +92,8 @@ def prune(
     if method is not None:
         config, name = _settled(config, kind_of(method)), getattr(method, "__name__", type(method).__name__)
     kind = kind_of(method) if method is not None else METHODS[config.method].kind
+    if kind == "channels":
+        separate_attention(model.module, probes(dataset.shape))  # heads of projections that are layers can be removed
     teacher = copied(teachers["teacher"]) if teachers else None
     if teacher is not None:
         check_fits("teacher", teacher, dataset)

@@ -255,8 +255,8 @@ def _set(*keys, value):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_set("format_version", value=4), "must have format_version 1 or 2 or 3, but got 4"),
-        (lambda content: content.pop("format_version"), "must have format_version 1 or 2 or 3, but got None"),
+        (_set("format_version", value=5), "must have format_version 1 or 2 or 3 or 4, but got 5"),
+        (lambda content: content.pop("format_version"), "must have format_version 1 or 2 or 3 or 4, but got None"),
         (lambda content: content.pop("files"), "must have a key 'files', but it is missing"),
         (_set("files", value={}), "must have a digest of its file weights.safetensors"),
         (_set("files", "../outside", value="0"), "names a file outside itself"),
