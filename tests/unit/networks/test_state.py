@@ -4,7 +4,7 @@ import pytest
 import torch
 from kondense.networks.state import load_state
 
-from benchmarks.zoo.constructs import VersionedState
+from benchmarks.zoo.parts.weights import VersionedState
 
 
 def test_tensors_are_of_the_networks_own_version():
