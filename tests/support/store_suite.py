@@ -14,6 +14,7 @@ from kondense.store.store import (
     NotFoundError,
     Store,
     StoreError,
+    TooLargeError,
 )
 
 ODD = ("a\nb", "a\\b")  # keys that no write takes
@@ -49,6 +50,12 @@ def make_directory(directory: Path) -> Path:
 
 
 class StoreSuite:
+    def test_refuses_to_read_more_than_the_limit(self, store: Store) -> None:
+        store.write("a/b", b"1234")
+        assert store.read("a/b", limit_bytes=4) == b"1234"
+        with pytest.raises(TooLargeError, match="b must have at most 3 bytes"):
+            store.read("a/b", limit_bytes=3)
+
     def test_reads_what_was_written_last(self, store: Store) -> None:
         for content in (b"one", b"", b"three" * 1000):
             store.write("a/b", content)

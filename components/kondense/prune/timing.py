@@ -18,7 +18,7 @@ from kondense.artifacts.schema import check_fields
 from kondense.channels.dependencies import ChannelGroup
 from kondense.channels.surgery import remove
 from kondense.errors import InputError
-from kondense.json_text import json_object
+from kondense.json_text import LARGEST_JSON, json_object
 from kondense.logging import LOG
 from kondense.measuring.latency import measure_latency, open_session
 from kondense.processes import current
@@ -138,7 +138,7 @@ class Timing:
             return None
         key = f"{self.checkpoint.prefix}/{TABLE}"
         try:
-            content = json_object(self.checkpoint.store.read(key), key)
+            content = json_object(self.checkpoint.store.read(key, limit_bytes=LARGEST_JSON), key)
             check_fields(key, content, Table)
         except NotFoundError:
             return None

@@ -16,6 +16,7 @@ from kondense.artifacts.measurements import Fraction, Latency, PositiveCount
 from kondense.artifacts.report import Bytes
 from kondense.artifacts.schema import check_fields
 from kondense.files import json_bytes, parse_json
+from kondense.json_text import LARGEST_JSON
 from kondense.store.store import MANIFEST, NotFoundError, Store
 
 FORMAT_VERSION = 1
@@ -156,6 +157,6 @@ def _is_manifest(key: str) -> bool:
 
 def _read(store: Store, key: str, kind: type) -> Mapping[str, Any]:
     place = store.address(key)
-    content = parse_json(store.read(key), place, format_version=FORMAT_VERSION)
+    content = parse_json(store.read(key, limit_bytes=LARGEST_JSON), place, format_version=FORMAT_VERSION)
     check_fields(place, content, kind)
     return cast(Mapping[str, Any], content)

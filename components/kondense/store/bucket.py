@@ -30,6 +30,7 @@ from kondense.store.store import (
     NotFoundError,
     Store,
     StoreError,
+    TooLargeError,
     check_key,
     damaged,
     visible,
@@ -106,11 +107,11 @@ class ObjectStore(Store):
         except ValueError as error:  # rules of Amazon's own hosts
             raise StoreError(f"MINIO_ENDPOINT cannot be {connection.url}: {error}.") from None
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         """See Store."""
         check_key(key)
         content = io.BytesIO()
-        self._download(key, content)
+        self._call(key, lambda: self._fetch(key, content, limit_bytes))
         return content.getvalue()
 
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
@@ -154,7 +155,7 @@ class ObjectStore(Store):
         """See Store."""
         check_key(key, reading=True)
         with replacing(path) as file:
-            self._download(key, file)
+            self._call(key, lambda: self._fetch(key, file))
 
     @contextlib.contextmanager
     def exclusive(self, key: str, *, wait_s: float = 120.0) -> Iterator[Lease]:
@@ -206,10 +207,7 @@ class ObjectStore(Store):
             if error.code not in MADE_BY_ANOTHER:
                 raise
 
-    def _download(self, key: str, file: BinaryIO) -> None:
-        self._call(key, lambda: self._fetch(key, file))
-
-    def _fetch(self, key: str, file: BinaryIO) -> None:
+    def _fetch(self, key: str, file: BinaryIO, limit_bytes: int | None = None) -> None:
         """Write one object to ``file`` and check it."""
         file.seek(0)
         file.truncate()
@@ -219,6 +217,8 @@ class ObjectStore(Store):
             for chunk in response.stream(CHUNK_BYTES):
                 hasher.update(chunk)
                 file.write(chunk)
+                if limit_bytes is not None and file.tell() > limit_bytes:
+                    raise TooLargeError(self.address(key), limit_bytes)
         except urllib3.exceptions.HTTPError as error:
             raise IncompleteError(f"{self.address(key)} broke off while it was read: {self._line(error)}.") from error
         finally:

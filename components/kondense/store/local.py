@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from kondense.store.store import ExistsError, Lease, NotFoundError, Store, StoreError, check_key, visible
+from kondense.store.store import ExistsError, Lease, NotFoundError, Store, StoreError, TooLargeError, check_key, visible
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -31,10 +31,13 @@ class LocalStore(Store):
         self.root = root.absolute()
         self.uri = str(self.root)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         """See Store."""
-        with self._explained(key, "reading"):
-            return self._path(key).read_bytes()
+        with self._explained(key, "reading"), self._path(key).open("rb") as file:
+            content = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
+        if limit_bytes is not None and len(content) > limit_bytes:
+            raise TooLargeError(self.address(key), limit_bytes)
+        return content
 
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         """See Store."""

@@ -30,6 +30,13 @@ class ExistsError(StoreError, FileExistsError):
     """The key exists already, and was to be written only if absent."""
 
 
+class TooLargeError(StoreError):
+    """The content under the key is larger than what may be there."""
+
+    def __init__(self, place: str, limit_bytes: int) -> None:
+        super().__init__(f"{place} must have at most {limit_bytes:,} bytes, but has more.")
+
+
 class DamagedError(StoreError):
     """The content under the key is not the content that was stored."""
 
@@ -52,8 +59,8 @@ class Store(abc.ABC):
     uri: str
 
     @abc.abstractmethod
-    def read(self, key: str) -> bytes:
-        """Return the content under ``key``; NotFoundError if there is none."""
+    def read(self, key: str, *, limit_bytes: int | None = None) -> bytes:
+        """Return the content under ``key``; NotFoundError if there is none, StoreError beyond ``limit_bytes``."""
 
     @abc.abstractmethod
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:

@@ -17,6 +17,7 @@ from kondense.suggestion.rejection import reject
 AT_ONCE = 2  # calls whose messages are in memory
 WAITING = 8  # calls that wait for their turn; the server's other threads answer probes
 PATIENCE_S = 1.0
+READING_S = 20.0  # for the message of a call that has its turn; Katib sends it at once
 PROBES = "/grpc.health."
 
 
@@ -29,10 +30,17 @@ class Admission(grpc.ServerInterceptor):
         at_once: calls that are answered at a time.
         waiting: calls that may wait.
         patience_s: the longest that a call waits.
+        reading_s: the longest that a call's message may take; a client that sends none would keep the turn.
     """
 
-    def __init__(self, at_once: int = AT_ONCE, waiting: int = WAITING, patience_s: float = PATIENCE_S) -> None:
-        self._at_once, self._patience_s = at_once, patience_s
+    def __init__(
+        self,
+        at_once: int = AT_ONCE,
+        waiting: int = WAITING,
+        patience_s: float = PATIENCE_S,
+        reading_s: float = READING_S,
+    ) -> None:
+        self._at_once, self._patience_s, self._reading_s = at_once, patience_s, reading_s
         self._turns, self._places = threading.Semaphore(at_once), threading.Semaphore(waiting)
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
@@ -64,9 +72,13 @@ class Admission(grpc.ServerInterceptor):
         finally:
             self._turns.release()
 
-    @staticmethod
-    def _read(requests: Iterator[bytes], handler: Any, method: str, context: grpc.ServicerContext) -> Any:
-        content = next(requests, None)
+    def _read(self, requests: Iterator[bytes], handler: Any, method: str, context: grpc.ServicerContext) -> Any:
+        late = threading.Timer(self._reading_s, context.cancel)
+        late.start()
+        try:
+            content = next(requests, None)
+        finally:
+            late.cancel()
         if content is None:
             reject(context, method, "", "a call must have a message, but has none.")
         try:

@@ -8,6 +8,8 @@ from kondense.failure import LONGEST
 from kondense.store.open import open_store
 from kondense.store.store import NotFoundError, Store
 
+FILE_BYTES = 2**20  # of a reason; only its beginning is shown
+
 
 def failure_key(trial: str) -> str:
     """Return the key below ``store_uri`` of the reason of a failed trial."""
@@ -21,7 +23,7 @@ def kept_reason(store: Store, trial: str) -> str:
         StoreError: the store cannot be reached.
     """
     try:
-        text = store.read(failure_key(trial)).decode(errors="replace")
+        text = store.read(failure_key(trial), limit_bytes=FILE_BYTES).decode(errors="replace")
     except NotFoundError:
         return ""
     return failure.one_line(text[:LONGEST]) if text.strip() else ""

@@ -79,6 +79,16 @@ def test_a_call_waits_no_longer_than_its_patience(serve):
     assert call(messages.ValidateAlgorithmSettingsRequest(), timeout=60)  # its turn came back
 
 
+def test_a_client_that_sends_no_message_loses_its_turn(serve):
+    channel = serve(SuggestionService(), at_once=1, patience_s=60.0, reading_s=0.05)
+    silent = threading.Event()
+    idle = channel.stream_unary(METHOD).future(b"" for _ in iter(silent.wait, False))
+    call = services.SuggestionStub(channel).ValidateAlgorithmSettings
+    assert call(messages.ValidateAlgorithmSettingsRequest(experiment=experiment()), timeout=60) is not None
+    assert idle.exception(timeout=60).code() is grpc.StatusCode.CANCELLED
+    silent.set()
+
+
 def test_what_is_no_message_is_told(serve):
     channel = serve(SuggestionService(), at_once=1)
     for content, rule in ((b"\xff\xff", "a call must have a message of its method"), (None, "but has none")):
