@@ -14,6 +14,8 @@ from matplotlib import ticker
 INK, MUTED, GRID, ACCENT = "#1d2733", "#8793a1", "#e6eaee", "#0b62a8"
 AXES = {"bytes": ("size of weights.kz, kB", 1e-3), "latency_ms": ("latency of one image, µs", 1e3)}
 GROUPS = {"candidates": ("the run's candidates", MUTED, "s"), "search": ("the front of the search", ACCENT, "o")}
+SLANT, LINE = 40, 13.0  # of the names: degrees; points between two of them
+ROOM = 0.45  # above the models, for the names: share of the height below
 STYLE = {
     "font.size": 9,
     "text.color": INK,
@@ -63,14 +65,14 @@ def _front(axis: plt.Axes, found: Mapping[str, Any], cost: str) -> None:
         across, up = zip(*_stair(sorted(models.values()), edge), strict=True)
         axis.step(across, up, where="post", color=color, lw=1.4, zorder=2)
         axis.fill_between(across, bottom, up, step="post", color=color, alpha=0.06, lw=0, zorder=1)
-        if group == "candidates":
-            _name(axis, models)
     axis.scatter(factor * teacher[cost], teacher["accuracy"], s=90, c=INK, marker="*", label="the teacher", zorder=4)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_locator(ticker.LogLocator(base=2, subs=(1.0, 1.5) if cost == "latency_ms" else (1.0,)))
     axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_xlabel(title)
-    axis.set_ylim(bottom, max(shown) + 0.8)
+    axis.set_ylim(bottom, max(shown) + ROOM * (max(shown) - bottom))
+    candidates = found["groups"]["candidates"]
+    _name(axis, {name: (factor * figures[name][cost], figures[name]["accuracy"]) for name in candidates})
     axis.grid(color=GRID, lw=0.6)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
@@ -87,9 +89,21 @@ def _stair(points: list[tuple[float, float]], edge: float) -> list[tuple[float, 
 
 
 def _name(axis: plt.Axes, models: Mapping[str, tuple[float, float]]) -> None:
-    """Write the names below the points, towards the middle of the picture."""
-    middle = sorted(across for across, _ in models.values())[len(models) // 2]
-    for name, point in models.items():
-        left = point[0] > middle
-        offset, side = (-6 if left else 6, -9), "right" if left else "left"
-        axis.annotate(name, point, xytext=offset, textcoords="offset points", ha=side, fontsize=7, color=MUTED)
+    """Write the names above the points, slanted and moved to the right where they would cover each other."""
+    scale = 72 / axis.figure.dpi  # points of type for each pixel
+    taken = -LINE
+    for name, point in sorted(models.items(), key=lambda each: each[1]):
+        at = scale * axis.transData.transform(point)[0]
+        taken = max(at, taken + LINE)
+        offset, line = (taken - at + 1, 6), {"arrowstyle": "-", "color": MUTED, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+        axis.annotate(
+            name,
+            point,
+            xytext=offset,
+            textcoords="offset points",
+            rotation=SLANT,
+            rotation_mode="anchor",
+            fontsize=7,
+            color=MUTED,
+            arrowprops=line if taken > at else None,
+        )
