@@ -158,10 +158,11 @@ class Search:
             {each["name"]: each["value"] for each in self.spec["earlyStopping"]["algorithmSettings"]}
         )
         others = [trial.value for trial in self.trials.values() if trial.status is Status.SUCCEEDED and trial.value]
-        bound = rule.median(others)
+        goal = self.spec["objective"]["type"]
+        bound = rule.bound(others, goal)
         if bound is not None and "mean-stops-none" in self.world.faults:
             bound = statistics.fmean(others)
-        return bound is not None and rule.stops([value] * rule.start_step, bound, self.spec["objective"]["type"])
+        return bound is not None and rule.stops([value] * rule.start_step, bound, goal)
 
     def write_trial(self, name: str, assignments: dict[str, str], state: str, value: float | None = None) -> Object:
         """Create the Trial object, or give it its last status."""
