@@ -99,7 +99,7 @@ def test_limit_bounds_training_and_test_images(fashion_mnist_dir, tmp_path, limi
     ("options", "text"),
     [
         ({"validation_size": 60}, r"validation_size must be below the number of training images \(60\), but got 60"),
-        ({"limit": 1}, "must have at least 2 images together, but 1 are left"),
+        ({"limit": 1}, "must have at least 2 images together, but 1 is left"),
         ({"limit": 10, "validation_size": 10}, r"images \(10\), but got 10"),
     ],
 )
