@@ -78,7 +78,10 @@ BAD = {
         experiment("hyperband", settings={**HALVING, "r_l": "2", "min_resource": "3"}),
         "but got min_resource=3, r_l=2",
     ),
-    "r_l above the maximum": (experiment("hyperband", settings={**HALVING, "r_l": "10"}), "r_l <= 9"),
+    "max_resource above the maximum": (
+        experiment("hyperband", settings={**HALVING, "max_resource": "10"}),
+        "max_resource <= 9",
+    ),
     "no resource": (experiment("bohb"), "resource_name must name the int parameter"),
     "resource no parameter": (experiment("bohb", settings={"resource_name": "epochs"}), "no parameter is called"),
     "resource no int": (experiment("bohb", settings={"resource_name": "lr"}), "must name an int parameter, but 'lr'"),
