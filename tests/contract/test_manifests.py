@@ -15,7 +15,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from kondense.katib.rules import EARLY_STOPPING
+from kondense.search.stopping import RULES as STOPPING_RULES
 from kondense.search.suggesters import SUGGESTERS
 from kondense.suggestion import server
 from kondense.suggestion.server import PORT, STOPPING_PORT
@@ -386,7 +386,7 @@ def test_the_algorithms_are_ours_and_their_container_is_one_that_katib_takes() -
     entries = sections["suggestions"]
     names = [entry["algorithmName"] for entry in entries]
     assert sorted(names) == sorted(SUGGESTERS)  # a laptop and a cluster propose the same trials
-    assert [entry["algorithmName"] for entry in sections["earlyStoppings"]] == list(EARLY_STOPPING)
+    assert [entry["algorithmName"] for entry in sections["earlyStoppings"]] == list(STOPPING_RULES)
     for entry in entries:
         assert entry["command"] == ["python3", "-m", server.__name__]
         assert "ports" not in entry and "name" not in entry  # Katib sets both

@@ -14,9 +14,8 @@ from kondense.search.median_stop import MedianStop
 Rule = MedianStop | CurveStop
 
 RULES: Mapping[str, type[Rule]] = {median_stop.NAME: MedianStop, curve_stop.NAME: CurveStop}
-PROMOTED = (
-    curve_stop.NAME,
-)  # those that compare promoted trials with each other, and so run beside hyperband and bohb
+# Those that compare promoted trials with each other, and so run beside hyperband and bohb.
+PROMOTED = (curve_stop.NAME,)
 
 
 def read_rule(name: str, settings: Mapping[str, str]) -> Rule:
