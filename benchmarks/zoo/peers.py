@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from kondense.channels.dependencies import find_groups
+from kondense.channels.groups import ChannelGroup
 from kondense.channels.surgery import remove
 from kondense.measuring.latency import open_session, predict_onnx
 from kondense.measuring.size import count_macs
@@ -137,15 +138,15 @@ def surgery(network: str, directory: Path) -> str:
     """Trace and halve every group of channels: seconds of both."""
     dataset, module = make_dataset(SIZES[network]), make_model(network).module
 
-    def halve(groups: dict) -> None:  # type: ignore[type-arg]
+    def halve(groups: dict[str, ChannelGroup]) -> None:
         remove(module, groups, {name: _half(group) for name, group in groups.items()})
 
     return _timed(lambda: find_groups(module, dataset.shape), halve)
 
 
-def _half(group: object) -> torch.Tensor:
-    count = group.channels // 2 // group.blocks * group.blocks  # type: ignore[attr-defined]
-    return group.lowest(torch.arange(group.channels, dtype=torch.float32), max(count, group.blocks))  # type: ignore[attr-defined]
+def _half(group: ChannelGroup) -> torch.Tensor:
+    count = group.channels // 2 // group.blocks * group.blocks
+    return group.lowest(torch.arange(group.channels, dtype=torch.float32), max(count, group.blocks))
 
 
 def torch_pruning_surgery(network: str, directory: Path) -> str:

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from kondense.errors import InputError
 from kondense.search import settings as reading
 from kondense.search.history import Goal
+from kondense.search.median_stop import falls_short
 
 SETTINGS = {
     "min_trials_required": "succeeded trials before any is stopped (default 5, at least 4)",
@@ -49,9 +49,7 @@ class CurveStop:
         Raises:
             ValueError: one is unknown or breaks its rule; the message gives the rule and the value.
         """
-        for name in settings:
-            if name not in SETTINGS:
-                raise InputError(f"unknown setting {name!r} of {NAME}; the settings are {', '.join(SETTINGS)}.")
+        reading.check_names(settings, SETTINGS, NAME)
         return cls(
             reading.read_integer(settings, "min_trials_required", cls.min_trials_required, minimum=LEAST_TRIALS),
             reading.read_integer(settings, "start_step", cls.start_step, minimum=1),
@@ -81,10 +79,7 @@ class CurveStop:
 
     def stops(self, curve: Sequence[float], bound: float, goal: Goal) -> bool:
         """Return whether the best of a running trial's first `start_step` reports is worse than the bound."""
-        if len(curve) < self.start_step:
-            return False
-        first = curve[: self.start_step]
-        return min(first) > bound if goal == "minimize" else max(first) < bound
+        return falls_short(curve, self.start_step, bound, goal)
 
     def reason(self, bound: float) -> str:
         """Return why a trial is stopped."""
@@ -113,7 +108,10 @@ def _least_promising(early: np.ndarray, end: np.ndarray, probability: float) -> 
 
 
 def student_quantile(probability: float, degrees: int) -> float:
-    """Return the quantile of Student's t distribution with a whole number of degrees of freedom, by bisection."""
+    """Return the quantile of Student's t distribution with a whole number of degrees of freedom, by bisection.
+
+    SciPy has it, too, but importing it takes 100 MB, a good part of what the service's container has.
+    """
     low, high = 0.0, 1.0
     while student_cdf(high, degrees) < probability:
         low, high = high, 2.0 * high

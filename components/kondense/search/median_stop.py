@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kondense.errors import InputError
 from kondense.search import settings as reading
 from kondense.search.history import Goal
 
@@ -36,9 +35,7 @@ class MedianStop:
         Raises:
             ValueError: one is unknown or breaks its rule; the message gives the rule and the value.
         """
-        for name in settings:
-            if name not in SETTINGS:
-                raise InputError(f"unknown setting {name!r} of medianstop; the settings are {', '.join(SETTINGS)}.")
+        reading.check_names(settings, SETTINGS, NAME)
         return cls(
             reading.read_integer(settings, "min_trials_required", cls.min_trials_required, minimum=1),
             reading.read_integer(settings, "start_step", cls.start_step, minimum=1),
@@ -63,15 +60,20 @@ class MedianStop:
         return (low + high) / 2 if math.isfinite(low + high) else low / 2 + high / 2
 
     def stops(self, curve: Sequence[float], bound: float, goal: Goal) -> bool:
-        """Return whether the best of a running trial's first `start_step` reports is worse than the bound.
-
-        Later reports do not count, so that it does not matter how many there are when somebody looks.
-        """
-        if len(curve) < self.start_step:
-            return False
-        first = curve[: self.start_step]
-        return min(first) > bound if goal == "minimize" else max(first) < bound
+        """Return whether the best of a running trial's first `start_step` reports is worse than the bound."""
+        return falls_short(curve, self.start_step, bound, goal)
 
     def reason(self, bound: float) -> str:
         """Return why a trial is stopped."""
         return f"worse than the median {bound:g}"
+
+
+def falls_short(curve: Sequence[float], count: int, bound: float, goal: Goal) -> bool:
+    """Return whether the best of the first ``count`` reports is worse than the bound; False while there are fewer.
+
+    Later reports do not count, so that it does not matter how many there are when somebody looks.
+    """
+    if len(curve) < count:
+        return False
+    first = curve[:count]
+    return min(first) > bound if goal == "minimize" else max(first) < bound

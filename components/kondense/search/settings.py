@@ -34,6 +34,17 @@ def check(
             raise InputError(f"{name} must be at least 1, but got {count}.")
 
 
+def check_names(settings: Mapping[str, str], allowed: Collection[str], rule: str) -> None:
+    """Check the names of the settings of a rule of early stopping.
+
+    Raises:
+        ValueError: one is unknown; the known ones are listed.
+    """
+    for name in settings:
+        if name not in allowed:
+            raise InputError(f"unknown setting {name!r} of {rule}; the settings are {', '.join(allowed)}.")
+
+
 def read_integer(settings: Mapping[str, str], name: str, default: int, minimum: int) -> int:
     """Return an integer.
 
