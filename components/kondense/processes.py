@@ -8,6 +8,7 @@ a process is alone.
 import contextlib
 import contextvars
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -99,6 +100,20 @@ class Processes:
         distributed.all_gather(parts, own)
         sizes = [len(dataclasses.replace(self, rank=rank).part(length)) for rank in range(self.count)]
         return torch.cat([each[:size] for each, size in zip(parts, sizes, strict=True)])
+
+    def check_alike(self, description: Sequence[str], what: str) -> None:
+        """Raise KondenseError in every process unless all have the same lines of description of ``what``."""
+        if not self.several:
+            return
+        every: list[list[str]] = [[] for _ in range(self.count)]
+        distributed.all_gather_object(every, list(description))
+        for rank, other in enumerate(every):
+            for mine, theirs in itertools.zip_longest(every[0], other, fillvalue="nothing"):
+                if mine != theirs:
+                    raise KondenseError(
+                        f"The {self.count} processes must have the same {what}, but where process 0 has {mine}, process"
+                        f" {rank} has {theirs}."
+                    )
 
     def share(self, tensors: Sequence[Tensor]) -> None:
         """Set tensors to their values in the first process, in place."""

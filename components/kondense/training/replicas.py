@@ -4,12 +4,14 @@ Shapes: B images of this process, C channels, H height, W width.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kondense.processes import current
 from kondense.training.synchronised import SynchronisedBatchNorms
 
 StepLoss = Callable[[Tensor, Tensor], Tensor]  # normalised images [B, C, H, W] and labels -> scalar
@@ -33,7 +35,12 @@ def replicated(module: nn.Module, objective: nn.Module, loss: StepLoss, *, synch
 
     Weights and buffers are set to those of the first process, the network's buffers before every step, too: without
     ``synchronise`` each process's batch norms see its own images, and the first one's running statistics count.
+
+    Raises:
+        KondenseError: the processes have different networks; in each of them, so that none waits for another.
     """
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    current().check_alike([f"{name} {list(each.shape)} {each.dtype}" for name, each in tensors], "network")
     replica = Replica(module, objective, loss, synchronise=synchronise)
     # An objective's buffers, such as the targets of a penalty, change alike in all processes and can be large.
     ignored = [f"objective.{name}" for name, _ in objective.named_buffers()]
