@@ -43,7 +43,8 @@ def _splits(scratch: Path) -> list[bytes]:
 
 
 def _read_split(path: Path) -> object:
-    from kondense.data.dataset_files import load_split, read_description
+    from kondense.data.dataset_files import load_split
+    from kondense.data.description import read_description
     from kondense.data.shard_index import place_of
 
     description = read_description(path.parent / "dataset.json")
@@ -70,7 +71,8 @@ def _shard_indexes(scratch: Path) -> list[bytes]:
 
 def _read_shards(path: Path) -> object:
     """Read the images of a split, whatever digest dataset.json states of its file."""
-    from kondense.data.dataset_files import load_split, read_description
+    from kondense.data.dataset_files import load_split
+    from kondense.data.description import read_description
     from kondense.data.shard_index import place_of
 
     description = read_description(path.parent / "dataset.json")

@@ -17,15 +17,8 @@ from kondense.artifacts.tensors import write_tensors
 from kondense.data import folder, memory
 from kondense.data.assembly import Rules, assembled, decoded_bytes
 from kondense.data.collection import Collection, Labelled
-from kondense.data.dataset_files import (
-    FORMAT_VERSION,
-    FORMATS,
-    SHARDS_VERSION,
-    Split,
-    check_split,
-    load_split,
-    read_description,
-)
+from kondense.data.dataset_files import Split, check_split, load_split
+from kondense.data.description import FORMAT_VERSION, FORMATS, SHARDS_VERSION, read_description
 from kondense.data.examination import TELL
 from kondense.data.picture import MAX_PIXELS, Geometry
 from kondense.data.pieces import opened_in_pieces

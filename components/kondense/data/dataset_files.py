@@ -1,50 +1,20 @@
-"""The files of the Dataset artifact: dataset.json and one file of tensors per split.
+"""The splits of the Dataset artifact: a file of tensors each.
 
 Shapes: N images, C channels, H height, W width.
 """
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
 
-from kondense.artifacts.schema import check_fields
 from kondense.artifacts.tensors import read_tensors
+from kondense.data.description import Description
 from kondense.data.shard_index import load_index
 from kondense.data.streamed import Images
 from kondense.errors import InputError
-from kondense.files import ArtifactError, read_json
-from kondense.preprocessing import BILINEAR, check_geometry
-
-FORMAT_VERSION, SHARDS_VERSION = FORMATS = (1, 2)  # of images as tensors, of images in shards
-
-
-class ShardsDescription(TypedDict):
-    """Where the shards are and what they are."""
-
-    place: str  # directory or address; empty: the folder shards beside dataset.json
-    window_bytes: Annotated[int, "[1, inf)"]
-    files: dict[str, list[list[Any]]]  # by split: name, bytes, SHA-256
-
-
-class Description(TypedDict):
-    """The content of dataset.json without its format version."""
-
-    name: str
-    classes: list[str]
-    shape: list[Annotated[int, "[1, inf)"]]
-    mean: list[float]
-    std: list[Annotated[float, "(0, inf)"]]
-    splits: dict[str, Annotated[int, "[1, inf)"]]
-    seed: int
-    source: str
-    files: dict[str, str]
-    resize: NotRequired[list[Annotated[int, "[1, inf)"]]]
-    interpolation: NotRequired[str]
-    skipped: NotRequired[dict[str, Annotated[int, "[1, inf)"]]]
-    shards: NotRequired[ShardsDescription]
+from kondense.files import ArtifactError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,36 +40,6 @@ def check_split(name: str, split: Split, classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise InputError(f"{name} labels must be in [0, {classes}), but got {low if low < 0 else high}.")
-
-
-def read_description(path: Path) -> Description:
-    """Read and check dataset.json.
-
-    Raises:
-        ArtifactError: it is missing or damaged, or has an unknown format version.
-    """
-    content = read_json(path, format_version=FORMATS)
-    if ("shards" in content) != (content["format_version"] == SHARDS_VERSION):
-        raise ArtifactError(f"{path} must name shards if its format_version is {SHARDS_VERSION}, and only then.")
-    check_fields(str(path), content, Description)
-    description = cast(Description, content)
-    channels = description["shape"][:1]
-    if (
-        len(description["shape"]) != 3
-        or [len(description["mean"])] != channels
-        or [len(description["std"])] != channels
-    ):
-        raise ArtifactError(
-            f"{path} must have a shape [C, H, W] with mean and std [C], but got {description['shape']},"
-            f" {description['mean']} and {description['std']}."
-        )
-    try:
-        check_geometry(
-            description["shape"][1:], description.get("resize", []), description.get("interpolation", BILINEAR)
-        )
-    except InputError as error:
-        raise ArtifactError(f"{path}: {error}") from error
-    return description
 
 
 def load_split(path: Path, description: Description, place: str) -> Split:

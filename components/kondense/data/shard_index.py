@@ -8,21 +8,19 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kondense.artifacts.tensors import read_tensors
+from kondense.data.description import Description, ShardsDescription
 from kondense.data.picture import shown
 from kondense.data.shard_cache import place_at
 from kondense.data.shards import ShardFile, Shards, missing
 from kondense.data.streamed import DIGEST, Images, ShardedImages
 from kondense.errors import InputError
 from kondense.files import ArtifactError
-
-if TYPE_CHECKING:
-    from kondense.data.dataset_files import Description, ShardsDescription
 
 FOLDER = "shards"  # of the artifact, unless the shards are elsewhere
 NAME = re.compile(r"(train|validation|test)-[0-9]{6}-[0-9a-f]{16}\.tar")
@@ -34,7 +32,7 @@ def index_of(images: ShardedImages, labels: Tensor) -> dict[str, Tensor]:
     return {"labels": labels.contiguous(), "place": images.place_N3.contiguous(), "digests": images.digests}
 
 
-def load_index(path: Path, description: "Description", place: str) -> tuple[ShardedImages, Tensor]:
+def load_index(path: Path, description: Description, place: str) -> tuple[ShardedImages, Tensor]:
     """Return images and labels of the split whose file is ``path``; no shard is read.
 
     Args:
@@ -121,13 +119,13 @@ def _join(source: Path, folder: Path, images: ShardedImages) -> None:
             raise missing(shown(source / file.name)) from None
 
 
-def beside(shards: "ShardsDescription | None") -> Iterator[str]:
+def beside(shards: ShardsDescription | None) -> Iterator[str]:
     """Yield the names of the shards that are files of the artifact."""
     if shards and not shards["place"]:
         yield from (f"{FOLDER}/{entry[0]}" for entries in shards["files"].values() for entry in entries)
 
 
-def place_of(shards: "ShardsDescription | None", directory: Path, address: str) -> str:
+def place_of(shards: ShardsDescription | None, directory: Path, address: str) -> str:
     """Return directory or address of the shards of an artifact.
 
     Args:

@@ -66,7 +66,7 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
             merge_tied(proto.graph)
         store_packed(proto)
     _tidy(proto)
-    check_file(proto, model.module, dataset.shape, integer=bool(model.activations))
+    check_file(proto, model.module, dataset.shape, translate_module, integer=bool(model.activations))
     if uint8_input:
         take_pixels(proto, dataset.mean, dataset.std)
     metadata: Metadata = {

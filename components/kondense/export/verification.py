@@ -4,7 +4,7 @@ Shapes: images [N, C, H, W].
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -15,12 +15,16 @@ from kondense.artifacts.equivalence import outputs, probes
 from kondense.export.trace import describe
 from kondense.files import ArtifactError
 
+Translate = Callable[[nn.Module, Tensor], onnx.ModelProto | None]
+
 SAME = 1e-3  # largest change of a float file's logits relative to the largest
 NOISE = 10.0  # or so many times the rounding error of the network itself in float32
 ROUNDED = 0.25  # of an integer file's, of the median image: a value at the edge of two integers may fall to either
 
 
-def check_file(proto: onnx.ModelProto, module: nn.Module, shape: Sequence[int], *, integer: bool) -> None:
+def check_file(
+    proto: onnx.ModelProto, module: nn.Module, shape: Sequence[int], translate: Translate, *, integer: bool
+) -> None:
     """Raise ArtifactError unless onnxruntime computes from ``proto`` what ``module`` computes.
 
     Random images in batches of several sizes are compared.
@@ -29,6 +33,8 @@ def check_file(proto: onnx.ModelProto, module: nn.Module, shape: Sequence[int], 
         proto: takes normalised float images.
         module: the network; not changed.
         shape: of one image, (C, H, W).
+        translate: exports a module of the network for inputs [N, ...], or returns None if it cannot be one of its own;
+            to name the module that differs.
         integer: whether inputs of layers are quantized.
     """
     session = open_session(proto)
@@ -39,9 +45,10 @@ def check_file(proto: onnx.ModelProto, module: nn.Module, shape: Sequence[int], 
             batches.append(batch)
             change, count = max((change, count), (_change(session, expected[0], batch, integer=integer), len(batch)))
     if change > (ROUNDED if integer else SAME) and change > NOISE * _noise(module, batches):
+        place = "" if integer else _place(module, batches[-1], translate)
         raise ArtifactError(
             f"the exported file must compute the same as the network, but its logits differ by {change:.2g} of the"
-            f" largest for {count} image{'s' if count > 1 else ''}{'' if integer else _place(module, batches[-1])}."
+            f" largest for {count} image{'s' if count > 1 else ''}{place}."
         )
 
 
@@ -103,14 +110,12 @@ def _run(session: Any, batch: Tensor) -> Tensor | None:
         return None
 
 
-def _place(module: nn.Module, batch: Tensor) -> str:
+def _place(module: nn.Module, batch: Tensor, translate: Translate) -> str:
     """Return in words the innermost module whose own file differs from it."""
-    from kondense.export.onnx import translate_module  # a module of a network is exported like a network
-
     name, found = "", module
     while True:
         for child_name, child, inputs in _called(found, batch):
-            proto = translate_module(child, inputs)
+            proto = translate(child, inputs)
             if (
                 proto is not None
                 and _change(open_session(proto), outputs(child, inputs)[0], inputs, integer=False) > SAME

@@ -17,8 +17,8 @@ from kondense.artifacts.model import Model
 from kondense.config import Config
 from kondense.data.at_once import at_once
 from kondense.measuring.accuracy import predict
+from kondense.training.probe import Training
 from kondense.training.settings import TrainingConfig
-from kondense.training.trainer import Trainer
 
 REPEATS = 2
 BUDGET_S = 0.15  # of one repeated training step
@@ -77,55 +77,55 @@ class Probe:
         self.batch_size = batch_size
         self.costs: list[StepCost] = []
 
-    def __call__(self, trainer: Trainer, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    def __call__(self, training: Training, batch: tuple[Tensor, Tensor, Tensor]) -> None:
         """Measure a training step like that of ``batch``: index [B], images uint8 [B, C, H, W], labels [B]."""
-        self.costs.append(step_cost(trainer, batch, self.batch_size))
+        self.costs.append(step_cost(training, batch, self.batch_size))
 
 
-def step_cost(trainer: Trainer, batch: tuple[Tensor, Tensor, Tensor], batch_size: int) -> StepCost:
-    """Return what a training step at ``batch_size`` takes; ``trainer`` is trained on.
+def step_cost(training: Training, batch: tuple[Tensor, Tensor, Tensor], batch_size: int) -> StepCost:
+    """Return what a training step at ``batch_size`` takes; ``training`` is trained on.
 
     Args:
-        trainer: has trained a step on ``batch``.
+        training: has trained a step on ``batch``.
         batch: index [B], images uint8 [B, C, H, W], labels [B].
         batch_size: of the real run.
     """
     given = len(batch[0])
-    small, saved = timed_step(trainer, batch)
+    small, saved = timed_step(training, batch)
     affordable = min(BUDGET_S / max(small, 1e-6), BUDGET_BYTES / max(saved.total, 1)) * given
     tried = max(given, min(batch_size, int(affordable)))
     if tried > given:
         batch = tiled(batch, tried)
-        timed_step(trainer, batch)  # takes the memory
-    again = [timed_step(trainer, batch) for _ in range(REPEATS)]
+        timed_step(training, batch)  # takes the memory
+    again = [timed_step(training, batch) for _ in range(REPEATS)]
     seconds, saved = min(again, key=lambda each: each[0])  # the least disturbed
     scale = batch_size / tried
     return StepCost(
         seconds=seconds * scale,
-        forward_s=forward_seconds(trainer),
+        forward_s=forward_seconds(training),
         saved_bytes=int(saved.total * scale),
         largest_bytes=int(saved.largest * scale),
-        state_bytes=state_bytes(trainer),
+        state_bytes=state_bytes(training),
     )
 
 
-def timed_step(trainer: Trainer, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[float, "Saved"]:
+def timed_step(training: Training, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[float, "Saved"]:
     """Return the seconds of a training step, and what it saved for its backward pass."""
-    saved = Saved(parameter.untyped_storage().data_ptr() for parameter in trainer.module.parameters())
-    synchronise(trainer.device)
+    saved = Saved(parameter.untyped_storage().data_ptr() for parameter in training.module.parameters())
+    synchronise(training.device)
     began = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
-        trainer.train_step(*batch)
-    synchronise(trainer.device)
+        training.train_step(*batch)
+    synchronise(training.device)
     return time.perf_counter() - began, saved
 
 
-def forward_seconds(trainer: Trainer) -> float:
-    """Return the seconds that the prediction of one validation image takes, on the data that ``trainer`` has."""
-    split = trainer.dataset.validation
-    synchronise(trainer.device)
+def forward_seconds(training: Training) -> float:
+    """Return the seconds that the prediction of one validation image takes, on the data that ``training`` has."""
+    split = training.dataset.validation
+    synchronise(training.device)
     began = time.perf_counter()
-    predict(trainer.module, split, trainer.dataset, device=trainer.device)
+    predict(training.module, split, training.dataset, device=training.device)
     return (time.perf_counter() - began) / len(split)
 
 
@@ -159,13 +159,13 @@ def tiled(batch: tuple[Tensor, Tensor, Tensor], size: int) -> tuple[Tensor, Tens
     return index, images_u8, labels
 
 
-def state_bytes(trainer: Trainer) -> int:
+def state_bytes(training: Training) -> int:
     """Return the size of weights, gradients, the optimizer's states and averages of a training run."""
-    states = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    states = [value for state in training.optimizer.state.values() for value in state.values()]
     tensors = [value for value in states if isinstance(value, Tensor)]
-    gradients = [each.grad for each in trainer.module.parameters() if each.grad is not None]
-    return module_bytes(trainer.module) + sum(
-        each.nbytes for each in (*gradients, *tensors, *trainer.average.values(), *trainer.masks.values())
+    gradients = [each.grad for each in training.module.parameters() if each.grad is not None]
+    return module_bytes(training.module) + sum(
+        each.nbytes for each in (*gradients, *tensors, *training.average.values(), *training.masks.values())
     )
 
 

@@ -1,15 +1,28 @@
 """Tickets for the keys of a bucket (see ``lease``)."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from kondense.store.bucket import ObjectStore
+from minio.datatypes import Object
+
+
+class Bucket(Protocol):
+    """What tickets need of a bucket; reserved names are allowed."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write ``data`` under ``key``."""
+
+    def remove(self, key: str) -> None:
+        """Remove ``key``, if it is there."""
+
+    def entries(self, folder: str) -> Iterator[tuple[str, Object]]:
+        """Yield every key in ``folder`` and below with its entry of the listing."""
 
 
 class ObjectTickets:
     """The tickets for one key of a bucket: objects in a reserved folder (see lease.Tickets)."""
 
-    def __init__(self, store: "ObjectStore", key: str) -> None:
+    def __init__(self, store: Bucket, key: str) -> None:
         self.store = store
         self.folder = f".leases/{key}"
         self.postings = 0

@@ -6,16 +6,31 @@ Shapes: B images in a batch, C channels, H height, W width.
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from kondense.training.trainer import Trainer
+from kondense.data.dataset import Dataset
 
-# Called with the trainer and its last batch (index [B], images uint8 [B, C, H, W], labels [B]) at the end of an epoch's
-# steps. It may train further steps, as a preflight does, whose networks are thrown away.
-Probe = Callable[["Trainer", tuple[Tensor, Tensor, Tensor]], None]
+
+class Training(Protocol):
+    """A training run in progress, as a probe sees it (see ``trainer.Trainer``)."""
+
+    module: nn.Module
+    dataset: Dataset
+    device: torch.device
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    masks: dict[str, Tensor]
+
+    def train_step(self, index_B: Tensor, images_u8: Tensor, labels_B: Tensor) -> Tensor:
+        """Train one step and return its loss, a scalar."""
+
+
+# Called with the training run and its last batch (index [B], images uint8 [B, C, H, W], labels [B]) at the end of an
+# epoch's steps. It may train further steps, as a preflight does, whose networks are thrown away.
+Probe = Callable[[Training, tuple[Tensor, Tensor, Tensor]], None]
 _probe: contextvars.ContextVar[Probe | None] = contextvars.ContextVar("probe", default=None)
 
 
@@ -29,7 +44,7 @@ def probed(probe: Probe) -> Iterator[None]:
         _probe.reset(token)
 
 
-def look(trainer: "Trainer", batch: tuple[Tensor, Tensor, Tensor]) -> None:
+def look(training: Training, batch: tuple[Tensor, Tensor, Tensor]) -> None:
     """Let the block's probe, if there is one, look at a training run."""
     if probe := _probe.get():
-        probe(trainer, batch)
+        probe(training, batch)

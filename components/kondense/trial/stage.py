@@ -20,7 +20,7 @@ from kondense import launch
 from kondense.artifacts.model import Model, load_model
 from kondense.codec.model_file import pack_model
 from kondense.data.dataset import Dataset, load_dataset
-from kondense.data.dataset_files import read_description
+from kondense.data.description import read_description
 from kondense.data.shard_index import FOLDER
 from kondense.errors import InputError
 from kondense.logging import LOG
