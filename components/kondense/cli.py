@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in ("", "-h", "--help"):
         print(usage())
         return 0 if name else 2
+    launch.set_variables()
     try:
         check_choice("stage", name, tuple(STAGES))
         return run_command(STAGES[name], flags)

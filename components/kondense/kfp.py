@@ -131,6 +131,7 @@ def run_component(name: str, arguments: Mapping[str, Any]) -> Any:
         name: the stage.
         arguments: parameters and artifacts by name, as KFP's executor passes them; an omitted artifact is None.
     """
+    launch.set_variables()
     with to_stdout(), reporting_failures():
         stage = STAGES[name]
         inputs = {key: arguments[key] for artifact in stage.inputs for key in artifact.names}

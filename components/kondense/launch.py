@@ -3,10 +3,14 @@
 The processes run ``kondense.worker``, the whole stage in each. Any of them that ends otherwise than well stops all; the
 reason is raised here as if the stage had run in this process. On several nodes every node starts its own processes, and
 the agents find each other at the first node.
+
+Without GPUs the processes are forks of this one, so that the memory of torch and of the stage's modules, 300 MB and more,
+is shared; CUDA does not survive a fork, and neither do the threads of a library that has computed in parallel.
 """
 
 import contextlib
 import dataclasses
+import gc
 import importlib
 import json
 import logging
@@ -32,6 +36,9 @@ TERMINATED = 128 + signal.SIGTERM
 CHECKPOINTS = "KONDENSE_CHECKPOINTS"  # as in kondense.training.checkpoint, which imports torch
 # Reasons, by what tells more: an error of the stage or a bug, then the loss of another process.
 OWN, PEER = "own", "peer"
+# Read when the libraries are loaded. No threads of NumPy's OpenBLAS, which torch does not use and which no fork has;
+# of torch's C++ code errors alone, no advice on the settings of DistributedDataParallel.
+OF_LIBRARIES = {"OPENBLAS_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 RENDEZVOUS_S = 900  # the longest that a node waits for the others, which may have an image to pull
@@ -118,9 +125,9 @@ def run(
         }
         values = config.to_dict() | ({"devices": 0} if nodes else {})  # which is all, of all nodes
         request = {"stage": stage.name, "config": values, "directories": paths, "parent": os.getpid()}
-        Path(scratch, "request.json").write_text(json.dumps(request))
+        Path(scratch, "request.json").write_text(json.dumps(request | {"threads": _threads_each(count)}))
         LOG.info(f"training in {total} processes{f' on {nodes.count} nodes' if nodes else ''}")
-        _launch(count, Path(scratch), nodes)
+        _launch(count, Path(scratch), nodes, forks=can_fork(stage))
         workers_took(sum(int(path.read_text()) for path in Path(scratch).glob("*.peak")))
         if nodes and nodes.rank > 0:
             return {}
@@ -146,12 +153,41 @@ def count_processes(config: Config) -> int:
     return count
 
 
-def _launch(count: int, scratch: Path, nodes: Nodes | None) -> None:
+def set_variables() -> None:
+    """Set the variables of the libraries that a stage loads, unless they are set."""
+    for name, value in OF_LIBRARIES.items():
+        os.environ.setdefault(name, value)
+
+
+def _threads_each(count: int) -> int:
+    """Return the number of threads that each of ``count`` processes computes with."""
+    import torch
+
+    return max(1, torch.get_num_threads() // count)
+
+
+def can_fork(stage: Stage) -> bool:
+    """Return whether a stage's workers may be forks of this process: it has one thread, and the machine no GPU.
+
+    If so, it has imported what the stage needs.
+    """
+    import torch
+
+    tasks = Path("/proc/self/task")  # of Linux
+    if not tasks.is_dir() or torch.cuda.is_available():
+        return False
+    load(stage.run)
+    return len(list(tasks.iterdir())) == 1
+
+
+def _launch(count: int, scratch: Path, nodes: Nodes | None, *, forks: bool) -> None:
     """Run the workers and raise what the first of them that failed raised."""
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from kondense import worker
 
     alone = nodes is None
     nodes = nodes or Nodes(1, 0, "localhost:0", uuid.uuid4().hex)
@@ -166,10 +202,14 @@ def _launch(count: int, scratch: Path, nodes: Nodes | None) -> None:
         local_addr="localhost" if alone else None,
         max_restarts=0,  # a retry is the caller's, and resumes from the checkpoint
         logs_specs=DefaultLogsSpecs(log_dir=str(scratch / "logs")),
+        start_method="fork",  # of functions
     )
     try:
-        with _environment(count, alone=alone), _signals_kept(), _quiet():
-            elastic_launch(agent, sys.executable)("-P", "-m", "kondense.worker", str(scratch))
+        with _environment(count, alone=alone), _signals_kept(), _quiet(), _frozen():
+            if forks:
+                elastic_launch(agent, worker.forked)(str(scratch))
+            else:
+                elastic_launch(agent, sys.executable)("-P", "-m", "kondense.worker", str(scratch))
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
@@ -250,14 +290,12 @@ def _rebuilt(reason: Mapping[str, str], process: str) -> BaseException:
 @contextlib.contextmanager
 def _environment(count: int, *, alone: bool) -> Iterator[None]:
     """Set the variables of the workers: the modules of this process, and their share of its threads."""
-    import torch
-
     before = dict(os.environ)
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, sys.path)))
-    os.environ["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // count))
+    os.environ["OMP_NUM_THREADS"] = str(_threads_each(count))
     if alone and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks the machine's name up
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    set_variables()
     try:
         yield
     finally:
@@ -276,6 +314,17 @@ def _signals_kept() -> Iterator[None]:
         with contextlib.suppress(ValueError):  # not in the main thread, where none was replaced
             for name, handler in before.items():
                 signal.signal(name, handler)
+
+
+@contextlib.contextmanager
+def _frozen() -> Iterator[None]:
+    """Keep the collectors of forks from looking over, and so copying, the objects that there are."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

@@ -36,3 +36,11 @@ def to_stdout() -> Iterator[None]:
         LOG.removeHandler(handler)
         LOG.setLevel(level)
         LOG.propagate = propagate
+
+
+def silent() -> None:
+    """Undo ``to_stdout`` in a process that was forked within its block."""
+    for handler in [each for each in LOG.handlers if isinstance(each, StdoutHandler)]:
+        LOG.removeHandler(handler)
+    LOG.setLevel(logging.NOTSET)
+    LOG.propagate = True

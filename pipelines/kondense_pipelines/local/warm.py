@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from kondense.errors import KondenseError
+from kondense.launch import OF_LIBRARIES
 
 from kondense_pipelines.local.warm_server import LENGTH_BYTES
 
@@ -68,8 +69,7 @@ class WarmServer:
         self.log, self.modules, self.restarts = log, modules, restarts
         self.lock = threading.Lock()
         variables = {**PATIENT, **os.environ, "_KFP_RUNTIME": "true"} if environment is None else environment
-        # The OpenBLAS of numpy and scipy would start threads at import; torch does not use it.
-        self.environment = {"OPENBLAS_NUM_THREADS": "1", **variables}
+        self.environment = {**OF_LIBRARIES, **variables}
         self.control, self.process = self._started()
 
     def _started(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
@@ -150,7 +150,7 @@ class WarmServer:
 
     def _check_environment(self, environment: Mapping[str, str]) -> None:
         names = {name for name in {*environment, *self.environment} if name.startswith(READ_AT_IMPORT)}
-        for name in sorted(names - {"OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED", *PATIENT}):
+        for name in sorted(names - {"PYTHONUNBUFFERED", *OF_LIBRARIES, *PATIENT}):
             if environment.get(name) != self.environment.get(name):
                 raise ServerLostError(f"the step sets {name}, which libraries read when they are imported")
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from kondense.data.dataset import save_dataset
 from kondense.errors import InputError, KondenseError, ShortfallError
 from kondense.launch import ProcessLostError, count_processes, failure_of
 from kondense.quantize.config import QuantizeConfig
+from kondense.stages import STAGES
 from kondense.train.config import TrainConfig
 from kondense.training.trainer import NonFiniteLossError
 from safetensors.torch import load_file
@@ -135,9 +138,9 @@ def test_a_killed_process_stops_all_and_a_retry_resumes(tmp_path, monkeypatch, c
         for line in process.stdout:
             lines.append(line.rstrip())
             if line.startswith("epoch 3/"):
-                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-                workers = [pid for pid in children if "kondense.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+                workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
                 assert len(workers) == 2
+                assert all("kondense.cli" in Path(f"/proc/{pid}/cmdline").read_text() for pid in workers)  # forks
                 os.kill(int(workers[1]), signal.SIGKILL)
     assert process.returncode == 1
     assert lines[0] == "training in 2 processes"
@@ -154,3 +157,29 @@ def test_a_killed_process_stops_all_and_a_retry_resumes(tmp_path, monkeypatch, c
     whole, resumed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "model"))
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=1e-3, atol=1e-3)
+
+
+def test_programs_of_their_own_train_as_forks_do(tmp_path, monkeypatch, capfd):
+    save_dataset(tmp_path / "data", toy_dataset())
+    monkeypatch.setenv("KONDENSE_CHECKPOINTS", "")
+    flags = ["train", "--dataset-dir", str(tmp_path / "data"), "--epochs", "1", "--device", "cpu", "--devices", "2"]
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()  # a fork would lack it
+    try:
+        assert not launch.can_fork(STAGES["train"])
+        assert main([*flags, "--model-dir", str(tmp_path / "programs")]) == 0
+    finally:
+        ended.set()
+        thread.join()
+    command = [sys.executable, "-m", "kondense.cli", *flags, "--model-dir", str(tmp_path / "forks")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    lines = [
+        [re.sub(r" images_per_s=.*", "", line) for line in text.splitlines() if not line.startswith("took ")]
+        for text in (told.stdout, capfd.readouterr().out)
+    ]
+    assert lines[0] == lines[1]
+    assert not told.stderr
+    programs, forks = (load_file(tmp_path / name / "weights.safetensors") for name in ("programs", "forks"))
+    assert all(torch.equal(forks[name], tensor) for name, tensor in programs.items())
