@@ -4,8 +4,8 @@ The processes run ``kondense.worker``, the whole stage in each. Any of them that
 reason is raised here as if the stage had run in this process. On several nodes every node starts its own processes, and
 the agents find each other at the first node.
 
-Without GPUs the processes are forks of this one, so that the memory of torch and of the stage's modules, 300 MB and more,
-is shared; CUDA does not survive a fork, and neither do the threads of a library that has computed in parallel.
+Without GPUs the processes are forks of this one, which share the memory of torch and of the stage's modules, 300 MB and
+more; CUDA does not survive a fork, and neither do the threads of a library that has computed in parallel.
 """
 
 import contextlib

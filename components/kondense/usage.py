@@ -46,7 +46,7 @@ def shared_bytes() -> int:
 
 
 def workers_took(peak_bytes: int) -> None:
-    """Count the memory of processes that the block of ``usage_told`` started: the sum of what each added at its peak."""
+    """Count memory of processes that the block of ``usage_told`` started: the sum of what each added at its peak."""
     _workers_bytes[0] = max(_workers_bytes[0], peak_bytes)
 
 

@@ -93,3 +93,37 @@ def test_the_symmetric_grid_is_that_of_torchs_observer() -> None:
     found = symmetric_quantizer(-1.7, 3.1)
     torch.testing.assert_close(torch.tensor([found.scale]), scale.reshape(1), rtol=0, atol=0)
     assert found.zero_point == int(zero_point)
+
+
+class Viewing(nn.Conv2d):
+    """A convolution whose weight is seen in another shape, which only a contiguous one has."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = self.weight.view(self.out_channels, -1)
+        return self._conv_forward(images, (weight - weight.mean(1, keepdim=True)).view_as(self.weight), self.bias)
+
+
+class Format(nn.Identity):
+    """Notes the memory format of what passes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.last = images.is_contiguous(memory_format=torch.channels_last)
+        return images
+
+
+@pytest.mark.parametrize(
+    ("layer", "side", "last"), [(nn.Conv2d, 80, True), (nn.Conv2d, 20, False), (Viewing, 80, False)]
+)
+def test_large_images_are_observed_in_the_faster_format_that_the_network_takes(
+    layer: type[nn.Conv2d], side: int, last: bool
+) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(layer(3, 8, 3), nn.ReLU(), Format(), nn.Conv2d(8, 4, 3)).eval()
+    images = torch.randn(3, 3, side, side)
+    found = observe(module, ["0", "3"], [images])
+    assert module[2].last is last
+    assert all(parameter.is_contiguous() for parameter in module.parameters())
+    inner = module[:3](images)
+    assert (found["0"].low, found["0"].high) == (float(images.min()), float(images.max()))
+    assert (found["3"].low, found["3"].high) == pytest.approx((0.0, float(inner.max())), rel=1e-6)
+    assert [int(each.counts.sum()) for each in found.values()] == [images.numel(), inner.numel()]

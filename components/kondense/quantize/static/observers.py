@@ -1,5 +1,6 @@
 """The distribution of a module's inputs on calibration images."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from kondense.errors import InputError
+from kondense.training.device import IMAGES, place_in_format, taken_format
 
 BINS = 4096
 MOST_VALUES = 2**20  # of the images that run at once: larger batches leave the caches and take memory
+LARGE_IMAGE = 2**14  # values, from which convolutions are faster in channels_last: a third of MobileNetV2's time
 
 
 @dataclasses.dataclass
@@ -62,20 +65,32 @@ def observe(
 def _run(
     module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tensor], record: Callable[[str, Tensor], None]
 ) -> None:
-    handles = [
-        module.get_submodule(name).register_forward_pre_hook(
-            lambda _module, inputs, name=name: record(name, inputs[0].detach()) if inputs else None
-        )
-        for name in names
-    ]
+    with contextlib.ExitStack() as stack:
+        memory_format = stack.enter_context(_fastest_format(module, batches_NCHW[0]))
+        for name in names:
+            handle = module.get_submodule(name).register_forward_pre_hook(
+                lambda _module, inputs, name=name: record(name, inputs[0].detach()) if inputs else None
+            )
+            stack.callback(handle.remove)
+        stack.enter_context(torch.no_grad())
+        for batch_NCHW in batches_NCHW:
+            for part_NCHW in parts(batch_NCHW):
+                module(part_NCHW.contiguous(memory_format=memory_format))
+
+
+@contextlib.contextmanager
+def _fastest_format(module: nn.Module, images_NCHW: Tensor) -> Iterator[torch.memory_format]:
+    """Yield the memory format in which large images run fastest; the network's weights have it in the block."""
+    memory_format = torch.contiguous_format
     try:
-        with torch.no_grad():
-            for batch_NCHW in batches_NCHW:
-                for part_NCHW in parts(batch_NCHW):
-                    module(part_NCHW)
+        if images_NCHW.ndim == IMAGES and images_NCHW[0].numel() >= LARGE_IMAGE:
+            place_in_format(module, torch.channels_last)
+            with contextlib.suppress(RuntimeError):  # a view of weights
+                memory_format = taken_format(module, images_NCHW[:2].contiguous(memory_format=torch.channels_last))
+            place_in_format(module, memory_format)
+        yield memory_format
     finally:
-        for handle in handles:
-            handle.remove()
+        place_in_format(module, torch.contiguous_format)
 
 
 def parts(batch_NCHW: Tensor) -> Iterator[Tensor]:
