@@ -21,6 +21,7 @@ from rich.table import Table
 
 from kondense_pipelines.graphs.candidates import Plan, Task
 from kondense_pipelines.graphs.parameters import read_settings
+from kondense_pipelines.local.interrupted import keep_checks, kept_checks
 from kondense_pipelines.local.stage_process import run_module
 from kondense_pipelines.local.steps import reason_for
 from kondense_pipelines.local.warm import WarmServer
@@ -192,20 +193,33 @@ def refuse(preflight: Preflight) -> None:
         raise InputError(f"{check.name} is impossible: {check.note}{others}")
 
 
-def before_work(request: Request, console: Console, server: WarmServer | None = None) -> Preflight:
+def before_work(
+    request: Request, console: Console, server: WarmServer | None = None, directory: Path | None = None
+) -> Preflight:
     """Examine a run, tell what was changed or cannot be made, and refuse what the user asked for in vain.
+
+    Args:
+        request: what to examine.
+        console: shows it.
+        server: forks the process; without it an interpreter is started.
+        directory: of the run, which may have been examined before it was interrupted there.
 
     Raises:
         InputError: the network does not fit the images or cannot be trained or exported, or what the user asked for is
             impossible.
     """
     check_source(request)
-    console.print(f"  {TELLS}", highlight=False)
-    preflight = examined(request, server)
+    kept = kept_checks(directory, request) if directory else []
+    if not kept:
+        console.print(f"  {TELLS}", highlight=False)
+    preflight = Preflight(kept, 0.0) if kept else examined(request, server)
+    if directory and not kept:
+        keep_checks(directory, request, preflight.checks)
     refuse(preflight)
     for check in preflight.told:
         console.print(f"[yellow]![/] {escape(check.name)}: {escape(check.note)}", highlight=False, soft_wrap=True)
-    console.print(f"[green]✓[/] {'preflight':32} {preflight.seconds:6.1f} s", highlight=False)
+    took = "  as before" if kept else f"{preflight.seconds:6.1f} s"
+    console.print(f"[green]✓[/] {'preflight':32} {took}", highlight=False)
     if preflight.takes:
         console.print(f"  {preflight.takes}", highlight=False, soft_wrap=True)
     return preflight

@@ -115,7 +115,8 @@ def run(
             from kondense_pipelines.preflight import Preflight, before_work, is_installed, request_for
 
             def preflight() -> Preflight:
-                return before_work(request_for(configs, plan, settings or (), candidates), console, server)
+                request = request_for(configs, plan, settings or (), candidates)
+                return before_work(request, console, server, None if no_cache else directory)
 
             page = run_compress(
                 configs,

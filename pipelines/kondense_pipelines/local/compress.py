@@ -26,6 +26,7 @@ from kondense_pipelines.graphs.compress import TRAIN_TEACHER, make_compress, tas
 from kondense_pipelines.graphs.parameters import NETWORK_FIELDS, PROFILE, split
 from kondense_pipelines.local.cache import sources_version
 from kondense_pipelines.local.docker import image_id
+from kondense_pipelines.local.interrupted import run_ended
 from kondense_pipelines.local.progress import RunProgress
 from kondense_pipelines.local.run import RETRIES, LocalSettings, run_pipeline
 from kondense_pipelines.local.steps import StepResult
@@ -95,6 +96,7 @@ def run_compress(
                 results = run_pipeline(pipeline, arguments, settings, progress, server)
     page = collect(results, output_dir)
     write_json(output_dir / TIMINGS, timings(results, time.monotonic() - began, found))
+    run_ended(output_dir)
     return page
 
 

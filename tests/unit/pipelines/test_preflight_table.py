@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 from kondense.errors import InputError
@@ -10,6 +11,7 @@ from kondense_pipelines import preflight
 from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.parameters import resolve
 from kondense_pipelines.graphs.resources import read_resources, with_memory
+from kondense_pipelines.local.interrupted import run_ended
 from kondense_pipelines.preflight import Preflight, before_compiling, check_source, refuse, request_for
 from rich.console import Console
 
@@ -94,6 +96,35 @@ def test_a_run_says_what_it_does_before_the_result(monkeypatch: pytest.MonkeyPat
     said, tried, result = screen.getvalue().splitlines()
     assert (said.strip(), tried) == (preflight.TELLS, "examined")
     assert result.startswith("✓ preflight")
+
+
+def test_an_interrupted_run_is_not_examined_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    screen, seen = io.StringIO(), []
+    found = Preflight([FINE, BENT_PRUNE], 1.0)
+
+    def examined(request: Request, server: object) -> Preflight:
+        seen.append(request.train["epochs"])
+        return found
+
+    def before_work(epochs: int) -> Preflight:
+        request = Request({}, {"epochs": epochs})
+        return preflight.before_work(request, Console(file=screen, width=140), directory=tmp_path)
+
+    monkeypatch.setattr(preflight, "examined", examined)
+    assert before_work(1).checks == before_work(1).checks == found.checks  # of the same request
+    assert screen.getvalue().splitlines()[-1] == f"✓ {'preflight':32}   as before"
+    assert screen.getvalue().count("! ") == 2  # what was changed is told again
+    before_work(2)
+    (tmp_path / "preflight.json").write_text("{")
+    before_work(2)
+    run_ended(tmp_path)
+    before_work(2)
+    assert seen == [1, 2, 2, 2]
+    found = Preflight([dataclasses.replace(FINE, refused=True)], 1.0)
+    for _ in range(2):
+        with pytest.raises(InputError, match="is impossible"):
+            before_work(3)
+    assert seen[4:] == [3, 3]  # what is refused may have been mended
 
 
 TRAINED = Check("network", POSSIBLE, "it trains", 1.0, run_s=250.0, memory_bytes=3_210_000_000)
