@@ -187,8 +187,6 @@ def _launch(count: int, scratch: Path, nodes: Nodes | None, *, forks: bool) -> N
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from kondense import worker
-
     alone = nodes is None
     nodes = nodes or Nodes(1, 0, "localhost:0", uuid.uuid4().hex)
     agent = LaunchConfig(
@@ -207,7 +205,7 @@ def _launch(count: int, scratch: Path, nodes: Nodes | None, *, forks: bool) -> N
     try:
         with _environment(count, alone=alone), _signals_kept(), _quiet(), _frozen():
             if forks:
-                elastic_launch(agent, worker.forked)(str(scratch))
+                elastic_launch(agent, load("kondense.worker:forked"))(str(scratch))
             else:
                 elastic_launch(agent, sys.executable)("-P", "-m", "kondense.worker", str(scratch))
     except SignalException as error:
