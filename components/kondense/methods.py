@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kondense import entry_points
 from kondense.errors import InputError
 
 ROOT = Path(__file__).parent
@@ -64,9 +65,7 @@ class Methods(Mapping[str, Method]):
 
     @functools.cached_property
     def _registered(self) -> dict[str, importlib.metadata.EntryPoint]:
-        return (
-            {point.name: point for point in importlib.metadata.entry_points(group=self._group)} if self._group else {}
-        )
+        return {point.name: point for point in entry_points.of_group(self._group)} if self._group else {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._declared, *self._registered}))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+from kondense import entry_points
 from kondense.candidates import MOST_RECIPES, STANDARD
 from kondense.candidates import TEACHER as TEACHER_NAME
 from kondense.config import Config
@@ -326,7 +327,7 @@ class Stages(Mapping[str, Stage]):
 
     @functools.cached_property
     def _registered(self) -> dict[str, metadata.EntryPoint]:
-        return {point.name: point for point in metadata.entry_points(group=GROUP) if point.name not in self._built_in}
+        return {point.name: point for point in entry_points.of_group(GROUP) if point.name not in self._built_in}
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self._built_in, *self._registered))

@@ -126,7 +126,7 @@ HALVE = Stage(
 def test_a_stage_of_another_package_is_a_step(monkeypatch):
     point = importlib.metadata.EntryPoint("halve", f"{__name__}:HALVE", GROUP)
     monkeypatch.setitem(sys.modules, __name__, sys.modules[HalveConfig.__module__])
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    monkeypatch.setattr("kondense.entry_points.of_group", lambda group: (point,))
     monkeypatch.setattr("kondense.recipes.STAGES", Stages())
     (_, step) = compose("prune > halve:factor=0.25")
     assert (step.stage, step.config) == ("halve", HalveConfig(factor=0.25))

@@ -19,6 +19,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from kondense import entry_points
 from kondense.networks.names import BUILT_IN, LIBRARIES, network_of
 
 OURS = ("kondense", "kondense_pipelines")
@@ -278,7 +279,7 @@ def _version(package: str) -> str:
 def _registered() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for group in GROUPS:
-        for point in importlib.metadata.entry_points(group=f"kondense.{group}"):
+        for point in entry_points.of_group(f"kondense.{group}"):
             if point.value.partition(".")[0] not in OURS:
                 found[point.name] = (*found.get(point.name, ()), point.value)
     return found

@@ -11,12 +11,12 @@ The setting `model` chooses between
   largest resource of which they say enough. Half of the functions deviate from the posterior's mean by a quarter only,
   which exploits. Deviations from the paper: every rung informs the model, weighted by the correlation between rungs
   that the results show; parallel requests differ because each samples another function; rungs are filled in eta waves,
-  so that the high rungs have results before the lowest is full; in the first cycle the first wave of each bracket is
-  random, a hedge against misleading low rungs, and its promotions are decided before configurations of the model
-  compete; once a few trials had the full resource, what the model expects there decides promotions (`promotion`); a
-  configuration that was left behind at a smaller resource can start again in a bracket of larger ones. With several
-  goals each objective has a process of its own, and each constraint another one (`several`); the promotions are those
-  of Hyperband.
+  so that the high rungs have results before the lowest is full; in the first cycle the first wave of each bracket, and
+  all but the last one of the first bracket, are random, a hedge against misleading low rungs, and the promotions of
+  the first waves are decided before configurations of the model compete; once a few trials had the full resource, what
+  the model expects there decides promotions (`promotion`); a configuration that was left behind at a smaller resource
+  can start again in a bracket of larger ones. With several goals each objective has a process of its own, and each
+  constraint another one (`several`); the promotions are those of Hyperband.
 
 `benchmarks/README.md` has the measured regret.
 """
@@ -36,7 +36,7 @@ from kondense.search.gaussian_process import Process, temperature
 from kondense.search.goals import all_goals, read_goals
 from kondense.search.halving import Policy
 from kondense.search.history import History, Suggestion
-from kondense.search.kernel import Data, encode
+from kondense.search.kernel import Data, Encoding, encode
 from kondense.search.observations import Observations, collect, select
 from kondense.search.parzen import ParzenConfig
 from kondense.search.sampling import draw_random, first_new, generator, seed_of
@@ -145,8 +145,12 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
 
 
 def _hedged(plan: BracketPlan, waves: int, bracket: int, config: int) -> bool:
-    """Return whether a configuration is of the first wave of a bracket of the first cycle, which is random."""
-    return waves > 1 and bracket < len(plan.brackets) and config < plan.bracket(bracket).sizes[0] // waves
+    """Return whether a configuration is of those waves of the first cycle that are random."""
+    if waves == 1 or bracket >= len(plan.brackets):
+        return False
+    # Before a second bracket starts, nothing shows how far the lowest rungs mislead.
+    random = max(waves - 1, 1) if bracket == 0 else 1
+    return config < plan.bracket(bracket).sizes[0] * random // waves
 
 
 def _random_fraction(settings: Mapping[str, str]) -> float:
@@ -163,14 +167,11 @@ def _from_process(
     chosen = select(observations, MOST, rng)
     rows = chosen.rows(space, state)
 
-    def fitted(index: NDArray[np.int64], targets: NDArray[np.float64]) -> Process:
-        gaps = top - chosen.levels[index]
-        data = Data(encode(space, rows[index]), gaps, targets - targets.mean(), len(space.parameters))
-        return Process(data, rng)
+    def fitted(encoding: Encoding, levels: NDArray[np.int64], targets: NDArray[np.float64]) -> Process:
+        return Process(Data(encoding, top - levels, targets - targets.mean(), len(space.parameters)), rng)
 
-    every = np.arange(len(chosen))
-    targets = several.targets(chosen, state)
-    processes = [fitted(every, each) for each in targets]
+    targets, encoding = several.targets(chosen, state), encode(space, rows)
+    processes = [fitted(encoding, chosen.levels, each) for each in targets]
     gaps = range(top - int(chosen.levels.min()) + 1)
     gap = next((gap for gap in gaps if min(each.information(gap) for each in processes) >= INFORMATION), None)
     if gap is None:
@@ -178,7 +179,11 @@ def _from_process(
     heat = temperature(rng)
     drawn = [_drawn(process, space, gap, heat, rng) for process in processes]
     broken = [
-        several.calibrated(_drawn(fitted(known, scores), space, gap, heat, rng), rows[known], scores)
+        several.calibrated(
+            _drawn(fitted(encode(space, rows[known]), chosen.levels[known], scores), space, gap, heat, rng),
+            rows[known],
+            scores,
+        )
         for known, scores in several.margins(chosen, state)
     ]
     worst = [float((each - each.mean()).max()) for each in targets]

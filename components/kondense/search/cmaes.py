@@ -9,8 +9,11 @@ Source: Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, by the package c
 BIPOP: Hansen 2009.
 """
 
+import functools
+import importlib.util
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,10 +126,8 @@ class _Evolution:
         self._optimizer = self._begin(np.full(self._dimensions, 0.5), self.size)
 
     def _begin(self, mean: NDArray[np.float64], size: int) -> Any:
-        from cmaes import CMA
-
         bounds = np.tile([0.0, 1.0], (self._dimensions, 1))
-        return CMA(mean=mean, sigma=self._sigma, bounds=bounds, population_size=size, seed=0)
+        return _strategy()(mean=mean, sigma=self._sigma, bounds=bounds, population_size=size, seed=0)
 
     def learn(self, rows: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
         """Advance by one generation; one of which too few trials are still reported is left out."""
@@ -150,6 +151,19 @@ class _Evolution:
         """Return rows [count, ordered parameters] drawn with `rng`."""
         self._optimizer.reseed_rng(int(rng.integers(2**31)))
         return np.array([self._optimizer.ask() for _ in range(count)])
+
+
+@functools.cache
+def _strategy() -> Any:
+    """Return cmaes's class CMA: from its file, because the package imports SciPy's statistics, 65 MiB, for others."""
+    package = importlib.util.find_spec("cmaes")
+    assert package is not None and package.submodule_search_locations, "the package depends on cmaes"
+    file = Path(package.submodule_search_locations[0]) / "_cma.py"
+    spec = importlib.util.spec_from_file_location("kondense.search._cma", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CMA
 
 
 def _draw(

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from kondense.search.kernel import JITTER, LINKS, OFFSET, Array, Data, Encoding, Shape, squares
+from kondense.search.kernel import JITTER, LINKS, OFFSET, Array, Data, Encoding, Shape
 
 MOST = 64  # observations of a fit, drawn at random; its cost grows with their cube
 LENGTH_SPREAD = 0.8  # standard deviation of the logarithm of a length scale a priori
@@ -51,7 +51,7 @@ class Evidence:
 
     def __init__(self, data: Data, levels: int) -> None:
         self.data, self.levels = data, levels
-        self.squares = squares(data.encoding).reshape(len(data.encoding.firsts), -1)
+        self.squares = data.encoding.squares.reshape(len(data.encoding.firsts), -1)
         self.products = data.encoding.trend @ data.encoding.trend.T
         self.same = self.squares.sum(axis=0).reshape(self.products.shape) == 0
         apart = np.abs(data.gaps[:, np.newaxis] - data.gaps)

@@ -32,7 +32,6 @@ from kondense.search.kernel import (
     axis_scales,
     matern,
     near_covariance,
-    squares,
 )
 
 RANDOM_FEATURES = 96
@@ -58,7 +57,7 @@ class Process:
         """
         self.data = data
         trend, count = data.encoding.trend, len(data.gaps)
-        self._squares = squares(data.encoding).reshape(-1, count * count)
+        self._squares = data.encoding.squares.reshape(-1, count * count)
         self._products = trend @ trend.T
         self._pairs = (data.gaps[:, np.newaxis] * (int(data.gaps.max()) + 1) + data.gaps).ravel()
         self._offsets = OFFSET * (data.gaps[:, np.newaxis] == data.gaps)

@@ -5,6 +5,7 @@ Legend: N observations, D parameters, A axes (coordinates; one per value of a ca
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,12 @@ class Encoding:
     axes: Array
     trend: Array
     firsts: NDArray[np.int64]
+
+    @cached_property
+    def squares(self) -> Array:
+        """The squared distances of all pairs of rows along each parameter, [D, N, N]."""
+        axes = self.axes.T
+        return np.add.reduceat((axes[:, :, np.newaxis] - axes[:, np.newaxis]) ** 2, self.firsts)
 
 
 def encode(space: SearchSpace, unit: Array) -> Encoding:
@@ -90,12 +97,6 @@ class Data:
     gaps: NDArray[np.int64]
     targets: Array
     dimensions: int
-
-
-def squares(encoding: Encoding) -> Array:
-    """Return the squared distances of all pairs of rows along each parameter, [D, N, N]."""
-    axes = encoding.axes.T
-    return np.add.reduceat((axes[:, :, np.newaxis] - axes[:, np.newaxis]) ** 2, encoding.firsts)
 
 
 def axis_scales(encoding: Encoding, shape: Shape) -> Array:

@@ -8,6 +8,8 @@ Source: `TPESampler` of Optuna 5 with `multivariate` and `constant_liar`, as in 
 failed trial counts as the worst, and of more than MOST trials a selection is used.
 """
 
+import copy
+import functools
 import logging
 import warnings
 from collections.abc import Mapping
@@ -36,7 +38,7 @@ SETTINGS = {
     "n_startup_trials": "trials with a result before the model proposes (default 10)",
     "n_ei_candidates": "candidates, of which the one with the largest ratio is chosen (default 24)",
 }
-MOST = 300  # trials of a model
+MOST = 100  # trials of a model; its time grows with them
 MOST_LEVELS = 10_000  # of a parameter whose values are numbered; one with more is a coordinate
 TRIES = 8  # proposals of the model before a configuration is drawn at random because all were issued before
 
@@ -109,12 +111,20 @@ def _study(space: SearchSpace, state: ExperimentState, observations: Any, rng: n
     study = optuna.create_study()
     chosen = select(observations, MOST, rng)
     for row, loss in zip(chosen.rows(space, state), chosen.losses.tolist(), strict=True):
-        study.add_trial(create_trial(params=_params(space, row), distributions=axes, value=loss))
+        trial = create_trial(params=_params(space, row), distributions=axes, value=loss)
+        # The study copies what it is given, all of it, which takes most of a proposal's time.
+        vars(trial)["__deepcopy__"] = functools.partial(_shallow, trial)
+        study.add_trial(trial)
     for losses, values in zip((rungs[0].losses for rungs in state.rungs), state.assignments, strict=True):
-        running = [each for loss, each in zip(losses, values, strict=True) if np.isnan(loss) and each is not None]
+        waiting = [values[number] for number in np.flatnonzero(np.isnan(losses))]
+        running = [each for each in waiting if each is not None]
         for row in space.to_unit(running) if running else ():
             study.add_trial(create_trial(state=TrialState.RUNNING, params=_params(space, row), distributions=axes))
     return study
+
+
+def _shallow(trial: Any, memo: Any) -> Any:
+    return copy.copy(trial)
 
 
 def _ask(study: "Study", space: SearchSpace) -> dict[str, str]:

@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 MOST_RANKED = 100  # points that are put in fronts; the others follow by the sum of their ranks
+AT_ONCE = 32  # points of a front that are found together
 SAMPLES = 512  # points that stand for the volume between a front and its reference
 REACH = 1.1  # distance of that reference from the front's best losses, relative to the front's extent
 
@@ -64,15 +65,30 @@ def _ranks(points: Array) -> Index:
 
 def _first_front(ranks: Index, left: Index) -> tuple[Index, Index]:
     """Return the points that no other one dominates, and the rest; `left` is in rising order of the sums of ranks."""
-    front, remaining = [], left
-    rest = np.zeros(len(ranks), dtype=bool)
-    while len(remaining):
-        first, others = remaining[0], remaining[1:]
-        front.append(first)
-        behind = (ranks[others] >= ranks[first]).all(axis=1) & (ranks[others] != ranks[first]).any(axis=1)
-        rest[others[behind]] = True
-        remaining = others[~behind]
-    return np.array(front, dtype=np.int64), left[rest[left]]
+    front: list[Index] = []
+    places = np.arange(len(left))  # in `left` of those that no point of the front dominates so far
+    columns = ranks[left].T.copy()  # reductions over short rows take many times longer than one column at a time
+    sums = columns.sum(axis=0)
+    rest = np.zeros(len(left), dtype=bool)
+    while len(places):
+        # What dominates a point has a smaller sum, and so comes before it.
+        within = _dominated(columns[:, :AT_ONCE], sums[:AT_ONCE], columns[:, :AT_ONCE], sums[:AT_ONCE])
+        best = np.flatnonzero(~within)
+        front.append(left[places[best]])
+        behind = _dominated(columns[:, best], sums[best], columns, sums)
+        rest[places[behind]] = True
+        kept = ~behind
+        kept[best] = False
+        places, columns, sums = places[kept], columns[:, kept], sums[kept]
+    return np.concatenate(front), left[rest]
+
+
+def _dominated(columns: Index, sums: Index, others: Index, sums_of_others: Index) -> NDArray[np.bool_]:
+    """Return which of other points one of some points dominates, by columns of ranks, [M, F] and [M, N], and sums."""
+    worse = sums_of_others > sums[:, np.newaxis]  # with no smaller rank anywhere, a larger one somewhere
+    for column, other in zip(columns, others, strict=True):
+        worse &= other >= column[:, np.newaxis]
+    return np.asarray(worse.any(axis=0))
 
 
 def _covering(front: Array) -> Index:
@@ -81,7 +97,11 @@ def _covering(front: Array) -> Index:
         low = front.min(axis=0)
         span = front.max(axis=0) - low
         unit = (front - low) / np.where(span > 0, span, 1.0)
-    covers = (unit[np.newaxis] <= _samples(front.shape[1])[:, np.newaxis]).all(axis=2).astype(np.float32)
+    samples = _samples(front.shape[1])
+    within = np.ones((len(samples), len(front)), dtype=bool)
+    for column, sample in zip(unit.T, samples.T, strict=True):
+        within &= column <= sample[:, np.newaxis]
+    covers = within.astype(np.float32)
     left = np.ones(len(covers), dtype=np.float32)
     chosen: list[int] = []
     for _ in range(len(front)):

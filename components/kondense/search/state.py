@@ -156,8 +156,10 @@ class ExperimentState:
     def _read_goals(self, trials: Sequence[Trial | None], goals: Goals) -> None:
         """Give each rung the losses and excesses of its trials, of which `trials` has all in order."""
         known = [_NOTHING if trial is None else trial for trial in trials]
-        columns = {metric: [trial.metrics.get(metric, math.nan) for trial in known] for metric in goals.metrics}
-        columns[goals.objectives[0].metric] = [math.nan if trial.value is None else trial.value for trial in known]
+        own, *others = goals.metrics
+        columns = {own: [math.nan if trial.value is None else trial.value for trial in known]}
+        metrics = [trial.metrics for trial in known]
+        columns |= {metric: [each.get(metric, math.nan) for each in metrics] for metric in others}
         rows = goals.rows({metric: np.array(column) for metric, column in columns.items()})
         every = [rung for rungs in self.rungs for rung in rungs]
         rows[~np.isfinite([loss for rung in every for loss in rung.losses])] = math.nan

@@ -133,5 +133,8 @@ def step_generator(seed: int, *position: int, globally: bool = False) -> torch.G
     text = ",".join(map(str, (seed, *position)))
     number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
     if globally:
-        torch.manual_seed(number)
+        # As torch.manual_seed, which also takes a stack trace for each device that is there but not in use.
+        torch.default_generator.manual_seed(number)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(number)
     return torch.Generator().manual_seed(number)

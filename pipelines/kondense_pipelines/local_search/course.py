@@ -24,7 +24,7 @@ from kondense_pipelines.local_search.early_stop import EarlyStop
 from kondense_pipelines.local_search.live import Display
 from kondense_pipelines.local_search.reports import Reports, shortened
 from kondense_pipelines.local_search.room import check_room
-from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess
+from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess, wait_for_one
 from kondense_pipelines.local_search.warm_trials import WarmTrials
 from kondense_pipelines.paths import cache_dir
 
@@ -81,7 +81,7 @@ class Course:
                     if outcome is Outcome.FAILED or not self._baseline_is_open():
                         return self._end(outcome, reason)
                 self.display.update(self.state)
-                time.sleep(POLL_S)
+                wait_for_one(self.processes.values(), POLL_S)
             self._stop_trials()
             self.state.cut_off()
             reason = f"stopped by {signal.Signals(self.signal_number).name}; start again to continue"

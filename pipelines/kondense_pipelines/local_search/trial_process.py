@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +45,7 @@ class TrialProcess:
     _workers: list[Process] = field(default_factory=list)
     _process: Process | None = None
     _lifeline: int = -1
+    _exit: int = -1  # descriptor that becomes readable when a process that was not forked ends
 
     def start(self) -> None:
         """Start the next attempt; its output replaces that of the previous one."""
@@ -58,6 +61,12 @@ class TrialProcess:
             for number, worker in enumerate(self.command.workers, start=1)
         ]
         os.close(reader)
+        if not isinstance(self._process, WarmProcess):
+            self._exit = os.pidfd_open(self._process.pid)
+
+    def fileno(self) -> int:
+        """Return a descriptor that becomes readable when the trial's process ends."""
+        return self._process.fileno() if isinstance(self._process, WarmProcess) else self._exit
 
     def _started(self, command: TrialCommand, log: Path, lifeline: int) -> Process:
         directory = command.working_directory or self.working_directory
@@ -150,9 +159,15 @@ class TrialProcess:
                 os.killpg(process.pid, signal.SIGKILL)
             if process is not self._process:
                 process.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        for descriptor in (self._lifeline, self._exit):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lifeline = self._exit = -1
+
+
+def wait_for_one(processes: Iterable[TrialProcess], seconds: float) -> None:
+    """Wait until one of some trials has ended, for a time at most."""
+    select.select(list(processes), [], [], seconds)
 
 
 def _reason(code: int) -> str:

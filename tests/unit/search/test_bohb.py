@@ -31,13 +31,13 @@ def lowest(trials: list[Trial], bracket: int) -> list[dict[str, str]]:
     return [dict(trial.assignments) for named, trial in found if (named.bracket, named.rung) == (bracket, 0)]
 
 
-def test_the_model_proposes_in_the_first_bracket_but_for_its_first_wave() -> None:
+def test_the_model_proposes_in_the_last_wave_of_the_first_bracket() -> None:
     ours = proposals_of("bohb", DEEP, SETTINGS, 40)
     plain = proposals_of("hyperband", DEEP, {"resource_name": "epochs", "bracket_sizes": "floor"}, 40)
     first, random = lowest(ours, 0), lowest(plain, 0)
     assert len(first) == len(random) == 27
-    assert first[:9] == random[:9]
-    mean = [sum(int(each["width"]) for each in part) / len(part) for part in (first[15:], random[15:])]
+    assert first[:18] == random[:18]
+    mean = [sum(int(each["width"]) for each in part) / len(part) for part in (first[18:], random[18:])]
     assert mean[0] > mean[1] + 8  # of 8 to 64
 
 
