@@ -13,7 +13,7 @@ def test_a_distribution_that_comes_later_is_found(tmp_path: Path, monkeypatch: p
     assert not entry_points.of_group("kondense.toys")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     assert not entry_points.of_group("kondense.toys")
-    make_distribution(tmp_path, {"toys.py": "BALL = 1\n"}, {"kondense.toys": {"ball": "toys:BALL"}, "other": {"a": "b"}})
+    make_distribution(tmp_path, {}, {"kondense.toys": {"ball": "toys:BALL"}, "other": {"a": "b"}})
     assert [(point.name, point.value) for point in entry_points.of_group("kondense.toys")] == [("ball", "toys:BALL")]
     assert not entry_points.of_group("other")
 
