@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kondense.artifacts.model import Images, Model
+from kondense.artifacts.images import Images
+from kondense.artifacts.model import Model
 from kondense.export.onnx import export_onnx
 from kondense.measuring.processor import CPUINFO, read_cpu
 from kondense.networks.build import NetworkSpec, build

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from kondense.artifacts.model import Images, Model, load_model, save_model
+from kondense.artifacts.images import Images
+from kondense.artifacts.model import Model, load_model, save_model
 from kondense.codec.model_file import pack_model, unpack_model
 from kondense.data.dataset import Dataset, Split
 from kondense.distill.config import DistillConfig

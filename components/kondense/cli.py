@@ -6,6 +6,8 @@ absent, checkpoints remain, and the same command continues).
 """
 
 import argparse
+import dataclasses
+import difflib
 import os
 import signal
 import sys
@@ -82,7 +84,7 @@ def run_command(stage: Stage, flags: Sequence[str]) -> int:
     try:
         refuse_old(stage.config_class.__name__, flag_names(unknown))
         if unknown:
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{nearest_flag(stage, unknown)}")
         config = from_flags(namespace, stage.config_class)
     except InputError as error:
         if stage.name == "trial":  # a space may exceed the ranges of a trial, and Katib shows no reason
@@ -93,6 +95,15 @@ def run_command(stage: Stage, flags: Sequence[str]) -> int:
     paths = {artifact.directory: getattr(namespace, artifact.directory) for artifact in stage.directories}
     with allowing(modules=namespace.allow_network), to_stdout():
         return run_stage(stage, config, {key: path for key, path in paths.items() if path is not None})
+
+
+def nearest_flag(stage: Stage, unknown: Sequence[str]) -> str:
+    """Return the question whether the flag was meant that is nearest to the first unknown one; "" if none is near."""
+    flags = [ALLOW, *(flag(artifact.directory) for artifact in stage.directories)]
+    flags += [flag(field.name) for field in dataclasses.fields(stage.config_class)]
+    given = next((text.partition("=")[0] for text in unknown if text.startswith("--")), "")
+    nearest = difflib.get_close_matches(given, flags, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def run_stage(stage: Stage, config: Config, directories: dict[str, Any]) -> int:

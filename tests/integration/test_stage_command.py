@@ -54,6 +54,10 @@ def test_help_lists_stages_and_flags(capsys: pytest.CaptureFixture[str]) -> None
             ["train", "--dataset-dir", "d", "--model-dir", "m", "--speed", "3"],
             "error: unrecognized arguments: --speed 3",
         ),
+        (
+            ["train", "--dataset-dir", "d", "--model-dir", "m", "--learning_rat=0.1"],
+            "error: unrecognized arguments: --learning_rat=0.1; did you mean --learning-rate?",
+        ),
         (["train", "--dataset-dir", "d", "--model-dir", "m", "--compile", "maybe"], "error: compile must be one of"),
         (["data_prep", "--dataset-dir", "d", "--dataset-name", "mnist"], "error: dataset_name must be one of "),
     ],

@@ -13,7 +13,8 @@ from benchmarks.hardness.parsers.parser import SIDE, Parser, as_json, written
 
 def _model(scratch: Path) -> Any:
     import torch
-    from kondense.artifacts.model import Images, Model, save_model
+    from kondense.artifacts.images import Images
+    from kondense.artifacts.model import Model, save_model
     from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
     from kondense.artifacts.structure import apply_edits
     from kondense.networks.build import NetworkSpec, build

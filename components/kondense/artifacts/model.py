@@ -8,10 +8,9 @@ import copy
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, Protocol, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from safetensors.torch import save
@@ -27,6 +26,7 @@ from kondense.artifacts.identity import (
     TIED_FORMAT,
     identity,
 )
+from kondense.artifacts.images import Images, ImagesDescription
 from kondense.artifacts.quantized import (
     CodebookTensor,
     InputQuantizer,
@@ -49,7 +49,6 @@ from kondense.networks.names import output_of
 from kondense.networks.outputs import copied_with_logits
 from kondense.networks.skeleton import check_arguments, check_shapes, check_size, is_whole, materialised, skeleton
 from kondense.networks.state import load_state
-from kondense.preprocessing import BILINEAR, LARGEST_IMAGE, Preprocessing
 
 SCALE = "::scale"  # suffix of the scale of a quantized weight in weights.safetensors
 CODEBOOK = "::codebook"  # suffix of its codebook
@@ -72,17 +71,6 @@ class Quantization(TypedDict):
     activations: dict[str, dict[str, Any]]
 
 
-class ImagesDescription(TypedDict):
-    """The images and classes of a model."""
-
-    classes: list[str]
-    shape: list[Annotated[int, "[1, inf)"]]
-    mean: list[float]
-    std: list[Annotated[float, "(0, inf)"]]
-    resize: NotRequired[list[Annotated[int, "[1, inf)"]]]
-    interpolation: NotRequired[str]
-
-
 class Description(TypedDict):
     """The content of model.json without its format version."""
 
@@ -94,54 +82,6 @@ class Description(TypedDict):
     images: NotRequired[ImagesDescription]
     lineage: list[LineageRecord]
     files: dict[str, str]
-
-
-class DescribesImages(Protocol):
-    """The common attributes of ``Images`` and ``Dataset``."""
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
-    @property
-    def mean(self) -> tuple[float, ...]: ...  # noqa: D102
-    @property
-    def std(self) -> tuple[float, ...]: ...  # noqa: D102
-    @property
-    def resize(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def interpolation(self) -> str: ...  # noqa: D102
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """The images and classes of a model; ``shape`` is (C, H, W), ``mean`` and ``std`` are per channel.
-
-    ``resize`` and ``interpolation`` are as in ``kondense.preprocessing.Preprocessing``.
-    """
-
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: tuple[int, ...] = ()
-    interpolation: str = BILINEAR
-
-    @classmethod
-    def of(cls, data: DescribesImages) -> "Images":
-        """Return the description of a dataset's images."""
-        return cls(data.classes, data.shape, data.mean, data.std, data.resize, data.interpolation)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How a picture becomes an input of the model."""
-        return Preprocessing(self.mean, self.std, self.shape[1:], self.resize, self.interpolation)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the content of model.json's ``images``; without the usual resizing, so that identities stay."""
-        content = {name: list(getattr(self, name)) for name in ("classes", "shape", "mean", "std", "resize")}
-        given = content | {"interpolation": self.interpolation}
-        return {name: value for name, value in given.items() if value not in ([], BILINEAR)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,7 +342,7 @@ def decode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mod
         activations=activations,
         masked=tuple(description["masked"]),
         lineage=tuple(description["lineage"]),
-        images=_decode_images(description.get("images")),
+        images=Images.read(description["images"]) if description.get("images") else None,
     )
 
 
@@ -433,22 +373,6 @@ def _base(
     apply_edits(module, edits)
     tie(module, tied)
     return module, old
-
-
-def _decode_images(description: Mapping[str, Any] | None) -> Images | None:
-    if not description:
-        return None
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in description.items()
-    }
-    images = Images(**fields)
-    if len(images.shape) != 3 or math.prod(images.shape) > LARGEST_IMAGE or len(images.mean) != images.shape[0]:
-        raise InputError(
-            f"images must have a shape [C, H, W] of at most {LARGEST_IMAGE} values with mean and std [C], but have"
-            f" {list(images.shape)} and {list(images.mean)}."
-        )
-    _ = images.preprocessing  # checks the rest
-    return images
 
 
 def _decode_tensor(

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from kondense.artifacts.equivalence import probes
 from kondense.artifacts.fold import fold_batch_norms
+from kondense.artifacts.images import DescribesImages
 from kondense.artifacts.measurements import Runtimes
-from kondense.artifacts.model import DescribesImages, Model, model_identity
+from kondense.artifacts.model import Model, model_identity
 from kondense.artifacts.ties import tied_names
 from kondense.export.integer_layers import replace_layers, replace_quantizers
 from kondense.export.integer_storage import (

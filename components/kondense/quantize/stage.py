@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kondense.artifacts.equivalence import probes
-from kondense.artifacts.model import Images, Model
+from kondense.artifacts.images import Images
+from kondense.artifacts.model import Model
 from kondense.artifacts.separation import separate_attention
 from kondense.data.dataset import Dataset
 from kondense.errors import InputError

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kondense.artifacts.images import Images
 from kondense.artifacts.lineage import stage_record
-from kondense.artifacts.model import Images, Model, load_model, model_digest, save_model
+from kondense.artifacts.model import Model, load_model, model_digest, save_model
 from kondense.artifacts.reparametrized import baked_copy
 from kondense.config import Config
 from kondense.data.dataset import Dataset, dataset_digest, load_dataset

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from kondense.profiles import DEFAULT_PROFILE, PROFILES
 from kondense.version import version_text
 
 from kondense_pipelines.cli import cluster as cluster_commands
+from kondense_pipelines.cli import published
 from kondense_pipelines.errors import reported
 
 app = typer.Typer(
@@ -21,10 +21,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="The published models.", no_args_is_help=True)
-app.add_typer(models, name="models")
-app.command()(cluster_commands.submit)
-app.command()(cluster_commands.schedule)
 
 Dataset = Annotated[str | None, typer.Option(help="fashion_mnist, cifar10, cifar100, digits or folder.")]
 Source = Annotated[str | None, typer.Option(help="Directory or store of the data set's files; a folder of images.")]
@@ -36,8 +32,6 @@ NoCheck = Annotated[bool, typer.Option("--no-check", help="Skip the preflight (k
 Network = Annotated[str | None, typer.Option(help="Built-in name, torchvision:NAME or package.module:factory.")]
 Profile = Annotated[str, typer.Option(help=f"Amount of training: {' or '.join(PROFILES)}.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.")]
-Store = Annotated[str, typer.Option(help="Store of the models: minio://bucket/prefix, s3://bucket/prefix or a path.")]
-Version = Annotated[str, typer.Option(help="Version: an id, the beginning of one, or champion.")]
 Candidates = Annotated[str | None, typer.Option(help="Standard candidates, joined by commas, or none; all by default.")]
 Recipes = Annotated[
     list[str] | None,
@@ -316,110 +310,15 @@ def search(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
-def infer(
-    model: Annotated[
-        str, typer.Argument(help="An .onnx file, the directory of a model or run, a URI, or a published name.")
-    ],
-    images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
-    *,
-    top: Annotated[int, typer.Option(help="Number of labels per image, the most probable first.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    threads: Annotated[int, typer.Option(help="Threads of onnxruntime.")] = 1,
-    version: Version = "champion",
-    store: Store = "",
-) -> None:
-    """Label images with an exported model: its ONNX file, without torch."""
-    with reported(), contextlib.ExitStack() as stack:
-        from kondense_pipelines.cli import infer as inference
-
-        published = "/" not in model and not inference.is_local(model)
-        opened = stack.enter_context(open_models(store)) if published else None
-        if model.startswith(("minio://", "s3://")):
-            stack.enter_context(open_models(model))  # starts the embedded store if none is configured
-        file, digest = stack.enter_context(inference.exported_model(model, opened, version))
-        answers = inference.infer(file, images, top=top, threads=threads, digest=digest)
-        print(inference.as_json(answers) if as_json else "\n".join(inference.lines(answers)))
-
-
-@models.command("list")
-def list_models(name: Annotated[str, typer.Argument(help="Only this model.")] = "", store: Store = "") -> None:
-    """List the published versions."""
-    with reported(), open_models(store) as opened:
-        from rich.console import Console
-        from rich.table import Table
-
-        from kondense_pipelines.cli.models import list_models as published
-
-        rows = published(opened, name)
-        if not rows:
-            print(f"{opened.uri} has no published models")
-            return
-        table = Table("", "model", "version", "created", "accuracy %", "bytes")
-        for row in rows:
-            record = row.version.record
-            accuracy, size = f"{100 * record['test_accuracy']:.2f}", f"{record['bytes']['kz']:,}"
-            mark = "champion" if row.champion else ""
-            table.add_row(mark, row.model, row.version.id, row.version.created, accuracy, size)
-        Console().print(table)
-
-
-@models.command()
-def show(name: str, version: Version = "champion", store: Store = "") -> None:
-    """Show a version with its lineage as JSON."""
-    with reported(), open_models(store) as opened:
-        import json
-
-        from kondense_pipelines.cli.models import show_model
-
-        print(json.dumps(show_model(opened, name, version), indent=2))
-
-
-@models.command()
-def pull(name: str, directory: Path, version: Version = "champion", store: Store = "") -> None:
-    """Write a version to DIRECTORY, verified; its weights are rebuilt from weights.kz."""
-    with reported(), open_models(store) as opened:
-        from kondense_pipelines.cli.models import pull_model
-
-        pulled = pull_model(opened, name, directory, version)
-        files = f"{len(pulled.fetched)} of {len(pulled.version.files)} files, {pulled.fetched_bytes:,} bytes"
-        print(f"{name} {pulled.version.id} is in {directory} (fetched {files})")
-
-
-@models.command()
-def verify(name: Annotated[str, typer.Argument()] = "", version: Version = "", store: Store = "") -> None:
-    """Check every digest of the published models."""
-    with reported(), open_models(store) as opened:
-        from kondense_pipelines.cli.models import verify_models
-
-        results = verify_models(opened, name, version)
-        for result in results:
-            print(f"{result.model} {result.version} {result.problem or f'{result.files} files are intact'}")
-        if any(result.problem for result in results):
-            raise typer.Exit(1)
-
-
 def warn(text: str) -> None:
     """Print a warning."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def open_models(uri: str) -> Iterator[Any]:
-    """Open the store of the published models: ``uri``, or the default of ``publish.store_uri``."""
-    import os
-
-    from kondense.publish.config import PublishConfig
-    from kondense.store.open import open_store
-
-    from kondense_pipelines.local.store import local_store
-    from kondense_pipelines.paths import store_dir
-
-    address = uri or PublishConfig().store_uri
-    with contextlib.ExitStack() as stack:
-        if address.startswith(("minio://", "s3://")):
-            os.environ.update(stack.enter_context(local_store(store_dir())))
-        yield open_store(address)
+app.command()(cluster_commands.submit)
+app.command()(cluster_commands.schedule)
+app.command()(published.infer)
+app.add_typer(published.models, name="models")
 
 
 def main() -> None:

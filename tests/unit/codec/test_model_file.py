@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kondense.artifacts.model import Images
+from kondense.artifacts.images import Images
 from kondense.codec.model_file import pack_model, unpack_model
 
 from tests.support.quantize_makers import make_dataset, make_model

@@ -7,7 +7,8 @@ import onnx
 import pytest
 import torch
 from kondense.artifacts.equivalence import outputs, probes
-from kondense.artifacts.model import Images, Model
+from kondense.artifacts.images import Images
+from kondense.artifacts.model import Model
 from kondense.codec.model_file import pack_model, unpack_model
 from kondense.export import onnx as exporting
 from kondense.export.onnx import export_onnx, read_metadata

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from kondense.artifacts.model import Images, Model, load_model, save_model
+from kondense.artifacts.images import Images
+from kondense.artifacts.model import Model, load_model, save_model
 from kondense.data.dataset import Dataset
 from kondense.export.onnx import export_onnx
 from kondense.files import ArtifactError

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from kondense.artifacts.model import Images, Model
+from kondense.artifacts.images import Images
+from kondense.artifacts.model import Model
 from kondense.artifacts.ties import tied_names
 from kondense.codec.model_file import pack_model, unpack_model
 from kondense.data.dataset import Dataset, Split
