@@ -25,7 +25,6 @@ STUCK_S = 30.0  # without an answer, a process is ended: the code does not retur
 START_S = 300.0  # of a process, which imports much beside other work
 MEMORY_FACTOR, MEMORY_FREE = 20, 2**26
 ADDRESS_SPACE = 2**33  # bytes beside those of the start; what takes more gets a MemoryError
-LONGEST_LINE = 5000  # characters; the names of all parameters take half of them
 READ, REFUSED, TRACEBACK, HANG, MEMORY, KILLED = RESULTS = (
     "read", "refused", "traceback", "hang", "memory", "killed",
 )  # fmt: skip
@@ -123,7 +122,7 @@ def _outcomes(parser: Parser, seed: int, first: int, count: int) -> Iterator[tup
 
 
 def _outcome(parser: Parser, content: bytes, place: Path) -> tuple[str, str, float, int]:
-    from kondense.errors import EXPECTED
+    from kondense.errors import EXPECTED, LONGEST_LINE
     from kondense.katib.spec import ExperimentError
 
     before = _memory("VmRSS")

@@ -1,22 +1,25 @@
 """Clients that ask the suggestion service for too much: ``python -m benchmarks.suggestion.greedy``.
 
-They send one large request again and again over gRPC on loopback, each by a connection of its own, and a probe asks for
-the service's health beside them. Printed are the peak resident set of the service and how long the probe waited.
+They send one large request again and again over gRPC on loopback, each by a connection of its own. Beside them a process
+of its own, so that it does not wait for the clients' threads, asks for the service's health and for one trial of a small
+search. Printed are the peak resident set of the service, how long both waited, and how the small search was answered.
 """
 
 import argparse
 import collections
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from kondense.katib.api import messages
+from kondense.katib.api import messages, services
 
 from benchmarks.suggestion.__main__ import _peak_mib, experiment
 
@@ -49,17 +52,26 @@ def ask(port: int, content: bytes, end: float, codes: collections.Counter[str]) 
                 codes[error.code().name] += 1
 
 
-def probe(port: int, end: float) -> list[float]:
-    """Return how long each probe waited until the end, in seconds."""
-    waits = []
+def watch(port: int, end: float, waits: Connection) -> None:
+    """Send what a probe and an ordinary client have waited until the end, in seconds, and the codes of the latter."""
+    health, small, codes = list[float](), list[float](), collections.Counter[str]()
+    wanted = messages.GetSuggestionsRequest(experiment=experiment("random"), current_request_number=1)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         check: Any = health_pb2_grpc.HealthStub(channel).Check
+        suggest = services.SuggestionStub(channel).GetSuggestions
         while time.monotonic() < end:
             began = time.monotonic()
             check(health_pb2.HealthCheckRequest(service=""), timeout=60)
-            waits.append(time.monotonic() - began)
+            health.append(time.monotonic() - began)
+            began = time.monotonic()
+            try:
+                suggest(wanted, timeout=60)
+                codes["OK"] += 1
+            except grpc.RpcError as error:
+                codes[error.code().name] += 1
+            small.append(time.monotonic() - began)
             time.sleep(PAUSE_S)
-    return waits
+    waits.send((health, small, codes))
 
 
 def main() -> int:
@@ -69,6 +81,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=50_000, help="reported in each request")
     parser.add_argument("--seconds", type=float, default=6.0)
     options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
     content, codes = request(options.trials), collections.Counter[str]()
     command = [sys.executable, "-m", "kondense.suggestion.server", "--port", "0", "--host", "127.0.0.1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
@@ -76,20 +89,28 @@ def main() -> int:
         port, lines = json.loads(server.stderr.readline())["port"], server.stderr
         threading.Thread(target=lambda: collections.deque(lines, 0), daemon=True).start()
         end = time.monotonic() + options.seconds
+        ours, theirs = context.Pipe(duplex=False)
+        beside = context.Process(target=watch, args=(port, end, theirs))
+        beside.start()
         clients = [threading.Thread(target=ask, args=(port, content, end, codes)) for _ in range(options.clients)]
         for client in clients:
             client.start()
-        waits = probe(port, end)
         for client in clients:
             client.join()
+        health, small, answers = ours.recv()
+        beside.join()
         peak = _peak_mib(server.pid)
         server.kill()
     print(
         f"{options.clients} clients, {options.trials:,} trials ({len(content) / 2**20:.1f} MiB): peak {peak:.0f} MiB,",
         end=" ",
     )
-    print(f"probe {statistics.median(waits):.2f} s, at most {max(waits):.2f} s of {len(waits)}; {dict(codes)}")
+    print(f"{_times(health)} for a probe, {_times(small)} for a small search ({dict(answers)}); {dict(codes)}")
     return 0
+
+
+def _times(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s (at most {max(seconds):.2f} s of {len(seconds)})"
 
 
 if __name__ == "__main__":

@@ -22,10 +22,17 @@ EXTRAS = {  # module -> the extra of the distribution that installs it
 }
 
 
+LONGEST_LINE = 4000  # characters of a line of a text; the names of all parameters take half of them
+
+
 class KondenseError(Exception):
-    """The base of these errors."""
+    """The base of these errors. Of a text that quotes a long value, the beginning and the end of each line are shown."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return "\n".join(map(_shown, super().__str__().split("\n")))
 
 
 class InputError(KondenseError, ValueError):
@@ -50,6 +57,11 @@ EXPECTED = (KondenseError, OSError)
 def exit_code_of(error: BaseException) -> int:
     """Return the exit code of a command that ends with ``error``, one of ``EXPECTED``."""
     return error.exit_code if isinstance(error, KondenseError) else 1
+
+
+def _shown(line: str) -> str:
+    half = LONGEST_LINE // 2 - len(" ... ")
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from kondense import failure
-from kondense.errors import InputError
+from kondense.errors import LONGEST_LINE, InputError, KondenseError
 
 LONG = "import_uri must be a model artifact (a directory with model.json) or a .safetensors file, but got x."
 
@@ -64,3 +64,13 @@ def test_a_termination_log_keeps_what_kubernetes_keeps(tmp_path: Path) -> None:
 
 def test_what_a_terminal_would_obey_is_written_out() -> None:
     assert failure.one_line("got 'a\x1b]0;b\x07\x9b2J'\nΩ") == r"got 'a\x1b]0;b\x07\x9b2J' Ω"
+
+
+@pytest.mark.parametrize("kind", [KondenseError, InputError])
+def test_a_long_line_of_an_error_is_shown_by_its_ends(kind: type[KondenseError]) -> None:
+    whole = "x" * LONGEST_LINE
+    assert str(kind(whole)) == whole
+    first, second = str(kind(f"setting start must be one of a, but got {'y' * 10**6}.\nnext")).splitlines()
+    assert first.startswith("setting start must be one of a, but got yyy") and first.endswith("yyy.")
+    assert " ... " in first and len(first) <= LONGEST_LINE
+    assert second == "next"

@@ -161,7 +161,7 @@ def _trials(source: str, found: Mapping[str, Any], search: Search, names: Sequen
     if theirs.get("metric") == own and theirs.get("type") != search.goal:
         raise InputError(
             f"an earlier search must have the goal of this one, {search.goal} {own}, but {source} has "
-            f"{str(theirs.get('type'))[:80]}."
+            f"{str(theirs.get('type'))[:80]!r}."
         )
     metrics = [metric or own for metric in goals.metrics]
     objectives = len(goals.objectives)

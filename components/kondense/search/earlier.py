@@ -166,7 +166,7 @@ def read_earlier(settings: Mapping[str, str], space: SearchSpace, goals: Goals) 
     values = [dict(zip(goals.metrics, trial[2], strict=True)) for trial in trials]
     rows = [goals.row({name: value for name, value in each.items() if value is not None}) for each in values]
     resources = np.array([float(trial[1] or 0) for trial in trials])
-    return Earlier(space, [trial[0] for trial in trials], resources, np.array(rows), goals)
+    return Earlier(space, [trial[0] for trial in trials], resources, np.array(rows, np.float64), goals)
 
 
 def _spelled(parameter: Parameter, text: str) -> str:

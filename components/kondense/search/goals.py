@@ -117,7 +117,7 @@ class Goals:
         """
         if not trials:
             return []
-        rows, width = np.array([self.row(values) for values in trials]), len(self.objectives)
+        rows, width = np.array([self.row(values) for values in trials], np.float64), len(self.objectives)
         places = self.losses(rows)
         kept = np.flatnonzero(np.isfinite(places) & (rows[:, width:] <= 0).all(axis=1))
         if not kept.size:

@@ -2,9 +2,12 @@
 
 gRPC reads a message before its method is called, in each of the server's threads. A method that takes a stream reads
 when it asks for the next message, and on the wire a stream of one message is a plain call: so every method is served
-as one, and takes its turn first.
+as one, and takes its turn first. Turns are taken in the order of the calls, and a large message is not even decoded
+while another one is worked on: so clients that ask for too much delay an ordinary call by no more than the time that
+their messages take to arrive.
 """
 
+import collections
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -14,23 +17,72 @@ import grpc
 
 from kondense.suggestion.rejection import reject
 
-AT_ONCE = 2  # calls whose messages are in memory
-WAITING = 8  # calls that wait for their turn; the server's other threads answer probes
+AT_ONCE = 3  # calls whose messages are in memory
+WAITING = 32  # calls that wait for their turn; the server's other threads answer probes
 PATIENCE_S = 1.0
 READING_S = 20.0  # for the message of a call that has its turn; Katib sends it at once
+LARGE_BYTES = 2**20  # of a message; 2,000 trials of six parameters
+LARGE_AT_ONCE = 1  # such messages that are decoded and computed
 PROBES = "/grpc.health."
+
+
+class Turns:
+    """A number of turns, given in the order in which they are asked for.
+
+    A semaphore of ``threading`` gives a turn that comes free to whoever asks next, and those that wait may never get one.
+
+    Args:
+        count: turns that are taken at a time.
+        waiting: callers that may wait.
+    """
+
+    def __init__(self, count: int, waiting: int) -> None:
+        self._free, self._longest = count, waiting
+        self._lock, self._queue = threading.Lock(), collections.deque[threading.Event]()
+
+    @property
+    def queued(self) -> int:
+        """The number of callers that wait."""
+        return len(self._queue)
+
+    def take(self, patience_s: float) -> bool:
+        """Return whether the caller has a turn, after at most ``patience_s`` seconds."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            if len(self._queue) >= self._longest:
+                return False
+            mine = threading.Event()
+            self._queue.append(mine)
+        mine.wait(patience_s)
+        with self._lock:
+            if not mine.is_set():
+                self._queue.remove(mine)
+            return mine.is_set()
+
+    def give(self) -> None:
+        """Give a turn back: to the caller that has waited longest."""
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().set()
+            else:
+                self._free += 1
 
 
 class Admission(grpc.ServerInterceptor):
     """Let calls take turns; probes do not wait.
 
-    A call that waits in vain is answered with RESOURCE_EXHAUSTED, after which Katib asks again.
+    A call that waits in vain, or that is large while another large one is worked on, is answered with
+    RESOURCE_EXHAUSTED, after which Katib asks again.
 
     Args:
         at_once: calls that are answered at a time.
         waiting: calls that may wait.
         patience_s: the longest that a call waits.
         reading_s: the longest that a call's message may take; a client that sends none would keep the turn.
+        large_bytes: from this size on a message is large.
+        large_at_once: large messages that are decoded and computed at a time.
     """
 
     def __init__(
@@ -39,9 +91,13 @@ class Admission(grpc.ServerInterceptor):
         waiting: int = WAITING,
         patience_s: float = PATIENCE_S,
         reading_s: float = READING_S,
+        *,
+        large_bytes: int = LARGE_BYTES,
+        large_at_once: int = LARGE_AT_ONCE,
     ) -> None:
         self._at_once, self._patience_s, self._reading_s = at_once, patience_s, reading_s
-        self._turns, self._places = threading.Semaphore(at_once), threading.Semaphore(waiting)
+        self._large_bytes, self._large_at_once = large_bytes, large_at_once
+        self._turns, self._large = Turns(at_once, waiting), Turns(large_at_once, 0)
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Return the handler of a call."""
@@ -51,28 +107,38 @@ class Admission(grpc.ServerInterceptor):
 
         def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with self._turn(details.method, context):
-                return handler.unary_unary(self._read(requests, handler, details.method, context), context)
+                content = self._read(requests, details.method, context)
+                with self._room(len(content), details.method, context):
+                    request = _decoded(content, handler, details.method, context)
+                    del content  # what was sent and what was decoded need not be in memory together
+                    return handler.unary_unary(request, context)
 
         return grpc.stream_unary_rpc_method_handler(answer, response_serializer=handler.response_serializer)
 
     @contextlib.contextmanager
     def _turn(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
-        if not self._turns.acquire(blocking=False):
-            admitted = False
-            if self._places.acquire(blocking=False):
-                try:
-                    admitted = self._turns.acquire(timeout=self._patience_s)
-                finally:
-                    self._places.release()
-            if not admitted:
-                rule = f"at most {self._at_once} calls are answered at a time: ask again later."
-                reject(context, method, "", rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        if not self._turns.take(self._patience_s):
+            rule = f"at most {self._at_once} calls are answered at a time: ask again later."
+            reject(context, method, "", rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
         try:
             yield
         finally:
-            self._turns.release()
+            self._turns.give()
 
-    def _read(self, requests: Iterator[bytes], handler: Any, method: str, context: grpc.ServicerContext) -> Any:
+    @contextlib.contextmanager
+    def _room(self, size: int, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        if size < self._large_bytes:
+            yield
+            return
+        if not self._large.take(0.0):
+            rule = f"at most {self._large_at_once} requests of {self._large_bytes:,} bytes or more are answered at a time"
+            reject(context, method, "", f"{rule}: ask again later.", grpc.StatusCode.RESOURCE_EXHAUSTED)
+        try:
+            yield
+        finally:
+            self._large.give()
+
+    def _read(self, requests: Iterator[bytes], method: str, context: grpc.ServicerContext) -> bytes:
         late = threading.Timer(self._reading_s, context.cancel)
         late.start()
         try:
@@ -81,7 +147,11 @@ class Admission(grpc.ServerInterceptor):
             late.cancel()
         if content is None:
             reject(context, method, "", "a call must have a message, but has none.")
-        try:
-            return handler.request_deserializer(content)
-        except Exception as error:  # protobuf's DecodeError, by which library it may be
-            reject(context, method, "", f"a call must have a message of its method, but: {error}")
+        return content
+
+
+def _decoded(content: bytes, handler: Any, method: str, context: grpc.ServicerContext) -> Any:
+    try:
+        return handler.request_deserializer(content)
+    except Exception as error:  # protobuf's DecodeError, by which library it may be
+        reject(context, method, "", f"a call must have a message of its method, but: {error}")

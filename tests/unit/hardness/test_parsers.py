@@ -108,7 +108,7 @@ def spins(content, _):
         (lambda content, _: None, READ),
         (fails(InputError("x must be y, but got z.")), REFUSED),
         (fails(InputError("two\nlines")), TRACEBACK),
-        (fails(InputError("x" * 10_000)), TRACEBACK),
+        (fails(OSError("x" * 10_000)), TRACEBACK),
         (fails(KeyError("x")), TRACEBACK),
         (fails(SystemExit(1)), TRACEBACK),
         (takes(2**27), MEMORY),

@@ -115,6 +115,7 @@ def test_the_experiments_of_a_namespace_that_share_most_with_the_search(
         ({"trials": 5}, "must be the results of a search, but trials is damaged or missing"),
         ({"trials": [5]}, "must be the results of a search, but trials is damaged or missing"),
         ({"objective": {"metric": "loss", "type": "maximize"}}, "must have the goal of this one, minimize loss"),
+        ({"objective": {"metric": "loss", "type": "\n"}}, r"but .* has '\\n'\.$"),
         (
             {"objective": {"metric": "error", "type": "minimize"}, "trials": []},
             "must have values of loss, but no",

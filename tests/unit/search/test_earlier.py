@@ -101,6 +101,15 @@ def test_an_earlier_trial_without_the_value_of_a_constraint_is_not_feasible():
     assert read_earlier({"earlier": json.dumps(unknown)}, SEARCHED, goals).best is None
 
 
+def test_a_value_beyond_the_integers_of_numpy_is_a_number():
+    known = json.loads(trials())
+    known[0][2] = [2**64]  # an array of it would hold objects
+    earlier = read_earlier({"earlier": json.dumps(known)}, SEARCHED, all_goals(None))
+    assert earlier.best != known[0][0]
+    goals = Goals((Objective("a", "minimize"),), ())
+    assert goals.front([{"a": 2**64}, {"a": 0.5}]) == [1]
+
+
 @pytest.mark.parametrize("algorithm", ["bohb", "tpe"])
 def test_it_conforms(algorithm):
     text = json.dumps([[{"lr": repr(0.01 * (k + 1)), "optimizer": "sgd"}, k % 3 + 1, [k]] for k in range(6)])

@@ -1,14 +1,16 @@
 """Calls take turns before their messages are read, over real gRPC."""
 
 import threading
+import time
 from concurrent import futures
 
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from kondense.katib.api import messages, services
-from kondense.suggestion.admission import Admission
+from kondense.suggestion.admission import Admission, Turns
 from kondense.suggestion.rejection import LONGEST
+from kondense.suggestion.server import LIMIT_BYTES
 from kondense.suggestion.service import SuggestionService
 
 from tests.unit.suggestion.test_service import experiment
@@ -33,7 +35,8 @@ def serve():
     running = []
 
     def start(servicer, **admission):
-        server = grpc.server(futures.ThreadPoolExecutor(6), interceptors=[Admission(**admission)])
+        options = [("grpc.max_receive_message_length", LIMIT_BYTES)]
+        server = grpc.server(futures.ThreadPoolExecutor(6), interceptors=[Admission(**admission)], options=options)
         services.add_SuggestionServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
         channel = grpc.insecure_channel(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
@@ -77,6 +80,60 @@ def test_a_call_waits_no_longer_than_its_patience(serve):
     held.gate.set()
     assert first.exception(timeout=60) is None
     assert call(messages.ValidateAlgorithmSettingsRequest(), timeout=60)  # its turn came back
+
+
+def queued(turns, count):
+    while turns.queued < count:
+        time.sleep(0.001)
+
+
+def test_turns_go_to_whoever_has_waited_longest():
+    turns, order = Turns(1, 2), []
+    assert turns.take(0.0)
+    waiting = [threading.Thread(target=lambda name=name: order.append((name, turns.take(60.0)))) for name in "ab"]
+    for number, thread in enumerate(waiting, 1):
+        thread.start()
+        queued(turns, number)
+    assert not turns.take(60.0)  # nobody else may wait
+    turns.give()
+    assert not turns.take(0.0)  # it is the first one's already, whether or not that has gone on
+    waiting[0].join(60)
+    assert order == [("a", True)]
+    turns.give()
+    waiting[1].join(60)
+    assert order == [("a", True), ("b", True)]
+    assert not turns.take(0.001) and turns.queued == 0  # who gives up does not stay in the queue
+    turns.give()
+    assert turns.take(0.0) and not turns.take(0.0)
+
+
+def sized(count):
+    return messages.ValidateAlgorithmSettingsRequest(experiment=messages.Experiment(name="x" * count))
+
+
+def test_large_messages_are_refused_beside_another_one_and_small_ones_are_answered(serve):
+    held = Held()
+    call = services.SuggestionStub(serve(held, at_once=3, large_bytes=1_000)).ValidateAlgorithmSettings
+    first = call.future(sized(2_000))
+    assert held.entered.acquire(timeout=60)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(sized(2_000), timeout=60)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.details() == "at most 1 requests of 1,000 bytes or more are answered at a time: ask again later."
+    second = call.future(sized(500))
+    assert held.entered.acquire(timeout=60)
+    held.gate.set()
+    assert first.exception(timeout=60) is None and second.exception(timeout=60) is None
+    assert call(sized(2_000), timeout=60) is not None  # its room came back
+
+
+def test_a_message_beyond_the_limit_is_refused_by_its_length(serve):
+    held = Held()
+    call = services.SuggestionStub(serve(held)).ValidateAlgorithmSettings
+    with pytest.raises(grpc.RpcError, match=f"larger than max.*{LIMIT_BYTES}") as caught:
+        call(sized(LIMIT_BYTES), timeout=60)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert not held.entered.acquire(blocking=False)
 
 
 def test_a_client_that_sends_no_message_loses_its_turn(serve):
