@@ -1,8 +1,8 @@
 """Clients that ask the suggestion service for too much: ``python -m benchmarks.suggestion.greedy``.
 
-They send one large request again and again over gRPC on loopback, each by a connection of its own. Beside them a process
-of its own, so that it does not wait for the clients' threads, asks for the service's health and for one trial of a small
-search. Printed are the peak resident set of the service, how long both waited, and how the small search was answered.
+They send one large request again and again over gRPC on loopback, each by a connection of its own. Beside them another
+process, which waits for no thread of the clients, asks for the service's health and for one trial of a small search.
+Printed are the peak resident set of the service, how long both waited, and how the small search was answered.
 """
 
 import argparse

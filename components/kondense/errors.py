@@ -26,7 +26,7 @@ LONGEST_LINE = 4000  # characters of a line of a text; the names of all paramete
 
 
 class KondenseError(Exception):
-    """The base of these errors. Of a text that quotes a long value, the beginning and the end of each line are shown."""
+    """The base of these errors. Of a text that quotes a long value, both ends of each line are shown."""
 
     exit_code = 1
 

@@ -18,7 +18,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from kondense.config import Config
 from kondense.errors import EXPECTED, InputError, KondenseError
 from kondense.json_text import json_object
 from kondense.logging import LOG
+from kondense.scratch import scratch_directory
 from kondense.stages import Stage, load
 from kondense.training.settings import TrainingConfig
 from kondense.usage import workers_took
@@ -118,20 +118,20 @@ def run(
     if total == 1:
         metrics: Mapping[str, float] = load(stage.run)(config, **directories)
         return metrics
-    with tempfile.TemporaryDirectory(prefix="kondense-devices-") as scratch:
+    with scratch_directory("devices") as scratch:
         paths = {
             name: [str(each) for each in path] if isinstance(path, list | tuple) else str(path)
             for name, path in directories.items()
         }
         values = config.to_dict() | ({"devices": 0} if nodes else {})  # which is all, of all nodes
         request = {"stage": stage.name, "config": values, "directories": paths, "parent": os.getpid()}
-        Path(scratch, "request.json").write_text(json.dumps(request | {"threads": _threads_each(count)}))
+        (scratch / "request.json").write_text(json.dumps(request | {"threads": _threads_each(count)}))
         LOG.info(f"training in {total} processes{f' on {nodes.count} nodes' if nodes else ''}")
-        _launch(count, Path(scratch), nodes, forks=can_fork(stage))
-        workers_took(sum(int(path.read_text()) for path in Path(scratch).glob("*.peak")))
+        _launch(count, scratch, nodes, forks=can_fork(stage))
+        workers_took(sum(int(path.read_text()) for path in scratch.glob("*.peak")))
         if nodes and nodes.rank > 0:
             return {}
-        return json_object(Path(scratch, "metrics.json").read_text(), "the metrics", finite=False)
+        return json_object((scratch / "metrics.json").read_text(), "the metrics", finite=False)
 
 
 def count_processes(config: Config) -> int:

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import importlib.util
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from kondense.errors import InputError
 from kondense.json_text import json_object
 from kondense.networks.allowed import is_imported
 from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.scratch import scratch_directory
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -167,8 +167,8 @@ def examined(request: Request, server: WarmServer | None = None) -> Preflight:
         else:
             others.append(line)
 
-    with tempfile.TemporaryDirectory(prefix="kondense-") as scratch:
-        path = Path(scratch, "request.json")
+    with scratch_directory("preflight") as scratch:
+        path = scratch / "request.json"
         path.write_text(request.to_json(), encoding="utf-8")
         code = run_module(["kondense.preflight", str(path)], {}, read, server)
     if code:

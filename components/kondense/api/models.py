@@ -1,6 +1,5 @@
 """Load, save and export models."""
 
-import tempfile
 from pathlib import Path
 
 from kondense.artifacts.model import Model, load_model, save_model
@@ -9,6 +8,7 @@ from kondense.errors import InputError
 from kondense.export.onnx import export_onnx as onnx_bytes
 from kondense.files import write_file
 from kondense.networks.allowed import allowing
+from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 
 
@@ -32,8 +32,8 @@ def load(source: str | Path, *, allow_network: str = "") -> Model:
     with allowing(modules=[allow_network] if allow_network else []):
         if "://" not in str(source):
             return load_model(Path(source))
-        with tempfile.TemporaryDirectory(prefix="kondense-load-") as scratch:
-            directory = Path(scratch) / "model"
+        with scratch_directory("load") as scratch:
+            directory = scratch / "model"
             open_store(str(source)).download_artifact(directory)
             return load_model(directory)
 

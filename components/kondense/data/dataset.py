@@ -4,7 +4,6 @@ Shapes: N images, C channels, H height, W width.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from kondense.data.spool import spooled
 from kondense.data.streamed import ShardedImages
 from kondense.files import json_bytes, new_directory, sha256, verify_files
 from kondense.preprocessing import BILINEAR, DATASET, Preprocessing, check_normalization, normalization_of
+from kondense.scratch import scratch_directory
 
 __all__ = [
     "FORMATS",
@@ -247,9 +247,9 @@ class Dataset:
 
         if "://" not in str(address):
             return load_dataset(Path(address))
-        with tempfile.TemporaryDirectory(prefix="kondense-dataset-") as scratch:
-            open_store(str(address)).download_artifact(Path(scratch))
-            return load_dataset(Path(scratch), address=str(address))
+        with scratch_directory("dataset") as scratch:
+            open_store(str(address)).download_artifact(scratch)
+            return load_dataset(scratch, address=str(address))
 
     @classmethod
     def from_collection(

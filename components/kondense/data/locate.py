@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from kondense.data.download import DownloadError
 from kondense.data.entries import is_data
 from kondense.errors import InputError
 from kondense.files import new_directory
+from kondense.scratch import scratch_directory
 
 if TYPE_CHECKING:
     from kondense.store.store import Store
@@ -110,14 +110,14 @@ def opened(source: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
         return
     from kondense.store.open import open_store
 
-    with tempfile.TemporaryDirectory(prefix="kondense-source-") as scratch:
+    with scratch_directory("source") as scratch:
         store = open_store(source)
         for key, is_wanted in wanted_keys(store, source, wanted):
             if is_wanted:
-                path = Path(scratch, key)
+                path = scratch / key
                 path.parent.mkdir(parents=True, exist_ok=True)
                 store.download_file(key, path)
-        yield Path(scratch)
+        yield scratch
 
 
 def wanted_keys(store: "Store", source: str, wanted: Callable[[str], bool]) -> list[tuple[str, bool]]:

@@ -3,13 +3,13 @@
 import collections
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kondense.data.locate import opened, wanted_keys
 from kondense.data.patience import patiently, wait_seconds
+from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 
 AT_ONCE = 32  # files that are brought together
@@ -80,14 +80,14 @@ def opened_in_pieces(source: str, wanted: Callable[[str], bool]) -> Iterator[tup
         with opened(source, wanted) as directory:
             yield directory, present
         return
-    with tempfile.TemporaryDirectory(prefix="kondense-source-") as scratch:
+    with scratch_directory("source") as scratch:
         store = open_store(source)
         for key, is_wanted in wanted_keys(store, source, wanted):
-            path = Path(scratch, key)
+            path = scratch / key
             path.parent.mkdir(parents=True, exist_ok=True)  # also without data in it, as a local folder would be
             if is_wanted:
                 path.touch()
-        yield Path(scratch), Pieces(source, Path(scratch)).bring
+        yield scratch, Pieces(source, scratch).bring
 
 
 def in_parts(paths: Sequence[Path], bring: Bring) -> Iterator[Path]:

@@ -5,8 +5,6 @@ Shapes: N images of a split, M of a part, C channels, H height, W width.
 
 import dataclasses
 import os
-import shutil
-import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from kondense.data.shards import Shards
 from kondense.data.split import Choice, Taken, split_collection, taken_in_parts
 from kondense.data.streamed import DIGEST, ShardedImages
 from kondense.logging import LOG
+from kondense.scratch import claim, release
 from kondense.store.open import open_store
 
 MAX_TENSOR_BYTES = 2**31  # of decoded images that a program's data set keeps in memory
@@ -66,13 +65,13 @@ class Scratch:
     """A directory of shards that is removed with the last data set that uses it, or at the end of the process."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="kondense-shards-"))
-        weakref.finalize(self, _removed, self.path, os.getpid())
+        self.path, lock = claim("shards")
+        weakref.finalize(self, _removed, self.path, lock, os.getpid())
 
 
-def _removed(path: Path, owner: int) -> None:
+def _removed(path: Path, lock: int, owner: int) -> None:
     if os.getpid() == owner:  # a worker process has a copy
-        shutil.rmtree(path, ignore_errors=True)
+        release(path, lock)
 
 
 def target_for(needed: int, max_tensor_bytes: int, shards_at: str | Path) -> Target | None:

@@ -4,7 +4,6 @@ Shapes: N images, B of a batch, C channels, H height, W width.
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from kondense.data.collection import Labelled
 from kondense.data.memory import batches_of
 from kondense.errors import InputError
+from kondense.scratch import scratch_directory
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def spooled(
     """
     parts: dict[str, Labelled | None] = {}
     needed = 0
-    with tempfile.TemporaryDirectory(prefix="kondense-loader-") as directory:
+    with scratch_directory("loader") as directory:
         for split, loader in loaders.items():
             parts[split] = None
             if loader is not None:

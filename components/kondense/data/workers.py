@@ -7,12 +7,14 @@ Shapes: B images in a batch.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from kondense.errors import InputError, KondenseError
 from kondense.heap import return_large_blocks
 from kondense.logging import LOG
 from kondense.processes import current
+from kondense.scratch import PREFIX, scratch_directory
 
 WORKERS, PREFETCH = "KONDENSE_WORKERS", "KONDENSE_PREFETCH_BYTES"  # environment variables
 MOST_WORKERS = 8
@@ -31,7 +34,9 @@ MOST_AHEAD = 4  # batches per worker
 RESTARTS = 3
 FEW = 256  # images that are not worth a worker
 SHARED_MEMORY = "/dev/shm"  # where workers leave their batches
-SOCKET_NAME, MOST_ADDRESS = len("/pymp-12345678/listener-12345678"), 107  # bytes; of unix(7)
+SOCKETS = "sockets"
+SOCKET_NAME = len(f"/{PREFIX}{SOCKETS}-12345678/pymp-12345678/listener-12345678")  # bytes
+MOST_ADDRESS = 107  # of unix(7)
 Read = Callable[[Tensor], Any]
 Change = Callable[[int, Tensor], Any]  # takes a batch's number and its images
 
@@ -106,17 +111,25 @@ def _items(batches: Batches, numbers: range, count: int, ahead: int) -> Iterator
     if not count:
         yield from (batches[number] for number in numbers)
         return
-    with _own_signals():
-        source = iter(
-            DataLoader(
-                batches,
-                batch_size=None,
-                sampler=numbers,
-                num_workers=count,
-                prefetch_factor=ahead,
-                worker_init_fn=_prepare,
+    with scratch_directory(SOCKETS, place=_with_room()) as sockets:
+        with _own_signals():
+            source = iter(
+                DataLoader(
+                    batches,
+                    batch_size=None,
+                    sampler=numbers,
+                    num_workers=count,
+                    prefetch_factor=ahead,
+                    worker_init_fn=functools.partial(_prepare, sockets),
+                )
             )
-        )
+        try:
+            yield from _handed_over(source)
+        finally:
+            del source  # its workers end before their sockets' directory does
+
+
+def _handed_over(source: Iterator[Any]) -> Iterator[Any]:
     while True:
         try:
             item = next(source)
@@ -144,20 +157,22 @@ def new_batch(shape: Sequence[int]) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(*shape)
 
 
-def _prepare(number: int) -> None:
-    """Ready a worker process."""
+def _prepare(sockets: Path, number: int) -> None:
+    """Ready a worker process: multiprocessing makes the socket, through which it hands over batches, in ``sockets``."""
     return_large_blocks()
-    _short_sockets()
+    tempfile.tempdir = str(sockets)  # what a killed worker leaves is removed with it
 
 
-def _short_sockets() -> None:
-    """Put the socket through which this worker hands over its batches where its address has room.
+def _with_room() -> Path:
+    """Return where the address of a worker's socket has room.
 
-    multiprocessing makes it in the temporary directory. Where that has a long path, as on a cluster's scratch disk,
-    the address does not fit, the batch is dropped in a thread that tells nobody, and the reader waits for ever.
+    Where the temporary directory has a long path, as on a cluster's scratch disk, the address does not fit, the batch
+    is dropped in a thread that tells nobody, and the reader waits for ever.
     """
-    if len(os.fsencode(tempfile.gettempdir())) + SOCKET_NAME > MOST_ADDRESS:
-        tempfile.tempdir = next((path for path in ("/tmp", SHARED_MEMORY) if os.access(path, os.W_OK)), None)
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) + SOCKET_NAME <= MOST_ADDRESS:
+        return Path(usual)
+    return Path(next((path for path in ("/tmp", SHARED_MEMORY) if os.access(path, os.W_OK)), usual))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pkgutil
-import tempfile
 from pathlib import Path
 
 from kondense.data.assembly import Rules, decoded_bytes
@@ -16,6 +15,7 @@ from kondense.data.shard_assembly import Target
 from kondense.data_prep.config import AUTO, BUCKETS, PNG, SHARDS, SOURCES, DataPrepConfig
 from kondense.errors import InputError
 from kondense.logging import LOG
+from kondense.scratch import scratch_directory
 
 PLACE = "KONDENSE_SHARDS"  # environment variable
 
@@ -35,8 +35,8 @@ def run(config: DataPrepConfig, *, dataset_dir: Path) -> dict[str, float]:
     """
     dataset_dir.parent.mkdir(parents=True, exist_ok=True)
     # Beside the artifact, whose files the shards become by links.
-    with tempfile.TemporaryDirectory(prefix=f".{dataset_dir.name}.shards-", dir=dataset_dir.parent) as scratch:
-        dataset = read(config, Path(scratch))
+    with scratch_directory("shards", beside=dataset_dir) as scratch:
+        dataset = read(config, scratch)
         dataset.save(dataset_dir)
     sizes = {f"{name}_images": float(len(dataset.split(name))) for name in SPLITS}
     skipped = {f"{reason}_images": float(count) for reason, count in dataset.skipped.items()}

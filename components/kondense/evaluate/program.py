@@ -7,7 +7,6 @@ Run as a program, this module reads normalised images and writes the logits of t
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from kondense.artifacts.tensors import read_tensors, write_tensors
 from kondense.data.dataset import Dataset
 from kondense.export.torch_program import export_program
 from kondense.files import ArtifactError
+from kondense.scratch import scratch_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 64
@@ -44,11 +44,10 @@ def checked_program(model: Model, dataset: Dataset) -> tuple[bytes | None, dict[
 
 def run_in_fresh_process(program: bytes, images_NCHW: Tensor) -> Tensor:
     """Return the logits [N, K] of ``program`` in a fresh process with the same number of threads."""
-    with tempfile.TemporaryDirectory(prefix="kondense-program-") as scratch:
-        place = Path(scratch)
-        (place / "program.pt2").write_bytes(program)
-        write_tensors(place / "images", {"images": images_NCHW.contiguous()})
-        files = [str(place / name) for name in ("program.pt2", "images", "logits")]
+    with scratch_directory("program") as scratch:
+        (scratch / "program.pt2").write_bytes(program)
+        write_tensors(scratch / "images", {"images": images_NCHW.contiguous()})
+        files = [str(scratch / name) for name in ("program.pt2", "images", "logits")]
         search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         threads = str(torch.get_num_threads())
         done = subprocess.run(
@@ -62,7 +61,7 @@ def run_in_fresh_process(program: bytes, images_NCHW: Tensor) -> Tensor:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [""]
             raise ArtifactError(f"the torch.export program failed in a fresh process: {lines[-1]}")
-        return read_tensors(place / "logits")["logits"]
+        return read_tensors(scratch / "logits")["logits"]
 
 
 def main(program: str, images: str, logits: str) -> None:

@@ -1,11 +1,11 @@
 """The operators that onnxruntime runs after it has fused and folded the graph of a model."""
 
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 import onnx
 import onnxruntime
+
+from kondense.scratch import scratch_directory
 
 FLOAT_LAYERS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 INTEGER_LAYERS = ("QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
@@ -16,8 +16,8 @@ def count_kernels(content: bytes) -> dict[str, int]:
 
     Only fusions that are the same on every processor are applied (``ORT_ENABLE_EXTENDED``).
     """
-    with tempfile.TemporaryDirectory(prefix="kondense-kernels-") as scratch:
-        path = Path(scratch) / "optimised.onnx"
+    with scratch_directory("kernels") as scratch:
+        path = scratch / "optimised.onnx"
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(path)

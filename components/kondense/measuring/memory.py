@@ -6,12 +6,12 @@ Run as a program, this module prints one number: ``python -m kondense.measuring.
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from kondense.measuring.latency import open_session, takes_pixels
+from kondense.scratch import scratch_directory
 from kondense.usage import resident_peak_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,8 +28,8 @@ def peak_memory_bytes(onnx: bytes, *, batch: int = 64, timeout_s: float = 120.0)
     Raises:
         ChildProcessError: the process failed or took too long; the text has the last line of its output.
     """
-    with tempfile.TemporaryDirectory(prefix="kondense-memory-") as directory:
-        path = Path(directory) / "model.onnx"
+    with scratch_directory("memory") as directory:
+        path = directory / "model.onnx"
         path.write_bytes(onnx)
         search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-P", "-m", "kondense.measuring.memory", str(path), str(batch)]

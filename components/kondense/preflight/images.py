@@ -3,7 +3,6 @@
 import dataclasses
 import pkgutil
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from kondense.data.split import Choice, split_collection
 from kondense.data_prep.config import SOURCES, DataPrepConfig
 from kondense.errors import InputError
 from kondense.preflight.costs import Sizes
+from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 from kondense.store.store import Store, check_key
 
@@ -94,8 +94,8 @@ def _sizes(splits: Mapping[str, Choice]) -> Sizes:
 def _of_folder(config: DataPrepConfig) -> Known | None:
     source: Source = pkgutil.resolve_name(SOURCES[config.dataset_name])
     if "://" in config.source:
-        with tempfile.TemporaryDirectory(prefix="kondense-preflight-") as scratch:
-            few, names = Path(scratch, "few"), Path(scratch, "names")
+        with scratch_directory("preflight") as scratch:
+            few, names = scratch / "few", scratch / "names"
             sampled(open_store(config.source), config.source, source.wanted, few, names)
             known = _collected(source, config, few, whole=False)
             channels, *size = known.shape  # with these given, no picture is read

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from kondense.publish.versions import (
     version_prefix,
     write_champion,
 )
+from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 from kondense.store.store import Store, StoreError
 
@@ -220,8 +220,8 @@ def _reference(
 def measured_accuracy(store: Store, name: str, version: str, dataset_dir: Path) -> float:
     """Return the accuracy of a published version on the test split of ``dataset_dir``."""
     dataset = load_dataset(dataset_dir)
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / version
+    with scratch_directory("publish") as scratch:
+        directory = scratch / version
         store.download_directory(version_prefix(name, version), directory)
         logits_NK = predict(load_model(directory).module, dataset.test, dataset)
     return accuracy(logits_NK, dataset.test.labels)

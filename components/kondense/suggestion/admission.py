@@ -29,7 +29,7 @@ PROBES = "/grpc.health."
 class Turns:
     """A number of turns, given in the order in which they are asked for.
 
-    A semaphore of ``threading`` gives a turn that comes free to whoever asks next, and those that wait may never get one.
+    A semaphore of ``threading`` gives a turn that comes free to whoever asks next: those that wait may never get one.
 
     Args:
         count: turns that are taken at a time.
@@ -131,8 +131,9 @@ class Admission(grpc.ServerInterceptor):
             yield
             return
         if not self._large.take(0.0):
-            rule = f"at most {self._large_at_once} requests of {self._large_bytes:,} bytes or more are answered at a time"
-            reject(context, method, "", f"{rule}: ask again later.", grpc.StatusCode.RESOURCE_EXHAUSTED)
+            which = f"{self._large_at_once} requests of {self._large_bytes:,} bytes or more"
+            rule = f"at most {which} are answered at a time: ask again later."
+            reject(context, method, "", rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
         try:
             yield
         finally:

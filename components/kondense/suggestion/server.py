@@ -29,8 +29,8 @@ from kondense.suggestion.trial_objects import TrialObjects
 PORT, STOPPING_PORT = 6789, 6788
 PORTS = {"suggestion": PORT, "early-stopping": STOPPING_PORT}
 HEALTH_SERVICE = "manager.v1beta1.Suggestion"  # the name in Katib's probes, unlike the protobuf package
-# A request with 10,000 trials, more than etcd lets Katib keep, has about 5 MiB; gRPC's default limit is 4. A larger one is
-# refused by the length that stands before it.
+# A request with 10,000 trials, more than etcd lets Katib keep, has about 5 MiB; gRPC's default limit is 4. A larger one
+# than this is refused by the length that stands before it.
 LIMIT_BYTES = 12 * 2**20
 WINDOW_BYTES = 2**16
 ARENA_MAX = -8  # M_ARENA_MAX of malloc.h

@@ -2,9 +2,7 @@
 
 import contextlib
 import functools
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from kondense.prune.stage import prune
 from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.context import Quantizer
 from kondense.quantize.stage import quantize
+from kondense.scratch import scratch_directory
 
 CLASSES, SIZE = 3, 16
 NETWORKS = ("lenet5", "resnet8", "mobilenet_small")  # linear layers, shortcuts, depthwise convolutions
@@ -115,8 +114,8 @@ def _check_result(role: str, model: Model, first: Model, second: Model, dataset:
     assert model_identity(first) == model_identity(second), f"{role} must return the same result for the same input"
     logits = _logits(first, dataset)
     assert logits.isfinite().all(), f"{role} must lead to finite logits"
-    with tempfile.TemporaryDirectory(prefix="kondense-testing-") as scratch:
-        directory = Path(scratch) / "model"
+    with scratch_directory("testing") as scratch:
+        directory = scratch / "model"
         save_model(directory, first)
         stored = _logits(load_model(directory), dataset)
     assert torch.equal(stored, logits), f"{role} must return a model that computes the same after it is loaded"

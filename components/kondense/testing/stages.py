@@ -1,7 +1,6 @@
 """The conformance suite of stages."""
 
 import inspect
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from kondense.artifacts.model import save_model
 from kondense.config import Config
 from kondense.data.dataset import save_dataset
 from kondense.files import sha256
+from kondense.scratch import scratch_directory
 from kondense.stages import Artifact, Stage, load
 from kondense.testing.models import NETWORKS, small_dataset, small_model
 
@@ -37,8 +37,8 @@ def check_stage(stage: Stage, config: Mapping[str, Any] | None = None) -> None:
     for artifact in stage.directories:
         assert artifact.directory in parameters, f"run must have a parameter {artifact.directory} for {artifact.name}"
     if all(artifact.type in MADE for artifact in stage.inputs):
-        with tempfile.TemporaryDirectory(prefix="kondense-testing-") as scratch:
-            _check_run(stage, function, made, Path(scratch))
+        with scratch_directory("testing") as scratch:
+            _check_run(stage, function, made, scratch)
 
 
 def _check_run(stage: Stage, function: Any, config: Config, scratch: Path) -> None:

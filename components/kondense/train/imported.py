@@ -1,8 +1,6 @@
 """Import a model that was trained elsewhere."""
 
 import dataclasses
-import tempfile
-from pathlib import Path
 
 from torch import Tensor
 
@@ -12,6 +10,7 @@ from kondense.logging import LOG
 from kondense.networks.build import NetworkSpec, build
 from kondense.networks.names import weights_of, without_weights
 from kondense.preprocessing import Preprocessing
+from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 from kondense.store.store import NotFoundError
 from kondense.train.published import published_weights
@@ -62,9 +61,9 @@ def import_model(uri: str, network: NetworkSpec, *, replace_head: bool = False, 
             "import_uri must be a model artifact (a directory with model.json) or weights in a .safetensors, .pt, .pth"
             f" or .ckpt file, but got {uri}."
         )
-    with tempfile.TemporaryDirectory() as scratch:
-        store.download_artifact(Path(scratch))
-        model = load_model(Path(scratch))
+    with scratch_directory("import") as scratch:
+        store.download_artifact(scratch)
+        model = load_model(scratch)
     preprocessing = model.images.preprocessing if model.images else None
     if replace_head:
         own = {**model.network.arguments, "classes": network.arguments["classes"]}

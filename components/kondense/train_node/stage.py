@@ -5,11 +5,10 @@ container the runtime restarts goes on from the latest checkpoint, and so do the
 """
 
 import os
-import tempfile
-from pathlib import Path
 
 from kondense import launch
 from kondense.networks.allowed import allowing
+from kondense.scratch import scratch_directory
 from kondense.stages import STAGES
 from kondense.store.open import open_store
 from kondense.train_node.config import TrainNodeConfig, model_prefix
@@ -42,12 +41,12 @@ def _run(config: TrainNodeConfig) -> dict[str, float]:
     nodes = launch.Nodes.of(os.environ, run_id=config.job)
     training = config.training
     with (
-        tempfile.TemporaryDirectory(prefix="kondense-node-") as scratch,
+        scratch_directory("node") as scratch,
         checkpoints_at(f"{config.store_uri}/checkpoints"),
         allowing(networks=[training.network]),
     ):
-        dataset_dir = fetch(config.dataset_uri, Path(scratch) / "dataset", "dataset.json")
-        model_dir = Path(scratch) / "model"
+        dataset_dir = fetch(config.dataset_uri, scratch / "dataset", "dataset.json")
+        model_dir = scratch / "model"
         paths = {"dataset_dir": dataset_dir, "model_dir": model_dir}
         metrics = dict(launch.run(STAGES["train"], training, paths, nodes=nodes))
         if nodes.rank == 0:

@@ -9,7 +9,6 @@ continues the run of the trial that it was promoted from.
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.networks.allowed import allowing
 from kondense.recipes import models_of
+from kondense.scratch import scratch_directory
 from kondense.stages import STAGES
 from kondense.store.open import open_store
 from kondense.training.checkpoint import checkpoints_at
@@ -67,11 +67,11 @@ def _run(config: TrialConfig) -> dict[str, float]:
     nodes = launch.nodes_of(os.environ, config.trial_name)
     _check_devices(config, nodes)
     with (
-        tempfile.TemporaryDirectory(prefix="kondense-trial-") as scratch,
+        scratch_directory("trial") as scratch,
         checkpoints_at(f"{config.store_uri}/checkpoints" if config.store_uri else ""),
         allowing(networks=[config.train.network]),
     ):
-        dataset_dir = fetch(config.dataset_uri, Path(scratch) / "dataset", "dataset.json")
+        dataset_dir = fetch(config.dataset_uri, scratch / "dataset", "dataset.json")
         if config.steps:  # what cannot be done after the training is refused before it
             from kondense.preflight.examine import check_steps  # imports every stage
 
@@ -79,7 +79,7 @@ def _run(config: TrialConfig) -> dict[str, float]:
             channels, height, width = described["shape"]
             check_steps(config.train, config.steps, (channels, height, width), len(described["classes"]))
         with _epochs_reported(config):
-            model_dir = compress(config, dataset_dir, Path(scratch), nodes)
+            model_dir = compress(config, dataset_dir, scratch, nodes)
         if model_dir is None:
             return {}
         metrics = measure(config, load_model(model_dir), load_dataset(dataset_dir))

@@ -1,13 +1,13 @@
 """``kondense submit`` and ``kondense schedule``: the pipelines on a cluster."""
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 from kondense.errors import InputError
+from kondense.scratch import scratch_directory
 
 PIPELINES = ("compress", "search", "refresh")
 
@@ -134,11 +134,11 @@ def source_of(pipeline: str, parameters: Iterable[str]) -> Iterator[Source]:
     from kondense_pipelines.graphs.resources import Resources
 
     networks = [text.removeprefix("network=") for text in parameters if text.startswith("network=")]
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_directory("cluster") as scratch:
 
         def compiled(resources: Resources) -> Path:
             resources = resources.allowing(networks)
             configs = resolve(DEFAULT_PROFILE)
-            return compile_all(configs, Path(scratch), only=(pipeline,), resources=resources)[0]
+            return compile_all(configs, scratch, only=(pipeline,), resources=resources)[0]
 
         yield Source(compiled(Resources()), lambda version: compiled(Resources(kfp_version=version)))

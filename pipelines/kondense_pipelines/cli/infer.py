@@ -1,7 +1,6 @@
 """The functions of `kondense infer`: find the exported model, label images, print. Without torch."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from kondense.artifacts.identity import MODEL_FORMAT, OWN_FILES, directory_ident
 from kondense.errors import InputError
 from kondense.failure import printable
 from kondense.files import ArtifactError, read_json, verify_files
+from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 from kondense.store.store import Store
 
@@ -80,8 +80,8 @@ def exported_model(model: str, store: Store | None, version: str = CHAMPION) -> 
     if is_local(model):
         yield (path, "") if path.is_file() else _checked(path)
         return
-    with tempfile.TemporaryDirectory(prefix="kondense-infer-") as scratch:
-        directory = Path(scratch) / "model"
+    with scratch_directory("infer") as scratch:
+        directory = scratch / "model"
         if "://" in model:
             source = open_store(model)
             if not source.exists(DESCRIPTION):

@@ -1,7 +1,6 @@
 """The functions of `kondense models`: list, show, pull and verify published models, without torch."""
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from kondense.publish.versions import (
     version_ids,
     version_prefix,
 )
+from kondense.scratch import scratch_directory
 from kondense.store.store import DamagedError, NotFoundError, Store
 
 CHAMPION = "champion"
@@ -71,9 +71,9 @@ def show_model(store: Store, name: str, version: str = CHAMPION) -> dict[str, An
         StoreError: the store cannot be reached or the version is damaged.
     """
     published = find_version(store, name, version)
-    with tempfile.TemporaryDirectory() as scratch:
-        store.download_file(f"{version_prefix(name, published.id)}/model.json", Path(scratch) / "model.json")
-        description = read_json(Path(scratch) / "model.json", format_version=MODEL_FORMAT)
+    with scratch_directory("models") as scratch:
+        store.download_file(f"{version_prefix(name, published.id)}/model.json", scratch / "model.json")
+        description = read_json(scratch / "model.json", format_version=MODEL_FORMAT)
     champion = read_champion(store, name)
     return {
         "version": published.id,
@@ -173,8 +173,8 @@ def _verify(store: Store, name: str, version: str) -> Verification:
     prefix, files = version_prefix(name, version), {}
     try:
         files = store.manifest(prefix)["files"]
-        with tempfile.TemporaryDirectory() as scratch:
-            directory = Path(scratch) / version
+        with scratch_directory("models") as scratch:
+            directory = scratch / version
             store.download_directory(prefix, directory)
             description = read_json(directory / "model.json", format_version=MODEL_FORMAT)
             verify_files(directory, description["files"], own=OWN_FILES)

@@ -1,7 +1,6 @@
 """Start runs and maintain recurring runs on Kubeflow Pipelines."""
 
 import datetime
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from kondense.config import check_choice, parse
 from kondense.errors import InputError
 from kondense.json_text import json_value
+from kondense.scratch import scratch_directory
 
 from kondense_pipelines.cluster.access import (
     Access,
@@ -165,12 +165,12 @@ def schedule(
     connected = connect(access)
     fitting = fit(compiled, connected.version, recompile)
     description = run_description(fitting, wanted.parameters, revision, caching=caching)
-    with refusals_explained(access), tempfile.TemporaryDirectory() as scratch:
+    with refusals_explained(access), scratch_directory("cluster") as scratch:
         if caching:
             source: Registered | Path = register(connected.client, fitting, revision, connected.namespace)
             yield str(source)
         else:
-            source = Path(scratch) / "pipeline.yaml"
+            source = scratch / "pipeline.yaml"
             source.write_text(fitting.without_cache().as_text(), encoding="utf-8")
         yield from schedule_run(
             connected.client,

@@ -7,7 +7,6 @@ artifact is written last.
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from kondense.data_prep.config import DATASETS, DataPrepConfig
 from kondense.errors import InputError
 from kondense.networks.names import check_form
+from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 from kondense.store.store import Store
 from kondense.train.config import TrainConfig
@@ -62,8 +62,8 @@ def _make(artifact: str, store: Store, last: str, make: Callable[[Path], None]) 
     if store.exists(last):
         yield f"{artifact}: exists, {store.uri}"
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / "made"
+    with scratch_directory("inputs") as scratch:
+        made = scratch / "made"
         make(made)
         for path in sorted(made.iterdir(), key=lambda path: path.name == last):
             store.upload_file(path.name, path)
@@ -79,9 +79,9 @@ def _prepare(name: str, directory: Path) -> None:
 def _train(network: str, data: Store, directory: Path) -> None:
     from kondense.train.stage import run
 
-    with tempfile.TemporaryDirectory() as scratch:
-        data.download_artifact(Path(scratch))
-        run(TrainConfig(network=network), dataset_dir=Path(scratch), model_dir=directory)
+    with scratch_directory("inputs") as scratch:
+        data.download_artifact(scratch)
+        run(TrainConfig(network=network), dataset_dir=scratch, model_dir=directory)
 
 
 def main() -> int:

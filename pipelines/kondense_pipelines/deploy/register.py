@@ -11,7 +11,6 @@ and KONDENSE_SERVICE_ACCOUNT the account of its runs.
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from kondense.errors import InputError
 from kondense.json_text import json_value
 from kondense.kubernetes_api import limit_time
+from kondense.scratch import scratch_directory
 
 from kondense_pipelines.cluster import access
 from kondense_pipelines.cluster.checks import check_parameters
@@ -118,8 +118,8 @@ def run(
     namespace = environment.get("KONDENSE_NAMESPACE") or None
     account = environment.get("KONDENSE_SERVICE_ACCOUNT") or None
     revision = environment.get("KONDENSE_REVISION") or "unknown"
-    with tempfile.TemporaryDirectory() as scratch:
-        packages = _packages(Path(scratch), settings, resources)
+    with scratch_directory("register") as scratch:
+        packages = _packages(scratch, settings, resources)
         if wanted:
             if wanted.pipeline not in packages:
                 raise InputError(
@@ -129,7 +129,7 @@ def run(
         client = connect(environment)
         version = server_version(client)
         if version < TELLS_MORE:
-            packages = _packages(Path(scratch), settings, [f"kfp_version={access.written(version)}", *resources])
+            packages = _packages(scratch, settings, [f"kfp_version={access.written(version)}", *resources])
         try:
             for package in packages.values():
                 access.check_package(package, version)

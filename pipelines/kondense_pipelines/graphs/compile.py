@@ -1,7 +1,6 @@
 """Compile the pipelines into the files that a cluster takes."""
 
 import hashlib
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from kondense.config import Config
 from kondense.errors import InputError
 from kondense.files import write_file
 from kondense.profiles import DEFAULT_PROFILE
+from kondense.scratch import scratch_directory
 
 from kondense_pipelines.graphs import compress, refresh, search
 from kondense_pipelines.graphs.argo import workflow_text
@@ -83,8 +83,8 @@ def _workflow(configs: Mapping[str, Config], resources: Resources, plan: Plan | 
     """Return compress as an Argo Workflow, from a flat graph with the values of the profile."""
     arguments, bound = split(configs)
     flat = compress.make_compress(arguments, bound, resources, plan, nested=False)
-    with tempfile.TemporaryDirectory() as scratch:
-        package = Path(scratch) / f"{compress.NAME}.yaml"
+    with scratch_directory("compile") as scratch:
+        package = scratch / f"{compress.NAME}.yaml"
         compiler.Compiler().compile(flat, str(package))
         return workflow_text(package, resources, bucket)
 
@@ -96,8 +96,8 @@ def compile_compress(configs: Mapping[str, Config], output_dir: Path, **options:
 
 def _compile(name: str, pipeline: Any, output_dir: Path, namespace: str) -> list[Path]:
     """Compile one pipeline; ``namespace`` is that of its Kubernetes objects, empty for none."""
-    with tempfile.TemporaryDirectory() as scratch:
-        package = Path(scratch) / f"{name}.yaml"
+    with scratch_directory("compile") as scratch:
+        package = scratch / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(package))
         content = package.read_bytes()
         written = [output_dir / package.name]
@@ -112,7 +112,7 @@ def _compile(name: str, pipeline: Any, output_dir: Path, namespace: str) -> list
                 namespace=namespace,
                 include_pipeline_manifest=True,
             )
-            manifest = Path(scratch) / f"{name}.kubernetes.yaml"
+            manifest = scratch / f"{name}.kubernetes.yaml"
             compiler.Compiler().compile(
                 pipeline,
                 str(manifest),

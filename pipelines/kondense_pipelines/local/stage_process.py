@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from kondense.errors import InputError
+from kondense.scratch import scratch_directory
 
 from kondense_pipelines.local.warm import PATIENT, ServerDiedError, ServerLostError, WarmServer
 from kondense_pipelines.local.warm_server import EXECUTOR
@@ -33,8 +32,8 @@ def run_stage(
         The exit code, or minus the number of the signal that ended the process.
     """
     program, arguments = split_command(command)
-    with tempfile.TemporaryDirectory(prefix="kondense-") as scratch:
-        path = Path(scratch, "ephemeral_component.py")
+    with scratch_directory("step") as scratch:
+        path = scratch / "ephemeral_component.py"
         path.write_text(program)
         argv = [EXECUTOR, "--component_module_path", str(path), *arguments]
         return run_module(argv, environment, write_line, server)

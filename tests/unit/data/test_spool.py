@@ -44,7 +44,7 @@ def test_a_loader_above_the_threshold_becomes_shards_of_the_same_images(tmp_path
         assert isinstance(stored.split(name).images, ShardedImages)
         assert torch.equal(stored.split(name).images[:], inside.split(name).images)
         assert torch.equal(stored.split(name).labels, inside.split(name).labels)
-    assert not list(temporary.glob("kondense-loader-*"))
+    assert not list(temporary.glob("kondense-scratch-loader-*"))
     stored.save(tmp_path / "saved")
     directory = Path(stored.train.images.shards.place.root)
     del stored

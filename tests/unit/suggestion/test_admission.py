@@ -119,7 +119,8 @@ def test_large_messages_are_refused_beside_another_one_and_small_ones_are_answer
     with pytest.raises(grpc.RpcError) as caught:
         call(sized(2_000), timeout=60)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert caught.value.details() == "at most 1 requests of 1,000 bytes or more are answered at a time: ask again later."
+    rule = "at most 1 requests of 1,000 bytes or more are answered at a time: ask again later."
+    assert caught.value.details() == rule
     second = call.future(sized(500))
     assert held.entered.acquire(timeout=60)
     held.gate.set()
