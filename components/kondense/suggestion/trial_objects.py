@@ -3,6 +3,7 @@
 The standard library sends them: the Kubernetes client would more than double the memory of the container.
 """
 
+import http.client
 import json
 import os
 import ssl
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from kondense.artifacts.schema import check_fields
-from kondense.errors import KondenseError
+from kondense.errors import InputError, KondenseError
+from kondense.json_text import json_object
 from kondense.kubernetes_api import NoClusterError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT_S = 10.0  # of one call
+LARGEST_BYTES = 8 * 2**20  # of an answer; an object has at most 1.5 MiB in etcd
 MERGE = "application/merge-patch+json"  # lists are replaced as a whole
 
 
@@ -150,18 +153,20 @@ class TrialObjects:
                 headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
             request = urllib.request.Request(url, data=body, headers=headers, method=method)  # noqa: S310
             with self._opener.open(request, timeout=TIMEOUT_S) as reply:
-                content: dict[str, Any] = json.load(reply)
-                return content
+                content = reply.read(LARGEST_BYTES + 1)
+                if len(content) <= LARGEST_BYTES and reply.length:
+                    raise http.client.IncompleteRead(content, reply.length)
+                return json_object(content, "the answer", largest=LARGEST_BYTES)
         except urllib.error.HTTPError as error:
             with error:
-                raise ApiError(error.code, f"{method} {url}: {error.code} {_message(error.read())}") from None
-        except (OSError, ValueError) as error:
-            raise ApiError(0, f"{method} {url}: {error}") from None
+                raise ApiError(error.code, f"{method} {url}: {error.code} {_message(error)}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ApiError(0, f"{method} {url}: {' '.join(str(error).split())}") from None
 
 
-def _message(answer: bytes) -> str:
-    """Return the text of the API's Status object."""
+def _message(answer: urllib.error.HTTPError) -> str:
+    """Return the text of the API's Status object; empty if the answer is another one."""
     try:
-        return str(json.loads(answer)["message"])
-    except (KeyError, TypeError, ValueError):
+        return str(json_object(answer.read(LARGEST_BYTES), "the answer")["message"])
+    except (KeyError, InputError, OSError, http.client.HTTPException):
         return ""

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from kondense.errors import InputError
+from kondense.katib.yaml_text import read_file
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_VALUES = 1_000_000  # of a package; those of Kondense have some thousand
 DIGITS = 10  # of a package's digest in names
 PLACEHOLDER = "{{$.inputs"  # KFP replaces it by another input when a task starts
 
@@ -142,11 +142,11 @@ def read_package(file: Path) -> Package:
         InputError: the file is not a compiled pipeline.
     """
     try:
-        spec, *platforms = yaml.load_all(file.read_text(encoding="utf-8"), Loader=LOADER)
+        spec, *platforms = read_file(file, most=MOST_VALUES)
         package = Package(file, spec, platforms[0] if platforms else {})
         if not package.name or not isinstance(spec["root"], dict):
             raise KeyError("pipelineInfo")
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{file} must be a compiled pipeline (kondense compile writes them), but is not.") from None
     return package
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kondense.errors import InputError
+from kondense.katib.yaml_text import read_file
 
 from kondense_pipelines.cluster.versions import Registered, experiment_id, list_all, named
 
@@ -48,7 +48,7 @@ def read_schedule(path: Path) -> Schedule:
     Raises:
         InputError: an unknown key, a missing one, or a value out of its range.
     """
-    content = yaml.safe_load(path.read_text())
+    content, *_ = read_file(path) or [None]
     known = [field.name for field in dataclasses.fields(Schedule)]
     if (
         not isinstance(content, dict)

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from kondense.errors import InputError
 from kondense.json_text import json_object
+from kondense.katib.yaml_text import read_documents, read_file
 
 from kondense_pipelines.deploy import job
 
@@ -34,7 +35,7 @@ def read_algorithms(path: Path, image: str) -> dict[str, list[Entry]]:
     Raises:
         InputError: the file has another form, or ``image`` is empty.
     """
-    content = yaml.safe_load(path.read_text())
+    content, *_ = read_file(path) or [None]
     keys = set(content) - {"extras", "earlyStopping"} if isinstance(content, dict) else set()
     if keys != {"algorithms", "container"} or not content["algorithms"]:
         raise InputError(f"{path} must hold algorithms, a list of names, and container, but got {content!r}.")
@@ -110,7 +111,7 @@ def apply(api: Any, namespace: str, entries: Mapping[str, Sequence[Entry]], *, r
     core = client.CoreV1Api(api)
     config_map = _config_map(core, namespace)
     annotations = dict(config_map.metadata.annotations or {})
-    config = yaml.safe_load(config_map.data[KEY])
+    (config,) = read_documents(config_map.data[KEY])
     changed = config
     for section, annotation in SECTIONS.items():
         replaced = json_object(annotations.pop(annotation, "{}"), f"the annotation {annotation}")

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kfp import dsl
 from kondense.errors import InputError
 from kondense.images import STAGE_IMAGE
 from kondense.katib.spec import load
+from kondense.katib.yaml_text import read_documents
 from kondense.katib_search.experiment import read_experiment
 from kondense.kfp import component
 from kondense.search.suggesters import SUGGESTERS
@@ -61,7 +61,7 @@ def read_template(file: Path) -> dict[str, Any]:
     load(file)
     text = file.read_text(encoding="utf-8")
     read_experiment(text)
-    content: dict[str, Any] = yaml.safe_load(text)
+    content: dict[str, Any] = read_documents(text)[0]
     return content
 
 

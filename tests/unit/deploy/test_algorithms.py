@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense.errors import InputError
 from kondense_pipelines.deploy import algorithms
 
 from tests.support.fake_api import FakeApi, serve
@@ -138,6 +139,15 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str) -> None
     path.write_text(content)
     with pytest.raises(ValueError, match="must hold algorithms"):
         algorithms.read_algorithms(path, "image")
+
+
+@pytest.mark.parametrize(("content", "rule"), [("[" * 200_000, "at most 100 levels"), ("a: [", "must be YAML")])
+def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path, content: str, rule: str) -> None:
+    path = tmp_path / "algorithms.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=rule) as error:
+        algorithms.read_algorithms(path, "image")
+    assert str(error.value).startswith(f"{path} must be YAML") and "\n" not in str(error.value)
 
 
 def test_an_image_must_be_named() -> None:

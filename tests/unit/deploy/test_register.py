@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense.errors import InputError
 from kondense.version import __version__
 from kondense_pipelines.cluster.package import Package, read_package
+from kondense_pipelines.cluster.recurring import read_schedule
 from kondense_pipelines.deploy import job, register
 
 from tests.support.fake_kfp import FakePipelines, serve
@@ -188,6 +190,14 @@ def test_a_wrong_schedule_is_refused_before_anything_is_done(
     with pytest.raises(ValueError, match=re.escape(message)):
         run(address, tmp_path, SCHEDULE.replace(old, new))
     assert fake.changes == []
+
+
+@pytest.mark.parametrize(("content", "rule"), [(b"[" * 200_000, "100 levels"), (b"\xff", "UTF-8"), (b"a: [", "YAML")])
+def test_a_schedule_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes, rule: str) -> None:
+    (tmp_path / "schedule.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=rule) as error:
+        read_schedule(tmp_path / "schedule.yaml")
+    assert "\n" not in str(error.value)
 
 
 def test_an_api_that_refuses_or_is_away_is_told_in_one_line(

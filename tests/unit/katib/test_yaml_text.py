@@ -1,8 +1,10 @@
 """YAML that would take the machine is refused in one line."""
 
+from pathlib import Path
+
 import pytest
 from kondense.errors import InputError
-from kondense.katib.yaml_text import read_documents
+from kondense.katib.yaml_text import read_documents, read_file
 
 
 def aliases(levels: int) -> str:
@@ -25,6 +27,7 @@ def merges(levels: int) -> str:
         ("a: &a [*a]", "without an alias of itself"),
         ("[" * 200 + "]" * 200, "at most 100 levels"),
         ("[" * 1000, "at most 100 levels"),
+        ("[" * 200_000, "at most 100 levels"),  # libyaml's composer would overflow the stack
         ("{a: " * 1000, "at most 100 levels"),
         ("- " * 3000, "at most 100 levels"),
         ("a: [1", "must be YAML"),
@@ -44,3 +47,13 @@ def test_it_is_refused_in_one_line(text: str, rule: str) -> None:
 def test_documents_aliases_and_merge_keys_are_read() -> None:
     text = "---\nbase: &base {x: 1}\nother: {<<: *base, y: 2}\n---\n\n---\n[a, b]\n"
     assert read_documents(text) == [{"base": {"x": 1}, "other": {"x": 1, "y": 2}}, ["a", "b"]]
+
+
+def test_errors_of_a_file_name_it(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    for content, rule in ((b"a: [", "must be YAML"), (b"\xff", "must be UTF-8"), (b"[a, b]", "at most 2 values")):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=rule) as caught:
+            read_file(file, most=2)
+        assert str(caught.value).startswith(f"{file} must be ") and "\n" not in str(caught.value)
+    assert read_file(file, most=3) == [["a", "b"]]
