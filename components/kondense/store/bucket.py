@@ -9,7 +9,7 @@ import hashlib
 import io
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from xml.etree import ElementTree
@@ -52,6 +52,7 @@ MADE_BY_ANOTHER = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 BUCKET = re.compile(r"(?!.*(\.\.|\.-|-\.))(?!(\d{1,3}\.){3}\d{1,3}$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 # What the client raises while it parses an answer: ParseError, a missing element, a number or date that is none.
 DAMAGED = (ElementTree.ParseError, ValueError)
+MARKS = ("etag", "x-amz-", "x-goog-")  # a store's answers about an object have such headers, a proxy's page has none
 SIGNED = re.compile(r"((?:Signature|Credential|Security-Token|AccessKeyId)[\"']?[=:>]\s*)[^\s&,;<]+", re.IGNORECASE)
 
 
@@ -131,7 +132,7 @@ class ObjectStore(Store):
         """See Store."""
         check_key(key)
         try:
-            self._call(key, lambda: self.client.stat_object(self.bucket, self._name(key)))
+            self._call(key, lambda: self._of_store(self.client.stat_object(self.bucket, self._name(key)).metadata))
         except NotFoundError:
             return False
         return True
@@ -190,9 +191,11 @@ class ObjectStore(Store):
     def _put(self, key: str, file: BinaryIO, size: int, digest: str) -> None:
         def put() -> None:
             file.seek(0)
-            self.client.put_object(
+            written = self.client.put_object(
                 self.bucket, self._name(key), file, size, metadata={DIGEST: digest}, part_size=PART_BYTES
             )
+            if not written.etag:  # a proxy's page, or a 200 whose body is an error: the client takes both for success
+                raise ValueError("no ETag")  # one of DAMAGED
 
         try:
             self._call(key, put)
@@ -214,6 +217,7 @@ class ObjectStore(Store):
         response = self.client.get_object(self.bucket, self._name(key))
         hasher = hashlib.sha256()
         try:
+            self._of_store(response.headers)
             for chunk in response.stream(CHUNK_BYTES):
                 hasher.update(chunk)
                 file.write(chunk)
@@ -227,6 +231,11 @@ class ObjectStore(Store):
         expected = response.headers.get(f"x-amz-meta-{DIGEST}")
         if expected and hasher.hexdigest() != expected:
             raise damaged(self.address(key), expected, hasher.hexdigest())
+
+    def _of_store(self, headers: Mapping[str, str] | None) -> None:
+        """Refuse the headers of a 200 that no object store has sent."""
+        if not any(name.lower().startswith(MARKS) for name in headers or ()):
+            raise ValueError("no header of a store")  # one of DAMAGED
 
     def _call(self, key: str, request: Callable[[], T]) -> T:
         """Run ``request``, again if its answer is incomplete or damaged; errors become a StoreError of one line."""

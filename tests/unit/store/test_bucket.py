@@ -1,16 +1,17 @@
 """What the object store does when the server misbehaves; the real gateway is in tests/integration/test_store.py."""
 
+import gzip
 import hashlib
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kondense.store.bucket import ObjectStore
 from kondense.store.connection import Connection, connection_from_environment
 from kondense.store.open import open_store
-from kondense.store.store import DamagedError, StoreError
+from kondense.store.store import DamagedError, StoreError, TooLargeError
 
 KEYS = {"MINIO_ACCESS_KEY": "access-0", "MINIO_SECRET_KEY": "secret-0"}
 FAST = (0.01, 0.01, 0.01)
@@ -216,6 +217,84 @@ def test_a_damaged_listing_is_asked_for_again_and_then_one_line(server: Server, 
         store_at(server).list()
     assert "\n" not in str(caught.value)
     assert len(server.requests) == 2 + len(FAST) + 1
+
+
+def login(status: int = 200, **headers: str) -> Reply:
+    return status, {"Content-Type": "text/html", **headers}, b"<html>please log in</html>"
+
+
+def in_gzip(body: bytes) -> Reply:
+    return content(body, **{"Content-Encoding": "gzip"})[:2] + (gzip.compress(body),)
+
+
+OPERATIONS: dict[str, Callable[[ObjectStore, Path], object]] = {
+    "read": lambda store, path: store.read("k"),
+    "download": lambda store, path: store.download_file("k", path / "file"),
+    "exists": lambda store, path: store.exists("k"),
+    "write": lambda store, path: store.write("k", b"hello"),
+    "list": lambda store, path: store.list(),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_login_page_is_no_answer_of_a_store(server: Server, tmp_path: Path, operation: str) -> None:
+    server.replies = [login()]
+    with pytest.raises(StoreError, match="gave a damaged answer .* no proxy's login page") as caught:
+        OPERATIONS[operation](store_at(server), tmp_path)
+    assert len(server.requests) == len(FAST) + 1 and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    server.replies = [login(302, Location="http://127.0.0.1:1/login")]
+    with pytest.raises(StoreError) as caught:
+        OPERATIONS[operation](store_at(server), tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_what_a_login_page_took_is_written_again(server: Server) -> None:
+    server.replies = [login(), (200, {"ETag": '"tag"'}, b"")]
+    store_at(server).write("k", b"hello")
+    assert [request.split()[0] for request in server.requests] == ["PUT", "PUT"]
+
+
+@pytest.mark.parametrize(
+    "answer", [(200, {"x-amz-request-id": "1"}, b"<Error><Code>InternalError</Code></Error>"), login()]
+)
+def test_parts_that_were_not_joined_are_sent_again(server: Server, tmp_path: Path, answer: Reply) -> None:
+    """S3 may answer 200 and tell only in the body that it failed."""
+    (tmp_path / "large").write_bytes(bytes(17 * 2**20))
+    begin, part = xml("InitiateMultipartUploadResult", "<UploadId>1</UploadId>"), (200, {"ETag": '"tag"'}, b"")
+    done = xml("CompleteMultipartUploadResult", "<Bucket>bucket</Bucket><Key>k</Key><ETag>tag</ETag>")
+    server.replies = [begin, part, part, answer, begin, part, part, done]
+    store_at(server).upload_file("k", tmp_path / "large")
+    assert [request.split()[0] for request in server.requests] == ["POST", "PUT", "PUT", "POST"] * 2
+    server.requests.clear()
+    torn = (200, {"x-amz-request-id": "1", "Content-Length": "500"}, b"<CompleteMultipartUploadResult>")
+    server.replies = [begin, part, part, torn, done]  # the parts are there: only joining them is asked for again
+    store_at(server).upload_file("k", tmp_path / "large")
+    assert [request.split()[0] for request in server.requests] == ["POST", "PUT", "PUT", "POST", "POST"]
+
+
+def test_an_answer_in_gzip(server: Server) -> None:
+    server.replies = [in_gzip(b"hello")]  # by a proxy
+    assert store_at(server).read("k") == b"hello"
+    torn = content(b"hello", **{"Content-Encoding": "gzip"})
+    server.replies = [torn, in_gzip(b"hello")]
+    assert store_at(server).read("k") == b"hello"
+    server.replies = [torn]
+    with pytest.raises(StoreError, match="minio://bucket/k broke off while it was read"):
+        store_at(server).read("k")
+    bomb = content(b"", **{"Content-Encoding": "gzip"})[:2] + (gzip.compress(bytes(2**26)),)
+    server.replies = [bomb]
+    with pytest.raises(TooLargeError):
+        store_at(server).read("k", limit_bytes=2**20)
+
+
+def test_a_length_that_is_too_short_is_damage_and_one_that_is_none_does_not_count(server: Server) -> None:
+    server.replies = [content(b"hello", **{"Content-Length": "3"})]
+    with pytest.raises(DamagedError, match="minio://bucket/k must have sha256"):
+        store_at(server).read("k")
+    for length in ("-5", "many"):
+        server.replies = [content(b"hello", **{"Content-Length": length})]
+        assert store_at(server).read("k") == b"hello"
 
 
 def test_a_not_found_that_breaks_off_is_asked_for_again(server: Server) -> None:
