@@ -35,6 +35,8 @@ SETTINGS = {
     "distill.epochs": "1",
     "prune_weights.epochs": "1",
     "pack_weights.epochs": "1",
+    "evaluate.further_latency_seconds": "0",  # latencies of batches of 64, 224 px, take most of an evaluation
+    "evaluate.robustness_images": "0",
 }
 BATCH = 16
 # A kill when the step's log has this line, and some seconds later; the second is of a candidate's step.
@@ -51,7 +53,9 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         if not kept.exists():
             with local_store(directory / "store", environment={}) as variables:
                 _upload(images, variables)
-                figures[way] = _measured(directory / way, way, variables, int(arguments.limit_gib * 2**30))
+                figures[way] = _measured(
+                    directory / way, way, variables, int(arguments.limit_gib * 2**30), arguments.candidates
+                )
             kept.write_text(json.dumps(figures[way], indent=1))
         figures[way] = json.loads(kept.read_text())
     print("| run | limit | seconds | peak held, MiB | killed by us | by the kernel |\n|---|---|---|---|---|---|")
@@ -77,11 +81,12 @@ def _upload(images: Path, variables: Mapping[str, str]) -> None:
             store.upload_file(key, path)
 
 
-def _measured(place: Path, way: str, variables: Mapping[str, str], limit_bytes: int) -> dict[str, Any]:
+def _measured(place: Path, way: str, variables: Mapping[str, str], limit_bytes: int, candidates: str) -> dict[str, Any]:
     (place / "tmp").mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **variables, "KONDENSE_CACHE": str(place / "cache"), "TMPDIR": str(place / "tmp")}
     command = [sys.executable, "-m", "kondense_pipelines.cli.app", "run", "--dataset", "folder"]
     command += ["--source", "s3://bucket/images", "--network", "torchvision:resnet18", "--output", str(place / "out")]
+    command += ["--candidates", candidates] if candidates else []
     for name, value in SETTINGS.items():
         command += ["--set", f"{name}={value}"]
     for step in ("train", "prune", "distill", "prune_weights", "pack_weights"):

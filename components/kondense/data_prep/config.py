@@ -152,3 +152,7 @@ class DataPrepConfig(Config):
     def normalised(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation, per channel or for all; () and () are measured."""
         return normalization_of(self.normalization, self.mean, self.std)
+
+    def in_shards(self, decoded_bytes: int) -> bool:
+        """Return whether images of so many bytes in all are kept as shards."""
+        return self.storage == SHARDS or (self.storage == AUTO and decoded_bytes > self.max_tensor_bytes)

@@ -12,7 +12,7 @@ from kondense.data.locate import opened
 from kondense.data.picture import Geometry
 from kondense.data.pieces import opened_in_pieces
 from kondense.data.shard_assembly import Target
-from kondense.data_prep.config import AUTO, BUCKETS, PNG, SHARDS, SOURCES, DataPrepConfig
+from kondense.data_prep.config import AUTO, BUCKETS, PNG, SOURCES, DataPrepConfig
 from kondense.errors import InputError
 from kondense.logging import LOG
 from kondense.scratch import scratch_directory
@@ -72,10 +72,10 @@ def read(config: DataPrepConfig, scratch: Path) -> Dataset:
 def _target(config: DataPrepConfig, collection: Collection, geometry: Geometry, scratch: Path) -> Target | None:
     """Return where shards go; None if the images are kept as tensors."""
     needed = decoded_bytes(collection, geometry, config.limit)
-    if config.storage == AUTO and needed > config.max_tensor_bytes:
-        LOG.info(f"data_prep: {needed:,} bytes of images are more than max_tensor_bytes, so they are kept as shards")
-    elif config.storage != SHARDS:
+    if not config.in_shards(needed):
         return None
+    if config.storage == AUTO:
+        LOG.info(f"data_prep: {needed:,} bytes of images are more than max_tensor_bytes, so they are kept as shards")
     if config.shard_encoding == PNG:
         LOG.info("data_prep: png shards take longer to decode than JPEG files; shard_encoding=ppm is faster than both")
     address = config.shards_at or shards_address()

@@ -1,4 +1,4 @@
-"""How long a step that trains will take on this machine, and how much memory: from one of its training steps.
+"""How long a step will take on this machine, and how much memory: from one of its training steps, if it trains.
 
 The training step is the real one, with the step's loss, teachers, masks and optimizer. It is repeated on a batch of the
 real size where that takes a fraction of a second, else on a smaller one, whose figures are scaled.
@@ -7,6 +7,7 @@ Shapes: B images in a batch, C channels, H height, W width.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterable, Mapping
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from kondense.artifacts.model import Model
 from kondense.config import Config
 from kondense.data.at_once import at_once
+from kondense.data.dataset import Dataset
 from kondense.measuring.accuracy import predict
 from kondense.training.probe import Training
 from kondense.training.settings import TrainingConfig
@@ -102,7 +104,7 @@ def step_cost(training: Training, batch: tuple[Tensor, Tensor, Tensor], batch_si
     scale = batch_size / tried
     return StepCost(
         seconds=seconds * scale,
-        forward_s=forward_seconds(training),
+        forward_s=forward_seconds(training.module, training.dataset, training.device),
         saved_bytes=int(saved.total * scale),
         largest_bytes=int(saved.largest * scale),
         state_bytes=state_bytes(training),
@@ -120,13 +122,12 @@ def timed_step(training: Training, batch: tuple[Tensor, Tensor, Tensor]) -> tupl
     return time.perf_counter() - began, saved
 
 
-def forward_seconds(training: Training) -> float:
-    """Return the seconds that the prediction of one validation image takes, on the data that ``training`` has."""
-    split = training.dataset.validation
-    synchronise(training.device)
+def forward_seconds(module: nn.Module, dataset: Dataset, device: torch.device) -> float:
+    """Return the seconds that the prediction of one validation image takes."""
+    synchronise(device)
     began = time.perf_counter()
-    predict(training.module, split, training.dataset, device=training.device)
-    return (time.perf_counter() - began) / len(split)
+    predict(module, dataset.validation, dataset, device=device)
+    return (time.perf_counter() - began) / len(dataset.validation)
 
 
 def synchronise(device: torch.device) -> None:
@@ -174,48 +175,82 @@ def module_bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def estimate(
-    config: Config,
-    costs: list[StepCost],
-    shape: tuple[int, int, int],
-    sizes: Sizes | None,
-    *,
-    process_bytes: int,
-    models: Mapping[str, Model],
-    tried_s: float,
-) -> Estimate:
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The images of a run.
+
+    Attributes:
+        shape: of one image, [C, H, W].
+        sizes: of the splits; None if they are not known.
+        in_memory: whether a process holds all of them, as it does unless they are in shards.
+    """
+
+    shape: tuple[int, int, int]
+    sizes: Sizes | None
+    in_memory: bool = True
+
+    @property
+    def held_bytes(self) -> int:
+        """What a process holds of them."""
+        sizes = self.sizes if self.in_memory else None
+        return math.prod(self.shape) * (sizes.train + sizes.validation + sizes.test) if sizes else 0
+
+    @property
+    def computed_bytes(self) -> int:
+        """The normalised images that a network without gradients takes at once."""
+        return 4 * math.prod(self.shape) * at_once(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """The trial of a step on this machine, on a few images.
+
+    Attributes:
+        costs: one for each epoch that was trained, of one epoch; empty if the step does not train.
+        seconds: it took.
+        forward_s: of the prediction of one image by the step's model, where it does not train.
+        process_bytes: memory of the process after it.
+        shared_bytes: of it, what the processes of several devices share (``kondense.launch``): that of torch, before a
+            step; none on GPUs, where the process that starts them comes on top.
+    """
+
+    costs: list[StepCost]
+    seconds: float
+    forward_s: float
+    process_bytes: int
+    shared_bytes: int
+
+
+def estimate(config: Config, images: Images, trial: Trial, models: Mapping[str, Model]) -> Estimate:
     """Return what a step takes; of several devices, the time on one and the memory of all their processes together.
 
     Args:
         config: the real one.
-        costs: one for each epoch that was trained when the step was tried with one epoch; empty if it does not train.
-        shape: of one image, [C, H, W].
-        sizes: of the run's data set, in memory; None if they are not known.
-        process_bytes: memory of a process that has trained a step.
+        images: of the run.
+        trial: of the step.
         models: those that the step loads, by role.
-        tried_s: seconds of the trial.
     """
-    if not costs or not isinstance(config, TrainingConfig):
+    loaded = trial.process_bytes + images.held_bytes + sum(module_bytes(model.module) for model in models.values())
+    if not isinstance(config, TrainingConfig):
         return Estimate()
-    channels, height, width = shape
-    pixels = channels * height * width
-    dearest = max(costs, key=lambda cost: cost.saved_bytes + cost.state_bytes)
-    images = sizes.train + sizes.validation + sizes.test if sizes else 0
+    if not trial.costs:
+        seen = getattr(config, "calibration_images", 0) + (images.sizes.validation if images.sizes else 0)
+        seconds = trial.seconds + seen * trial.forward_s if images.sizes else 0.0
+        return Estimate(seconds, loaded + images.computed_bytes)
+    dearest = max(trial.costs, key=lambda cost: cost.saved_bytes + cost.state_bytes)
     count = config.devices or 1
     saved_bytes, largest_bytes = dearest.saved_bytes // count, dearest.largest_bytes // count
-    memory = (
-        process_bytes
-        + pixels * images
-        + sum(module_bytes(model.module) for model in models.values())
-        + dearest.state_bytes
-        + max(saved_bytes + 2 * largest_bytes, 4 * pixels * at_once(shape))
-    )
-    if count > 1:
-        memory = count * memory + process_bytes  # that of the agent
-    if not sizes:
+    own = loaded + dearest.state_bytes + max(saved_bytes + 2 * largest_bytes, images.computed_bytes)
+    if count == 1:
+        memory = own
+    elif trial.shared_bytes:
+        memory = trial.shared_bytes + count * (own - trial.shared_bytes)
+    else:
+        memory = count * own + trial.process_bytes
+    if not (sizes := images.sizes):
         return Estimate(0.0, memory)
     steps = max(1, sizes.train // min(config.batch_size, sizes.train))
-    epochs = config.epochs * len(costs)
-    mean = sum(cost.seconds for cost in costs) / len(costs)
-    validated = sizes.validation * max(cost.forward_s for cost in costs)
-    return Estimate(tried_s + epochs * (steps * mean + validated), memory)
+    mean = sum(cost.seconds for cost in trial.costs) / len(trial.costs)
+    validated = sizes.validation * max(cost.forward_s for cost in trial.costs)
+    epochs = config.epochs * len(trial.costs)
+    return Estimate(trial.seconds + epochs * (steps * mean + validated), memory)

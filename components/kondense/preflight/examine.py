@@ -32,8 +32,8 @@ from kondense.measuring.latency import predict_onnx, takes_pixels
 from kondense.networks.allowed import allowing
 from kondense.networks.names import weights_of, without_weights
 from kondense.networks.outputs import SOFTMAX, are_probabilities
-from kondense.preflight.costs import Probe, estimate
-from kondense.preflight.images import Known, Shape, known_images, random_dataset
+from kondense.preflight.costs import Images, Probe, Trial, estimate, forward_seconds
+from kondense.preflight.images import Shape, known_images, random_dataset
 from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, NETWORK, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.prune.config import PruneConfig
 from kondense.prune.methods import METHODS
@@ -90,7 +90,9 @@ def examine(request: Request) -> Iterator[Check]:
         if found is None or check.failed:
             return
         dataset = random_dataset(found.shape, found.classes)
-        estimated = Estimator(found)
+        sizes = found.sizes
+        decoded_bytes = math.prod(found.shape) * (sizes.train + sizes.validation + sizes.test) if sizes else 0
+        estimated = Estimator(Images(found.shape, sizes, not data_config.in_shards(decoded_bytes)), dataset)
         with timed(NETWORK) as check:
             plain = dataclasses.replace(
                 train_config, network=without_weights(train_config.network)
@@ -296,11 +298,13 @@ class Estimator:
     """Estimates what steps take from the trial of each.
 
     Args:
-        known: the run's images.
+        images: the run's.
+        few: the random images of the trials.
     """
 
-    def __init__(self, known: Known) -> None:
-        self.known = known
+    def __init__(self, images: Images, few: Dataset) -> None:
+        self.images, self.few = images, few
+        self.shared_bytes = 0 if torch.cuda.is_available() else resident_bytes()
 
     @contextlib.contextmanager
     def __call__(self, check: Timed, config: Config, models: Mapping[str, Model]) -> Iterator[None]:
@@ -314,16 +318,13 @@ class Estimator:
         probe, began = Probe(config.batch_size if isinstance(config, TrainingConfig) else 1), time.monotonic()
         with probed(probe):
             yield
+        seconds = time.monotonic() - began
+        idle = not probe.costs and "model" in models
+        forward_s = forward_seconds(models["model"].module, self.few, torch.device("cpu")) if idle else 0.0
         trim()
-        found = estimate(
-            config,
-            probe.costs,
-            self.known.shape,
-            self.known.sizes,
-            process_bytes=resident_bytes(),  # with all that torch loads and sets up at its first training step
-            models=models,
-            tried_s=time.monotonic() - began,
-        )
+        process_bytes = resident_bytes()  # with all that torch loads and sets up at its first training step
+        trial = Trial(probe.costs, seconds, forward_s, process_bytes, self.shared_bytes)
+        found = estimate(config, self.images, trial, models)
         check(run_s=found.seconds, memory_bytes=found.memory_bytes)
 
 

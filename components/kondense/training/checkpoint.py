@@ -10,11 +10,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from kondense.artifacts.measurements import Count
@@ -78,11 +81,17 @@ class Checkpoint:
         return dataclasses.replace(self, prefix=f"{self.prefix}/{name}")
 
     def save(self, state: State) -> str:
-        """Write ``state`` whole or not at all and return its key."""
+        """Write ``state`` whole or not at all and return its key; memory is needed for a small part of it only."""
         header = json.dumps({"format_version": FORMAT_VERSION, **state.position})
-        body = save({name: tensor.contiguous() for name, tensor in state.tensors.items()}, {"position": header})
         key = f"{self.prefix}/{state.position['epoch']:06d}-{state.position['step']:08d}"
-        self.store.write(key, hashlib.sha256(body).digest() + body)
+        with tempfile.TemporaryDirectory(prefix="kondense-checkpoint-") as scratch:
+            body, whole = Path(scratch, "body"), Path(scratch, "whole")
+            save_file({name: each.contiguous() for name, each in state.tensors.items()}, body, {"position": header})
+            with body.open("rb") as source, whole.open("wb") as target:
+                target.write(hashlib.file_digest(source, "sha256").digest())
+                source.seek(0)
+                shutil.copyfileobj(source, target)
+            self.store.upload_file(key, whole)
         return key
 
     def load(self, *, epochs: int) -> State | None:

@@ -1,13 +1,16 @@
 """What a step will take, from one of its training steps, against what is known of the network by hand."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
-from kondense.preflight.costs import Estimate, Probe, Sizes, StepCost, estimate
+from kondense.data.at_once import at_once
+from kondense.evaluate.config import EvaluateConfig
+from kondense.preflight.costs import Estimate, Images, Probe, Sizes, StepCost, Trial, estimate
 from kondense.preflight.examine import quick
 from kondense.preflight.images import random_dataset
-from kondense.prune.config import PruneConfig
+from kondense.quantize.config import QuantizeConfig
 from kondense.train.config import TrainConfig
 from kondense.training.fit import fit
 from kondense.training.probe import probed
@@ -43,25 +46,43 @@ def test_weights_gradients_and_states_are_counted(optimizer: str, states: int) -
     assert expected <= cost.state_bytes <= expected + 100
 
 
+SHAPE, SIZES = (3, 8, 8), Sizes(train=1050, validation=200, test=50)
+COST = StepCost(seconds=0.5, forward_s=0.001, saved_bytes=7_000, largest_bytes=1_000_000, state_bytes=40)
+TRIAL = Trial([COST], seconds=3.0, forward_s=0.0, process_bytes=1_000, shared_bytes=0)
+
+
+def estimated(config: TrainingConfig, images: Images | None = None, **values: Any) -> Estimate:
+    return estimate(config, images or Images(SHAPE, SIZES), dataclasses.replace(TRIAL, **values), {})
+
+
 def test_the_cost_of_an_epoch_is_that_of_its_steps() -> None:
-    cost = StepCost(seconds=0.5, forward_s=0.001, saved_bytes=7_000, largest_bytes=1_000_000, state_bytes=40)
-    config, sizes = TrainConfig(epochs=8, batch_size=100), Sizes(train=1050, validation=200, test=50)
-    kwargs = {"process_bytes": 1_000, "models": {}, "tried_s": 3.0}
-    found = estimate(config, [cost], (3, 8, 8), sizes, **kwargs)
+    config = TrainConfig(epochs=8, batch_size=100)
+    found = estimated(config)
     assert found.seconds == pytest.approx(3.0 + 8 * (10 * 0.5 + 200 * 0.001))
     assert found.memory_bytes == 1_000 + 40 + 7_000 + 2_000_000 + 1300 * PIXELS
-    doubled = estimate(config, [cost, cost], (3, 8, 8), sizes, **kwargs)  # each budget is trained twice, as by lottery
+    doubled = estimated(config, costs=[COST, COST])  # each budget is trained twice, as by lottery
     assert doubled.seconds == pytest.approx(3.0 + 2 * (found.seconds - 3.0))
-    both = estimate(dataclasses.replace(config, devices=2), [cost], (3, 8, 8), sizes, **kwargs)
-    assert both.seconds == found.seconds
-    assert both.memory_bytes == 3 * 1_000 + 2 * (40 + 3_500 + 1_000_000 + 1300 * PIXELS)
-    unknown = estimate(config, [cost], (3, 8, 8), None, **kwargs)
+    unknown = estimated(config, Images(SHAPE, None))
     assert (unknown.seconds, unknown.memory_bytes) == (0.0, found.memory_bytes - 1300 * PIXELS)
+    shards = estimated(config, Images(SHAPE, SIZES, in_memory=False))
+    assert shards == Estimate(found.seconds, found.memory_bytes - 1300 * PIXELS)
 
 
-def test_a_step_that_trains_nothing_has_no_estimate() -> None:
-    kwargs = {"process_bytes": 1_000, "models": {}, "tried_s": 3.0}
-    assert estimate(PruneConfig(), [], (3, 8, 8), Sizes(10, 5, 5), **kwargs) == Estimate()
+def test_the_memory_of_several_devices_is_that_of_all_processes() -> None:
+    config = TrainConfig(epochs=8, batch_size=100, devices=2)
+    each = 40 + 3_500 + 2 * 500_000 + 1300 * PIXELS
+    programs = estimated(config)  # on GPUs, with the one that starts them
+    assert programs.seconds == estimated(dataclasses.replace(config, devices=1)).seconds
+    assert programs.memory_bytes == 3 * 1_000 + 2 * each
+    assert estimated(config, shared_bytes=900).memory_bytes == 900 + 2 * (100 + each)  # forks
+
+
+def test_a_step_that_trains_nothing_sees_its_calibration_images_and_the_validation() -> None:
+    config = QuantizeConfig(method="static", calibration_images=256)
+    found = estimated(config, costs=[], forward_s=0.01)
+    assert found.seconds == pytest.approx(3.0 + (256 + 200) * 0.01)
+    assert found.memory_bytes == 1_000 + 1300 * PIXELS + 4 * PIXELS * at_once(SHAPE)
+    assert estimate(EvaluateConfig(), Images(SHAPE, SIZES), TRIAL, {}) == Estimate()
 
 
 def test_nothing_is_measured_outside_of_the_block() -> None:
