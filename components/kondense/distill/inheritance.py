@@ -79,7 +79,8 @@ def narrow(module: nn.Module, image_shape: tuple[int, int, int], width: float) -
     Args:
         module: the network.
         image_shape: shape of one image, (C, H, W).
-        width: in (0, 1); counts are rounded to multiples of ``MULTIPLE``.
+        width: in (0, 1); counts are rounded to multiples of ``MULTIPLE`` outputs, those of attention heads to whole
+            heads.
 
     Returns:
         Why layers keep all of their outputs, by name.
@@ -90,7 +91,8 @@ def narrow(module: nn.Module, image_shape: tuple[int, int, int], width: float) -
     found = find_dependencies(module, image_shape)
     counts = {}
     for name, group in found.groups.items():
-        multiple = math.lcm(MULTIPLE, group.blocks)
+        of_outputs = MULTIPLE // math.gcd(MULTIPLE, group.width)  # a head is many of them
+        multiple = math.lcm(of_outputs, group.blocks)
         counts[name] = min(group.channels, max(1, int(width * group.channels / multiple + 0.5)) * multiple)
     if all(counts[name] == group.channels for name, group in found.groups.items()):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.whole.items())

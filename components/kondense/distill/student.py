@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from kondense.artifacts.equivalence import probes
 from kondense.artifacts.model import Model
+from kondense.artifacts.separation import separate_attention
 from kondense.data.dataset import Dataset
 from kondense.distill.config import DistillConfig
 from kondense.distill.inheritance import inherit, is_narrower, narrow
@@ -62,6 +64,7 @@ def _narrowed(config: DistillConfig, teacher: Model, dataset: Dataset) -> tuple[
         spec = teacher.network if own else student_spec(dataclasses.replace(config, width=1.0), teacher, dataset)
         student, start = Model(build(spec, seed=config.seed), spec), "from random weights"
     check_fits("student", student, dataset)
+    separate_attention(student.module, probes(dataset.shape))  # heads of projections that are layers can be removed
     whole = narrow(student.module, dataset.shape, config.width)
     for layer, reason in whole.items():
         LOG.info(f"{layer} keeps all of its outputs: {reason}")

@@ -17,6 +17,8 @@ from kondense.channels.dependencies import find_dependencies
 from kondense.channels.surgery import remove
 from kondense.codec.model_file import pack_model, unpack_model
 from kondense.data.dataset import Dataset, Split
+from kondense.distill.config import DistillConfig
+from kondense.distill.stage import distill
 from kondense.errors import InputError
 from kondense.export.onnx import export_onnx
 from kondense.files import read_json
@@ -136,6 +138,24 @@ def test_methods_of_channels_remove_heads(values: dict[str, object], monkeypatch
     counts = [len(part.weight) // 24 for name, part in result.model.module.named_modules() if name.endswith("in_proj")]
     assert all(0 < count <= 4 for count in counts)
     assert sum(counts) < 8
+
+
+@pytest.mark.parametrize("start", ["auto", "random"])
+@pytest.mark.parametrize("spec", [VIT, TIMM], ids=["torchvision", "timm"])
+def test_a_student_of_half_the_width_has_half_the_heads(
+    spec: NetworkSpec, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KONDENSE_ALLOW_NETWORK", "torchvision,timm")
+    dataset, teacher = make_dataset(), Model(loud(build(spec)), spec)
+    config = DistillConfig(width=0.5, start=start, epochs=1, batch_size=16)
+    student = distill(None, dataset, config, teachers={"teacher": teacher}).model
+    attentions = [part for part in student.module.modules() if hasattr(part, "in_proj") or hasattr(part, "qkv")]
+    assert [part.num_heads for part in attentions] == [2, 2]
+    assert not any(isinstance(part, nn.MultiheadAttention) for part in student.module.modules())
+    save_model(tmp_path / "student", student)
+    images = dataset.normalise(dataset.test.images)
+    loaded = load_model(tmp_path / "student")
+    assert torch.equal(outputs(loaded.module, images)[0], outputs(student.module, images)[0])
 
 
 def test_round_to_counts_the_outputs_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
