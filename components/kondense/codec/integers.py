@@ -42,7 +42,8 @@ def encode_integers(matrix_RC: Matrix, *, lanes: bool = False) -> bytes:
         matrix_RC: the matrix.
         lanes: whether to use the coder of large tensors (see ``lanes``).
     """
-    return min((_encode(matrix_RC, sparse, lanes) for sparse in _worth_trying(matrix_RC)), key=len)
+    ways = (False,) if lanes else _worth_trying(matrix_RC)
+    return min((_encode(matrix_RC, sparse, lanes) for sparse in ways), key=len)
 
 
 def decode_integers(content: bytes, rows: int, columns: int, *, lanes: bool = False) -> Matrix:
@@ -56,8 +57,17 @@ def decode_integers(content: bytes, rows: int, columns: int, *, lanes: bool = Fa
 
 
 def suits_lanes(matrix_RC: Matrix) -> bool:
-    """Return whether a matrix is large and full, so that the coder of large tensors saves time and costs few bytes."""
-    return matrix_RC.size >= LANES_FROM and _worth_trying(matrix_RC) == (False,)
+    """Return whether a matrix is large, and coding the places of its zeros saves nothing, measured on some rows.
+
+    Then the coder of large tensors, which knows no places, saves time and costs few bytes.
+    """
+    if matrix_RC.size < LANES_FROM:
+        return False
+    if _worth_trying(matrix_RC) == (False,):
+        return True
+    sample_RC = matrix_RC[:: -(-matrix_RC.size // (2 * SAMPLE))]
+    full, sparse = (_bits(_plain_layout(sample_RC, sparse), sample_RC) for sparse in (False, True))
+    return full <= (1 + LEAST_GAIN) * sparse
 
 
 def _worth_trying(matrix_RC: Matrix) -> tuple[bool, ...]:
@@ -66,6 +76,18 @@ def _worth_trying(matrix_RC: Matrix) -> tuple[bool, ...]:
 
 
 def _encode(matrix_RC: Matrix, sparse: bool, lanes: bool) -> bytes:
+    layout = _plain_layout(matrix_RC, sparse)
+    if sparse and np.count_nonzero(matrix_RC) < MOSTLY * matrix_RC.size and matrix_RC.size <= PRIORS_UP_TO:
+        layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
+        layout = min(layouts, key=lambda candidate: _places_bits(candidate, matrix_RC))
+    layout = _with_neighbours(layout, matrix_RC)
+    writer = LaneWriter(matrix_RC.size) if lanes else Writer()
+    _code(writer, layout, matrix_RC)
+    return encode_header(layout) + writer.finish()
+
+
+def _plain_layout(matrix_RC: Matrix, sparse: bool) -> Layout:
+    """Return a layout without neighbours and with the first prior of columns."""
     low, high = int(matrix_RC.min()), int(matrix_RC.max())
     steps = _cheapest_steps(matrix_RC, sparse)
     if steps:
@@ -76,14 +98,7 @@ def _encode(matrix_RC: Matrix, sparse: bool, lanes: bool) -> bytes:
     rows, columns = matrix_RC.shape
     density_steps = _cheapest_density_steps(matrix_RC) if sparse else 0
     nonzeros = min(int(np.count_nonzero(matrix_RC)), 2**32 - 1) if sparse and not density_steps else 0
-    layout = Layout(rows, columns, low, high, sparse, density_steps, nonzeros, steps, levels, 0)
-    if sparse and np.count_nonzero(matrix_RC) < MOSTLY * matrix_RC.size and matrix_RC.size <= PRIORS_UP_TO:
-        layouts = [dataclasses.replace(layout, prior=prior) for prior in range(len(COLUMN_PRIORS))]
-        layout = min(layouts, key=lambda candidate: _places_bits(candidate, matrix_RC))
-    layout = _with_neighbours(layout, matrix_RC)
-    writer = LaneWriter(matrix_RC.size) if lanes else Writer()
-    _code(writer, layout, matrix_RC)
-    return encode_header(layout) + writer.finish()
+    return Layout(rows, columns, low, high, sparse, density_steps, nonzeros, steps, levels, 0)
 
 
 def _with_neighbours(layout: Layout, matrix_RC: Matrix) -> Layout:
