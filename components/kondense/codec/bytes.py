@@ -5,21 +5,25 @@ Shapes: N elements of B bytes each.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kondense.codec.lanes import LaneReader, LaneWriter
 from kondense.codec.models import Frequencies, flat
+from kondense.codec.numbers import decode_numbers, encode_numbers
 from kondense.codec.streams import Reader, Writer
 from kondense.files import ArtifactError
 
 Bytes = NDArray[np.uint8]
+Content = bytes | memoryview
 SAMPLE = 2**15
 LONG = 2**20  # bytes of a plane from which only the coders that win on samples are tried
+COUNTED = 2**17  # bytes that are counted at once: each takes 8
+LANES_FROM = 2**19  # bytes of a plane from which frequencies are coded in lanes
 LEAST_DEFLATED = 1.05  # of a sample's entropy: a whole plane deflates a little better
-LARGEST_7_BITS = 127
 
 
 def encode_planes(elements_NB: Bytes) -> bytes:
@@ -45,14 +49,14 @@ def decode_planes(content: bytes, count: int, width: int) -> Bytes:
     """
     elements_NB = np.empty((count, width), np.uint8)
     start = 0
+    view = memoryview(content)  # its slices take no memory
     for index in range(width):
-        (coder, length), start = decode_numbers(content, 2, start)
+        (coder, length), start = decode_numbers(view, 2, start)
         if coder >= len(CODERS) or length > len(content) - start:
             raise ArtifactError(
                 f"a byte plane must have a known coder and a length in range, but got {coder}, {length}."
             )
-        plane_N = CODERS[coder].decode(content[start : start + length], count)
-        elements_NB[:, index] = plane_N
+        elements_NB[:, index] = CODERS[coder].decode(view[start : start + length], count)
         start += length
     if start != len(content):
         raise ArtifactError(f"a tensor's byte planes must end it, but {len(content) - start} bytes follow.")
@@ -63,7 +67,7 @@ def _store(plane_N: Bytes) -> bytes:
     return bytes(plane_N.tobytes())
 
 
-def _stored(content: bytes, count: int) -> Bytes:
+def _stored(content: Content, count: int) -> Bytes:
     if len(content) != count:
         raise ArtifactError(f"a stored byte plane must have {count} bytes, but got {len(content)}.")
     return np.frombuffer(content, np.uint8)
@@ -73,11 +77,11 @@ def _deflate(plane_N: Bytes) -> bytes:
     return zlib.compress(plane_N.tobytes(), 6)
 
 
-def _inflated(content: bytes, count: int) -> Bytes:
+def _inflated(content: Content, count: int) -> Bytes:
     return np.frombuffer(inflate(content, count), np.uint8)
 
 
-def inflate(content: bytes, size: int, dictionary: bytes = b"") -> bytes:
+def inflate(content: Content, size: int, dictionary: bytes = b"") -> bytes:
     """Decompress zlib data of exactly ``size`` bytes, using no more memory than that.
 
     Raises:
@@ -97,7 +101,7 @@ def _constant(plane_N: Bytes) -> bytes:
     return bytes(plane_N[:1].tobytes())
 
 
-def _repeated(content: bytes, count: int) -> Bytes:
+def _repeated(content: Content, count: int) -> Bytes:
     if len(content) != min(count, 1):
         raise ArtifactError(f"a constant byte plane must have {min(count, 1)} bytes, but got {len(content)}.")
     return np.full(count, content[0] if content else 0, np.uint8)
@@ -109,8 +113,18 @@ def _code(plane_N: Bytes) -> bytes:
     return writer.finish()
 
 
-def _coded(content: bytes, count: int) -> Bytes:
+def _coded(content: Content, count: int) -> Bytes:
     return Frequencies(flat(256)).code(Reader(content), count, None, np.uint8)
+
+
+def _code_in_lanes(plane_N: Bytes) -> bytes:
+    writer = LaneWriter(len(plane_N))
+    Frequencies(flat(256)).code(writer, len(plane_N), plane_N)
+    return writer.finish()
+
+
+def _coded_in_lanes(content: Content, count: int) -> Bytes:
+    return Frequencies(flat(256)).code(LaneReader(content), count, None, np.uint8)
 
 
 def _always(plane_N: Bytes) -> bool:
@@ -134,59 +148,28 @@ def _sample_deflates(plane_N: Bytes) -> bool:
 
 
 def _is_uneven(plane_N: Bytes) -> bool:
-    """Return whether the order-0 entropy is below that of random bytes."""
-    return _entropy(plane_N) < 7.95
+    """Return whether the order-0 entropy of a short plane is below that of random bytes."""
+    return len(plane_N) < LANES_FROM and _entropy(plane_N) < 7.95
+
+
+def _is_uneven_and_long(plane_N: Bytes) -> bool:
+    return len(plane_N) >= LANES_FROM and _entropy(plane_N) < 7.95
 
 
 def _entropy(plane_N: Bytes) -> float:
     """Return the order-0 entropy, bits per byte."""
     counts_K = np.zeros(256, np.int64)
-    for start in range(0, len(plane_N), LONG):  # bincount takes 8 bytes for each
-        counts_K += np.bincount(plane_N[start : start + LONG], minlength=256)
+    for start in range(0, len(plane_N), COUNTED):
+        counts_K += np.bincount(plane_N[start : start + COUNTED], minlength=256)
     share_K = counts_K / max(1, len(plane_N))
     return float(-(share_K * np.log2(np.maximum(share_K, 1e-300))).sum())
-
-
-def encode_numbers(numbers: Sequence[int]) -> bytes:
-    """Return non-negative integers with 7 bits per byte, lowest first; the high bit is set except in a last byte."""
-    content = bytearray()
-    for number in numbers:
-        rest = number
-        while rest > LARGEST_7_BITS:
-            content.append(rest & LARGEST_7_BITS | (LARGEST_7_BITS + 1))
-            rest >>= 7
-        content.append(rest)
-    return bytes(content)
-
-
-def decode_numbers(content: bytes, count: int, start: int = 0) -> tuple[list[int], int]:
-    """Return ``count`` numbers of ``content`` from ``start`` on, each below 2^63, and their end.
-
-    Raises:
-        ArtifactError: they are cut off or too large.
-    """
-    numbers = []
-    for _ in range(count):
-        value = 0
-        for shift in range(0, 63, 7):
-            if start == len(content):
-                raise ArtifactError(f"a stream must begin with {count} numbers, but they are cut off.")
-            byte = content[start]
-            start += 1
-            value |= (byte & LARGEST_7_BITS) << shift
-            if byte <= LARGEST_7_BITS:
-                break
-        else:
-            raise ArtifactError("a number of a stream must be below 2^63, but is larger.")
-        numbers.append(value)
-    return numbers, start
 
 
 class Coder(NamedTuple):
     """How to encode and decode a plane, and whether it is worth trying."""
 
     encode: Callable[[Bytes], bytes]
-    decode: Callable[[bytes, int], Bytes]
+    decode: Callable[[Content, int], Bytes]
     worth_trying: Callable[[Bytes], bool]
 
 
@@ -196,4 +179,5 @@ CODERS = (
     Coder(_deflate, _inflated, _sample_deflates),
     Coder(_code, _coded, _is_uneven),
     Coder(_constant, _repeated, _is_constant),
+    Coder(_code_in_lanes, _coded_in_lanes, _is_uneven_and_long),  # since version 5
 )

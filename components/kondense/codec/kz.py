@@ -17,14 +17,15 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
-from kondense.codec.bytes import inflate
+from kondense.codec.bytes import LANES_FROM, inflate
 from kondense.codec.tensors import DTYPES, decode_tensor, encode_tensor
 from kondense.files import ArtifactError
 from kondense.json_text import json_value
 
 MAGIC = b"\x93kz\n"  # the high bit and the newline reveal a transfer as text
 FORMAT_VERSION = 3
-LATEST_VERSION = 4  # if a tensor has the form `lanes`
+WITH_LANES = 4  # the version if a tensor has the form `lanes`,
+LATEST_VERSION = 5  # and if one of another form may have byte planes in lanes
 LIMIT_BYTES = 2**30
 LARGEST_INDEX = 2**24
 CHUNK_BYTES = 2**20
@@ -61,23 +62,31 @@ def encode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> byt
     Raises:
         ValueError: another dtype, or a description that is not JSON or has non-finite numbers.
     """
-    table, contents = [], []
+    table: list[Entry] = []
+    contents = []
     for name, tensor in tensors.items():
         form, content = encode_tensor(tensor)
         dtype = str(tensor.dtype).removeprefix("torch.")
-        table.append([name, dtype, list(tensor.shape), form, len(content)])
+        table.append((name, dtype, list(tensor.shape), form, len(content)))
         contents.append(content)
     index = json.dumps(
         {"description": description, "tensors": table}, separators=(",", ":"), allow_nan=False, ensure_ascii=False
     ).encode()
     deflater = zlib.compressobj(9, zdict=DICTIONARY)
     deflated = deflater.compress(index) + deflater.flush()
-    version = LATEST_VERSION if any(form == "lanes" for _, _, _, form, _ in table) else FORMAT_VERSION
+    version = max((_version_of(form, math.prod(shape)) for _, _, shape, form, _ in table), default=FORMAT_VERSION)
     numbers = NUMBERS.pack(MAGIC, version, len(deflated), len(index))
     digest = hashlib.sha256(numbers)
     for content in (deflated, *contents):
         digest.update(content)
     return b"".join([numbers, digest.digest(), deflated, *contents])
+
+
+def _version_of(form: str, elements: int) -> int:
+    """Return the first version that has all that a tensor of a form may hold."""
+    if form in ("planes", "sparse") and elements >= LANES_FROM:
+        return LATEST_VERSION
+    return WITH_LANES if form == "lanes" else FORMAT_VERSION
 
 
 def decode(content: bytes, *, limit_bytes: int = LIMIT_BYTES) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -137,7 +146,7 @@ def _read_head(file: BinaryIO) -> _Head:
         raise ArtifactError(f"a kz file must start with {MAGIC!r} and {size} bytes, but got {content[:4]!r}.")
     _, version, deflated_bytes, index_bytes = NUMBERS.unpack_from(content)
     if not FORMAT_VERSION <= version <= LATEST_VERSION:
-        raise ArtifactError(f"a kz file must have format version {FORMAT_VERSION} or {LATEST_VERSION}, not {version}.")
+        raise ArtifactError(f"a kz file must have format version {FORMAT_VERSION} to {LATEST_VERSION}, not {version}.")
     return _Head(deflated_bytes, index_bytes, content[NUMBERS.size :], hashlib.sha256(content[: NUMBERS.size]))
 
 

@@ -13,12 +13,12 @@ Source: Duda 2013, "Asymmetric numeral systems" (rANS); Giesen 2014, "Interleave
 words 16, and probabilities are in units of 2^-14: with finer ones, small states would round more.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kondense.codec.bytes import decode_numbers, encode_numbers
+from kondense.codec.numbers import decode_numbers, encode_numbers
 from kondense.codec.streams import MOST_SYMBOLS_PER_BYTE, Floats, Integers, Reader, Writer
 from kondense.files import ArtifactError
 
@@ -31,6 +31,7 @@ SYMBOLS_PER_LANE = 1024  # a lane costs about four bits
 LANES_LOG = (4, 11)  # fewest and most; more do not fit the fastest cache
 LEAST_STEPS = 4  # of a long call
 MOST_TAIL_STEPS = 64
+STEPS_AT_ONCE = 64  # of the decoder, which bounds its memory
 States = NDArray[np.uint32]
 Words = NDArray[np.uint16]
 
@@ -54,9 +55,10 @@ def in_units(weight_K: Floats) -> States:
 
 
 class _Call(NamedTuple):
-    """A long call: its symbols [S, L] and the units of each symbol [K]."""
+    """A long call: its symbols [S, L] in few bytes, and the weight and the units of each symbol [K]."""
 
-    symbols: Words
+    symbols: NDArray[np.uint8] | Words
+    weights: Floats
     units: States
 
 
@@ -68,7 +70,6 @@ class LaneWriter:
         self._log = lanes_log(count)
         self._short = Writer()
         self._calls: list[_Call] = []
-        self._last: tuple[Floats, Integers] | None = None  # weights and symbols of the last long call
 
     def expect(self, count: int) -> None:
         """Do nothing: the symbols exist."""
@@ -82,9 +83,9 @@ class LaneWriter:
         assert symbols_N is not None and len(symbols_N) == count
         whole = _whole(count, self._log) if len(weight_K) > 1 else 0
         if whole:
-            self._last = (weight_K, symbols_N[:whole])
-            symbols_SL = symbols_N[:whole].astype(np.uint16).reshape(-1, 2**self._log)
-            self._calls.append(_Call(symbols_SL, in_units(weight_K)))
+            dtype: type[np.uint8 | np.uint16] = np.uint8 if len(weight_K) <= 2**8 else np.uint16
+            symbols_SL: NDArray[Any] = symbols_N[:whole].astype(dtype).reshape(-1, 2**self._log)
+            self._calls.append(_Call(symbols_SL, weight_K, in_units(weight_K)))
         self._short.symbols(weight_K, count - whole, symbols_N[whole:])
         return symbols_N
 
@@ -107,14 +108,13 @@ class LaneWriter:
 
     def _tail(self) -> tuple[int, bytes]:
         """Return the number of steps at the end of the last call that fill the first states, and their content."""
-        assert self._last is not None
-        weight_K, symbols_N = self._last
-        lanes = 2**self._log
-        most = min(MOST_TAIL_STEPS, len(symbols_N) // lanes)
+        last = self._calls[-1]
+        lanes, most = 2**self._log, min(MOST_TAIL_STEPS, len(last.symbols))
+        symbols_N = last.symbols[-most:].astype(np.int32).ravel()
         steps = 1
         while True:
             writer, count = Writer(), steps * lanes
-            writer.symbols(weight_K, count, symbols_N[-count:])
+            writer.symbols(last.weights, count, symbols_N[-count:])
             content = writer.finish()
             if len(content) >= 2 * lanes or steps == most:
                 return steps, content
@@ -148,7 +148,7 @@ def _encode(call: _Call, steps: int, state_L: States, parts: list[Words]) -> Sta
 class LaneReader:
     """Decodes the symbols of a LaneWriter."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes | memoryview) -> None:
         numbers, start = decode_numbers(content, 6)
         self._log, self._calls, self._tail_steps, *lengths = numbers
         if not LANES_LOG[0] <= self._log <= LANES_LOG[1] or sum(lengths) > len(content) - start:
@@ -162,7 +162,7 @@ class LaneReader:
             raise ArtifactError(f"the words of lanes must have 2 bytes each, but there are {len(words)} bytes.")
         self._remaining = MOST_SYMBOLS_PER_BYTE * (len(content) + 8)
         self._short = Reader(short)
-        self._words, self._next = np.frombuffer(words, "<u2").astype(np.uint16), 0
+        self._words, self._next = np.frombuffer(words, "<u2").astype(np.uint16, copy=False), 0
         self._state_L = _unpack(states, 2**self._log)
 
     def expect(self, count: int) -> None:
@@ -186,8 +186,10 @@ class LaneReader:
                 np.cumsum(units_K, dtype=np.uint32) - units_K, units_K
             )
             table_U = np.bitwise_or(units_K[symbol_U], offset_U << WORD_BITS, dtype=np.uint32)
-            slots_SL = self._slots(table_U, steps)
-            found_N[: steps << self._log] = symbol_U.take(slots_SL.ravel())
+            for start in range(0, steps, STEPS_AT_ONCE):
+                stop = min(steps, start + STEPS_AT_ONCE)
+                slots_SL = self._slots(table_U, stop - start)
+                found_N[start << self._log : stop << self._log] = symbol_U.take(slots_SL.ravel())
         if steps << self._log < whole:
             found_N[steps << self._log : whole] = self._tail().symbols(weight_K, whole - (steps << self._log), None)
         if whole < count:
@@ -255,7 +257,7 @@ def _pack(state_L: States) -> bytes:
     )
 
 
-def _unpack(content: bytes, lanes: int) -> States:
+def _unpack(content: bytes | memoryview, lanes: int) -> States:
     """Return the states of ``_pack``."""
     fixed = 2 * lanes + lanes // 2
     if len(content) < fixed:

@@ -7,8 +7,8 @@ import dataclasses
 
 import numpy as np
 
-from kondense.codec.bytes import decode_numbers, encode_numbers
 from kondense.codec.neighbours import MOST_COLUMNS
+from kondense.codec.numbers import decode_numbers, encode_numbers
 from kondense.codec.streams import Floats, Integers
 from kondense.files import ArtifactError
 

@@ -91,7 +91,7 @@ class Meter:
 class Reader:
     """Decodes the symbols of a Writer."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes | memoryview) -> None:
         if len(content) % 4:
             raise ArtifactError(
                 f"an entropy-coded stream must be whole words of 4 bytes, but got {len(content)} bytes."

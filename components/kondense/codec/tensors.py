@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kondense.codec.bytes import Bytes, decode_numbers, decode_planes, encode_numbers, encode_planes
+from kondense.codec.bytes import LONG, Bytes, decode_planes, encode_planes
 from kondense.codec.grid import decode_grid, encode_grid
 from kondense.codec.integers import decode_integers, encode_integers, suits_lanes
 from kondense.codec.layout import WIDEST
+from kondense.codec.numbers import decode_numbers, encode_numbers
 from kondense.errors import InputError
 from kondense.files import ArtifactError
 
@@ -51,11 +52,14 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
     elif matrix_RC is not None:
         forms["integers"] = encode_integers(matrix_RC)
     elif elements_NB.size > 32:
-        forms["planes"] = encode_planes(elements_NB)
+        nonzeros = int(np.count_nonzero(elements_NB.any(axis=1)))
+        # Of many elements, most of which are zero, the planes take long and have never been shorter.
+        if len(elements_NB) < LONG or nonzeros > len(elements_NB) // 2:
+            forms["planes"] = encode_planes(elements_NB)
         grid = encode_grid(elements_NB, dtype, matrix_shape(tuple(tensor.shape)))
         if grid is not None:
             forms["grid"] = grid
-        if np.count_nonzero(elements_NB.any(axis=1)) < 0.95 * len(elements_NB):
+        if nonzeros < 0.95 * len(elements_NB):
             forms["sparse"] = _encode_sparse(elements_NB, tuple(tensor.shape))
     form = min(forms, key=lambda name: len(forms[name]), default="raw")
     if form == "raw" or len(forms[form]) >= elements_NB.size:

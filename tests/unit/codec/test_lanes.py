@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kondense.codec import bytes as planes
 from kondense.codec import integers
 from kondense.codec.integers import decode_integers, encode_integers
 from kondense.codec.kz import NUMBERS, decode, encode
@@ -122,3 +123,30 @@ def test_a_short_stream_cannot_stand_for_many_symbols() -> None:
     assert len(content) < len(Writer().finish()) + 100
     with pytest.raises(ArtifactError, match="too short"):
         LaneReader(content).expect(2**40)
+
+
+def test_long_planes_of_floats_are_coded_in_lanes_at_little_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = 0.02 * torch.randn(700, 1000, generator=torch.Generator().manual_seed(0))
+    content = encode({}, {"w": values})
+    assert torch.equal(decode(content)[1]["w"], values)
+    assert NUMBERS.unpack_from(content)[1] == 5
+    monkeypatch.setattr(planes, "LANES_FROM", 2**30)
+    plain = encode({}, {"w": values})
+    assert plain != content
+    assert len(content) <= 1.002 * len(plain)
+    assert torch.equal(decode(plain)[1]["w"], values)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_places_of_zeros_that_tell_something_are_not_coded_in_lanes(share: float) -> None:
+    """Zeros at random cost nothing more in lanes; whole columns of them are places worth coding."""
+    matrix_RC = normal(1100, 1000, 30.0)
+    scattered_RC = matrix_RC * (np.random.default_rng(1).random(matrix_RC.shape) >= share)
+    columns_RC = matrix_RC * (np.random.default_rng(1).random(1000) >= share)
+    assert integers.suits_lanes(scattered_RC.astype(np.int16))
+    assert not integers.suits_lanes(columns_RC.astype(np.int16))
+    content = encode_integers(scattered_RC.astype(np.int16), lanes=True)
+    assert np.array_equal(decode_integers(content, 1100, 1000, lanes=True), scattered_RC)
+    assert len(content) <= 1.01 * len(encode_integers(scattered_RC.astype(np.int16)))
