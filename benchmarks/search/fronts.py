@@ -1,4 +1,4 @@
-"""Hypervolume of the front under one budget, for two objectives, beside Optuna's NSGA-II and multi-objective TPE.
+"""Hypervolume of the front under one budget, for two objectives, beside Optuna, SMAC and syne-tune.
 
 The problems are those of Irshad, Karsch and Doepp 2021, "Leveraging trust for joint multi-objective and multi-fidelity
 optimization", with the constants, reference points and largest hypervolumes of BoTorch's test functions. Resource r of
@@ -111,11 +111,11 @@ class Ours:
 
 
 class Theirs(Peer):
-    """A sampler of Optuna."""
+    """Another package's search, for Optuna by one of its samplers."""
 
-    def __init__(self, sampler: str, problem: Any, seed: int) -> None:
+    def __init__(self, name: str, problem: Any, seed: int, sampler: str = "") -> None:
         self.sampler = sampler
-        super().__init__("optuna_front", problem, seed)
+        super().__init__(name, problem, seed)
 
     def _send(self, message: Mapping[str, object]) -> None:
         super()._send({**message, "sampler": self.sampler})
@@ -126,8 +126,10 @@ class Theirs(Peer):
 
 OPTIMIZERS: dict[str, Callable[[Fronted, int], Any]] = {
     **{name: lambda p, seed, name=name: Ours(name, p, seed) for name in ("random", "tpe", "hyperband", "bohb")},
-    "optuna-nsga2": lambda p, seed: Theirs("NSGAIISampler", p, seed),
-    "optuna-motpe": lambda p, seed: Theirs("TPESampler", p, seed),
+    "optuna-nsga2": lambda p, seed: Theirs("optuna_front", p, seed, "NSGAIISampler"),
+    "optuna-motpe": lambda p, seed: Theirs("optuna_front", p, seed, "TPESampler"),
+    "smac-parego": lambda p, seed: Theirs("smac_front", p, seed),
+    "moasha": lambda p, seed: Theirs("syne_tune_front", p, seed),
 }
 
 

@@ -29,7 +29,9 @@ REQUIREMENTS = {
     ),
     "dehb": ("dehb==0.1.2",),
     "smac": ("smac==2.4.1", "scikit-learn<1.9"),  # it imports what scikit-learn 1.9 moved
+    "smac_front": ("smac==2.4.1", "scikit-learn<1.9"),
     "syne_tune": ("syne-tune==0.16.0",),
+    "syne_tune_front": ("syne-tune==0.16.0",),
 }
 
 

@@ -129,6 +129,8 @@ def scores(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     The ranks alone would pull apart losses that are nearly equal; the losses alone would be those of the worst.
     """
     ranks = normal_scores(losses)
+    largest = np.frexp(np.abs(losses).max(initial=0.0))[1]
+    losses = np.ldexp(losses, -largest)  # exact, and no sum or square of what is near the ends of doubles
     cut = np.minimum(losses, np.quantile(losses, UPPER))
     spread = float(cut.std())
     return (ranks + (cut - cut.mean()) / spread) / 2 if spread > 0 else ranks
