@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kondense.errors import InputError
 from kondense.search.history import Goal
 from kondense.search.pick import read_pick
 
@@ -73,6 +74,8 @@ class SearchResult:
             return None
         values = [trial.metrics for trial in self.front]
         chosen = read_pick(rule, sorted(set().union(*values)))
+        if chosen is not None and chosen.is_expected:
+            raise InputError(f"pick must be a rule on metrics here, but got {rule!r}.")
         return self.front[chosen.best(values) if chosen else 0]
 
     @property

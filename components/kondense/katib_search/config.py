@@ -63,7 +63,8 @@ class KatibSearchConfig(Config):
     )
     pick: str = option(
         "",
-        "trial to take, such as validation_accuracy >= 0.9, min latency_ms; empty: the best in the objective",
+        "trial to take, such as validation_accuracy >= 0.9, min latency_ms; expected: the one that a model of all "
+        "trials expects to be the best, for noisy objectives; empty: the best in the objective",
     )
     ui: str = option(
         "", "address of Kubeflow's dashboard or of Katib's pages, for links; empty: that of a port-forward"

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from kondense.errors import InputError
 from kondense.search.goals import Goals, Objective, read_goals
 from kondense.search.history import Goal, History, Status, Trial
 from kondense.search.hyperband import read_plan
 from kondense.search.numbers import number
-from kondense.search.pick import Pick
+from kondense.search.pick import EXPECTED, Pick
 from kondense.search.space import SearchSpace
 from kondense.search.state import UNFINISHED
 from kondense.search.suggesters import Suggester
@@ -76,6 +77,12 @@ class Search:
     seed: int = 0
     pick: Pick | None = None
 
+    def __post_init__(self) -> None:
+        if self.pick is not None and self.pick.is_expected and self.goals is not None:
+            raise InputError(
+                f"pick {EXPECTED} needs one objective and no constraint, but got {', '.join(self.further)}."
+            )
+
     def validate(self) -> None:
         """Raise a ValueError, giving rule and value, if the space, a setting or a count breaks a rule."""
         counts = {"max_trial_count": self.max_trials, "parallel_trial_count": self.parallel}
@@ -120,8 +127,11 @@ class Search:
         """Return the best trial at the largest resource reached; the first of equals; None without any value.
 
         With several objectives or constraints it is the first of the front, and with the rule `pick` the trial that it
-        picks: of the front, else of the other trials that keep the constraints, else the nearest of the front.
+        picks: of the front, else of the other trials that keep the constraints, else the nearest of the front. With the
+        rule `expected` it is the one that a model expects to be the best (`expected`).
         """
+        if self.pick is not None and self.pick.is_expected:
+            return self._expected(list(trials))
         trials = self._at_largest(trials)
         if self.goals is None and self.pick is None:  # a shorter way to the same, for each of many trials
             sign = -1.0 if self.goal == "maximize" else 1.0
@@ -135,6 +145,25 @@ class Search:
             if chosen is not None and self.is_picked(chosen):
                 break
         return chosen
+
+    def _expected(self, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+        """Return the trial at the largest resource reached whose expected loss is the least."""
+        from kondense.search import expected
+
+        largest = self._at_largest(trials)
+        if not largest:
+            return None
+        resource, sign = self.resource(largest[0]), -1.0 if self.goal == "maximize" else 1.0
+        lower = [each for each in trials if each.value is not None and self.resource(each) != resource]
+        known = [*largest, *lower]
+        number = expected.least(
+            self.space.without(self.resource_name) if self.resource_name else self.space,
+            [{k: v for k, v in trial.assignments.items() if k != self.resource_name} for trial in known],
+            [sign * (trial.value or 0.0) for trial in known],
+            [self.resource(trial) or 0.0 for trial in known],
+            self.name,
+        )
+        return known[number]
 
     def front(self, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
         """Return the trials at the largest resource reached that keep the constraints and that no other one dominates.

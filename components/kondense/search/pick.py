@@ -1,4 +1,4 @@
-"""A rule that picks one trial of a front, such as `validation_accuracy >= 0.9, min latency_ms`."""
+"""A rule that picks one trial of a front, such as `validation_accuracy >= 0.9, min latency_ms`; or `expected`."""
 
 import math
 import re
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kondense.errors import InputError
 from kondense.search.goals import CONSTRAINT, Constraint, Objective, read_constraint
 
+EXPECTED = "expected"  # the trial that a model expects to be the best in the objective (`expected.least`)
 PREFERENCE = re.compile(r"(min|max)(?:imize)?\s+([^\s,<>=]+)")
 
 
@@ -24,6 +25,11 @@ class Pick:
     text: str
     bounds: tuple[Constraint, ...]
     preferences: tuple[Objective, ...]
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether a model picks, not a rule on metrics."""
+        return self.text == EXPECTED
 
     def met_by(self, values: Mapping[str, float]) -> bool:
         """Return whether a trial's metrics keep the bounds; one without a metric does not keep its bound."""
@@ -51,7 +57,7 @@ def read_pick(text: str, reported: Collection[str]) -> Pick | None:
     """Return the rule in a text; None for an empty one.
 
     Args:
-        text: `METRIC <= NUMBER`, `METRIC >= NUMBER`, `min METRIC` and `max METRIC`, joined by commas.
+        text: `METRIC <= NUMBER`, `METRIC >= NUMBER`, `min METRIC` and `max METRIC`, joined by commas; or `expected`.
         reported: the metrics that trials report.
 
     Raises:
@@ -59,6 +65,8 @@ def read_pick(text: str, reported: Collection[str]) -> Pick | None:
     """
     if not text.strip():
         return None
+    if text.strip() == EXPECTED:
+        return Pick(EXPECTED, (), ())
     bounds, preferences = [], []
     for part in (part.strip() for part in text.split(",")):
         if match := PREFERENCE.fullmatch(part):
@@ -68,7 +76,7 @@ def read_pick(text: str, reported: Collection[str]) -> Pick | None:
         else:
             raise InputError(
                 "pick must be METRIC <= NUMBER, METRIC >= NUMBER, min METRIC or max METRIC, joined by commas, "
-                f"but got {part!r}."
+                f"or expected, but got {part!r}."
             )
     for metric in [*(each.metric for each in bounds), *(each.metric for each in preferences)]:
         if metric not in reported:

@@ -280,7 +280,8 @@ def search(
         str,
         typer.Option(
             metavar="RULE",
-            help="Trial to pick, such as 'validation_accuracy >= 0.9, min latency_ms'; by default the best.",
+            help="Trial to pick, such as 'validation_accuracy >= 0.9, min latency_ms', or 'expected', "
+            "the one that a model expects to be the best; by default the best.",
         ),
     ] = "",
 ) -> None:

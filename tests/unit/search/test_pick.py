@@ -35,7 +35,7 @@ def test_the_trial_that_it_picks(rule, picked, met):
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
-        ("best", "pick must be METRIC <= NUMBER, .*, joined by commas, but got 'best'"),
+        ("best", "pick must be METRIC <= NUMBER, .*, joined by commas, or expected, but got 'best'"),
         ("accuracy > 0.9", "but got 'accuracy > 0.9'"),
         ("accuracy >= high", "but got 'accuracy >= high'"),
         ("min size,", "but got ''"),
@@ -47,6 +47,11 @@ def test_a_broken_rule_is_refused(rule, text):
     with pytest.raises(ValueError, match=text) as error:
         read_pick(rule, NAMES)
     assert "\n" not in str(error.value)
+
+
+def test_the_model_picks():
+    assert read_pick(" expected ", NAMES).is_expected
+    assert not read_pick("min size", NAMES).is_expected
 
 
 def test_no_rule():
