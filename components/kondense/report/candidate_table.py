@@ -35,6 +35,7 @@ def _corrupted(model: Candidate) -> float | None:
     return robustness["mean"] if robustness else None
 
 
+WORST_CLASS = "Δ worst class"
 BESIDE = "the teacher's median, timed in turns with this candidate / this median"
 LAST_RATIO = Column("faster", lambda m: m["difference"]["latency_ratio_batch_64"], times, BESIDE)
 GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
@@ -50,7 +51,7 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
                 "difference on the validation split, on which the bound is checked, in points",
             ),
             Column(
-                "worst class",
+                WORST_CLASS,
                 lambda m: m["difference"]["worst_class"]["change"] if "worst_class" in m["difference"] else None,
                 signed_points,
                 "change of the class that lost most, in points",
@@ -159,7 +160,7 @@ def _row(report: Report, model: Candidate, columns: list[Column], starts: set[in
     kind = "chosen" if name == report["chosen"] else "outside" if not model["within_bound"] else None
     return element(
         "tr",
-        element("th", element("span", name, class_="name"), _tags(report, model), scope="row", data_value=name),
+        element("th", element("span", name, class_="name"), " ", _tags(report, model), scope="row", data_value=name),
         [_cell(model, column, first=index in starts) for index, column in enumerate(columns)],
         class_=kind,
         data_model=name,
@@ -187,7 +188,7 @@ def _cell(model: Candidate, column: Column, *, first: bool) -> Markup:
 
 def _hint(model: Candidate, column: Column) -> str | None:
     """Return the tooltip of a cell: name of the worst class, interval of a difference or of a ratio."""
-    if column.heading == "worst class":
+    if column.heading == WORST_CLASS:
         return model["difference"]["worst_class"]["name"]
     if column.heading in SPLITS:
         return spread_text(model["difference"], SPLITS[column.heading], before="points, paired over images: ") or None

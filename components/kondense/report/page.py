@@ -132,7 +132,7 @@ def _compared(teacher: Candidate, chosen: Candidate) -> tuple[str, str, str, str
         f"{signed_points(difference['test_accuracy'])} points against the teacher's"
         f" {points(teacher['test_accuracy'])} %",
         f"{times(difference['bytes_ratio'])} smaller than the teacher in fp32, {size(teacher['bytes']['fp32'])}",
-        f"{times(difference['latency_ratio'])} the teacher's speed, {milliseconds(latency)} ms",
+        f"{times(difference['latency_ratio'])} the teacher's speed, {milliseconds(latency)} ms in turns with it",
         f"{times(fewer)} fewer than the teacher's {amount(teacher['nonzero_parameters'])}",
     )
 
