@@ -19,7 +19,12 @@ def return_large_blocks() -> None:
 
 
 def trim() -> None:
-    """Return what is free on the heap to the system, cycles of dead objects included."""
+    """Return what is free on the heap to the system, cycles of dead objects included.
+
+    What is alive is left out of later collections: with torch and its exporter loaded, each walks half a million
+    objects, 0.3 s.
+    """
     gc.collect()
+    gc.freeze()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -35,6 +35,7 @@ from kondense.networks.outputs import SOFTMAX, are_probabilities
 from kondense.preflight.costs import Images, Probe, Trial, estimate, forward_seconds
 from kondense.preflight.images import Shape, known_images, random_dataset
 from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, NETWORK, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.preflight.smaller import smaller_shape, times_slower
 from kondense.prune.config import PruneConfig
 from kondense.prune.methods import METHODS
 from kondense.prune.possible import reduction, zeroing
@@ -155,6 +156,7 @@ def examine_candidates(request: Request, teacher: Model, dataset: Dataset, estim
     """Yield what was tried of each candidate's steps and exports, once for those that candidates share."""
     models: dict[str, Model | None] = {}
     exported: set[str] = set()
+    small = smaller(teacher, dataset, estimated)
     with timed("export teacher") as check:
         try_export(teacher, dataset, uint8_input=request.uint8_input)
     yield check.made(refused=True)
@@ -163,16 +165,52 @@ def examine_candidates(request: Request, teacher: Model, dataset: Dataset, estim
         wanted = name in request.asked
         for step in steps:
             if step.name not in models and model is not None:
-                check = try_step(step, model, teacher, dataset, estimated)
+                check = try_on_small(step, model, teacher, (small, dataset), estimated)
                 models[step.name] = check.result
                 yield check.made(refused=wanted or step.asked)
             model = models.get(step.name)
         kind = kind_of(steps)
         if model is not None and kind and kind not in exported:
             exported.add(kind)
-            with timed(f"export {name}") as check:
-                try_export(model, dataset, uint8_input=request.uint8_input)
+            for images in (small, dataset):
+                with timed(f"export {name}") as check:
+                    try_export(model, images, uint8_input=request.uint8_input)
+                if not check.failed:
+                    break
             yield check.made(refused=wanted)
+
+
+def smaller(teacher: Model, dataset: Dataset, estimated: "Estimator") -> Dataset:
+    """Return random images on which the network does the same at less cost, where there are such; else ``dataset``."""
+    shape = smaller_shape(teacher.module, dataset.shape)
+    if shape == dataset.shape:
+        return dataset
+    pixels = (dataset.shape[1] * dataset.shape[2]) / (shape[1] * shape[2])
+    estimated.enlarge(times_slower(teacher.module, dataset.shape, shape), pixels)
+    return random_dataset(shape, len(dataset.classes))
+
+
+def try_on_small(
+    step: Step, model: Model, teacher: Model, datasets: tuple[Dataset, Dataset], estimated: "Estimator"
+) -> "Timed":
+    """Try one step on small images, and on those of the real size unless it is plainly possible (see ``try_step``)."""
+    small, dataset = datasets
+    if small is not dataset:
+        with estimated.enlarged():
+            check = try_step(step, model, teacher, small, estimated)
+        if check.fields["state"] == POSSIBLE and _reachable(step, model, small, dataset):
+            return check
+    return try_step(step, model, teacher, dataset, estimated)
+
+
+def _reachable(step: Step, model: Model, small: Dataset, dataset: Dataset) -> bool:
+    """Return whether so much of the cost can be removed from a network that sees images of the real size."""
+    config = STAGES[step.stage].config_class(**dict(step.config))
+    if not isinstance(config, PruneConfig) or METHODS[config.method].kind != "channels":
+        return True
+    module = copy.deepcopy(model.module)
+    separate_attention(module, probes(small.shape))
+    return reduction(module, small.shape, config, costs_of=dataset.shape).fraction >= config.sparsity
 
 
 def try_step(
@@ -305,6 +343,21 @@ class Estimator:
     def __init__(self, images: Images, few: Dataset) -> None:
         self.images, self.few = images, few
         self.shared_bytes = 0 if torch.cuda.is_available() else resident_bytes()
+        self.factors = (1.0, 1.0)  # of small images: seconds, bytes
+        self.scale = (1.0, 1.0)  # what a trial's figures are multiplied by
+
+    def enlarge(self, seconds: float, saved: float) -> None:
+        """Set how many times a training step on images of the real size takes as much as one on small ones."""
+        self.factors = (seconds, saved)
+
+    @contextlib.contextmanager
+    def enlarged(self) -> Iterator[None]:
+        """Take the trials in the block for those of small images."""
+        self.scale = self.factors
+        try:
+            yield
+        finally:
+            self.scale = (1.0, 1.0)
 
     @contextlib.contextmanager
     def __call__(self, check: Timed, config: Config, models: Mapping[str, Model]) -> Iterator[None]:
@@ -323,7 +376,8 @@ class Estimator:
         forward_s = forward_seconds(models["model"].module, self.few, torch.device("cpu")) if idle else 0.0
         trim()
         process_bytes = resident_bytes()  # with all that torch loads and sets up at its first training step
-        trial = Trial(probe.costs, seconds, forward_s, process_bytes, self.shared_bytes)
+        costs = [cost.scaled(*self.scale) for cost in probe.costs]
+        trial = Trial(costs, seconds, forward_s, process_bytes, self.shared_bytes)
         found = estimate(config, self.images, trial, models)
         check(run_s=found.seconds, memory_bytes=found.memory_bytes)
 

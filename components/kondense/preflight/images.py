@@ -31,8 +31,8 @@ KNOWN: dict[str, tuple[Shape, int, int, int]] = {
     "cifar100": ((3, 32, 32), 100, 50_000, 10_000),
     "digits": ((1, 16, 16), 10, 1_797, 0),
 }
-TRAIN, OTHERS = 16, 8  # images of the random data set
-MOST_CLASSES = 128
+MOST, LEAST = 16, 4  # training images of the random data set
+PIXELS = 2**16  # of all of them together, where that leaves the least number
 FETCHED = 16  # pictures of a store
 DECODED_S = 2.0  # seconds for which pictures are decoded to find those that cannot be read
 
@@ -191,12 +191,11 @@ def random_dataset(shape: Shape, classes: int, *, seed: int = 0) -> Dataset:
         seed: of the images.
     """
     rng = np.random.default_rng(seed)
-
-    # Every class has an image, unless they are too many for a batch or two.
-    train = max(TRAIN, min(classes, MOST_CLASSES))
+    train = max(LEAST, min(MOST, PIXELS // (shape[1] * shape[2])))
+    others = train // 2
 
     def pair(images: int) -> tuple[np.ndarray, np.ndarray]:
         return rng.integers(0, 256, (images, *shape), np.uint8), np.arange(images, dtype=np.int64) % classes
 
     names = [str(number) for number in range(classes)]
-    return Dataset.from_arrays(pair(train), pair(OTHERS), pair(OTHERS), classes=names, name="random")
+    return Dataset.from_arrays(pair(train), pair(others), pair(others), classes=names, name="random")

@@ -43,13 +43,20 @@ class Possible:
         return f"{text}, limited by {reasons}" if reasons else text
 
 
-def reduction(module: nn.Module, image_shape: tuple[int, int, int], config: PruneConfig) -> Possible:
+def reduction(
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    config: PruneConfig,
+    *,
+    costs_of: tuple[int, int, int] | None = None,
+) -> Possible:
     """Return the most that a channel method can remove from ``module`` under ``config``; takes seconds, needs no data.
 
     Args:
         module: the network; it ends in evaluation mode.
         image_shape: shape of one image, (C, H, W).
         config: gives ``target``, ``round_to``, ``layers`` and ``exclude``; its ``sparsity`` is not looked at.
+        costs_of: shape of the images whose costs count, if the network is traced on smaller ones.
 
     Raises:
         InputError: the network does not run on such images, or ``layers`` or ``exclude`` name no layer.
@@ -62,7 +69,7 @@ def reduction(module: nn.Module, image_shape: tuple[int, int, int], config: Prun
         for group in found.groups.values()
     ]
     target = "macs" if config.target == "latency" else config.target
-    costs = layer_costs(module, target, image_shape, {group.name: group.original for group in groups})
+    costs = layer_costs(module, target, costs_of or image_shape, {group.name: group.original for group in groups})
     counts = smallest_counts(groups, config.round_to)
     total, least = total_cost(costs, [], {}), total_cost(costs, groups, counts)
     return Possible(

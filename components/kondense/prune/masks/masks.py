@@ -145,11 +145,11 @@ def layer_adaptive(scores: Tensor) -> Tensor:
     Source: Lee et al. 2021 (LAMP), equation 4.
     """
     flat = scores.flatten()
-    order = flat.argsort(stable=True)
-    squares = flat[order].clamp_min(0.0).square().double()
-    remaining = squares.flip(0).cumsum(0).flip(0).clamp_min(torch.finfo(torch.double).tiny)
+    ascending, order = flat.sort(stable=True)
+    squares = ascending.clamp_(min=0.0).square_().double()
+    remaining = squares.flip(0).cumsum(0).clamp_(min=torch.finfo(torch.double).tiny).flip(0)
     adapted = torch.empty_like(flat)
-    adapted[order] = (squares / remaining).to(flat.dtype)
+    adapted[order] = squares.div_(remaining).to(flat.dtype)
     return adapted.masked_fill(torch.isneginf(flat), -math.inf).view_as(scores)
 
 
@@ -221,9 +221,12 @@ def _lowest_pruned(units: Mapping[str, Tensor], weights: Mapping[str, int], spar
     for tensor in flat.values():
         tensor[tensor.argmax()] = math.inf  # a layer without weights would pass nothing on
     scores = torch.cat(list(flat.values()))
-    sizes = torch.cat([tensor.new_full((len(tensor),), weights[name] // len(tensor)) for name, tensor in flat.items()])
     budget = round(sparsity * sum(weights[name] for name in units))
-    lowest = lowest_within(scores, budget, sizes.long())
+    per_unit = {name: weights[name] // len(tensor) for name, tensor in flat.items()}
+    sizes = None
+    if set(per_unit.values()) != {1}:
+        sizes = torch.cat([tensor.new_full((len(tensor),), per_unit[name]) for name, tensor in flat.items()]).long()
+    lowest = lowest_within(scores, budget, sizes)
     parts = (~lowest).split([len(tensor) for tensor in flat.values()])
     return {name: part.view_as(units[name]) for name, part in zip(flat, parts, strict=True)}
 
