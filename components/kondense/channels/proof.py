@@ -219,8 +219,8 @@ def _make_loud(module: nn.Module) -> None:
     ]
     quiet: dict[int, nn.Parameter] = {}
     for layer, key, weight in places:
-        few = weight.flatten()[:8].tolist()  # which tell as a rule
-        if max(map(abs, few)) < TINY and float(weight.abs().max()) < TINY:
+        few = weight.detach().reshape(-1)[:8].float().cpu().numpy()  # which tell as a rule
+        if abs(few).max() < TINY and float(weight.abs().max()) < TINY:
             spread = (len(weight) / weight.numel()) ** 0.5 if weight.ndim else 1.0
             noise = spread * torch.randn(weight.shape, generator=generator).to(weight)
             quiet.setdefault(id(weight), nn.Parameter(noise, requires_grad=False))

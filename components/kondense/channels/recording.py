@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from kondense.artifacts.equivalence import seeded
 from kondense.channels.groups import (
     WEIGHTED,
     ChannelGroup,
@@ -85,8 +86,7 @@ def recorded(module: nn.Module, images_NCHW: Tensor, kept: Mapping[str, Tensor],
     ]
     try:
         failures = (Exception,) if failing else ()
-        with torch.random.fork_rng(devices=[]), layer_by_layer(), contextlib.suppress(*failures):
-            torch.manual_seed(0)
+        with seeded(0), layer_by_layer(), contextlib.suppress(*failures):
             leaves = pytree.tree_leaves(module(images_NCHW))
             tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
             record.append(("", tensors, [tuple(tensor.shape) for tensor in tensors]))

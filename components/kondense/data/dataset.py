@@ -107,7 +107,7 @@ class Dataset:
             classes: names of the classes, by label; by default the numbers up to the largest label.
             name: names the data set in reports and published models.
             seed: seed of the split.
-            validation_size: training images kept for validation; 0 takes one in twelve.
+            validation_size: training images kept for validation; 0 takes one in twelve, one of every class at least.
             test_fraction: fraction of ``train`` kept for the test if ``test`` is missing, (0, 1).
             normalization: ``dataset`` (the training images' own), ``imagenet``, ``half``, ``none``, or mean and std
                 per channel for pixels in [0, 1]: those that a pretrained network was trained with.

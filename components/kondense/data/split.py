@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from kondense.data.collection import Collection, Files, Labelled
 from kondense.data.picture import Geometry
 from kondense.data.pixels import finished
+from kondense.data.stratified import cut
 from kondense.errors import InputError
 from kondense.logging import LOG
 
 SPLITS = ("train", "validation", "test")
 VALIDATION_SHARE = 12  # one image in this many, if validation_size is 0
+MOST_SHARE = 4  # or one image of every class, if that is no more than one in this many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +93,16 @@ def split_collection(
     """Choose the images of train, validation and test.
 
     The order of every split that is cut is that of ``numpy.random.default_rng(seed).permutation``: first the
-    test images are cut if the source has none, then ``limit`` applies, then the validation images are cut.
+    test images are cut if the source has none, then ``limit`` applies, then the validation images are cut. Where the
+    cut has few images of a class, every class gives its share (see ``kondense.data.stratified``).
     A test or validation split of the source keeps its order, unless ``limit`` draws from it. A class that would have no
     training image gets one back, unless ``limit`` applies.
 
     Args:
         collection: the images.
         seed: of the permutations.
-        validation_size: training images kept for validation; 0 takes one in twelve.
+        validation_size: training images kept for validation; 0 takes one in twelve, and one of every class at least
+            if that is no more than one in four.
         test_fraction: fraction of the images kept for the test if the source has no test images, (0, 1).
         limit: maximum number of training images and of test images; 0 takes all.
 
@@ -109,13 +113,16 @@ def split_collection(
     order = rng.permutation(len(collection.train))
     if collection.test is None:
         count = max(1, round(len(order) * test_fraction))
-        order, test = order[count:], Choice(collection.train, _limited(order[:count], limit))
+        cut_off, order = cut(order, collection.train.labels[order], count, left=2)  # for train and validation
+        test = Choice(collection.train, _limited(cut_off, limit))
     else:
         test = _drawn(collection.test, limit, rng)
     order = _limited(order, limit)
     if collection.validation is None:
-        count = _validation_size(len(order), validation_size)
-        order, validation = order[count:], Choice(collection.train, order[:count])
+        labels = collection.train.labels[order]
+        count = _validation_size(labels, validation_size)
+        cut_off, order = cut(order, labels, count, left=1)
+        validation = Choice(collection.train, cut_off)
     else:
         validation = _drawn(collection.validation, limit, rng)
     choices = {"train": Choice(collection.train, order), "validation": validation, "test": test}
@@ -161,12 +168,16 @@ def _limited(order_N: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     return order_N[:limit] if limit else order_N
 
 
-def _validation_size(available: int, validation_size: int) -> int:
+def _validation_size(labels_N: NDArray[np.int64], validation_size: int) -> int:
+    """Return how many of the training images are kept for validation: by default one of every class at least."""
+    available = len(labels_N)
     if available < 2:
         raise InputError(
             f"train and validation must have at least 2 images together, but {available} is left; bring more images."
         )
-    size = validation_size or max(1, round(available / VALIDATION_SHARE))
+    several = int((np.bincount(labels_N) > 1).sum())
+    least = several if several <= available // MOST_SHARE else 1
+    size = validation_size or max(1, least, round(available / VALIDATION_SHARE))
     if size >= available:
         raise InputError(f"validation_size must be below the number of training images ({available}), but got {size}.")
     return size

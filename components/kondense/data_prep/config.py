@@ -39,7 +39,10 @@ class DataPrepConfig(Config):
         " directories",
     )
     validation_size: int = option(
-        0, "number of training images kept for validation; 0 takes one in twelve (5,000 of 60,000)", interval="[0, inf)"
+        0,
+        "number of training images kept for validation; 0 takes one in twelve (5,000 of 60,000), at least one of every"
+        " class",
+        interval="[0, inf)",
     )
     test_fraction: float = option(
         0.2, "fraction kept for the test if the data set has no test images (digits, most folders)", interval="(0, 1)"
