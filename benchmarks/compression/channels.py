@@ -8,6 +8,7 @@ with plain cross-entropy by the shared loop.
 import copy
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch_pruning
@@ -31,8 +32,16 @@ Pruner = Callable[[nn.Module, torch.Tensor, float], torch_pruning.BasePruner]
 WARMUP = 0.1  # of the epochs, for ours and the peers: the default of half an epoch is too much of a single one
 
 
-def kondense(setting: Setting, method: str, sparsity: float, epochs: int) -> dict[str, float]:
-    """Run the prune stage as a user would: the method and how much, all else but the warm-up by default."""
+def kondense(setting: Setting, method: str, sparsity: float, epochs: int, **parameters: Any) -> dict[str, float]:
+    """Run the prune stage as a user would: the method and how much, all else but the warm-up by default.
+
+    Args:
+        setting: of the entry.
+        method: of pruning.
+        sparsity: fraction of the MACs that is removed.
+        epochs: of fine-tuning, in the profile ``cores``.
+        parameters: further ones of PruneConfig.
+    """
     config = PruneConfig(
         method=method,
         sparsity=sparsity,
@@ -40,6 +49,7 @@ def kondense(setting: Setting, method: str, sparsity: float, epochs: int) -> dic
         warmup_epochs=WARMUP * setting.epochs(epochs),
         seed=setting.seed,
         device=setting.profile.device,
+        **parameters,
     )
     pruned_dir = setting.directory / "pruned"
     run(config, dataset_dir=setting.dataset_dir, model_dir=setting.teacher_dir, pruned_dir=pruned_dir)

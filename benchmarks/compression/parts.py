@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import ModuleType
 
-from benchmarks.compression import channels, codec, latency, lottery, quantization, size, sparsity, students
+from benchmarks.compression import channels, codec, latency, lottery, quantization, size, sparsity, students, widths
 
 PARTS: Mapping[str, ModuleType] = {
     "sparsity": sparsity,
@@ -14,4 +14,5 @@ PARTS: Mapping[str, ModuleType] = {
     "codec": codec,
     "size": size,
     "students": students,
+    "widths": widths,
 }

@@ -59,4 +59,6 @@ def check_form(name: str) -> None:
         )
     if not (network in BUILT_IN or (prefix and rest) or network in REGISTERED):
         known = ", ".join([*BUILT_IN, *REGISTERED, *(f"{library}:NAME" for library in LIBRARIES)])
-        raise InputError(f"network must be one of {known} or package.module:factory, but got {name!r}.")
+        meant = " or ".join(f"{library}:{name}" for library in LIBRARIES) if network.isidentifier() else ""
+        question = f" ({meant}?)" if meant else ""
+        raise InputError(f"network must be one of {known} or package.module:factory, but got {name!r}{question}.")

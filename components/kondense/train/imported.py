@@ -85,8 +85,14 @@ def _filled(place: str, state: dict[str, Tensor], network: NetworkSpec, replace_
     fit = fit_of(state, module)
     if fit.unlike and set(fit.unlike) <= head and not (fit.missing or fit.unexpected):
         name = fit.unlike[0]
+        given, own_shape = list(state[name].shape), list(module.state_dict()[name].shape)
+        if way := _same_numbers(name, given, own_shape):
+            raise InputError(
+                f"{place} must hold the weights of {network.name}, but the last layer's {name} is {given} instead of"
+                f" {own_shape}: {way}, or give it a new head with replace_head=true."
+            )
         raise InputError(
-            f"{place} must be for {network.arguments['classes']} classes, but {name} is {list(state[name].shape)}; give"
+            f"{place} must be for {network.arguments['classes']} classes, but {name} is {given}; give"
             " it a new head with replace_head=true."
         )
     if fit.missing and set(fit.missing) <= head and not (fit.unlike or fit.unexpected):
@@ -97,6 +103,17 @@ def _filled(place: str, state: dict[str, Tensor], network: NetworkSpec, replace_
     check_fit(place, network.name, state, module)
     fill(module, state)
     return Model(module.eval(), network)
+
+
+def _same_numbers(name: str, given: list[int], own: list[int]) -> str:
+    """Return how weights of another shape become those of the network, in words; "" if they have other numbers."""
+    if [size for size in given if size > 1] == [size for size in own if size > 1]:
+        return f"another kind of layer made them, and {name}.reshape({', '.join(map(str, own))}) is what it takes"
+    if len(given) > 1 and given[::-1] == own:
+        return f"it is transposed, and {name}.T is what it takes"
+    if len(given) > 1 and [given[1], given[0], *given[2:]] == own:
+        return f"it is that of a transposed convolution, and {name}.transpose(0, 1) is what it takes"
+    return ""
 
 
 def head_names(network: NetworkSpec) -> set[str]:

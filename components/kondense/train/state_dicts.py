@@ -165,8 +165,16 @@ def check_fit(place: str, network: str, state: State, module: nn.Module) -> None
 
 
 def fill(module: nn.Module, state: State) -> None:
-    """Copy a state dict that fits into a network, in the network's types."""
-    load_state(module, {name: state.get(name, own) for name, own in module.state_dict().items()})
+    """Copy a state dict that fits into a network, in the network's types, and log what is converted."""
+    own = module.state_dict()
+    kinds = Counter(
+        (str(state[name].dtype).removeprefix("torch."), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in own.items()
+        if name in state and tensor.is_floating_point() and state[name].dtype != tensor.dtype
+    )
+    for (given, taken), count in sorted(kinds.items()):
+        LOG.info(f"{count} of {len(own)} tensors are converted from {given} to {taken}")
+    load_state(module, {name: state.get(name, tensor) for name, tensor in own.items()})
 
 
 def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:

@@ -4,7 +4,7 @@ from kondense.networks.allowed import allowing
 from kondense.networks.build import NetworkSpec, build, check_network
 from kondense.networks.build import check_images as check_module
 from kondense.networks.lenet import scaled
-from kondense.networks.names import BUILT_IN
+from kondense.networks.names import BUILT_IN, check_form
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -301,3 +301,11 @@ def test_checking_images_keeps_the_mode():
 def test_torchscript_is_refused_by_name():
     with pytest.raises(ValueError, match="must be made of Python modules, but 1 is TorchScript"):
         build(spec(f"{FACTORIES}:scripted", image_size=8))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_a_name_without_its_library_gets_both_as_a_question(name):
+    with pytest.raises(ValueError, match=rf"but got '{name}' \(torchvision:{name} or timm:{name}\?\)\.$"):
+        check_form(name)
+    with pytest.raises(ValueError, match=r"but got ''\.$"):
+        check_form("")

@@ -148,6 +148,39 @@ def test_a_head_for_other_classes_is_replaced_on_request(tmp_path):
     assert head_names(SPEC) == {"fc3.weight", "fc3.bias"}
 
 
+@pytest.mark.parametrize(
+    ("change", "way"),
+    [
+        (lambda weight: weight.T, r"is \[100, 3\] instead of \[3, 100\]: it is transposed, and fc3.weight.T is what"),
+        (
+            lambda weight: weight[:, :, None, None],
+            r"is \[3, 100, 1, 1\] instead of \[3, 100\]: another kind of layer .* fc3.weight.reshape\(3, 100\) is",
+        ),
+    ],
+)
+def test_a_head_of_another_form_is_not_taken_for_one_of_other_classes(tmp_path, change, way):
+    torch.save(TRAINED | {"fc3.weight": change(TRAINED["fc3.weight"]).contiguous()}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=way) as caught:
+        imported(tmp_path / "w.pt")
+    assert "for 3 classes" not in str(caught.value) and "replace_head=true" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_conversion_of_other_types_is_told(tmp_path, kind, caplog):
+    torch.save({name: tensor.to(kind) for name, tensor in TRAINED.items()}, tmp_path / "w.pt")
+    with caplog.at_level("INFO", "kondense"):
+        found = imported(tmp_path / "w.pt")
+    assert all(torch.equal(found[name], tensor.to(kind).float()) for name, tensor in TRAINED.items())
+    assert f"6 of 6 tensors are converted from {str(kind).removeprefix('torch.')} to float32" in caplog.text
+
+
+def test_the_network_s_own_type_is_not_told(tmp_path, caplog):
+    torch.save(TRAINED, tmp_path / "w.pt")
+    with caplog.at_level("INFO", "kondense"):
+        imported(tmp_path / "w.pt")
+    assert "converted" not in caplog.text
+
+
 def test_a_new_head_or_fine_tuning_trains_with_a_smaller_rate(tmp_path):
     save_dataset(tmp_path / "data", toy_dataset())
     torch.save(TRAINED, tmp_path / "w.pt")
