@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from kondense.errors import InputError
 from kondense.networks.allowed import allowed_names, is_imported
-from kondense.networks.arguments import PARAMETERS, arguments_for, takes_classes
+from kondense.networks.arguments import PARAMETERS, arguments_for, takes_anything, takes_classes
 from kondense.networks.libraries import timm_factory, torchvision_factory
 from kondense.networks.names import BUILT_IN, LIBRARIES, REGISTERED, check_form, network_of, output_of
 from kondense.networks.outputs import leaves, with_logits
@@ -168,6 +168,10 @@ def _why_not_logits(actual: object, classes: int, spec: NetworkSpec | None) -> s
         return ": two classes need two outputs, without a sigmoid"
     if spec is not None and is_imported(spec.name) and not takes_classes(factory(spec.name)):
         return ": its factory takes no number of classes (a parameter classes or num_classes)"
+    if spec is not None and is_imported(spec.name) and takes_anything(factory(spec.name)):
+        return (
+            ": its **kwargs got classes, channels and image_size; give the factory a parameter classes or num_classes"
+        )
     return ""
 
 

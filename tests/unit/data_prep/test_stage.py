@@ -82,13 +82,13 @@ def test_the_place_that_served_changes_nothing(monkeypatch, fashion_mnist_dir, t
 def test_the_splits_are_disjoint_and_whole(fashion_mnist_dir, tmp_path):
     run(DataPrepConfig(source=str(fashion_mnist_dir)), dataset_dir=tmp_path / "dataset")
     dataset = load_dataset(tmp_path / "dataset")
-    assert [len(dataset.split(name)) for name in ("train", "validation", "test")] == [55, 5, 20]
+    assert [len(dataset.split(name)) for name in ("train", "validation", "test")] == [50, 10, 20]
     seen = {bytes(image.numpy()) for name in ("train", "validation") for image in dataset.split(name).images}
     assert len(seen) == 60
     assert dataset.test.labels.tolist() == [index % 10 for index in range(20)]
 
 
-@pytest.mark.parametrize(("limit", "sizes"), [(24, [22, 2, 20]), (7, [6, 1, 7]), (1000, [55, 5, 20])])
+@pytest.mark.parametrize(("limit", "sizes"), [(24, [22, 2, 20]), (7, [6, 1, 7]), (1000, [50, 10, 20])])
 def test_limit_bounds_training_and_test_images(fashion_mnist_dir, tmp_path, limit, sizes):
     run(DataPrepConfig(source=str(fashion_mnist_dir), limit=limit), dataset_dir=tmp_path / "dataset")
     dataset = load_dataset(tmp_path / "dataset")

@@ -309,3 +309,45 @@ def test_a_name_without_its_library_gets_both_as_a_question(name):
         check_form(name)
     with pytest.raises(ValueError, match=r"but got ''\.$"):
         check_form("")
+
+
+class Described(nn.Module):
+    """Takes its numbers under timm's names, and any others."""
+
+    def __init__(self, num_classes: int = 1000, in_chans: int = 3, **_: object) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(in_chans, num_classes, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images).mean((2, 3))
+
+
+class Derived(Described):
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+
+
+def described(pretrained: bool = False, **kwargs: object) -> Described:
+    return Described(**kwargs)
+
+
+def derived(**kwargs: object) -> Derived:
+    return Derived(**kwargs)
+
+
+def unnamed(**kwargs: object) -> nn.Module:
+    return Described(**kwargs)
+
+
+@pytest.mark.parametrize("factory", ["described", "derived", "Derived"])
+def test_keyword_arguments_are_those_of_the_class_that_a_factory_returns(factory):
+    spec = NetworkSpec(f"{__name__}:{factory}", {"classes": 7, "channels": 2, "image_size": 8})
+    assert build(spec).layer.weight.shape == (7, 2, 1, 1)
+
+
+def test_keyword_arguments_that_go_nowhere_are_told():
+    spec = NetworkSpec(f"{__name__}:unnamed", {"classes": 7, "channels": 3, "image_size": 8})
+    with pytest.raises(
+        ValueError, match=r"its \*\*kwargs got classes, channels and image_size; name one of its parameters"
+    ):
+        check_module("the network", build(spec), (3, 8, 8), 7, spec)

@@ -197,6 +197,11 @@ def test_fractions_of_single_layers_and_excluded_ones():
     assert zeros(module, "fc2.weight") == 0.0
 
 
+def test_a_network_without_layers_is_told_so():
+    with pytest.raises(ValueError, match=r"no layer whose weights can be pruned: only those of Conv2d and Linear can"):
+        prepare(nn.Sequential(nn.BatchNorm2d(3)), request())
+
+
 def test_excluding_everything_is_refused():
     module = network("lenet300")
     with pytest.raises(ValueError, match="exclude must leave a layer to prune, but got all of them"):

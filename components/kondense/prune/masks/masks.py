@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.errors import InputError
-from kondense.networks.layers import weighted_layers
+from kondense.networks.layers import TYPES, weighted_layers
 from kondense.prune.context import Context
 from kondense.prune.pruner import Masks, Pruner, check_scores
 from kondense.prune.schedule import Ramp
@@ -55,6 +55,12 @@ def maskable(module: nn.Module, excluded: Collection[str], granularity: str) -> 
     layers = [name for name in weighted_layers(module) if name not in excluded]
     if granularity == "neurons":  # the outputs of the last layer are the classes
         layers = [name for name in layers if name != list(weighted_layers(module))[-1]]
+    if not weighted_layers(module):
+        kinds = " and ".join(TYPES)
+        raise InputError(
+            f"the network has no layer whose weights can be pruned: only those of {kinds} can, not those that its code"
+            " computes with itself."
+        )
     if not layers:
         raise InputError("exclude must leave a layer to prune, but got all of them.")
     return layers
