@@ -169,9 +169,7 @@ def _why_not_logits(actual: object, classes: int, spec: NetworkSpec | None) -> s
     if spec is not None and is_imported(spec.name) and not takes_classes(factory(spec.name)):
         return ": its factory takes no number of classes (a parameter classes or num_classes)"
     if spec is not None and is_imported(spec.name) and takes_anything(factory(spec.name)):
-        return (
-            ": its **kwargs got classes, channels and image_size; give the factory a parameter classes or num_classes"
-        )
+        return ": its **kwargs got classes, channels and image_size; name one of its parameters num_classes"
     return ""
 
 
