@@ -85,4 +85,4 @@ def _called(make: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
         if "__init__" in vars(base):
             if base.__module__.startswith(("torch.", "builtins")):
                 return
-            yield base.__init__
+            yield vars(base)["__init__"]
