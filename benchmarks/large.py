@@ -52,13 +52,11 @@ def network(name: str) -> Any:
     return module.eval()
 
 
-def ours(name: str, images: int, folder: Path) -> dict[str, Any]:
-    """Quantize, export and pack ``name``; its ONNX file is ours.onnx."""
+def quantized(name: str, images: int) -> tuple[Any, Any, Any, dict[str, float]]:
+    """Return the network ``name``, its data set, the quantized model, and what quantization took."""
     import kondense as kd
     from kondense.artifacts.equivalence import probes
     from kondense.artifacts.separation import separate_attention
-    from kondense.codec.model_file import pack_model, unpack_model
-    from kondense.export.onnx import export_onnx
     from kondense.quantize.config import QuantizeConfig
     from kondense.quantize.context import calibration_batches
     from kondense.quantize.static import static
@@ -73,13 +71,27 @@ def ours(name: str, images: int, folder: Path) -> dict[str, Any]:
     model = kd.Model(module, network=f"torchvision:{name}", arguments={"classes": CLASSES, "channels": 3})
     separate_attention(module, probes(data.shape))  # as the stage does
     config = QuantizeConfig(calibration_images=images, batch_size=32)
-    quantized, static_took = timed(lambda: static.quantize(model, calibration_batches(data, config)))
-    content, export_took = timed(lambda: export_onnx(quantized, data))
+    made, took = timed(lambda: static.quantize(model, calibration_batches(data, config)))
+    return module, data, made, took
+
+
+def calibration(name: str, images: int, folder: Path) -> dict[str, Any]:
+    """Quantize ``name`` alone; its peak must not depend on the number of images."""
+    return {"static": quantized(name, images)[3], "images MB": images * 3 * SIDE * SIDE / 2**20}
+
+
+def ours(name: str, images: int, folder: Path) -> dict[str, Any]:
+    """Quantize, export and pack ``name``; its ONNX file is ours.onnx."""
+    from kondense.codec.model_file import pack_model, unpack_model
+    from kondense.export.onnx import export_onnx
+
+    module, data, model, static_took = quantized(name, images)
+    content, export_took = timed(lambda: export_onnx(model, data))
     (folder / "ours.onnx").write_bytes(content)
-    packed, encode_took = timed(lambda: pack_model(quantized))
+    packed, encode_took = timed(lambda: pack_model(model))
     _, decode_took = timed(lambda: unpack_model(packed))
     weights = sum(parameter.numel() for parameter in module.parameters())
-    integers = sum(tensor.integers.numel() for tensor in quantized.quantized.values())
+    integers = sum(tensor.integers.numel() for tensor in model.quantized.values())
     return {
         "static": static_took,
         "export": export_took,
@@ -153,7 +165,7 @@ def latency(name: str, images: int, folder: Path) -> dict[str, Any]:
     return {f"{kind} ms": float(np.median(values[3:])) for kind, values in times.items()}
 
 
-CELLS = {"float": float_file, "ours": ours, "peer": peer, "latency": latency}
+CELLS = {"float": float_file, "ours": ours, "peer": peer, "latency": latency, "calibration": calibration}
 
 
 def main() -> None:
@@ -161,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet50", help="a classification network of torchvision")
     parser.add_argument("--images", type=int, default=256, help="calibration images")
-    parser.add_argument("--cells", default=",".join(CELLS), help="cells to run")
+    parser.add_argument("--cells", default="float,ours,peer,latency", help="cells to run; also calibration")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.folder:
