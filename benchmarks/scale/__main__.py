@@ -11,7 +11,7 @@ Each part prints its table and its conditions; --output keeps the figures as JSO
 - memory: peak memory of a whole process tree that trains one epoch, at 1x, 4x and 16x of the images; the largest has
   --gib GiB of decoded images, and every tree is killed when it exceeds --limit-gib.
 - devices: ResNet-20 in two processes of one thread beside one process of two threads, in turns.
-- whole: `kondense run` with torchvision's resnet18 on --images images in a bucket, from shards and on two devices,
+- whole: `kondense run` with --network on --images images in a bucket at --size px, from shards and on two devices,
   within --limit-gib; killed twice (--ways killed) beside undisturbed. The second kill is in the step `distill`.
 """
 
@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="images of path, throughput and whole")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", default="undisturbed,killed", help="of whole")
+    parser.add_argument("--network", default="torchvision:resnet18", help="of whole")
+    parser.add_argument("--size", type=int, default=224, help="pixels of the images of whole")
     parser.add_argument("--candidates", default="", help="of whole, joined by commas; by default all")
     parser.add_argument("--directory", type=Path, help="for the images; by default a temporary one")
     parser.add_argument("--output", type=Path)

@@ -27,8 +27,6 @@ from benchmarks.scale.photos import make_photographs
 WAYS = ("undisturbed", "killed")
 SETTINGS = {
     "data_prep.storage": "shards",
-    "data_prep.image_size": "224",
-    "data_prep.resize": "256",
     "train.devices": "2",
     "train.epochs": "2",
     "prune.epochs": "1",
@@ -54,7 +52,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
             with local_store(directory / "store", environment={}) as variables:
                 _upload(images, variables)
                 figures[way] = _measured(
-                    directory / way, way, variables, int(arguments.limit_gib * 2**30), arguments.candidates
+                    directory / way, way, variables, int(arguments.limit_gib * 2**30), choices(arguments)
                 )
             kept.write_text(json.dumps(figures[way], indent=1))
         figures[way] = json.loads(kept.read_text())
@@ -85,8 +83,7 @@ def _measured(place: Path, way: str, variables: Mapping[str, str], limit_bytes: 
     (place / "tmp").mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **variables, "KONDENSE_CACHE": str(place / "cache"), "TMPDIR": str(place / "tmp")}
     command = [sys.executable, "-m", "kondense_pipelines.cli.app", "run", "--dataset", "folder"]
-    command += ["--source", "s3://bucket/images", "--network", "torchvision:resnet18", "--output", str(place / "out")]
-    command += ["--candidates", candidates] if candidates else []
+    command += ["--source", "s3://bucket/images", "--output", str(place / "out"), *chosen]
     for name, value in SETTINGS.items():
         command += ["--set", f"{name}={value}"]
     for step in ("train", "prune", "distill", "prune_weights", "pack_weights"):
