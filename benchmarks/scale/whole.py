@@ -79,7 +79,16 @@ def _upload(images: Path, variables: Mapping[str, str]) -> None:
             store.upload_file(key, path)
 
 
-def _measured(place: Path, way: str, variables: Mapping[str, str], limit_bytes: int, candidates: str) -> dict[str, Any]:
+def choices(arguments: argparse.Namespace) -> list[str]:
+    """Return the flags of a run that the arguments choose."""
+    flags = ["--network", arguments.network, "--set", f"data_prep.image_size={arguments.size}"]
+    flags += ["--set", f"data_prep.resize={arguments.size * 8 // 7}"]
+    return [*flags, "--candidates", arguments.candidates] if arguments.candidates else flags
+
+
+def _measured(
+    place: Path, way: str, variables: Mapping[str, str], limit_bytes: int, chosen: list[str]
+) -> dict[str, Any]:
     (place / "tmp").mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **variables, "KONDENSE_CACHE": str(place / "cache"), "TMPDIR": str(place / "tmp")}
     command = [sys.executable, "-m", "kondense_pipelines.cli.app", "run", "--dataset", "folder"]
