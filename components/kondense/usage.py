@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from kondense.errors import ShortfallError
 from kondense.logging import LOG
 
 MEGA = 10**6
@@ -52,10 +53,18 @@ def workers_took(peak_bytes: int) -> None:
 
 @contextlib.contextmanager
 def usage_told() -> Iterator[None]:
-    """Log what the block took, if it ends well, as the line that ``read_usage`` reads."""
+    """Log what the block took, if it ends well or falls short, as the line that ``read_usage`` reads."""
     began = time.monotonic()
     _workers_bytes[0] = 0
-    yield
+    try:
+        yield
+    except ShortfallError:  # the outputs are written
+        _tell(began)
+        raise
+    _tell(began)
+
+
+def _tell(began: float) -> None:
     peak = -(-(resident_peak_bytes() + _workers_bytes[0]) // MEGA)
     LOG.info(f"took {time.monotonic() - began:.1f} s and at most {peak} MB of memory")
 

@@ -39,7 +39,7 @@ class StepResult:
         outputs: the paths of its output artifacts by name.
         failed: why it has no model, if its candidate failed.
         log: the file of its output; None if it was reused.
-        memory_bytes: peak of its process; 0 if it was reused or fell short.
+        memory_bytes: peak of its process; 0 if it was reused.
     """
 
     name: str
