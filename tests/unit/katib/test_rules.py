@@ -220,6 +220,24 @@ def test_a_broken_rule_is_told_with_its_value(case):
 FIRST = "spec.parameters.0.feasibleSpace"
 
 
+def test_a_placeholder_has_a_name_of_at_least_one_character():
+    """As Katib's expression says: what seems to end an empty name is the first character of one."""
+    document = experiment()
+    put(f"{CONTAINER}.command", ["${trialParameters.}x}", "${trialParameters.other}", "$trialParameters.no"])(document)
+    with pytest.raises(ExperimentError) as caught:
+        parse(document)
+    left = [line for line in str(caught.value).splitlines() if "must be one of trialParameters" in line]
+    assert [line.rpartition("but got ")[2] for line in left] == ["'other'.", "'}x'."]
+
+
+def test_a_declared_parameter_that_is_not_used_is_told_once():
+    document = experiment()
+    container(document)["args"] = [text for text in container(document)["args"] if "learningRate" not in text]
+    with pytest.raises(ExperimentError) as caught:
+        parse(document)
+    assert sum("learningRate" in line for line in str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [
