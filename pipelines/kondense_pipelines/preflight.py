@@ -16,7 +16,6 @@ from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, POSSIBLE, UNT
 from kondense.scratch import scratch_directory
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from kondense_pipelines.graphs.candidates import Plan, Task
@@ -25,6 +24,7 @@ from kondense_pipelines.local.interrupted import keep_checks, kept_checks
 from kondense_pipelines.local.stage_process import run_module
 from kondense_pipelines.local.steps import reason_for
 from kondense_pipelines.local.warm import WarmServer
+from kondense_pipelines.terminal import plain
 
 MARK = "check "  # as kondense.preflight prints it
 STYLES = {POSSIBLE: "green", BENT: "yellow", DOUBTFUL: "yellow", IMPOSSIBLE: "red", UNTRIED: "dim"}
@@ -94,7 +94,7 @@ class Preflight:
             state = f"[{STYLES[check.state]}]{check.state}[/]"
             lasts = duration(check.run_s) if check.run_s else ""
             memory = megabytes(check.memory_bytes) if check.memory_bytes else ""
-            table.add_row(check.name, state, f"{check.seconds:.1f}", lasts, memory, escape(check.note))
+            table.add_row(check.name, state, f"{check.seconds:.1f}", lasts, memory, plain(check.note))
         return table
 
 
@@ -217,7 +217,7 @@ def before_work(
         keep_checks(directory, request, preflight.checks)
     refuse(preflight)
     for check in preflight.told:
-        console.print(f"[yellow]![/] {escape(check.name)}: {escape(check.note)}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]![/] {plain(check.name)}: {plain(check.note)}", highlight=False, soft_wrap=True)
     took = "  as before" if kept else f"{preflight.seconds:6.1f} s"
     console.print(f"[green]✓[/] {'preflight':32} {took}", highlight=False)
     if preflight.takes:

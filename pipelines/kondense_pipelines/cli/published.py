@@ -48,6 +48,7 @@ def list_models(name: Annotated[str, typer.Argument(help="Only this model.")] = 
         from rich.table import Table
 
         from kondense_pipelines.cli.models import list_models as published
+        from kondense_pipelines.terminal import plain
 
         rows = published(opened, name)
         if not rows:
@@ -58,7 +59,8 @@ def list_models(name: Annotated[str, typer.Argument(help="Only this model.")] = 
             record = row.version.record
             accuracy, size = f"{100 * record['test_accuracy']:.2f}", f"{record['bytes']['kz']:,}"
             mark = "champion" if row.champion else ""
-            table.add_row(mark, row.model, row.version.id, row.version.created, accuracy, size)
+            texts = (row.model, row.version.id, row.version.created)
+            table.add_row(mark, *map(plain, texts), accuracy, size)
         Console().print(table)
 
 
@@ -88,11 +90,13 @@ def pull(name: str, directory: Path, version: Version = "champion", store: Store
 def verify(name: Annotated[str, typer.Argument()] = "", version: Version = "", store: Store = "") -> None:
     """Check every digest of the published models."""
     with reported(), open_models(store) as opened:
+        from kondense.failure import printable
+
         from kondense_pipelines.cli.models import verify_models
 
         results = verify_models(opened, name, version)
         for result in results:
-            print(f"{result.model} {result.version} {result.problem or f'{result.files} files are intact'}")
+            print(printable(f"{result.model} {result.version} {result.problem or f'{result.files} files are intact'}"))
         if any(result.problem for result in results):
             raise typer.Exit(1)
 

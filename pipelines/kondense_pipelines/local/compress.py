@@ -19,7 +19,6 @@ from kondense.preflight.request import NETWORK
 from kondense.profiles import Value
 from kondense.store.open import open_store
 from rich.console import Console
-from rich.markup import escape
 
 from kondense_pipelines.graphs.candidates import Plan
 from kondense_pipelines.graphs.compress import TRAIN_TEACHER, make_compress, task_names
@@ -34,6 +33,7 @@ from kondense_pipelines.local.store_watch import settled, watched_store
 from kondense_pipelines.local.warm import WarmServer
 from kondense_pipelines.paths import cache_dir, store_dir
 from kondense_pipelines.preflight import Preflight
+from kondense_pipelines.terminal import plain
 
 TIMINGS = "timings.json"
 PATHS = ("dataset_source", "network_import_uri")  # parameters that may be local paths
@@ -77,7 +77,7 @@ def run_compress(
     began = time.monotonic()
 
     def notice(text: str) -> None:
-        console.print(f"[yellow]![/] {escape(text)}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]![/] {plain(text)}", highlight=False, soft_wrap=True)
 
     with watched_store(store_dir(), notice=notice) as store:
         embedded = not os.environ.get("MINIO_ENDPOINT")

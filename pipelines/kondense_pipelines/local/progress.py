@@ -6,11 +6,11 @@ from types import TracebackType
 
 from kondense.artifacts.failed import Failed
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from kondense_pipelines.local.steps import StepResult
+from kondense_pipelines.terminal import plain
 
 # Stages log `epoch 3/8 train_loss=0.31 validation_accuracy=0.89`, which Katib's collector can read too.
 EPOCH = re.compile(r"epoch (\d{1,18})/(\d{1,18})\b(.*)")
@@ -65,7 +65,7 @@ class RunProgress:
             self.announced = step  # a reused step prints nothing, so it is not announced
             self.console.print(f"{time.strftime('%H:%M:%S')}  {step} ...", highlight=False)
         if text.startswith(WARNING):
-            self.console.print(f"[yellow]![/] {escape(step)}: {escape(text.removeprefix(WARNING))}", highlight=False)
+            self.console.print(f"[yellow]![/] {plain(step)}: {plain(text.removeprefix(WARNING))}", highlight=False)
         if line := read_epoch(text):
             epoch, epochs, figures = line
             shown = [f"{short} {figures[name][:6]}" for name, short in SHOWN.items() if name in figures]
@@ -80,15 +80,15 @@ class RunProgress:
             return
         mark = "[cyan]=[/]" if result.reused else "[green]✓[/]"
         note = "reused, nothing changed" if result.reused else f"{result.seconds:6.1f} s"
-        self.console.print(f"{mark} {escape(result.name):32} {note}", highlight=False)
+        self.console.print(f"{mark} {plain(result.name):32} {note}", highlight=False)
 
     def _failed(self, result: StepResult, failed: Failed) -> None:
         """Print why a candidate's step has no model; the run goes on."""
         name = result.name
         if failed.get("passed_on"):
-            self.console.print(f"[dim]-[/] {escape(name):32} skipped: {escape(failed['step'])} failed", highlight=False)
+            self.console.print(f"[dim]-[/] {plain(name):32} skipped: {plain(failed['step'])} failed", highlight=False)
         else:
-            text = f"[red]✗[/] {escape(name):32} {escape(failed['reason'])} (log: {escape(str(result.log))})"
+            text = f"[red]✗[/] {plain(name):32} {plain(failed['reason'])} (log: {plain(str(result.log))})"
             self.console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -9,8 +9,9 @@ from kondense.search.numbers import number as read_number
 from kondense.search.run import Outcome, Run, Search, TrialRecord
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+
+from kondense_pipelines.terminal import plain
 
 REFRESH_S = 0.25
 WIDEST = 16  # characters of a hyperparameter's column
@@ -82,7 +83,7 @@ class Display:
         self._line(f"Report: {page}")
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(plain(text), highlight=False, soft_wrap=True)
 
     def _rows(self) -> int:
         return max(self._console.height - MARGIN, 5)
@@ -102,12 +103,12 @@ def _table(run: Run, rows: int) -> Table:
     search = run.search
     table = Table(title=run.headline(), title_justify="left", title_style="bold", caption_justify="left")
     failed = [trial for trial in run.finished if trial.reason]
-    table.caption = escape(search.trial_line(failed[-1])) if failed else None
+    table.caption = plain(search.trial_line(failed[-1])) if failed else None
     for title in ("trial", "rung", search.resource_name, "status", search.metric, *search.further, "seconds"):
         if title:
             table.add_column(title, justify="left" if title in ("trial", "status") else "right", no_wrap=True)
     for name in _hyperparameters(search):
-        table.add_column(escape(name), no_wrap=True, overflow="ellipsis", max_width=WIDEST)
+        table.add_column(plain(name), no_wrap=True, overflow="ellipsis", max_width=WIDEST)
     best, front = run.best(), {trial.name for trial in search.front(run.finished)}
     running = [trial for trial in run.trials.values() if trial.status is Status.RUNNING]
     for trial in [*running, *reversed(run.finished)][:rows]:
@@ -126,9 +127,9 @@ def _cells(run: Run, trial: TrialRecord) -> list[str]:
         *([] if resource is None else [f"{resource:g}"]),
         f"[{COLOURS.get(trial.status, 'white')}]{trial.status.value}[/]",
         "" if trial.value is None else f"{trial.value:.6g}",
-        *(escape(_short(trial.metrics.get(name, ""))) for name in run.search.further),
+        *(plain(_short(trial.metrics.get(name, ""))) for name in run.search.further),
         "" if seconds is None else f"{seconds:.1f}",
-        *(escape(_short(trial.assignments.get(name, ""))) for name in _hyperparameters(run.search)),
+        *(plain(_short(trial.assignments.get(name, ""))) for name in _hyperparameters(run.search)),
     ]
 
 

@@ -1,17 +1,26 @@
+import io
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from kondense.files import file_digests
 from kondense.publish.config import PublishConfig
 from kondense.publish.stage import run
 from kondense.publish.versions import version_id
+from kondense.report.document import build_report
 from kondense.store.local import LocalStore
 from kondense.store.store import DamagedError
+from kondense_pipelines.cli import published
 from kondense_pipelines.cli.models import find_version, list_models, pull_model, show_model, verify_models
+from kondense_pipelines.cli.summary import candidate_table
+from rich.console import Console
 
 from tests.support.publish_makers import make_publishable
+from tests.support.report_makers import make_evaluation, make_record
 
 
 @pytest.fixture
@@ -114,6 +123,48 @@ def test_what_is_not_there(store: LocalStore, tmp_path: Path, name: str, version
     for action in (find_version, show_model, lambda *args: pull_model(args[0], args[1], tmp_path / "out", args[2])):
         with pytest.raises(ValueError, match=text):
             action(store, name, version)
+
+
+HOSTILE = "[/]\x1b[2J[link=file:///etc/passwd]x[/link]"
+
+
+def test_what_others_wrote_into_the_bucket_neither_breaks_nor_rules_the_terminal(
+    store: LocalStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    manifest = next(Path(store.root).rglob("manifest.json"))
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"created": HOSTILE}))
+    manifest.parent.rename(manifest.parent.with_name("[red]"))
+    published.list_models(store=store.uri)
+    shown = capsys.readouterr().out
+    assert "[/]\\x1b[2J[link=file:///etc/passwd]x[/link]" in shown and "[red]" in shown
+    assert "\x1b" not in shown and "\x1b]8" not in shown
+    with pytest.raises(typer.Exit):
+        published.verify(name="", version="", store=store.uri)
+    assert "[red]" in capsys.readouterr().out
+
+
+def test_a_report_of_others_neither_breaks_nor_rules_the_terminal(tmp_path: Path) -> None:
+    evaluations = [make_evaluation(name) for name in ("teacher", "pruned")]
+    report: dict[str, Any] = build_report(
+        evaluations,
+        ["00" * 32] * 2,
+        title="",
+        objective="bytes",
+        max_validation_drop=0.5,
+        record=make_record("report", "report bytes", []),
+    )
+    for model in (report["teacher"], *report["candidates"]):
+        model["name"] += HOSTILE
+    report |= {"title": HOSTILE, "reason": HOSTILE}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    table, reason = candidate_table(tmp_path / "report.json")
+    console = Console(file=io.StringIO(), width=400, force_terminal=True)
+    console.print(table)
+    console.print(reason)
+    assert "\x1b[2J" not in console.file.getvalue() and "]8;" not in console.file.getvalue()
+    assert console.file.getvalue().count("\\x1b[2J") >= 3
 
 
 def test_needs_no_torch() -> None:
