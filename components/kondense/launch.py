@@ -187,6 +187,8 @@ def _launch(count: int, scratch: Path, nodes: Nodes | None, *, forks: bool) -> N
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from kondense.loopback import register
+
     alone = nodes is None
     nodes = nodes or Nodes(1, 0, "localhost:0", uuid.uuid4().hex)
     agent = LaunchConfig(
@@ -194,7 +196,7 @@ def _launch(count: int, scratch: Path, nodes: Nodes | None, *, forks: bool) -> N
         max_nodes=nodes.count,
         nproc_per_node=count,
         run_id=nodes.run_id,
-        rdzv_backend="c10d" if alone else "static",
+        rdzv_backend=register() if alone else "static",
         rdzv_endpoint=nodes.endpoint,
         rdzv_configs={} if alone else {"rank": nodes.rank, "timeout": RENDEZVOUS_S},
         local_addr="localhost" if alone else None,

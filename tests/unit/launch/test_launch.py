@@ -1,5 +1,6 @@
 """The processes of a stage: how many, what a failure is told as, and a kill followed by a retry."""
 
+import contextlib
 import json
 import os
 import re
@@ -112,6 +113,25 @@ def test_a_process_that_was_asked_to_stop_is_no_failure(tmp_path):
     assert found.code == 143
 
 
+def listening(pids) -> set[str]:
+    """Return the addresses on which processes listen."""
+    sockets = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets.add(str(descriptor.readlink()))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for row in Path(f"/proc/{pids[0]}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = row.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:  # TCP_LISTEN
+                address = local.partition(":")[0]
+                found.add(
+                    ".".join(str(each) for each in reversed(bytes.fromhex(address))) if table == "tcp" else address
+                )
+    return found
+
+
 def test_a_killed_process_stops_all_and_a_retry_resumes(tmp_path, monkeypatch, capfd):
     """A stage command in two processes, one of which is killed; then in one process, which goes on."""
     save_dataset(tmp_path / "data", toy_dataset())
@@ -141,8 +161,10 @@ def test_a_killed_process_stops_all_and_a_retry_resumes(tmp_path, monkeypatch, c
                 workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
                 assert len(workers) == 2
                 assert all("kondense.cli" in Path(f"/proc/{pid}/cmdline").read_text() for pid in workers)  # forks
+                addresses = listening([str(process.pid), *workers])
                 os.kill(int(workers[1]), signal.SIGKILL)
     assert process.returncode == 1
+    assert addresses == {"127.0.0.1"}  # what they send each other is unpickled
     assert lines[0] == "training in 2 processes"
     assert lines[-1].startswith("error: process 2 of 2 was ended by SIGKILL, as the kernel does when memory is short;")
     assert not any("Traceback" in line or "Error" in line for line in lines)
