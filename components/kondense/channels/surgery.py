@@ -48,7 +48,7 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
         kept = np.ones(side_length(layer, output=output), dtype=bool)
         for part in parts:
             kept[part.numpy()] = False
-        index = torch.from_numpy(kept.nonzero()[0])
+        index = torch.from_numpy(np.flatnonzero(kept))
         if output:
             kept_outputs[name] = index
             _keep_outputs(layer, index)
