@@ -14,6 +14,8 @@ from kondense.data.dataset import save_dataset
 from kondense.files import ArtifactError
 from kondense.networks.allowed import VARIABLE, allowing, check_allowed, is_imported
 from kondense.networks.build import NetworkSpec, _makes_modules, build, factory
+from kondense.networks.skeleton import check_size
+from torch import nn
 
 from tests.support.factories import Linear
 from tests.support.toy_training import toy_dataset
@@ -150,6 +152,16 @@ def test_arguments_of_an_artifact_are_bounded(name, arguments, rule, saved: Path
     monkeypatch.setattr("torch.nn.init.kaiming_uniform_", no_memory)
     with pytest.raises(ArtifactError, match=rule):
         load_model(saved)
+
+
+def test_a_base_network_is_no_larger_than_pruning_explains():
+    network = nn.Linear(2**14, 2**13, bias=False, device="meta")  # 2^27 weights
+    check_size(network, 2**27 // 64)
+    with pytest.raises(ValueError, match="the base network of 2097151 stored weights must have at most 134217664, but"):
+        check_size(network, 2**27 // 64 - 1)
+    check_size(nn.Linear(2**13, 2**13, bias=False, device="meta"), 1)  # a small one always may
+    with pytest.raises(ValueError, match="at most 67108864, but has 67117056"):
+        check_size(nn.Linear(2**13, 2**13, device="meta"), 1)
 
 
 def no_memory(tensor, **_):
