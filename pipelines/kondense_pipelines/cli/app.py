@@ -96,7 +96,7 @@ def run(
         from kondense_pipelines.local.warm import warm_server
         from kondense_pipelines.local.workspace import run_directory
         from kondense_pipelines.paths import new_run_dir, point_latest
-        from kondense_pipelines.terminal import plain
+        from kondense_pipelines.terminal import plain as as_it_is
 
         directory = output or new_run_dir()
         # Standard output is redirected while kfp runs, which prints a lot; this console keeps the original.
@@ -131,7 +131,7 @@ def run(
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
         lines = shortcomings(read_report(directory))
         for line in lines:
-            console.print(f"✗ {plain(line)}", style="red", highlight=False, soft_wrap=True)
+            console.print(f"✗ {as_it_is(line)}", style="red", highlight=False, soft_wrap=True)
     if lines and configs["verdict"].to_dict()["fail"]:
         raise typer.Exit(ShortfallError.exit_code)
 
