@@ -24,6 +24,7 @@ from kondense.artifacts.identity import (
     PLAIN_FORMAT,
     SEPARATED_FORMAT,
     TIED_FORMAT,
+    WIDTHS_FORMAT,
     identity,
 )
 from kondense.artifacts.images import Images, ImagesDescription
@@ -38,7 +39,7 @@ from kondense.artifacts.quantized import (
 from kondense.artifacts.reparametrized import bake, baked_copy, reparametrized
 from kondense.artifacts.report import LineageRecord
 from kondense.artifacts.schema import check_fields
-from kondense.artifacts.structure import HEADS, SEPARATED, Edits, apply_edits, find_edits
+from kondense.artifacts.structure import HEADS, SEPARATED, WIDTH_EDITS, Edits, apply_edits, find_edits
 from kondense.artifacts.tensors import read_tensors, write_tensors
 from kondense.artifacts.ties import check_ties, tie, tied_names, untie
 from kondense.errors import InputError
@@ -260,6 +261,7 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
             TIED_FORMAT * bool(tied),
             SEPARATED_FORMAT * bool(separated),
             HEADS_FORMAT * fewer_heads,
+            WIDTHS_FORMAT * any(WIDTH_EDITS & edit.keys() for edit in edits.values()),
         ),
         "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},
         "edits": edits,

@@ -2,11 +2,12 @@
 
 An edit holds, by module name, the changed constructor attributes: channel and feature counts, a bias gained by folding
 a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention, a
-SelfAttention. Applied to a new base network,
+SelfAttention; of a module of the network's own, the shapes of the parameters and buffers that it holds itself and the
+numbers of channels among its attributes. Applied to a new base network,
 the edits give modules with the shapes of the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,12 +26,19 @@ ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Linear: ("in_features", "out_features"),
     **dict.fromkeys(NORMS, ("num_features",)),
     nn.PReLU: ("num_parameters",),
+    **dict.fromkeys((nn.LayerNorm, nn.RMSNorm), ("normalized_shape",)),
+    nn.GroupNorm: ("num_channels", "num_groups"),
+    nn.Embedding: ("num_embeddings", "embedding_dim"),
+    **dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell), ("input_size", "hidden_size")),
 }
 LAYERS = (*CONVOLUTIONS, nn.Linear)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 Edits = dict[str, dict[str, Any]]
 HEADS = "num_heads"  # the attribute in which attentions of libraries hold the number of their heads
 WIDTHS = ("attn_dim", "all_head_dim", "inner_dim")  # of all heads together, likewise
+OWN, NUMBERS = "tensors", "numbers"  # of modules of the network's own: shapes by tensor, numbers by attribute
+WIDTH_EDITS = {OWN, NUMBERS, "normalized_shape", "num_channels", "hidden_size", "input_size", "embedding_dim"}
 SEPARATED = "SelfAttention"  # the type of an attention whose projections became layers
 
 
@@ -42,6 +50,8 @@ def kind_of(module: nn.Module) -> type[nn.Module] | None:
     """
     kind = next((kind for kind in type(module).__mro__ if kind in ATTRIBUTES), None)
     tensors = module._parameters.keys() | module._buffers.keys()
+    if kind is not None and issubclass(kind, RECURRENT):
+        return kind if type(module) is kind and not getattr(module, "proj_size", 0) else None
     return kind if kind is not None and tensors <= TENSORS else None
 
 
@@ -80,15 +90,63 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
         if _changed_otherwise(module, name, edit):
             continue
         kind = kind_of(target)
+        if edit.keys() <= {OWN, NUMBERS}:
+            _change_own(target, name, edit)
+            continue
         if kind is None:
             raise InputError(f"a structural edit of {name!r} cannot change a {type(target).__name__}.")
         allowed = (*ATTRIBUTES[kind], "bias")
         for attribute, value in edit.items():
-            if attribute not in allowed or isinstance(value, bool) != (attribute == "bias"):
+            if attribute not in allowed or not _is_value(attribute, value):
                 raise InputError(f"a structural edit of {name!r} must set {allowed}, but got {attribute}={value!r}.")
             if attribute != "bias":
-                setattr(target, attribute, value)
+                setattr(target, attribute, tuple(value) if isinstance(value, list) else value)
         _reshape(target, bias=edit.get("bias"))
+
+
+def _is_value(attribute: str, value: Any) -> bool:
+    if attribute == "bias":
+        return isinstance(value, bool)
+    numbers = value if attribute == "normalized_shape" and isinstance(value, list) else [value]
+    return all(type(number) is int and number > 0 for number in numbers)
+
+
+def _change_own(target: nn.Module, name: str, edit: Mapping[str, Any]) -> None:
+    """Give the tensors and numbers that a module of the network's own holds other shapes and values.
+
+    Raises:
+        InputError: the module has no such tensor or number, or one of another kind.
+    """
+    for key, shape in edit.get(OWN, {}).items():
+        tensors: Any = next((held for held in (target._parameters, target._buffers) if held.get(key) is not None), None)
+        if tensors is None or not _is_shape(shape, tensors[key].shape):
+            raise InputError(f"a structural edit of {name!r} must give the shape of a tensor, but got {key}={shape!r}.")
+        before: Any = tensors[key]
+        tensor = torch.empty(shape, dtype=before.dtype, device=before.device)
+        trained = isinstance(before, nn.Parameter)
+        tensors[key] = nn.Parameter(tensor, before.requires_grad) if trained else tensor
+    for attribute, value in edit.get(NUMBERS, {}).items():
+        held = vars(target).get(attribute)
+        if type(value) is not int or value < 1 or number_in(held) is None:
+            raise InputError(f"a structural edit of {name!r} must set a number, but got {attribute}={value!r}.")
+        setattr(target, attribute, with_number(held, value))
+
+
+def _is_shape(shape: Any, before: Sequence[int]) -> bool:
+    numbers = isinstance(shape, list) and len(shape) == len(before) and all(type(each) is int for each in shape)
+    return numbers and all(0 < each <= most for each, most in zip(shape, before, strict=True))
+
+
+def number_in(value: Any) -> int | None:
+    """Return the number that an attribute is, or holds alone in a tuple or list, or None."""
+    if type(value) in (tuple, list) and len(value) == 1:
+        value = value[0]
+    return value if type(value) is int else None
+
+
+def with_number(value: Any, number: int) -> Any:
+    """Return an attribute with another number."""
+    return type(value)([number]) if isinstance(value, tuple | list) else number
 
 
 def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) -> bool:
@@ -104,10 +162,11 @@ def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) ->
         if not isinstance(target, nn.MultiheadAttention) or not is_separable(target):
             raise InputError(f"a structural edit of {name!r} cannot separate the layers of a {type(target).__name__}.")
         replace(module, name, SelfAttention(target))
-    elif set(edit) == {HEADS}:
+    elif HEADS in edit and edit.keys() <= {HEADS, OWN, NUMBERS}:
         if not head_count(target) or type(edit[HEADS]) is not int or edit[HEADS] < 1:
             raise InputError(f"a structural edit of {name!r} cannot set the heads of a {type(target).__name__}.")
         set_heads(target, edit[HEADS])
+        _change_own(target, name, edit)
     else:
         return False
     return True
@@ -171,7 +230,7 @@ def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
     if _kind(module) is not _kind(original):
         raise InputError(f"module {name!r} is a {type(module).__name__}, but the base has {type(original).__name__}.")
     if head_count(module) != head_count(original):
-        return {HEADS: head_count(module)}
+        return {HEADS: head_count(module)} | _own_edit(original, module, {HEADS, *WIDTHS})
     kind = kind_of(module)
     edit = {
         attribute: getattr(module, attribute)
@@ -180,7 +239,27 @@ def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
     }
     if isinstance(module, LAYERS) and (module.bias is None) != (original.bias is None):
         edit["bias"] = module.bias is not None
-    return edit
+    edit = {attribute: list(value) if isinstance(value, tuple) else value for attribute, value in edit.items()}
+    return edit if kind else _own_edit(original, module)
+
+
+def _own_edit(original: nn.Module, module: nn.Module, known: Collection[str] = ()) -> dict[str, Any]:
+    """Return the shapes of a module's own tensors, and the numbers among its attributes that became smaller.
+
+    Numbers that grow, such as a count of passes, are none of channels; ``known`` attributes have edits of their own.
+    """
+    shapes, numbers = {}, {}
+    for held, others in ((module._parameters, original._parameters), (module._buffers, original._buffers)):
+        for key, tensor in held.items():
+            before = others.get(key)
+            if tensor is not None and before is not None and tensor.shape != before.shape:
+                shapes[key] = list(tensor.shape)
+    if not type(module).__module__.startswith("torch.nn.modules."):
+        for attribute, value in vars(original).items():
+            number, most = number_in(vars(module).get(attribute)), number_in(value)
+            if attribute[0] != "_" and attribute not in known and number and most and 0 < number < most:
+                numbers[attribute] = number
+    return {key: value for key, value in ((OWN, shapes), (NUMBERS, numbers)) if value}
 
 
 def _kind(module: nn.Module) -> type:
@@ -189,26 +268,59 @@ def _kind(module: nn.Module) -> type:
     return kind.__bases__[0] if "_returns_logits" in vars(kind) else kind
 
 
-def _reshape(module: nn.Module, *, bias: bool | None) -> None:
-    if isinstance(module, CONVOLUTIONS):
-        shape: tuple[int, ...] = (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
-    elif isinstance(module, nn.Linear):
-        shape = (module.out_features, module.in_features)
-    elif isinstance(module, nn.PReLU):
-        module.weight = nn.Parameter(torch.empty(module.num_parameters))
+def _reshape(module: Any, *, bias: bool | None) -> None:
+    if isinstance(module, RECURRENT):
+        _reshape_recurrent(module)
         return
-    else:
-        assert isinstance(module, NORMS)
-        shape = (module.num_features,)
+    shape = _weight_shape(module)
+    if isinstance(module, NORMS):
         for buffer in ("running_mean", "running_var"):
             if getattr(module, buffer) is not None:
                 setattr(module, buffer, torch.empty(shape))
     if module.weight is not None:
         module.weight = nn.Parameter(torch.empty(shape))
+    if isinstance(module, nn.PReLU | nn.Embedding | nn.RMSNorm):
+        return
     if bias if bias is not None else module.bias is not None:
         module.bias = nn.Parameter(torch.empty(shape[:1]))
     else:
         module.bias = None
+
+
+def _weight_shape(module: Any) -> tuple[int, ...]:
+    """Return the shape of the weight of a layer of ATTRIBUTES, as its settings say."""
+    if isinstance(module, CONVOLUTIONS):
+        return (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return tuple(module.normalized_shape)
+    kind = next(kind for kind in ATTRIBUTES if isinstance(module, kind))
+    sizes = ATTRIBUTES[kind][:1] if kind is nn.GroupNorm else ATTRIBUTES[kind]
+    shape = tuple(getattr(module, name) for name in sizes)
+    return shape[::-1] if kind is nn.Linear else shape
+
+
+def _reshape_recurrent(module: Any) -> None:
+    """Give the tensors of a recurrent layer the shapes that its ``input_size`` and ``hidden_size`` say."""
+    like = type(module)(
+        module.input_size,
+        module.hidden_size,
+        bias=module.bias,
+        device=torch.device("meta"),
+        **(
+            {"num_layers": module.num_layers, "bidirectional": module.bidirectional}
+            if isinstance(module, nn.RNNBase)
+            else {}
+        ),
+    )
+    for key, parameter in like._parameters.items():
+        module._parameters[key] = nn.Parameter(torch.empty(parameter.shape))
+    relink(module)
+
+
+def relink(module: nn.Module) -> None:
+    """Let a recurrent layer compute with the parameters that it holds: it keeps a list of them."""
+    if isinstance(module, nn.RNNBase):
+        module._init_flat_weights()
 
 
 def _check_same_shapes(edited: nn.Module, changed: nn.Module) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from kondense.artifacts.structure import RECURRENT
 from kondense.channels.groups import (
     WEIGHTED,
     ChannelGroup,
     Member,
+    OwnTensor,
     axis_of_channels,
     input_slices,
     parts_of,
@@ -88,7 +90,14 @@ def fold_constants(module: nn.Module, groups: Mapping[str, ChannelGroup], images
 
 
 def _separable(groups: Mapping[str, ChannelGroup]) -> dict[str, ChannelGroup]:
-    return {name: group for name, group in groups.items() if group.blocks == 1 and _readers(group)}
+    return {name: group for name, group in groups.items() if group.blocks == 1 and _readers(group) and _plain(group)}
+
+
+def _plain(group: ChannelGroup) -> bool:
+    """Return whether only layers with weights read the channels, each for itself."""
+    readers = all(isinstance(reader.layer, WEIGHTED) for reader in _readers(group))
+    own = any(isinstance(member.layer, (OwnTensor, *RECURRENT)) for member in group.members)
+    return readers and not own and not group.statistics
 
 
 def _readers(group: ChannelGroup) -> list[Member]:

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kondense.artifacts.structure import kind_of
+from kondense.artifacts.structure import RECURRENT, kind_of
 from kondense.channels.groups import (
     WEIGHTED,
     ChannelGroup,
     Member,
+    OwnTensor,
     input_slices,
     is_depthwise,
     narrowed,
@@ -45,6 +46,7 @@ __all__ = [
 
 
 Array = NDArray[np.int64]
+PRODUCERS = (*WEIGHTED, *RECURRENT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,8 @@ def _assemble(trace: Trace, apart: Collection[str]) -> tuple[dict[str, ChannelGr
     whole: dict[str, str] = {}
     groups: dict[str, ChannelGroup] = {}
     merged: set[str] = set()
-    for name in (name for name, layer in trace.layers.items() if isinstance(layer, WEIGHTED)):
+    over = _atoms_of(atoms, trace.statistics)
+    for name in (name for name, layer in trace.layers.items() if isinstance(layer, PRODUCERS)):
         ids = sides.get((name, True), np.zeros(0, dtype=np.int64))
         ids = ids[ids != 0]
         held = ids[stays[ids]]
@@ -131,7 +134,10 @@ def _assemble(trace: Trace, apart: Collection[str]) -> tuple[dict[str, ChannelGr
             merged |= {name} if one else set()
             made = {name: one} if one else _describe(name, trace, touched, order)
             taken[ids] = True
-            groups |= {key: group for key, group in made.items() if isinstance(group, ChannelGroup)}
+            found = {key: group for key, group in made.items() if isinstance(group, ChannelGroup)}
+            groups |= {
+                key: dataclasses.replace(group, statistics=bool(over[ids].any())) for key, group in found.items()
+            }
             whole |= {key: reason for key, reason in made.items() if isinstance(reason, str)}
     return groups, whole, merged
 
@@ -160,7 +166,17 @@ def _why_no_outputs(trace: Trace, name: str) -> str:
         return trace.misused[name]
     if name not in trace.ran:
         return "the network does not run it"
-    return "it has one output" if len(weighted(trace.layers[name]).weight) == 1 else "its inputs stay"
+    layer = trace.layers[name]
+    return "it has one output" if isinstance(layer, WEIGHTED) and len(layer.weight) == 1 else "its inputs stay"
+
+
+def _atoms_of(atoms: Array, labels: Iterable[Tensor]) -> NDArray[np.bool_]:
+    """Return whether each atom is that of one of the labels, but for 0."""
+    found = np.zeros(len(atoms), dtype=bool)
+    for each in labels:
+        found[atoms[each.numpy()]] = True
+    found[0] = False
+    return found
 
 
 def _components(trace: Trace) -> Array:
@@ -184,7 +200,7 @@ def _reasons(trace: Trace, atoms: Array) -> dict[int, str]:
     for name, reason in trace.misused.items():
         pins += [(labels, reason) for side in ((name, True), (name, False)) if (labels := _of(trace, side)) is not None]
     for (name, _), labels in trace.sides.items():
-        if kind_of(trace.layers[name]) is None:
+        if name in trace.layers and kind_of(trace.layers[name]) is None:
             kind = type(trace.layers[name]).__name__
             pins.append((labels, f"{name!r} is a {kind}, whose shape the Model artifact cannot describe"))
     reasons: dict[int, str] = {}
@@ -207,7 +223,7 @@ def _describe(root: str, trace: Trace, sides: Mapping[Side, Array], order: Array
     found: dict[str, ChannelGroup | str] = {}
     for signature, channels in _alike(counts_CS).items():
         touched = [side for side, count in zip(sides, signature, strict=True) if count]
-        producers = [name for name, output in touched if output and isinstance(trace.layers[name], WEIGHTED)]
+        producers = [name for name, output in touched if output and isinstance(trace.layers.get(name), PRODUCERS)]
         name = next((name for name in [root, *producers] if name not in found), None)
         if name is None:
             found[root] = "its outputs go different ways"
@@ -257,9 +273,13 @@ def _group(name: str, trace: Trace, owners_of: Mapping[Side, Array], channels: i
         if len(entries) % channels:
             return "its outputs go different ways"
         arranged = entries[owners[entries].argsort(kind="stable")].reshape(channels, -1)
-        members.append(Member(side[0], trace.layers[side[0]], side[1], torch.from_numpy(arranged)))
+        members.append(Member(side[0], _holder(trace, side[0]), side[1], torch.from_numpy(arranged)))
     blocks = _blocks(members)
     return ChannelGroup(name, tuple(members), blocks) if blocks else "its grouped convolutions need other blocks"
+
+
+def _holder(trace: Trace, name: str) -> nn.Module | OwnTensor:
+    return trace.layers[name] if name in trace.layers else trace.own[name][0]
 
 
 def _alike(counts_CS: Array) -> dict[tuple[int, ...], Array]:
@@ -276,17 +296,26 @@ def _blocks(members: Iterable[Member]) -> int:
     """Return the number of blocks that all grouped convolutions agree on, 0 if they do not."""
     blocks = 1
     for member in members:
-        layer = member.layer
-        if not isinstance(layer, CONVOLUTIONS) or layer.groups == 1 or is_depthwise(layer):
+        parts, side = _parts(member)
+        if parts == 1:
             continue
-        side = layer.out_channels if member.output else layer.in_channels
-        block_of = member.entries // (side // layer.groups)
+        block_of = member.entries // (side // parts)
         channels = len(member.entries)
-        if channels % layer.groups:
+        if channels % parts:
             return 0
-        expected = torch.arange(channels).unsqueeze(1) // (channels // layer.groups)
-        fewer, more = sorted((blocks, layer.groups))
+        expected = torch.arange(channels).unsqueeze(1) // (channels // parts)
+        fewer, more = sorted((blocks, parts))
         if not torch.equal(block_of, expected.expand_as(block_of)) or more % fewer:
             return 0
         blocks = more
     return blocks
+
+
+def _parts(member: Member) -> tuple[int, int]:
+    """Return the number of blocks of a member that must lose the same number of entries, and how many it has."""
+    layer = member.layer
+    if isinstance(layer, nn.GroupNorm):
+        return (1 if layer.num_groups == layer.num_channels else layer.num_groups), layer.num_channels
+    if not isinstance(layer, CONVOLUTIONS) or is_depthwise(layer):
+        return 1, 0
+    return layer.groups, layer.out_channels if member.output else layer.in_channels

@@ -14,18 +14,40 @@ WEIGHTED = (*CONVOLUTIONS, nn.Linear)
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
-    """A side of a layer that shrinks with a group.
+class OwnTensor:
+    """An axis of a parameter or buffer that a module of the network holds itself, such as a layer scale.
 
     Attributes:
-        name: name of the module.
-        layer: the module.
+        owner: name of the module.
+        key: name of the tensor in it.
+        axis: the axis, [0, axes).
+        length: of the axis.
+    """
+
+    owner: str
+    key: str
+    axis: int
+    length: int
+
+    @property
+    def name(self) -> str:
+        """Tensor and axis, such as ``blocks.0.gamma[0]``."""
+        return f"{self.owner}.{self.key}[{self.axis}]".lstrip(".")
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A side of a layer, or an axis of a tensor of the network's own, that shrinks with a group.
+
+    Attributes:
+        name: name of the module, or of tensor and axis.
+        layer: the module, or the tensor's place.
         output: whether its outputs shrink, or its inputs; layers with one input per output count as outputs.
         entries: [channels, k], the outputs or inputs of the layer that belong to each channel of the group.
     """
 
     name: str
-    layer: nn.Module
+    layer: nn.Module | OwnTensor
     output: bool
     entries: Tensor
 
@@ -38,11 +60,17 @@ class ChannelGroup:
         name: name of the layer that produces them; of the first one if a shortcut adds several.
         members: all sides of layers that shrink.
         blocks: number of blocks of equal length that must shrink alike, because of grouped convolutions.
+        statistics: whether something is computed over the channels, such as the mean of a layer norm: what the network
+            computes without some of them is what it computes from the statistics of the others.
+        numbers: attributes of modules of the network's own that hold a number of channels, with the entries of it that
+            a channel stands for: (module, attribute, entries).
     """
 
     name: str
     members: tuple[Member, ...]
     blocks: int = 1
+    statistics: bool = False
+    numbers: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def channels(self) -> int:
@@ -55,8 +83,9 @@ class ChannelGroup:
         return math.gcd(*(member.entries.shape[1] for member in self.members))
 
     def producers(self) -> set[str]:
-        """Return the names of the convolutions and fully connected layers whose outputs are the channels."""
-        return {member.name for member in self.members if member.output and isinstance(member.layer, WEIGHTED)}
+        """Return the names of the convolutions, fully connected and recurrent layers whose outputs are the channels."""
+        kinds = (*WEIGHTED, nn.RNNBase, nn.RNNCellBase)
+        return {member.name for member in self.members if member.output and isinstance(member.layer, kinds)}
 
     def tied(self, parts: int) -> "ChannelGroup":
         """Return the group whose channels are those at the same place of each of ``parts`` parts of equal length."""
@@ -74,13 +103,13 @@ class ChannelGroup:
         return (removed + torch.arange(self.blocks).unsqueeze(1) * per_block).flatten().sort().values
 
 
-def weighted(layer: nn.Module) -> Weighted:
+def weighted(layer: object) -> Weighted:
     """Return ``layer``, which must be a convolution or fully connected."""
     assert isinstance(layer, WEIGHTED)
     return layer
 
 
-def parts_of(layer: nn.Module) -> int:
+def parts_of(layer: object) -> int:
     """Return the number of groups of a convolution, 1 for other layers."""
     return layer.groups if isinstance(layer, CONVOLUTIONS) else 1
 
@@ -90,7 +119,7 @@ def axis_of_channels(layer: nn.Module) -> int:
     return 1 if isinstance(layer, CONVOLUTIONS) else -1
 
 
-def is_depthwise(layer: nn.Module) -> bool:
+def is_depthwise(layer: object) -> bool:
     """Return whether each input of a convolution has outputs of its own, one or several."""
     return isinstance(layer, CONVOLUTIONS) and layer.groups == layer.in_channels and layer.groups > 1
 

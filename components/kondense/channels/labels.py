@@ -10,17 +10,18 @@ axis only: ``spread`` notes which, so that what is asked of them is answered fro
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from kondense.channels.groups import WEIGHTED
+from kondense.channels.groups import WEIGHTED, OwnTensor
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-PER_CHANNEL = (*NORMS, nn.PReLU)  # their tensors hold one value of each channel
+OVER_CHANNELS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)  # norms whose statistics are taken over channels
+PER_CHANNEL = (*NORMS, *OVER_CHANNELS, nn.PReLU)  # their tensors hold one value of each channel
 ATOMS = (int, float, bool, str, type(None), torch.dtype, torch.device)  # of arguments; they hold no tensor
 Side = tuple[str, bool]  # name of a layer; whether its outputs, or its inputs
 
@@ -30,7 +31,8 @@ class Trace:
     """What a pass has shown so far.
 
     Attributes:
-        layers: the convolutions, fully connected layers, norms and PReLUs, by name, in the network's order.
+        layers: the convolutions, fully connected and recurrent layers, norms and PReLUs, by name, in the network's
+            order.
         owners: names of the layers that hold a tensor, by its id; several if it is tied.
         sides: the labels [n] of every side that channels pass, in the order of the pass.
         ties: pairs of label tensors [n] whose entries are one channel.
@@ -39,6 +41,11 @@ class Trace:
         produced: the labels of the outputs of every layer that ran, [n].
         ran: layers that ran.
         labels: the number of labels given out.
+        own: the axes of the tensors that are not of a layer, with their labels [n], by name (see ``own``).
+        statistics: label tensors [n] of channels over which a statistic is taken.
+        running: name of the layer that runs, where its tensors do not tell.
+        lacking: in a pass without some channels: their entries in every side; statistics are taken over the others.
+        gone: likewise, whether the channel of each label is one of them.
         misused: layers whose weights the network used otherwise than by calling the layer, with the reason.
     """
 
@@ -50,13 +57,18 @@ class Trace:
     splits: set[int] = dataclasses.field(default_factory=set)
     produced: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     misused: dict[str, str] = dataclasses.field(default_factory=dict)
+    own: dict[str, tuple[OwnTensor, Tensor]] = dataclasses.field(default_factory=dict)
+    statistics: list[Tensor] = dataclasses.field(default_factory=list)
+    running: str = ""
+    lacking: Mapping[Side, Tensor] | None = None
+    gone: set[int] = dataclasses.field(default_factory=set)
     ran: set[str] = dataclasses.field(default_factory=set)
     labels: int = 0
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:
         """Return an empty trace of a network."""
-        kinds: tuple[type[nn.Module], ...] = (*WEIGHTED, *PER_CHANNEL)
+        kinds: tuple[type[nn.Module], ...] = (*WEIGHTED, *PER_CHANNEL, nn.RNNBase, nn.RNNCellBase)
         trace = cls({name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)})
         for name, layer in trace.layers.items():
             for tensor in (*layer._parameters.values(), *layer._buffers.values()):
@@ -86,19 +98,33 @@ class Trace:
     def meet(self, name: str, *, output: bool, labels: Tensor) -> None:
         """Record the labels [n] that pass a side of a layer, which may be called several times."""
         earlier = self.sides.setdefault((name, output), labels)
+        if self.lacking is not None and (name, output) in self.lacking:
+            self.gone.update(labels[self.lacking[name, output]].tolist())
         if earlier is not labels:
             self.tie(earlier, labels)
             odd = (earlier == 0) != (labels == 0)
             if bool(odd.any()):
                 self.pin(torch.maximum(earlier, labels)[odd], f"{name!r} is called with other inputs, too")
 
+    def kept(self, labels_n: Tensor) -> Tensor | None:
+        """Return the places of the labels whose channels are not lacking, or None if all are there."""
+        if not self.gone:
+            return None
+        kept = [place for place, label in enumerate(labels_n.tolist()) if label == 0 or label not in self.gone]
+        return torch.tensor(kept) if len(kept) < len(labels_n) else None
+
 
 class Labelled(Tensor):
-    """A tensor with the labels of its elements; None: no element belongs to a channel."""
+    """A tensor with the labels of its elements; None: no element belongs to a channel.
+
+    ``own`` holds the labels that the elements would have if an axis of a tensor of the network's own were one of
+    channels, by the name of that axis.
+    """
 
     value: Tensor
     labels: Tensor | None
     record: Trace
+    own: Mapping[str, Tensor]
 
     @staticmethod
     def __new__(cls, value: Tensor, labels: Tensor | None, trace: Trace) -> "Labelled":
@@ -113,7 +139,7 @@ class Labelled(Tensor):
             device=value.device,
             requires_grad=False,
         )
-        made.value, made.labels, made.record = value, labels, trace
+        made.value, made.labels, made.record, made.own = value, labels, trace, {}
         return made
 
 
@@ -163,6 +189,19 @@ def varies(labels: Tensor, axis: int) -> bool:
     labels = noted[1] if noted and noted[0] == axis % labels.ndim else collapse(labels, keep=axis)
     axis = 0 if noted and labels is noted[1] else axis
     return bool(((labels != labels.amax(axis, keepdim=True)) & (labels != 0)).any())
+
+
+def single_axis(labels: Tensor) -> tuple[int, Tensor] | None:
+    """Return the only axis that labels depend on, from the end, and the labels along it [n], or None."""
+    noted = axis_of(labels)
+    if noted is not None:
+        return noted[0] - labels.ndim, noted[1]
+    compact = collapse(labels)
+    axes = [axis for axis in range(compact.ndim) if varies(compact, axis)]
+    if len(axes) != 1:
+        return None
+    along = profile(labels, axes[0])
+    return (axes[0] - labels.ndim, along) if along is not None else None
 
 
 def profile(labels: Tensor, axis: int) -> Tensor | None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from kondense.channels.combining import Labels
 from kondense.channels.heads import attention
 from kondense.channels.labels import Labelled, Trace, collapse, meeting, spread, unwrapped, varies
+from kondense.channels.own import axis_at
+from kondense.channels.statistics import without_gone
 from kondense.networks.layers import CONVOLUTIONS
 
 
@@ -20,11 +22,12 @@ def convolution(  # noqa: PLR0917  # as torch's
     images: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
     """Run a convolution: the outputs are new channels, or those of the input if it is depthwise."""
-    if not isinstance(images, Labelled) or isinstance(weight, Labelled) or images.ndim != weight.ndim:
+    if not isinstance(images, Labelled) or images.ndim != weight.ndim:
         return NotImplemented
-    run = CONVOLVE[weight.ndim]
-    value = run(images.value, weight, unwrapped(bias), stride, padding, dilation, groups)
-    trace, labels = images.record, images.labels
+    run, trace, labels = CONVOLVE[weight.ndim], images.record, images.labels
+    if labels is not None and (isinstance(weight, Labelled) or not trace.owners.get(id(weight))):
+        return _with_own(images, run, weight, bias, (stride, padding, dilation, groups))
+    value = run(images.value, unwrapped(weight), unwrapped(bias), stride, padding, dilation, groups)
     names = _callees(trace, weight, CONVOLUTIONS, groups)
     along = meeting(trace, labels, 1) if labels is not None and names else None
     if labels is not None and not names:
@@ -34,18 +37,51 @@ def convolution(  # noqa: PLR0917  # as torch's
         if outputs is not None and not bool(outputs.all()):
             trace.pin(outputs, "some inputs of its depthwise convolution must stay")
     else:
-        outputs = _produce(trace, names, len(weight))
+        outputs = produce(trace, names, len(weight))
         _meet(trace, names, output=False, labels=along)
     _meet(trace, names, output=True, labels=outputs)
     return type(images)(value, spread(outputs, 1, value.shape) if outputs is not None else None, trace)
 
 
+def _with_own(images: Labelled, run: Callable[..., Tensor], weight: Any, bias: Any, settings: tuple[Any, ...]) -> Any:
+    """Run a convolution whose weight the network holds itself or computes; its outputs are no channels.
+
+    If it is depthwise, the channels pass.
+    """
+    trace, labels = images.record, images.labels
+    assert labels is not None
+    depthwise = settings[-1] > 1 and settings[-1] == images.shape[1]
+    along = meeting(trace, labels, 1)
+    held = [(tensor, axis_at(tensor, 0)) for tensor in (weight, bias) if tensor is not None and len(tensor) > 1]
+    names = [name for _, name in held] if depthwise else [axis_at(weight, 1)]
+    computed = [tensor for tensor in (weight, bias) if isinstance(tensor, Labelled) and tensor.labels is not None]
+    fixed = any(name is None for name in names) and isinstance(weight, Labelled)
+    if computed or fixed or not (depthwise or settings[-1] == 1):
+        trace.pin(labels, "it is read by a convolution whose weights are computed")
+    for name in names if not fixed else ():
+        if name is not None:
+            trace.meet(name, output=True, labels=trace.own[name][1])
+            trace.tie(along, trace.own[name][1])
+    value = run(without_gone(trace, images, 1).value, unwrapped(weight), unwrapped(bias), *settings)
+    outputs = along.repeat_interleave(len(weight) // settings[-1]) if depthwise else None
+    return type(images)(value, spread(outputs, 1, value.shape) if outputs is not None else None, trace)
+
+
 def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
     """Run ``torch.nn.functional.linear``: the outputs are new channels, unless it works along another axis."""
-    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
+    if not isinstance(inputs, Labelled):
+        return NotImplemented
+    trace, labels = inputs.record, inputs.labels
+    own = axis_at(weight, 1)
+    if labels is not None and own is not None and varies(labels, -1):
+        trace.meet(own, output=True, labels=trace.own[own][1])
+        trace.tie(meeting(trace, labels, -1), trace.own[own][1])
+        return type(inputs)(
+            F.linear(without_gone(trace, inputs, -1).value, unwrapped(weight), unwrapped(bias)), None, trace
+        )
+    if isinstance(weight, Labelled):
         return NotImplemented
     value = F.linear(inputs.value, weight, unwrapped(bias))
-    trace, labels = inputs.record, inputs.labels
     names = _callees(trace, weight, (nn.Linear,))
     if labels is not None and not varies(labels, -1) and bool(collapse(labels).any()):
         for name in names:
@@ -54,7 +90,7 @@ def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
     along = meeting(trace, labels, -1) if labels is not None and names else None
     if labels is not None and not names:
         trace.pin(labels, "it is read by a linear layer whose weights are computed")
-    outputs = _produce(trace, names, len(weight))
+    outputs = produce(trace, names, len(weight))
     _meet(trace, names, output=False, labels=along)
     _meet(trace, names, output=True, labels=outputs)
     return type(inputs)(value, spread(outputs, -1, value.shape) if outputs is not None else None, trace)
@@ -111,7 +147,7 @@ def _callees(trace: Trace, weight: Tensor, kinds: tuple[type[nn.Module], ...], g
     return names if fits else []
 
 
-def _produce(trace: Trace, names: Sequence[str], count: int) -> Labels:
+def produce(trace: Trace, names: Sequence[str], count: int) -> Labels:
     """Return the labels of a layer's outputs, the same at every call; one output alone cannot be removed."""
     if not names or count < 2:
         return None

@@ -22,11 +22,10 @@ from kondense.artifacts.equivalence import (
     evaluating,
     relative_change,
 )
-from kondense.channels.groups import (
-    ChannelGroup,
-)
+from kondense.channels.groups import ChannelGroup, OwnTensor
+from kondense.channels.numbers import numbers_of
 from kondense.channels.recording import Removed, expected, recorded
-from kondense.channels.surgery import remove, restored
+from kondense.channels.surgery import axis_length, remove, restored, side_length
 from kondense.errors import InputError
 
 SECONDS = 60.0  # of processor time; groups that are not proved by then stay whole
@@ -165,11 +164,27 @@ class _Proof:
         if change is None or name in self.mended_names:
             return "its channels cannot be removed together with those of other layers"
         self.mended_names.add(name)
+        if change.amount == WITHOUT_VALUE and not self.late:
+            numbered = dataclasses.replace(group, numbers=self.numbers(groups, name))
+            if numbered.numbers and self.change(dict(groups) | {name: numbered}, [name]) is None:
+                return numbered
         for parts in sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0):
             attempt = dict(groups) | {name: group.tied(parts)}
             if not self.late and self.change(attempt, [name]) is None:
                 return attempt[name]
         return f"without some of its channels {change}"
+
+    def numbers(self, groups: Mapping[str, ChannelGroup], name: str) -> tuple[tuple[str, str, int], ...]:
+        """Return the attributes of modules that may hold the number of a group's channels."""
+        lengths = {}
+        for member in groups[name].members:
+            if isinstance(place := member.layer, OwnTensor):
+                length = axis_length(self.module.get_submodule(place.owner), place)
+            else:
+                length = side_length(self.module.get_submodule(member.name), output=member.output)
+            if length == member.entries.numel():
+                lengths[member.name] = length
+        return numbers_of(self.module, groups[name], lengths)
 
 
 def _change(
@@ -214,6 +229,7 @@ def _make_loud(module: nn.Module) -> None:
     places = [
         (layer, key, weight)
         for layer in module.modules()
+        if not isinstance(layer, nn.RNNBase)  # which computes with a list of its own
         for key, weight in layer._parameters.items()
         if weight is not None and weight.is_floating_point() and weight.numel()
     ]

@@ -3,22 +3,27 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kondense.artifacts.equivalence import seeded
+from kondense.artifacts.structure import RECURRENT
 from kondense.channels.groups import (
     WEIGHTED,
     ChannelGroup,
+    OwnTensor,
     axis_of_channels,
     input_slices,
     parts_of,
     weight_from_inputs,
     weighted,
 )
+from kondense.channels.labels import Trace, unwrapped
 from kondense.channels.surgery import restored
+from kondense.channels.tracing import Traced, labelled
 from kondense.export.trace import layer_by_layer
 
 PLACES = 8  # of each axis of a layer's outputs that are compared; a wrong channel shows in all of them
@@ -37,7 +42,10 @@ def expected(
     """Return the record of ``module`` in which no layer reads the ``removed`` channels.
 
     Their inputs are zeroed, which copies no weight; layers that the network does not call get weights with zeros.
+    Statistics over channels are taken over the others.
     """
+    if any(_is_special(groups[name]) for name, channels in removed.items() if len(channels)):
+        return _without(module, groups, removed, images_NCHW, kept)
     hidden = _read_by_layer(groups, removed)
     called: set[str] = set()
 
@@ -61,6 +69,44 @@ def expected(
         return recorded(module, images_NCHW, kept)
 
 
+def _is_special(group: ChannelGroup) -> bool:
+    """Return whether others than the layers that read it see that a channel is lacking."""
+    return group.statistics or any(isinstance(member.layer, (OwnTensor, *RECURRENT)) for member in group.members)
+
+
+def _without(
+    module: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    removed: Removed,
+    images_NCHW: Tensor,
+    kept: Mapping[str, Tensor],
+) -> Record:
+    """Return the record of a pass under labels, which tell what is computed from the ``removed`` channels."""
+    lacking: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
+    for name, channels in removed.items():
+        for member in groups[name].members if len(channels) else ():
+            lacking[member.name, member.output].append(member.entries[channels].flatten())
+    trace = Trace.of(module)
+    gone = {side: torch.cat(entries) for side, entries in lacking.items()}
+    trace.lacking = gone
+
+    def hide(layer: nn.Module, inputs: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+        value = unwrapped(inputs[0]).index_fill(axis_of_channels(layer), gone[name, False], 0.0)
+        return (Traced(value, getattr(inputs[0], "labels", None), trace), *inputs[1:])
+
+    hooks = [
+        module.get_submodule(name).register_forward_pre_hook(lambda layer, inputs, name=name: hide(layer, inputs, name))
+        for name, output in gone
+        if not output
+    ]
+    try:
+        with labelled(module, trace):
+            return recorded(module, Traced(images_NCHW, None, trace), kept)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def recorded(module: nn.Module, images_NCHW: Tensor, kept: Mapping[str, Tensor], *, failing: bool = False) -> Record:
     """Return samples of the outputs of every layer with weights, in the order of the pass, and the network's last.
 
@@ -73,6 +119,7 @@ def recorded(module: nn.Module, images_NCHW: Tensor, kept: Mapping[str, Tensor],
     record: Record = []
 
     def note(layer: nn.Module, name: str, output: object) -> None:
+        output = unwrapped(output)
         if isinstance(output, Tensor):
             sample, shape = _sample(output, axis_of_channels(layer), kept.get(name))
             record.append((name, [sample], [shape]))
@@ -88,7 +135,7 @@ def recorded(module: nn.Module, images_NCHW: Tensor, kept: Mapping[str, Tensor],
         failures = (Exception,) if failing else ()
         with seeded(0), layer_by_layer(), contextlib.suppress(*failures):
             leaves = pytree.tree_leaves(module(images_NCHW))
-            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            tensors = [unwrapped(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
             record.append(("", tensors, [tuple(tensor.shape) for tensor in tensors]))
     finally:
         for hook in hooks:

@@ -21,24 +21,32 @@ from kondense.channels.labels import (
     collapse,
     meeting,
     profile,
+    single_axis,
     spread,
     tensors_of,
     unwrapped,
     varies,
 )
+from kondense.channels.own import adopted, carried
+from kondense.channels.statistics import SOFTMAX, over_kept, without_gone
 
 SAME = {"clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "dropout", "native_dropout"}
-LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"}
+LIKE = {
+    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
+    *("new_zeros", "new_ones", "new_full", "new_empty"),
+}
 MOVES = {
     *("permute", "transpose", "t", "unsqueeze", "squeeze", "slice", "select", "split", "split_with_sizes", "unbind"),
     *("flip", "roll", "repeat", "index_select", "index", "unfold", "pixel_shuffle", "pixel_unshuffle", "expand"),
     *("channel_shuffle", "native_channel_shuffle", "diagonal", "unsafe_split", "unsafe_split_with_sizes"),
+    "embedding",
 }
 RESHAPES = {"view", "_unsafe_view", "_reshape_alias", "reshape"}
 REDUCTIONS = {
     *("sum", "mean", "amax", "amin", "max", "min", "var", "std", "prod", "argmax", "argmin", "any", "all", "median"),
     *("logsumexp", "linalg_vector_norm", "norm", "var_mean", "std_mean"),
 }
+POSITIONS = {"argmax", "argmin", "any", "all", "median"}  # of REDUCTIONS: no statistic of the channels that are left
 EXTREMES = {"amax", "amin", "max", "min"}
 ALONG = {"_softmax", "_log_softmax", "cumsum", "cumprod", "sort"}
 POINTWISE = {"hardswish", "hardsigmoid", "_prelu_kernel", "mish", "fill", "zero", "copy"}
@@ -75,6 +83,49 @@ def follow(
     labelled = [leaf for leaf in tensors if isinstance(leaf, Labelled) and leaf.labels is not None]
     if not labelled:
         return [None] * len(results)
+    own = [leaf for leaf in tensors if isinstance(leaf, Labelled) and leaf.labels is None and leaf.own]
+    if own:
+        with adopted(trace, own, [leaf.labels for leaf in labelled if leaf.labels is not None]):
+            return _followed(trace, function, args, kwargs, results, labelled=labelled)
+    return _followed(trace, function, args, kwargs, results, labelled=labelled)
+
+
+def follow_own(
+    trace: Trace,
+    function: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    results: Sequence[Any],
+    *,
+    tensors: Sequence[Tensor],
+) -> list[dict[str, Tensor]]:
+    """Return what every result carries of the only tensor of the network's own among the arguments, if there is one."""
+    leaves = [leaf for leaf in tensors if isinstance(leaf, Labelled)]
+    rule, in_place = _rule_of(function)
+    if len(leaves) != 1 or not leaves[0].own or rule is None or in_place:
+        return [{} for _ in results]
+    return carried(trace, rule, function, args, kwargs, results, leaves[0])
+
+
+def seen_by(trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the arguments of an operation in a pass without some channels: statistics are taken over the others."""
+    kind = function.overloadpacket.__name__
+    if kind in REDUCTIONS or kind in SOFTMAX:
+        return over_kept(trace, kind, args, lambda: _axes_of(_bound(function, args, kwargs), args[0].ndim))
+    if kind in PRODUCTS:
+        return (*args[:-2], without_gone(trace, args[-2], -1), without_gone(trace, args[-1], -2))
+    return (without_gone(trace, args[0], 1), *args[1:]) if kind == "deform_conv2d" else args
+
+
+def _followed(
+    trace: Trace,
+    function: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    results: Sequence[Any],
+    *,
+    labelled: Sequence[Labelled],
+) -> list[Labels]:
     rule, in_place = _rule_of(function)
     labels = rule(trace, function, args, kwargs, results) if rule else None
     if labels is None or (in_place and _escapes(args[0], labels[0])):
@@ -108,6 +159,7 @@ def _rule(kind: str, function: Any) -> Rule | None:
         (kind in STATISTICS, _statistics),
         (kind == "glu", _gate),
         (kind == "native_layer_norm", norm_of_heads),
+        (kind == "deform_conv2d", _deformed),
         (kind == "im2col", _patches),
         (kind == "col2im", _unpatched),
         (_is_pointwise(kind, function), _pointwise),
@@ -197,15 +249,20 @@ def _reduce(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
     given = _bound(function, args, kwargs)
-    labels, axes, kept = given["self"].labels, given.get("dim"), bool(given.get("keepdim", False))
-    axes = [axes] if isinstance(axes, int) else list(axes or range(labels.ndim))
+    labels, kept = given["self"].labels, bool(given.get("keepdim", False))
+    axes = _axes_of(given, labels.ndim)
     noted = axis_of(labels)
     if noted and all(axis % labels.ndim != noted[0] for axis in axes):
         place = noted[0] if kept else noted[0] - sum(axis % labels.ndim < noted[0] for axis in axes)
         return [spread(noted[1], place, result.shape) for result in results]
-    mixes = any(varies(labels, axis) for axis in axes)
-    if mixes and not (function.overloadpacket.__name__ in EXTREMES and _tie_along(trace, labels, axes)):
-        return None
+    kind = function.overloadpacket.__name__
+    if any(varies(labels, axis) for axis in axes) and not (kind in EXTREMES and _tie_along(trace, labels, axes)):
+        found = single_axis(labels)
+        if kind in POSITIONS or (found is None and not _tie_along(trace, labels, axes)):
+            return None
+        if found is not None:
+            trace.statistics.append(found[1])
+            return [None] * len(results)
     for axis in sorted({axis % labels.ndim for axis in axes}, reverse=True):
         labels = labels.narrow(axis, 0, 1) if labels.stride(axis) == 0 else labels.amax(axis, keepdim=True)
         labels = labels if kept else labels.squeeze(axis)
@@ -216,15 +273,23 @@ def _tie_along(trace: Trace, labels: Tensor, axes: Sequence[int]) -> bool:
     """Tie the channels that meet in one result, as those of a maxout unit; return whether others are left."""
     compact = collapse(labels)
     highest = compact.amax(list(axes), keepdim=True)
+    if len(highest.unique()) < 2 or not bool(compact.all()):
+        return False
     trace.tie(compact, highest.expand(compact.shape))
-    return len(highest.unique()) > 1
+    return True
 
 
 def _along(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
-    axis = _bound(function, args, kwargs).get("dim", -1)
-    return None if varies(args[0].labels, axis) else [args[0].labels] * len(results)
+    axis, labels = _bound(function, args, kwargs).get("dim", -1), args[0].labels
+    if varies(labels, axis):
+        found = single_axis(labels)
+        if function.overloadpacket.__name__ not in SOFTMAX or (found is None and not _tie_along(trace, labels, [axis])):
+            return None
+        if found is not None:
+            trace.statistics.append(found[1])
+    return [labels] * len(results)
 
 
 def _per_map(
@@ -276,38 +341,92 @@ def _unpatched(
 def _multiply(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
-    """Products of matrices, [..., n, k] x [..., k, m]: the channels may stand in one of n and m, not in k."""
+    """Products of matrices, [..., n, k] x [..., k, m].
+
+    The channels may stand in one of n and m, in all of k, or in k for each head in a further axis: then those of a head
+    are tied.
+    """
     first, second = args[-2:]
-    rows, columns = (getattr(operand, "labels", None) for operand in (first, second))
+    rows, columns = _summed(trace, _labels(first), -1), _summed(trace, _labels(second), -2)
+    if rows is NotImplemented or columns is NotImplemented:
+        return None
+    (rows, summed), (columns, others) = rows, columns
+    if (summed is None) != (others is None):
+        return None  # the other operand has a fixed number of rows or columns
+    if summed is not None and others is not None:
+        trace.tie(summed, others)
+        trace.statistics += [summed, others]
     shape = results[0].shape
-    if rows is not None:
-        if varies(rows, -1):
-            return None
-        rows = rows.amax(-1, keepdim=True)
-    if columns is not None:
-        if varies(columns, -2):
-            return None
-        columns = columns.amax(-2, keepdim=True)
     held = [label for label in (rows, columns) if label is not None and bool(label.any())]
-    if len(held) != 1:
-        return None if held else [None]
-    labels = held[0].expand(shape)
-    if any(varies(labels, axis) for axis in range(len(shape) - 2)):
+    batches = [[axis for axis in range(len(shape) - 2) if varies(label, axis)] for label in held]
+    if len(held) > 1 and (batches[0] != batches[1] or not batches[0] or varies(held[0], -2)):
+        return None
+    if len(held) == 1 and batches[0]:
         return None  # one matrix for each channel: the other operand has one of each, too
-    return [combine(trace, [(labels, shape), *[(_labels(each), each.shape) for each in args[:-2]]], shape)]
+    operands = [(label.expand(shape), shape) for label in held]
+    return [combine(trace, [*operands, *[(_labels(each), each.shape) for each in args[:-2]]], shape)]
+
+
+def _summed(trace: Trace, labels: Labels, axis: int) -> Any:
+    """Return the labels of a matrix after a sum along an axis, and the channels along it, if these are all there are.
+
+    Returns:
+        Labels with length 1 along the axis, or None; and the labels [k], or None. NotImplemented if neither is right.
+    """
+    if labels is None:
+        return None, None
+    if not varies(labels, axis):
+        return labels.amax(axis, keepdim=True), None
+    found = single_axis(labels)
+    if found is not None:
+        return None, found[1]
+    compact = collapse(labels, keep=axis % labels.ndim)
+    highest = compact.amax(axis, keepdim=True)
+    batched = all(not varies(highest, other) for other in (-1, -2))
+    if not batched or not bool(compact.all()):
+        return NotImplemented
+    trace.tie(compact, highest.expand(compact.shape))
+    shape = [*labels.shape]
+    shape[axis] = 1
+    return highest.expand(shape), None
 
 
 def _pointwise(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
     shape = results[0].shape
-    operands = [(_labels(tensor), tensor.shape) for tensor in tensors_of((args, kwargs))]
+    operands = [(_labels(tensor), _reach(tensor)) for tensor in tensors_of((args, kwargs))]
     labels = combine(trace, operands, shape)
     return [labels if result.shape == shape else None for result in results]
 
 
+def _reach(tensor: Tensor) -> list[int]:
+    """Return the shape of a tensor, with 1 where it was expanded: it has as many elements as what it meets."""
+    if isinstance(tensor, Labelled) and tensor.labels is None:
+        return [1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
+    return list(tensor.shape)
+
+
+def _deformed(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    """Torchvision's deformable convolution: images, weight, offsets, mask; its outputs are no channels."""
+    images, weight, *placed = args[:4]
+    if weight.shape[1] != images.shape[1] or (_labels(images) is not None and _labels(weight) is None):
+        return None
+    for each in placed:
+        trace.pin(_labels(each), "it places the samples of a deformable convolution")
+    return [None]
+
+
 def _labels(tensor: Tensor) -> Labels:
     return tensor.labels if isinstance(tensor, Labelled) else None
+
+
+def _axes_of(given: Mapping[str, Any], count: int) -> list[int]:
+    """Return the axes that a reduction goes over."""
+    axes = given.get("dim")
+    return [axes] if isinstance(axes, int) else list(axes or range(count))
 
 
 def _bound(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,22 +6,36 @@ Shapes: weight [O, I / G, ...] of O outputs, I inputs and G groups; a norm's ten
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kondense.artifacts.structure import RECURRENT
 from kondense.channels.groups import (
     WEIGHTED,
     ChannelGroup,
+    OwnTensor,
     input_slices,
     is_depthwise,
     parts_of,
     weight_from_inputs,
 )
 from kondense.channels.heads import count_heads
+from kondense.channels.hidden_units import keep_hidden, keep_inputs
 from kondense.channels.labels import NORMS
+from kondense.channels.numbers import count_down
 from kondense.networks.layers import CONVOLUTIONS
+
+COUNTS: tuple[tuple[Any, ...], ...] = (  # layers, and in which attributes they hold the number of outputs and inputs
+    (CONVOLUTIONS, "out_channels", "in_channels"),
+    (nn.Linear, "out_features", "in_features"),
+    (RECURRENT, "hidden_size", "input_size"),
+    (nn.GroupNorm, "num_channels"),
+    (nn.PReLU, "num_parameters"),
+    (NORMS, "num_features"),
+)
 
 
 @torch.no_grad()
@@ -38,18 +52,26 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
     """
     count_heads(module, groups, removed)
     lost: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
-    for name, channels in removed.items():
-        for member in groups[name].members if len(channels) else ():
+    chosen = {name: channels for name, channels in removed.items() if len(channels)}
+    for name, channels in chosen.items():
+        for member in groups[name].members:
             lost[member.name, member.output].append(member.entries[channels].flatten())
+        for owner, attribute, entries in groups[name].numbers:
+            count_down(module.get_submodule(owner), attribute, entries * len(channels))
+    members = [member for name in chosen for member in groups[name].members]
+    places = {member.name: member.layer for member in members if isinstance(member.layer, OwnTensor)}
     named = dict(module.named_modules(remove_duplicate=False))
     kept_outputs, ties = {}, _ties(named)
     for name, output in sorted(lost, key=lambda side: not side[1]):  # first outputs: then fewer inputs are copied
-        layer, parts = named[name], lost[name, output]
-        kept = np.ones(side_length(layer, output=output), dtype=bool)
+        place, parts = places.get(name), lost[name, output]
+        layer = named[place.owner if place else name]
+        kept = np.ones(axis_length(layer, place) if place else side_length(layer, output=output), dtype=bool)
         for part in parts:
             kept[part.numpy()] = False
         index = torch.from_numpy(np.flatnonzero(kept))
-        if output:
+        if place is not None:
+            _keep_along(layer, place, index)
+        elif output:
             kept_outputs[name] = index
             _keep_outputs(layer, index)
         else:
@@ -106,38 +128,60 @@ def _ties(named: Mapping[str, nn.Module]) -> dict[tuple[str, str], list[tuple[st
 
 def side_length(layer: nn.Module, *, output: bool) -> int:
     """Return the number of outputs or inputs of a layer."""
-    if isinstance(layer, CONVOLUTIONS):
-        return layer.out_channels if output else layer.in_channels
-    if isinstance(layer, nn.Linear):
-        return layer.out_features if output else layer.in_features
-    if isinstance(layer, nn.PReLU):
-        return layer.num_parameters
-    assert isinstance(layer, NORMS)
-    return layer.num_features
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        return layer.normalized_shape[-1]
+    return int(getattr(layer, _count_of(layer, output=output)))
+
+
+def _count_of(layer: nn.Module, *, output: bool) -> str:
+    """Return the attribute in which a layer holds the number of its outputs or inputs."""
+    return next(names for kinds, *names in COUNTS if isinstance(layer, kinds))[0 if output else 1]
+
+
+def axis_length(owner: nn.Module, place: OwnTensor) -> int:
+    """Return the length of an axis of a tensor that a module holds itself."""
+    return _holder(owner, place)[place.key].shape[place.axis]
+
+
+def _holder(owner: nn.Module, place: OwnTensor) -> Any:
+    return owner._parameters if place.key in owner._parameters else owner._buffers
+
+
+def _keep_along(owner: nn.Module, place: OwnTensor, index: Tensor) -> None:
+    """Keep a part of an own tensor along its axis."""
+    tensors = _holder(owner, place)
+    before = tensors[place.key]
+    tensor = before.detach().index_select(place.axis, index)
+    tensors[place.key] = _parameter(tensor, before) if isinstance(before, nn.Parameter) else tensor
+    if isinstance(owner, nn.Embedding):
+        setattr(owner, ("num_embeddings", "embedding_dim")[place.axis], len(index))
 
 
 def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
+    if isinstance(layer, RECURRENT):
+        keep_hidden(layer, index)
+        return
     for name, parameter in layer._parameters.items():
         if parameter is not None:
             layer._parameters[name] = _parameter(parameter.index_select(0, index), parameter)
     for name, buffer in layer._buffers.items():
         if buffer is not None and buffer.ndim:  # not the count of batches
             layer._buffers[name] = buffer.index_select(0, index)
-    if isinstance(layer, CONVOLUTIONS):
-        if is_depthwise(layer):
-            multiplier = layer.out_channels // layer.groups
-            layer.groups = layer.in_channels = len(index) // multiplier
-        layer.out_channels = len(index)
-    elif isinstance(layer, nn.Linear):
-        layer.out_features = len(index)
-    elif isinstance(layer, nn.PReLU):
-        layer.num_parameters = len(index)
-    else:
-        assert isinstance(layer, NORMS)
-        layer.num_features = len(index)
+    count = len(index)
+    if isinstance(layer, CONVOLUTIONS) and is_depthwise(layer):
+        layer.groups = layer.in_channels = count // (layer.out_channels // layer.groups)
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        layer.normalized_shape = (count,)
+        return
+    if isinstance(layer, nn.GroupNorm) and layer.num_groups == layer.num_channels:
+        layer.num_groups = count
+    setattr(layer, _count_of(layer, output=True), count)
 
 
 def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
+    if isinstance(layer, RECURRENT):
+        keep_inputs(layer, index)
+        return
     assert isinstance(layer, WEIGHTED)
     groups = parts_of(layer)
     if groups == 1:

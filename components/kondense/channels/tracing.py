@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from kondense.channels.labels import Labelled, Trace, tensors_of, unwrapped
+from kondense.channels import recurrent, statistics
+from kondense.channels.labels import OVER_CHANNELS, Labelled, Trace, tensors_of, unwrapped
 from kondense.channels.layer_rules import LAYERS
-from kondense.channels.rules import follow
+from kondense.channels.own import watched
+from kondense.channels.rules import follow, follow_own, seen_by
 from kondense.errors import InputError
 from kondense.export.trace import layer_by_layer
 
+RULES = LAYERS | statistics.STATISTICS | recurrent.RULES
 IMAGES = 2  # networks may squeeze a batch of one
 
 
@@ -26,7 +29,7 @@ class Traced(Labelled):
     ) -> Any:
         """Run layers by their rules, everything else operation by operation."""
         with torch._C.DisableTorchFunctionSubclass():
-            rule = LAYERS.get(function)
+            rule = RULES.get(function)
             result = rule(*args, **(kwargs or {})) if rule else NotImplemented
             return function(*args, **(kwargs or {})) if result is NotImplemented else result
 
@@ -40,10 +43,15 @@ class Traced(Labelled):
         known = {id(leaf.value): leaf for leaf in tensors if isinstance(leaf, Labelled)}
         trace = next(iter(known.values())).record
         _note_weights(trace, tensors)
-        result = function(*unwrapped(args), **unwrapped(kwargs))
+        seen = seen_by(trace, function, args, kwargs) if trace.gone else args
+        result = function(*unwrapped(seen), **unwrapped(kwargs))
         values, structure = ([result], None) if isinstance(result, Tensor) else pytree.tree_flatten(result)
         wrapped: list[Any] = []
-        for value, labels in zip(values, follow(trace, function, args, kwargs, values, tensors=tensors), strict=True):
+        followed = follow(trace, function, args, kwargs, values, tensors=tensors)
+        carried: list[dict[str, Tensor]] = [{}] * len(values)
+        if not any(leaf.labels is not None for leaf in known.values()) and any(leaf.own for leaf in known.values()):
+            carried = follow_own(trace, function, args, kwargs, values, tensors=tensors)
+        for value, labels, own in zip(values, followed, carried, strict=True):
             if not isinstance(value, Tensor):
                 wrapped.append(value)
             elif id(value) in known:  # an operation in place
@@ -51,6 +59,7 @@ class Traced(Labelled):
                 wrapped.append(known[id(value)])
             else:
                 wrapped.append(cls(value, labels, trace))
+                wrapped[-1].own = own
         return wrapped[0] if structure is None else pytree.tree_unflatten(wrapped, structure)
 
 
@@ -78,7 +87,7 @@ def _run(trace: Trace, module: nn.Module, image_shape: tuple[int, int, int]) -> 
     ]
     random = torch.get_rng_state()
     try:
-        with torch.no_grad(), layer_by_layer():
+        with torch.no_grad(), layer_by_layer(), labelled(module, trace):
             outputs = module(Traced(images_NCHW, None, trace))
     except Exception as error:  # a network's own code may raise anything
         last = f"the last layer that ran was {ran[-1]!r}" if ran else "no layer ran"
@@ -94,6 +103,22 @@ def _run(trace: Trace, module: nn.Module, image_shape: tuple[int, int, int]) -> 
     for leaf in pytree.tree_leaves(outputs):
         if isinstance(leaf, Labelled):
             trace.pin(leaf.labels, "its outputs are the network's")
+
+
+@contextlib.contextmanager
+def labelled(module: nn.Module, trace: Trace) -> Iterator[None]:
+    """Let a pass of labelled images know the tensors that the network holds itself, and which norm runs."""
+    hooks = [
+        layer.register_forward_pre_hook(lambda *_, name=name: setattr(trace, "running", name))
+        for name, layer in trace.layers.items()
+        if isinstance(layer, OVER_CHANNELS)
+    ]
+    try:
+        with watched(module, trace, lambda value: Traced(value, None, trace)):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
+from kondense.export.trace import layer_by_layer
 from kondense.networks.layers import CONVOLUTIONS
 
 
@@ -29,10 +30,11 @@ def fp32_bytes(module: nn.Module) -> int:
 
 
 def count_macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
-    """Count the multiply-accumulates of one image in every convolution and linear layer, by module name.
+    """Count the multiply-accumulates of one image in every layer with weights, by module name.
 
-    A layer that runs twice counts twice; one that does not run counts 0. Bias additions, normalisation, activations
-    and pooling are not counted, as is usual.
+    These are convolutions, linear and recurrent layers, and the projections of ``nn.MultiheadAttention``. A layer that
+    runs twice counts twice; one that does not run counts 0. Bias additions, normalisation, activations and pooling are
+    not counted, as is usual.
 
     Args:
         module: the network; it keeps its mode and its weights.
@@ -42,20 +44,24 @@ def count_macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]
     handles = []
 
     def count(name: str) -> Any:
-        def hook(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            macs[name] += _layer_macs(layer, output)
+        def hook(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            if isinstance(layer, nn.MultiheadAttention):
+                query, key, value = (*inputs, *(named[each] for each in ("query", "key", "value")[len(inputs) :]))[:3]
+                macs[name] += _projections(layer, query, key, value)
+            else:
+                macs[name] += _layer_macs(layer, inputs[0], output)
 
         return hook
 
     for name, layer in module.named_modules():
-        if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+        if isinstance(layer, (*CONVOLUTIONS, nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)):
             macs[name] = 0
-            handles.append(layer.register_forward_hook(count(name)))
+            handles.append(layer.register_forward_hook(count(name), with_kwargs=True))
     was_training = module.training
     module.eval()
     try:
         device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-        with torch.no_grad():
+        with torch.no_grad(), layer_by_layer():
             module(torch.zeros(1, *shape, device=device))
     finally:
         module.train(was_training)
@@ -64,7 +70,16 @@ def count_macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]
     return macs
 
 
-def _layer_macs(layer: nn.Module, output: Tensor) -> int:
+def _projections(layer: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> int:
+    """Return the multiply-accumulates of the projections of query, key, value and result."""
+    return layer.embed_dim * (query.numel() + key.numel() + value.numel() + query.numel())
+
+
+def _layer_macs(layer: nn.Module, inputs: Any, output: Any) -> int:
+    if isinstance(layer, nn.RNNBase | nn.RNNCellBase):
+        data = inputs.data if isinstance(inputs, nn.utils.rnn.PackedSequence) else inputs
+        weights = [parameter for name, parameter in layer.named_parameters() if name.startswith("weight")]
+        return data.numel() // layer.input_size * sum(weight.numel() for weight in weights)
     if isinstance(layer, nn.Linear):
         return output.numel() * layer.in_features
     assert isinstance(layer, CONVOLUTIONS)

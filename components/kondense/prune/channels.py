@@ -30,7 +30,7 @@ from kondense.prune.allocation import Cost, Group, Layer, choose_counts, smalles
 from kondense.prune.context import Context
 from kondense.prune.costs import layer_costs
 from kondense.prune.fractions import parse_fractions
-from kondense.prune.possible import describe, fixed_fraction, kept_whole, limits
+from kondense.prune.possible import describe, fixed_fraction, kept_whole, limits, offered
 from kondense.prune.pruner import Masks, Pruner, check_scores
 from kondense.prune.reconstruction import reconstruct
 from kondense.prune.timing import Timing
@@ -69,7 +69,8 @@ class ChannelPruner(Pruner):
     def __init__(self, module: nn.Module, context: Context, score: Score) -> None:
         self.module, self.context, self.config, self.score = module, context, context.config, score
         self.shape = context.dataset.shape
-        self.found = find_dependencies(module, self.shape, context.excluded)
+        found = find_dependencies(module, self.shape, context.excluded)
+        self.found = offered(module, self.shape, self.config, found, context.fractions)
         self._groups = dict(self.found.groups)
         if not self._groups:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in kept_whole(self.found).items())

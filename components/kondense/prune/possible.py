@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import nn
 
+from kondense.artifacts.structure import RECURRENT
 from kondense.channels.dependencies import ChannelGroup, Dependencies, Member, find_dependencies
 from kondense.channels.groups import parts_of
+from kondense.channels.hidden_units import reads
 from kondense.errors import InputError
 from kondense.networks.layers import matching, parse_names
 from kondense.prune.allocation import Group, Layer, Part, smallest_counts, total_cost
@@ -19,6 +21,8 @@ from kondense.prune.masks.masks import largest_reachable, layer_sizes, maskable
 
 LIMITS = 5  # layers named
 OUTPUTS = "its outputs are the network's"
+OVER = "a statistic is taken over its channels, and the others suffice"
+PLAIN_SHARE = 0.75  # of what the others allow at most; beyond it they would lose too many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +68,63 @@ def reduction(
     excluded = matching(module, "exclude", parse_names(config.exclude))
     fractions = resolve_fractions(module, parse_fractions(config.layers))
     found = find_dependencies(module, image_shape, excluded)
-    groups = [
-        describe(group, torch.zeros(group.channels), fraction=fixed_fraction(group, fractions))
-        for group in found.groups.values()
-    ]
+    groups = _described(found, fractions)
     target = "macs" if config.target == "latency" else config.target
-    costs = layer_costs(module, target, costs_of or image_shape, {group.name: group.original for group in groups})
+    costs = layer_costs(module, target, costs_of or image_shape, found.groups)
     counts = smallest_counts(groups, config.round_to)
-    total, least = total_cost(costs, [], {}), total_cost(costs, groups, counts)
     return Possible(
-        1.0 - least / total if total else 0.0,
+        _removed(costs, groups, counts),
         target,
         limits(costs, groups, counts, found=found, excluded=excluded),
         kept_whole(found),
     )
+
+
+def offered(
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    config: PruneConfig,
+    found: Dependencies,
+    fractions: Mapping[str, float],
+) -> Dependencies:
+    """Return what to choose from: channels over which statistics are taken only where there are too few others.
+
+    Without them a norm computes something else for all others, so they cost more accuracy for the same MACs.
+
+    Args:
+        module: the network.
+        image_shape: shape of one image, (C, H, W).
+        config: gives ``sparsity``, ``target`` and ``round_to``.
+        found: all that can be removed.
+        fractions: to remove, by layer; the groups of layers that ``config.layers`` names are always returned.
+    """
+    named = parse_fractions(config.layers).keys()
+    asked = {name for name, group in found.groups.items() if group.producers() & named}
+    plain = {name: group for name, group in found.groups.items() if not group.statistics or name in asked}
+    if len(plain) == len(found.groups):
+        return found
+    target = "macs" if config.target == "latency" else config.target
+    costs = layer_costs(module, target, image_shape, plain)
+    groups = _described(dataclasses.replace(found, groups=plain), fractions)
+    settled = bool(groups) and all(group.sparsity is not None for group in groups)
+    most = _removed(costs, groups, smallest_counts(groups, config.round_to))
+    if config.sparsity > PLAIN_SHARE * most and not settled:
+        return found
+    others = {name for key, group in found.groups.items() if key not in plain for name in group.producers()}
+    return Dependencies(plain, found.whole | dict.fromkeys(others, OVER))
+
+
+def _described(found: Dependencies, fractions: Mapping[str, float]) -> list[Group]:
+    return [
+        describe(group, torch.zeros(group.channels), fraction=fixed_fraction(group, fractions))
+        for group in found.groups.values()
+    ]
+
+
+def _removed(costs: Mapping[str, Layer], groups: Sequence[Group], counts: Mapping[str, int]) -> float:
+    """Return the fraction of the cost that is gone at the ``counts``."""
+    total = total_cost(costs, [], {})
+    return 1.0 - total_cost(costs, groups, counts) / total if total else 0.0
 
 
 def zeroing(module: nn.Module, config: PruneConfig) -> float:
@@ -142,7 +189,7 @@ def describe(group: ChannelGroup, scores: torch.Tensor, *, fraction: float | Non
     return Group(
         name=group.name,
         original=original or group.channels,
-        parts=tuple(_part(member) for member in group.members),
+        parts=tuple(part for member in group.members for part in _parts(member)),
         scores=scores,
         sparsity=fraction,
         blocks=group.blocks,
@@ -163,6 +210,9 @@ def fixed_fraction(group: ChannelGroup, fractions: Mapping[str, float], share: f
     return share * next(iter(requested.values())) if requested else None
 
 
-def _part(member: Member) -> Part:
+def _parts(member: Member) -> list[Part]:
     groups = 1 if member.output else parts_of(member.layer)
-    return Part(member.name, member.output, member.entries.shape[1] / groups)
+    part = Part(member.name, member.output, member.entries.shape[1] / groups)
+    if member.output and isinstance(member.layer, RECURRENT):
+        return [part, Part(member.name, False, part.entries * reads(member.layer))]
+    return [part]

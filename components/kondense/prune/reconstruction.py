@@ -70,7 +70,8 @@ class Targets:
         self.images_NCHW = _images(context.dataset, images, seed).to(self.device)
         self.sampler = Sampler(images, rows, seed)
         move(before, self.device).eval()
-        self.wanted = _outputs(before, list(self._layers(before)), self.images_NCHW, self.sampler)
+        self.places: dict[str, int] = {}  # of every image, by linear layer
+        self.wanted = _outputs(before, list(self._layers(before)), self.images_NCHW, self.sampler, self.places)
         move(before, "cpu")
         self.norms = _norms_after(before)
 
@@ -104,7 +105,7 @@ class Targets:
             layers = {name: layer for name, layer in layers.items() if name in touched}
         first = layers.keys() & set(touched) or layers.keys()
         move(module, self.device).eval()
-        _fit(module, layers, wanted, self.images_NCHW, self.sampler, norms=norms, first=first)
+        _fit(module, layers, wanted, self.images_NCHW, self.sampler, norms=norms, first=first, places=self.places)
         move(module, "cpu")
 
 
@@ -161,8 +162,10 @@ def _largest_output(module: nn.Module, shape: tuple[int, int, int]) -> int:
     return largest
 
 
-def _outputs(before: nn.Module, names: list[str], images_NCHW: Tensor, sampler: Sampler) -> dict[str, Tensor]:
-    """Return the outputs of the named layers at the sampled positions, [N * P, O] each."""
+def _outputs(
+    before: nn.Module, names: list[str], images_NCHW: Tensor, sampler: Sampler, places: dict[str, int]
+) -> dict[str, Tensor]:
+    """Return the outputs of the named layers at the sampled positions, [N * P, O] each, and note their positions."""
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     start = 0
 
@@ -170,7 +173,8 @@ def _outputs(before: nn.Module, names: list[str], images_NCHW: Tensor, sampler: 
         output_NOL = _by_position(layer, output)
         if len(output) != count or output_NOL is None:  # such as windows of images, which stand in the first axis
             return
-        chosen = sampler.positions(output_NOL.shape[2])[start : start + count].to(output.device)
+        places[name] = output_NOL.shape[2]
+        chosen = sampler.positions(places[name])[start : start + count].to(output.device)
         index = chosen.unsqueeze(1).expand(-1, output_NOL.shape[1], -1)
         outputs[name].append(output_NOL.gather(2, index).transpose(1, 2).flatten(0, 1))
 
@@ -204,6 +208,7 @@ def _fit(
     *,
     norms: Mapping[str, nn.Module],
     first: Collection[str],
+    places: Mapping[str, int],
 ) -> None:
     """Run the network until all are solved: from one of ``first`` on, each layer when its inputs arrive."""
     left, begun = layers.keys() & wanted.keys(), False
@@ -214,6 +219,8 @@ def _fit(
         if begun and name in left:
             left.remove(name)
             tokens = isinstance(layers[name], nn.Linear) and inputs.ndim > 2  # a norm behind would be of another axis
+            if tokens and inputs.shape[1:-1].numel() != places[name]:
+                return  # it works along another axis, and the channels that it works on are fewer
             norm = None if tokens else norms.get(name)
             _solve(layers[name], norm, inputs, wanted[name], sampler)
         if not left:

@@ -255,8 +255,8 @@ def _set(*keys, value):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_set("format_version", value=5), "must have format_version 1 or 2 or 3 or 4, but got 5"),
-        (lambda content: content.pop("format_version"), "must have format_version 1 or 2 or 3 or 4, but got None"),
+        (_set("format_version", value=6), "must have format_version 1 or 2 or 3 or 4 or 5, but got 6"),
+        (lambda content: content.pop("format_version"), "must have format_version 1 or 2 or 3 or 4 or 5, but got None"),
         (lambda content: content.pop("files"), "must have a key 'files', but it is missing"),
         (_set("files", value={}), "must have a digest of its file weights.safetensors"),
         (_set("files", "../outside", value="0"), "names a file outside itself"),
@@ -275,7 +275,7 @@ def _set(*keys, value):
         (_set("edits", value={}), r"conv1.weight. must be .16, 1, 3, 3. as the network has it"),
         (_set("edits", "conv9", value={"bias": True}), "names module 'conv9'"),
         (_set("edits", "relu", value={"bias": True}), "cannot change a ReLU"),
-        (_set("edits", "conv1", "out_channels", value=-1), "negative dimension"),
+        (_set("edits", "conv1", "out_channels", value=-1), "must set .*, but got out_channels=-1"),
         (_set("edits", "conv1", "groups", value=0), "does not describe a model"),
         (_set("edits", "conv1", "out_channels", value="8"), "does not describe a model"),
         (_set("quantization", value={}), "must have a key 'weights'"),

@@ -251,17 +251,13 @@ WHOLE = {  # construct: network, what the reason says
         network(lambda net, x: net.fc(pooled(net.conv(x) + torch.ones(16, 1, 1))), conv=conv(), fc=nn.Linear(16, 4)),
         "a tensor of a fixed size",
     ),
-    "norm in groups": (
-        network(lambda net, x: net.fc(pooled(F.group_norm(net.conv(x), 4).relu())), conv=conv(), fc=nn.Linear(16, 4)),
-        "native_group_norm",
-    ),
     "layer norm": (
         network(lambda net, x: net.fc(pooled(F.layer_norm(net.conv(x), (16, 6, 6)))), conv=conv(), fc=nn.Linear(16, 4)),
         "native_layer_norm",
     ),
-    "largest channel": (
-        network(lambda net, x: net.fc(net.conv(x).amax(1).flatten(1)), conv=conv(), fc=nn.Linear(36, 4)),
-        "amax",
+    "place of the largest channel": (
+        network(lambda net, x: net.fc(net.conv(x).argmax(1).flatten(1).float()), conv=conv(), fc=nn.Linear(36, 4)),
+        "argmax",
     ),
     "bilinear pooling": (
         network(

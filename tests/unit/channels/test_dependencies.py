@@ -54,8 +54,15 @@ def images():
     return torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(2))
 
 
-def test_channels_that_cannot_be_described_stay():
-    assert set(find_groups(Grouped(), SHAPE)) == {"first", "grouped", "third"}
+def test_channels_over_which_a_statistic_is_taken_are_told():
+    groups = find_groups(Grouped(), SHAPE)
+    assert {name: group.statistics for name, group in groups.items()} == {
+        "first": False,
+        "grouped": False,
+        "second": True,
+        "third": False,
+    }
+    assert groups["second"].blocks == 4
 
 
 def test_a_convolution_in_groups_loses_as_many_channels_of_each():
@@ -117,5 +124,5 @@ def test_frozen_parameters_are_traced_and_stay_frozen():
     module = Grouped().requires_grad_(False)
     groups = find_groups(module, SHAPE)
     remove(module, groups, {"third": torch.tensor([0])})
-    assert set(groups) == {"first", "grouped", "third"}
+    assert set(groups) == {"first", "grouped", "second", "third"}
     assert not any(parameter.requires_grad for parameter in module.parameters())
