@@ -35,21 +35,21 @@ def export_forms(model: Model, dataset: Dataset, *, arithmetic: str, uint8_input
     """Return the exports by arithmetic: one, or both if they are to be compared."""
     onnx = export_onnx(model, dataset, uint8_input=uint8_input)
     if not model.activations:
-        return {IN_FLOAT: _form(model, onnx)}
+        return {IN_FLOAT: form_of(model, onnx)}
     forms = {}
     if arithmetic != IN_FLOAT:
-        forms[INTEGER] = _form(model, onnx)
+        forms[INTEGER] = form_of(model, onnx)
     if arithmetic != INTEGER:
         plain = without_input_quantizers(model)
         dynamic = any(isinstance(quantizer, DynamicQuantizer) for quantizer in model.activations.values())
         content = export_onnx(plain, dataset, uint8_input=uint8_input) if dynamic else compute_in_float(onnx, plain)
-        forms[IN_FLOAT] = _form(plain, content)
+        forms[IN_FLOAT] = form_of(plain, content)
     return forms
 
 
 def teacher_form(teacher: Model, dataset: Dataset, onnx: bytes | None, *, uint8_input: bool) -> Form:
     """Return the teacher's export, made from ``onnx`` if given."""
-    return _form(teacher, onnx or export_onnx(teacher, dataset, uint8_input=uint8_input))
+    return form_of(teacher, onnx or export_onnx(teacher, dataset, uint8_input=uint8_input))
 
 
 def exported_onnx(directory: Path, *, uint8_input: bool) -> bytes | None:
@@ -86,7 +86,8 @@ def choose_arithmetic(
     return {"chosen": chosen, "reason": reason, "integer_speedup": ratios}
 
 
-def _form(model: Model, onnx: bytes) -> Form:
+def form_of(model: Model, onnx: bytes) -> Form:
+    """Return an export with a new session."""
     return Form(model, onnx, open_session(onnx))
 
 

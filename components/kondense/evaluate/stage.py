@@ -22,10 +22,11 @@ from kondense.data.streamed import Images
 from kondense.display import html_table, metric_rows, text_table
 from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
-from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, exported_onnx, teacher_form
+from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, exported_onnx, form_of, teacher_form
 from kondense.evaluate.program import checked_program
 from kondense.evaluate.timings import BATCHES, describe_primary, integer_speedup, time_forms, time_further
 from kondense.export.onnx import read_metadata
+from kondense.heap import trim
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.measuring.chance import chance_text, is_at_chance
@@ -137,6 +138,12 @@ def evaluate(
     times = describe_primary(timed, arithmetic["chosen"], rng)
     if config.further_latency_seconds:
         times["timings"] += time_further(candidate, reference, dataset, seconds=config.further_latency_seconds, rng=rng)
+    # Sessions keep the memory of their largest batch, which the process that measures memory then lacks.
+    chosen, others = (candidate.model, candidate.onnx), reference and (reference.model, reference.onnx)
+    del forms, candidate, reference
+    trim()
+    peak_bytes = peak_memory_bytes(chosen[1], batch=max(BATCHES))
+    candidate, reference = form_of(*chosen), form_of(*others) if others else None
     kz = pack_model(candidate.model)
     files = {ONNX: candidate.onnx, KZ: kz}
     evaluation = {
@@ -158,7 +165,7 @@ def evaluate(
         "runtimes": read_metadata(candidate.onnx).get("runtimes"),
         "robustness": _robustness(config, dataset, candidate),
         "program": _program(config, dataset, candidate.model, files),
-        "peak_memory_bytes": peak_memory_bytes(candidate.onnx, batch=max(BATCHES)),
+        "peak_memory_bytes": peak_bytes,
         "environment": describe_environment(),
     }
     return Evaluated(candidate.model, cast(Evaluation, evaluation), files)

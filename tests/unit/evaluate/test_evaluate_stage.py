@@ -1,5 +1,6 @@
 """The evaluate stage: every figure of evaluation.json against another way to get it."""
 
+import gc
 import json
 import math
 import zipfile
@@ -275,6 +276,20 @@ def test_an_exported_model_that_disagrees_is_refused(
     with pytest.raises(ValueError, match="must agree with torch on at least 0.99 of the test images, but agrees on"):
         run(folder, "model", str(tmp_path / "candidate"))
     assert not (tmp_path / "candidate").exists()
+
+
+def test_memory_is_measured_when_no_session_holds_any(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sessions of the timings keep the memory of a batch of 64, several hundred megabytes at 224 pixels."""
+    alive = []
+
+    def measured(onnx: bytes, *, batch: int) -> int:
+        alive.append([each for each in gc.get_objects() if isinstance(each, onnxruntime.InferenceSession)])
+        return len(onnx)
+
+    monkeypatch.setattr(stage, "peak_memory_bytes", measured)
+    metrics = run(folder, "model", "lean", teacher="teacher", robustness_images=0)
+    assert alive == [[]]
+    assert metrics["peak_memory_bytes"] == read_evaluation(folder / "lean")["bytes"]["onnx"]
 
 
 def test_an_empty_name_is_refused() -> None:
