@@ -88,7 +88,7 @@ def choose_arithmetic(
 
 def form_of(model: Model, onnx: bytes) -> Form:
     """Return an export with a new session."""
-    return Form(model, onnx, open_session(onnx))
+    return Form(model, onnx, open_session(onnx, shared=True))
 
 
 def _only(model: Model) -> str:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kondense.artifacts.model import Model, encode_state, load_model, save_model
@@ -33,7 +34,7 @@ from kondense.measuring.chance import chance_text, is_at_chance
 from kondense.measuring.classification import agreement, confusion, paired, per_class_accuracy
 from kondense.measuring.environment import describe_environment
 from kondense.measuring.kernels import count_kernels
-from kondense.measuring.latency import predict_onnx, takes_pixels
+from kondense.measuring.latency import predict_onnx, shrink, takes_pixels
 from kondense.measuring.memory import peak_memory_bytes
 from kondense.measuring.robustness import measure_robustness
 from kondense.measuring.size import count_nonzero, count_parameters, fp32_bytes, layer_table
@@ -139,6 +140,7 @@ def evaluate(
     if config.further_latency_seconds:
         times["timings"] += time_further(candidate, reference, dataset, seconds=config.further_latency_seconds, rng=rng)
     # Sessions keep the memory of their largest batch, which the process that measures memory then lacks.
+    shrink(candidate.session, _images(candidate, dataset.test.images[:1], dataset))
     chosen, others = (candidate.model, candidate.onnx), reference and (reference.model, reference.onnx)
     del forms, candidate, reference
     trim()
@@ -243,12 +245,18 @@ def _tell_chance(dataset: Dataset, validation_accuracy: float) -> None:
 
 def _predict_onnx(form: Form, dataset: Dataset, images_u8: Images, batch_size: int) -> Tensor:
     """Return the logits [N, K] that onnxruntime computes for uint8 images [N, C, H, W]."""
-    pixels, batch_size = takes_pixels(form.session), at_once(dataset.shape, batch_size)
+    batch_size = at_once(dataset.shape, batch_size)
     parts = [
-        predict_onnx(form.session, (part_u8 if pixels else dataset.normalise(part_u8)).numpy(), batch_size=batch_size)
+        predict_onnx(form.session, _images(form, part_u8, dataset), batch_size=batch_size)
         for part_u8 in images_u8.split(batch_size)
     ]
     return torch.from_numpy(np.concatenate(parts))
+
+
+def _images(form: Form, images_u8: Tensor, dataset: Dataset) -> NDArray[Any]:
+    """Return images as the input of a form."""
+    images: NDArray[Any] = (images_u8 if takes_pixels(form.session) else dataset.normalise(images_u8)).numpy()
+    return images
 
 
 def _robustness(config: EvaluateConfig, dataset: Dataset, candidate: Form) -> dict[str, Any] | None:

@@ -127,7 +127,7 @@ def _runs(backend: Backend, forms: Mapping[str, Form], dataset: Dataset) -> tupl
         return backend, {name: _torch_run(form.model.module, dataset, backend) for name, form in forms.items()}
     provider = CPU if backend.device == "cpu" else backend.device
     sessions = {
-        name: open_session(form.onnx, threads=max(backend.threads, 1), provider=provider)
+        name: open_session(form.onnx, threads=max(backend.threads, 1), provider=provider, shared=True)
         for name, form in forms.items()
     }
     runs = {name: one_run(session, _images(dataset, backend.batch, session)) for name, session in sessions.items()}

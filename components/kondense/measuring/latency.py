@@ -4,6 +4,7 @@ Shapes: a batch of N images is [N, C, H, W], float32 or, if the model takes pixe
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,8 +40,29 @@ class Latency:
         return {"median": self.median_ms, "p95": self.p95_ms}
 
 
+@functools.cache
+def _arena() -> None:
+    """Register the memory that sessions share; it grows by what is asked for, not to the next power of two."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    same_as_requested, by_default = 1, -1
+    settings = onnxruntime.OrtArenaCfg(0, same_as_requested, by_default, by_default)
+    onnxruntime.create_and_register_allocator(memory, settings)
+
+
+def shrink(session: onnxruntime.InferenceSession, images_NCHW: NDArray[Any]) -> None:
+    """Return to the system what the sessions' shared memory holds beyond this batch.
+
+    Source: onnxruntime_run_options_config_keys.h.
+    """
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    session.run(None, {session.get_inputs()[0].name: images_NCHW}, options)
+
+
 def open_session(
-    onnx: bytes, *, threads: int = 1, exact_products: bool | None = None, provider: str = CPU
+    onnx: bytes, *, threads: int = 1, exact_products: bool | None = None, provider: str = CPU, shared: bool = False
 ) -> onnxruntime.InferenceSession:
     """Load an ONNX model with a fixed number of threads.
 
@@ -51,6 +73,8 @@ def open_session(
             without VNNI, where the faster kernel adds pairs of products in 16 bits, which saturates. With VNNI sums are
             exact anyway, and the request makes LeNet-5 1.4 times slower at batch 1.
         provider: the execution provider; operators that it lacks run on the CPU.
+        shared: whether the session takes its memory from what all such sessions share: several that run in turns need
+            that of one.
 
     Source: onnxruntime_session_options_config_keys.h.
     """
@@ -63,6 +87,9 @@ def open_session(
     options.add_session_config_entry("session.x64quantprecision", "1" if exact_products else "0")
     # Otherwise the threads of one session keep spinning during the turn of the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if shared:
+        _arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     for key, value in session_entries(onnx).items():
         options.add_session_config_entry(key, value)
     providers = [provider] if provider == CPU else [provider, CPU]

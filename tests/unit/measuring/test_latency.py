@@ -97,3 +97,37 @@ def test_measuring_memory_loads_no_torch() -> None:
     code = "import sys, kondense.measuring.memory; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+SESSIONS = """
+import sys
+import numpy as np
+from kondense.measuring.latency import open_session, shrink
+from kondense.usage import resident_bytes
+content, images = sys.stdin.buffer.read(), np.zeros((2000, 4), np.float32)
+before = resident_bytes()
+for shared in (True, True, True, False):
+    session = open_session(content, shared=shared)
+    assert not session.run(None, {"images": images})[0].any()
+    print(resident_bytes() - before)
+    if shared:
+        kept = session
+shrink(kept, images[:1])
+print(resident_bytes() - before)
+"""
+
+
+def test_sessions_that_share_need_the_memory_of_one_and_return_it() -> None:
+    model = onnx.load_model_from_string(linear(5000))  # 40 MB for 2,000 images, twice with the comparison
+    model.graph.node[1].output[0] = "wide"
+    model.graph.node.append(helper.make_node("Abs", ["wide"], ["size"]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["size"], ["logits"]))
+    model.graph.output[0].type.tensor_type.shape.ClearField("dim")
+    done = subprocess.run(
+        [sys.executable, "-c", SESSIONS], input=model.SerializeToString(), capture_output=True, check=True
+    )
+    first, second, third, own, left = map(int, done.stdout.split())
+    assert first > 40e6
+    assert max(second, third) < 1.3 * first
+    assert own - third > 0.7 * first
+    assert own - left > 0.4 * first
