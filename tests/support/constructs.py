@@ -55,6 +55,20 @@ class Bounded(nn.Module):
         return self.fc((hidden * gate).clamp_(min=-0.5, max=3).mean((2, 3)))
 
 
+class Measured(nn.Module):
+    """Sizes and settings of its layers in the code: a blur of as many channels as the convolution before has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden, channels = self.conv(images).relu(), self.conv.out_channels
+        blur = torch.full((channels, 1, 3, 3), 1 / 9)
+        hidden = F.conv2d(hidden, blur, stride=self.conv.stride, groups=channels)
+        return self.fc(hidden.mean((2, 3)) / self.fc.in_features**0.5)
+
+
 class Shuffled(nn.Module):
     """Channels shuffled between grouped convolutions, with the shape in the code."""
 
@@ -139,7 +153,7 @@ class Named(nn.Module):
         return self.fc(input=hidden.mean((2, 3)))
 
 
-CONSTRUCTS = (Transformer, Attention, Gated, Bounded, Shuffled, Checked, Twice, Bilinear, Padded, Named)
+CONSTRUCTS = (Transformer, Attention, Gated, Bounded, Measured, Shuffled, Checked, Twice, Bilinear, Padded, Named)
 
 
 def construct(name: str) -> nn.Module:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from kondense.artifacts.quantized import DynamicQuantizer, QuantizedTensor
+from kondense.networks.layers import StandIn
 
 Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
 ZERO = 128  # weights are unsigned: without VNNI the kernels for signed ones add pairs of products in 16 bits
 
 
-class DynamicLayer(nn.Module):
+class DynamicLayer(StandIn):
     """A layer that is exported as DynamicQuantizeLinear and ConvInteger or MatMulInteger, with a float bias."""
 
     integers: Tensor

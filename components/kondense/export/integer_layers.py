@@ -18,6 +18,7 @@ from kondense.artifacts.quantized import (
 )
 from kondense.artifacts.structure import replace
 from kondense.export.dynamic_layers import DynamicLayer
+from kondense.networks.layers import StandIn
 
 
 def replace_quantizers(module: nn.Module, activations: Mapping[str, InputQuantizer]) -> None:
@@ -74,7 +75,7 @@ class QuantizeDequantize:
         return (values, *inputs[1:])
 
 
-class IntegerLayer(nn.Module):
+class IntegerLayer(StandIn):
     """A layer whose weight is exported as integers, and with a quantized input its bias too."""
 
     integers: Tensor

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from kondense.data.at_once import MOST, at_once
 from kondense.data.dataset import Dataset, Split
+from kondense.networks.outputs import doubts
 from kondense.processes import current
+
+FEW = 4  # images that tell whether logits are those of one image
 
 
 def predict(
@@ -46,6 +49,16 @@ def predict(
     finally:
         module.train(was_training)
     return processes.gathered(torch.cat(logits), len(split)) if shared else torch.cat(logits)
+
+
+def doubts_on(module: nn.Module, split: Split, dataset: Dataset) -> list[str]:
+    """Return what is wrong with the logits of a network on the CPU; see ``kondense.networks.outputs.doubts``."""
+    was_training, few_u8 = module.training, next(iter(split.images.split(FEW)))
+    images_NCHW = dataset.normalise(few_u8).contiguous(memory_format=memory_format_of(module))
+    try:
+        return doubts(module.eval(), images_NCHW)
+    finally:
+        module.train(was_training)
 
 
 def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:

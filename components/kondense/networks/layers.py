@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -10,6 +11,21 @@ from kondense.errors import InputError
 LISTED = 20  # of more layers, only the nearest are named
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # those of one and three dimensions only lose channels
 TYPES: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
+
+
+class StandIn(nn.Module):
+    """A module in the place of a layer, ``self.layer``, whose sizes and settings it has too.
+
+    A network's forward may read them: ``self.conv.out_channels``, ``self.fc.in_features``. What computes, and the
+    tensors, are the stand-in's own.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a plain attribute of the layer where the module has none."""
+        layer = self.__dict__.get("_modules", {}).get("layer")
+        if layer is not None and not name.startswith("_") and name in vars(layer):
+            return vars(layer)[name]
+        return super().__getattr__(name)
 
 
 def weighted_layers(module: nn.Module) -> dict[str, nn.Module]:

@@ -22,6 +22,12 @@ NAMES = ("logits", "out", "output", "pred", "preds", "prediction", "predictions"
 MATRIX = 2  # dimensions of logits
 SOFTMAX = "it returns probabilities, not logits: training and distillation take a softmax once more; leave its own out"
 
+CHANGING = (
+    "its logits change from call to call in evaluation mode: F.dropout needs training=self.training, or use nn.Dropout"
+)
+MIXING = "an image's logits depend on the other images of its batch, and so do accuracies and what is served"
+CLOSE = 1e-3  # of the largest logit; rounding differs by less with the size of a batch
+
 
 def with_logits(module: nn.Module, key: str = "", classes: int = 0) -> nn.Module:
     """Let ``module`` return its logits alone in evaluation mode, in place, and return it.
@@ -54,6 +60,21 @@ def are_probabilities(output_NK: Tensor) -> bool:
     """Return whether outputs are those of a softmax: no image's is negative, and each sums to 1."""
     sums_N = output_NK.float().sum(1)
     return len(sums_N) > 1 and bool((output_NK >= 0).all() and torch.allclose(sums_N, torch.ones_like(sums_N)))
+
+
+def doubts(module: nn.Module, images_NCHW: Tensor) -> list[str]:
+    """Return what is wrong with a network's logits though it can be trained; the network is in evaluation mode."""
+    with torch.inference_mode():
+        logits_NK, again_NK, alone_NK = module(images_NCHW), module(images_NCHW), module(images_NCHW[:1])
+    found = [SOFTMAX] if are_probabilities(logits_NK) else []
+    if not _close(logits_NK, again_NK):
+        return [*found, CHANGING]
+    return found if _close(logits_NK[:1], alone_NK) else [*found, MIXING]
+
+
+def _close(first_NK: Tensor, second_NK: Tensor) -> bool:
+    scale = float(first_NK.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return bool(torch.allclose(first_NK, second_NK, rtol=0.0, atol=CLOSE * scale, equal_nan=True))
 
 
 def logits_of(output: Any, *, key: str = "", classes: int = 0) -> Tensor:

@@ -27,11 +27,10 @@ from kondense.errors import InputError, ShortfallError
 from kondense.evaluate.exports import export_forms
 from kondense.heap import return_large_blocks, trim
 from kondense.logging import LOG
-from kondense.measuring.accuracy import predict
+from kondense.measuring.accuracy import doubts_on
 from kondense.measuring.latency import predict_onnx, takes_pixels
 from kondense.networks.allowed import allowing
 from kondense.networks.names import weights_of, without_weights
-from kondense.networks.outputs import SOFTMAX, are_probabilities
 from kondense.preflight.costs import Images, Probe, Trial, estimate, forward_seconds
 from kondense.preflight.images import Shape, known_images, random_dataset
 from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, NETWORK, POSSIBLE, UNTRIED, Check, Request, Step
@@ -103,8 +102,8 @@ def examine(request: Request) -> Iterator[Check]:
             check.result = with_lineage(train_config, result, dataset)
             what = "is imported" if train_config.import_uri else "trains"
             check(note=f"{train_config.network} {what}: {result.metrics['parameters']:,.0f} parameters")
-            if are_probabilities(predict(result.model.module, dataset.validation, dataset)):
-                check(state=DOUBTFUL, note=f"{check.fields['note']}; {SOFTMAX}")
+            for doubt in doubts_on(result.model.module, dataset.validation, dataset):
+                check(state=DOUBTFUL, note=f"{check.fields['note']}; {doubt}")
         yield check.made(refused=True)
         if check.result is not None:
             yield from examine_candidates(request, check.result, dataset, estimated)

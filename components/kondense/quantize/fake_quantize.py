@@ -15,6 +15,7 @@ from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor
 from kondense.artifacts.structure import replace
 from kondense.export.trace import layer_by_layer
+from kondense.networks.layers import StandIn
 from kondense.quantize.grid import SMALLEST_SCALE, weight_limit
 from kondense.quantize.layers import owned
 
@@ -121,7 +122,7 @@ class InputGrid(nn.Module):
         return result
 
 
-class FakeQuantizedLayer(nn.Module):
+class FakeQuantizedLayer(StandIn):
     """A convolution or linear layer on its grids, with the batch norm that will be folded into it.
 
     Training normalises by the batch's statistics, but rounds the weight as it will be stored: scaled by the running

@@ -13,12 +13,11 @@ from kondense.artifacts.model import Model
 from kondense.data.dataset import Dataset
 from kondense.errors import InputError
 from kondense.logging import LOG
-from kondense.measuring.accuracy import accuracy, predict
+from kondense.measuring.accuracy import accuracy, doubts_on, predict
 from kondense.measuring.size import count_parameters
 from kondense.networks.allowed import allowing
 from kondense.networks.build import NetworkSpec, build
 from kondense.networks.names import weights_of
-from kondense.networks.outputs import SOFTMAX, are_probabilities
 from kondense.preprocessing import difference
 from kondense.train.config import TrainConfig
 from kondense.train.imported import import_model
@@ -139,8 +138,8 @@ def network_spec(config: TrainConfig, dataset: Dataset) -> NetworkSpec:
 
 def _metrics(model: Model, dataset: Dataset) -> dict[str, float]:
     logits_NK = predict(model.module.eval(), dataset.validation, dataset)
-    if are_probabilities(logits_NK):
-        LOG.warning(f"network {model.network.name!r}: {SOFTMAX}")
+    for doubt in doubts_on(model.module, dataset.validation, dataset):
+        LOG.warning(f"network {model.network.name!r}: {doubt}")
     return {
         "validation_accuracy": accuracy(logits_NK, dataset.validation.labels),
         "parameters": float(count_parameters(model.module)),

@@ -35,6 +35,7 @@ WAYS = {
 CASES = [(kind.__name__, "static") for kind in CONSTRUCTS] + [
     ("Transformer", "weight_only"),
     ("Transformer", "dynamic"),
+    ("Measured", "dynamic"),
     ("Twice", "weight_only"),
     ("Tied", "static"),
     ("Tied", "weight_only"),

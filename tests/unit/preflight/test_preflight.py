@@ -123,6 +123,23 @@ def test_a_softmax_in_the_network_is_doubted_and_told(caplog: pytest.LogCaptureF
     assert found(request(NARROW, {}))["network"].state == POSSIBLE
 
 
+class Noisy(Narrow):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(images, 0.9))
+
+
+class Centred(Narrow):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images - images.mean(0))
+
+
+@pytest.mark.parametrize(("network", "doubt"), [("Noisy", "from call to call"), ("Centred", "other images")])
+def test_logits_that_are_not_those_of_one_image_are_doubted(network: str, doubt: str) -> None:
+    check = found(request(f"{__name__}:{network}", {}))["network"]
+    assert (check.state, check.refused) == (DOUBTFUL, False)
+    assert doubt in check.note
+
+
 LOTTERY = step("prune weights", "prune", PruneConfig(method="lottery"))
 
 
