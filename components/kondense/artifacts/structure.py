@@ -7,6 +7,7 @@ numbers of channels among its attributes. Applied to a new base network,
 the edits give modules with the shapes of the weights.
 """
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -227,7 +228,7 @@ def _separated(base: nn.Module, changed: nn.Module) -> Edits:
 def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.Identity) and not isinstance(original, nn.Identity):
         return {"type": "Identity"}
-    if _kind(module) is not _kind(original):
+    if not _same(_kind(module), _kind(original)):
         raise InputError(f"module {name!r} is a {type(module).__name__}, but the base has {type(original).__name__}.")
     if head_count(module) != head_count(original):
         return {HEADS: head_count(module)} | _own_edit(original, module, {HEADS, *WIDTHS})
@@ -266,6 +267,18 @@ def _kind(module: nn.Module) -> type:
     """Return the class of ``module``, without the adapter of ``kondense.networks.outputs``."""
     kind = type(module)
     return kind.__bases__[0] if "_returns_logits" in vars(kind) else kind
+
+
+def _same(one: type, other: type) -> bool:
+    """Return whether two classes are one, or were made alike by a factory that defines its classes anew at each call."""
+    if one is other:
+        return True
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__) and _code(one) == _code(other)
+
+
+def _code(kind: type) -> dict[str, Any]:
+    """Return the code of a class's own functions by name; equal code is of equal lines, names and constants."""
+    return {name: value.__code__ for name, value in vars(kind).items() if inspect.isfunction(value)}
 
 
 def _reshape(module: Any, *, bias: bool | None) -> None:

@@ -98,6 +98,29 @@ def test_what_no_edit_can_say_is_an_error(change, text):
         find_edits(build(spec("resnet8")), changed)
 
 
+def made(code="x"):
+    """A network of a class that is defined anew at each call, with other code if ``code`` says so."""
+
+    class Block(nn.Linear):
+        if code == "x":
+
+            def forward(self, x):
+                return super().forward(x)
+
+        else:
+
+            def forward(self, x):
+                return 2 * super().forward(x)
+
+    return nn.Sequential(Block(4, 3)).eval()
+
+
+def test_a_class_that_a_factory_defines_at_each_call_is_the_same_if_its_code_is():
+    assert find_edits(made(), made()) == {}
+    with pytest.raises(InputError, match="module '0' is a Block, but the base has Block"):
+        find_edits(made(), made(code="2x"))
+
+
 def test_what_only_training_uses_may_differ():
     changed = build(spec("resnet8"))
     changed.bn1.momentum = None
