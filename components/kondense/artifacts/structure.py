@@ -270,7 +270,7 @@ def _kind(module: nn.Module) -> type:
 
 
 def _same(one: type, other: type) -> bool:
-    """Return whether two classes are one, or were made alike by a factory that defines its classes anew at each call."""
+    """Return whether two classes are one, or made alike by a factory that defines its classes at each call."""
     if one is other:
         return True
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__) and _code(one) == _code(other)
