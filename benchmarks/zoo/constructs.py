@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from benchmarks.zoo.parts import branches, convolutions, gates, moves, norms, outputs, sequences, weights
+from benchmarks.zoo.parts import branches, convolutions, gates, moves, norms, outputs, reported, sequences, weights
 
 CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     **moves.CONSTRUCTS,
@@ -18,6 +18,7 @@ CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     **sequences.CONSTRUCTS,
     **weights.CONSTRUCTS,
     **outputs.CONSTRUCTS,
+    **reported.CONSTRUCTS,
 }
 
 

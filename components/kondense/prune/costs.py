@@ -40,6 +40,8 @@ def layer_costs(
                 costs[name] = Layer(outputs, inputs, size * math.prod(taps), size * float(layer.bias is not None))
         elif isinstance(layer, RECURRENT):
             costs[name] = _recurrent(layer, macs[name] if target == "macs" else None, size)
+        elif isinstance(layer, nn.MultiheadAttention) and target == "macs":
+            costs[name] = Layer(1, 1, float(macs[name]), 0.0)  # no channel of it can be removed
         elif target != "macs":
             numbers = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
             if target == "bytes":
