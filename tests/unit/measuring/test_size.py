@@ -4,9 +4,12 @@ import pytest
 import torch
 from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import QuantizedTensor
+from kondense.artifacts.separation import separate_attention
 from kondense.measuring.size import count_macs, count_nonzero, count_parameters, fp32_bytes, layer_table
 from kondense.networks.build import NetworkSpec, build
-from torch import nn
+from kondense.prune.allocation import Layer
+from kondense.prune.costs import layer_costs
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -52,6 +55,46 @@ def test_counting_leaves_the_network_as_it_was() -> None:
 def test_a_layer_that_runs_twice_counts_twice() -> None:
     layer = nn.Linear(4, 4)
     assert count_macs(nn.Sequential(layer, layer), (1, 1, 4)) == {"0": 32}
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
+def test_recurrent_layers_by_hand(kind: type[nn.RNNBase], gates: int) -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = kind(6, 5, 2, bidirectional=True, batch_first=True)
+
+        def forward(self, images_NCHW: Tensor) -> Tensor:
+            return self.rows(images_NCHW[:, 0])[0]
+
+    first, second = 6 * 5 + 5 * 5, 10 * 5 + 5 * 5  # inputs and hidden units of a gate, in one direction
+    module = Rows()
+    assert count_macs(module, (1, 8, 6)) == {"rows": 8 * 2 * gates * (first + second)}
+    assert sum(_cost(layer) for layer in layer_costs(module, "macs", (1, 8, 6), ()).values()) == 8 * 2 * gates * (
+        first + second
+    )
+
+
+def test_the_projections_of_an_attention_count_whether_they_are_layers_or_not() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+
+        def forward(self, images_NCHW: Tensor) -> Tensor:
+            tokens = images_NCHW[:, 0]
+            return self.attention(tokens, tokens, tokens, need_weights=False)[0]
+
+    module = Attends().eval()
+    whole = count_macs(module, (1, 7, 12))
+    assert sum(whole.values()) == 7 * 4 * 12 * 12
+    assert sum(_cost(layer) for layer in layer_costs(module, "macs", (1, 7, 12), ()).values()) == 7 * 4 * 12 * 12
+    assert separate_attention(module, [torch.randn(2, 1, 7, 12)]) == ["attention"]
+    assert sum(count_macs(module, (1, 7, 12)).values()) == sum(whole.values())
+
+
+def _cost(layer: Layer) -> float:
+    return layer.outputs * (layer.inputs * layer.per_weight + layer.per_output)
 
 
 def test_the_table_adds_up_and_names_bits_and_sparsity() -> None:
