@@ -164,6 +164,16 @@ class FakeQuantizedLayer(StandIn):
             shift_O = shift_O + self.layer.bias * factor_O
         return self.layer.weight * factor_O.reshape(-1, *[1] * (self.layer.weight.ndim - 1)), shift_O
 
+    @property
+    def weight(self) -> Tensor:
+        """The rounded weight, for networks that read it outside of the layer."""
+        return self.weight_grid(self.folded()[0])  # type: ignore[no-any-return]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias, likewise."""
+        return self.folded()[1]
+
     def _factor(self) -> Tensor:
         norm = self.norm
         assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_var is not None

@@ -118,6 +118,8 @@ def test_in_evaluation_and_frozen_the_layer_is_the_folded_one(mode: str) -> None
         wrapped.eval()
     images = torch.randn(8, 3, 6, 6)
     torch.testing.assert_close(wrapped(images), folded(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(wrapped.weight, folded.weight, rtol=1e-4, atol=1e-5)  # which a network may read itself
+    torch.testing.assert_close(wrapped.bias, folded.bias, rtol=1e-4, atol=1e-5)
     assert torch.equal(norm.running_mean, before)
     wrapped.freeze(frozen=False)
     wrapped.train()
