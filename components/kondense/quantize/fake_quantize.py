@@ -167,7 +167,8 @@ class FakeQuantizedLayer(StandIn):
     @property
     def weight(self) -> Tensor:
         """The rounded weight, for networks that read it outside of the layer."""
-        return self.weight_grid(self.folded()[0])  # type: ignore[no-any-return]
+        weight: Tensor = self.weight_grid(self.folded()[0])
+        return weight
 
     @property
     def bias(self) -> Tensor | None:
