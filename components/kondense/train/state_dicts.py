@@ -3,6 +3,7 @@
 Only tensors are read: torch's weights-only loader refuses whatever would run code.
 """
 
+import argparse
 import dataclasses
 import difflib
 import io
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -23,9 +25,20 @@ from kondense.networks.state import load_state
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (SAFETENSORS, ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
-WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names, anywhere
+# What DataParallel, torch.compile, FSDP and the recomputation of activations put into names, anywhere.
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module")
 UNUSED = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")  # entries that change no output
 DEPTH = 4  # of dictionaries within a checkpoint
+PARTS = 16  # of a list or tuple in it that are looked at
+SCALAR: Any = np.float64(0).__reduce__()[0]
+# Beside tensors, what training scripts leave in checkpoints and what runs no code: arguments, and numbers of NumPy.
+HARMLESS = (
+    argparse.Namespace,
+    SCALAR,
+    (SCALAR, "numpy.core.multiarray.scalar"),  # as before NumPy 2
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float16, np.float32, np.float64)),
+)
 SHOWN = 3  # names in a message
 GROWTH, FREE_BYTES = 2, 2**24
 # What downloads leave instead of weights, by how it begins, in lower case.
@@ -77,7 +90,8 @@ def read_weights(place: str, content: bytes) -> Any:
             ) from None
     _check_size(place, content)
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(HARMLESS)):
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the loader raises much, and with it its own advice, which is to trust the file
         reason = str(error)
         if "TorchScript" in reason:
@@ -179,6 +193,8 @@ def fill(module: nn.Module, state: State) -> None:
 
 def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
     """Yield every dictionary of tensors in a checkpoint, with its path."""
+    if isinstance(content, list | tuple):  # (weights, epoch)
+        content = dict(enumerate(content[:PARTS]))
     if not isinstance(content, Mapping) or depth > DEPTH:
         return
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}

@@ -1,10 +1,12 @@
 """Weights that were saved elsewhere, in the forms in which people have them."""
 
+import argparse
 import collections
 import dataclasses
 import io
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from kondense.data.dataset import save_dataset
@@ -59,6 +61,12 @@ CHECKPOINTS = {
     "deep": {"state": {"ema": {"model": prefixed("module.")}}},
     "profiled": {**TRAINED, "total_ops": torch.zeros(1), "fc1.total_params": torch.zeros(1)},
     "ordered": collections.OrderedDict(TRAINED),
+    "FSDP": {"_fsdp_wrapped_module." + name.replace(".", "._fsdp_wrapped_module."): x for name, x in TRAINED.items()},
+    "recomputed": {name.replace(".", "._checkpoint_wrapped_module."): tensor for name, tensor in TRAINED.items()},
+    "with arguments": {"model": TRAINED, "args": argparse.Namespace(lr=0.1, layers=[1, 2])},
+    "with NumPy's numbers": {"model": TRAINED, "best": np.float64(0.9), "seen": np.int64(3), "last": np.float32(1)},
+    "a tuple": (TRAINED, 3),
+    "a list": [{"epoch": 3}, {"state_dict": TRAINED}],
 }
 
 
