@@ -2,6 +2,7 @@
 
 import collections
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ SPLITS = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }  # by split, the names of its folder in lower case
+AROUND = ("dataset", "data", "images", "imgs", "split", "set")  # words before or after these: train_images, TestSet
 
 
 def wanted(name: str) -> bool:
@@ -56,6 +58,17 @@ def collect(source: Path, geometry: Geometry, max_pixels: int = MAX_PIXELS, brin
     return Collection(classes=tuple(classes), origin=str(source), **parts)
 
 
+def split_of(name: str) -> str:
+    """Return the split that a folder of this name holds; "" for any other name.
+
+    >>> [split_of(name) for name in ("train", "Val", "test_set", "Training Data", "images-dev", "trainer", "set")]
+    ['train', 'validation', 'test', 'train', 'validation', '', '']
+    """
+    plain = re.sub(r"[\s_.-]+", "", name.lower())
+    cut = {plain, *(plain.removesuffix(word) for word in AROUND), *(plain.removeprefix(word) for word in AROUND)}
+    return next((split for split, known in SPLITS.items() if cut & {*known}), "")
+
+
 def _folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and is_data(path.name))
 
@@ -63,10 +76,7 @@ def _folders(root: Path) -> list[str]:
 def _splits(source: Path) -> dict[str, Path]:
     """Return the folders of the splits that ``source`` has; itself as ``train`` if it holds the classes."""
     names = _folders(source)
-    found = {
-        split: [name for name in names if name.lower() in known and _folders(source / name)]
-        for split, known in SPLITS.items()
-    }
+    found = {split: [name for name in names if split_of(name) == split and _folders(source / name)] for split in SPLITS}
     for split, folders in found.items():
         if len(folders) > 1:
             raise InputError(f"{shown(source)} must hold one folder of {split}, but has {' and '.join(folders)}.")
@@ -78,7 +88,7 @@ def _splits(source: Path) -> dict[str, Path]:
         return {"train": source}
     roots = {split: source / folders[0] for split, folders in found.items() if folders}
     if others := sorted(set(names) - {root.name for root in roots.values()}):
-        flat = [name for name in others if any(name.lower() in known for known in SPLITS.values())]
+        flat = [name for name in others if split_of(name)]
         why = f" ({_named(flat)} without a folder per class)" if flat else ""
         LOG.warning(f"{shown(source)}: {_named(others)} beside {roots['train'].name} left out{why}")
     return roots
@@ -101,14 +111,19 @@ def _classes(root: Path) -> list[str]:
             f"{shown(root)} must hold the folders of the splits above those of the classes ({inner}/{first}), but has"
             f" them in each class ({first}/{inner})."
         )
+    inner_names = {tuple(_folders(root / name)) for name in classes}
+    if len(inner_names) == 1 and len(inner := inner_names.pop()) > 1:
+        LOG.warning(
+            f"{shown(root)}: {_named(classes)} hold the same folders ({_named(inner)}) and are read as the classes;"
+            " if they are splits, call them train, validation and test"
+        )
     return classes
 
 
 def _split_names(folder: Path) -> list[str]:
     """Return the folders in ``folder`` that are called like splits; none if there are others."""
-    known = {name for names in SPLITS.values() for name in names}
     names = _folders(folder)
-    return names if {name.lower() for name in names} <= known else []
+    return names if all(map(split_of, names)) else []
 
 
 def _way_out(root: Path, classes: Sequence[str]) -> str:

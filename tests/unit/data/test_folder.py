@@ -196,3 +196,28 @@ def test_worker_processes_decode_to_the_same_bytes(tmp_path, monkeypatch, storag
     for split in ("train", "validation", "test"):
         assert torch.equal(one.split(split).images[:], other.split(split).images[:])
         assert torch.equal(one.split(split).labels, other.split(split).labels)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train_set", "test_set"), ("Training Data", "TestSet"), ("images-train", "images-test"), ("TRAIN", "testing")],
+)
+def test_splits_may_be_called_otherwise(tmp_path, train, test):
+    make_image_folder(tmp_path / train)
+    make_image_folder(tmp_path / test, per_class=3)
+    found = collect(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert (len(found.train), len(found.test)) == (24, 6)
+
+
+def test_names_that_only_begin_like_splits_are_those_of_classes(tmp_path):
+    for name in ("trainer", "tester"):
+        make_image_folder(tmp_path / name)
+    assert collect(tmp_path).classes == ("tester", "trainer")
+
+
+def test_classes_that_hold_the_same_folders_are_told(tmp_path, caplog):
+    for name in ("morning", "evening"):
+        make_image_folder(tmp_path / name)
+    assert collect(tmp_path).classes == ("evening", "morning")
+    assert "evening, morning hold the same folders (cat, dog) and are read as the classes" in caplog.text
