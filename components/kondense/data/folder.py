@@ -111,10 +111,10 @@ def _classes(root: Path) -> list[str]:
             f"{shown(root)} must hold the folders of the splits above those of the classes ({inner}/{first}), but has"
             f" them in each class ({first}/{inner})."
         )
-    inner_names = {tuple(_folders(root / name)) for name in classes}
-    if len(inner_names) == 1 and len(inner := inner_names.pop()) > 1:
+    below = [_folders(root / name) for name in classes]
+    if len(below[0]) > 1 and all(names == below[0] for names in below):
         LOG.warning(
-            f"{shown(root)}: {_named(classes)} hold the same folders ({_named(inner)}) and are read as the classes;"
+            f"{shown(root)}: {_named(classes)} hold the same folders ({_named(below[0])}) and are read as the classes;"
             " if they are splits, call them train, validation and test"
         )
     return classes
