@@ -1,7 +1,7 @@
 """The problems: an observed loss at any resource, and the true regret that no optimizer sees.
 
 Sources: counting ones: Falkner et al., BOHB, ICML 2018, section 5.1. Hartmann-3 and Hartmann-6 with fidelities:
-mf-prior-bench. Learning curves: `tables`, made by `python -m benchmarks.search.tables`. Three more: `functions`.
+mf-prior-bench. Learning curves: `tables`, made by `python -m benchmarks.search.tables`. More: `functions`, `held_out`.
 """
 
 import math
@@ -15,6 +15,7 @@ import numpy as np
 from kondense.search.space import Parameter, SearchSpace
 
 from benchmarks.search.functions import Borehole, Currin, Training
+from benchmarks.search.held_out import HELD_OUT
 from benchmarks.search.tables.grids import GRIDS, MAX_RESOURCE, STEPS, Grid
 
 RESOURCE = "resource"
@@ -176,5 +177,5 @@ PROBLEMS: dict[str, Problem] = {
     "hartmann6-good": Hartmann("hartmann6-good", 6, bias=2.5, noise=2.0),
     "hartmann6-bad": Hartmann("hartmann6-bad", 6, bias=4.0, noise=5.0),
     **{name: Table(name) for name in GRIDS},
-    **{each.name: each for each in (Borehole(), Currin(), Training())},
+    **{each.name: each for each in (Borehole(), Currin(), Training(), *HELD_OUT)},
 }

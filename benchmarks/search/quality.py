@@ -62,7 +62,7 @@ def code_of(optimizer: str) -> str:
     """Return what decides an optimizer's results: a peer's versions, or a digest of our code but its comments."""
     if optimizer in REQUIREMENTS:
         return " ".join(REQUIREMENTS[optimizer])
-    names = ("accounting.py", "ours.py", "problems.py", "functions.py")
+    names = ("accounting.py", "ours.py", "problems.py", "functions.py", "held_out.py")
     sources = [Path(benchmarks.search.__path__[0]) / name for name in names]
     sources += sorted(Path(suggesters.__file__).parent.glob("*.py"))
     code = "\n".join(_without_docstrings(source.read_text()) for source in sources)

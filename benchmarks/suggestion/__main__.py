@@ -20,10 +20,11 @@ import grpc
 from kondense.katib.api import messages, services
 
 LIMIT_S = 0.2  # one GetSuggestions with 10,000 trials
-LIMIT_MIB = {1_000: 100, 10_000: 256}  # of the process, by trials in the request
+LIMIT_MIB = 100  # of the process
 ISSUED_AT_ONCE = 500
 ASKED = 16  # trials asked for in the timed requests
-ALGORITHMS = ("random", "grid", "tpe", "hyperband", "bohb")
+MODELS = ("tpe", "multivariate-tpe", "bayesianoptimization", "cmaes", "sobol")  # of one resource
+ALGORITHMS = ("random", "grid", *MODELS, "hyperband", "bohb")
 
 
 def experiment(algorithm: str) -> Any:
@@ -53,7 +54,14 @@ def _add(spec: Any, name: str, kind: int, **space: Any) -> None:
 
 
 def grown(stub: Any, algorithm: str, trials: int) -> Any:
-    """Return a request with this many succeeded trials, all of them issued by the service."""
+    """Return a request with this many succeeded trials, all of them issued by the service.
+
+    Those of a model of one resource are random ones: models would take minutes to issue 10,000.
+    """
+    if algorithm in MODELS:
+        request = grown(stub, "random", trials)
+        request.experiment.spec.algorithm.algorithm_name = algorithm
+        return request
     request = messages.GetSuggestionsRequest(experiment=experiment(algorithm))
     while len(request.trials) < trials:
         request.current_request_number = min(ISSUED_AT_ONCE, trials - len(request.trials))
@@ -134,21 +142,21 @@ def main() -> int:
     load = os.getloadavg()[0]
     print(f"GetSuggestions for {ASKED} trials over gRPC on loopback, {options.repeats} repeats")
     print(f"{os.cpu_count()} CPUs, load average {load:.1f}: with more load than CPUs, compare the server's CPU time")
-    print(f"{'algorithm':<10} {'trials':>7} {'request':>9} {'median':>9} {'max':>9} {'CPU':>9} {'peak memory':>12}")
+    print(f"{'algorithm':<20} {'trials':>7} {'request':>9} {'median':>9} {'max':>9} {'CPU':>9} {'peak memory':>12}")
     rows = []
     for algorithm in options.algorithms:
         for trials in options.trials:
             row = measure(algorithm, trials, options.repeats)
             rows.append(row)
             print(
-                f"{algorithm:<10} {trials:>7} {row['request_bytes'] / 2**20:>5.1f} MiB {row['median_s']:>7.3f} s"
+                f"{algorithm:<20} {trials:>7} {row['request_bytes'] / 2**20:>5.1f} MiB {row['median_s']:>7.3f} s"
                 f" {row['max_s']:>7.3f} s {row['mean_cpu_s']:>7.3f} s {row['peak_mib']:>8.0f} MiB",
                 flush=True,
             )
     if options.json:
         options.json.write_text(json.dumps({"format_version": 1, "load_average": load, "rows": rows}, indent=2) + "\n")
-    missed = [row for row in rows if row["median_s"] > LIMIT_S or row["peak_mib"] > LIMIT_MIB.get(row["trials"], 256)]
-    print(f"goals: {LIMIT_S} s, 100 MiB at 1,000 and 256 MiB at 10,000 trials: {len(missed)} of {len(rows)} rows miss")
+    missed = [row for row in rows if row["median_s"] > LIMIT_S or row["peak_mib"] > LIMIT_MIB]
+    print(f"goals: {LIMIT_S} s and {LIMIT_MIB} MiB: {len(missed)} of {len(rows)} rows miss")
     return 0
 
 

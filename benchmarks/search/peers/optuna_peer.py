@@ -30,6 +30,7 @@ def run(problem: dict[str, Any]) -> None:
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=problem["seed"], multivariate=True),
         pruner=optuna.pruners.HyperbandPruner(problem["min"], problem["max"], reduction_factor=3),
+        study_name=f"seed-{problem['seed']}",  # by default it is random, and brackets are drawn by its hash
     )
     study.optimize(objective, n_trials=1_000_000)
 
