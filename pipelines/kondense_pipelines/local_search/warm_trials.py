@@ -19,6 +19,7 @@ COMMAND = ("-m", "kondense.cli", "trial")  # after the interpreter
 # wait for what all need, which several processes would import more slowly.
 PRELOADED = (
     "!torch",
+    "!torch._dynamo",  # which the first optimizer of a process imports, in 1.5 s of a processor
     "!kondense.train.stage",
     "!kondense.trial.stage",
     "!kondense.entry_points:read",

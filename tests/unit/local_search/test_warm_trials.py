@@ -13,6 +13,8 @@ from kondense_pipelines.local_search import warm_trials
 from kondense_pipelines.local_search.trial_process import TrialProcess
 from kondense_pipelines.local_search.warm_trials import WarmProcess, WarmTrials
 
+from tests.support.distribution import run_python
+
 BODY = """
 import os, signal, subprocess, sys, time
 print(os.getppid(), os.getpgrp() == os.getpid(), os.getcwd(), sys.argv[1:], os.environ["COLOUR"], flush=True)
@@ -101,3 +103,35 @@ def test_what_cannot_be_forked_is_started_as_it_is(warm: WarmTrials, tmp_path: P
     assert ended(trial(warm, tmp_path)) == ""
     process = trial(warm, tmp_path, OMP_NUM_THREADS="7")  # read at import
     assert not isinstance(process._process, WarmProcess) and ended(process) == ""
+
+
+def test_the_first_step_of_a_training_imports_nothing_that_the_server_has_not() -> None:
+    program = """
+    import sys
+    from kondense_pipelines.local.warm_server import preload
+    from kondense_pipelines.local_search.warm_trials import PRELOADED
+    for entry in PRELOADED:
+        preload(entry.lstrip("!"))
+    import torch
+    before = set(sys.modules)
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    print(sorted(name for name in set(sys.modules) - before if name.startswith("torch")))
+    """
+    assert run_python(program) == ["[]"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "measures"),
+    [
+        (("--metrics=validation_accuracy",), False),
+        (("--metrics=validation_accuracy,latency_ms",), True),
+        (("--metrics=score", "--latency_budget_ms=2"), True),
+        (("--metrics=",), True),  # all of them
+        ((), True),
+    ],
+)
+def test_the_exporter_is_imported_for_trials_that_measure_latency(flags: tuple[str, ...], measures: bool) -> None:
+    assert warm_trials._measures_latency((sys.executable, "-m", "kondense.cli", "trial", *flags)) is measures
