@@ -5,7 +5,7 @@
 
 Ours and the peers start from the same teachers and train the same number of epochs. Every finished entry is kept
 in OUTPUT/rows.jsonl, so that the command goes on where it was stopped; tables.md and a picture per part are written
-at the end. The profile `cores` fits two CPU cores, `full` wants a GPU.
+at the end. The profile `cores` fits two CPU cores, `sample` takes a fifth of the images, `full` wants a GPU.
 """
 
 import argparse

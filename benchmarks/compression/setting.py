@@ -24,10 +24,12 @@ class Profile:
     teacher_epochs: Mapping[str, int]
     epochs_factor: int
     device: str
+    limit: int = 0  # most training images, validation included; 0: all
 
 
 PROFILES: Mapping[str, Profile] = {
     "cores": Profile("fashion_mnist", {"lenet5": 8, "lenet300": 12, "resnet8": 10}, 1, "cpu"),
+    "sample": Profile("fashion_mnist", {"lenet5": 8, "lenet300": 12, "resnet8": 8}, 1, "cpu", limit=12_000),
     "full": Profile("fashion_mnist", {"lenet5": 40, "lenet300": 60, "resnet8": 60}, 6, "auto"),
 }
 
@@ -108,9 +110,10 @@ def _percent(module: torch.nn.Module, split: Split, dataset: Dataset) -> float:
 def prepare(cache: Path, profile_name: str, network: str, seed: int) -> Setting:
     """Return the setting of an entry; data set and teacher are made once and kept under ``cache``."""
     profile = PROFILES[profile_name]
-    dataset_dir, teacher_dir = cache / profile.dataset, cache / profile_name / f"{network}-{seed}"
+    images = f"{profile.dataset}-{profile.limit}" if profile.limit else profile.dataset
+    dataset_dir, teacher_dir = cache / images, cache / profile_name / f"{network}-{seed}"
     if not dataset_dir.exists():
-        data_prep(DataPrepConfig(dataset_name=profile.dataset), dataset_dir=dataset_dir)
+        data_prep(DataPrepConfig(dataset_name=profile.dataset, limit=profile.limit), dataset_dir=dataset_dir)
     if not teacher_dir.exists():
         print(f"training the teacher {network}, seed {seed}", flush=True)
         config = TrainConfig(network=network, epochs=profile.teacher_epochs[network], seed=seed, device=profile.device)
