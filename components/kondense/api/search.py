@@ -5,12 +5,13 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from kondense.api.domains import Domain, choice, integers, log_uniform, uniform
+from kondense.api.interrupts import ctrl_c_noticed
 from kondense.api.objective import Evaluation, evaluate
 from kondense.api.search_result import SearchResult, Trial
 from kondense.errors import InputError, KondenseError
@@ -26,6 +27,8 @@ from kondense.search.suggesters import MULTI_FIDELITY, Suggester, load_suggester
 __all__ = ["Domain", "SearchResult", "Trial", "choice", "integers", "log_uniform", "search", "uniform"]
 
 DEFAULT_TRIALS = 50  # of a search without a natural number of trials
+INTERRUPTED = Outcome.INTERRUPTED, "stopped by Ctrl-C"
+MOMENT_S = 0.1  # after which Ctrl-C is looked for
 METRIC = "value"  # name of what an objective of one goal returns
 
 
@@ -172,19 +175,16 @@ class _Task:
         running: dict[Future[Evaluation], str] = {}
         error: Exception | None = None
         try:
-            while (state := run.outcome())[0] is Outcome.RUNNING:
-                for trial in run.startable(parallel):
-                    run.record("started", name=trial.name)
-                    running[pool.submit(evaluate, self.objective, self.arguments(trial), self.goals)] = trial.name
-                ended = wait(running, return_when=FIRST_COMPLETED).done
-                for future in [future for future in running if future in ended]:  # in order of their start
-                    done = future.result()
-                    fields = {"value": done.value, "reason": done.reason, "metrics": done.metrics}
-                    status = Status.FAILED if done.error else Status.SUCCEEDED
-                    run.record("finished", name=running.pop(future), status=status, **fields)
-                    error = done.error or error
+            with _immediate() if parallel == 1 else ctrl_c_noticed() as pressed:
+                while (state := run.outcome())[0] is Outcome.RUNNING and not pressed():
+                    for trial in run.startable(parallel):
+                        run.record("started", name=trial.name)
+                        running[pool.submit(evaluate, self.objective, self.arguments(trial), self.goals)] = trial.name
+                    error = _ended(run, running) or error
+            if state[0] is Outcome.RUNNING:
+                state = INTERRUPTED
         except KeyboardInterrupt:
-            state = Outcome.INTERRUPTED, "stopped by Ctrl-C"
+            state = INTERRUPTED
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         result = self.result(run, *state)
@@ -216,6 +216,25 @@ class _Task:
         seconds = record.seconds or 0.0
         metrics = {name: float(text) for name, text in record.metrics.items() if math.isfinite(float(text))}
         return Trial(record.name, config, resource, record.value, record.status.value, record.reason, seconds, metrics)
+
+
+def _ended(run: Run, running: dict[Future[Evaluation], str]) -> Exception | None:
+    """Record the trials that have ended, after a moment at most, and return the last error of one."""
+    ended = wait(running, MOMENT_S, return_when=FIRST_COMPLETED).done
+    error = None
+    for future in [future for future in running if future in ended]:  # in order of their start
+        done = future.result()
+        fields = {"value": done.value, "reason": done.reason, "metrics": done.metrics}
+        status = Status.FAILED if done.error else Status.SUCCEEDED
+        run.record("finished", name=running.pop(future), status=status, **fields)
+        error = done.error or error
+    return error
+
+
+@contextlib.contextmanager
+def _immediate() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C be raised in the objective."""
+    yield lambda: False
 
 
 class _Immediate(Executor):

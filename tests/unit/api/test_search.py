@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kondense.api.interrupts import ctrl_c_noticed
 from kondense.api.search import FailedTrialsError, choice, integers, log_uniform, search, uniform
 from kondense.errors import InputError
 from kondense.search import random_search
@@ -142,16 +143,17 @@ def test_ctrl_c_returns_the_finished_trials() -> None:
 
 
 THREADS = """
-import signal, time
+import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 from kondense.api.search import search, uniform
 def slow(x):
     time.sleep(0.05)
-    print("trial", flush=True)
+    sys.stdout.write("trial\\n")  # at once: print would let the other threads write before the end of the line
+    sys.stdout.flush()
     return x
 print("started", flush=True)
 found = search(slow, {"x": uniform(0, 1)}, parallel=2, max_trials=100_000)
-print(found.outcome, len(found.trials) > 0)
+sys.stdout.write(f"{found.outcome} {len(found.trials) > 0} {signal.getsignal(signal.SIGINT).__name__}\\n")
 """
 
 
@@ -165,7 +167,27 @@ def test_ctrl_c_with_threads_returns_the_finished_trials() -> None:
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert "interrupted True" in output.splitlines()
+    assert "interrupted True default_int_handler" in output.splitlines()
+    assert process.returncode == 0
+
+
+def test_ctrl_c_is_noticed_once_and_then_raised() -> None:
+    """Raised anywhere, it left a lock of a future taken, for which its thread waited for ever."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ctrl_c_noticed() as pressed:
+            assert not pressed()
+            signal.raise_signal(signal.SIGINT)
+            assert pressed()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with ctrl_c_noticed() as pressed:  # somebody else's
+            signal.raise_signal(signal.SIGINT)
+            assert not pressed()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_suggester_of_ones_own() -> None:
