@@ -10,7 +10,6 @@ import ctypes
 import logging
 import signal
 import sys
-import threading
 from concurrent import futures
 from dataclasses import dataclass
 
@@ -35,6 +34,7 @@ LIMIT_BYTES = 12 * 2**20
 WINDOW_BYTES = 2**16
 ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 WORKERS = 48  # threads; they share one processor, and most may wait for their turn, so that some are left for probes
+ENDS = (signal.SIGTERM, signal.SIGINT)
 GRACE_S = 10.0  # for running calls when the process is stopped
 LOG = logging.getLogger("suggestion")
 
@@ -101,18 +101,18 @@ def main(arguments: list[str] | None = None) -> int:
     logs.start(options.log_level)
     with contextlib.suppress(OSError, AttributeError):  # of glibc: each thread's own heap would keep what it has freed
         ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     try:
         service = EarlyStoppingService(TrialObjects.of_pod()) if options.service == "early-stopping" else None
     except EXPECTED as error:
         LOG.error("not serving", extra={"rule": str(error)})
         return exit_code_of(error)
     port = PORTS[options.service] if options.port is None else options.port
+    # Blocked before there are threads, which inherit it. A handler would run within whatever the main thread does: one
+    # that sets an event for which the thread is about to wait can find the event's lock taken, and waits for ever.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     running = start(port, host=options.host, stopping=service)
     LOG.info("serving", extra={"service": options.service, "port": running.port})
-    stopping.wait()
+    signal.sigwait(ENDS)
     LOG.info("stopping", extra={"grace_s": GRACE_S})
     running.stop()
     LOG.info("stopped")

@@ -249,7 +249,6 @@ def test_what_keeps_a_trial_from_its_status_is_told(cluster):
 def test_a_pod_without_an_account_does_not_start(tmp_path, caplog, monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(server.logs, "start", lambda level: None)
-    monkeypatch.setattr(server.signal, "signal", lambda *arguments: None)
     assert server.main(["--service", "early-stopping", "--port", "0"]) == 1
     (record,) = caplog.records
     assert "early stopping needs a pod: KUBERNETES_SERVICE_HOST" in record.rule
