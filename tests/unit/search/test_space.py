@@ -97,6 +97,15 @@ def test_a_logarithmic_int_has_the_chances_of_its_cells() -> None:
         assert texts.count(str(value)) / len(texts) == pytest.approx(math.log(high / low) / width, abs=1e-3)
 
 
+def test_steps_on_a_logarithmic_axis_have_the_chances_of_their_cells() -> None:
+    parameter = Parameter("x", "double", 1, 3, step=0.5, distribution="logUniform")
+    bounds = [math.log(value) for value in (1.25, 1.75, 2.25, 2.75)]
+    bounds = [2 * math.log(1) - bounds[0], *bounds, 2 * math.log(3) - bounds[-1]]  # the ends lie amid their cells
+    drawn = [float(text) for text in parameter.from_unit((np.arange(100_000) + 0.5) / 100_000)]
+    for value, low, high in zip((1, 1.5, 2, 2.5, 3), bounds, bounds[1:], strict=False):
+        assert drawn.count(value) / len(drawn) == pytest.approx((high - low) / (bounds[-1] - bounds[0]), abs=1e-4)
+
+
 def test_normal_is_the_cut_normal_of_scipy() -> None:
     from scipy import stats
 
