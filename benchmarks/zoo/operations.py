@@ -133,6 +133,7 @@ def _kz(network: str, directory: Path) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
+        os.close(writer)  # so that the end of this process is the end of the pipe
         _read_when_told(network, directory, reader)
     dataset, model = make_dataset(SIZES[network]), make_model(network)
     result = quantize(model, dataset, QuantizeConfig(method="weight_only", **FAST))
@@ -150,7 +151,8 @@ def _kz(network: str, directory: Path) -> str:
 def _read_when_told(network: str, directory: Path, reader: int) -> None:
     """Wait for the file, write the logits of its model, and leave the process."""
     try:
-        os.read(reader, 1)
+        if not os.read(reader, 1):  # refused before there was a file
+            return
         with allowing(networks=[network]):
             model = unpack_model((directory / "weights.kz").read_bytes())
         np.save(directory / "logits.npy", outputs(model, make_dataset(SIZES[network])))

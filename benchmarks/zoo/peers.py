@@ -63,6 +63,7 @@ def torch_pruning_whole(network: str, directory: Path) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
+        os.close(writer)  # so that the end of this process is the end of the pipe
         _load_when_told(network, directory, reader)
     dataset, module = make_dataset(SIZES[network]), _bare(network)
     images = dataset.normalise(dataset.test.images)
@@ -90,7 +91,8 @@ def torch_pruning_whole(network: str, directory: Path) -> str:
 
 def _load_when_told(network: str, directory: Path, reader: int) -> None:
     try:
-        os.read(reader, 1)
+        if not os.read(reader, 1):  # refused before there was a file
+            return
         module = torch.load(directory / "model.pt", weights_only=False)
         dataset = make_dataset(SIZES[network])
         with torch.no_grad():
