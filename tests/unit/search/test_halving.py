@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 from kondense.search.brackets import BracketPlan
-from kondense.search.halving import Policy, suggest
+from kondense.search.halving import Policy, left_behind, suggest
 from kondense.search.history import History, Status, Trial
 from kondense.search.ledger import SETTING, identity
 from kondense.search.state import ExperimentState
@@ -57,6 +57,31 @@ class Search:
 def ordered(losses: str) -> dict[int, float | None]:
     """Losses of configurations by a text: a digit each, x for one that failed, - for one that still runs."""
     return {config: None if loss == "x" else float(loss) for config, loss in enumerate(losses) if loss != "-"}
+
+
+def behind(search: Search, number: int) -> set[int]:
+    """Return the configurations of bracket 0 that may start again in bracket ``number``."""
+    state = ExperimentState(History(tuple(search.trials.values()), search.issued, "minimize", "e"))
+    digests = state.ledger.digests[0]
+    assert not left_behind(search.plan, state, number, "unknown")
+    return {config for config, digest in enumerate(digests) if left_behind(search.plan, state, number, digest)}
+
+
+def test_what_may_start_again_was_passed_over_below_the_resources_of_a_bracket() -> None:
+    search = Search()
+    search.fill(9, ordered("62845x391"))
+    assert search.ask(2) == [(0, 1, 8), (0, 1, 1)]
+    assert behind(search, 1) == behind(search, 2) == set()  # each of them may still be promoted
+    assert search.ask(1) == [(0, 1, 6)]
+    passed = {0, 2, 3, 4, 7}  # neither promoted nor failed, at one epoch
+    assert behind(search, 0) == set()  # a bracket from one epoch on has nothing that these lack
+    assert behind(search, 1) == behind(search, 2) == passed
+    for config, loss in ((8, 5), (1, 4), (6, None)):
+        search.tell((0, 1, config), loss)
+    assert behind(search, 2) == passed  # the last seat is still open
+    assert search.ask(1) == [(0, 2, 1)]
+    assert behind(search, 1) == passed  # of three epochs on: 8 had them
+    assert behind(search, 2) == {*passed, 8}  # 1 goes on, 6 failed
 
 
 def test_the_best_go_up_and_then_the_best_of_them() -> None:
