@@ -135,7 +135,7 @@ def side_length(layer: nn.Module, *, output: bool) -> int:
 
 def _count_of(layer: nn.Module, *, output: bool) -> str:
     """Return the attribute in which a layer holds the number of its outputs or inputs."""
-    return next(names for kinds, *names in COUNTS if isinstance(layer, kinds))[0 if output else 1]
+    return next(names for kinds, *names in COUNTS if isinstance(layer, kinds))[0 if output else -1]
 
 
 def axis_length(owner: nn.Module, place: OwnTensor) -> int:
