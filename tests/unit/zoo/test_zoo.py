@@ -32,7 +32,13 @@ QUICK = ("train", "l1", "magnitude", "weight_only", "dynamic")
 
 CASES = [(network, operation) for network in NETWORKS for operation in QUICK]
 CASES += [(name, "l1") for name in ("own_layer_classes", "versioned_state", "prelu", "instance_norm")]
-CASES += [("gru", "l1"), ("layer_scale", "l1"), ("gated_tokens", "greedy"), ("prompted", "distill"), ("two_scales", "qat")]
+CASES += [
+    ("gru", "l1"),
+    ("layer_scale", "l1"),
+    ("gated_tokens", "greedy"),
+    ("prompted", "distill"),
+    ("two_scales", "qat"),
+]
 CASES += [("three_dimensional", "train"), ("three_dimensional", "l1"), ("encoder_layer", "qat")]
 
 
