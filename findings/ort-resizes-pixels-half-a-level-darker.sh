@@ -2,10 +2,9 @@
 # onnxruntime's linear Resize of uint8 cuts the fraction off: pictures are half a grey level darker than in other
 # runtimes.
 #
-# Expected: rounding to the nearest integer, as OpenVINO, onnx's reference and torch do; its own Resize with
-#   antialias=1 rounds when it enlarges, too.
+# Expected: rounding to the nearest integer, as OpenVINO and onnx's reference do.
 # Happens: every interpolated pixel is floor(exact value): the mean error is -0.48 levels on noise, one level at most.
-#   For int8 the fractions are cut towards zero, so dark and light move together.
+#   Of int8 the fraction is cut towards zero.
 # Hurts: networks with the preprocessing in the graph (pixels in, resize, normalize): a constant shift of about 0.01
 #   standard deviations after ImageNet's normalization in one runtime alone, and integers that never agree bit by bit.
 # Fails if the behaviour changes. Needs python3 with venv and a package index.
