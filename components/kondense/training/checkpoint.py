@@ -11,9 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from safetensors import SafetensorError
@@ -28,6 +26,7 @@ from kondense.failure import one_line
 from kondense.json_text import json_object
 from kondense.logging import LOG
 from kondense.networks.code import code_digests
+from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 from kondense.store.store import NotFoundError, Store
 from kondense.training.settings import TrainingConfig
@@ -84,8 +83,8 @@ class Checkpoint:
         """Write ``state`` whole or not at all and return its key; memory is needed for a small part of it only."""
         header = json.dumps({"format_version": FORMAT_VERSION, **state.position})
         key = f"{self.prefix}/{state.position['epoch']:06d}-{state.position['step']:08d}"
-        with tempfile.TemporaryDirectory(prefix="kondense-checkpoint-") as scratch:
-            body, whole = Path(scratch, "body"), Path(scratch, "whole")
+        with scratch_directory("checkpoint") as scratch:
+            body, whole = scratch / "body", scratch / "whole"
             save_file({name: each.contiguous() for name, each in state.tensors.items()}, body, {"position": header})
             with body.open("rb") as source, whole.open("wb") as target:
                 target.write(hashlib.file_digest(source, "sha256").digest())
