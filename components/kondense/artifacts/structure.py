@@ -70,8 +70,8 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
             raise InputError(f"module {name!r} is not part of the base network; only shapes may change.")
         edit = _edit(name, originals[name], module)
         if edit:
-            edits[name] = edit
-    apply_edits(base, {name: edit for name, edit in edits.items() if edit.get("type") != SEPARATED})
+            edits[name] = edits.get(name, {}) | edit
+    apply_edits(base, {name: _without_type(edit) for name, edit in edits.items() if _without_type(edit)})
     _check_same_shapes(base, changed)
     _check_same_settings(base, changed)
     return edits
@@ -163,6 +163,7 @@ def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) ->
         if not isinstance(target, nn.MultiheadAttention) or not is_separable(target):
             raise InputError(f"a structural edit of {name!r} cannot separate the layers of a {type(target).__name__}.")
         replace(module, name, SelfAttention(target))
+        _change_own(module.get_submodule(name), name, edit)
     elif HEADS in edit and edit.keys() <= {HEADS, OWN, NUMBERS}:
         if not head_count(target) or type(edit[HEADS]) is not int or edit[HEADS] < 1:
             raise InputError(f"a structural edit of {name!r} cannot set the heads of a {type(target).__name__}.")
@@ -213,6 +214,11 @@ def _replaced(value: Any, old: nn.Module, new: nn.Module) -> Any:
     if isinstance(value, dict) and any(item is old for item in value.values()):
         return type(value)((key, new if item is old else item) for key, item in value.items())
     return value
+
+
+def _without_type(edit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an edit without the separation of an attention's layers, which a base network may have already."""
+    return {key: value for key, value in edit.items() if (key, value) != ("type", SEPARATED)}
 
 
 def _separated(base: nn.Module, changed: nn.Module) -> Edits:
