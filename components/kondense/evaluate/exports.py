@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from kondense.measuring.processor import CPUINFO, read_cpu
 
 INTEGER, IN_FLOAT, AUTO = "integer", "float", "auto"
 ONNX = "model.onnx"
+BATCHES = (1, 64)  # that are timed
+MOST_PLANNED = 2**22  # values of a batch of images, above which the memory of sessions counts for more than 2 % of time
 MARGIN = 1.05  # float is chosen only if it is faster by this factor, noise deducted
 
 
@@ -35,21 +37,22 @@ def export_forms(model: Model, dataset: Dataset, *, arithmetic: str, uint8_input
     """Return the exports by arithmetic: one, or both if they are to be compared."""
     onnx = export_onnx(model, dataset, uint8_input=uint8_input)
     if not model.activations:
-        return {IN_FLOAT: form_of(model, onnx)}
+        return {IN_FLOAT: form_of(model, onnx, dataset.shape)}
     forms = {}
     if arithmetic != IN_FLOAT:
-        forms[INTEGER] = form_of(model, onnx)
+        forms[INTEGER] = form_of(model, onnx, dataset.shape)
     if arithmetic != INTEGER:
         plain = without_input_quantizers(model)
         dynamic = any(isinstance(quantizer, DynamicQuantizer) for quantizer in model.activations.values())
         content = export_onnx(plain, dataset, uint8_input=uint8_input) if dynamic else compute_in_float(onnx, plain)
-        forms[IN_FLOAT] = form_of(plain, content)
+        forms[IN_FLOAT] = form_of(plain, content, dataset.shape)
     return forms
 
 
 def teacher_form(teacher: Model, dataset: Dataset, onnx: bytes | None, *, uint8_input: bool) -> Form:
     """Return the teacher's export, made from ``onnx`` if given."""
-    return form_of(teacher, onnx or export_onnx(teacher, dataset, uint8_input=uint8_input))
+    content = onnx or export_onnx(teacher, dataset, uint8_input=uint8_input)
+    return form_of(teacher, content, dataset.shape)
 
 
 def exported_onnx(directory: Path, *, uint8_input: bool) -> bytes | None:
@@ -86,9 +89,14 @@ def choose_arithmetic(
     return {"chosen": chosen, "reason": reason, "integer_speedup": ratios}
 
 
-def form_of(model: Model, onnx: bytes) -> Form:
-    """Return an export with a new session."""
-    return Form(model, onnx, open_session(onnx, shared=True))
+def form_of(model: Model, onnx: bytes, shape: Sequence[int]) -> Form:
+    """Return an export with a new session; ``shape`` is that of an image, (C, H, W)."""
+    return Form(model, onnx, open_session(onnx, shared=True, planned=are_small(shape)))
+
+
+def are_small(shape: Sequence[int]) -> bool:
+    """Return whether images [C, H, W] are so small that a session may plan its memory (see ``open_session``)."""
+    return max(BATCHES) * math.prod(shape) <= MOST_PLANNED
 
 
 def _only(model: Model) -> str:

@@ -23,9 +23,18 @@ from kondense.data.streamed import Images
 from kondense.display import html_table, metric_rows, text_table
 from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
-from kondense.evaluate.exports import ONNX, Form, choose_arithmetic, export_forms, exported_onnx, form_of, teacher_form
+from kondense.evaluate.exports import (
+    BATCHES,
+    ONNX,
+    Form,
+    choose_arithmetic,
+    export_forms,
+    exported_onnx,
+    form_of,
+    teacher_form,
+)
 from kondense.evaluate.program import checked_program
-from kondense.evaluate.timings import BATCHES, describe_primary, integer_speedup, time_forms, time_further
+from kondense.evaluate.timings import describe_primary, integer_speedup, time_forms, time_further
 from kondense.export.onnx import read_metadata
 from kondense.heap import trim
 from kondense.logging import LOG
@@ -145,7 +154,7 @@ def evaluate(
     del forms, candidate, reference
     trim()
     peak_bytes = peak_memory_bytes(chosen[1], batch=max(BATCHES))
-    candidate, reference = form_of(*chosen), form_of(*others) if others else None
+    candidate, reference = form_of(*chosen, dataset.shape), form_of(*others, dataset.shape) if others else None
     kz = pack_model(candidate.model)
     files = {ONNX: candidate.onnx, KZ: kz}
     evaluation = {

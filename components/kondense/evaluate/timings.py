@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
-from kondense.evaluate.exports import IN_FLOAT, INTEGER, Form
+from kondense.evaluate.exports import BATCHES, IN_FLOAT, INTEGER, Form, are_small
 from kondense.measuring.accuracy import memory_format_of
 from kondense.measuring.intervals import Interval, median_interval, ratio_interval
 from kondense.measuring.latency import CPU, Latency, accelerators, one_run, open_session, takes_pixels
 from kondense.measuring.processor import usable_cores
 from kondense.measuring.turns import Turns, time_in_turns
 
-BATCHES = (1, 64)
 CANDIDATE, TEACHER = "candidate", "teacher"
 Run = Callable[[], object]
 
@@ -125,11 +124,13 @@ def _runs(backend: Backend, forms: Mapping[str, Form], dataset: Dataset) -> tupl
     """Return one run of every model, and the backend that it really uses."""
     if backend.runtime == "torch":
         return backend, {name: _torch_run(form.model.module, dataset, backend) for name, form in forms.items()}
-    provider = CPU if backend.device == "cpu" else backend.device
-    sessions = {
-        name: open_session(form.onnx, threads=max(backend.threads, 1), provider=provider, shared=True)
-        for name, form in forms.items()
+    options: dict[str, Any] = {
+        "threads": max(backend.threads, 1),
+        "provider": CPU if backend.device == "cpu" else backend.device,
+        "shared": True,
+        "planned": are_small(dataset.shape),
     }
+    sessions = {name: open_session(form.onnx, **options) for name, form in forms.items()}
     runs = {name: one_run(session, _images(dataset, backend.batch, session)) for name, session in sessions.items()}
     # If a provider cannot start, onnxruntime falls back to the CPU, and the row says so.
     used = next(iter(sessions.values())).get_providers()[0]

@@ -117,6 +117,42 @@ print(resident_bytes() - before)
 """
 
 
+PLANNED = """
+import sys
+import numpy as np
+from kondense.measuring.latency import open_session
+from kondense.usage import resident_bytes
+content, images = sys.stdin.buffer.read(), np.zeros((2000, 4), np.float32)
+session = open_session(content, shared=True, planned=sys.argv[1] == "True")
+before = resident_bytes()
+for _ in range(3):
+    session.run(None, {"images": images})
+print(resident_bytes() - before)
+"""
+
+
+def test_a_session_that_plans_nothing_needs_the_memory_of_its_first_run() -> None:
+    model = onnx.load_model_from_string(linear(5000))
+    model.graph.node[1].output[0] = "wide"
+    for number in range(3):
+        model.graph.node.append(helper.make_node("Softmax", ["wide"], [f"softmax_{number}"], axis=1))
+    model.graph.node.append(helper.make_node("Sum", [f"softmax_{number}" for number in range(3)], ["size"]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["size"], ["logits"]))
+    model.graph.output[0].type.tensor_type.shape.ClearField("dim")
+    planned, not_planned = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", PLANNED, str(plans)],
+                input=model.SerializeToString(),
+                capture_output=True,
+                check=True,
+            ).stdout
+        )
+        for plans in (True, False)
+    )
+    assert planned > 1.3 * not_planned
+
+
 def test_sessions_that_share_need_the_memory_of_one_and_return_it() -> None:
     model = onnx.load_model_from_string(linear(5000))  # 40 MB for 2,000 images, twice with the comparison
     model.graph.node[1].output[0] = "wide"
