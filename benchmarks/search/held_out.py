@@ -5,6 +5,7 @@ the resource, after Wang, Jin and Doherty 2018, "A generic test suite for evolut
 ours are cells of operations as in NAS-Bench-201, an ellipsoid and a line.
 """
 
+import abc
 import itertools
 import math
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Box:
+class Box(abc.ABC):
     """A function of doubles between two bounds; subclasses give its value at a share of the full resource."""
 
     name: str
@@ -50,8 +51,9 @@ class Box:
     def least(self) -> float:
         return 0.0
 
+    @abc.abstractmethod
     def value(self, x: Array, share: float) -> float:
-        raise NotImplementedError
+        """Return the value at a point without noise."""
 
 
 class Branin(Box):

@@ -113,6 +113,13 @@ class Trace:
         kept = [place for place, label in enumerate(labels_n.tolist()) if label == 0 or label not in self.gone]
         return torch.tensor(kept) if len(kept) < len(labels_n) else None
 
+    def lost(self, labels_n: Tensor) -> Tensor | None:
+        """Return the places of the labels whose channels are lacking, or None if all are there."""
+        kept = self.kept(labels_n)
+        if kept is None:
+            return None
+        return torch.ones(len(labels_n), dtype=torch.bool).index_fill(0, kept, value=False).nonzero().flatten()
+
 
 class Labelled(Tensor):
     """A tensor with the labels of its elements; None: no element belongs to a channel.
@@ -141,6 +148,11 @@ class Labelled(Tensor):
         )
         made.value, made.labels, made.record, made.own = value, labels, trace, {}
         return made
+
+
+def labels_of(tensor: Tensor) -> Tensor | None:
+    """Return the labels of a tensor, None if it has none."""
+    return tensor.labels if isinstance(tensor, Labelled) else None
 
 
 def unwrapped(arguments: Any) -> Any:

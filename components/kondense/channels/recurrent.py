@@ -79,13 +79,12 @@ def _closed(
     trace: Trace, module: Any, labels: Tensor, weights: Sequence[Any], names: Sequence[str]
 ) -> list[Tensor | None]:
     """Return the weights, with zeros where a lacking hidden unit is read."""
-    kept = trace.kept(labels)
-    if kept is None:
+    lost = trace.lost(labels)
+    if lost is None:
         return [unwrapped(weight) for weight in weights]
-    gone = torch.ones(len(labels), dtype=torch.bool).index_fill(0, kept, value=False).nonzero().flatten()
     closed = []
     for key, weight in zip(names, weights, strict=True):
-        read = columns(module, key, gone)
+        read = columns(module, key, lost)
         closed.append(weight if read is None else weight.index_fill(1, read, 0.0))
     return closed
 

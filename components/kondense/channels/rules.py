@@ -19,6 +19,7 @@ from kondense.channels.labels import (
     Trace,
     axis_of,
     collapse,
+    labels_of,
     meeting,
     profile,
     single_axis,
@@ -28,6 +29,7 @@ from kondense.channels.labels import (
     varies,
 )
 from kondense.channels.own import adopted, carried
+from kondense.channels.products import multiply
 from kondense.channels.statistics import SOFTMAX, over_kept, without_gone
 
 SAME = {"clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "dropout", "native_dropout"}
@@ -154,7 +156,7 @@ def _rule(kind: str, function: Any) -> Rule | None:
         (kind == "constant_pad_nd", _pad),
         (kind in REDUCTIONS, _reduce),
         (kind in ALONG, _along),
-        (kind in PRODUCTS, _multiply),
+        (kind in PRODUCTS, multiply),
         (kind.startswith(PER_MAP), _per_map),
         (kind in STATISTICS, _statistics),
         (kind == "glu", _gate),
@@ -338,64 +340,11 @@ def _unpatched(
     return [spread(highest_C, -3, results[0].shape)]
 
 
-def _multiply(
-    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
-) -> list[Labels] | None:
-    """Products of matrices, [..., n, k] x [..., k, m].
-
-    The channels may stand in one of n and m, in all of k, or in k for each head in a further axis: then those of a head
-    are tied.
-    """
-    first, second = args[-2:]
-    rows, columns = _summed(trace, _labels(first), -1), _summed(trace, _labels(second), -2)
-    if rows is NotImplemented or columns is NotImplemented:
-        return None
-    (rows, summed), (columns, others) = rows, columns
-    if (summed is None) != (others is None):
-        return None  # the other operand has a fixed number of rows or columns
-    if summed is not None and others is not None:
-        trace.tie(summed, others)
-        trace.statistics += [summed, others]
-    shape = results[0].shape
-    held = [label for label in (rows, columns) if label is not None and bool(label.any())]
-    batches = [[axis for axis in range(len(shape) - 2) if varies(label, axis)] for label in held]
-    if len(held) > 1 and (batches[0] != batches[1] or not batches[0] or varies(held[0], -2)):
-        return None
-    if len(held) == 1 and batches[0]:
-        return None  # one matrix for each channel: the other operand has one of each, too
-    operands = [(label.expand(shape), shape) for label in held]
-    return [combine(trace, [*operands, *[(_labels(each), each.shape) for each in args[:-2]]], shape)]
-
-
-def _summed(trace: Trace, labels: Labels, axis: int) -> Any:
-    """Return the labels of a matrix after a sum along an axis, and the channels along it, if these are all there are.
-
-    Returns:
-        Labels with length 1 along the axis, or None; and the labels [k], or None. NotImplemented if neither is right.
-    """
-    if labels is None:
-        return None, None
-    if not varies(labels, axis):
-        return labels.amax(axis, keepdim=True), None
-    found = single_axis(labels)
-    if found is not None:
-        return None, found[1]
-    compact = collapse(labels, keep=axis % labels.ndim)
-    highest = compact.amax(axis, keepdim=True)
-    batched = all(not varies(highest, other) for other in (-1, -2))
-    if not batched or not bool(compact.all()):
-        return NotImplemented
-    trace.tie(compact, highest.expand(compact.shape))
-    shape = [*labels.shape]
-    shape[axis] = 1
-    return highest.expand(shape), None
-
-
 def _pointwise(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
     shape = results[0].shape
-    operands = [(_labels(tensor), _reach(tensor)) for tensor in tensors_of((args, kwargs))]
+    operands = [(labels_of(tensor), _reach(tensor)) for tensor in tensors_of((args, kwargs))]
     labels = combine(trace, operands, shape)
     return [labels if result.shape == shape else None for result in results]
 
@@ -412,15 +361,11 @@ def _deformed(
 ) -> list[Labels] | None:
     """Torchvision's deformable convolution: images, weight, offsets, mask; its outputs are no channels."""
     images, weight, *placed = args[:4]
-    if weight.shape[1] != images.shape[1] or (_labels(images) is not None and _labels(weight) is None):
+    if weight.shape[1] != images.shape[1] or (labels_of(images) is not None and labels_of(weight) is None):
         return None
     for each in placed:
-        trace.pin(_labels(each), "it places the samples of a deformable convolution")
+        trace.pin(labels_of(each), "it places the samples of a deformable convolution")
     return [None]
-
-
-def _labels(tensor: Tensor) -> Labels:
-    return tensor.labels if isinstance(tensor, Labelled) else None
 
 
 def _axes_of(given: Mapping[str, Any], count: int) -> list[int]:

@@ -103,10 +103,9 @@ def over_kept(trace: Trace, kind: str, args: Sequence[Any], axes: Callable[[], S
     """
     if kind in SOFTMAX:
         found = _found(args[0], (args[1],))
-        kept = trace.kept(found[1]) if found else None
-        if found and kept is not None:
-            gone = torch.ones(len(found[1]), dtype=torch.bool).index_fill(0, kept, value=False).nonzero().flatten()
-            return (args[0].value.index_fill(found[0], gone, -torch.inf), *args[1:])
+        lost = trace.lost(found[1]) if found else None
+        if found and lost is not None:
+            return (args[0].value.index_fill(found[0], lost, -torch.inf), *args[1:])
         return args
     found = _found(args[0], axes())
     kept = trace.kept(found[1]) if found else None
@@ -126,11 +125,10 @@ def without_gone(trace: Trace, operand: Any, axis: int) -> Any:
     if not isinstance(operand, Labelled) or operand.labels is None or not varies(operand.labels, axis):
         return operand
     found = single_axis(operand.labels)
-    kept = trace.kept(found[1]) if found else None
-    if found is None or kept is None:
+    lost = trace.lost(found[1]) if found else None
+    if found is None or lost is None:
         return operand
-    gone = torch.ones(len(found[1]), dtype=torch.bool).index_fill(0, kept, value=False).nonzero().flatten()
-    made = type(operand)(operand.value.index_fill(found[0], gone, 0.0), operand.labels, trace)
+    made = type(operand)(operand.value.index_fill(found[0], lost, 0.0), operand.labels, trace)
     made.own = operand.own
     return made
 

@@ -1,0 +1,63 @@
+"""What products of matrices do with labels (see ``labels``).
+
+Shapes: n rows, m columns, k summed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kondense.channels.combining import Labels, combine
+from kondense.channels.labels import Trace, collapse, labels_of, single_axis, varies
+
+
+def multiply(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    """Products of matrices, [..., n, k] x [..., k, m].
+
+    The channels may stand in one of n and m, in all of k, or in k for each head in a further axis: then those of a head
+    are tied.
+    """
+    first, second = args[-2:]
+    rows, columns = _summed(trace, labels_of(first), -1), _summed(trace, labels_of(second), -2)
+    if rows is NotImplemented or columns is NotImplemented:
+        return None
+    (rows, summed), (columns, others) = rows, columns
+    if (summed is None) != (others is None):
+        return None  # the other operand has a fixed number of rows or columns
+    if summed is not None and others is not None:
+        trace.tie(summed, others)
+        trace.statistics += [summed, others]
+    shape = results[0].shape
+    held = [label for label in (rows, columns) if label is not None and bool(label.any())]
+    batches = [[axis for axis in range(len(shape) - 2) if varies(label, axis)] for label in held]
+    if len(held) > 1 and (batches[0] != batches[1] or not batches[0] or varies(held[0], -2)):
+        return None
+    if len(held) == 1 and batches[0]:
+        return None  # one matrix for each channel: the other operand has one of each, too
+    operands = [(label.expand(shape), shape) for label in held]
+    return [combine(trace, [*operands, *[(labels_of(each), each.shape) for each in args[:-2]]], shape)]
+
+
+def _summed(trace: Trace, labels: Labels, axis: int) -> Any:
+    """Return the labels of a matrix after a sum along an axis, and the channels along it, if these are all there are.
+
+    Returns:
+        Labels with length 1 along the axis, or None; and the labels [k], or None. NotImplemented if neither is right.
+    """
+    if labels is None:
+        return None, None
+    if not varies(labels, axis):
+        return labels.amax(axis, keepdim=True), None
+    found = single_axis(labels)
+    if found is not None:
+        return None, found[1]
+    compact = collapse(labels, keep=axis % labels.ndim)
+    highest = compact.amax(axis, keepdim=True)
+    batched = all(not varies(highest, other) for other in (-1, -2))
+    if not batched or not bool(compact.all()):
+        return NotImplemented
+    trace.tie(compact, highest.expand(compact.shape))
+    shape = [*labels.shape]
+    shape[axis] = 1
+    return highest.expand(shape), None
