@@ -128,8 +128,11 @@ def _change_own(target: nn.Module, name: str, edit: Mapping[str, Any]) -> None:
         tensors[key] = nn.Parameter(tensor, before.requires_grad) if trained else tensor
     for attribute, value in edit.get(NUMBERS, {}).items():
         held = vars(target).get(attribute)
-        if type(value) is not int or value < 1 or number_in(held) is None:
+        most = number_in(held)
+        if most is None or type(value) is not int or value < 1:
             raise InputError(f"a structural edit of {name!r} must set a number, but got {attribute}={value!r}.")
+        if value > most:
+            raise InputError(f"a structural edit of {name!r} must lower {attribute}={most}, but got {value}.")
         setattr(target, attribute, with_number(held, value))
 
 

@@ -212,6 +212,7 @@ def test_own_tensors_numbers_norms_and_recurrent_layers_are_edited():
         ({"tensors": {"gamma": [6]}}, "must give the shape of a tensor, but got gamma"),
         ({"numbers": {"width": 0}}, "must set a number, but got width=0"),
         ({"numbers": {"forward": 3}}, "must set a number, but got forward=3"),
+        ({"numbers": {"width": 10**12}}, "must lower width=8, but got 1000000000000"),
     ],
 )
 def test_an_edit_of_what_a_module_does_not_hold_is_an_error(edit, text):
