@@ -189,7 +189,7 @@ def module_bytes(module: nn.Module) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
+class RunImages:
     """The images of a run.
 
     Attributes:
@@ -234,7 +234,7 @@ class Trial:
     shared_bytes: int
 
 
-def estimate(config: Config, images: Images, trial: Trial, models: Mapping[str, Model]) -> Estimate:
+def estimate(config: Config, images: RunImages, trial: Trial, models: Mapping[str, Model]) -> Estimate:
     """Return what a step takes; of several devices, the time on one and the memory of all their processes together.
 
     Args:

@@ -31,7 +31,7 @@ from kondense.measuring.accuracy import doubts_on
 from kondense.measuring.latency import predict_onnx, takes_pixels
 from kondense.networks.allowed import allowing
 from kondense.networks.names import weights_of, without_weights
-from kondense.preflight.costs import Images, Probe, Trial, estimate, forward_seconds
+from kondense.preflight.costs import Probe, RunImages, Trial, estimate, forward_seconds
 from kondense.preflight.images import Shape, known_images, random_dataset
 from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, NETWORK, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.preflight.smaller import smaller_shape, times_slower
@@ -92,7 +92,7 @@ def examine(request: Request) -> Iterator[Check]:
         dataset = random_dataset(found.shape, found.classes)
         sizes = found.sizes
         decoded_bytes = math.prod(found.shape) * (sizes.train + sizes.validation + sizes.test) if sizes else 0
-        estimated = Estimator(Images(found.shape, sizes, not data_config.in_shards(decoded_bytes)), dataset)
+        estimated = Estimator(RunImages(found.shape, sizes, not data_config.in_shards(decoded_bytes)), dataset)
         with timed(NETWORK) as check:
             plain = dataclasses.replace(
                 train_config, network=without_weights(train_config.network)
@@ -339,7 +339,7 @@ class Estimator:
         few: the random images of the trials.
     """
 
-    def __init__(self, images: Images, few: Dataset) -> None:
+    def __init__(self, images: RunImages, few: Dataset) -> None:
         self.images, self.few = images, few
         self.shared_bytes = 0 if torch.cuda.is_available() else resident_bytes()
         self.factors = (1.0, 1.0)  # of small images: seconds, bytes

@@ -7,7 +7,7 @@ import pytest
 import torch
 from kondense.data.at_once import at_once
 from kondense.evaluate.config import EvaluateConfig
-from kondense.preflight.costs import Estimate, Images, Probe, Sizes, StepCost, Trial, estimate
+from kondense.preflight.costs import Estimate, Probe, RunImages, Sizes, StepCost, Trial, estimate
 from kondense.preflight.examine import quick
 from kondense.preflight.images import random_dataset
 from kondense.quantize.config import QuantizeConfig
@@ -51,8 +51,8 @@ COST = StepCost(seconds=0.5, forward_s=0.001, saved_bytes=7_000, largest_bytes=1
 TRIAL = Trial([COST], seconds=3.0, forward_s=0.0, process_bytes=1_000, shared_bytes=0)
 
 
-def estimated(config: TrainingConfig, images: Images | None = None, **values: Any) -> Estimate:
-    return estimate(config, images or Images(SHAPE, SIZES), dataclasses.replace(TRIAL, **values), {})
+def estimated(config: TrainingConfig, images: RunImages | None = None, **values: Any) -> Estimate:
+    return estimate(config, images or RunImages(SHAPE, SIZES), dataclasses.replace(TRIAL, **values), {})
 
 
 def test_the_cost_of_an_epoch_is_that_of_its_steps() -> None:
@@ -62,9 +62,9 @@ def test_the_cost_of_an_epoch_is_that_of_its_steps() -> None:
     assert found.memory_bytes == 1_000 + 40 + 7_000 + 2_000_000 + 1300 * PIXELS
     doubled = estimated(config, costs=[COST, COST])  # each budget is trained twice, as by lottery
     assert doubled.seconds == pytest.approx(3.0 + 2 * (found.seconds - 3.0))
-    unknown = estimated(config, Images(SHAPE, None))
+    unknown = estimated(config, RunImages(SHAPE, None))
     assert (unknown.seconds, unknown.memory_bytes) == (0.0, found.memory_bytes - 1300 * PIXELS)
-    shards = estimated(config, Images(SHAPE, SIZES, in_memory=False))
+    shards = estimated(config, RunImages(SHAPE, SIZES, in_memory=False))
     assert shards == Estimate(found.seconds, found.memory_bytes - 1300 * PIXELS)
 
 
@@ -82,7 +82,7 @@ def test_a_step_that_trains_nothing_sees_its_calibration_images_and_the_validati
     found = estimated(config, costs=[], forward_s=0.01)
     assert found.seconds == pytest.approx(3.0 + (256 + 200) * 0.01)
     assert found.memory_bytes == 1_000 + 1300 * PIXELS + 4 * PIXELS * at_once(SHAPE)
-    assert estimate(EvaluateConfig(), Images(SHAPE, SIZES), TRIAL, {}) == Estimate()
+    assert estimate(EvaluateConfig(), RunImages(SHAPE, SIZES), TRIAL, {}) == Estimate()
 
 
 def test_nothing_is_measured_outside_of_the_block() -> None:

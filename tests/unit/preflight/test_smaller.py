@@ -93,7 +93,7 @@ def test_what_only_small_images_allow_is_lowered_to_what_the_real_ones_allow(mon
     step = Step("prune", "prune", "prune", config.to_dict())
     dataset, train = random_dataset((3, 96, 96), 3), TrainConfig(network=f"{__name__}:late")
     teacher = examine.with_lineage(train, examine.train(None, dataset, examine.quick(train)), dataset)
-    estimator = examine.Estimator(examine.Images(dataset.shape, None), dataset)
+    estimator = examine.Estimator(examine.RunImages(dataset.shape, None), dataset)
     small = examine.smaller(teacher, dataset, estimator)
     assert small.shape == (3, 48, 48)
     assert examine.try_step(step, teacher, teacher, small).fields["state"] == POSSIBLE
@@ -135,7 +135,7 @@ def test_the_figures_of_small_images_are_enlarged() -> None:
     assert cost.scaled(8.0, 16.0) == expected
     torch.manual_seed(0)
     dataset = random_dataset((3, 224, 224), 3)
-    estimator = examine.Estimator(examine.Images(dataset.shape, None), dataset)
+    estimator = examine.Estimator(examine.RunImages(dataset.shape, None), dataset)
     teacher = examine.Model(Pooled(), NetworkSpec("lenet5", {}))
     examine.smaller(teacher, dataset, estimator)
     assert estimator.factors[1] == 16.0
