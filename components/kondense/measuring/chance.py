@@ -21,10 +21,10 @@ def is_at_chance(accuracy: float, images: int, largest_share: float) -> bool:
     return middle - half <= largest_share
 
 
-def chance_text(accuracy: float, images: int, largest_share: float) -> str:
-    """Return one sentence about a teacher at chance."""
+def chance_text(accuracy: float, images: int, largest_share: float, split: str = "validation") -> str:
+    """Return one sentence about a teacher at chance; ``split``: whose largest class it is."""
     return (
-        f"the teacher is at chance: {100 * accuracy:.1f} % of {images} validation images, of which the largest class"
-        f" has {100 * largest_share:.1f} %; no candidate can be judged against it: train it for longer, or look at the"
-        " data."
+        f"the teacher is at chance: {100 * accuracy:.1f} % of {images} validation images are right, and the largest"
+        f" class has {100 * largest_share:.1f} % of the {split} images; no candidate can be judged against it: train it"
+        " for longer, or look at the data."
     )

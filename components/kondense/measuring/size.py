@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
 from kondense.export.trace import layer_by_layer
-from kondense.networks.layers import CONVOLUTIONS
+from kondense.networks.layers import CONVOLUTIONS, float_reason
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -99,7 +99,8 @@ def layer_table(model: Model, shape: tuple[int, int, int]) -> list[dict[str, Any
         parameters = dict(layer.named_parameters(recurse=False))
         if not parameters:
             continue
-        weight = parameters.get("weight", next(iter(parameters.values())))
+        leaf = "weight" if "weight" in parameters else next(iter(parameters))
+        weight = parameters[leaf]
         quantized = model.quantized.get(f"{name}.weight" if name else "weight")
         total = sum(parameter.numel() for parameter in parameters.values())
         nonzero = sum(int(torch.count_nonzero(parameter)) for parameter in parameters.values())
@@ -116,15 +117,5 @@ def layer_table(model: Model, shape: tuple[int, int, int]) -> list[dict[str, Any
             }
         )
         if model.quantized and quantized is None and weight.ndim > 1:
-            rows[-1]["float_reason"] = _float_reason(layer)
+            rows[-1]["float_reason"] = float_reason(layer, leaf)
     return rows
-
-
-def _float_reason(layer: nn.Module) -> str:
-    """Return why a layer's weight is not quantized in a quantized model."""
-    kind = type(layer).__name__
-    if not isinstance(layer, nn.Conv2d | nn.Linear) or kind not in ("Conv2d", "Linear"):
-        return f"{kind} has no integer kernel"
-    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
-        return f"padding mode {layer.padding_mode} has no integer kernel"
-    return "the quantize step excluded it"

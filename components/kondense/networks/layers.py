@@ -10,7 +10,8 @@ from kondense.errors import InputError
 
 LISTED = 20  # of more layers, only the nearest are named
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # those of one and three dimensions only lose channels
-TYPES: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
+WITH_KERNELS = (nn.Conv2d, nn.Linear)  # layers for which there are integer kernels
+TYPES: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in WITH_KERNELS}
 
 
 class StandIn(nn.Module):
@@ -63,3 +64,17 @@ def _refers(name: str, layer_name: str, layer: nn.Module) -> bool:
     if name in TYPES:
         return isinstance(layer, TYPES[name])
     return layer_name == name or layer_name.startswith(f"{name}.")
+
+
+def float_reason(owner: nn.Module, leaf: str) -> str:
+    """Return why the parameter ``leaf`` of a module remains in float in a quantized network."""
+    kind = type(owner).__name__
+    if isinstance(owner, nn.MultiheadAttention):
+        return "it belongs to an attention that is not called on one sequence without a mask"
+    if type(owner) in WITH_KERNELS and leaf == "weight":
+        if isinstance(owner, nn.Conv2d) and owner.padding_mode != "zeros":
+            return f"there is no integer kernel for padding_mode {owner.padding_mode}"
+        return "it is excluded, or the network does not call the layer"
+    if isinstance(owner, WITH_KERNELS) and leaf == "weight":
+        return f"{kind} is a layer of its own kind"
+    return f"there is no integer kernel for the {leaf} of a {kind}"

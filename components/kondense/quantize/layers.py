@@ -10,8 +10,7 @@ from kondense.artifacts.model import Model
 from kondense.artifacts.quantized import CodebookTensor, QuantizedTensor
 from kondense.artifacts.reparametrized import baked_copy
 from kondense.artifacts.ties import owners
-
-WITH_KERNELS = (nn.Conv2d, nn.Linear)
+from kondense.networks.layers import WITH_KERNELS, float_reason
 
 
 def quantizable_layers(module: nn.Module) -> list[str]:
@@ -63,21 +62,8 @@ def float_reasons(model: Model) -> dict[str, str]:
     for name in float_layers(model):
         weight = f"{name}.weight" if f"{name}.weight" in parameters else name
         owner, _, leaf = weight.rpartition(".")
-        reasons[name] = _reason(modules[owner], leaf)
+        reasons[name] = float_reason(modules[owner], leaf)
     return reasons
-
-
-def _reason(owner: nn.Module, leaf: str) -> str:
-    kind = type(owner).__name__
-    if isinstance(owner, nn.MultiheadAttention):
-        return "it belongs to an attention that is not called on one sequence without a mask"
-    if type(owner) in WITH_KERNELS and leaf == "weight":
-        if isinstance(owner, nn.Conv2d) and owner.padding_mode != "zeros":
-            return f"there is no integer kernel for padding_mode {owner.padding_mode}"
-        return "it is excluded, or the network does not call the layer"
-    if isinstance(owner, WITH_KERNELS) and leaf == "weight":
-        return f"{kind} is a layer of its own kind"
-    return f"there is no integer kernel for the {leaf} of a {kind}"
 
 
 def weight_errors(quantized: Model, original: Model) -> dict[str, float]:

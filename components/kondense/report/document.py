@@ -136,7 +136,7 @@ def _validation_notes(teacher: Candidate, max_validation_drop: float) -> list[st
     shares = [sum(row) for row in teacher["confusion"]]  # of the test images, whose classes are distributed alike
     largest = max(shares) / max(sum(shares), 1)
     if images and is_at_chance(teacher["validation_accuracy"], images, largest):
-        text = chance_text(teacher["validation_accuracy"], images, largest)
+        text = chance_text(teacher["validation_accuracy"], images, largest, split="test")
         found.append(text[0].upper() + text[1:])
     if images and images < (needed := images_to_decide(max_validation_drop)):
         found.append(
@@ -149,7 +149,7 @@ def _validation_notes(teacher: Candidate, max_validation_drop: float) -> list[st
 
 def notes(models: Sequence[Candidate]) -> list[str]:
     """Return warnings about the figures, one sentence each."""
-    notes = [note for model in models for note in _model_notes(model)]
+    notes = [note for model in models for note in _model_notes(model)] + _float_notes(models)
     drifting = [model["name"] for model in models if any(not row["settled"] for row in _primary(model))]
     if drifting:
         notes.append(f"Times of {', '.join(drifting)} still drifted after the warm-up: the machine was busy.")
@@ -191,12 +191,20 @@ def _model_notes(model: Candidate) -> list[str]:
     for record in model["lineage"]:
         if text := record.get("details", {}).get("shortfall"):
             notes.append(f"{model['name']}: {record['stage']} fell short of the request: {text}")
-    reasons: dict[str, list[str]] = {}
-    for layer in model["layers"]:
-        if "float_reason" in layer:
-            reasons.setdefault(layer["float_reason"], []).append(layer["name"])
-    notes += [f"{model['name']}: {', '.join(names)} remained in float: {reason}." for reason, names in reasons.items()]
     return notes
+
+
+def _float_notes(models: Sequence[Candidate]) -> list[str]:
+    """Return what remained in float and why, once for all candidates that have it in common."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for model in models:
+        layers: dict[str, list[str]] = {}
+        for layer in model["layers"]:
+            if "float_reason" in layer:
+                layers.setdefault(layer["float_reason"], []).append(layer["name"] or "what the network holds itself")
+        for reason, names in layers.items():
+            found.setdefault((", ".join(names), reason), []).append(model["name"])
+    return [f"{', '.join(names)}: {layers} remained in float: {reason}." for (layers, reason), names in found.items()]
 
 
 def machine(environment: Environment) -> str:

@@ -85,6 +85,16 @@ def test_notes_tell_of_float_layers_lost_programs_and_an_unquiet_machine():
     assert any(note.startswith("Times of quantized still drifted") for note in notes)
 
 
+def test_what_remained_in_float_is_told_once_for_all_candidates():
+    evaluations = [make_evaluation("teacher"), make_evaluation("quantized"), make_evaluation("pruned-quantized")]
+    for evaluation in evaluations[1:]:
+        evaluation["layers"][1] |= {"name": "", "float_reason": "there is no integer kernel for the pos of a Net"}
+    assert (
+        "quantized, pruned-quantized: what the network holds itself remained in float: there is no integer kernel for"
+        " the pos of a Net."
+    ) in compare(evaluations)["notes"]
+
+
 def test_the_table_of_times_has_every_way_with_its_intervals():
     report = compare(make_evaluations())
     pruned = next(model for model in models(report) if model["name"] == "pruned")
