@@ -86,7 +86,7 @@ def nncodec(network: str, setting: Setting) -> dict[str, float]:
     with torch.no_grad():
         for name, weight in decoded.items():
             parameters[name].copy_(torch.from_numpy(weight))
-    kept = Model(model.module, model.network, quantized=dict.fromkeys(weights))  # type: ignore[arg-type]
+    kept = Model(model.module, model.network, quantized=dict.fromkeys(weights))
     return figures(coded["bytes"] + float_bytes(kept), model.module, setting)
 
 

@@ -123,7 +123,7 @@ def onnxruntime_static(network: str, directory: Path) -> str:
     quant_pre_process(str(path), str(prepared))
     name = open_session(prepared.read_bytes()).get_inputs()[0].name
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.batches: Iterator[dict[str, np.ndarray]] = iter({name: part} for part in np.split(train, 2))
 
@@ -168,7 +168,7 @@ def torch_pruning_surgery(network: str, directory: Path) -> str:
     return _timed(trace, lambda pruner: pruner.step())
 
 
-def _timed(trace: Callable, cut: Callable) -> str:  # type: ignore[type-arg]
+def _timed(trace: Callable, cut: Callable) -> str:
     started = time.process_time()
     found = trace()
     traced = time.process_time()

@@ -71,7 +71,7 @@ class Branches(nn.Module):
         self.branches = nn.ModuleDict({"narrow": conv(WIDTH, WIDTH, 1), "wide": conv(WIDTH, WIDTH, 5)})
 
     def forward(self, x: Tensor) -> Tensor:
-        return sum(branch(x) for branch in self.branches.values())  # type: ignore[return-value]
+        return sum(branch(x) for branch in self.branches.values())
 
 
 class Inception(nn.Module):

@@ -25,7 +25,7 @@ class DictOutput(nn.Module):
 class TupleOutput(DictOutput):
     """Returns the logits and the images' mean."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.body(x), x.mean((1, 2, 3))
 
 
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 class NamedOutput(DictOutput):
     """Returns a named tuple."""
 
-    def forward(self, x: Tensor) -> Answer:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Answer:
         return Answer(self.body(x), x.mean((2, 3)))
 
 

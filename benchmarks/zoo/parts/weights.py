@@ -108,7 +108,7 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(F.conv2d(x, self.weight, self.bias, padding=1))
-        return sum(scale * F.conv2d(x, weight) for scale, weight in zip(self.scales.values(), self.others, strict=True))  # type: ignore[return-value]
+        return sum(scale * F.conv2d(x, weight) for scale, weight in zip(self.scales.values(), self.others, strict=True))
 
 
 class TwoScales(nn.Module):
