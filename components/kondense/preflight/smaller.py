@@ -37,6 +37,8 @@ def smaller_shape(module: nn.Module, shape: Shape) -> Shape:
     if not tried:
         return shape
     wanted = called(module, shape)
+    if wanted is None:
+        return shape
     return next((each for each in tried if called(module, each) == wanted), shape)
 
 
