@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from kondense.api.models import named
 from kondense.api.parameters import configured, takes
 from kondense.api.techniques import apply, data_identity
 from kondense.artifacts.failed import Failed
@@ -83,12 +86,28 @@ class Comparison:
         """Return the report as one self-contained HTML page."""
         return render(self.report)
 
-    def save(self, directory: str | Path) -> None:
-        """Write report.json, report.html, ``candidates/NAME`` and ``chosen``; whole or not at all."""
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        network: str | Callable[..., nn.Module] = "",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write report.json, report.html, ``candidates/NAME`` and ``chosen``; whole or not at all.
+
+        Args:
+            directory: its place; replaced if it exists.
+            network: the code that builds the compared network, if that was given in memory (see ``kd.save``).
+            arguments: the factory's keyword arguments, JSON values.
+
+        Raises:
+            InputError: nothing that can be imported is named that builds the network.
+        """
         with new_directory(Path(directory)) as scratch:
             for name, each in self.evaluated.items():
                 files = each.files | {EVALUATION: evaluation_bytes(each.evaluation)}
-                save_model(scratch / "candidates" / name, each.model, files=files)
+                model = named(each.model, network, arguments)
+                save_model(scratch / "candidates" / name, model, files=files)
             copy_directory(scratch / "candidates" / self.chosen, scratch / "chosen")
             (scratch / REPORT).write_bytes(report_bytes(self.report))
             (scratch / PAGE).write_text(self.page(), encoding="utf-8")

@@ -1,6 +1,11 @@
 """Load, save and export models."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from kondense.artifacts.model import Model, load_model, save_model
 from kondense.data.dataset import Dataset
@@ -8,6 +13,9 @@ from kondense.errors import InputError
 from kondense.export.onnx import export_onnx as onnx_bytes
 from kondense.files import write_file
 from kondense.networks.allowed import allowing
+from kondense.networks.build import NetworkSpec, build
+from kondense.networks.memory import network_spec_of
+from kondense.networks.names import output_of
 from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 
@@ -38,21 +46,48 @@ def load(source: str | Path, *, allow_network: str = "") -> Model:
             return load_model(directory)
 
 
-def save(model: Model, directory: str | Path) -> None:
+def save(
+    model: Model,
+    directory: str | Path,
+    *,
+    network: str | Callable[..., nn.Module] = "",
+    arguments: Mapping[str, Any] | None = None,
+) -> None:
     """Write a model as an artifact: ``model.json``, ``weights.safetensors``; whole or not at all.
 
     Args:
         model: the model.
         directory: its place; replaced if it exists.
+        network: the code that builds the network that the model was first made of, if it was given in memory: a name,
+            such as ``package.module:factory``, or a factory (see ``kd.Model``).
+        arguments: the factory's keyword arguments, JSON values.
 
     Raises:
-        InputError: the network differs from the one that its name builds in a way that ``model.json`` cannot express.
+        InputError: the network differs from the one that its name builds in a way that ``model.json`` cannot express,
+            or nothing is named that builds it.
         OSError: the disk is full or not writable.
 
     Example:
         >>> kd.save(model, "saved")
     """
-    save_model(Path(directory), model)
+    save_model(Path(directory), named(model, network, arguments))
+
+
+def named(
+    model: Model, network: str | Callable[..., nn.Module] = "", arguments: Mapping[str, Any] | None = None
+) -> Model:
+    """Return ``model`` with another name of the code that builds its base network; the arguments are ``save``'s.
+
+    Raises:
+        InputError: that code builds another base.
+    """
+    if not network:
+        return model
+    output = output_of(model.network.name)
+    spec = network_spec_of(build(model.network), network, arguments)
+    if output and not output_of(spec.name):
+        spec = NetworkSpec(f"{spec.name}#{output}", spec.arguments)
+    return dataclasses.replace(model, network=spec)
 
 
 def export_onnx(model: Model, path: str | Path, data: Dataset | None = None, *, uint8_input: bool = False) -> None:

@@ -46,6 +46,7 @@ from kondense.errors import InputError
 from kondense.files import ArtifactError, json_bytes, new_directory, read_json, sha256, verify_files
 from kondense.networks.allowed import check_allowed, is_imported
 from kondense.networks.build import NetworkSpec, build
+from kondense.networks.held import is_held
 from kondense.networks.names import output_of
 from kondense.networks.outputs import copied_with_logits
 from kondense.networks.skeleton import check_arguments, check_shapes, check_size, is_whole, materialised, skeleton
@@ -89,9 +90,9 @@ class Description(TypedDict):
 class Model:
     """A network in memory with everything that its artifact needs.
 
-    ``Model(net)`` takes any image classifier whose code can be imported; otherwise the error says how to name it. A
-    class without arguments, and networks of torchvision and timm, need nothing more; else name what builds the network:
-    ``Model(net, "package.module:factory", arguments={"width": 32})``.
+    ``Model(net)`` takes any image classifier. To save it as an artifact, the code that builds it must be importable: a
+    class without arguments, and networks of torchvision and timm, are recognised; else name what builds the network,
+    ``Model(net, "package.module:factory", arguments={"width": 32})``, here or when you save it.
 
     Attributes:
         module: the network. Its parameters are float; where ``quantized`` names one, its value is the
@@ -105,8 +106,8 @@ class Model:
         arguments: when the model is made, the factory's keyword arguments, JSON values.
 
     Raises:
-        InputError: the module is no ``nn.Module``, nothing importable builds its architecture, or different parameters
-            share memory.
+        InputError: the module is no ``nn.Module``, what is named does not build its architecture, or different
+            parameters share memory.
 
     Example:
         >>> kd.Model(model.module, "lenet300", arguments={"classes": 10, "channels": 1, "image_size": 8}).network.name
@@ -148,13 +149,19 @@ def save_model(directory: Path, model: Model, files: Mapping[str, bytes] | None 
         files: further files by name, such as ``model.onnx``; their digests are recorded too.
 
     Raises:
-        InputError: the module differs from its base in a way that edits cannot express, a parameter is not finite, or
-            a quantized weight differs from its integers.
+        InputError: the module differs from its base in a way that edits cannot express, no code is named that builds
+            the base, a parameter is not finite, or a quantized weight differs from its integers.
         OSError: the disk is full or not writable.
     """
     for name in files or {}:
         if name in ("", "..", WEIGHTS, DESCRIPTION) or name != Path(name).name:
             raise InputError(f"a further file must have a plain, unused name, but got {name!r}.")
+    if is_held(model.network.name):
+        raise InputError(
+            f"a saved network must be built by code that can be imported, but {model.network.name} was given in memory:"
+            " put that code into a module and name it, as in kd.save(model, directory,"
+            " network='package.module:factory', arguments={...})."
+        )
     model = baked(model)
     edits = structure(model)
     tensors = encode_state(model)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from kondense.errors import InputError
 from kondense.networks.allowed import allowed_names, is_imported
 from kondense.networks.arguments import PARAMETERS, arguments_for, takes_anything, takes_classes
+from kondense.networks.held import held_factory, is_held, template
 from kondense.networks.libraries import timm_factory, torchvision_factory
 from kondense.networks.names import BUILT_IN, LIBRARIES, REGISTERED, check_form, network_of, output_of
 from kondense.networks.outputs import leaves, with_logits
@@ -42,6 +43,11 @@ class NetworkSpec:
 
     name: str
     arguments: Mapping[str, Any]
+    held: nn.Module | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if is_held(self.name):  # what it is built from lives as long as this
+            object.__setattr__(self, "held", template(network_of(self.name)))
 
 
 def check_network(name: str) -> None:
@@ -244,6 +250,8 @@ def factory(name: str) -> Callable[..., nn.Module]:
         return torchvision_factory(rest)
     if prefix == "timm":
         return timm_factory(rest)
+    if is_held(name):
+        return held_factory(name)
     return _imported_factory(name) if rest else REGISTERED[name].load()
 
 

@@ -1,4 +1,7 @@
-"""Name the code that builds a network given in memory, so that it can be saved as data and built again elsewhere."""
+"""Name the code that builds a network given in memory, so that it can be saved as data and built again elsewhere.
+
+A network whose code has no importable name is held in this process (see ``held``): everything works but saving it.
+"""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +11,9 @@ import torch
 from torch import nn
 
 from kondense.errors import InputError
+from kondense.logging import LOG
 from kondense.networks.build import NetworkSpec, build
+from kondense.networks.held import hold
 
 PLAIN = (bool, int, float, str, tuple, type(None))
 
@@ -22,26 +27,51 @@ def network_spec_of(
         module: the network; not changed.
         network: its name (see ``kondense.networks.names``), or its factory: a class of modules, or a function annotated
             to return one. By default the network is recognised if it is one of torchvision or timm, or if its class
-            can be called without arguments.
+            can be called without arguments; any other one is held in this process. ``#OUTPUT`` alone is the key or
+            index of the logits in its output.
         arguments: the factory's keyword arguments, JSON values.
 
     Raises:
-        InputError: the code cannot be imported elsewhere, or builds another architecture.
+        InputError: the code that is named cannot be imported elsewhere, or builds another architecture.
     """
-    if network:
-        name = network if isinstance(network, str) else importable_name(network)
-        spec = NetworkSpec(name, dict(arguments or {}))
+    output = network if isinstance(network, str) and network.startswith("#") else ""
+    if network and not output:
+        spec = NetworkSpec(network if isinstance(network, str) else importable_name(network), dict(arguments or {}))
         difference = difference_of(build(spec), module)
         if difference:
-            raise InputError(f"network {name!r} with {spec.arguments} builds another architecture: {difference}.")
+            raise InputError(f"network {spec.name!r} with {spec.arguments} builds another architecture: {difference}.")
         return spec
     for spec in _library_specs(module):
         if _matches(spec, module):
-            return spec
+            return NetworkSpec(spec.name + output, spec.arguments)
+    try:
+        spec = _class_spec(module, arguments or {})
+        return NetworkSpec(spec.name + output, spec.arguments)
+    except InputError as error:
+        if arguments:
+            raise
+        return _held_spec(module, output, str(error))
+
+
+def _held_spec(module: nn.Module, output: str, reason: str) -> NetworkSpec:
+    """Return the spec of a network that is held in this process, since none of its code can be named."""
+    name, _kept = hold(module, repr(_description(module)))  # until the spec has it
+    spec = NetworkSpec(name + output, {})
+    build(spec)
+    LOG.warning("the model can be used but not saved: %s", reason)
+    return spec
+
+
+def _class_spec(module: nn.Module, arguments: Mapping[str, Any]) -> NetworkSpec:
+    """Return the spec that calls the network's own class.
+
+    Raises:
+        InputError: it cannot be imported elsewhere, or builds another architecture.
+    """
     cls = type(module)
     if cls.__module__.startswith("torch.nn."):
         raise InputError(f"no code is known that builds this {cls.__name__}; {_remedy('factory')}.")
-    spec = NetworkSpec(importable_name(cls), dict(arguments or {}))
+    spec = NetworkSpec(importable_name(cls), dict(arguments))
     try:
         difference = difference_of(build(spec), module)
     except InputError as error:

@@ -194,8 +194,9 @@ def random_dataset(shape: Shape, classes: int, *, seed: int = 0) -> Dataset:
     train = max(LEAST, min(MOST, PIXELS // (shape[1] * shape[2])))
     others = train // 2
 
-    def pair(images: int) -> tuple[np.ndarray, np.ndarray]:
-        return rng.integers(0, 256, (images, *shape), np.uint8), np.arange(images, dtype=np.int64) % classes
+    def pair(images: int) -> tuple[np.ndarray, np.ndarray]:  # every split has the same classes
+        labels = np.arange(images, dtype=np.int64) % min(classes, others)
+        return rng.integers(0, 256, (images, *shape), np.uint8), labels
 
     names = [str(number) for number in range(classes)]
     return Dataset.from_arrays(pair(train), pair(others), pair(others), classes=names, name="random")

@@ -115,7 +115,7 @@ def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: 
         (lambda model, data: kd.quantize(model, data, method=3), "but got 3"),
         (lambda model, data: kd.compress(model, data, ["prune:l1:0.5 > shrink"]), "recipe steps must be"),
         (lambda model, data: kd.compress(model, data, settings={"tune.lr": 1}), "settings must be"),
-        (lambda model, data: kd.Model(nn.Sequential(nn.Flatten(), nn.Linear(144, 10))), "network"),
+        (lambda model, data: kd.Model(nn.Linear(144, 10), lambda: nn.Linear(144, 10)), "is a lambda"),
         (lambda model, data: kd.Model(lambda images: images), "nn.Module"),
     ],
 )
@@ -124,9 +124,56 @@ def test_bad_input_is_one_error_before_any_work(call, text: str, model: kd.Model
         call(model, data)
 
 
-def test_a_class_of_main_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    code = "import kondense as kd\nfrom torch import nn\nclass Net(nn.Linear): pass\n"
-    code += "try:\n    kd.Model(Net(2, 2))\nexcept kd.InputError as error:\n    print(error)"
+class Own(nn.Sequential):
+    """A network whose class cannot be called without arguments: no name alone says how to build it."""
+
+    def __init__(self, hidden: int) -> None:
+        layers = [nn.Flatten(), nn.Linear(144, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 10)]
+        super().__init__(*layers)
+
+
+def test_a_network_that_cannot_be_named_is_compressed_and_saved_when_its_code_is_named(
+    data: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    comparison = kd.compress(
+        kd.Model(Own(24)),
+        data,
+        {"small": "prune:l1:0.5:target=parameters:epochs=1 > distill:epochs=1 > quantize:static"},
+        settings=QUICK,
+    )
+    small = comparison.models["small"]
+    assert small.module[1].out_features < 24
+    kd.export_onnx(small, tmp_path / "small.onnx")
+    with pytest.raises(kd.InputError, match="must be built by code that can be imported, but in-memory:Own-"):
+        kd.save(small, tmp_path / "refused")
+    with pytest.raises(kd.InputError, match="builds another architecture: 1 is Linear.*out_features=24"):
+        kd.save(small, tmp_path / "refused", network=Own, arguments={"hidden": 8})
+    assert not (tmp_path / "refused").exists()
+    kd.save(small, tmp_path / "small", network=Own, arguments={"hidden": 24})
+    loaded = kd.load(tmp_path / "small", allow_network=__name__)
+    assert same(loaded.module, small.module)
+    assert loaded.network.arguments == {"hidden": 24}
+    comparison.save(tmp_path / "all", network=f"{__name__}:Own", arguments={"hidden": 24})
+    assert same(kd.load(tmp_path / "all" / "chosen", allow_network=__name__).module, comparison.model.module)
+
+
+def test_a_class_of_a_notebook_is_compressed_in_memory(tmp_path: Path) -> None:
+    code = """if True:
+        import kondense as kd, numpy as np
+        from torch import nn
+        class Net(nn.Sequential): pass
+        net = Net(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2))
+        images, labels = np.random.default_rng(0).integers(0, 255, (32, 5, 5), "uint8"), np.arange(32) % 2
+        data = kd.Dataset.from_arrays((images, labels), (images[:8], labels[:8]), (images[8:16], labels[8:16]))
+        print(kd.prune(kd.Model(net), data, method="l1", sparsity=0.5, epochs=1).model.module[0].out_channels)
+        try:
+            kd.Model(net, Net)
+        except kd.InputError as error:
+            print(error)
+    """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    assert "__main__" in said
-    assert "a file of its own" in said or "importable" in said
+    width, refusal = said.splitlines()
+    assert int(width) < 32
+    assert "Net is defined in __main__, a notebook or script" in refusal
+    assert "importable module" in refusal

@@ -6,6 +6,7 @@ import torchvision
 from kondense.artifacts.model import Model
 from kondense.errors import InputError
 from kondense.networks.build import NetworkSpec, build
+from kondense.networks.held import is_held
 from kondense.networks.memory import difference_of, importable_name, network_spec_of
 from torch import nn
 
@@ -40,7 +41,8 @@ def test_a_torchvision_network_with_another_head_is_recognised_and_one_with_anot
     assert network_spec_of(module) == NetworkSpec("torchvision:resnet18", {"classes": 3, "channels": 3})
     module.layer1 = nn.Identity()
     with pytest.raises(InputError, match="ResNet.*network='package.module:ResNet'"):
-        network_spec_of(module)
+        network_spec_of(module, arguments={"layers": [2, 2, 2, 2]})
+    assert is_held(network_spec_of(module).name)
 
 
 def test_a_class_without_required_arguments_is_named() -> None:
@@ -59,11 +61,19 @@ def test_a_factory_may_be_given_as_a_name_or_an_object(network: object) -> None:
 @pytest.mark.parametrize(
     ("module", "options", "text"),
     [
-        (Plain(16), {}, r"Plain\(\) builds another architecture: conv is Conv2d\(1, 16.* but Conv2d\(1, 8"),
-        (Plain(stride=2), {}, "builds another architecture: conv is"),
+        (
+            Plain(16),
+            {"arguments": {"hidden": 4}},
+            r"Plain\(\) builds another .*: conv is Conv2d\(1, 16.* but Conv2d\(1, 4",
+        ),
+        (Plain(stride=2), {"network": f"{__name__}:Plain"}, "builds another architecture: conv is"),
         (Plain(16), {"network": Plain}, "builds another architecture: conv is"),
-        (factories.Linear(**ARGUMENTS), {}, r"Linear cannot be built again: .*missing 3 required.*arguments=\{...\}"),
-        (nn.Sequential(nn.Linear(3, 3)), {}, "no code is known that builds this Sequential; put the code"),
+        (
+            factories.Linear(**ARGUMENTS),
+            {"arguments": {"classes": 10}},
+            r"Linear cannot be built again: .*missing 2 required.*arguments=\{...\}",
+        ),
+        (nn.Linear(3, 3), {"arguments": {"bias": True}}, "no code is known that builds this Linear; put the code"),
         (
             Plain(),
             {"network": lambda: Plain(8)},
@@ -82,7 +92,7 @@ def test_a_class_in_a_function_or_in_a_script_is_refused() -> None:
         pass
 
     with pytest.raises(InputError, match="network Local is defined inside another function or class"):
-        network_spec_of(Local())
+        network_spec_of(Local(), arguments={"hidden": 8})
     lines = run_python(
         """
         from torch import nn
@@ -92,7 +102,7 @@ def test_a_class_in_a_function_or_in_a_script_is_refused() -> None:
         class Net(nn.Module):
             pass
 
-        for options in ({}, {"network": Net}):
+        for options in ({"arguments": {"depth": 2}}, {"network": Net}):
             try:
                 network_spec_of(Net(), **options)
             except InputError as error:

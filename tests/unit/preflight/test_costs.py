@@ -35,7 +35,8 @@ def test_what_the_backward_pass_needs_is_that_of_a_batch(batch_size: int) -> Non
     saved = measured(TrainConfig(batch_size=batch_size)).saved_bytes
     # The images, the output of the sigmoid, the logarithms of the softmax, and labels of 8 bytes.
     expected = batch_size * (4 * (PIXELS + HIDDEN + CLASSES) + 8)
-    assert expected <= saved <= expected + 1000
+    # On a busy machine a smaller batch is measured, and its few bytes of scalars are scaled, too.
+    assert expected <= saved <= 1.01 * expected + 1000
 
 
 @pytest.mark.parametrize(("optimizer", "states"), [("sgd", 1), ("adamw", 2)])
