@@ -7,7 +7,18 @@ from collections.abc import Callable
 
 from torch import nn
 
-from benchmarks.zoo.parts import branches, convolutions, gates, moves, norms, outputs, reported, sequences, weights
+from benchmarks.zoo.parts import (
+    branches,
+    brought,
+    convolutions,
+    gates,
+    moves,
+    norms,
+    outputs,
+    reported,
+    sequences,
+    weights,
+)
 
 CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     **moves.CONSTRUCTS,
@@ -19,6 +30,7 @@ CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     **weights.CONSTRUCTS,
     **outputs.CONSTRUCTS,
     **reported.CONSTRUCTS,
+    **brought.CONSTRUCTS,
 }
 
 

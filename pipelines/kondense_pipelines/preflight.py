@@ -14,6 +14,7 @@ from kondense.json_text import json_object
 from kondense.networks.allowed import is_imported
 from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
 from kondense.scratch import scratch_directory
+from kondense.training.settings import TrainingConfig
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +30,10 @@ from kondense_pipelines.terminal import plain
 MARK = "check "  # as kondense.preflight prints it
 STYLES = {POSSIBLE: "green", BENT: "yellow", DOUBTFUL: "yellow", IMPOSSIBLE: "red", UNTRIED: "dim"}
 TELLS = "preflight: every step is tried on a few random images (--no-check skips this)"
+EFFORT = {  # parameters that say how long and with what a step works, not what it makes
+    *(field.name for field in dataclasses.fields(TrainingConfig)),
+    *("steps", "trial_epochs", "sparse_epochs", "rounds", "rounding_steps", "calibration_images"),
+}
 TAIL = 50  # lines of the process's output that an error is looked for in
 
 
@@ -139,7 +144,7 @@ def _step(task: Task, configs: Mapping[str, Config], stated: Mapping[str, Mappin
     asked = [*stated.get(task.step, {}), *(task.overrides if of_a_recipe else ())]
     if of_a_recipe and "sparsity" not in asked:
         asked.append("sparsity")  # a recipe means the same wherever it is read
-    return Step(task.name, task.step, task.stage, values, bool(asked), asked)
+    return Step(task.name, task.step, task.stage, values, any(field not in EFFORT for field in asked), asked)
 
 
 def is_installed() -> bool:

@@ -47,12 +47,14 @@ def kind_of(module: nn.Module) -> type[nn.Module] | None:
     """Return the class of ATTRIBUTES that a module is edited as, or None if it cannot be.
 
     A class of a library's own that adds no tensor to a layer of torch's, such as timm's Conv2dSame and BatchNormAct2d,
-    is edited as that layer.
+    is edited as that layer; so are convolutions and fully connected layers with further tensors that are saved.
     """
     kind = next((kind for kind in type(module).__mro__ if kind in ATTRIBUTES), None)
     tensors = module._parameters.keys() | module._buffers.keys()
     if kind is not None and issubclass(kind, RECURRENT):
         return kind if type(module) is kind and not getattr(module, "proj_size", 0) else None
+    if kind in LAYERS:
+        return kind if not (tensors - TENSORS) & module._non_persistent_buffers_set else None
     return kind if kind is not None and tensors <= TENSORS else None
 
 
@@ -97,12 +99,14 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
         if kind is None:
             raise InputError(f"a structural edit of {name!r} cannot change a {type(target).__name__}.")
         allowed = (*ATTRIBUTES[kind], "bias")
-        for attribute, value in edit.items():
+        shapes = {key: edit[OWN] for key in (OWN,) if key in edit and kind in LAYERS}
+        for attribute, value in ((key, each) for key, each in edit.items() if key not in shapes):
             if attribute not in allowed or not _is_value(attribute, value):
                 raise InputError(f"a structural edit of {name!r} must set {allowed}, but got {attribute}={value!r}.")
             if attribute != "bias":
                 setattr(target, attribute, tuple(value) if isinstance(value, list) else value)
         _reshape(target, bias=edit.get("bias"))
+        _change_own(target, name, shapes)
 
 
 def _is_value(attribute: str, value: Any) -> bool:
@@ -250,7 +254,10 @@ def _edit(name: str, original: nn.Module, module: nn.Module) -> dict[str, Any]:
     if isinstance(module, LAYERS) and (module.bias is None) != (original.bias is None):
         edit["bias"] = module.bias is not None
     edit = {attribute: list(value) if isinstance(value, tuple) else value for attribute, value in edit.items()}
-    return edit if kind else _own_edit(original, module)
+    if not kind:
+        return _own_edit(original, module)
+    shapes = _shapes(original, module, TENSORS) if isinstance(module, LAYERS) else {}
+    return edit | ({OWN: shapes} if shapes else {})
 
 
 def _own_edit(original: nn.Module, module: nn.Module, known: Collection[str] = ()) -> dict[str, Any]:
@@ -258,18 +265,24 @@ def _own_edit(original: nn.Module, module: nn.Module, known: Collection[str] = (
 
     Numbers that grow, such as a count of passes, are none of channels; ``known`` attributes have edits of their own.
     """
-    shapes, numbers = {}, {}
-    for held, others in ((module._parameters, original._parameters), (module._buffers, original._buffers)):
-        for key, tensor in held.items():
-            before = others.get(key)
-            if tensor is not None and before is not None and tensor.shape != before.shape:
-                shapes[key] = list(tensor.shape)
+    shapes, numbers = _shapes(original, module), {}
     if not type(module).__module__.startswith("torch.nn.modules."):
         for attribute, value in vars(original).items():
             number, most = number_in(vars(module).get(attribute)), number_in(value)
             if attribute[0] != "_" and attribute not in known and number and most and 0 < number < most:
                 numbers[attribute] = number
     return {key: value for key, value in ((OWN, shapes), (NUMBERS, numbers)) if value}
+
+
+def _shapes(original: nn.Module, module: nn.Module, known: Collection[str] = ()) -> dict[str, list[int]]:
+    """Return the shapes of a module's tensors that are others than the original's, but for the ``known`` ones."""
+    shapes = {}
+    for held, others in ((module._parameters, original._parameters), (module._buffers, original._buffers)):
+        for key, tensor in held.items():
+            before = others.get(key)
+            if key not in known and tensor is not None and before is not None and tensor.shape != before.shape:
+                shapes[key] = list(tensor.shape)
+    return shapes
 
 
 def _kind(module: nn.Module) -> type:

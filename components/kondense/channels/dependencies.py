@@ -136,7 +136,8 @@ def _assemble(trace: Trace, apart: Collection[str]) -> tuple[dict[str, ChannelGr
             taken[ids] = True
             found = {key: group for key, group in made.items() if isinstance(group, ChannelGroup)}
             groups |= {
-                key: dataclasses.replace(group, statistics=bool(over[ids].any())) for key, group in found.items()
+                key: dataclasses.replace(group, statistics=bool(over[ids].any()), computing=trace.computing)
+                for key, group in found.items()
             }
             whole |= {key: reason for key, reason in made.items() if isinstance(reason, str)}
     return groups, whole, merged

@@ -64,6 +64,7 @@ class ChannelGroup:
             computes without some of them is what it computes from the statistics of the others.
         numbers: attributes of modules of the network's own that hold a number of channels, with the entries of it that
             a channel stands for: (module, attribute, entries).
+        computing: the network's layers that compute with what they make of their weights (see ``computing``).
     """
 
     name: str
@@ -71,6 +72,7 @@ class ChannelGroup:
     blocks: int = 1
     statistics: bool = False
     numbers: tuple[tuple[str, str, int], ...] = ()
+    computing: frozenset[str] = frozenset()
 
     @property
     def channels(self) -> int:

@@ -47,6 +47,7 @@ class Trace:
         lacking: in a pass without some channels: their entries in every side; statistics are taken over the others.
         gone: likewise, whether the channel of each label is one of them.
         misused: layers whose weights the network used otherwise than by calling the layer, with the reason.
+        computing: layers that compute with what they make of their weights, such as standardised ones.
     """
 
     layers: dict[str, nn.Module]
@@ -59,6 +60,7 @@ class Trace:
     misused: dict[str, str] = dataclasses.field(default_factory=dict)
     own: dict[str, tuple[OwnTensor, Tensor]] = dataclasses.field(default_factory=dict)
     statistics: list[Tensor] = dataclasses.field(default_factory=list)
+    computing: frozenset[str] = frozenset()
     running: str = ""
     lacking: Mapping[Side, Tensor] | None = None
     gone: set[int] = dataclasses.field(default_factory=set)

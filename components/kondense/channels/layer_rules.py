@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kondense.channels.combining import Labels
 from kondense.channels.heads import attention
 from kondense.channels.labels import Labelled, Trace, collapse, meeting, spread, unwrapped, varies
-from kondense.channels.own import axis_at
+from kondense.channels.own import axis_at, meet_axis
 from kondense.channels.statistics import without_gone
 from kondense.networks.layers import CONVOLUTIONS
 
@@ -53,17 +53,16 @@ def _with_own(images: Labelled, run: Callable[..., Tensor], weight: Any, bias: A
     depthwise = settings[-1] > 1 and settings[-1] == images.shape[1]
     along = meeting(trace, labels, 1)
     held = [(tensor, axis_at(tensor, 0)) for tensor in (weight, bias) if tensor is not None and len(tensor) > 1]
-    names = [name for _, name in held] if depthwise else [axis_at(weight, 1)]
+    axes = [found for _, found in held] if depthwise else [axis_at(weight, 1)]
     computed = [tensor for tensor in (weight, bias) if isinstance(tensor, Labelled) and tensor.labels is not None]
-    fixed = any(name is None for name in names) and isinstance(weight, Labelled)
+    fixed = any(found is None for found in axes) and isinstance(weight, Labelled)
     if computed or fixed or not (depthwise or settings[-1] == 1):
         trace.pin(labels, "it is read by a convolution whose weights are computed")
-    for name in names if not fixed else ():
-        if name is not None:
-            trace.meet(name, output=True, labels=trace.own[name][1])
-            trace.tie(along, trace.own[name][1])
-    value = run(without_gone(trace, images, 1).value, unwrapped(weight), unwrapped(bias), *settings)
     outputs = along.repeat_interleave(len(weight) // settings[-1]) if depthwise else None
+    for found in axes if not fixed else ():
+        if found is not None:
+            meet_axis(trace, found, along if outputs is None else outputs)
+    value = run(without_gone(trace, images, 1).value, unwrapped(weight), unwrapped(bias), *settings)
     return type(images)(value, spread(outputs, 1, value.shape) if outputs is not None else None, trace)
 
 
@@ -74,8 +73,7 @@ def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
     trace, labels = inputs.record, inputs.labels
     own = axis_at(weight, 1)
     if labels is not None and own is not None and varies(labels, -1):
-        trace.meet(own, output=True, labels=trace.own[own][1])
-        trace.tie(meeting(trace, labels, -1), trace.own[own][1])
+        meet_axis(trace, own, meeting(trace, labels, -1))
         return type(inputs)(
             F.linear(without_gone(trace, inputs, -1).value, unwrapped(weight), unwrapped(bias)), None, trace
         )

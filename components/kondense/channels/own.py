@@ -114,10 +114,20 @@ def _meeting_axis(leaf: Labelled, along: Sequence[tuple[int, Tensor]]) -> tuple[
     return "", 0, torch.empty(0)
 
 
-def axis_at(leaf: Any, axis: int) -> str | None:
-    """Return the name of the axis of an own tensor that varies along ``axis`` of a value derived from it, if any."""
+def axis_at(leaf: Any, axis: int) -> tuple[str, Tensor] | None:
+    """Return the axis of an own tensor that varies along ``axis`` of a value derived from it, if any: name and labels.
+
+    The labels [n] are those along the value's axis, which may hold each entry several times.
+    """
     for name, labels in leaf.own.items() if isinstance(leaf, Labelled) else ():
         found = single_axis(labels)
         if found is not None and found[0] == axis - (labels.ndim if axis >= 0 else 0):
-            return name
+            return name, found[1]
     return None
+
+
+def meet_axis(trace: Trace, found: tuple[str, Tensor], along: Tensor) -> None:
+    """Record that channels with the labels ``along`` [n] meet an axis that ``axis_at`` found."""
+    name, labels = found
+    trace.meet(name, output=True, labels=trace.own[name][1])
+    trace.tie(labels, along)

@@ -1,6 +1,7 @@
 """What every layer of a network computes, with the channels that another network lacks hidden or left out."""
 
 import contextlib
+import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -86,7 +87,8 @@ def _without(
     for name, channels in removed.items():
         for member in groups[name].members if len(channels) else ():
             lacking[member.name, member.output].append(member.entries[channels].flatten())
-    trace = Trace.of(module)
+    computing = frozenset(name for group in groups.values() for name in group.computing)
+    trace = dataclasses.replace(Trace.of(module), computing=computing)
     gone = {side: torch.cat(entries) for side, entries in lacking.items()}
     trace.lacking = gone
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kondense.channels.labels import Labelled, Trace, meeting, single_axis, unwrapped, varies
-from kondense.channels.own import axis_at
+from kondense.channels.own import axis_at, meet_axis
 
 SOFTMAX = {"_softmax", "softmax"}
 
@@ -80,15 +80,15 @@ def _meet(trace: Trace, labels: Tensor, along: Tensor, held: Sequence[tuple[Any,
     """Record that channels pass a norm with these tensors; return False if one is computed."""
     tensors = [tensor for tensor, _ in held if tensor is not None]
     names = next((trace.owners[id(tensor)] for tensor in tensors if id(tensor) in trace.owners), [])
-    own = [name for tensor, axis in held if (name := axis_at(tensor, axis)) is not None]
+    own = dict(found for tensor, axis in held if (found := axis_at(tensor, axis)) is not None)
     if not tensors:
         names = [trace.running] if trace.running else []
     elif not names and len(own) < len(tensors):
         return False
-    for name in names or own:
-        trace.meet(name, output=True, labels=along if name in names else trace.own[name][1])
-        if name in own:
-            trace.tie(trace.own[name][1], along)
+    for name in names:
+        trace.meet(name, output=True, labels=along)
+    for found in own.items() if not names else ():
+        meet_axis(trace, found, along)
     return True
 
 

@@ -75,7 +75,7 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
             kept_outputs[name] = index
             _keep_outputs(layer, index)
         else:
-            _keep_inputs(layer, index)
+            keep_inputs_of(layer, index)
     for (name, key), others in ties.items():
         for other, other_key in others:
             named[other]._parameters[other_key] = named[name]._parameters[key]
@@ -161,13 +161,11 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
     if isinstance(layer, RECURRENT):
         keep_hidden(layer, index)
         return
-    for name, parameter in layer._parameters.items():
-        if parameter is not None:
-            layer._parameters[name] = _parameter(parameter.index_select(0, index), parameter)
-    for name, buffer in layer._buffers.items():
-        if buffer is not None and buffer.ndim:  # not the count of batches
-            layer._buffers[name] = buffer.index_select(0, index)
-    count = len(index)
+    before, count = side_length(layer, output=True), len(index)
+    for tensors in (layer._parameters, layer._buffers):
+        for name, tensor in tensors.items():  # not the count of batches
+            if tensor is not None and tensor.ndim and len(tensor) == before:
+                tensors[name] = _like(tensor.index_select(0, index), tensor)  # type: ignore[assignment]
     if isinstance(layer, CONVOLUTIONS) and is_depthwise(layer):
         layer.groups = layer.in_channels = count // (layer.out_channels // layer.groups)
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
@@ -178,17 +176,22 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
     setattr(layer, _count_of(layer, output=True), count)
 
 
-def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
+def keep_inputs_of(layer: nn.Module, index: Tensor) -> None:
+    """Keep some of the inputs of a layer, in place; the index [n] names as many of each group of a convolution."""
     if isinstance(layer, RECURRENT):
         keep_inputs(layer, index)
         return
     assert isinstance(layer, WEIGHTED)
-    groups = parts_of(layer)
-    if groups == 1:
-        weight = layer.weight.index_select(1, index)
-    else:
-        weight = weight_from_inputs(input_slices(layer.weight, groups).index_select(0, index), groups)
-    layer._parameters["weight"] = _parameter(weight, layer.weight)
+    groups, sizes = parts_of(layer), layer.weight.shape[:2]
+    for tensors in (layer._parameters, layer._buffers):
+        for name, tensor in tensors.items():  # the weight, and a mask or scales of it
+            if tensor is None or tensor.shape[1:2] != sizes[1:] or len(tensor) not in (1, sizes[0]):
+                continue
+            if groups == 1:
+                smaller = tensor.index_select(1, index)
+            else:
+                smaller = weight_from_inputs(input_slices(tensor, groups).index_select(0, index), groups)
+            tensors[name] = _like(smaller, tensor)  # type: ignore[assignment]
     if isinstance(layer, CONVOLUTIONS):
         layer.in_channels = len(index)
     else:
@@ -197,3 +200,7 @@ def _keep_inputs(layer: nn.Module, index: Tensor) -> None:
 
 def _parameter(tensor: Tensor, before: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.contiguous(), requires_grad=before.requires_grad)
+
+
+def _like(tensor: Tensor, before: Tensor) -> Tensor:
+    return _parameter(tensor, before) if isinstance(before, nn.Parameter) else tensor

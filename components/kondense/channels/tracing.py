@@ -1,6 +1,7 @@
 """One pass of a network under labels (see ``labels``)."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kondense.channels import recurrent, statistics
+from kondense.channels.computing import computing_layers, followed
 from kondense.channels.labels import OVER_CHANNELS, Labelled, Trace, tensors_of, unwrapped
 from kondense.channels.layer_rules import LAYERS
 from kondense.channels.own import watched
@@ -73,6 +75,9 @@ def trace_channels(module: nn.Module, image_shape: tuple[int, int, int]) -> Trac
     """
     trace = Trace.of(module.eval())
     _run(trace, module, image_shape)
+    if computing := computing_layers(trace):
+        trace = dataclasses.replace(Trace.of(module), computing=computing)
+        _run(trace, module, image_shape)
     if set(trace.layers) - trace.ran:
         with _training(module), contextlib.suppress(InputError):  # what trains in another way is not needed here
             _run(trace, module, image_shape)
@@ -114,7 +119,10 @@ def labelled(module: nn.Module, trace: Trace) -> Iterator[None]:
         if isinstance(layer, OVER_CHANNELS)
     ]
     try:
-        with watched(module, trace, lambda value: Traced(value, None, trace)):
+        with (
+            watched(module, trace, lambda value: Traced(value, None, trace)),
+            followed(trace, lambda value, labels: Traced(value, labels, trace)),
+        ):
             yield
     finally:
         for hook in hooks:

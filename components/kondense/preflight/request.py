@@ -21,7 +21,7 @@ class Step:
         step: the pipeline's step whose parameters it has.
         stage: the stage.
         config: its parameters.
-        asked: whether the user set any of its parameters, so that it must be possible as it is.
+        asked: whether the user set any of the parameters that say what it makes, so that it must be possible as it is.
         asked_fields: the parameters that the user set.
     """
 

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NotRequired, TypedDict
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
@@ -85,7 +86,7 @@ class Checkpoint:
         key = f"{self.prefix}/{state.position['epoch']:06d}-{state.position['step']:08d}"
         with scratch_directory("checkpoint") as scratch:
             body, whole = scratch / "body", scratch / "whole"
-            save_file({name: each.contiguous() for name, each in state.tensors.items()}, body, {"position": header})
+            save_file(_apart(state.tensors), body, {"position": header})
             with body.open("rb") as source, whole.open("wb") as target:
                 target.write(hashlib.file_digest(source, "sha256").digest())
                 source.seek(0)
@@ -159,6 +160,18 @@ def open_checkpoint(
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Checkpoint(open_store(uri), f"{stage}/{key}")
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with memory of their own, which the file format asks for: tied ones are copied."""
+    held: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage()
+        whole = tensor.is_contiguous() and memory.nbytes() == tensor.nbytes and memory.data_ptr() not in held
+        apart[name] = tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
+        held.add(memory.data_ptr())
+    return apart
 
 
 def _decode(content: bytes) -> State:

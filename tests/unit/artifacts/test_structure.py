@@ -154,11 +154,11 @@ class OwnNorm(nn.BatchNorm2d):
 
 
 class Gained(nn.Conv2d):
-    """A convolution with a tensor that no edit knows."""
+    """A convolution with a tensor of its own, which may be one that is not saved."""
 
-    def __init__(self, *sizes):
+    def __init__(self, *sizes, persistent=True):
         super().__init__(*sizes)
-        self.gain = nn.Parameter(torch.ones(sizes[1]))
+        self.register_buffer("gain", torch.ones(sizes[1]), persistent=persistent)
 
 
 def test_classes_that_add_no_tensor_are_edited_as_the_layers_that_they_extend():
@@ -168,7 +168,17 @@ def test_classes_that_add_no_tensor_are_edited_as_the_layers_that_they_extend():
     apply_edits(base, edits)
     assert (type(base[1]), base[1].running_mean.shape) == (OwnNorm, (6,))
     with pytest.raises(InputError, match="cannot change a Gained"):
-        apply_edits(nn.Sequential(Gained(1, 8, 3)), {"0": {"out_channels": 6}})
+        apply_edits(nn.Sequential(Gained(1, 8, 3, persistent=False)), {"0": {"out_channels": 6}})
+
+
+def test_convolutions_with_saved_tensors_of_their_own_are_edited_with_those():
+    edits = find_edits(nn.Sequential(Gained(1, 8, 3)), nn.Sequential(Gained(1, 6, 3)))
+    assert edits == {"0": {"out_channels": 6, "tensors": {"gain": [6]}}}
+    base = nn.Sequential(Gained(1, 8, 3))
+    apply_edits(base, edits)
+    assert (base[0].gain.shape, base[0].weight.shape[0]) == ((6,), 6)
+    with pytest.raises(InputError, match="must give the shape of a tensor"):
+        apply_edits(nn.Sequential(Gained(1, 8, 3)), {"0": {"out_channels": 6, "tensors": {"gain": [600]}}})
 
 
 class Scaled(nn.Module):

@@ -32,7 +32,7 @@ def test_the_request_says_what_the_user_set() -> None:
     request = request_for(configs, plan, settings, "pruned,distilled")
     steps = {step.name: step for each in request.candidates.values() for step in each}
     assert steps["prune"].asked_fields == ["sparsity"] and steps["prune"].config["sparsity"] == 0.6
-    assert steps["distill"].asked and "sparsity" not in steps["distill"].asked_fields
+    assert steps["distill"].asked_fields == ["epochs"]
     assert not steps["quantize"].asked
     assert steps["prune 1 of own"].asked and "sparsity" in steps["prune 1 of own"].asked_fields
     assert request.asked == ["pruned", "distilled", "own"]
@@ -44,6 +44,14 @@ def test_all_standard_candidates_are_not_asked_for_one_by_one() -> None:
     request = request_for(configs, read_plan(configs))
     assert request.asked == []
     assert not any(step.asked for steps in request.candidates.values() for step in steps)
+
+
+def test_who_sets_how_long_a_step_trains_does_not_ask_for_the_step() -> None:
+    settings = ["prune.epochs=1", "prune.steps=1", "quantize.method=qat", "distill.batch_size=8", "distill.width=0.25"]
+    configs = resolve("quick", {}, settings)
+    request = request_for(configs, read_plan(configs), settings)
+    asked = {step.step for steps in request.candidates.values() for step in steps if step.asked}
+    assert asked == {"quantize", "distill"}
 
 
 def test_a_changed_default_reaches_the_step_and_the_report() -> None:

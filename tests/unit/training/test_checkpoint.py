@@ -41,6 +41,16 @@ def test_what_was_saved_is_read(tmp_path, caplog):
     assert checkpoint.load(epochs=2).position == position | {"loss_sum": 0.5}
 
 
+def test_tensors_that_share_memory_are_saved_each(tmp_path):
+    checkpoint = Checkpoint(LocalStore(tmp_path), "own")
+    tied, table = torch.arange(6.0), torch.arange(12.0).view(3, 4)
+    tensors = {"a": tied, "b": tied, "turned": tied.view(2, 3).T, "row": table[1], "part": table[:, 1:3]}
+    checkpoint.save(State(tensors, {name: value for name, value in POSITION.items() if name != "format_version"}))
+    found = checkpoint.load(epochs=2).tensors
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
 @pytest.mark.parametrize(
     ("position", "reason"),
     [
