@@ -92,6 +92,9 @@ def measure(algorithm: str, trials: int, repeats: int) -> dict[str, Any]:
         options = [("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             stub = services.SuggestionStub(channel)
+            # As Katib's controller does before it asks for trials; the service imports the algorithm's package there.
+            checked = messages.ValidateAlgorithmSettingsRequest(experiment=experiment(algorithm))
+            stub.ValidateAlgorithmSettings(checked, timeout=60)
             request = grown(stub, algorithm, trials)
             request.current_request_number = ASKED
             before_s = _cpu_s(server.pid)

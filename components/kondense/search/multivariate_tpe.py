@@ -12,10 +12,17 @@ import copy
 import functools
 import logging
 import warnings
+import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+
+# Before the trials of a request are read: objects of modules among theirs would keep the memory of these.
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState, create_trial
 
 from kondense.search import settings as reading
 from kondense.search.history import History, Suggestion
@@ -25,9 +32,6 @@ from kondense.search.parameter import Parameter
 from kondense.search.sampling import draw_random, generator, seed_of
 from kondense.search.space import SearchSpace
 from kondense.search.state import ExperimentState
-
-if TYPE_CHECKING:
-    from optuna import Study
 
 METHOD = {
     "name": "multivariate-tpe",
@@ -92,8 +96,6 @@ def _sizes(settings: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _sampler(candidates: int, seed: int) -> Any:
-    from optuna.samplers import TPESampler
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls both options experimental
         return TPESampler(
@@ -101,19 +103,17 @@ def _sampler(candidates: int, seed: int) -> Any:
         )
 
 
-def _study(space: SearchSpace, state: ExperimentState, observations: Any, rng: np.random.Generator) -> "Study":
+def _study(space: SearchSpace, state: ExperimentState, observations: Any, rng: np.random.Generator) -> optuna.Study:
     """Return a study of the finished trials and those still running."""
-    import optuna
-    from optuna.trial import TrialState, create_trial
-
     logging.getLogger("optuna").setLevel(logging.WARNING)
     axes = _axes(space)
     study = optuna.create_study()
     chosen = select(observations, MOST, rng)
     for row, loss in zip(chosen.rows(space, state), chosen.losses.tolist(), strict=True):
         trial = create_trial(params=_params(space, row), distributions=axes, value=loss)
-        # The study copies what it is given, all of it, which takes most of a proposal's time.
-        vars(trial)["__deepcopy__"] = functools.partial(_shallow, trial)
+        # The study copies what it is given, all of it, which takes most of a proposal's time. A strong reference would
+        # be a cycle, and keep the trial until the collector comes.
+        vars(trial)["__deepcopy__"] = functools.partial(_shallow, weakref.ref(trial))
         study.add_trial(trial)
     for losses, values in zip((rungs[0].losses for rungs in state.rungs), state.assignments, strict=True):
         waiting = [values[number] for number in np.flatnonzero(np.isnan(losses))]
@@ -123,11 +123,11 @@ def _study(space: SearchSpace, state: ExperimentState, observations: Any, rng: n
     return study
 
 
-def _shallow(trial: Any, memo: Any) -> Any:
-    return copy.copy(trial)
+def _shallow(trial: "weakref.ref[Any]", memo: Any) -> Any:
+    return copy.copy(trial())
 
 
-def _ask(study: "Study", space: SearchSpace) -> dict[str, str]:
+def _ask(study: optuna.Study, space: SearchSpace) -> dict[str, str]:
     """Return the sampler's next configuration; it counts as running from then on."""
     trial = study.ask(_axes(space))
     unit = np.array([[_coordinate(parameter, trial.params[parameter.name]) for parameter in space.parameters]])
@@ -136,8 +136,6 @@ def _ask(study: "Study", space: SearchSpace) -> dict[str, str]:
 
 def _axes(space: SearchSpace) -> dict[str, Any]:
     """Return Optuna's distributions of the parameters."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     axes: dict[str, Any] = {}
     for parameter in space.parameters:
         if parameter.kind == "categorical":

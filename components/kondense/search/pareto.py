@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Ranks = NDArray[np.int32]
 
 MOST_RANKED = 100  # points that are put in fronts; the others follow by the sum of their ranks
 AT_ONCE = 32  # points of a front that are found together
@@ -60,7 +61,7 @@ def order(points: Array) -> Index:
 def _ranks(points: Array) -> Index:
     """Return the dense ranks of each loss, [N, M]: a dominating point has the smaller sum, which is exact."""
     columns = [np.unique(points[:, column], return_inverse=True)[1] for column in range(points.shape[1])]
-    return np.stack(columns, axis=1).astype(np.int64)
+    return np.stack(columns, axis=1).astype(np.int32)  # comparisons of short numbers take less time
 
 
 def _first_front(ranks: Index, left: Index) -> tuple[Index, Index]:

@@ -20,7 +20,6 @@ UNFINISHED = (Status.CREATED, Status.RUNNING)
 # Globals: the look-up of an enumeration's member dominates the time per trial.
 SUCCEEDED, EARLY_STOPPED = Status.SUCCEEDED, Status.EARLY_STOPPED
 VALUED = (Status.SUCCEEDED, Status.EARLY_STOPPED)
-_NOTHING = Trial("", {}, Status.METRICS_UNAVAILABLE)
 
 
 @dataclass
@@ -76,9 +75,9 @@ class ExperimentState:
             rungs = []
             complete = True
             for level, configs in enumerate(self.ledger.issued(bracket)):
-                trials = [reported.get(name) for name in names[level]]
-                rungs.append(Rung(configs, _losses(trials, sign)))
-                flat.extend(trials)
+                trials = list(map(reported.get, names[level]))
+                rungs.append(Rung(configs))
+                flat += trials
                 if level == 0:
                     values = [None if trial is None else trial.assignments for trial in trials]
                     complete = all(trials)
@@ -88,9 +87,10 @@ class ExperimentState:
                             values[config] = trial.assignments
             self.rungs.append(rungs)
             self.assignments.append(values)
+        losses = _losses(flat, sign)
+        _replace(self._every(), losses)
         if self.goals is not None:
-            self._read_goals(flat, self.goals)
-            self._rank(rungs_per_bracket, self.goals)
+            self._read_goals(flat, np.array(losses), self.goals, rungs_per_bracket)
         if EARLY_STOPPED in map(attrgetter("status"), history.trials):
             self._put_behind([trial is not None and trial.status is EARLY_STOPPED for trial in flat], rungs_per_bracket)
 
@@ -153,30 +153,41 @@ class ExperimentState:
         """Return the proposals together with the ledger."""
         return Suggestion(tuple(proposals), {SETTING: self.ledger.text()})
 
-    def _read_goals(self, trials: Sequence[Trial | None], goals: Goals) -> None:
-        """Give each rung the losses and excesses of its trials, of which `trials` has all in order."""
-        known = [_NOTHING if trial is None else trial for trial in trials]
+    def _every(self) -> list[Rung]:
+        """Return all rungs, in the order of their brackets."""
+        return [rung for rungs in self.rungs for rung in rungs]
+
+    def _read_goals(
+        self,
+        trials: Sequence[Trial | None],
+        losses: NDArray[np.float64],
+        goals: Goals,
+        rungs_per_bracket: Sequence[int],
+    ) -> None:
+        """Give each rung the losses and excesses of its trials, and these their places among all of their resource.
+
+        Args:
+            trials: of all rungs in order.
+            losses: of the experiment's own objective, [trials]; replaced by the places of those that are finite.
+            goals: the objectives and constraints.
+            rungs_per_bracket: of each bracket in one cycle.
+        """
+        valued = np.isfinite(losses)
         own, *others = goals.metrics
-        columns = {own: [math.nan if trial.value is None else trial.value for trial in known]}
-        metrics = [trial.metrics for trial in known]
-        columns |= {metric: [each.get(metric, math.nan) for each in metrics] for metric in others}
-        rows = goals.rows({metric: np.array(column) for metric, column in columns.items()})
-        every = [rung for rungs in self.rungs for rung in rungs]
-        rows[~np.isfinite([loss for rung in every for loss in rung.losses])] = math.nan
-        place = 0
+        columns = {own: losses * goals.objectives[0].loss(1.0)}
+        metrics = [{} if trial is None else trial.metrics for trial in trials]
+        columns |= {metric: np.array([each.get(metric, math.nan) for each in metrics], float) for metric in others}
+        rows = goals.rows(columns)
+        rows[~valued] = math.nan
+        every, place = self._every(), 0
         for rung in every:
             rung.rows = rows[place : place + len(rung.losses)]
             place += len(rung.losses)
-
-    def _rank(self, rungs_per_bracket: Sequence[int], goals: Goals) -> None:
-        """Replace the losses of trials with a value by their places among all trials of the same resource."""
-        for members in self._levels(rungs_per_bracket).values():
-            losses = np.array([loss for rung in members for loss in rung.losses])
-            valued = np.isfinite(losses)
-            losses[valued] = goals.losses(
-                np.concatenate([rung.rows for rung in members if rung.rows is not None])[valued]
-            )
-            _replace(members, losses)
+        levels = np.repeat(self._level_of_rungs(rungs_per_bracket), [len(rung.losses) for rung in every])
+        for level in np.unique(levels):
+            index = np.flatnonzero(valued & (levels == level))
+            losses[index] = goals.losses(rows[index])
+        _replace(every, losses.tolist())
 
     def _put_behind(self, stopped: Sequence[bool], rungs_per_bracket: Sequence[int]) -> None:
         """Raise the losses of trials that were stopped early above those of others with the same resource.
@@ -191,28 +202,25 @@ class ExperimentState:
             stopped: of each trial in the order of the rungs.
             rungs_per_bracket: of each bracket in one cycle.
         """
-        marks, place, depth = {}, 0, max(rungs_per_bracket)
-        for rung in (rung for rungs in self.rungs for rung in rungs):
-            marks[id(rung)] = stopped[place : place + len(rung.losses)]
-            place += len(rung.losses)
-        for level, members in self._levels(rungs_per_bracket).items():
-            losses = np.array([loss for rung in members for loss in rung.losses])
-            early = np.array([mark for rung in members for mark in marks[id(rung)]], dtype=bool) & np.isfinite(losses)
-            if early.any():
-                whole = losses[np.isfinite(losses) & ~early]
-                largest = depth > 1 and level == depth - 1
-                losses[early] = _no_better(losses[early], whole) if largest else _worse(losses[early], whole)
-                _replace(members, losses)
+        every = self._every()
+        losses, depth = np.array([loss for rung in every for loss in rung.losses]), max(rungs_per_bracket)
+        levels = np.repeat(self._level_of_rungs(rungs_per_bracket), [len(rung.losses) for rung in every])
+        finite, marked = np.isfinite(losses), np.array(stopped, dtype=bool)
+        for level in np.unique(levels[marked & finite]):
+            here = finite & (levels == level)
+            early, whole = here & marked, losses[here & ~marked]
+            largest = depth > 1 and level == depth - 1
+            losses[early] = _no_better(losses[early], whole) if largest else _worse(losses[early], whole)
+        _replace(every, losses.tolist())
 
-    def _levels(self, rungs_per_bracket: Sequence[int]) -> Mapping[int, list[Rung]]:
-        """Return the rungs of each resource, by its place among the resources from the smallest on."""
+    def _level_of_rungs(self, rungs_per_bracket: Sequence[int]) -> list[int]:
+        """Return the place of each rung's resource among all resources, from the smallest on."""
         depth = max(rungs_per_bracket)
-        levels: dict[int, list[Rung]] = {}
-        for bracket, rungs in enumerate(self.rungs):
-            lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
-            for level, rung in enumerate(rungs, start=lowest):
-                levels.setdefault(level, []).append(rung)
-        return levels
+        return [
+            depth - rungs_per_bracket[bracket % len(rungs_per_bracket)] + level
+            for bracket, rungs in enumerate(self.rungs)
+            for level in range(len(rungs))
+        ]
 
     def _append(self, issued: Identity) -> None:
         rungs = self.rungs[issued.bracket]
@@ -240,12 +248,12 @@ def _worse(early: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np
     return found
 
 
-def _replace(rungs: Sequence[Rung], losses: NDArray[np.float64]) -> None:
+def _replace(rungs: Sequence[Rung], losses: list[float]) -> None:
     """Give the rungs their parts of `losses`."""
     place = 0
     for rung in rungs:
-        rung.losses = losses[place : place + len(rung.losses)].tolist()
-        place += len(rung.losses)
+        rung.losses = losses[place : place + len(rung.configs)]
+        place += len(rung.configs)
 
 
 def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:

@@ -7,6 +7,7 @@ from kondense.errors import InputError
 from kondense.katib.api import messages
 from kondense.search.history import Goal, Status, Suggestion, Trial
 from kondense.search.numbers import number
+from kondense.search.space import SearchSpace
 from kondense.search.suggesters import is_multi_fidelity
 
 KINDS = {
@@ -35,6 +36,8 @@ STATUSES = {
     messages.TrialStatus.EARLYSTOPPED: Status.EARLY_STOPPED,
     messages.TrialStatus.UNKNOWN: Status.CREATED,
 }
+
+NONE: Mapping[str, float] = {}  # of all trials whose further metrics nobody needs
 
 
 def read_document(experiment: Any) -> dict[str, Any]:
@@ -80,15 +83,22 @@ def check_stoppable(spec: Any) -> None:
         )
 
 
-def read_trials(trials: Iterable[Any], metric: str, others: Collection[str] = ()) -> tuple[Trial, ...]:
+def read_trials(
+    trials: Iterable[Any], space: SearchSpace, metric: str, others: Collection[str] = ()
+) -> tuple[Trial, ...]:
     """Return ``api.v1.beta1.Trial`` messages with the value of the objective ``metric``, and of other metrics."""
+    texts = {text: text for each in space.parameters for text in (each.name, *each.values)}
+    known = texts.get  # of each name and each choice one string instead of one per trial: memory
     return tuple(
         Trial(
             name=trial.name,
-            assignments={entry.name: entry.value for entry in trial.spec.parameter_assignments.assignments},
+            assignments={
+                known(entry.name, entry.name): known(value := entry.value, value)
+                for entry in trial.spec.parameter_assignments.assignments
+            },
             status=STATUSES.get(trial.status.condition, Status.CREATED),
             value=next((number(item.value) for item in trial.status.observation.metrics if item.name == metric), None),
-            metrics=_numbers(trial.status.observation.metrics, others) if others else {},
+            metrics=_numbers(trial.status.observation.metrics, others) if others else NONE,
         )
         for trial in trials
     )

@@ -68,7 +68,8 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
         with self._admitted(context, experiment, count, len(request.trials)):
             try:
                 search = read_search(read_document(experiment))
-                trials = read_trials(request.trials, search.metric, search.goals.metrics if search.goals else ())
+                others = search.goals.metrics if search.goals else ()
+                trials = read_trials(request.trials, search.space, search.metric, others)
                 history = search.history(trials, search.settings.get(SETTING, ""), context.is_active)
                 # Without the setting random_state, experiments of different names draw different configurations.
                 suggestion = search.suggester.suggest(search.space, search.settings, search.seed, history, count)
