@@ -3,8 +3,8 @@
 An edit holds, by module name, the changed constructor attributes: channel and feature counts, a bias gained by folding
 a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention, a
 SelfAttention; of a module of the network's own, the shapes of the parameters and buffers that it holds itself and the
-numbers of channels among its attributes. Applied to a new base network,
-the edits give modules with the shapes of the weights.
+numbers of channels among its attributes and in its code. Applied to a new base network, the edits give modules with the
+shapes of the weights.
 """
 
 import inspect
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from kondense.artifacts.attention import SelfAttention, is_separable
+from kondense.artifacts.literals import changed_literals, literals_of, set_literal
 from kondense.errors import InputError
 from kondense.networks.layers import CONVOLUTIONS
 
@@ -39,7 +40,8 @@ Edits = dict[str, dict[str, Any]]
 HEADS = "num_heads"  # the attribute in which attentions of libraries hold the number of their heads
 WIDTHS = ("attn_dim", "all_head_dim", "inner_dim")  # of all heads together, likewise
 OWN, NUMBERS = "tensors", "numbers"  # of modules of the network's own: shapes by tensor, numbers by attribute
-WIDTH_EDITS = {OWN, NUMBERS, "normalized_shape", "num_channels", "hidden_size", "input_size", "embedding_dim"}
+LITERALS = "literals"  # likewise: numbers in their code, by method and the number that the class has
+WIDTH_EDITS = {OWN, NUMBERS, LITERALS, "normalized_shape", "num_channels", "hidden_size", "input_size", "embedding_dim"}
 SEPARATED = "SelfAttention"  # the type of an attention whose projections became layers
 
 
@@ -93,7 +95,7 @@ def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> No
         if _changed_otherwise(module, name, edit):
             continue
         kind = kind_of(target)
-        if edit.keys() <= {OWN, NUMBERS}:
+        if edit.keys() <= {OWN, NUMBERS, LITERALS}:
             _change_own(target, name, edit)
             continue
         if kind is None:
@@ -138,6 +140,27 @@ def _change_own(target: nn.Module, name: str, edit: Mapping[str, Any]) -> None:
         if value > most:
             raise InputError(f"a structural edit of {name!r} must lower {attribute}={most}, but got {value}.")
         setattr(target, attribute, with_number(held, value))
+    _change_code(target, name, edit.get(LITERALS, {}))
+
+
+def _change_code(target: nn.Module, name: str, literals: Any) -> None:
+    """Lower numbers in the code of a module of the network's own.
+
+    Raises:
+        InputError: its code has no such number, or a smaller one.
+    """
+    held = literals_of(target)
+    if not isinstance(literals, dict) or not all(isinstance(changes, dict) for changes in literals.values()):
+        raise InputError(f"a structural edit of {name!r} must name numbers in code by method, but got another form.")
+    for method, changes in literals.items():
+        for number, value in changes.items():
+            most = next((most for most in held.get(method, {}) if str(most) == str(number)), 0)
+            if type(value) is not int or not 0 < value < most:
+                raise InputError(
+                    f"a structural edit of {name!r} must lower a number in the code of {ascii(method)[:40]}, but got"
+                    f" {ascii(number)[:20]}={ascii(value)[:20]}."
+                )
+            set_literal(target, method, most, value)
 
 
 def _is_shape(shape: Any, before: Sequence[int]) -> bool:
@@ -171,7 +194,7 @@ def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) ->
             raise InputError(f"a structural edit of {name!r} cannot separate the layers of a {type(target).__name__}.")
         replace(module, name, SelfAttention(target))
         _change_own(module.get_submodule(name), name, edit)
-    elif HEADS in edit and edit.keys() <= {HEADS, OWN, NUMBERS}:
+    elif HEADS in edit and edit.keys() <= {HEADS, OWN, NUMBERS, LITERALS}:
         if not head_count(target) or type(edit[HEADS]) is not int or edit[HEADS] < 1:
             raise InputError(f"a structural edit of {name!r} cannot set the heads of a {type(target).__name__}.")
         set_heads(target, edit[HEADS])
@@ -271,7 +294,11 @@ def _own_edit(original: nn.Module, module: nn.Module, known: Collection[str] = (
             number, most = number_in(vars(module).get(attribute)), number_in(value)
             if attribute[0] != "_" and attribute not in known and number and most and 0 < number < most:
                 numbers[attribute] = number
-    return {key: value for key, value in ((OWN, shapes), (NUMBERS, numbers)) if value}
+    literals = {
+        method: {str(number): value for number, value in changes.items()}
+        for method, changes in changed_literals(module).items()
+    }
+    return {key: value for key, value in ((OWN, shapes), (NUMBERS, numbers), (LITERALS, literals)) if value}
 
 
 def _shapes(original: nn.Module, module: nn.Module, known: Collection[str] = ()) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from kondense.artifacts.equivalence import (
     relative_change,
 )
 from kondense.channels.groups import ChannelGroup, OwnTensor
-from kondense.channels.numbers import numbers_of
+from kondense.channels.numbers import Numbers, choices_of_literals, numbers_of
 from kondense.channels.recording import Removed, expected, recorded
 from kondense.channels.surgery import axis_length, remove, restored, side_length
 from kondense.errors import InputError
@@ -32,6 +32,7 @@ SECONDS = 60.0  # of processor time; groups that are not proved by then stay who
 SHARES = (0.3, 0.5)  # of the channels of a group that a proof removes, another of each group
 TINY = 1e-3  # weights that are all below it hide what lies behind them, such as a new network's last scale
 IMAGES = 2
+MOST_TRIES = 24  # of a group with other numbers in the code
 
 Outcome = ChannelGroup | str
 
@@ -168,23 +169,47 @@ class _Proof:
             numbered = dataclasses.replace(group, numbers=self.numbers(groups, name))
             if numbered.numbers and self.change(dict(groups) | {name: numbered}, [name]) is None:
                 return numbered
-        for parts in sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0):
-            attempt = dict(groups) | {name: group.tied(parts)}
-            if not self.late and self.change(attempt, [name]) is None:
-                return attempt[name]
+        tied = [
+            group.tied(parts)
+            for parts in sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0)
+        ]
+        for attempt in (*tied, *self.with_literals(groups, [group, *tied], splits)):
+            if not self.late and self.change(dict(groups) | {name: attempt}, [name]) is None:
+                return attempt
         return f"without some of its channels {change}"
 
-    def numbers(self, groups: Mapping[str, ChannelGroup], name: str) -> tuple[tuple[str, str, int], ...]:
+    def numbers(self, groups: Mapping[str, ChannelGroup], name: str) -> Numbers:
         """Return the attributes of modules that may hold the number of a group's channels."""
+        return numbers_of(self.module, groups[name], self.lengths(groups[name]))
+
+    def with_literals(
+        self, groups: Mapping[str, ChannelGroup], forms: Iterable[ChannelGroup], splits: Collection[int]
+    ) -> Iterator[ChannelGroup]:
+        """Yield forms of a group with numbers in the code of modules that may stand for counts of its channels."""
+        taken = {(owner, attribute) for group in groups.values() for owner, attribute, _ in group.numbers}
+        tries = 0
+        for form in forms:
+            lengths = self.lengths(form)
+            held = numbers_of(self.module, form, lengths)
+            for literals in choices_of_literals(self.module, form, lengths, splits):
+                if taken.isdisjoint((owner, attribute) for owner, attribute, _ in literals):
+                    for numbers in dict.fromkeys([literals, (*held, *literals)]):
+                        tries += 1
+                        if tries > MOST_TRIES:
+                            return
+                        yield dataclasses.replace(form, numbers=numbers)
+
+    def lengths(self, group: ChannelGroup) -> dict[str, int]:
+        """Return the lengths of the sides that a group has alone, by name of the member."""
         lengths = {}
-        for member in groups[name].members:
+        for member in group.members:
             if isinstance(place := member.layer, OwnTensor):
                 length = axis_length(self.module.get_submodule(place.owner), place)
             else:
                 length = side_length(self.module.get_submodule(member.name), output=member.output)
             if length == member.entries.numel():
                 lengths[member.name] = length
-        return numbers_of(self.module, groups[name], lengths)
+        return lengths
 
 
 def _change(

@@ -29,6 +29,9 @@ MIXING = "an image's logits depend on the other images of its batch, and so do a
 CLOSE = 1e-3  # of the largest logit; rounding differs by less with the size of a batch
 
 
+OWN_FORWARD = "_own_forward"  # attribute of a module whose forward is another than that of its class
+
+
 def with_logits(module: nn.Module, key: str = "", classes: int = 0) -> nn.Module:
     """Let ``module`` return its logits alone in evaluation mode, in place, and return it.
 
@@ -156,7 +159,8 @@ def _listed(found: Mapping[str, Tensor]) -> str:
 def _returning_logits(kind: type[nn.Module]) -> type[nn.Module]:
     @functools.wraps(kind.forward)
     def forward(self: nn.Module, *arguments: Any, **options: Any) -> Any:
-        output = kind.forward(self, *arguments, **options)
+        own = vars(self).get(OWN_FORWARD)
+        output = own(*arguments, **options) if own else kind.forward(self, *arguments, **options)
         if self.training or isinstance(output, Tensor | torch.fx.Proxy):
             return output
         # The place is kept for a symbolic trace, which knows no shapes.

@@ -1,0 +1,100 @@
+"""Channels whose number is written in the code of the network go, and the number with them."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kondense.channels.dependencies import find_dependencies
+from kondense.channels.surgery import remove
+from torch import nn
+
+from tests.unit.channels.test_constructs import conv, network, pooled
+from tests.unit.channels.test_statistics import IMAGES, KEPT, SHAPE, removed
+
+
+def flattened(net, images):
+    return net.fc(net.conv(images).view(-1, 16 * 6 * 6))
+
+
+def both(net, images):
+    return net.fc(net.conv(images).reshape(-1, 16, 36).mean(2).view(-1, 16))
+
+
+class Flattens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 16, 3), nn.Linear(16 * 36, 4)
+
+    def forward(self, images_NCHW):
+        return self.fc(self.conv(images_NCHW).relu().view(-1, 16 * 6 * 6))
+
+
+class SplitsByNumber(nn.Module):
+    """The number of parts is in the code, and so is the length of one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 16, 3), nn.Linear(8, 4)
+
+    def forward(self, images_NCHW):
+        first, second = torch.split(self.conv(images_NCHW), 8, 1)
+        return self.fc((first * second.sigmoid()).mean((2, 3)))
+
+
+class SixteenTwice(nn.Module):
+    """One number is a count of channels, and of places."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 16, 5), nn.Linear(16, 4)
+
+    def forward(self, images_NCHW):
+        return self.fc(self.conv(images_NCHW).reshape(-1, 16, 16).mean(2))
+
+
+def made(kind):
+    torch.manual_seed(0)
+    return kind().eval()
+
+
+def test_a_flatten_by_a_product_in_the_code_follows():
+    net = made(Flattens)
+    small, logits = removed(net)
+    weight = net.fc.weight.unflatten(1, (16, 36))[:, KEPT].flatten(1)
+    torch.testing.assert_close(logits, F.linear(net.conv(IMAGES)[:, KEPT].relu().flatten(1), weight, net.fc.bias))
+    assert find_dependencies(net, SHAPE).groups["conv"].numbers == (("", "forward:576", 36),)
+    assert find_dependencies(small, SHAPE).groups["conv"].numbers == (("", "forward:576", 36),)
+
+
+def test_channels_go_from_a_network_whose_code_was_lowered_before():
+    net = made(Flattens)
+    small, _ = removed(net)
+    smaller, logits = removed(small, gone=torch.tensor([0, 11]))
+    kept = KEPT[torch.arange(1, 11)]
+    weight = net.fc.weight.unflatten(1, (16, 36))[:, kept].flatten(1)
+    torch.testing.assert_close(logits, F.linear(net.conv(IMAGES)[:, kept].relu().flatten(1), weight, net.fc.bias))
+    assert smaller.fc.in_features == 360
+
+
+def test_the_length_of_a_part_in_the_code_follows():
+    net = made(SplitsByNumber)
+    groups = find_dependencies(net, SHAPE).groups
+    assert groups["conv"].channels == 8
+    small = copy.deepcopy(net)
+    remove(small, groups, {"conv": torch.tensor([1, 6])})
+    kept = [0, 2, 3, 4, 5, 7]
+    maps = net.conv(IMAGES)
+    wanted = pooled(maps[:, :8] * maps[:, 8:].sigmoid())[:, kept]
+    torch.testing.assert_close(small(IMAGES), F.linear(wanted, net.fc.weight[:, kept], net.fc.bias))
+
+
+def test_a_number_with_two_meanings_keeps_its_channels_whole():
+    found = find_dependencies(made(SixteenTwice), SHAPE)
+    assert not found.groups and "written in its code" in found.whole["conv"]
+
+
+@pytest.mark.parametrize("forward", [flattened, both])
+def test_numbers_in_functions_outside_of_the_network_keep_channels_whole(forward):
+    net = network(forward, conv=conv(), fc=nn.Linear(576 if forward is flattened else 16, 4))
+    assert "conv" in find_dependencies(net, SHAPE).whole
