@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kondense.errors import InputError
 from kondense.json_text import LARGEST_JSON, SHOWN, json_object
 from kondense.json_text import ArtifactError as ArtifactError  # noqa: PLC0414  # for those who read files
 
@@ -26,8 +27,11 @@ def new_directory(final: Path) -> Iterator[Path]:
     dead processes of this machine are removed.
 
     Raises:
+        InputError: ``final`` is a file.
         OSError: the disk is full or not writable; the text names the directory.
     """
+    if final.exists() and not final.is_dir():
+        raise InputError(f"{final} must be a directory, or not exist yet, but is a file.")
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final)
     with _named_when_full(final):

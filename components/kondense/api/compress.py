@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from kondense.api.given import check_data, check_model
 from kondense.api.models import named
 from kondense.api.parameters import configured, takes
 from kondense.api.techniques import apply, data_identity
@@ -138,7 +139,7 @@ class Comparison:
 def compress(
     model: Model,
     data: Dataset,
-    recipes: Sequence[str] | Mapping[str, str] = STANDARD,
+    recipes: str | Sequence[str] | Mapping[str, str] = STANDARD,
     *,
     settings: Mapping[str, Any] | None = None,
     checkpoints: str = "",
@@ -149,8 +150,8 @@ def compress(
     Args:
         model: the trained network; the teacher of all recipes.
         data: trains, calibrates and measures.
-        recipes: texts such as ``"prune:l1:0.5 > distill > quantize:static"``, optionally by name; the same texts that
-            ``kondense run --recipe`` takes.
+        recipes: texts such as ``"prune:l1:0.5 > distill > quantize:static"``, optionally by name, or one text; the same
+            texts that ``kondense run --recipe`` takes.
         settings: parameters of the steps, such as ``{"prune.epochs": 2, "evaluate.latency_seconds": 0.2}``.
         checkpoints: directory or URI that keeps the trainings' checkpoints: the same call continues.
         **parameters: PARAMETERS
@@ -168,11 +169,14 @@ def compress(
         >>> list(comparison.models)
         ['teacher', 'recipe-1']
     """
-    named = (
+    check_model("model", model)
+    check_data(data)
+    recipes = [recipes] if isinstance(recipes, str) else recipes
+    by_name = (
         dict(recipes) if isinstance(recipes, Mapping) else {f"recipe-{n}": text for n, text in enumerate(recipes, 1)}
     )
     texts = _by_stage(settings or {})
-    plans = {name: compose(text, settings=texts) for name, text in named.items()}
+    plans = {name: compose(text, settings=texts) for name, text in by_name.items()}
     for name, steps in plans.items():
         for step in steps:
             if step.stage not in TECHNIQUES:
@@ -185,7 +189,7 @@ def compress(
     made: dict[tuple[str, ...], Model] = {}
     tried = random_dataset(data.shape, len(data.classes))
     for name, steps in plans.items():
-        LOG.info("%s: %s", name, named[name])
+        LOG.info("%s: %s", name, by_name[name])
         try:
             if len(steps) > 1 and (check := impossible_step(steps, model, tried)):  # before its first step is made
                 raise StepFailedError(check.name, check.note)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from kondense.api.given import check_model
 from kondense.artifacts.model import Model, load_model, save_model
 from kondense.data.dataset import Dataset
 from kondense.errors import InputError
@@ -70,6 +71,7 @@ def save(
     Example:
         >>> kd.save(model, "saved")
     """
+    check_model("model", model)
     save_model(Path(directory), named(model, network, arguments))
 
 
@@ -106,6 +108,7 @@ def export_onnx(model: Model, path: str | Path, data: Dataset | None = None, *, 
     Example:
         >>> kd.export_onnx(model, "model.onnx", data)
     """
+    check_model("model", model)
     described = data or model.images
     if described is None:
         raise InputError("export_onnx needs the data's labels and normalisation: pass the Dataset as data.")

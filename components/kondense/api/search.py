@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def search(
     (9, {'width': 4})
     """
     _check(space, resource, {"parallel": parallel, "max_trials": max_trials, "max_failed": max_failed})
+    _check_objective(objective, [*space, *(resource or ())[:1]])
     goals = dict(goal) if isinstance(goal, Mapping) else {METRIC: goal}
     metric, own = _check_goals(goals)
     named = [f"{goals[name]} {name}" for name in goals if name != metric]
@@ -254,7 +256,9 @@ def _check(space: Mapping[str, Domain], resource: Any, counts: Mapping[str, Any]
         if not isinstance(name, str) or not name.isidentifier():
             raise InputError(f"space must have names of keyword arguments, but got {name!r}.")
         if not isinstance(domain, Domain):
-            raise InputError(f"{name} must be uniform, log_uniform, integers or choice, but got {domain!r}.")
+            raise InputError(
+                f"{name} must be kd.uniform, kd.log_uniform, kd.integers or kd.choice, but got {domain!r}."
+            )
     for name, count in counts.items():
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"{name} must be an integer of at least 1, but got {count!r}.")
@@ -265,6 +269,20 @@ def _check(space: Mapping[str, Domain], resource: Any, counts: Mapping[str, Any]
         raise InputError(f"resource must be a name and an integer of at least 1, but got {resource!r}.")
     if pair[0] in space:
         raise InputError(f"resource must not be a parameter of the space, but {pair[0]!r} is.")
+
+
+def _check_objective(objective: Any, names: Sequence[str]) -> None:
+    if not callable(objective):
+        raise InputError(f"objective must be a function of {', '.join(names)}, but got {objective!r}.")
+    try:
+        signature = inspect.signature(objective)
+    except ValueError:  # some built-in functions have none
+        return
+    try:
+        signature.bind(**dict.fromkeys(names))
+    except TypeError as error:
+        taken = ", ".join(names)
+        raise InputError(f"objective must take {taken} as keyword arguments, but: {error}.") from None
 
 
 def _check_goals(goals: Mapping[str, Any]) -> tuple[str, Any]:

@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
+from kondense.api.given import check_data, check_model
 from kondense.api.parameters import configured, takes
 from kondense.artifacts.model import Model, model_identity
 from kondense.config import Config
@@ -55,6 +58,8 @@ def train(data: Dataset, network: str | Model = "lenet5", *, checkpoints: str = 
         >>> teacher.network.name
         'lenet300'
     """
+    if not isinstance(network, str):
+        check_model("network", network)
     model = network if isinstance(network, Model) else None
     name = model.network.name if model else network
     config = configured(TrainConfig, {"network": name, **parameters})
@@ -130,7 +135,7 @@ def distill(
         >>> result.metrics["parameters"] < result.metrics["parameters_teacher"]
         True
     """
-    teachers = [teacher] if isinstance(teacher, Model) else list(teacher)
+    teachers = [teacher] if isinstance(teacher, Model | nn.Module) else list(teacher)
     roles = dict(zip(("teacher", "teacher_2", "teacher_3"), teachers, strict=False))
     config = configured(DistillConfig, {"method": method, **parameters})
     return apply("distill", distill_model, config, student, data, teachers=roles, checkpoints=checkpoints)
@@ -196,6 +201,9 @@ def evaluate(model: Model, data: Dataset, *, teacher: Model | None = None, **par
         >>> result.metrics["bytes_kz"] < result.metrics["bytes_fp32"]
         True
     """
+    for role, each in {"model": model, **_role(teacher)}.items():
+        check_model(role, each)
+    check_data(data)
     return evaluate_model(model, data, configured(EvaluateConfig, parameters), teacher=teacher)
 
 
@@ -218,7 +226,9 @@ def apply(
     if isinstance(config, TrainingConfig):
         check_devices(config.devices)
     models = ({"model": model} if model is not None else {}) | dict(teachers or {})
+    check_data(data)
     for role, each in models.items():
+        check_model(role, each)
         check_fits(role, each, data)
     config = for_weights(config, models.values()) if stage != "train" else config
     inputs = {"dataset": data_identity(data)} | {role: model_identity(each) for role, each in models.items()}

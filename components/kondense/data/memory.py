@@ -3,6 +3,7 @@
 Shapes: N images, B of a batch, C channels, H height, W width.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kondense.data.collection import Collection, Labelled
 from kondense.errors import InputError
+from kondense.logging import LOG
 
 CHANNELS = (1, 3)
 
@@ -27,9 +29,16 @@ def collection_of(parts: dict[str, Labelled | None], classes: Sequence[str] | No
         if shape != shapes["train"]:
             raise InputError(f"{name} images must be {list(shapes['train'])} as train's, but got {list(shape)}.")
     if classes is None:
-        classes = [str(label) for label in range(1 + max(int(part.labels.max()) for part in present.values()))]
+        used = np.unique(np.concatenate([part.labels for part in present.values()]))
+        classes = [str(label) for label in range(1 + int(used.max()))]
+        if len(used) < len(classes):
+            absent = sorted(set(range(len(classes))).difference(used.tolist()))
+            LOG.warning(f"the labels go up to {used.max()}, but no image has label {', '.join(map(str, absent[:5]))}")
     if len(classes) < 2:
         raise InputError(f"there must be at least 2 classes, but got {len(classes)}.")
+    twice = [name for name, count in Counter(map(str, classes)).items() if count > 1]
+    if twice:
+        raise InputError(f"classes must have different names, but {twice[0]!r} stands twice.")
     return Collection(classes=tuple(map(str, classes)), origin=origin, **present)
 
 

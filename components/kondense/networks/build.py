@@ -172,9 +172,11 @@ def _why_not_logits(actual: object, classes: int, spec: NetworkSpec | None) -> s
     """Return a known reason for outputs of another shape, and the way out; empty if there is none."""
     if classes == 2 and actual in ([2, 1], [2]):
         return ": two classes need two outputs, without a sigmoid"
-    if spec is not None and is_imported(spec.name) and not takes_classes(factory(spec.name)):
+    if spec is None or is_held(spec.name):
+        return ""
+    if is_imported(spec.name) and not takes_classes(factory(spec.name)):
         return ": its factory takes no number of classes (a parameter classes or num_classes)"
-    if spec is not None and is_imported(spec.name) and takes_anything(factory(spec.name)):
+    if is_imported(spec.name) and takes_anything(factory(spec.name)):
         return ": its **kwargs got classes, channels and image_size; name one of its parameters num_classes"
     return ""
 

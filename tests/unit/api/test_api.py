@@ -117,6 +117,17 @@ def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: 
         (lambda model, data: kd.compress(model, data, settings={"tune.lr": 1}), "settings must be"),
         (lambda model, data: kd.Model(nn.Linear(144, 10), lambda: nn.Linear(144, 10)), "is a lambda"),
         (lambda model, data: kd.Model(lambda images: images), "nn.Module"),
+        (lambda model, data: kd.prune(model.module, data), r"model must be a kd.Model, but got \w+: wrap it, kd.Model"),
+        (lambda model, data: kd.distill(model.module, data), r"teacher must be a kd.Model, but got \w+: wrap it"),
+        (lambda model, data: kd.evaluate(model, data, teacher=model.module), "teacher must be a kd.Model"),
+        (lambda model, data: kd.train(data, nn.Linear), "network must be a kd.Model, but got the class Linear"),
+        (lambda model, data: kd.save(model.module, "x"), "model must be a kd.Model"),
+        (lambda model, data: kd.export_onnx(model.module, "x.onnx", data), "model must be a kd.Model"),
+        (lambda model, data: kd.compress(data, model), "model must be a kd.Model, but got Dataset"),
+        (
+            lambda model, data: kd.quantize(model, [1, 2]),
+            "data must be a kd.Dataset, but got list: kd.Dataset.from_arrays",
+        ),
     ],
 )
 def test_bad_input_is_one_error_before_any_work(call, text: str, model: kd.Model, data: Dataset) -> None:
@@ -156,6 +167,13 @@ def test_a_network_that_cannot_be_named_is_compressed_and_saved_when_its_code_is
     assert loaded.network.arguments == {"hidden": 24}
     comparison.save(tmp_path / "all", network=f"{__name__}:Own", arguments={"hidden": 24})
     assert same(kd.load(tmp_path / "all" / "chosen", allow_network=__name__).module, comparison.model.module)
+
+
+def test_a_file_is_not_replaced_by_a_model(model: kd.Model, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(kd.InputError, match="notes.txt must be a directory, or not exist yet, but is a file"):
+        kd.save(model, tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_class_of_a_notebook_is_compressed_in_memory(tmp_path: Path) -> None:

@@ -214,7 +214,13 @@ def test_a_suggester_that_returns_too_few_is_named() -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no space": ({"space": {}}, "space must map at least one parameter to its domain, but got {}"),
-    "no domain": ({"space": {"x": (0, 1)}}, r"x must be uniform, log_uniform, integers or choice, but got \(0, 1\)"),
+    "no domain": ({"space": {"x": (0, 1)}}, r"x must be kd.uniform, .* or kd.choice, but got \(0, 1\)"),
+    "no parameter": ({"objective": lambda lr: lr}, "objective must take x as keyword arguments, but: .*'lr'"),
+    "no resource in the objective": (
+        {"objective": lambda x: x, "resource": ("epochs", 9)},
+        "objective must take x, epochs as keyword arguments, but: got an unexpected keyword argument 'epochs'",
+    ),
+    "no function": ({"objective": 3}, "objective must be a function of x, but got 3"),
     "no name": ({"space": {"l r": uniform(0, 1)}}, "names of keyword arguments, but got 'l r'"),
     "empty range": ({"space": {"x": uniform(1, 0)}}, "'x': min must not be above max, but got min=1, max=0"),
     "logarithm of 0": ({"space": {"x": log_uniform(0, 1)}}, "'x': min must be above 0 .*, but got 0"),
@@ -247,7 +253,7 @@ def test_a_wrong_argument_is_named_before_any_call(case: str) -> None:
     changes, rule = WRONG[case]
     called: list[Any] = []
     with pytest.raises(InputError, match=rule):
-        search(lambda **given: called.append(given), **{"space": {"x": uniform(0, 1)}, **changes})
+        search(**{"objective": lambda **given: called.append(given), "space": {"x": uniform(0, 1)}, **changes})
     assert not called
 
 

@@ -153,3 +153,12 @@ def test_a_saved_data_set_is_read_back(tmp_path, scheme):
     assert torch.equal(stored.train.images, dataset.train.images)
     with pytest.raises(ArtifactError, match="must hold a file dataset.json"):
         Dataset.from_store(f"{scheme}{tmp_path}/none")
+
+
+def test_names_of_classes_differ_and_labels_without_images_are_told(caplog):
+    with pytest.raises(InputError, match="classes must have different names, but 'b' stands twice"):
+        Dataset.from_arrays((IMAGES_NCHW, LABELS_N), classes=["a", "b", "b"])
+    with caplog.at_level("WARNING", logger="kondense"):
+        dataset = Dataset.from_arrays((IMAGES_NCHW, LABELS_N + 1))
+    assert dataset.classes == ("0", "1", "2", "3")
+    assert "the labels go up to 3, but no image has label 0" in caplog.text
