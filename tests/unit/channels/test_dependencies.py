@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from kondense.channels.dependencies import find_dependencies, find_groups, input_slices, weight_from_inputs
+from kondense.channels.dependencies import find_groups, input_slices, weight_from_inputs
 from kondense.channels.surgery import remove
 from kondense.errors import InputError
 from torch import nn
@@ -106,8 +106,10 @@ def zeroed_equals_removed(module, groups, shape=SHAPE):
 def test_reordered_channels_are_followed():
     module = Shuffled().eval()
     groups = find_groups(module, SHAPE)
-    assert {name: group.blocks for name, group in groups.items()} == {"second": 1}  # (2, 4) is written in the code
-    assert "no longer runs" in find_dependencies(module, SHAPE).whole["first"]
+    assert {name: group.channels for name, group in groups.items()} == {"first": 4, "second": 8}
+    assert groups["first"].numbers == (("", "forward:4", 1),)  # the 4 of (2, 4)
+    small = zeroed_equals_removed(module, groups)
+    assert (small.first.out_channels, small.second.out_channels) == (4, 4)
 
 
 def test_a_path_without_gradients_is_followed():
