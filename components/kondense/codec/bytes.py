@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.codec.lanes import LaneReader, LaneWriter
-from kondense.codec.models import Frequencies, flat
+from kondense.codec.models import Frequencies, counts, flat
 from kondense.codec.numbers import decode_numbers, encode_numbers
 from kondense.codec.streams import Reader, Writer
 from kondense.files import ArtifactError
@@ -21,14 +21,13 @@ Bytes = NDArray[np.uint8]
 Content = bytes | memoryview
 SAMPLE = 2**15
 LONG = 2**20  # bytes of a plane from which only the coders that win on samples are tried
-COUNTED = 2**17  # bytes that are counted at once: each takes 8
 LANES_FROM = 2**19  # bytes of a plane from which frequencies are coded in lanes
 LEAST_DEFLATED = 1.05  # of a sample's entropy: a whole plane deflates a little better
 
 
 def encode_planes(elements_NB: Bytes) -> bytes:
     """Encode N elements of B bytes, each plane by the coder of CODERS with the shortest result."""
-    parts = []
+    parts: list[Content] = []
     for index in range(elements_NB.shape[1]):
         plane_N = np.ascontiguousarray(elements_NB[:, index])
         numbers = (number for number, coder in enumerate(CODERS) if coder.worth_trying(plane_N))
@@ -37,11 +36,11 @@ def encode_planes(elements_NB: Bytes) -> bytes:
     return b"".join(parts)
 
 
-def _length(pair: tuple[int, bytes]) -> int:
+def _length(pair: tuple[int, Content]) -> int:
     return len(pair[1])
 
 
-def decode_planes(content: bytes, count: int, width: int) -> Bytes:
+def decode_planes(content: Content, count: int, width: int) -> Bytes:
     """Decode ``count`` elements of ``width`` bytes; the caller has bounded their product.
 
     Raises:
@@ -63,8 +62,8 @@ def decode_planes(content: bytes, count: int, width: int) -> Bytes:
     return elements_NB
 
 
-def _store(plane_N: Bytes) -> bytes:
-    return bytes(plane_N.tobytes())
+def _store(plane_N: Bytes) -> Content:
+    return plane_N.data  # no copy
 
 
 def _stored(content: Content, count: int) -> Bytes:
@@ -158,17 +157,14 @@ def _is_uneven_and_long(plane_N: Bytes) -> bool:
 
 def _entropy(plane_N: Bytes) -> float:
     """Return the order-0 entropy, bits per byte."""
-    counts_K = np.zeros(256, np.int64)
-    for start in range(0, len(plane_N), COUNTED):
-        counts_K += np.bincount(plane_N[start : start + COUNTED], minlength=256)
-    share_K = counts_K / max(1, len(plane_N))
+    share_K = counts(plane_N, 256) / max(1, len(plane_N))
     return float(-(share_K * np.log2(np.maximum(share_K, 1e-300))).sum())
 
 
 class Coder(NamedTuple):
     """How to encode and decode a plane, and whether it is worth trying."""
 
-    encode: Callable[[Bytes], bytes]
+    encode: Callable[[Bytes], Content]
     decode: Callable[[Content, int], Bytes]
     worth_trying: Callable[[Bytes], bool]
 

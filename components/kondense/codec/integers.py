@@ -25,7 +25,6 @@ from kondense.codec.neighbours import passes
 from kondense.codec.streams import Integers, Meter, Reader, Stream, Writer
 from kondense.codec.values import code_values, likeliest_line
 
-LANES_FROM = 2**20  # elements
 MOSTLY = 0.7  # share of non-zeros up to which their places are always coded separately
 # Elements of a matrix up to which the encoder tries all priors of columns; larger ones have enough rows to learn from.
 PRIORS_UP_TO = 2**21
@@ -35,18 +34,19 @@ SAMPLE = 2**17  # approximate number of elements on which the gain is measured
 Matrix = NDArray[np.int16]
 
 
-def encode_integers(matrix_RC: Matrix, *, lanes: bool = False) -> bytes:
+def encode_integers(matrix_RC: Matrix, *, lanes: bool = False, sparse: bool | None = None) -> bytes:
     """Encode a non-empty matrix whose values span at most WIDEST integers and exclude -32768.
 
     Args:
         matrix_RC: the matrix.
         lanes: whether to use the coder of large tensors (see ``lanes``).
+        sparse: whether the places of non-zeros are coded separately; None: as is shorter.
     """
-    ways = (False,) if lanes else _worth_trying(matrix_RC)
-    return min((_encode(matrix_RC, sparse, lanes) for sparse in ways), key=len)
+    ways = _worth_trying(matrix_RC) if sparse is None else (sparse,)
+    return min((_encode(matrix_RC, way, lanes) for way in ways), key=len)
 
 
-def decode_integers(content: bytes, rows: int, columns: int, *, lanes: bool = False) -> Matrix:
+def decode_integers(content: bytes | memoryview, rows: int, columns: int, *, lanes: bool = False) -> Matrix:
     """Decode a matrix of ``rows`` by ``columns``; the caller has bounded their product.
 
     Raises:
@@ -56,18 +56,13 @@ def decode_integers(content: bytes, rows: int, columns: int, *, lanes: bool = Fa
     return _code(LaneReader(content[start:]) if lanes else Reader(content[start:]), layout, None)
 
 
-def suits_lanes(matrix_RC: Matrix) -> bool:
-    """Return whether a matrix is large, and coding the places of its zeros saves nothing, measured on some rows.
-
-    Then the coder of large tensors, which knows no places, saves time and costs few bytes.
-    """
-    if matrix_RC.size < LANES_FROM:
-        return False
+def places_save(matrix_RC: Matrix) -> bool:
+    """Return whether coding the places of zeros separately makes a large matrix shorter, measured on some rows."""
     if _worth_trying(matrix_RC) == (False,):
-        return True
+        return False
     sample_RC = matrix_RC[:: -(-matrix_RC.size // (2 * SAMPLE))]
     full, sparse = (_bits(_plain_layout(sample_RC, sparse), sample_RC) for sparse in (False, True))
-    return full <= (1 + LEAST_GAIN) * sparse
+    return full > (1 + LEAST_GAIN) * sparse
 
 
 def _worth_trying(matrix_RC: Matrix) -> tuple[bool, ...]:

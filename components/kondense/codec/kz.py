@@ -25,7 +25,8 @@ from kondense.json_text import json_value
 MAGIC = b"\x93kz\n"  # the high bit and the newline reveal a transfer as text
 FORMAT_VERSION = 3
 WITH_LANES = 4  # the version if a tensor has the form `lanes`,
-LATEST_VERSION = 5  # and if one of another form may have byte planes in lanes
+WITH_PLANES_IN_LANES = 5  # if one of another form may have byte planes in lanes,
+LATEST_VERSION = 6  # and if one has the places of its non-zeros in lanes
 LIMIT_BYTES = 2**30
 LARGEST_INDEX = 2**24
 CHUNK_BYTES = 2**20
@@ -84,8 +85,10 @@ def encode(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> byt
 
 def _version_of(form: str, elements: int) -> int:
     """Return the first version that has all that a tensor of a form may hold."""
-    if form in ("planes", "sparse") and elements >= LANES_FROM:
+    if form in ("places", "scattered"):
         return LATEST_VERSION
+    if form in ("planes", "sparse") and elements >= LANES_FROM:
+        return WITH_PLANES_IN_LANES
     return WITH_LANES if form == "lanes" else FORMAT_VERSION
 
 

@@ -1,6 +1,6 @@
 """The entropy coder of large tensors: many coders side by side, so that NumPy codes thousands of symbols at a time.
 
-Of a long call, symbol i belongs to lane i modulo L. Bits, short calls and what is left of a long one go to the coder of
+Of a long call, symbol i belongs to lane i modulo L. Short calls and what is left of a long one go to the coder of
 ``streams``. A lane would waste the 16 bits of its first state; instead they hold the tail: the last symbols of the last
 long call, range-coded.
 
@@ -13,6 +13,7 @@ Source: Duda 2013, "Asymmetric numeral systems" (rANS); Giesen 2014, "Interleave
 words 16, and probabilities are in units of 2^-14: with finer ones, small states would round more.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ WORD_BITS = 16
 SMALLEST = 2**WORD_BITS  # state
 UNIT_BITS = 14
 UNITS = 2**UNIT_BITS
+ONE = 2**15  # beside the units of a bit that is one
 LEAST = 4  # units that the likeliest symbol leaves to the others; a symbol then costs as much as in ``streams``
 SYMBOLS_PER_LANE = 1024  # a lane costs about four bits
 LANES_LOG = (4, 11)  # fewest and most; more do not fit the fastest cache
@@ -54,12 +56,56 @@ def in_units(weight_K: Floats) -> States:
     return units_K.astype(np.uint32)
 
 
-class _Call(NamedTuple):
-    """A long call: its symbols [S, L] in few bytes, and the weight and the units of each symbol [K]."""
+class _Symbols(NamedTuple):
+    """A long call of ``symbols``: its symbols [S, L] in few bytes, and the weight and the units of each symbol [K]."""
 
-    symbols: NDArray[np.uint8] | Words
+    coded: NDArray[np.uint8] | Words
     weights: Floats
     units: States
+
+    def intervals(self) -> Callable[[int], tuple[States, States, Floats]]:
+        """Return a function from a step to the first unit, the units and their inverse of each lane's symbol."""
+        first_K, inverse_K = np.cumsum(self.units, dtype=np.uint32) - self.units, 1.0 / self.units
+
+        def at(step: int) -> tuple[States, States, Floats]:
+            symbol_L = self.coded[step].astype(np.intp)
+            return first_K.take(symbol_L), self.units.take(symbol_L), inverse_K.take(symbol_L)
+
+        return at
+
+    def last(self, steps: int) -> bytes:
+        """Return the last steps range-coded."""
+        writer, symbols_N = Writer(), self.coded[-steps:].astype(np.int32).ravel()
+        writer.symbols(self.weights, len(symbols_N), symbols_N)
+        return writer.finish()
+
+
+class _Bits(NamedTuple):
+    """A long call of ``bits``: the units of a one [S, L], and ONE where the bit is one."""
+
+    coded: Words
+
+    def intervals(self) -> Callable[[int], tuple[States, States, Floats]]:
+        """Return a function from a step to the first unit, the units and their inverse of each lane's bit."""
+
+        def at(step: int) -> tuple[States, States, Floats]:
+            one_L = self.coded[step] >= ONE
+            ones_L = np.bitwise_and(self.coded[step], ONE - 1, dtype=np.uint32)
+            units_L = np.where(one_L, ones_L, UNITS - ones_L)
+            return np.where(one_L, 0, ones_L), units_L, 1.0 / units_L
+
+        return at
+
+    def last(self, steps: int) -> bytes:
+        """Return the last steps range-coded."""
+        writer, coded_N = Writer(), self.coded[-steps:].ravel()
+        writer.bits((coded_N & np.uint16(ONE - 1)) / UNITS, (coded_N >= ONE).astype(np.int32))
+        return writer.finish()
+
+
+def _units_of_ones(probability_N: Floats) -> Words:
+    """Return the probabilities of ones as units, LEAST to UNITS - LEAST."""
+    return np.rint(np.clip(probability_N, LEAST / UNITS, 1 - LEAST / UNITS) * UNITS).astype(np.uint16)
 
 
 class LaneWriter:
@@ -69,14 +115,21 @@ class LaneWriter:
         """Start a stream for a tensor of ``count`` elements."""
         self._log = lanes_log(count)
         self._short = Writer()
-        self._calls: list[_Call] = []
+        self._calls: list[_Symbols | _Bits] = []
 
     def expect(self, count: int) -> None:
         """Do nothing: the symbols exist."""
 
     def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
         """Encode ``bits_N`` and return them."""
-        return self._short.bits(probability_N, bits_N)
+        assert bits_N is not None
+        whole = _whole(len(bits_N), self._log)
+        if whole:
+            coded_N = _units_of_ones(probability_N[:whole])
+            coded_N |= (bits_N[:whole] != 0) * np.uint16(ONE)
+            self._calls.append(_Bits(coded_N.reshape(-1, 2**self._log)))
+        self._short.bits(probability_N[whole:], bits_N[whole:])
+        return bits_N
 
     def symbols(self, weight_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
         """Encode ``symbols_N`` and return them."""
@@ -85,7 +138,7 @@ class LaneWriter:
         if whole:
             dtype: type[np.uint8 | np.uint16] = np.uint8 if len(weight_K) <= 2**8 else np.uint16
             symbols_SL: NDArray[Any] = symbols_N[:whole].astype(dtype).reshape(-1, 2**self._log)
-            self._calls.append(_Call(symbols_SL, weight_K, in_units(weight_K)))
+            self._calls.append(_Symbols(symbols_SL, weight_K, in_units(weight_K)))
         self._short.symbols(weight_K, count - whole, symbols_N[whole:])
         return symbols_N
 
@@ -99,7 +152,7 @@ class LaneWriter:
             payload = np.frombuffer(tail[: 2 * lanes].ljust(2 * lanes, b"\0"), "<u2")
             state_L |= payload
         for number, call in enumerate(reversed(self._calls)):
-            end = len(call.symbols) - (0 if number else steps)
+            end = len(call.coded) - (0 if number else steps)
             state_L = _encode(call, end, state_L, parts)
         words = np.concatenate(parts[::-1]) if parts else np.zeros(0, np.uint16)
         short, states, rest = self._short.finish(), _pack(state_L), tail[2 * lanes :]
@@ -109,16 +162,13 @@ class LaneWriter:
     def _tail(self) -> tuple[int, bytes]:
         """Return the number of steps at the end of the last call that fill the first states, and their content."""
         last = self._calls[-1]
-        lanes, most = 2**self._log, min(MOST_TAIL_STEPS, len(last.symbols))
-        symbols_N = last.symbols[-most:].astype(np.int32).ravel()
+        lanes, most = 2**self._log, min(MOST_TAIL_STEPS, len(last.coded))
         steps = 1
         while True:
-            writer, count = Writer(), steps * lanes
-            writer.symbols(last.weights, count, symbols_N[-count:])
-            content = writer.finish()
+            content = last.last(steps)
             if len(content) >= 2 * lanes or steps == most:
                 return steps, content
-            steps = min(most, max(steps + 1, 2 * lanes * steps // len(content)))
+            steps = min(most, max(steps + 1, 2 * lanes * steps // max(1, len(content))))
 
 
 def _whole(count: int, log: int) -> int:
@@ -126,22 +176,21 @@ def _whole(count: int, log: int) -> int:
     return count >> log << log if count >= LEAST_STEPS << log else 0
 
 
-def _encode(call: _Call, steps: int, state_L: States, parts: list[Words]) -> States:
+def _encode(call: _Symbols | _Bits, steps: int, state_L: States, parts: list[Words]) -> States:
     """Encode the first steps of a call, the last one first, and append its words to ``parts``."""
-    first_K, inverse_K = np.cumsum(call.units, dtype=np.uint32) - call.units, 1.0 / call.units
+    interval = call.intervals()
     for step in range(steps - 1, -1, -1):
-        symbol_L = call.symbols[step].astype(np.intp)
-        units_L = call.units.take(symbol_L)
-        full = np.flatnonzero(state_L >= units_L << 2 * WORD_BITS - UNIT_BITS)
+        first_L, units_L, inverse_L = interval(step)
+        (full,) = (state_L >= units_L << 2 * WORD_BITS - UNIT_BITS).nonzero()
         if len(full):
             overflowing = state_L[full]
             parts.append(overflowing.astype(np.uint16))
             state_L[full] = overflowing >> WORD_BITS
         # The half keeps the product, which is rounded, on the right side of every integer.
-        quotient_L = ((state_L + 0.5) * inverse_K.take(symbol_L)).astype(np.uint32)
+        quotient_L = ((state_L + 0.5) * inverse_L).astype(np.uint32)
         state_L -= quotient_L * units_L
         state_L += quotient_L << UNIT_BITS
-        state_L += first_K.take(symbol_L)
+        state_L += first_L
     return state_L
 
 
@@ -172,7 +221,28 @@ class LaneReader:
 
     def bits(self, probability_N: Floats, bits_N: Integers | None) -> Integers:
         """Decode one bit per probability."""
-        return self._short.bits(probability_N, None)
+        whole, steps, found_N = self._begin(len(probability_N))
+        decoded = steps << self._log
+        if steps:
+            units_SL = _units_of_ones(probability_N[:decoded]).reshape(steps, -1)
+            for units_L, found_L in zip(units_SL, found_N[:decoded].reshape(steps, -1), strict=True):
+                found_L[:] = self._bits(units_L.astype(np.uint32))
+        if decoded < whole:
+            found_N[decoded:whole] = self._tail().bits(_units_of_ones(probability_N[decoded:whole]) / UNITS, None)
+        if whole < len(probability_N):
+            found_N[whole:] = self._short.bits(probability_N[whole:], None)
+        return found_N
+
+    def _bits(self, units_L: States) -> NDArray[np.bool_]:
+        """Return the next bit of each lane, of which ones have these units."""
+        slot_L = self._state_L & np.uint32(UNITS - 1)
+        one_L = slot_L < units_L
+        self._state_L >>= UNIT_BITS
+        self._state_L *= np.where(one_L, units_L, UNITS - units_L)
+        self._state_L += slot_L
+        self._state_L -= np.where(one_L, 0, units_L)
+        self._refill()
+        return one_L
 
     def symbols(self, weight_K: Floats, count: int, symbols_N: Integers | None) -> Integers:
         """Decode ``count`` symbols."""
@@ -228,7 +298,7 @@ class LaneReader:
 
     def _refill(self) -> None:
         """Shift a word into every state that is too small."""
-        low = np.flatnonzero(self._state_L < SMALLEST)
+        (low,) = (self._state_L < SMALLEST).nonzero()
         words = self._words[self._next : self._next + len(low)]
         if len(words) < len(low):
             raise ArtifactError("a stream of lanes must hold a word for every state, but it is cut off.")

@@ -80,7 +80,7 @@ def _kind(layout: Layout) -> list[tuple[int, int]]:
     ]
 
 
-def read_header(content: bytes, rows: int, columns: int) -> tuple[Layout, int]:
+def read_header(content: bytes | memoryview, rows: int, columns: int) -> tuple[Layout, int]:
     """Return the layout and the end of the header."""
     numbers, start = decode_numbers(content, 6)
     kind, low, spread, levels, nonzeros, lines = numbers

@@ -16,6 +16,7 @@ from kondense.codec.streams import Floats, Integers, Stream
 FIRST_BLOCK = 24  # symbols coded before the first update
 SYMBOL_GROWTH = 4  # a block of symbols is a quarter of those before,
 ROW_GROWTH = 16  # a block of rows a sixteenth
+COUNTED = 2**17  # symbols that are counted at once
 FLAT_WEIGHT = 24.0  # total count of a uniform prior
 NEIGHBOUR_PRIOR = 4.0  # prior count of non-zeros in the effect of neighbours
 
@@ -50,10 +51,18 @@ class Frequencies:
             block = stream.symbols(self._weight_K, stop - start, known)
             if symbols_N is None:
                 coded_N[start:stop] = block
-            self._weight_K = self._weight_K + np.bincount(block, minlength=len(self._weight_K))
+            self._weight_K = self._weight_K + counts(block, len(self._weight_K))
             self._coded += stop - start
             start = stop
         return coded_N
+
+
+def counts(symbols_N: NDArray[Any], kinds: int) -> NDArray[np.int64]:
+    """Return how often each symbol in [0, kinds) occurs; NumPy takes 8 bytes for each that it counts at once."""
+    counts_K = np.zeros(kinds, np.int64)
+    for start in range(0, len(symbols_N), COUNTED):
+        counts_K += np.bincount(symbols_N[start : start + COUNTED], minlength=kinds)
+    return counts_K
 
 
 def flat(count: int) -> Floats:

@@ -6,15 +6,16 @@ Shapes: a tensor [R, ...] is seen as a matrix of R rows and C columns; N element
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kondense.codec.bytes import LONG, Bytes, decode_planes, encode_planes
+from kondense.codec.bytes import LONG, Bytes, Content, decode_planes, encode_planes
 from kondense.codec.grid import decode_grid, encode_grid
-from kondense.codec.integers import decode_integers, encode_integers, suits_lanes
+from kondense.codec.integers import decode_integers, encode_integers, places_save
 from kondense.codec.layout import WIDEST
 from kondense.codec.numbers import decode_numbers, encode_numbers
 from kondense.errors import InputError
@@ -29,6 +30,7 @@ DTYPES: dict[str, torch.dtype] = {
         *(torch.complex64, torch.complex128),
     )
 }
+LANES_FROM = 2**20  # elements from which integers and places are coded in lanes
 INTEGERS = {"bool": "?", "uint8": "u1", "int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8"}
 
 
@@ -47,12 +49,14 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
     elements_NB = flat.view(torch.uint8).numpy().reshape(flat.numel(), flat.element_size())
     forms: dict[str, bytes] = {}
     matrix_RC = _integer_matrix(elements_NB, dtype, tuple(tensor.shape))
-    if matrix_RC is not None and suits_lanes(matrix_RC):
-        forms["lanes"] = encode_integers(matrix_RC, lanes=True)
+    if matrix_RC is not None and matrix_RC.size >= LANES_FROM:
+        sparse = places_save(matrix_RC)
+        forms["places" if sparse else "lanes"] = encode_integers(matrix_RC, lanes=True, sparse=sparse)
     elif matrix_RC is not None:
         forms["integers"] = encode_integers(matrix_RC)
     elif elements_NB.size > 32:
-        nonzeros = int(np.count_nonzero(elements_NB.any(axis=1)))
+        large = len(elements_NB) >= LANES_FROM
+        nonzeros = int(np.count_nonzero(_nonzero(elements_NB)))
         # Of many elements, most of which are zero, the planes take long and have never been shorter.
         if len(elements_NB) < LONG or nonzeros > len(elements_NB) // 2:
             forms["planes"] = encode_planes(elements_NB)
@@ -60,7 +64,7 @@ def encode_tensor(tensor: Tensor) -> tuple[str, bytes]:
         if grid is not None:
             forms["grid"] = grid
         if nonzeros < 0.95 * len(elements_NB):
-            forms["sparse"] = _encode_sparse(elements_NB, tuple(tensor.shape))
+            forms["scattered" if large else "sparse"] = _encode_sparse(elements_NB, tuple(tensor.shape), lanes=large)
     form = min(forms, key=lambda name: len(forms[name]), default="raw")
     if form == "raw" or len(forms[form]) >= elements_NB.size:
         return "raw", elements_NB.tobytes()
@@ -116,23 +120,48 @@ def _decode_lanes(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
     return _decode_integers(content, dtype, shape, lanes=True)
 
 
-def _encode_sparse(elements_NB: Bytes, shape: tuple[int, ...]) -> bytes:
+def _encode_sparse(elements_NB: Bytes, shape: tuple[int, ...], *, lanes: bool) -> bytes:
     """Encode the places of elements with non-zero bits, and the planes of these elements."""
-    places_N = elements_NB.any(axis=1)
-    places = encode_integers(places_N.astype(np.int16).reshape(matrix_shape(shape)))
-    return encode_numbers([len(places)]) + places + encode_planes(elements_NB[places_N])
+    places_N = _nonzero(elements_NB)
+    places_RC = places_N.astype(np.int16).reshape(matrix_shape(shape))
+    places = encode_integers(places_RC, lanes=lanes, sparse=True if lanes else None)
+    return b"".join(
+        (
+            encode_numbers([len(places)]),
+            places,
+            encode_planes(_as_numbers(elements_NB)[places_N].view(np.uint8).reshape(-1, elements_NB.shape[1])),
+        )
+    )
 
 
-def _decode_sparse(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
+def _decode_sparse(content: Content, dtype: str, shape: tuple[int, ...], *, lanes: bool = False) -> Bytes:
     (length,), start = decode_numbers(content, 1)
     if length > len(content) - start:
         raise ArtifactError("a sparse tensor must hold the places of its non-zeros, but they are cut off.")
-    places = content[start : start + length]
-    places_N = decode_integers(places, *matrix_shape(shape)).reshape(-1) != 0
-    elements_NB = np.zeros((math.prod(shape), DTYPES[dtype].itemsize), np.uint8)
+    view = memoryview(content)  # its slices take no memory
+    places_N = decode_integers(view[start : start + length], *matrix_shape(shape), lanes=lanes).reshape(-1) != 0
     count = int(np.count_nonzero(places_N))
-    elements_NB[places_N] = decode_planes(content[start + length :], count, elements_NB.shape[1])
+    chosen_MB = decode_planes(view[start + length :], count, DTYPES[dtype].itemsize)
+    elements_NB = np.zeros((len(places_N), chosen_MB.shape[1]), np.uint8)
+    _as_numbers(elements_NB)[places_N] = _as_numbers(chosen_MB)
     return elements_NB
+
+
+def _as_numbers(elements_NB: Bytes) -> NDArray[Any]:
+    """Return the elements as integers [N], or pairs of them: NumPy takes bytes of a row one by one."""
+    size = min(elements_NB.shape[1], 8)
+    numbers = np.ascontiguousarray(elements_NB).view(f"u{size}")
+    return numbers.reshape(-1) if size == elements_NB.shape[1] else numbers
+
+
+def _nonzero(elements_NB: Bytes) -> NDArray[np.bool_]:
+    """Return whether an element has a bit that is set, [N]."""
+    places = _as_numbers(elements_NB) != 0
+    return places if places.ndim == 1 else places.any(axis=1)
+
+
+def _decode_scattered(content: Content, dtype: str, shape: tuple[int, ...]) -> Bytes:
+    return _decode_sparse(content, dtype, shape, lanes=True)
 
 
 def _decode_grid(content: bytes, dtype: str, shape: tuple[int, ...]) -> Bytes:
@@ -157,4 +186,6 @@ FORMS: dict[str, Callable[[bytes, str, tuple[int, ...]], Bytes]] = {
     "integers": _decode_integers,
     "grid": _decode_grid,
     "lanes": _decode_lanes,
+    "places": _decode_lanes,  # the same, but for the version of weights.kz that knows bits in lanes
+    "scattered": _decode_scattered,
 }

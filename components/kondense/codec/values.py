@@ -38,6 +38,8 @@ def code_values(
         level_R: the magnitude level of each row.
         matrix_RC: the matrix when writing, None when reading.
     """
+    if layout.skips_zero and layout.high - layout.low == 1:  # one value
+        return np.multiply(places_RC, layout.low or layout.high, dtype=np.int16)
     padded_RC = np.zeros((layout.rows, layout.columns + 1), np.int16)  # the last column is for missing neighbours
     frequencies: dict[tuple[int, int], Frequencies] = {}  # by magnitude level and context
     for part in passes(layout.columns, layout.line):

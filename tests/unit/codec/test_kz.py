@@ -307,7 +307,7 @@ def test_a_forged_digest_leads_to_an_error_or_a_bounded_result(small_file: bytes
 @settings(max_examples=300, deadline=None)
 @given(
     content=st.binary(max_size=200),
-    form=st.sampled_from(["raw", "planes", "sparse", "integers", "grid", "lanes", "other"]),
+    form=st.sampled_from(["raw", "planes", "sparse", "integers", "grid", "lanes", "places", "scattered", "other"]),
 )
 def test_forged_contents_lead_to_an_error_or_a_tensor(content: bytes, form: str) -> None:
     dtype = "float16" if form == "grid" else "int8"
@@ -376,7 +376,7 @@ def test_a_large_index_is_refused_without_inflating_it() -> None:
 def test_another_version_is_refused(small_file: bytes) -> None:
     other = bytearray(small_file)
     other[4] = 9
-    with pytest.raises(ArtifactError, match="format version 3 to 5, not 9"):
+    with pytest.raises(ArtifactError, match="format version 3 to 6, not 9"):
         decode(bytes(other))
 
 

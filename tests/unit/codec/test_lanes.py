@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kondense.codec import bytes as planes
-from kondense.codec import integers
+from kondense.codec import integers, tensors
 from kondense.codec.integers import decode_integers, encode_integers
 from kondense.codec.kz import NUMBERS, decode, encode
 from kondense.codec.lanes import LANES_LOG, LEAST, UNITS, LaneReader, LaneWriter, in_units, lanes_log
@@ -25,8 +25,9 @@ def normal(rows: int, columns: int, spread: float, seed: int = 0) -> NDArray[np.
 @given(st.integers(1, 60), st.integers(1, 90), st.sampled_from([0.01, 0.3, 2.0, 40.0]), st.integers(0, 99))
 def test_matrices_come_back(rows: int, columns: int, spread: float, seed: int) -> None:
     matrix_RC = normal(rows, columns, spread, seed)
-    content = encode_integers(matrix_RC, lanes=True)
-    assert np.array_equal(decode_integers(content, rows, columns, lanes=True), matrix_RC)
+    for sparse in (False, True):
+        content = encode_integers(matrix_RC, lanes=True, sparse=sparse)
+        assert np.array_equal(decode_integers(content, rows, columns, lanes=True), matrix_RC)
 
 
 @settings(max_examples=40, deadline=None)
@@ -58,25 +59,73 @@ def test_every_number_of_lanes_decodes(log: int) -> None:
 def test_lanes_cost_at_most_a_thousandth_more(spread: float) -> None:
     matrix_RC = normal(512, 1024, spread)
     plain = len(encode_integers(matrix_RC))
-    lanes = len(encode_integers(matrix_RC, lanes=True))
+    lanes = len(encode_integers(matrix_RC, lanes=True, sparse=False))
     assert lanes <= 1.001 * plain + 512  # bytes; 512 lanes
+
+
+@pytest.mark.parametrize("log", [LANES_LOG[0], LANES_LOG[1]])
+@pytest.mark.parametrize("probability", [0.0, 2.0**-12, 0.1, 0.9, 1.0])
+def test_bits_of_any_probability_decode(log: int, probability: float) -> None:
+    """Long calls, of which the last steps fill the first states, short ones, and a bit against all odds."""
+    rng = np.random.default_rng(log)
+    count = 7 * 2**log + 5
+    probability_N = np.clip(probability + rng.normal(0, 0.02, count), 0, 1)
+    bits_N = (rng.random(count) < probability_N).astype(np.int32)
+    bits_N[3] ^= 1
+    writer = LaneWriter(1024 << log)
+    writer.bits(probability_N, bits_N)
+    writer.symbols(np.ones(3), count, bits_N)
+    writer.bits(probability_N[:3], bits_N[:3])
+    writer.bits(probability_N, bits_N)
+    reader = LaneReader(writer.finish())
+    assert np.array_equal(reader.bits(probability_N, None), bits_N)
+    assert np.array_equal(reader.symbols(np.ones(3), count, None), bits_N)
+    assert np.array_equal(reader.bits(probability_N[:3], None), bits_N[:3])
+    assert np.array_equal(reader.bits(probability_N, None), bits_N)
+
+
+def test_bits_in_lanes_cost_what_their_probabilities_tell() -> None:
+    rng = np.random.default_rng(0)
+    probability_N = rng.choice([0.01, 0.1, 0.6], 2**20)
+    bits_N = (rng.random(2**20) < probability_N).astype(np.int32)
+    writer = LaneWriter(2**20)
+    writer.bits(probability_N, bits_N)
+    ideal = -np.log2(np.where(bits_N, probability_N, 1 - probability_N)).sum() / 8
+    assert ideal <= len(writer.finish()) <= 1.001 * ideal + 512  # bytes; 1024 lanes
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float32, torch.complex128])
+def test_places_of_large_tensors_are_coded_in_lanes(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """At little cost, and in a file whose version says so."""
+    rng = np.random.default_rng(0)
+    weight = torch.from_numpy(np.where(rng.random((1, 1000)) < 0.5, 0, normal(1100, 1000, 20.0)))
+    weight[rng.random(weight.shape) < 0.6] = 0
+    weight = (weight.to(torch.int8) if dtype == torch.int8 else weight * 0.3).to(dtype)
+    content = encode({}, {"w": weight})
+    assert torch.equal(decode(content)[1]["w"], weight)
+    assert NUMBERS.unpack_from(content)[1] == 6
+    monkeypatch.setattr(tensors, "LANES_FROM", 2**30)
+    plain = encode({}, {"w": weight})
+    assert NUMBERS.unpack_from(plain)[1] < 6
+    assert len(content) <= 1.01 * len(plain)
 
 
 def test_only_a_file_with_a_large_full_tensor_has_the_new_version(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.from_numpy(normal(64, 64, 20.0)).to(torch.int8)
     weight[weight == 0] = 1
     before = encode({}, {"w": weight})
-    monkeypatch.setattr(integers, "LANES_FROM", 4096)
+    monkeypatch.setattr(tensors, "LANES_FROM", 4096)
     after = encode({}, {"w": weight})
     half_empty = encode({}, {"w": weight * (torch.arange(64) % 2).to(torch.int8)})
-    assert [NUMBERS.unpack_from(content)[1] for content in (before, after, half_empty)] == [3, 4, 3]
+    assert [NUMBERS.unpack_from(content)[1] for content in (before, after, half_empty)] == [3, 4, 6]
     for content in (before, after):
         assert torch.equal(decode(content)[1]["w"], weight)
+    assert torch.equal(decode(half_empty)[1]["w"], weight * (torch.arange(64) % 2).to(torch.int8))
 
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
-    return encode_integers(normal(40, 60, 5.0), lanes=True)
+    return encode_integers(normal(40, 60, 5.0), lanes=True, sparse=False)
 
 
 def test_a_stream_that_is_cut_is_refused(content: bytes) -> None:
@@ -88,11 +137,14 @@ def test_a_stream_that_is_cut_is_refused(content: bytes) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_changed_stream_is_refused_or_gives_a_tensor(content: bytes, data: st.DataObject) -> None:
+    form = data.draw(st.sampled_from(["lanes", "places"]))
+    if form == "places":
+        content = encode_integers(normal(40, 60, 0.5), lanes=True, sparse=True)
     changed = bytearray(content)
     for _ in range(data.draw(st.integers(1, 3))):
         changed[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        tensor = decode_tensor("lanes", bytes(changed), "int8", (40, 60))
+        tensor = decode_tensor(form, bytes(changed), "int8", (40, 60))
     except ArtifactError:
         return
     assert tensor.shape == (40, 60)
@@ -140,13 +192,13 @@ def test_long_planes_of_floats_are_coded_in_lanes_at_little_cost(
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8])
-def test_places_of_zeros_that_tell_something_are_not_coded_in_lanes(share: float) -> None:
+def test_places_of_zeros_are_coded_where_they_tell_something(share: float) -> None:
     """Zeros at random cost nothing more in lanes; whole columns of them are places worth coding."""
     matrix_RC = normal(1100, 1000, 30.0)
     scattered_RC = matrix_RC * (np.random.default_rng(1).random(matrix_RC.shape) >= share)
     columns_RC = matrix_RC * (np.random.default_rng(1).random(1000) >= share)
-    assert integers.suits_lanes(scattered_RC.astype(np.int16))
-    assert not integers.suits_lanes(columns_RC.astype(np.int16))
-    content = encode_integers(scattered_RC.astype(np.int16), lanes=True)
+    assert not integers.places_save(scattered_RC.astype(np.int16))
+    assert integers.places_save(columns_RC.astype(np.int16))
+    content = encode_integers(scattered_RC.astype(np.int16), lanes=True, sparse=False)
     assert np.array_equal(decode_integers(content, 1100, 1000, lanes=True), scattered_RC)
     assert len(content) <= 1.01 * len(encode_integers(scattered_RC.astype(np.int16)))
