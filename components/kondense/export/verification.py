@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kondense.artifacts.equivalence import outputs, probes
 from kondense.export.trace import describe
 from kondense.files import ArtifactError
+from kondense.networks.outputs import CHANGING, doubts
 
 Translate = Callable[[nn.Module, Tensor], onnx.ModelProto | None]
 
@@ -45,6 +46,8 @@ def check_file(
             batches.append(batch)
             change, count = max((change, count), (_change(session, expected[0], batch, integer=integer), len(batch)))
     if change > (ROUNDED if integer else SAME) and change > NOISE * _noise(module, batches):
+        if CHANGING in doubts(module, batches[-1]):
+            raise ArtifactError(f"the exported file must compute the same as the network, but {CHANGING}.")
         place = "" if integer else _place(module, batches[-1], translate)
         raise ArtifactError(
             f"the exported file must compute the same as the network, but its logits differ by {change:.2g} of the"

@@ -155,9 +155,21 @@ class Untranslatable(nn.Module):
         return torch.special.airy_ai(values_NK)
 
 
+class Sampling(nn.Module):
+    """A module that draws its weights at every call, as networks do that tell how sure they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(10))
+
+    def forward(self, values_NK: Tensor) -> Tensor:
+        return values_NK @ torch.nn.functional.dropout(self.weight, 0.5, training=True)
+
+
 @pytest.mark.parametrize(
     ("kind", "rule"),
     [
+        (Sampling, "the same as the network, but its logits change from call to call in evaluation mode"),
         (Uncapturable, r"a static graph of operators, but tail\.1 \(Uncapturable\) is not: aten\.linalg_lstsq"),
         (DataDependent, r"a static graph of operators, but tail\.1 \(DataDependent\) is not: Could not guard on data"),
         (Untranslatable, r"ONNX operators, but tail\.1 \(Untranslatable\) does not: .*special_airy_ai"),
