@@ -11,8 +11,9 @@ The setting `model` chooses between
   largest resource of which they say enough. Half of the functions deviate from the posterior's mean by a quarter only,
   which exploits. Deviations from the paper: every rung informs the model, weighted by the correlation between rungs
   that the results show; parallel requests differ because each samples another function; rungs are filled in eta waves,
-  so that the high rungs have results before the lowest is full; in the first cycle the first wave of each bracket, and
-  all but the last one of the first bracket, are random, a hedge against misleading low rungs, and the promotions of
+  so that the high rungs have results before the lowest is full, and after the widest bracket the others of a cycle are
+  filled by turns; in the first cycle the first wave of each bracket, and all but the last one of the first bracket, are
+  random, a hedge against misleading low rungs (but where every trial has the full resource), and the promotions of
   the first waves are decided before configurations of the model compete; once a few trials had the full resource, what
   the model expects there decides promotions (`promotion`); a configuration that was left behind at a smaller resource
   can start again in a bracket of larger ones. With several goals each objective has a process of its own, and each
@@ -146,8 +147,8 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
 
 def _hedged(plan: BracketPlan, waves: int, bracket: int, config: int) -> bool:
     """Return whether a configuration is of those waves of the first cycle that are random."""
-    if waves == 1 or bracket >= len(plan.brackets):
-        return False
+    if waves == 1 or bracket >= len(plan.brackets) or len(plan.bracket(bracket).sizes) == 1:
+        return False  # no low rung can mislead where every trial has the full resource
     # Before a second bracket starts, nothing shows how far the lowest rungs mislead.
     random = max(waves - 1, 1) if bracket == 0 else 1
     return config < plan.bracket(bracket).sizes[0] * random // waves

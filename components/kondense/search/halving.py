@@ -8,7 +8,8 @@ Deviations from Algorithm 1 of Hyperband, which runs one rung after the other:
   configurations are the same, only earlier.
 - A failed configuration is not promoted, even if its slot stays empty.
 - With several waves, a rung is filled in that many equal parts, and after each part its share of the slots above goes
-  to the best of all parts so far. A model receives results of the high rungs earlier.
+  to the best of all parts so far. After the widest bracket those of a cycle are filled by turns, one part each: a
+  model receives results of all resources early, and a search that ends soon has not staked all on the smallest.
 - A model may order the configurations that wait for a promotion instead of their losses.
 - If the number of trials is known, the slots above the lowest rung of all started brackets are reserved for promotions.
   Once the remaining trials only suffice for these, a worker without a certain promotion takes the most likely one
@@ -146,12 +147,25 @@ def _next_trial(search: _Promotions, resource_name: str, policy: Policy) -> tupl
         assignments = state.assignments[bracket][config]
         assert assignments is not None  # a configuration without assignments has no finite loss
         return state.promote(bracket, rung, config), assignments
-    bracket = len(state.rungs) - 1
-    if bracket < 0 or len(state.rung(bracket, 0).configs) >= plan.bracket(bracket).sizes[0]:
+    bracket = _next_bracket(plan, state, policy.waves)
+    while len(state.rungs) <= bracket:
         state.start_bracket()
-        bracket += 1
     assignments = policy.draw(state, bracket)
     return state.add(bracket, assignments, resource_name), assignments
+
+
+def _next_bracket(plan: BracketPlan, state: ExperimentState, waves: int) -> int:
+    """Return the bracket of the next new configuration: the cycle's first, then that with the fewest whole waves."""
+    first = max(len(state.rungs) - 1, 0) // len(plan.brackets) * len(plan.brackets)
+    open_brackets = []
+    for number in range(first, first + len(plan.brackets)):
+        size = plan.bracket(number).sizes[0]
+        filled = len(state.rung(number, 0).configs) if number < len(state.rungs) else 0
+        if filled < size and number == first:
+            return number
+        if filled < size:
+            open_brackets.append((sum(filled >= size * wave // waves for wave in range(1, waves)), number))
+    return min(open_brackets)[1] if open_brackets else first + len(plan.brackets)
 
 
 def _best_promotion(search: _Promotions) -> tuple[int, int, int] | None:

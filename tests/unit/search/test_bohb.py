@@ -41,6 +41,14 @@ def test_the_model_proposes_in_the_last_wave_of_the_first_bracket() -> None:
     assert mean[0] > mean[1] + 8  # of 8 to 64
 
 
+def test_the_first_whole_trial_of_the_bracket_without_promotions_is_the_models() -> None:
+    ours = proposals_of("bohb", DEEP, SETTINGS, 64)
+    alone = [trial for trial in ours if identity(trial.name).bracket == 3]
+    assert {trial.assignments["epochs"] for trial in alone} == {"27"}
+    widths = [int(values["width"]) for values in lowest(ours, 0)[:18]]
+    assert int(alone[0].assignments["width"]) > sum(widths) / len(widths) + 8
+
+
 def test_what_was_left_behind_starts_again_at_larger_resources_alone() -> None:
     small = SearchSpace((Parameter("width", "int", 1, 40), Parameter("epochs", "int", 1, 9)))
     trials = run_experiment(

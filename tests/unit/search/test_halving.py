@@ -208,6 +208,21 @@ def test_waves_of_a_rung_that_they_do_not_divide() -> None:
     assert search.ask(3) == [(0, 1, 8), (0, 1, 3), (1, 0, 0)]
 
 
+def test_after_the_widest_bracket_those_of_a_cycle_are_filled_by_turns() -> None:
+    search = Search(waves=3)
+    search.fill(9, {})
+    assert search.ask(8) == [(1, 0, 0), (2, 0, 0), (1, 0, 1), (1, 0, 2), (2, 0, 1), (1, 0, 3), (1, 0, 4), (2, 0, 2)]
+    assert search.ask(10) == [*((3, 0, config) for config in range(9)), (4, 0, 0)]  # the next cycle
+
+
+def test_brackets_that_were_filled_one_after_the_other_are_gone_on_with() -> None:
+    search = Search()
+    search.fill(9, {})
+    search.fill(4, {}, bracket=1)
+    search.policy = Policy(search.draw, waves=3)
+    assert search.ask(5) == [(2, 0, 0), (2, 0, 1), (1, 0, 4), (2, 0, 2), (3, 0, 0)]
+
+
 class TestReserved:
     """Once the remaining trials only suffice for promotions, the likeliest is taken instead of a new configuration."""
 
