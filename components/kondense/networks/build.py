@@ -16,7 +16,7 @@ import sysconfig
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from kondense.networks.outputs import leaves, with_logits
 SIZES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299)  # pixels, that are tried to name those that fit
 
 OURS = str(Path(__file__).parent)  # whose frames are left out where an error arose
+TORCHS_OWN = frozenset(vars(nn.Module()))  # attributes of every module
 REBUILT = 20_000_000  # parameters of networks up to which they are built again for other sizes
 
 
@@ -81,6 +82,8 @@ def build(spec: NetworkSpec, *, seed: int = 0) -> nn.Module:
         gave = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
         raise InputError(f"network {spec.name!r} must be a factory of torch modules, but gave {gave}.")
     _check_python(spec.name, module)
+    if not known:
+        check_registered(spec.name, module)
     if known and not output_of(spec.name):
         return module  # these return nothing else in evaluation mode
     return with_logits(module, output_of(spec.name), int(spec.arguments.get("classes", 0)))
@@ -94,6 +97,39 @@ def _check_python(name: str, module: nn.Module) -> None:
             f"network {name!r} must be made of Python modules, but {part or 'all of it'} is TorchScript: leave"
             " torch.jit.script, trace or load out of the factory."
         )
+
+
+def check_registered(name: str, module: nn.Module) -> None:
+    """Raise InputError where a part holds weights in a plain list, tuple or dictionary, which torch does not know of.
+
+    They would be neither trained nor saved.
+    """
+    known = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    for place, part in module.named_modules():
+        for attribute, value in vars(part).items():
+            if attribute in TORCHS_OWN:
+                continue
+            found = [tensor for tensor in _weights(value) if tensor.requires_grad and id(tensor) not in known]
+            if found:
+                lists = "an nn.ModuleDict" if isinstance(value, dict) else "an nn.ModuleList"
+                kind = "an nn.Parameter" if isinstance(value, Tensor) else lists
+                raise InputError(
+                    f"network {name!r} must hold its weights where torch finds them, but the {len(found)} tensors in"
+                    f" {'.'.join(filter(None, (place, attribute)))!r}, a {type(value).__name__}, would be neither"
+                    f" trained nor saved: make it {kind}, or give those that must stay as they are"
+                    " requires_grad=False."
+                )
+
+
+def _weights(value: Any, levels: int = 3) -> Iterator[Tensor]:
+    """Yield the tensors that an attribute holds, alone or in modules, lists, tuples and dictionaries."""
+    if isinstance(value, Tensor):
+        yield from [value] if value.is_leaf else []
+    elif isinstance(value, nn.Module):
+        yield from value.parameters()
+    elif levels and isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _weights(each, levels - 1)
 
 
 def _said(error: BaseException) -> str:

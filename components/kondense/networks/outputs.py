@@ -21,7 +21,7 @@ from kondense.errors import InputError
 NAMES = ("logits", "out", "output", "pred", "preds", "prediction", "predictions", "scores")  # as people call them
 MATRIX = 2  # dimensions of logits
 SOFTMAX = "it returns probabilities, not logits: training and distillation take a softmax once more; leave its own out"
-
+SIGMOID = "its last operation is a sigmoid: training and distillation take a softmax of it; return what comes before"
 CHANGING = (
     "its logits change from call to call in evaluation mode: F.dropout needs training=self.training, or use nn.Dropout"
 )
@@ -69,10 +69,16 @@ def doubts(module: nn.Module, images_NCHW: Tensor) -> list[str]:
     """Return what is wrong with a network's logits though it can be trained; the network is in evaluation mode."""
     with torch.inference_mode():
         logits_NK, again_NK, alone_NK = module(images_NCHW), module(images_NCHW), module(images_NCHW[:1])
-    found = [SOFTMAX] if are_probabilities(logits_NK) else []
+    found = [SOFTMAX] if are_probabilities(logits_NK) else [SIGMOID] if _ends_in_sigmoid(module, images_NCHW) else []
     if not _close(logits_NK, again_NK):
         return [*found, CHANGING]
     return found if _close(logits_NK[:1], alone_NK) else [*found, MIXING]
+
+
+def _ends_in_sigmoid(module: nn.Module, images_NCHW: Tensor) -> bool:
+    with torch.enable_grad():
+        made = module(images_NCHW[:2]).grad_fn
+    return made is not None and made.name().lower().removeprefix("hard").startswith("sigmoid")
 
 
 def _close(first_NK: Tensor, second_NK: Tensor) -> bool:

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from kondense.errors import InputError
 from kondense.networks.allowed import allowing
-from kondense.networks.build import NetworkSpec, build, check_network
+from kondense.networks.build import NetworkSpec, build, check_network, check_registered
 from kondense.networks.build import check_images as check_module
 from kondense.networks.lenet import scaled
 from kondense.networks.names import BUILT_IN, check_form
@@ -351,3 +352,38 @@ def test_keyword_arguments_that_go_nowhere_are_told():
         ValueError, match=r"its \*\*kwargs got classes, channels and image_size; name one of its parameters"
     ):
         check_module("the network", build(spec), (3, 8, 8), 7, spec)
+
+
+class Hides(nn.Module):
+    """Holds weights where torch does not find them, in the attribute ``held``."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+        self.inner = nn.Sequential(nn.Identity())
+        self.inner[0].held = held
+
+    def forward(self, images_NCHW):
+        return self.fc(images_NCHW.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("held", "way"),
+    [
+        ([nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3)], r"4 tensors in 'inner.0.held', a list.*nn.ModuleList"),
+        ({"low": (nn.Linear(2, 2),)}, r"2 tensors in 'inner.0.held', a dict.*nn.ModuleDict"),
+        ([nn.Parameter(torch.ones(2))], r"1 tensors in 'inner.0.held', a list"),
+        (torch.ones(2, requires_grad=True), r"1 tensors in 'inner.0.held', a Tensor.*nn.Parameter"),
+    ],
+)
+def test_weights_that_torch_does_not_find_are_refused_with_their_place(held, way):
+    with pytest.raises(InputError, match=way) as refused:
+        check_registered("mine:make", Hides(held))
+    assert "neither trained nor saved" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_torch_finds_and_what_must_stay_may_stand_in_lists():
+    net = Hides([nn.ReLU(), nn.Linear(2, 2).requires_grad_(False), torch.ones(3), "text"])
+    net.known = [net.fc, {"first": net.fc.weight}]
+    net.rows = nn.LSTM(2, 2)
+    check_registered("mine:make", net)

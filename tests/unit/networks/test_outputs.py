@@ -9,7 +9,15 @@ from collections import OrderedDict, namedtuple
 import pytest
 import torch
 from kondense.networks.build import NetworkSpec, build
-from kondense.networks.outputs import auxiliary_of, copied_with_logits, logits_of, output_key, with_logits
+from kondense.networks.outputs import (
+    SIGMOID,
+    auxiliary_of,
+    copied_with_logits,
+    doubts,
+    logits_of,
+    output_key,
+    with_logits,
+)
 from torch import nn
 
 LOGITS = torch.arange(8.0).reshape(2, 4)
@@ -158,3 +166,12 @@ def test_a_network_that_its_own_code_makes_of_its_class_returns_its_logits():
     module = with_logits(Restless(), classes=4).eval()
     images = torch.ones(2, 3)
     assert torch.equal(module.twin()(images), module(images))
+
+
+@pytest.mark.parametrize(
+    ("last", "told"), [(nn.Sigmoid(), True), (nn.Hardsigmoid(), True), (nn.Tanh(), False), (nn.Identity(), False)]
+)
+def test_a_sigmoid_at_the_end_is_doubted(last, told):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), last).eval()
+    found = doubts(module, torch.randn(5, 1, 2, 2))
+    assert (SIGMOID in found) == told and len(found) == told
