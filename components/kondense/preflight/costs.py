@@ -22,6 +22,7 @@ from kondense.measuring.accuracy import predict
 from kondense.training.probe import Training
 from kondense.training.settings import TrainingConfig
 
+START_S = 0.8  # of a step of a run besides: its process, inputs, outputs and their digests
 REPEATS = 2
 BUDGET_S = 0.15  # of one repeated training step
 BUDGET_BYTES = 2**28  # of what it saves for the backward pass
@@ -83,15 +84,22 @@ class Probe:
 
     Args:
         batch_size: of the real run.
+
+    Attributes:
+        costs: of the training steps, one for each epoch.
+        spent_s: what measuring took.
     """
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
         self.costs: list[StepCost] = []
+        self.spent_s = 0.0
 
     def __call__(self, training: Training, batch: tuple[Tensor, Tensor, Tensor]) -> None:
         """Measure a training step like that of ``batch``: index [B], images uint8 [B, C, H, W], labels [B]."""
+        began = time.monotonic()
         self.costs.append(step_cost(training, batch, self.batch_size))
+        self.spent_s += time.monotonic() - began
 
 
 def step_cost(training: Training, batch: tuple[Tensor, Tensor, Tensor], batch_size: int) -> StepCost:
@@ -220,7 +228,7 @@ class Trial:
 
     Attributes:
         costs: one for each epoch that was trained, of one epoch; empty if the step does not train.
-        seconds: it took.
+        seconds: it took, without the measurements.
         forward_s: of the prediction of one image by the step's model, where it does not train.
         process_bytes: memory of the process after it.
         shared_bytes: of it, what the processes of several devices share (``kondense.launch``): that of torch, before a
@@ -248,7 +256,7 @@ def estimate(config: Config, images: RunImages, trial: Trial, models: Mapping[st
         return Estimate()
     if not trial.costs:
         seen = getattr(config, "calibration_images", 0) + (images.sizes.validation if images.sizes else 0)
-        seconds = trial.seconds + seen * trial.forward_s if images.sizes else 0.0
+        seconds = START_S + trial.seconds + seen * trial.forward_s if images.sizes else 0.0
         return Estimate(seconds, loaded + images.computed_bytes)
     dearest = max(trial.costs, key=lambda cost: cost.saved_bytes + cost.state_bytes)
     count = config.devices or 1
@@ -266,4 +274,4 @@ def estimate(config: Config, images: RunImages, trial: Trial, models: Mapping[st
     mean = sum(cost.seconds for cost in trial.costs) / len(trial.costs)
     validated = sizes.validation * max(cost.forward_s for cost in trial.costs)
     epochs = config.epochs * len(trial.costs)
-    return Estimate(trial.seconds + epochs * (steps * mean + validated), memory)
+    return Estimate(START_S + trial.seconds + epochs * (steps * mean + validated), memory)

@@ -93,6 +93,7 @@ def examine(request: Request) -> Iterator[Check]:
         sizes = found.sizes
         decoded_bytes = math.prod(found.shape) * (sizes.train + sizes.validation + sizes.test) if sizes else 0
         estimated = Estimator(RunImages(found.shape, sizes, not data_config.in_shards(decoded_bytes)), dataset)
+        warm_up()
         with timed(NETWORK) as check:
             plain = dataclasses.replace(
                 train_config, network=without_weights(train_config.network)
@@ -291,6 +292,15 @@ def try_export(model: Model, dataset: Dataset, *, uint8_input: bool) -> None:
         predict_onnx(form.session, images.numpy(), batch_size=len(images_u8))
 
 
+def warm_up() -> None:
+    """Train a tiny network: what torch loads for the first training, 2 s and more, is no part of what a step takes.
+
+    The server that forks a run's steps has loaded it.
+    """
+    with unnoticed():
+        train(None, random_dataset((1, 8, 8), 2), quick(TrainConfig(network="lenet300")))
+
+
 def quick(config: Config) -> Any:
     """Return a stage's Config with the parameters that make it take a second."""
     known = config.to_dict()
@@ -370,7 +380,7 @@ class Estimator:
         probe, began = Probe(config.batch_size if isinstance(config, TrainingConfig) else 1), time.monotonic()
         with probed(probe):
             yield
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - began - probe.spent_s
         idle = not probe.costs and "model" in models
         forward_s = forward_seconds(models["model"].module, self.few, torch.device("cpu")) if idle else 0.0
         trim()

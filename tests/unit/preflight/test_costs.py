@@ -1,15 +1,21 @@
 """What a step will take, from one of its training steps, against what is known of the network by hand."""
 
 import dataclasses
+import types
 from typing import Any
 
 import pytest
 import torch
 from kondense.data.at_once import at_once
+from kondense.data.dataset import Dataset
+from kondense.data_prep.config import DataPrepConfig
+from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
-from kondense.preflight.costs import Estimate, Probe, RunImages, Sizes, StepCost, Trial, estimate
-from kondense.preflight.examine import quick
+from kondense.preflight import costs, examine
+from kondense.preflight.costs import START_S, Estimate, Probe, RunImages, Sizes, StepCost, Trial, estimate
+from kondense.preflight.examine import Estimator, Timed, quick
 from kondense.preflight.images import random_dataset
+from kondense.preflight.request import Request
 from kondense.quantize.config import QuantizeConfig
 from kondense.train.config import TrainConfig
 from kondense.training.fit import fit
@@ -59,10 +65,10 @@ def estimated(config: TrainingConfig, images: RunImages | None = None, **values:
 def test_the_cost_of_an_epoch_is_that_of_its_steps() -> None:
     config = TrainConfig(epochs=8, batch_size=100)
     found = estimated(config)
-    assert found.seconds == pytest.approx(3.0 + 8 * (10 * 0.5 + 200 * 0.001))
+    assert found.seconds == pytest.approx(START_S + 3.0 + 8 * (10 * 0.5 + 200 * 0.001))
     assert found.memory_bytes == 1_000 + 40 + 7_000 + 2_000_000 + 1300 * PIXELS
     doubled = estimated(config, costs=[COST, COST])  # each budget is trained twice, as by lottery
-    assert doubled.seconds == pytest.approx(3.0 + 2 * (found.seconds - 3.0))
+    assert doubled.seconds == pytest.approx(START_S + 3.0 + 2 * (found.seconds - START_S - 3.0))
     unknown = estimated(config, RunImages(SHAPE, None))
     assert (unknown.seconds, unknown.memory_bytes) == (0.0, found.memory_bytes - 1300 * PIXELS)
     shards = estimated(config, RunImages(SHAPE, SIZES, in_memory=False))
@@ -81,7 +87,7 @@ def test_the_memory_of_several_devices_is_that_of_all_processes() -> None:
 def test_a_step_that_trains_nothing_sees_its_calibration_images_and_the_validation() -> None:
     config = QuantizeConfig(method="static", calibration_images=256)
     found = estimated(config, costs=[], forward_s=0.01)
-    assert found.seconds == pytest.approx(3.0 + (256 + 200) * 0.01)
+    assert found.seconds == pytest.approx(START_S + 3.0 + (256 + 200) * 0.01)
     assert found.memory_bytes == 1_000 + 1300 * PIXELS + 4 * PIXELS * at_once(SHAPE)
     assert estimate(EvaluateConfig(), RunImages(SHAPE, SIZES), TRIAL, {}) == Estimate()
 
@@ -93,3 +99,38 @@ def test_nothing_is_measured_outside_of_the_block() -> None:
     config = quick(dataclasses.replace(TrainConfig(), batch_size=8))
     fit(nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, CLASSES)), random_dataset((3, 8, 8), CLASSES), config)
     assert probe.costs == []
+
+
+def test_what_measuring_takes_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, trials = [0.0], []
+
+    def step_cost(*arguments: Any) -> StepCost:
+        clock[0] += 40.0
+        return COST
+
+    monkeypatch.setattr(costs, "step_cost", step_cost)
+    for module in (costs, examine):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(examine, "estimate", lambda config, images, trial, models: trials.append(trial) or Estimate())
+    few = random_dataset(SHAPE, CLASSES)
+    with Estimator(RunImages(SHAPE, SIZES), few)(Timed("train"), TrainConfig(), {}):
+        clock[0] += 2.0
+        fit(nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, CLASSES)), few, quick(TrainConfig()))
+    (trial,) = trials
+    assert (trial.seconds, trial.costs) == (2.0, [COST])
+
+
+def test_a_tiny_network_is_trained_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first training of a process loads what a run's server has loaded: 14 s beside much other work."""
+    order = []
+
+    def train(teacher: None, dataset: Dataset, config: TrainConfig) -> None:
+        order.append(config.network)
+        raise InputError("enough")
+
+    monkeypatch.setattr(examine, "train", train)
+    monkeypatch.setattr(examine, "warm_up", lambda: order.append("tiny"))
+    data = DataPrepConfig(dataset_name="digits").to_dict()
+    request = Request(data_prep=data, train=TrainConfig(network="resnet8").to_dict(), candidates={}, asked=[])
+    assert [check.refused for check in examine.examine(request)] == [False, True]
+    assert order == ["tiny", "resnet8"]
