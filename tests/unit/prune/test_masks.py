@@ -1,11 +1,12 @@
 import copy
+import math
 
 import pytest
 import torch
 from kondense.networks.build import NetworkSpec, build
 from kondense.prune.config import PruneConfig
 from kondense.prune.masks import magnitude
-from kondense.prune.masks.masks import choose_masks, layer_adaptive
+from kondense.prune.masks.masks import ascending_order, choose_masks, layer_adaptive
 from kondense.prune.schedule import Ramp
 from kondense.prune.stage import preparer
 from torch import nn
@@ -222,3 +223,19 @@ def test_layer_adaptive_scores_are_the_paper_s_and_choose_across_layers():
 def test_layer_adaptive_scores_keep_pruned_weights_last():
     pruned = torch.tensor([1.0, -float("inf"), 2.0])
     assert layer_adaptive(pruned)[1] == -float("inf")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_order_is_that_of_a_stable_sort(dtype):
+    values = torch.rand(500, generator=torch.Generator().manual_seed(0)).to(dtype)
+    values[::7], values[::11], values[3], values[5], values[6] = 0.25, 0.0, -0.0, math.inf, 1e-42
+    for given in (values, values[:1], values[:0], values[::2]):
+        ascending, order = ascending_order(given)
+        wanted = given.sort(stable=True)
+        assert torch.equal(ascending, wanted.values) and torch.equal(order, wanted.indices)
+
+
+def test_layer_adaptive_scores_of_pruned_and_negative_weights_are_lowest():
+    scores = torch.tensor([0.5, -math.inf, 0.0, -1.0, 2.0])
+    wanted = torch.tensor([0.25 / 4.25, -math.inf, 0.0, 0.0, 1.0])
+    torch.testing.assert_close(layer_adaptive(scores), wanted)
