@@ -57,6 +57,19 @@ PER_MAP = (
     *("replication_pad", "fractional_max_pool", "grid_sampler"),
 )
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
+WORDS = {  # of operations that torch names otherwise than people do: a part of the name, and what it is
+    "convolution": "a convolution of computed inputs or weights",
+    "rnn": "a recurrent layer",
+    "lstm": "a recurrent layer",
+    "gru": "a recurrent layer",
+    "index_put": "an assignment to an index",
+    "im2col": "unfold",
+    "col2im": "fold",
+    "fft": "a Fourier transform",
+    "layer_norm": "a layer norm",
+    "group_norm": "a norm in groups",
+    "batch_norm": "a batch norm",
+}
 STATISTICS = {"native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"}
 
 
@@ -133,9 +146,20 @@ def _followed(
     if labels is None or (in_place and _escapes(args[0], labels[0])):
         name = function.overloadpacket.__name__
         for leaf in labelled:
-            trace.pin(leaf.labels, f"it passes {name}, which mixes its channels or is not known")
+            trace.pin(leaf.labels, f"it passes {_in_words(name)}, which mixes its channels or is not known")
         return [args[0].labels if in_place and isinstance(args[0], Labelled) else None] * len(results)
     return labels
+
+
+def _in_words(name: str) -> str:
+    """Return an operation as people call it; torch's name where that is the same.
+
+    >>> [_in_words(name) for name in ("bmm", "mkldnn_rnn_layer", "cumsum", "_thnn_fused_lstm_cell")]
+    ['a product of matrices', 'a recurrent layer', 'cumsum', 'a recurrent layer']
+    """
+    if name in PRODUCTS:
+        return "a product of matrices"
+    return next((words for part, words in WORDS.items() if part in name), name.strip("_"))
 
 
 @functools.cache

@@ -253,7 +253,7 @@ WHOLE = {  # construct: network, what the reason says
     ),
     "layer norm": (
         network(lambda net, x: net.fc(pooled(F.layer_norm(net.conv(x), (16, 6, 6)))), conv=conv(), fc=nn.Linear(16, 4)),
-        "native_layer_norm",
+        "a layer norm",
     ),
     "place of the largest channel": (
         network(lambda net, x: net.fc(net.conv(x).argmax(1).flatten(1).float()), conv=conv(), fc=nn.Linear(36, 4)),
@@ -264,7 +264,7 @@ WHOLE = {  # construct: network, what the reason says
             lambda net, x: net.fc(torch.einsum("ncl,ndl->ncd", *[net.conv(x).flatten(2)] * 2).flatten(1)),
             **{"conv": conv(), "fc": nn.Linear(256, 4)},
         ),
-        "bmm",
+        "a product of matrices",
     ),
     "divided by the number of channels": (
         network(lambda net, x: net.fc(pooled(net.conv(x)) / net.conv(x).shape[1]), conv=conv(), fc=nn.Linear(16, 4)),
