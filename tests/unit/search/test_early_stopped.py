@@ -96,7 +96,8 @@ def test_with_the_largest_resource_its_value_counts_as_no_better_than_the_best(g
         early = dataclasses.replace(trials[stopped], status=Status.EARLY_STOPPED, value=sign * loss)
         history = History(tuple([*trials[:stopped], early, *trials[stopped + 1 :]]), issued, goal)
         state = ExperimentState(history, rungs_per_bracket=(3, 2, 1))
-        return state.rung(0, 0).losses, (*state.rung(0, 2).losses, *state.rung(1, 1).losses)
+        tops = [state.rung(bracket, top) for bracket, top in zip(range(len(state.rungs)), (2, 1, 0), strict=False)]
+        return state.rung(0, 0).losses, tuple(loss for rung in tops for loss in rung.losses)
 
     first, second = (number for number, trial in enumerate(trials) if trial.assignments["units"] == "9")
     whole = value(trials[second])
