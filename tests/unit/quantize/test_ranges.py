@@ -5,7 +5,7 @@ import pytest
 import torch
 from kondense.artifacts.quantized import ActivationQuantizer
 from kondense.quantize.grid import symmetric_quantizer
-from kondense.quantize.static.observers import Observation, observe
+from kondense.quantize.static.observers import Observation, in_memory_order, observe
 from kondense.quantize.static.ranges import CALIBRATIONS, calibrate, divergence
 from torch import Tensor, nn
 from torch.ao.quantization import MinMaxObserver
@@ -127,3 +127,14 @@ def test_large_images_are_observed_in_the_faster_format_that_the_network_takes(
     assert (found["0"].low, found["0"].high) == (float(images.min()), float(images.max()))
     assert (found["3"].low, found["3"].high) == pytest.approx((0.0, float(inner.max())), rel=1e-6)
     assert [int(each.counts.sum()) for each in found.values()] == [images.numel(), inner.numel()]
+
+
+def test_values_in_channels_last_are_read_where_they_lie() -> None:
+    """torch reads a copy of them otherwise, which took as long as the network itself."""
+    values = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    flat = in_memory_order(values)
+    assert flat.is_contiguous()
+    assert flat.data_ptr() == values.data_ptr()
+    assert torch.equal(flat.sort().values, values.flatten().sort().values)
+    for other in (torch.randn(2, 3, 4, 5), torch.randn(2, 7)):
+        assert in_memory_order(other) is other

@@ -69,7 +69,7 @@ def _run(
         memory_format = stack.enter_context(_fastest_format(module, batches_NCHW[0]))
         for name in names:
             handle = module.get_submodule(name).register_forward_pre_hook(
-                lambda _module, inputs, name=name: record(name, inputs[0].detach()) if inputs else None
+                lambda _module, inputs, name=name: record(name, in_memory_order(inputs[0].detach())) if inputs else None
             )
             stack.callback(handle.remove)
         stack.enter_context(torch.no_grad())
@@ -91,6 +91,13 @@ def _fastest_format(module: nn.Module, images_NCHW: Tensor) -> Iterator[torch.me
         yield memory_format
     finally:
         place_in_format(module, torch.contiguous_format)
+
+
+def in_memory_order(values: Tensor) -> Tensor:
+    """Return the same values [N] or [...] as they lie in memory; of channels_last, torch would read a copy."""
+    if values.ndim == IMAGES and values.is_contiguous(memory_format=torch.channels_last):
+        return values.permute(0, 2, 3, 1).reshape(-1)
+    return values
 
 
 def parts(batch_NCHW: Tensor) -> Iterator[Tensor]:
