@@ -2,9 +2,9 @@
 
 gRPC reads a message before its method is called, in each of the server's threads. A method that takes a stream reads
 when it asks for the next message, and on the wire a stream of one message is a plain call: so every method is served
-as one, and takes its turn first. Turns are taken in the order of the calls, and a large message is not even decoded
-while another one is worked on: so clients that ask for too much delay an ordinary call by no more than the time that
-their messages take to arrive.
+as one, and takes its turn first. Turns are taken in the order of the calls, a large message is not even decoded while
+another one is worked on, and one turn is kept for the clients whose last message was not large: so clients that ask for
+too much do not delay an ordinary call by the time that their messages take to arrive.
 """
 
 import collections
@@ -23,6 +23,7 @@ PATIENCE_S = 1.0
 READING_S = 20.0  # for the message of a call that has its turn; Katib sends it at once
 LARGE_BYTES = 2**20  # of a message; 2,000 trials of six parameters
 LARGE_AT_ONCE = 1  # such messages that are decoded and computed
+SENDERS = 1024  # clients that are remembered since their last message was large
 PROBES = "/grpc.health."
 
 
@@ -70,6 +71,28 @@ class Turns:
                 self._free += 1
 
 
+class Senders:
+    """The clients whose last message was large, by address; the first of more than ``most`` are forgotten."""
+
+    def __init__(self, most: int = SENDERS) -> None:
+        self._most = most
+        self._lock, self._peers = threading.Lock(), dict[str, None]()
+
+    def __contains__(self, peer: str) -> bool:
+        """Tell whether the last message of a client was large."""
+        with self._lock:
+            return peer in self._peers
+
+    def note(self, peer: str, large: bool) -> None:
+        """Remember of which size the last message of a client was."""
+        with self._lock:
+            self._peers.pop(peer, None)
+            if large:
+                self._peers[peer] = None
+                if len(self._peers) > self._most:
+                    del self._peers[next(iter(self._peers))]
+
+
 class Admission(grpc.ServerInterceptor):
     """Let calls take turns; probes do not wait.
 
@@ -77,7 +100,7 @@ class Admission(grpc.ServerInterceptor):
     RESOURCE_EXHAUSTED, after which Katib asks again.
 
     Args:
-        at_once: calls that are answered at a time.
+        at_once: calls that are answered at a time; of clients whose last message was large one less, but at least one.
         waiting: calls that may wait.
         patience_s: the longest that a call waits.
         reading_s: the longest that a call's message may take; a client that sends none would keep the turn.
@@ -98,6 +121,12 @@ class Admission(grpc.ServerInterceptor):
         self._at_once, self._patience_s, self._reading_s = at_once, patience_s, reading_s
         self._large_bytes, self._large_at_once = large_bytes, large_at_once
         self._turns, self._large = Turns(at_once, waiting), Turns(large_at_once, 0)
+        self._senders, self._of_senders = Senders(), Turns(max(1, at_once - 1), waiting)
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait for their turn."""
+        return self._turns.queued + self._of_senders.queued
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Return the handler of a call."""
@@ -108,6 +137,7 @@ class Admission(grpc.ServerInterceptor):
         def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             with self._turn(details.method, context):
                 content = self._read(requests, details.method, context)
+                self._senders.note(context.peer(), len(content) >= self._large_bytes)
                 with self._room(len(content), details.method, context):
                     request = _decoded(content, handler, details.method, context)
                     del content  # what was sent and what was decoded need not be in memory together
@@ -117,13 +147,14 @@ class Admission(grpc.ServerInterceptor):
 
     @contextlib.contextmanager
     def _turn(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
-        if not self._turns.take(self._patience_s):
-            rule = f"at most {self._at_once} calls are answered at a time: ask again later."
-            reject(context, method, "", rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
-        try:
+        kinds = [self._of_senders, self._turns] if context.peer() in self._senders else [self._turns]
+        with contextlib.ExitStack() as taken:
+            for turns in kinds:
+                if not turns.take(self._patience_s):
+                    rule = f"at most {self._at_once} calls are answered at a time: ask again later."
+                    reject(context, method, "", rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
+                taken.callback(turns.give)
             yield
-        finally:
-            self._turns.give()
 
     @contextlib.contextmanager
     def _room(self, size: int, method: str, context: grpc.ServicerContext) -> Iterator[None]:

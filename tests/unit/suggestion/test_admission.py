@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from kondense.katib.api import messages, services
-from kondense.suggestion.admission import Admission, Turns
+from kondense.suggestion.admission import Admission, Senders, Turns
 from kondense.suggestion.rejection import LONGEST
 from kondense.suggestion.server import LIMIT_BYTES
 from kondense.suggestion.service import SuggestionService
@@ -35,14 +35,21 @@ def serve():
     running = []
 
     def start(servicer, **admission):
+        return start_behind(Admission(**admission), servicer, 1)[0]
+
+    def start_behind(admission, servicer, clients):
         options = [("grpc.max_receive_message_length", LIMIT_BYTES)]
-        server = grpc.server(futures.ThreadPoolExecutor(6), interceptors=[Admission(**admission)], options=options)
+        server = grpc.server(futures.ThreadPoolExecutor(6), interceptors=[admission], options=options)
         services.add_SuggestionServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
-        channel = grpc.insecure_channel(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        own = [("grpc.use_local_subchannel_pool", 1)]  # a connection for each client
+        channels = [grpc.insecure_channel(address, options=own) for _ in range(clients)]
         server.start()
-        running.extend((channel.close, lambda: server.stop(0)))
-        return channel
+        running.extend((*(channel.close for channel in channels), lambda: server.stop(0)))
+        return channels
+
+    start.behind = start_behind
 
     yield start
     for end in running:
@@ -126,6 +133,33 @@ def test_large_messages_are_refused_beside_another_one_and_small_ones_are_answer
     held.gate.set()
     assert first.exception(timeout=60) is None and second.exception(timeout=60) is None
     assert call(sized(2_000), timeout=60) is not None  # its room came back
+
+
+def test_a_turn_is_kept_for_clients_whose_last_message_was_not_large(serve):
+    admission, silent = Admission(at_once=2, patience_s=60.0, large_bytes=1_000), threading.Event()
+    greedy, other = serve.behind(admission, SuggestionService(), 2)
+    with pytest.raises(grpc.RpcError):
+        services.SuggestionStub(greedy).ValidateAlgorithmSettings(sized(2_000), timeout=60)
+    slow = [greedy.stream_unary(METHOD).future(b"" for _ in iter(silent.wait, False)) for _ in range(2)]
+    while admission.waiting < 1:  # one has its turn, and keeps it, since its message does not come
+        time.sleep(0.001)
+    call = services.SuggestionStub(other).ValidateAlgorithmSettings
+    request = messages.ValidateAlgorithmSettingsRequest(experiment=experiment())
+    assert call(request, timeout=60) is not None
+    assert not any(each.done() for each in slow)
+    for each in slow:
+        each.cancel()
+    silent.set()
+    assert services.SuggestionStub(greedy).ValidateAlgorithmSettings(request, timeout=60) is not None
+
+
+def test_senders_are_those_whose_last_message_was_large_and_the_first_of_too_many_are_forgotten():
+    senders = Senders(most=2)
+    for peer in "abac":
+        senders.note(peer, True)
+    assert [peer in senders for peer in "abc"] == [True, False, True]
+    senders.note("a", False)
+    assert [peer in senders for peer in "abc"] == [False, False, True]
 
 
 def test_a_message_beyond_the_limit_is_refused_by_its_length(serve):
