@@ -13,7 +13,7 @@ CLUSTER_OPTIONS ?=
 image = $(REGISTRY:%=%/)kondense/$*-python:$(TAG)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-docker test-cluster mutants lint format compile images kind clean
+.PHONY: help setup run test test-slow test-slowed test-docker test-cluster mutants lint format compile images kind clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test: setup lint  ## lint and all tests that fit a laptop
 
 test-slow: setup  ## the tests that take minutes
 	$(RUN) pytest -m slow
+
+test-slowed: setup  ## tests with servers and clients, whose processes are stopped at random: make test-slowed SLOWED="--busy 20"
+	$(RUN) python -m benchmarks.slowed $(SLOWED)
 
 test-docker: setup  ## the tests that need a Docker Engine
 	$(RUN) pytest -m docker

@@ -9,13 +9,57 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from kondense.errors import InputError
 from kondense.json_text import LARGEST_JSON, SHOWN, json_object
 from kondense.json_text import ArtifactError as ArtifactError  # noqa: PLC0414  # for those who read files
+
+MOST_LEVELS = 100  # of folders in each other
+
+
+def below(directory: Path, *, hidden: bool = True) -> Iterator[Path]:
+    """Yield all files, folders and links below ``directory``; links to folders are not followed.
+
+    Unlike Path.rglob and os.walk, which end in a RecursionError, it refuses folders in folders without end. Whoever can
+    write to a folder can make them.
+
+    Args:
+        directory: the folder; nothing is yielded if it is none.
+        hidden: False leaves out what begins with a dot, with all that is below.
+
+    Raises:
+        ArtifactError: there are more than MOST_LEVELS folders in each other.
+    """
+    left = [(directory, 1)] if directory.is_dir() else []
+    while left:
+        folder, level = left.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and not hidden:
+                    continue
+                yield folder / entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if level >= MOST_LEVELS:
+                        raise ArtifactError(f"{directory} must have at most {MOST_LEVELS} folders in each other.")
+                    left.append((folder / entry.name, level + 1))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading, but nothing that may have no end or never begin: a pipe, a socket or a device.
+
+    Raises:
+        ArtifactError: it is one of these.
+        OSError: it cannot be opened.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # IsADirectoryError for a folder
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise ArtifactError(f"{path} must be a file, but is a pipe, a socket or a device.")
 
 
 @contextlib.contextmanager
@@ -39,7 +83,7 @@ def new_directory(final: Path) -> Iterator[Path]:
         scratch.mkdir()  # unlike tempfile, with the rights that the umask leaves
         try:
             yield scratch
-            for path in scratch.rglob("*"):
+            for path in below(scratch):
                 _sync(path)
             _replace_directory(scratch, final)
             _sync(final.parent)
@@ -135,9 +179,7 @@ def sha256(path: Path) -> str:
 
 def file_digests(directory: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below ``directory`` by its relative name."""
-    return {
-        path.relative_to(directory).as_posix(): sha256(path) for path in sorted(directory.rglob("*")) if path.is_file()
-    }
+    return {path.relative_to(directory).as_posix(): sha256(path) for path in sorted(below(directory)) if path.is_file()}
 
 
 def verify_files(
@@ -160,7 +202,7 @@ def verify_files(
             raise ArtifactError(f"{directory} must have a digest of its file {name}, but has none.")
     for name, expected in digests.items():
         path = directory / name
-        if not name.isprintable() or not path.resolve().is_relative_to(directory.resolve()):
+        if not name.isprintable() or not _is_inside(path, directory):
             raise ArtifactError(f"{directory} names a file outside itself: {name!r}.")
         if not path.is_file():
             raise ArtifactError(f"{directory} must hold a file {name}, but it is missing.")
@@ -171,9 +213,16 @@ def verify_files(
         _check_listed(directory, {*digests, *own})
 
 
+def _is_inside(path: Path, directory: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(directory.resolve())
+    except RuntimeError:  # pathlib's word for links that lead to each other
+        return False
+
+
 def _check_listed(directory: Path, listed: Collection[str]) -> None:
     folders = {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
-    for path in sorted(directory.rglob("*")):
+    for path in sorted(below(directory)):
         name = path.relative_to(directory).as_posix()
         if name not in listed and name not in folders and not any(part.startswith(".") for part in Path(name).parts):
             raise ArtifactError(f"{directory} must hold only files that it gives digests of, but holds {name!r} too.")

@@ -84,6 +84,17 @@ STATEMENTS = [  # words of SECURITY.md, and the test that tries them
     ),
     ("| `weights.kz` |", "codec/test_kz.py", "test_more_than_the_limit_is_refused"),
     ("| pictures |", "data/test_picture.py", "test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded"),
+    ("| folders and local stores |", "store/test_local_store.py", "test_a_pipe_and_folders_without_end_are_refused"),
+    (
+        "tensors without values of their own",
+        "train/test_imported.py",
+        "test_tensors_without_values_of_their_own_are_refused_in_one_line",
+    ),
+    (
+        "two of clients whose last was so large",
+        "suggestion/test_admission.py",
+        "test_a_turn_is_kept_for_clients_whose_last_message_was_not_large",
+    ),
     ("| idx |", "data/test_fashion_mnist.py", "test_a_file_of_zeros_is_refused_by_its_header"),
     ("| CIFAR batches |", "data/test_cifar.py", "test_a_pickle_takes_what_its_bytes_are_worth"),
     (

@@ -131,3 +131,8 @@ def make_image_folder(
             pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
             Image.fromarray(pixels).convert(mode).save(directory / name / f"{index:03}{suffix}")
     return directory
+
+
+def nested(directory: Path, levels: int) -> None:
+    """Make folders in each other: directory/d/d/..."""
+    directory.joinpath(*["d"] * levels).mkdir(parents=True)

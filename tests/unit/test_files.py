@@ -10,11 +10,14 @@ import time
 
 import pytest
 from kondense.files import (
+    MOST_LEVELS,
     ArtifactError,
+    below,
     copy_directory,
     file_digests,
     json_bytes,
     new_directory,
+    open_file,
     read_json,
     sha256,
     verify_files,
@@ -23,6 +26,8 @@ from kondense.files import (
 )
 from kondense.json_text import json_value
 from kondense.store.local import LocalStore
+
+from tests.support.data_makers import nested
 
 # Writes directories or files of equal bytes over and over, so that a mixture would show.
 WRITER = """
@@ -339,3 +344,46 @@ def test_the_umask_is_heeded(tmp_path, umask, file_mode, directory_mode):
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes == {name: file_mode for name in ("report.html", "weights", "stored")} | {"model": directory_mode}
+
+
+def test_what_is_below_a_folder_is_as_pathlib_says_but_for_folders_without_end(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / ".hidden").mkdir()
+    for name in ("x", "a/y", "a/b/z", "a/.hidden/w"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    (tmp_path / "lost").symlink_to("nowhere")
+    assert sorted(below(tmp_path)) == sorted(tmp_path.rglob("*"))
+    assert {path.name for path in below(tmp_path, hidden=False)} == {"a", "b", "x", "y", "z", "again", "lost"}
+    assert list(below(tmp_path / "x")) == list(below(tmp_path / "none")) == []
+    (tmp_path / "few").mkdir()
+    nested(tmp_path / "few", MOST_LEVELS - 1)
+    assert len(list(below(tmp_path / "few"))) == MOST_LEVELS - 1
+
+
+def test_folders_without_end_are_refused(tmp_path):
+    nested(tmp_path, MOST_LEVELS + 1)
+    reads = [lambda: list(below(tmp_path)), lambda: file_digests(tmp_path), lambda: verify_files(tmp_path, {}, own=[])]
+    for read in reads:
+        with pytest.raises(ArtifactError, match=f"must have at most {MOST_LEVELS} folders in each other"):
+            read()
+
+
+def test_only_files_are_opened(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with open_file(tmp_path / "file") as file:
+        assert file.read() == b"content"
+    for name in ("pipe", "zero"):
+        with pytest.raises(ArtifactError, match=f"{name} must be a file, but is a pipe, a socket or a device"):
+            open_file(tmp_path / name)
+    with pytest.raises(IsADirectoryError):
+        open_file(tmp_path)
+
+
+def test_links_that_lead_to_each_other_are_outside(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(ArtifactError, match="names a file outside itself: 'a'"):
+        verify_files(tmp_path, {"a": "0" * 64})

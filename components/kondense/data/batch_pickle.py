@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.errors import InputError
+from kondense.files import open_file
 
 RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 ARRAY, TYPE, ENCODE = "numpy.ndarray", "numpy.dtype", "_codecs.encode"
 BYTE_TYPES = ("u1", "|u1")
 MOST_DIMENSIONS = 4
+MOST_BYTES = 2**28  # of a file; the largest of CIFAR has 155 MB
 LARGEST_INTEGER = 2**63 - 1
 KEYS = (str, bytes, int)
 SHOWN = 60  # characters of a value in an error
@@ -226,7 +228,10 @@ def read_batch(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is damaged, or holds anything but plain values and NumPy arrays of bytes.
     """
-    content = path.read_bytes()
+    with open_file(path) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path} must be a batch file of at most {MOST_BYTES:,} bytes, but has more.")
     try:
         batch = _Machine(len(content)).run(content)
     except KeyError as error:

@@ -15,6 +15,7 @@ from kondense.data.image_files import LISTED, ImageFiles, surveyed
 from kondense.data.picture import MAX_PIXELS, Geometry, shown
 from kondense.data.pieces import Bring, present
 from kondense.errors import InputError
+from kondense.files import MOST_LEVELS
 from kondense.logging import LOG
 
 SUFFIXES = (
@@ -170,10 +171,15 @@ def _kinds(others: "collections.Counter[str]") -> str:
 
 def _images(folder: Path, others: "collections.Counter[str]") -> list[Path]:
     """Return the images in ``folder`` and below, and count the other files by suffix."""
-    images = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if is_data(name)]
-        others["linked folders"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+    images, left = [], [(str(folder), 1)]
+    while left:  # os.walk itself would end in a RecursionError where folders in folders have no end
+        parent, level = left.pop()
+        _, folders, names = next(os.walk(parent), ("", [], []))
+        below = [os.path.join(parent, name) for name in folders if is_data(name)]
+        others["linked folders"] += sum(map(os.path.islink, below))
+        left += [(path, level + 1) for path in below if not os.path.islink(path)]
+        if left and left[-1][1] > MOST_LEVELS:
+            raise InputError(f"{shown(folder)} must have at most {MOST_LEVELS} folders in each other.")
         for name in filter(is_data, names):
             if wanted(name):
                 images.append(Path(parent, name))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.errors import InputError
+from kondense.files import open_file
 
 UNSIGNED_BYTES = 8
 LEAST_BOUND = 2**26  # bytes that a compressed file may always hold,
@@ -32,7 +33,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     size = path.stat().st_size
     most = max(LEAST_BOUND, MOST_COMPRESSED * size) if compressed else size
     try:
-        with gzip.open(path) if compressed else path.open("rb") as file:
+        with open_file(path) as plain, gzip.open(plain) if compressed else plain as file:
             return _read(file, path, dimensions, most)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} must be a gzip file, but it is damaged: {error}.") from error

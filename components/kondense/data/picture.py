@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kondense.errors import InputError
+from kondense.files import ArtifactError, open_file
 from kondense.preprocessing import BILINEAR, check_geometry, in_words
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator["Image.Image"]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise PictureError(
                     f"{shown(path)} must have at most {max_pixels} pixels (max_pixels), but has"
@@ -157,6 +158,8 @@ def _opened(path: Path, max_pixels: int) -> Iterator["Image.Image"]:
             yield image
     except PictureError:
         raise
+    except ArtifactError as error:
+        raise PictureError(shown(error)) from None
     except Image.DecompressionBombError:
         raise PictureError(f"{shown(path)} must have at most {max_pixels} pixels (max_pixels), but has more.") from None
     except DAMAGED as error:

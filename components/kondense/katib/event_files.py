@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kondense.files import below
 from kondense.katib.metrics import MetricLine
 from kondense.katib.spec import Objective
 
@@ -31,7 +32,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 def event_reports(directory: Path, objective: Objective) -> list[MetricLine]:
     """Return the reports of the objective's metrics in the event files below a directory, in order of their time."""
     reports = []
-    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+    for path in sorted(path for path in below(directory) if path.is_file()):
         for metric in (objective.metric, *objective.additional):
             folder, _, tag = metric.rpartition("/")
             if not folder or str(path.parent).endswith(folder):

@@ -11,7 +11,7 @@ from kondense.artifacts.model import load_model, model_digest, read_description
 from kondense.artifacts.report import PAGE, REPORT, Candidate, Report, models, read_report
 from kondense.data.dataset import FORMATS as DATASET_FORMATS
 from kondense.data.dataset import dataset_digest, load_dataset
-from kondense.files import ArtifactError, new_directory, read_json, sha256, verify_files, write_json
+from kondense.files import ArtifactError, below, new_directory, read_json, sha256, verify_files, write_json
 from kondense.measuring.accuracy import accuracy, predict
 from kondense.publish.config import PublishConfig, derived_model_name
 from kondense.publish.gate import Check, Reference, champion_checks, teacher_checks
@@ -97,7 +97,7 @@ def run(
     record = _record(config, candidate, report, chosen_dir, dataset_dir)
     with new_directory(receipt_dir) as scratch:
         write_json(scratch / RECORD, record)
-        files = {path.relative_to(chosen_dir).as_posix(): path for path in chosen_dir.rglob("*") if path.is_file()}
+        files = {path.relative_to(chosen_dir).as_posix(): path for path in below(chosen_dir) if path.is_file()}
         files |= {REPORT: report_dir / REPORT, PAGE: report_dir / PAGE, RECORD: scratch / RECORD}
         outcome = publish(config, store, record, files, dataset_dir)
         write_json(scratch / RECEIPT, _receipt(store, record, outcome))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from kondense.files import ArtifactError, below, open_file
 from kondense.store.store import ExistsError, Lease, NotFoundError, Store, StoreError, TooLargeError, check_key, visible
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -33,7 +34,7 @@ class LocalStore(Store):
 
     def read(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         """See Store."""
-        with self._explained(key, "reading"), self._path(key).open("rb") as file:
+        with self._explained(key, "reading"), open_file(self._path(key)) as file:
             content = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
         if limit_bytes is not None and len(content) > limit_bytes:
             raise TooLargeError(self.address(key), limit_bytes)
@@ -52,7 +53,8 @@ class LocalStore(Store):
         """See Store."""
         folder = prefix.strip("/")
         top = self._path(folder) if folder else self.root
-        return visible(path.relative_to(self.root).as_posix() for path in top.rglob("*") if path.is_file())
+        with self._explained(folder, "listing"):
+            return visible(path.relative_to(self.root).as_posix() for path in below(top) if path.is_file())
 
     def delete(self, key: str) -> None:
         """See Store."""
@@ -68,7 +70,7 @@ class LocalStore(Store):
         """See Store."""
         with (
             self._explained(key, "reading"),
-            self._path(key, reading=True).open("rb") as source,
+            open_file(self._path(key, reading=True)) as source,
             replacing(path) as file,
         ):
             shutil.copyfileobj(source, file)
@@ -102,6 +104,8 @@ class LocalStore(Store):
             raise
         except (FileNotFoundError, IsADirectoryError):
             raise NotFoundError(f"{address} does not exist.") from None
+        except ArtifactError as error:
+            raise StoreError(str(error)) from None
         except OSError as error:
             raise StoreError(error.errno, f"{os.strerror(error.errno or 0)} while {action} {address}") from error
 

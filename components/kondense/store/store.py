@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kondense.errors import InputError, KondenseError
-from kondense.files import ArtifactError, json_bytes, new_directory, parse_json, sha256
+from kondense.files import ArtifactError, below, json_bytes, new_directory, parse_json, sha256
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -120,7 +120,7 @@ class Store(abc.ABC):
             ExistsError: ``prefix`` holds a complete directory of other files.
             StoreError: the store is full, refuses or cannot be reached; nothing is visible then.
         """
-        files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+        files = {path.relative_to(directory).as_posix(): path for path in below(directory) if path.is_file()}
         if not files:
             raise InputError(f"{directory} must hold at least one file, but it holds none.")
         if replace:

@@ -19,7 +19,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from kondense.errors import InputError
-from kondense.failure import one_line
+from kondense.failure import one_line, printable
 from kondense.logging import LOG
 from kondense.networks.state import load_state
 
@@ -39,6 +39,10 @@ HARMLESS = (
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float16, np.float32, np.float64)),
 )
+TYPES = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+)  # fmt: skip
 SHOWN = 3  # names in a message
 GROWTH, FREE_BYTES = 2, 2**24
 # What downloads leave instead of weights, by how it begins, in lower case.
@@ -126,11 +130,11 @@ def weights_for(place: str, content: Any, module: nn.Module) -> dict[str, Tensor
     through. Averaged weights (ema) go before others that fit as well.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or a tensor of it is not dense or has a type that no network has.
     """
     wanted = module.state_dict()
     found: list[tuple[int, bool, str, dict[str, Tensor]]] = []
-    for path, state in _states(content):
+    for path, state in _states(content, set()):
         plain = {_unwrapped(name, wanted): tensor for name, tensor in state.items()}
         for prefix in _prefixes(plain, wanted):
             chosen = {name[len(prefix) :]: tensor for name, tensor in plain.items() if name.startswith(prefix)}
@@ -140,8 +144,23 @@ def weights_for(place: str, content: Any, module: nn.Module) -> dict[str, Tensor
         raise InputError(f"{place} must hold the weights of a network by name, but holds {_kind(content)}.")
     _, _, label, state = max(found, key=lambda one: one[:2])
     if label:
-        LOG.info(f"the weights of {place} are those in {label}")
+        LOG.info(f"the weights of {place} are those in {printable(label)}")
+    for name in wanted.keys() & state.keys():
+        _check_plain(place, name, state[name])
     return state
+
+
+def _check_plain(place: str, name: str, tensor: Tensor) -> None:
+    """Raise InputError unless a tensor has values of its own, as sparse and nested ones do not."""
+    dense = tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_meta or tensor.is_quantized)
+    if dense and tensor.dtype in TYPES:
+        return
+    kind = tensor.dtype if dense or tensor.is_quantized else "nested" if tensor.is_nested else tensor.device
+    kind = kind if tensor.layout is torch.strided else tensor.layout
+    raise InputError(
+        f"{place} must hold dense tensors of real numbers, but {name} is of {str(kind).removeprefix('torch.')}; convert"
+        " it where it was made."
+    )
 
 
 def fit_of(state: State, module: nn.Module) -> Fit:
@@ -191,17 +210,21 @@ def fill(module: nn.Module, state: State) -> None:
     load_state(module, {name: state.get(name, tensor) for name, tensor in own.items()})
 
 
-def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
-    """Yield every dictionary of tensors in a checkpoint, with its path."""
+def _states(content: Any, seen: set[int], path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
+    """Yield every dictionary of tensors in a checkpoint once, with its path; one may stand in many places."""
+    if id(content) in seen or depth > DEPTH:
+        return
+    seen.add(id(content))
     if isinstance(content, list | tuple):  # (weights, epoch)
         content = dict(enumerate(content[:PARTS]))
-    if not isinstance(content, Mapping) or depth > DEPTH:
+    if not isinstance(content, Mapping):
         return
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         yield path, tensors
     for name, value in content.items():
-        yield from _states(value, f"{path}.{name}" if path else str(name), depth + 1)
+        if isinstance(value, Mapping | list | tuple):
+            yield from _states(value, seen, f"{path}.{name}" if path else str(name), depth + 1)
 
 
 def _unwrapped(name: str, wanted: State) -> str:
@@ -234,4 +257,4 @@ def _kind(content: Any) -> str:
 
 def _shown(texts: list[str], count: int) -> str:
     more = f" and {count - len(texts)} more" if count > len(texts) else ""
-    return f" ({', '.join(texts)}{more})" if texts else ""
+    return printable(f" ({', '.join(texts)}{more})") if texts else ""

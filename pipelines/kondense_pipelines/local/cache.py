@@ -23,7 +23,7 @@ from kfp import dsl
 from kfp.local.cache import LocalCache
 from kondense.artifacts.lineage import LIBRARIES
 from kondense.errors import InputError
-from kondense.files import ArtifactError, file_digests, read_json, sha256, write_json
+from kondense.files import ArtifactError, below, file_digests, read_json, sha256, write_json
 from kondense.json_text import json_object
 from kondense.logging import LOG
 from kondense.networks.allowed import check_allowed
@@ -161,8 +161,8 @@ def tree_digests(path: Path) -> dict[str, str]:
 
 def _unchanged(path: Path, digests: Mapping[str, str]) -> bool:
     """Return whether ``path`` has just these files; a larger directory is not read."""
-    below = [""] if path.is_file() else (each for each in path.rglob("*") if each.is_file())
-    return len(list(itertools.islice(below, len(digests) + 1))) == len(digests) and tree_digests(path) == digests
+    files = [path] if path.is_file() else (each for each in below(path) if each.is_file())
+    return len(list(itertools.islice(files, len(digests) + 1))) == len(digests) and tree_digests(path) == digests
 
 
 def sources_version() -> str:

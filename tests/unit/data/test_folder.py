@@ -8,10 +8,11 @@ from kondense.data.dataset import load_dataset
 from kondense.data.picture import Geometry
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import run
+from kondense.errors import InputError
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from tests.support.data_makers import make_image_folder
+from tests.support.data_makers import make_image_folder, nested
 
 
 def collect(source, image_size=0, channels=0):
@@ -221,3 +222,17 @@ def test_classes_that_hold_the_same_folders_are_told(tmp_path, caplog):
         make_image_folder(tmp_path / name)
     assert collect(tmp_path).classes == ("evening", "morning")
     assert "evening, morning hold the same folders (cat, dog) and are read as the classes" in caplog.text
+
+
+def test_a_pipe_among_the_images_is_named_and_not_waited_for(image_folder, tmp_path):
+    os.mkfifo(image_folder / "cat" / "x.png")
+    config = DataPrepConfig(dataset_name="folder", source=str(image_folder))
+    with pytest.raises(InputError, match=r"cat/x.png must be a file, but is a pipe, a socket or a device"):
+        run(config, dataset_dir=tmp_path / "dataset")
+
+
+def test_folders_in_folders_without_end_are_refused(image_folder, tmp_path):
+    nested(image_folder / "cat", 101)
+    config = DataPrepConfig(dataset_name="folder", source=str(image_folder))
+    with pytest.raises(InputError, match="cat must have at most 100 folders in each other"):
+        run(config, dataset_dir=tmp_path / "dataset")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from kondense.store.local import LocalStore
 from kondense.store.open import open_store
 from kondense.store.store import Store, StoreError
 
+from tests.support.data_makers import nested
 from tests.support.store_suite import StoreSuite
 
 FULL_DISK = """
@@ -77,3 +79,14 @@ def test_opening_a_directory_imports_neither_minio_nor_torch() -> None:
         "assert not {'minio', 'urllib3', 'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_pipe_and_folders_without_end_are_refused(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    os.mkfifo(tmp_path / "champion.json")
+    for read in (lambda: store.read("champion.json"), lambda: store.download_file("champion.json", tmp_path / "copy")):
+        with pytest.raises(StoreError, match="champion.json must be a file, but is a pipe"):
+            read()
+    nested(tmp_path, 101)
+    with pytest.raises(StoreError, match="must have at most 100 folders in each other"):
+        store.list()

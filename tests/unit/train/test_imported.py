@@ -133,6 +133,41 @@ def test_other_files_are_refused_in_one_line(tmp_path, content, rule):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
 
 
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.zeros(300, 64).to_sparse(), "sparse_coo"),
+        (torch.zeros(300, 64).to_sparse_csr(), "sparse_csr"),
+        (torch.empty(300, 64, device="meta"), "meta"),
+        (torch.zeros(300, 64, dtype=torch.complex64), "complex64"),
+        (torch.zeros(300, 64).to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (torch.quantize_per_tensor(torch.zeros(300, 64), 1.0, 0, torch.qint8), "qint8"),
+        (torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "nested"),
+    ],
+)
+def test_tensors_without_values_of_their_own_are_refused_in_one_line(tmp_path, tensor, kind):
+    torch.save({**TRAINED, "fc1.weight": tensor}, tmp_path / "w.pt")
+    with pytest.raises(InputError) as caught:
+        imported(tmp_path / "w.pt")
+    rule = f"must hold dense tensors of real numbers, but fc1.weight is of {kind}; convert it where it was made."
+    assert str(caught.value) == f"{tmp_path / 'w.pt'} {rule}"
+
+
+def test_a_dictionary_that_stands_in_many_places_is_read_once(tmp_path):
+    shared = TRAINED
+    for _ in range(12):  # of 450 kB; 100 times 100 times ... the same one
+        shared = {f"k{index}": shared for index in range(100)}
+    torch.save({**TRAINED, "more": shared, "parts": [[shared] * 16] * 16}, tmp_path / "w.pt")
+    found = imported(tmp_path / "w.pt")
+    assert all(torch.equal(found[name], tensor) for name, tensor in TRAINED.items())
+
+
+def test_names_of_a_file_are_escaped_in_a_refusal(tmp_path):
+    torch.save({**TRAINED, "\x1b[2J\nx": torch.zeros(2)}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"1 are unexpected \(\\x1b\[2J\\nx\)"):
+        imported(tmp_path / "w.pt")
+
+
 def test_truncated_files_and_programs_are_refused(tmp_path):
     torch.save(TRAINED, tmp_path / "w.pt")
     (tmp_path / "w.pt").write_bytes((tmp_path / "w.pt").read_bytes()[:5000])
