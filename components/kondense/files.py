@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -12,7 +13,7 @@ import socket
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from kondense.errors import InputError
 from kondense.json_text import LARGEST_JSON, SHOWN, json_object
@@ -48,7 +49,7 @@ def below(directory: Path, *, hidden: bool = True) -> Iterator[Path]:
                     left.append((folder / entry.name, level + 1))
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BufferedReader:
     """Open a file for reading, but nothing that may have no end or never begin: a pipe, a socket or a device.
 
     Raises:

@@ -155,8 +155,11 @@ def _check_plain(place: str, name: str, tensor: Tensor) -> None:
     dense = tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_meta or tensor.is_quantized)
     if dense and tensor.dtype in TYPES:
         return
-    kind = tensor.dtype if dense or tensor.is_quantized else "nested" if tensor.is_nested else tensor.device
-    kind = kind if tensor.layout is torch.strided else tensor.layout
+    kind: object = tensor.dtype
+    if tensor.layout is not torch.strided:
+        kind = tensor.layout
+    elif tensor.is_nested or tensor.is_meta:
+        kind = "nested" if tensor.is_nested else "meta"
     raise InputError(
         f"{place} must hold dense tensors of real numbers, but {name} is of {str(kind).removeprefix('torch.')}; convert"
         " it where it was made."
