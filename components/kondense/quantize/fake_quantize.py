@@ -19,6 +19,8 @@ from kondense.networks.layers import StandIn
 from kondense.quantize.grid import SMALLEST_SCALE, weight_limit
 from kondense.quantize.layers import owned
 
+SMALLEST_GAIN = torch.finfo(torch.float32).eps
+
 
 class RoundToStep(torch.autograd.Function):
     """Round to a grid; the gradient passes through inside the grid, and the step size has one too."""
@@ -182,7 +184,7 @@ class FakeQuantizedLayer(StandIn):
         if norm.weight is None:
             return 1 / spread_O
         # A channel that the norm scales by zero would be divided by zero below.
-        gain_O = torch.where(norm.weight.abs() < SMALLEST_SCALE, SMALLEST_SCALE, norm.weight)
+        gain_O = torch.where(norm.weight.abs() < SMALLEST_GAIN, SMALLEST_GAIN, norm.weight)
         return gain_O / spread_O
 
     def forward(self, values: Tensor) -> Tensor:

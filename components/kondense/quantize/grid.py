@@ -8,18 +8,22 @@ from torch import Tensor
 
 from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor
 
-SMALLEST_SCALE = torch.finfo(torch.float32).eps  # as in torch.ao's observers
+# The scale of an accumulator, the product of two, stays a normal float32. The floor of torch.ao's observers, 1.2e-7,
+# makes zeros of a layer whose weights or inputs are all below it, as small scales in front of a norm make them.
+SMALLEST_SCALE = 2.0**-60
 
 
 def activation_quantizer(low: float, high: float, *, bits: int = 8) -> ActivationQuantizer:
-    """Return the asymmetric grid over [low, high], widened to include zero.
+    """Return the asymmetric grid over [low, high], widened to include zero; [0, 1] if all is zero.
 
-    Source: torch.ao.quantization.MinMaxObserver (quint8, per_tensor_affine), in the same float32 steps.
+    Source: torch.ao.quantization.MinMaxObserver (quint8, per_tensor_affine), in the same float32 steps, but for ranges
+    so small that its floor of the scale holds.
     """
     levels = 2**bits - 1
     low_f32 = torch.tensor(min(low, 0.0), dtype=torch.float32)
     high_f32 = torch.tensor(max(high, 0.0), dtype=torch.float32)
-    scale = torch.clamp((high_f32 - low_f32) / float(levels), min=SMALLEST_SCALE)
+    span_f32 = high_f32 - low_f32
+    scale = torch.clamp((span_f32 if span_f32 > 0 else torch.ones(())) / float(levels), min=SMALLEST_SCALE)
     zero_point = torch.clamp(-torch.round(low_f32 / scale), 0, levels)
     return ActivationQuantizer(scale=float(scale), zero_point=int(zero_point), bits=bits)
 
@@ -46,11 +50,14 @@ def rows(weight: Tensor, granularity: str) -> Tensor:
 
 
 def largest_scale(weight: Tensor, bits: int, granularity: str) -> Tensor:
-    """Return the scale at which no weight is clipped, [O] or [1].
+    """Return the scale at which no weight is clipped, [O] or [1]; channels of zeros have the largest of the others.
 
-    Source: torch.ao.quantization.PerChannelMinMaxObserver (per_channel_symmetric, quant_min = -quant_max).
+    Source: torch.ao.quantization.PerChannelMinMaxObserver (per_channel_symmetric, quant_min = -quant_max), but for its
+    floor.
     """
-    return torch.clamp(rows(weight, granularity).abs().amax(1) / weight_limit(bits), min=SMALLEST_SCALE)
+    bound_R = rows(weight, granularity).abs().amax(1)
+    bound_R = torch.where(bound_R > 0, bound_R, bound_R.amax() if bound_R.any() else 1.0)
+    return torch.clamp(bound_R / weight_limit(bits), min=SMALLEST_SCALE)
 
 
 def round_to_grid(weight: Tensor, scale: Tensor, bits: int) -> QuantizedTensor:
