@@ -11,10 +11,11 @@ from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor
 # The scale of an accumulator, the product of two, stays a normal float32. The floor of torch.ao's observers, 1.2e-7,
 # makes zeros of a layer whose weights or inputs are all below it, as small scales in front of a norm make them.
 SMALLEST_SCALE = 2.0**-60
+SCALE_OF_ZEROS = torch.finfo(torch.float32).eps  # as torch.ao's: the bias of such a channel is hardly rounded
 
 
 def activation_quantizer(low: float, high: float, *, bits: int = 8) -> ActivationQuantizer:
-    """Return the asymmetric grid over [low, high], widened to include zero; [0, 1] if all is zero.
+    """Return the asymmetric grid over [low, high], widened to include zero.
 
     Source: torch.ao.quantization.MinMaxObserver (quint8, per_tensor_affine), in the same float32 steps, but for ranges
     so small that its floor of the scale holds.
@@ -22,8 +23,7 @@ def activation_quantizer(low: float, high: float, *, bits: int = 8) -> Activatio
     levels = 2**bits - 1
     low_f32 = torch.tensor(min(low, 0.0), dtype=torch.float32)
     high_f32 = torch.tensor(max(high, 0.0), dtype=torch.float32)
-    span_f32 = high_f32 - low_f32
-    scale = torch.clamp((span_f32 if span_f32 > 0 else torch.ones(())) / float(levels), min=SMALLEST_SCALE)
+    scale = _scale(high_f32 - low_f32, levels)
     zero_point = torch.clamp(-torch.round(low_f32 / scale), 0, levels)
     return ActivationQuantizer(scale=float(scale), zero_point=int(zero_point), bits=bits)
 
@@ -35,7 +35,7 @@ def symmetric_quantizer(low: float, high: float, *, bits: int = 8) -> Activation
     """
     half = (2**bits - 1) / 2
     bound_f32 = torch.tensor(max(-low, high, 0.0), dtype=torch.float32)
-    scale = torch.clamp(bound_f32 / half, min=SMALLEST_SCALE)
+    scale = _scale(bound_f32, half)
     return ActivationQuantizer(scale=float(scale), zero_point=2 ** (bits - 1), bits=bits)
 
 
@@ -50,14 +50,17 @@ def rows(weight: Tensor, granularity: str) -> Tensor:
 
 
 def largest_scale(weight: Tensor, bits: int, granularity: str) -> Tensor:
-    """Return the scale at which no weight is clipped, [O] or [1]; channels of zeros have the largest of the others.
+    """Return the scale at which no weight is clipped, [O] or [1].
 
     Source: torch.ao.quantization.PerChannelMinMaxObserver (per_channel_symmetric, quant_min = -quant_max), but for its
     floor.
     """
-    bound_R = rows(weight, granularity).abs().amax(1)
-    bound_R = torch.where(bound_R > 0, bound_R, bound_R.amax() if bound_R.any() else 1.0)
-    return torch.clamp(bound_R / weight_limit(bits), min=SMALLEST_SCALE)
+    return _scale(rows(weight, granularity).abs().amax(1), weight_limit(bits))
+
+
+def _scale(span: Tensor, levels: float) -> Tensor:
+    """Return the scale of values that span so much in so many steps."""
+    return torch.where(span > 0, torch.clamp(span / levels, min=SMALLEST_SCALE), SCALE_OF_ZEROS)
 
 
 def round_to_grid(weight: Tensor, scale: Tensor, bits: int) -> QuantizedTensor:

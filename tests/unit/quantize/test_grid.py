@@ -5,6 +5,7 @@ import torch
 from kondense.artifacts.model import Model
 from kondense.quantize import weight_only
 from kondense.quantize.grid import (
+    SCALE_OF_ZEROS,
     SMALLEST_SCALE,
     activation_quantizer,
     largest_scale,
@@ -35,11 +36,10 @@ def test_small_inputs_have_the_grid_of_large_ones(factor: float) -> None:
         assert small.zero_point == large.zero_point
 
 
-def test_zeros_have_a_scale_of_the_usual_size() -> None:
+def test_zeros_have_a_scale_with_room_for_a_bias_and_accumulators_are_normal_numbers() -> None:
     weight = torch.tensor([[0.0, 0.0], [127.0, 1.0]])
-    assert largest_scale(weight, 8, "channel").tolist() == [1.0, 1.0]
-    assert largest_scale(0 * weight, 8, "channel").tolist() == pytest.approx([1 / 127, 1 / 127])
-    assert activation_quantizer(0.0, 0.0).scale == pytest.approx(1 / 255)
+    assert largest_scale(weight, 8, "channel").tolist() == [SCALE_OF_ZEROS, 1.0]
+    assert activation_quantizer(0.0, 0.0).scale == symmetric_quantizer(0.0, 0.0).scale == SCALE_OF_ZEROS
     assert torch.tensor(SMALLEST_SCALE**2).float() >= torch.finfo(torch.float32).tiny
 
 
