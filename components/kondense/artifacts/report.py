@@ -23,6 +23,7 @@ from kondense.artifacts.measurements import (
 )
 from kondense.artifacts.schema import check_fields
 from kondense.files import ArtifactError, json_bytes, read_json
+from kondense.json_text import SHOWN
 
 FORMAT_VERSION = 1
 EVALUATION = "evaluation.json"
@@ -338,7 +339,7 @@ def shortcomings(report: Report) -> list[str]:
 
 def _check_version(place: str, content: Mapping[str, Any]) -> None:
     if content.get("format_version") != FORMAT_VERSION:
-        version = content.get("format_version")
+        version = ascii(content.get("format_version"))[:SHOWN]
         raise ArtifactError(f"{place} must have format_version {FORMAT_VERSION}, but got {version}.")
 
 

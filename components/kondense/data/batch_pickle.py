@@ -6,6 +6,7 @@ are bounded by the size of the file.
 """
 
 import math
+import os
 import pickletools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -229,9 +230,9 @@ def read_batch(path: Path) -> dict[str, Any]:
         InputError: the file is damaged, or holds anything but plain values and NumPy arrays of bytes.
     """
     with open_file(path) as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{path} must be a batch file of at most {MOST_BYTES:,} bytes, but has more.")
+        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise InputError(f"{path} must be a batch file of at most {MOST_BYTES:,} bytes, but has {size:,}.")
+        content = file.read(size)
     try:
         batch = _Machine(len(content)).run(content)
     except KeyError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kondense.errors import InputError
-from kondense.json_text import json_object
+from kondense.json_text import SHOWN, json_object
 
 FORMAT_VERSION = 2
 
@@ -119,7 +119,8 @@ class Journal:
         stored = self.events.pop(0)
         if stored.get("format_version") != FORMAT_VERSION:
             raise JournalError(
-                f"{self._path} must have format_version {FORMAT_VERSION}, but got {stored.get('format_version')}."
+                f"{self._path} must have format_version {FORMAT_VERSION}, but got"
+                f" {ascii(stored.get('format_version'))[:SHOWN]}."
             )
         if stored.get("experiment") != experiment:
             raise JournalError(

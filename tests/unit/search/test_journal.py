@@ -57,9 +57,10 @@ def test_another_experiment_is_refused(tmp_path):
         Journal(tmp_path / "j", experiment="b")
 
 
-def test_an_unknown_format_is_refused(tmp_path):
-    (tmp_path / "j").write_text('{"event":"run","format_version":9,"experiment":"a"}\n')
-    with pytest.raises(JournalError, match="must have format_version 2, but got 9"):
+@pytest.mark.parametrize(("given", "told"), [("9", "9"), (r'"a\nb"', r"'a\\nb'")])
+def test_an_unknown_format_is_refused_in_one_line(tmp_path, given, told):
+    (tmp_path / "j").write_text(f'{{"event":"run","format_version":{given},"experiment":"a"}}\n')
+    with pytest.raises(JournalError, match=rf"j must have format_version 2, but got {told}\.$"):
         Journal(tmp_path / "j", experiment="a")
 
 
