@@ -23,7 +23,7 @@ def numbers_of(module: nn.Module, group: ChannelGroup, lengths: Mapping[str, int
     """
     entries = {lengths[member.name]: member.entries.shape[1] for member in group.members if member.name in lengths}
     found = []
-    for name, part in _around(module, group):
+    for name, part in around(module, group):
         for attribute, value in vars(part).items():
             count = number_in(value)
             if attribute[0] != "_" and attribute != "training" and count in entries:
@@ -49,7 +49,7 @@ def choices_of_literals(
                 entries.setdefault(length // parts, of_channel // parts)
     found = [
         (name, f"{method}:{number}", entries[value])
-        for name, part in _around(module, group)
+        for name, part in around(module, group)
         for method, numbers in literals_of(part).items()
         for number, value in numbers.items()
         if value in entries
@@ -58,7 +58,7 @@ def choices_of_literals(
         yield from itertools.combinations(found, count)
 
 
-def _around(module: nn.Module, group: ChannelGroup) -> list[tuple[str, nn.Module]]:
+def around(module: nn.Module, group: ChannelGroup) -> list[tuple[str, nn.Module]]:
     """Return the modules of the user's own that hold a group's members, at any depth."""
     homes = {
         member.layer.owner if isinstance(member.layer, OwnTensor) else member.name.rpartition(".")[0]

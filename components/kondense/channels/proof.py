@@ -6,7 +6,9 @@ in one layer may be hardly seen at the end.
 
 import copy
 import dataclasses
+import itertools
 import math
+import re
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -23,7 +25,7 @@ from kondense.artifacts.equivalence import (
     relative_change,
 )
 from kondense.channels.groups import ChannelGroup, OwnTensor
-from kondense.channels.numbers import Numbers, choices_of_literals, numbers_of
+from kondense.channels.numbers import around, choices_of_literals, numbers_of
 from kondense.channels.recording import Removed, expected, recorded
 from kondense.channels.surgery import axis_length, remove, restored, side_length
 from kondense.errors import InputError
@@ -35,6 +37,7 @@ IMAGES = 2
 MOST_TRIES = 24  # of a group with other numbers in the code
 
 Outcome = ChannelGroup | str
+Kind = tuple[object, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +126,7 @@ class _Proof:
         self.module, self.images_NCHW, self.deadline = module, images_NCHW, deadline
         self.double: nn.Module | None = None
         self.mended_names: set[str] = set()
+        self.places: dict[Kind, int | None] = {}  # of the attempt that mended a group of the kind, if any did
 
     @property
     def late(self) -> bool:
@@ -133,9 +137,16 @@ class _Proof:
         """Return where the network without some channels of the named groups differs first, if anywhere."""
         return self.compared(groups, {name: _some(groups[name]) for name in names})
 
-    def compared(self, groups: Mapping[str, ChannelGroup], removed: Removed) -> Change | None:
-        """Return where the network without the ``removed`` channels differs first, if anywhere."""
-        change = _change(self.module, groups, removed, self.images_NCHW, SUSPICIOUS)
+    def differs(self, groups: Mapping[str, ChannelGroup], names: Iterable[str]) -> bool:
+        """Return whether the network without some channels of the named groups differs; cheaper than where."""
+        return self.compared(groups, {name: _some(groups[name]) for name in names}, placed=False) is not None
+
+    def compared(self, groups: Mapping[str, ChannelGroup], removed: Removed, *, placed: bool = True) -> Change | None:
+        """Return where the network without the ``removed`` channels differs first, if anywhere.
+
+        The place is left out if the network no longer runs and ``placed`` is false.
+        """
+        change = _change(self.module, groups, removed, self.images_NCHW, SUSPICIOUS, placed=placed)
         if change is None or change.amount == WITHOUT_VALUE:
             return change
         self.double = self.double or copy.deepcopy(self.module).double()  # rounding of float32 may explain it
@@ -147,11 +158,16 @@ class _Proof:
     def wrong(self, groups: Mapping[str, ChannelGroup], change: Change) -> list[str]:
         """Return the names of the groups that are wrong on their own, of those that a change may come from."""
         near = [name for name, group in groups.items() if change.layer in {member.name for member in group.members}]
-        return [name for name in near if self.late or self.change(groups, [name])] or self.halved(groups, list(groups))
+        alike: dict[Kind, list[str]] = {}
+        for name in groups:
+            alike.setdefault(self.kind(groups[name]), []).append(name)
+        return [name for name in near if self.late or self.differs(groups, [name])] or self.halved(
+            groups, list(itertools.chain.from_iterable(alike.values()))
+        )
 
     def halved(self, groups: Mapping[str, ChannelGroup], names: list[str]) -> list[str]:
-        """Return the names of the groups that are wrong, found by halving."""
-        if not names or not (self.late or self.change(groups, names)):
+        """Return the names of the groups that are wrong, found by halving; those of a kind stand side by side."""
+        if not names or not (self.late or self.differs(groups, names)):
             return []
         if len(names) == 1 or self.late:
             return names
@@ -160,27 +176,51 @@ class _Proof:
 
     def mended(self, groups: Mapping[str, ChannelGroup], name: str, splits: Collection[int]) -> Outcome:
         """Return a wrong group as it is right, which loses the same of each part, or the reason why it must stay."""
-        group = groups[name]
         change = self.change(groups, [name])
         if change is None or name in self.mended_names:
             return "its channels cannot be removed together with those of other layers"
         self.mended_names.add(name)
-        if change.amount == WITHOUT_VALUE and not self.late:
-            numbered = dataclasses.replace(group, numbers=self.numbers(groups, name))
-            if numbered.numbers and self.change(dict(groups) | {name: numbered}, [name]) is None:
-                return numbered
-        tied = [
-            group.tied(parts)
-            for parts in sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0)
-        ]
-        for attempt in (*tied, *self.with_literals(groups, [group, *tied], splits)):
-            if not self.late and self.change(dict(groups) | {name: attempt}, [name]) is None:
-                return attempt
+        if (mended := self.first_right(groups, name, change, splits)) is not None:
+            return mended
         return f"without some of its channels {change}"
 
-    def numbers(self, groups: Mapping[str, ChannelGroup], name: str) -> Numbers:
-        """Return the attributes of modules that may hold the number of a group's channels."""
-        return numbers_of(self.module, groups[name], self.lengths(groups[name]))
+    def first_right(
+        self, groups: Mapping[str, ChannelGroup], name: str, change: Change, splits: Collection[int]
+    ) -> ChannelGroup | None:
+        """Return the first form of a wrong group that is right; where another of its kind had none, none is tried."""
+        kind = (*self.kind(groups[name]), change.amount == WITHOUT_VALUE)
+        place = self.places.get(kind, 0)
+        if place is None:
+            return None
+        forms = list(self.forms(groups, name, change, splits))
+        for number in dict.fromkeys([min(place, len(forms)), *range(len(forms))]):
+            if self.late:
+                return None
+            if number < len(forms) and not self.differs(dict(groups) | {name: forms[number]}, [name]):
+                self.places[kind] = number
+                return forms[number]
+        self.places[kind] = None
+        return None
+
+    def forms(
+        self, groups: Mapping[str, ChannelGroup], name: str, change: Change, splits: Collection[int]
+    ) -> Iterator[ChannelGroup]:
+        """Yield what a wrong group may be: with numbers in attributes, with parts that lose the same, with literals."""
+        group = groups[name]
+        if change.amount == WITHOUT_VALUE and (numbers := numbers_of(self.module, group, self.lengths(group))):
+            yield dataclasses.replace(group, numbers=numbers)
+        parts = sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0)
+        tied = [group.tied(part) for part in parts]
+        yield from tied
+        yield from self.with_literals(groups, [group, *tied], splits)
+
+    def kind(self, group: ChannelGroup) -> Kind:
+        """Return what groups have in common whose members are alike, in modules of the same classes."""
+        members = tuple(
+            (re.sub(r"\d+", "#", member.name), member.output, *member.entries.shape) for member in group.members
+        )
+        classes = tuple(type(part) for _, part in around(self.module, group))
+        return (members, group.blocks, group.statistics, classes)
 
     def with_literals(
         self, groups: Mapping[str, ChannelGroup], forms: Iterable[ChannelGroup], splits: Collection[int]
@@ -213,12 +253,20 @@ class _Proof:
 
 
 def _change(
-    module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Removed, images_NCHW: Tensor, limit: float
+    module: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    removed: Removed,
+    images_NCHW: Tensor,
+    limit: float,
+    *,
+    placed: bool = True,
 ) -> Change | None:
     """Return where ``module`` without channels first differs by more than ``limit`` from what reads none of them."""
     with restored(module):
         kept = remove(module, groups, removed)
         actual = recorded(module, images_NCHW, {}, failing=True)
+    if not placed and not (actual and not actual[-1][0]):  # the network's own outputs are not there
+        return Change("", WITHOUT_VALUE)
     wanted_record = expected(module, groups, removed, images_NCHW, kept)
     for place, (layer, wanted, shapes) in enumerate(wanted_record):
         if place == len(actual):

@@ -98,3 +98,57 @@ def test_a_number_with_two_meanings_keeps_its_channels_whole():
 def test_numbers_in_functions_outside_of_the_network_keep_channels_whole(forward):
     net = network(forward, conv=conv(), fc=nn.Linear(576 if forward is flattened else 16, 4))
     assert "conv" in find_dependencies(net, SHAPE).whole
+
+
+class Heads(nn.Module):
+    """Attention whose heads have lengths from those of the tokens and from a number in the code."""
+
+    def __init__(self, literal):
+        super().__init__()
+        self.heads, self.literal = 4, literal
+        self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, tokens):
+        batch, count, width = tokens.shape
+        if self.literal:
+            q, k, v = self.qkv(tokens).reshape(batch, count, 3, 4, 8).unbind(2)
+        else:
+            q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads).unbind(2)
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Blocks(nn.Module):
+    def __init__(self, literals):
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(1, 32, 4, 4), nn.Linear(32, 4)
+        self.blocks = nn.ModuleList([Heads(literal) for literal in literals])
+
+    def forward(self, images_NCHW):
+        tokens = self.stem(images_NCHW).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            tokens = tokens + block(tokens)
+        return self.fc(tokens.mean(1))
+
+
+def examined(literal, count):
+    """Return how often a network of blocks that are alike runs until its groups are found, and what is found."""
+    torch.manual_seed(0)
+    module, runs = Blocks([literal] * count).eval(), []
+    module.stem.register_forward_pre_hook(lambda *_: runs.append(1))
+    found = find_dependencies(module, SHAPE)
+    return len(runs), found
+
+
+def test_forms_of_blocks_that_are_alike_are_tried_once():
+    (four, _), (eight, found) = examined(False, 4), examined(False, 8)
+    assert eight - four <= 4 * 6
+    assert not found.groups
+    assert {found.whole[f"blocks.{number}.qkv"] for number in range(8)} == {found.whole["stem"]}
+
+
+def test_all_blocks_that_are_alike_are_mended():
+    _, found = examined(True, 8)
+    assert [found.groups[f"blocks.{number}.qkv"].numbers for number in range(8)] == [
+        ((f"blocks.{number}", "forward:4", 1),) for number in range(8)
+    ]
