@@ -57,14 +57,14 @@ class CausalAttention(nn.Module):
         self.register_buffer("bias", torch.tril(torch.ones(64, 64)).view(1, 1, 64, 64))
 
     def _attend(self, x: Tensor) -> Tensor:
-        B, T, C = x.size()  # noqa: N806
+        images, tokens, width = x.size()
         q, k, v = self.c_attn(x).split(self.n_embd, dim=2)
-        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
-        q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
-        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        k = k.view(images, tokens, self.n_head, width // self.n_head).transpose(1, 2)
+        q = q.view(images, tokens, self.n_head, width // self.n_head).transpose(1, 2)
+        v = v.view(images, tokens, self.n_head, width // self.n_head).transpose(1, 2)
         scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))
-        scores = scores.masked_fill(self.bias[:, :, :T, :T] == 0, float("-inf"))
-        return self.c_proj((F.softmax(scores, dim=-1) @ v).transpose(1, 2).contiguous().view(B, T, C))
+        scores = scores.masked_fill(self.bias[:, :, :tokens, :tokens] == 0, float("-inf"))
+        return self.c_proj((F.softmax(scores, dim=-1) @ v).transpose(1, 2).contiguous().view(images, tokens, width))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self._attend(self.ln_1(x))

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from kondense.errors import InputError
 from kondense.networks.outputs import OWN_FORWARD
 
 Literals = dict[str, dict[int, int]]  # by method: the class's numbers, and those of the module
@@ -49,6 +50,31 @@ def set_literal(module: nn.Module, method: str, number: int, value: int) -> None
     )
     made.__kwdefaults__, made.__dict__ = function.__kwdefaults__, dict(function.__dict__)
     vars(module)[_place(module, method)] = types.MethodType(made, module)
+
+
+def lower_literals(target: nn.Module, name: str, literals: Any) -> None:
+    """Lower numbers in the code of a module of the network's own, as an edit of it asks.
+
+    Args:
+        target: the module; changed in place.
+        name: its name, for errors.
+        literals: by method, the present number by the class's.
+
+    Raises:
+        InputError: its code has no such number, or a smaller one.
+    """
+    held = literals_of(target)
+    if not isinstance(literals, dict) or not all(isinstance(changes, dict) for changes in literals.values()):
+        raise InputError(f"a structural edit of {name!r} must name numbers in code by method, but got another form.")
+    for method, changes in literals.items():
+        for number, value in changes.items():
+            most = next((most for most in held.get(method, {}) if str(most) == str(number)), 0)
+            if type(value) is not int or not 0 < value < most:
+                raise InputError(
+                    f"a structural edit of {name!r} must lower a number in the code of {ascii(method)[:40]}, but got"
+                    f" {ascii(number)[:20]}={ascii(value)[:20]}."
+                )
+            set_literal(target, method, most, value)
 
 
 def _methods(module: nn.Module) -> dict[str, types.FunctionType]:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kondense.artifacts.attention import SelfAttention, is_separable
-from kondense.artifacts.literals import changed_literals, literals_of, set_literal
+from kondense.artifacts.literals import changed_literals, lower_literals
 from kondense.errors import InputError
 from kondense.networks.layers import CONVOLUTIONS
 
@@ -140,27 +140,7 @@ def _change_own(target: nn.Module, name: str, edit: Mapping[str, Any]) -> None:
         if value > most:
             raise InputError(f"a structural edit of {name!r} must lower {attribute}={most}, but got {value}.")
         setattr(target, attribute, with_number(held, value))
-    _change_code(target, name, edit.get(LITERALS, {}))
-
-
-def _change_code(target: nn.Module, name: str, literals: Any) -> None:
-    """Lower numbers in the code of a module of the network's own.
-
-    Raises:
-        InputError: its code has no such number, or a smaller one.
-    """
-    held = literals_of(target)
-    if not isinstance(literals, dict) or not all(isinstance(changes, dict) for changes in literals.values()):
-        raise InputError(f"a structural edit of {name!r} must name numbers in code by method, but got another form.")
-    for method, changes in literals.items():
-        for number, value in changes.items():
-            most = next((most for most in held.get(method, {}) if str(most) == str(number)), 0)
-            if type(value) is not int or not 0 < value < most:
-                raise InputError(
-                    f"a structural edit of {name!r} must lower a number in the code of {ascii(method)[:40]}, but got"
-                    f" {ascii(number)[:20]}={ascii(value)[:20]}."
-                )
-            set_literal(target, method, most, value)
+    lower_literals(target, name, edit.get(LITERALS, {}))
 
 
 def _is_shape(shape: Any, before: Sequence[int]) -> bool:
