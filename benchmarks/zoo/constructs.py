@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import nn
 
 from benchmarks.zoo.parts import (
+    authors,
     branches,
     brought,
     convolutions,
@@ -31,6 +32,7 @@ CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     **outputs.CONSTRUCTS,
     **reported.CONSTRUCTS,
     **brought.CONSTRUCTS,
+    **authors.CONSTRUCTS,
 }
 
 
