@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# MNN 3.6.1 adds the bias of a Gemm along the columns where it has one column and as many rows as there are columns.
+#
+# Expected: C of [3, 1] is broadcast to [3, 3]: 1 is added to the first row, 2 to the second, 3 to the third.
+# Happens: if the product is square, 1, 2 and 3 are added to the columns: the transpose. For a product of [3, 4] the
+#   same C is added to the rows, as it should be.
+# Hurts: a Gemm that the exporter or a fusion made of (W x + b) with samples as columns: right for every batch size
+#   but the one that equals the number of outputs.
+# Fails if the behaviour changes. Needs python3 with venv and a package index.
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 MNN==3.6.1
+cat > "$work/check.py" <<'PY'
+import sys
+from importlib.metadata import version
+
+import _tools
+import MNN
+import MNN.expr
+import MNN.nn
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+print(*(f"{each} {version(each)}" for each in ("onnxruntime", "MNN")))
+
+
+def build(nodes, inputs, constants=(), outputs=1, opset=21):
+    """Return a model of the inputs and constants, arrays by name, with outputs y0, y1, ..."""
+    info, kind = helper.make_tensor_value_info, helper.np_dtype_to_tensor_dtype
+    given = [info(k, kind(v.dtype), v.shape) for k, v in inputs.items()]
+    stored = [v if isinstance(v, onnx.TensorProto) else numpy_helper.from_array(v, k)
+              for k, v in dict(constants).items()]
+    asked = [helper.make_empty_tensor_value_info(f"y{i}") for i in range(outputs)]
+    graph = helper.make_graph(nodes, "graph", given, asked, stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def ort_run(model, feeds):
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+
+
+def mnn_run(model, feeds):
+    onnx.save(model, "model.onnx")
+    _tools.mnnconvert("mnnconvert -f ONNX --modelFile model.onnx --MNNModel model.mnn --bizCode none".split())
+    names = [each.name for each in model.graph.input], [each.name for each in model.graph.output]
+    net, given = MNN.nn.load_module_from_file("model.mnn", *names), []
+    for name in names[0]:
+        given.append(MNN.expr.placeholder(list(feeds[name].shape), MNN.expr.NCHW, MNN.expr.float))
+        given[-1].write(feeds[name].reshape(-1).tolist())
+    found = net.forward(given)
+    found = [MNN.expr.convert(each, MNN.expr.NCHW) if len(each.shape) == 4 else each for each in found]
+    return [np.array(each.read()) for each in found]
+
+
+column, changed = np.array([[1], [2], [3]], np.float32), []
+for width in (3, 4):
+    x, zeros = np.zeros((3, 2), np.float32), np.zeros((2, width), np.float32)
+    model = build([helper.make_node("Gemm", ["x", "w", "c"], ["y0"])], {"x": x}, {"w": zeros, "c": column})
+    right = np.broadcast_to(column, (3, width))
+    ours, theirs = (run(model, {"x": x})[0].reshape(3, width) for run in (ort_run, mnn_run))
+    print(f"[3, {width}]: onnxruntime {ours.tolist()}, MNN {theirs.tolist()}")
+    if not np.array_equal(ours, right) or not np.array_equal(theirs, right.T if width == 3 else right):
+        changed.append(width)
+sys.exit(f"the behaviour has changed: {changed}" if changed else 0)
+PY
+cd "$work"
+status=0
+venv/bin/python -W ignore check.py > log 2>&1 || status=$?
+grep -v -E "device supports|Convert|ONNX Model|Optimize|putTensors|Check it out" log # the converter's own lines
+exit "$status"

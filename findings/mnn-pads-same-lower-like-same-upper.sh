@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# MNN 3.6.1 puts the odd pixel of auto_pad SAME_LOWER behind the image, where SAME_UPPER has it.
+#
+# Expected: SAME_LOWER pads in front: a filter of two taps that reads the left one sees [0, 1, 2] of [1, 2, 3].
+# Happens: it sees [1, 2, 3], as with SAME_UPPER. Filters of odd size at stride 1 need no odd pixel and are right.
+# Hurts: networks from CNTK, Caffe2 and old Keras converters and causal convolutions written with SAME_LOWER: the
+#   image moves by a pixel per layer, without an error.
+# Fails if the behaviour changes. Needs python3 with venv and a package index.
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 MNN==3.6.1
+cat > "$work/check.py" <<'PY'
+import sys
+from importlib.metadata import version
+
+import _tools
+import MNN
+import MNN.expr
+import MNN.nn
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+print(*(f"{each} {version(each)}" for each in ("onnxruntime", "MNN")))
+
+
+def build(nodes, inputs, constants=(), outputs=1, opset=21):
+    """Return a model of the inputs and constants, arrays by name, with outputs y0, y1, ..."""
+    info, kind = helper.make_tensor_value_info, helper.np_dtype_to_tensor_dtype
+    given = [info(k, kind(v.dtype), v.shape) for k, v in inputs.items()]
+    stored = [v if isinstance(v, onnx.TensorProto) else numpy_helper.from_array(v, k)
+              for k, v in dict(constants).items()]
+    asked = [helper.make_empty_tensor_value_info(f"y{i}") for i in range(outputs)]
+    graph = helper.make_graph(nodes, "graph", given, asked, stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def ort_run(model, feeds):
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+
+
+def mnn_run(model, feeds):
+    onnx.save(model, "model.onnx")
+    _tools.mnnconvert("mnnconvert -f ONNX --modelFile model.onnx --MNNModel model.mnn --bizCode none".split())
+    names = [each.name for each in model.graph.input], [each.name for each in model.graph.output]
+    net, given = MNN.nn.load_module_from_file("model.mnn", *names), []
+    for name in names[0]:
+        given.append(MNN.expr.placeholder(list(feeds[name].shape), MNN.expr.NCHW, MNN.expr.float))
+        given[-1].write(feeds[name].reshape(-1).tolist())
+    found = net.forward(given)
+    found = [MNN.expr.convert(each, MNN.expr.NCHW) if len(each.shape) == 4 else each for each in found]
+    return [np.array(each.read()) for each in found]
+
+
+x, left, changed = np.array([[[[1, 2, 3]]]], np.float32), np.array([[[[1, 0]]]], np.float32), []
+for padding, right, mnns in (("SAME_LOWER", [0, 1, 2], [1, 2, 3]), ("SAME_UPPER", [1, 2, 3], [1, 2, 3])):
+    model = build([helper.make_node("Conv", ["x", "w"], ["y0"], auto_pad=padding)], {"x": x}, {"w": left})
+    ours, theirs = (run(model, {"x": x})[0].ravel().tolist() for run in (ort_run, mnn_run))
+    print(f"{padding}: onnxruntime {ours}, MNN {theirs}")
+    if ours != right or theirs != mnns:
+        changed.append(padding)
+sys.exit(f"the behaviour has changed: {changed}" if changed else 0)
+PY
+cd "$work"
+status=0
+venv/bin/python -W ignore check.py > log 2>&1 || status=$?
+grep -v -E "device supports|Convert|ONNX Model|Optimize|putTensors|Check it out" log # the converter's own lines
+exit "$status"

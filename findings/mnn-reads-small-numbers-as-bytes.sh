@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# MNN 3.6.1 reads int8 and bool constants that stand in a tensor's int32_data as if they were packed bytes.
+#
+# Expected: onnx.helper.make_tensor stores int8, uint8 and bool in int32_data, one number in each entry; the file
+#   means the same as one with raw_data.
+# Happens: int8 [1, 2, 3, 4, 5, 6] is [1, 0, 0, 0, 2, 0]: the bytes of the first two entries. bool likewise; uint8,
+#   int32, int64 and floats are right, and all are in raw_data.
+# Hurts: quantized weights written by hand or by a converter with make_tensor: the converter reports success, and the
+#   network computes with mostly zeros.
+# Fails if the behaviour changes. Needs python3 with venv and a package index.
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 MNN==3.6.1
+cat > "$work/check.py" <<'PY'
+import sys
+from importlib.metadata import version
+
+import _tools
+import MNN
+import MNN.expr
+import MNN.nn
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+print(*(f"{each} {version(each)}" for each in ("onnxruntime", "MNN")))
+
+
+def build(nodes, inputs, constants=(), outputs=1, opset=21):
+    """Return a model of the inputs and constants, arrays by name, with outputs y0, y1, ..."""
+    info, kind = helper.make_tensor_value_info, helper.np_dtype_to_tensor_dtype
+    given = [info(k, kind(v.dtype), v.shape) for k, v in inputs.items()]
+    stored = [v if isinstance(v, onnx.TensorProto) else numpy_helper.from_array(v, k)
+              for k, v in dict(constants).items()]
+    asked = [helper.make_empty_tensor_value_info(f"y{i}") for i in range(outputs)]
+    graph = helper.make_graph(nodes, "graph", given, asked, stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def ort_run(model, feeds):
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+
+
+def mnn_run(model, feeds):
+    onnx.save(model, "model.onnx")
+    _tools.mnnconvert("mnnconvert -f ONNX --modelFile model.onnx --MNNModel model.mnn --bizCode none".split())
+    names = [each.name for each in model.graph.input], [each.name for each in model.graph.output]
+    net, given = MNN.nn.load_module_from_file("model.mnn", *names), []
+    for name in names[0]:
+        given.append(MNN.expr.placeholder(list(feeds[name].shape), MNN.expr.NCHW, MNN.expr.float))
+        given[-1].write(feeds[name].reshape(-1).tolist())
+    found = net.forward(given)
+    found = [MNN.expr.convert(each, MNN.expr.NCHW) if len(each.shape) == 4 else each for each in found]
+    return [np.array(each.read()) for each in found]
+
+
+x, changed = np.zeros(6, np.float32), []
+CASES = [("INT8", [1, 2, 3, 4, 5, 6], [1, 0, 0, 0, 2, 0]), ("BOOL", [1, 0, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0])]
+CASES += [(name, [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]) for name in ("UINT8", "INT32")]
+for name, right, mnns in CASES:
+    kind = getattr(onnx.TensorProto, name)
+    array = np.array(right, helper.tensor_dtype_to_np_dtype(kind))
+    for raw in (False, True):
+        stored = numpy_helper.from_array(array, "c") if raw else helper.make_tensor("c", kind, [6], right)
+        nodes = [helper.make_node("Cast", ["c"], ["f"], to=1), helper.make_node("Add", ["x", "f"], ["y0"])]
+        model = build(nodes, {"x": x}, {"c": stored})
+        ours, theirs = (run(model, {"x": x})[0].ravel().tolist() for run in (ort_run, mnn_run))
+        print(f"{name} in {'raw_data' if raw else 'int32_data'}: onnxruntime {ours}, MNN {theirs}")
+        if ours != right or theirs != (right if raw else mnns):
+            changed.append((name, raw))
+sys.exit(f"the behaviour has changed: {changed}" if changed else 0)
+PY
+cd "$work"
+status=0
+venv/bin/python -W ignore check.py > log 2>&1 || status=$?
+grep -v -E "device supports|Convert|ONNX Model|Optimize|putTensors|Check it out" log # the converter's own lines
+exit "$status"
