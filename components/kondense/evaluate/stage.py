@@ -153,7 +153,8 @@ def evaluate(
     chosen, others = (candidate.model, candidate.onnx), reference and (reference.model, reference.onnx)
     del forms, candidate, reference
     trim()
-    peak_bytes = peak_memory_bytes(chosen[1], batch=max(BATCHES))
+    run_s = times["latency_ms"][f"batch_{max(BATCHES)}"]["median"] / 1000
+    peak_bytes = peak_memory_bytes(chosen[1], batch=max(BATCHES), run_s=run_s)
     candidate, reference = form_of(*chosen, dataset.shape), form_of(*others, dataset.shape) if others else None
     kz = pack_model(candidate.model)
     files = {ONNX: candidate.onnx, KZ: kz}

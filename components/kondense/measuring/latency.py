@@ -126,7 +126,7 @@ def measure_latency(
         images_NCHW: the batch.
         seconds: measuring time of all models together; longer if ``min_runs`` requires it.
         warmup_seconds: longest warm-up of all models together.
-        min_runs: least number of runs per model.
+        min_runs: least number of runs per model; fewer of slow ones.
     """
     runs = {name: one_run(session, images_NCHW) for name, session in sessions.items()}
     turns = time_in_turns(runs, seconds=seconds, warmup_seconds=warmup_seconds, min_runs=min_runs)

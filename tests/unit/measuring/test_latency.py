@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from kondense.measuring import latency
+from kondense.measuring import latency, memory
 from kondense.measuring.environment import describe_environment
 from kondense.measuring.latency import Latency, measure_latency, open_session, predict_onnx, takes_pixels
 from kondense.measuring.memory import peak_memory_bytes
@@ -76,6 +76,14 @@ def test_a_model_that_takes_pixels_is_known_and_can_be_measured() -> None:
 def test_a_model_that_does_not_load_is_an_error() -> None:
     with pytest.raises(ChildProcessError, match="exit code"):
         peak_memory_bytes(b"no model")
+
+
+def test_a_model_whose_runs_are_long_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LEAST_S", 0.001)
+    monkeypatch.setattr(memory, "PATIENCE", 100.0)
+    with pytest.raises(ChildProcessError, match="within 0 s"):
+        peak_memory_bytes(linear(3))
+    assert peak_memory_bytes(linear(3), run_s=1.0) > 0
 
 
 def test_environment_names_the_machine() -> None:

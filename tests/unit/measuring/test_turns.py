@@ -72,3 +72,24 @@ def test_times_that_never_settle_are_said_to() -> None:
 def test_measuring_takes_the_time_it_is_given() -> None:
     turns = timed(Clock(), {"A": constant(10), "B": constant(15)}, seconds=2.0)
     assert len(turns.samples_ms["A"]) == len(turns.samples_ms["B"]) == 80
+
+
+def test_long_turns_need_one_turn_of_warm_up_and_half_of_the_runs() -> None:
+    clock = Clock()
+    turns = timed(clock, {"A": constant(4000), "B": constant(2000)}, seconds=1.0, warmup_seconds=0.5, min_runs=10)
+    assert (turns.warmup_turns, turns.settled) == (1, True)
+    assert turns.samples_ms["A"].tolist() == [4000.0] * 5
+    assert "".join(clock.log).count("A") == 6
+    assert clock.log[-10:] in (list("ABBA" * 3)[:10], list("BAAB" * 3)[:10])
+
+
+def test_a_long_first_turn_is_not_counted_and_said_to_drift() -> None:
+    turns = timed(Clock(), {"A": falling(9000, 1 / 3, 3000)}, seconds=1.0, warmup_seconds=0.5)
+    assert (turns.warmup_turns, turns.settled) == (1, False)
+    assert set(turns.samples_ms["A"]) == {3000.0}
+
+
+def test_turns_of_middle_length_get_all_runs_within_the_patience() -> None:
+    turns = timed(Clock(), {"A": constant(300)}, seconds=1.0, warmup_seconds=0.5, min_runs=10)
+    assert len(turns.samples_ms["A"]) == 10
+    assert turns.warmup_turns == 2  # a window of 0.5 s
