@@ -282,7 +282,7 @@ def test_memory_is_measured_when_no_session_holds_any(folder: Path, monkeypatch:
     """The sessions of the timings keep the memory of a batch of 64, several hundred megabytes at 224 pixels."""
     alive = []
 
-    def measured(onnx: bytes, *, batch: int) -> int:
+    def measured(onnx: bytes, *, batch: int, run_s: float) -> int:
         alive.append([each for each in gc.get_objects() if isinstance(each, onnxruntime.InferenceSession)])
         return len(onnx)
 
