@@ -25,6 +25,7 @@ from typing import Any
 
 from kondense.config import Config
 from kondense.errors import EXPECTED, InputError, KondenseError
+from kondense.heap import uncollected
 from kondense.json_text import json_object
 from kondense.logging import LOG
 from kondense.scratch import scratch_directory
@@ -113,10 +114,12 @@ def run(
         InputError: more devices than GPUs, or than images in a batch.
         ProcessLostError: a process was killed; all others are stopped.
     """
-    count = count_processes(config)
-    total = count * (nodes.count if nodes else 1)
-    if total == 1:
-        metrics: Mapping[str, float] = load(stage.run)(config, **directories)
+    with uncollected(kept=True):
+        count = count_processes(config)
+        total = count * (nodes.count if nodes else 1)
+        function = load(stage.run) if total == 1 else None
+    if function is not None:
+        metrics: Mapping[str, float] = function(config, **directories)
         return metrics
     with scratch_directory("devices") as scratch:
         paths = {

@@ -31,6 +31,7 @@ from kondense.export.runtimes import runtimes
 from kondense.export.trace import cause, quiet, trace_program, translated_module
 from kondense.export.verification import check_file
 from kondense.files import ArtifactError
+from kondense.heap import uncollected
 
 OPSET = 21  # the first with 4-bit integers in DequantizeLinear and Cast
 
@@ -145,7 +146,8 @@ def _runtimes(proto: onnx.ModelProto, model: Model) -> Runtimes:
 
 def warm_up() -> None:
     """Export a tiny network, so that the exporter's tables exist in processes forked from this one."""
-    _translate(trace_program(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten()).eval(), (1, 8, 8)))
+    with uncollected():
+        _translate(trace_program(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten()).eval(), (1, 8, 8)))
 
 
 def _translate(program: torch.export.ExportedProgram) -> onnx.ModelProto:

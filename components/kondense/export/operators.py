@@ -7,13 +7,16 @@ every program a second time; either takes longer than the translation.
 import contextlib
 import copy
 import functools
+import types
 from collections.abc import Iterator
 
 import torch
-from torch.onnx._internal.exporter import _decomp, _fx_passes
+from onnxscript.function_libs.torch_lib import registration
+from torch.onnx._internal.exporter import _decomp, _fx_passes, _registration
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from kondense.export.functional import make_functional
+from kondense.heap import uncollected
 
 
 @contextlib.contextmanager
@@ -42,7 +45,26 @@ _made_by_torch = ONNXRegistry.from_torchlib
 @functools.cache
 def table(opset_version: int) -> ONNXRegistry:
     """Return torch's table for a version of its operators."""
-    return _made_by_torch(opset_version)
+    given = _registration.onnxscript_apis
+    _registration.onnxscript_apis = types.SimpleNamespace(get_torchlib_ops=_functions)
+    try:
+        with uncollected():
+            return _made_by_torch(opset_version)
+    finally:
+        _registration.onnxscript_apis = given
+
+
+def _functions() -> list[types.SimpleNamespace]:
+    """Return what onnxscript's ``get_torchlib_ops`` does, but for what it reads off the functions' sources."""
+    from onnxscript.function_libs.torch_lib import ops  # noqa: F401  # which registers them
+
+    return [
+        types.SimpleNamespace(qualified_name=name, function=function, is_complex=is_complex)
+        for name, registered in registration.default_registry.items()
+        if not name.startswith("internal::")
+        for is_complex, functions in ((False, registered.overloads), (True, registered.complex))
+        for function in functions
+    ]
 
 
 def _functional(exported_program: torch.export.ExportedProgram, registry: ONNXRegistry) -> torch.export.ExportedProgram:

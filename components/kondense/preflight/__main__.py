@@ -6,12 +6,15 @@ import sys
 import warnings
 from pathlib import Path
 
+from kondense.heap import uncollected
+
 
 def main() -> None:
     """Examine, and print what was found."""
     warnings.filterwarnings("ignore")
-    from kondense.preflight.examine import examine
-    from kondense.preflight.request import Request
+    with uncollected(kept=True):
+        from kondense.preflight.examine import examine
+        from kondense.preflight.request import Request
 
     request = Request.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     for check in examine(request):

@@ -25,7 +25,9 @@ from kondense.data_prep.config import DataPrepConfig
 from kondense.distill.stage import distill
 from kondense.errors import InputError, ShortfallError
 from kondense.evaluate.exports import export_forms
-from kondense.heap import return_large_blocks, trim
+from kondense.export.onnx import OPSET
+from kondense.export.operators import table
+from kondense.heap import return_large_blocks, trim, uncollected
 from kondense.logging import LOG
 from kondense.measuring.accuracy import doubts_on
 from kondense.measuring.latency import predict_onnx, takes_pixels
@@ -44,6 +46,7 @@ from kondense.recipes import Composed, models_of
 from kondense.stages import STAGES
 from kondense.train.config import TrainConfig
 from kondense.train.stage import train
+from kondense.training.device import formats_tried_once
 from kondense.training.probe import probed
 from kondense.training.settings import TrainingConfig
 from kondense.training.trainer import NonFiniteLossError
@@ -76,7 +79,7 @@ def examine(request: Request) -> Iterator[Check]:
     """Yield what was tried; the last one is refused if the run cannot go on."""
     return_large_blocks()  # of what one check frees, the next one has little use
     data_config, train_config = DataPrepConfig(**request.data_prep), TrainConfig(**request.train)
-    with allowing(networks=[train_config.network]):
+    with allowing(networks=[train_config.network]), formats_tried_once():
         found = None
         with timed("images") as check:
             found = known_images(data_config)
@@ -295,9 +298,10 @@ def try_export(model: Model, dataset: Dataset, *, uint8_input: bool) -> None:
 def warm_up() -> None:
     """Train a tiny network: what torch loads for the first training, 2 s and more, is no part of what a step takes.
 
-    The server that forks a run's steps has loaded it.
+    The server that forks a run's steps has loaded it, and the exporter's table.
     """
-    with unnoticed():
+    with uncollected(kept=True), unnoticed():
+        table(OPSET)
         train(None, random_dataset((1, 8, 8), 2), quick(TrainConfig(network="lenet300")))
 
 
@@ -383,7 +387,7 @@ class Estimator:
         seconds = time.monotonic() - began - probe.spent_s
         idle = not probe.costs and "model" in models
         forward_s = forward_seconds(models["model"].module, self.few, torch.device("cpu")) if idle else 0.0
-        trim()
+        trim(kept=True)
         process_bytes = resident_bytes()  # with all that torch loads and sets up at its first training step
         costs = [cost.scaled(*self.scale) for cost in probe.costs]
         trial = Trial(costs, seconds, forward_s, process_bytes, self.shared_bytes)

@@ -1,6 +1,8 @@
 """The device, the arithmetic and the memory format of training."""
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from kondense.networks.outputs import leaves, logits_of
 
 IMAGES = 4  # dimensions of tensors that have a memory format
 ROUNDING, TINY = 0.01, 1e-6
+# The reason why networks do not train in channels_last, "" if they do, by the classes of their modules.
+_tried: contextvars.ContextVar[dict[tuple[type, ...], str] | None] = contextvars.ContextVar("tried", default=None)
 
 
 def choose_device(name: str) -> torch.device:
@@ -65,15 +69,34 @@ def choose_memory_format(module: nn.Module, images_BCHW: Tensor | None = None) -
     wanted = torch.channels_last if convolutions and not hazard else torch.contiguous_format
     if images_BCHW is None:
         return wanted
+    kinds, tried = tuple(map(type, module.modules())), _tried.get()
+    if tried is not None and kinds in tried:
+        return torch.contiguous_format if tried[kinds] else wanted
     try:
         _step(module, images_BCHW, torch.contiguous_format, training=True)
     except Exception as error:  # the network's own code may raise anything
         size = "x".join(map(str, images_BCHW.shape[1:]))
         raise InputError(f"the network must train on images of {size}, but: {_first_line(error)}") from error
-    if wanted is torch.channels_last and (reason := _difference(module, images_BCHW)):
+    reason = _difference(module, images_BCHW) if wanted is torch.channels_last else ""
+    if tried is not None and wanted is torch.channels_last:
+        tried[kinds] = reason
+    if reason:
         LOG.info(f"the network is trained in the contiguous memory format: in channels_last {reason}")
         return torch.contiguous_format
     return wanted
+
+
+@contextlib.contextmanager
+def formats_tried_once() -> Iterator[None]:
+    """Try one of the networks in the block that consist of modules of the same classes, for all of them.
+
+    Such are one network and what is left of it after pruning, whose code is the same.
+    """
+    token = _tried.set({})
+    try:
+        yield
+    finally:
+        _tried.reset(token)
 
 
 def place_in_format(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:

@@ -8,6 +8,7 @@ from kondense.export import operators
 from kondense.export.onnx import _translate
 from kondense.export.operators import operators_kept, table
 from kondense.export.trace import trace_program
+from onnxscript.values import TracedOnnxFunction
 from torch import Tensor, nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
@@ -29,6 +30,17 @@ def test_an_export_with_the_kept_table_is_that_of_torch_and_leaves_torch_as_it_w
     assert kept[0].graph.initializer == kept[1].graph.initializer
     assert ONNXRegistry.__dict__["from_torchlib"] is before
     assert table.cache_info().misses == 1
+
+
+def test_the_table_is_that_of_torch_though_no_source_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    table.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(TracedOnnxFunction, "function_ir", property(lambda _: pytest.fail("a source was parsed")))
+        ours = table(21)
+    theirs = ONNXRegistry.from_torchlib(21)
+    assert ours.functions.keys() == theirs.functions.keys()
+    for target, functions in theirs.functions.items():
+        assert ours.functions[target] == functions
 
 
 def test_an_entry_of_ones_own_does_not_stay_in_the_kept_table() -> None:

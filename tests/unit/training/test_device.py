@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from kondense.training.device import choose_memory_format, taken_format
+from kondense.training.device import choose_memory_format, formats_tried_once, taken_format
 from kondense.training.fit import fit
 from kondense.training.losses import SoftLabelLoss
 from kondense.training.settings import TrainingConfig
@@ -56,6 +56,29 @@ def test_others_are_in_channels_last_and_stay_as_they_are():
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert not module.training and torch.equal(torch.random.get_rng_state(), generator)
     assert all(weight.grad is None for weight in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("flatten", "expected"), [(by_view, torch.contiguous_format), (torch.nn.Flatten(), torch.channels_last)]
+)
+def test_what_is_left_of_a_network_takes_the_format_that_was_found_for_it(flatten, expected):
+    runs = []
+
+    class Counted(Net):
+        def forward(self, images):
+            runs.append(images.shape)
+            return super().forward(images)
+
+    with formats_tried_once():
+        assert choose_memory_format(Counted(flatten), IMAGES) is expected
+        tried = len(runs)
+        assert choose_memory_format(Counted(flatten), IMAGES[:, :, :8]) is expected
+        assert len(runs) == tried > 0
+        assert choose_memory_format(nn.Sequential(Counted(flatten)), IMAGES) is expected  # other modules
+        assert len(runs) > tried
+    tried = len(runs)
+    choose_memory_format(Counted(flatten), IMAGES)
+    assert len(runs) > tried
 
 
 def test_a_network_that_cannot_train_at_all_is_refused():
