@@ -51,6 +51,6 @@ def test_no_collection_begins_in_the_block():
     try:
         with uncollected():
             made = [Node() for _ in range(10_000)]
-        assert not begun and made
+            assert not begun and made
     finally:
         gc.callbacks.remove(note)
