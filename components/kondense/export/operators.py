@@ -45,13 +45,13 @@ _made_by_torch = ONNXRegistry.from_torchlib
 @functools.cache
 def table(opset_version: int) -> ONNXRegistry:
     """Return torch's table for a version of its operators."""
-    given = _registration.onnxscript_apis
-    _registration.onnxscript_apis = types.SimpleNamespace(get_torchlib_ops=_functions)
+    given = vars(_registration)["onnxscript_apis"]
+    vars(_registration)["onnxscript_apis"] = types.SimpleNamespace(get_torchlib_ops=_functions)
     try:
         with uncollected():
             return _made_by_torch(opset_version)
     finally:
-        _registration.onnxscript_apis = given
+        vars(_registration)["onnxscript_apis"] = given
 
 
 def _functions() -> list[types.SimpleNamespace]:
