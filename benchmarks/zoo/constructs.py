@@ -8,11 +8,14 @@ from collections.abc import Callable
 from torch import nn
 
 from benchmarks.zoo.parts import (
+    attentions,
     authors,
+    blocks,
     branches,
     brought,
     convolutions,
     gates,
+    habits,
     moves,
     norms,
     outputs,
@@ -33,6 +36,9 @@ CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     **reported.CONSTRUCTS,
     **brought.CONSTRUCTS,
     **authors.CONSTRUCTS,
+    **attentions.CONSTRUCTS,
+    **blocks.CONSTRUCTS,
+    **habits.CONSTRUCTS,
 }
 
 

@@ -2,11 +2,14 @@
 
 Where channels are removed, a number that stands for their count becomes smaller. The module then has methods of its
 own, equal to those of its class but for that number. A number is named by the value that the class's code has for it,
-and means all places of the method where that value stands.
+and means all places of the method where that value stands: as a number, or as the name of a constant of the file or of
+the function around (``HIDDEN``, ``sizes.HIDDEN``).
 """
 
+import dataclasses
+import dis
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -16,6 +19,10 @@ from kondense.networks.outputs import OWN_FORWARD
 
 Literals = dict[str, dict[int, int]]  # by method: the class's numbers, and those of the module
 LEAST = 2  # smaller numbers name axes, or are no counts
+CHANGED = "_changed_numbers"  # attribute of a function that has other numbers than that of its class
+LOADS = ("LOAD_GLOBAL", "LOAD_DEREF")
+MOST_CONSTANTS = 255  # whose place one byte holds
+UNIT = 2  # bytes of an instruction
 
 
 def literals_of(module: nn.Module) -> Literals:
@@ -23,10 +30,11 @@ def literals_of(module: nn.Module) -> Literals:
     found: Literals = {}
     for method, function in _methods(module).items():
         own = vars(module).get(_place(module, method))
-        present = own.__func__.__code__ if isinstance(own, types.MethodType) else function.__code__
-        before, after = _numbers(function.__code__.co_consts), _numbers(present.co_consts)
-        numbers = {old: new for old, new in zip(before, after, strict=True) if old >= LEAST}
-        if len(before) == len(after) and numbers:
+        changed = vars(own.__func__).get(CHANGED) if isinstance(own, types.MethodType) else None
+        if own is not None and changed is None:
+            continue  # a function that the user gave the module
+        present = [*_numbers(function.__code__.co_consts), *(name.value for name in _named_numbers(function))]
+        if numbers := {number: (changed or {}).get(number, number) for number in present if number >= LEAST}:
             found[method] = numbers
     return found
 
@@ -44,11 +52,11 @@ def set_literal(module: nn.Module, method: str, number: int, value: int) -> None
     """Let a method of a module have ``value`` where its class has ``number``, in place."""
     function = _methods(module)[method]
     changes = literals_of(module)[method] | {number: value}
-    code = function.__code__.replace(co_consts=_replaced(function.__code__.co_consts, changes))
+    code = _with_names_replaced(function, changes)
     made = types.FunctionType(
         code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
-    made.__kwdefaults__, made.__dict__ = function.__kwdefaults__, dict(function.__dict__)
+    made.__kwdefaults__, made.__dict__ = function.__kwdefaults__, dict(function.__dict__) | {CHANGED: changes}
     vars(module)[_place(module, method)] = types.MethodType(made, module)
 
 
@@ -116,3 +124,57 @@ def _replaced(constants: tuple[Any, ...], changes: Mapping[int, int]) -> tuple[A
         else constant
         for constant in constants
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    """Where the code of a function loads a number by name: first and last byte, and the number."""
+
+    begin: int
+    end: int
+    value: int
+
+
+def _named_numbers(function: types.FunctionType) -> Iterator[_Name]:
+    """Yield the constants of the file or of the function around that a function reads, such as ``sizes.HIDDEN``."""
+    places = [each for each in dis.get_instructions(function) if each.opname != "CACHE"]
+    ends = [each.offset for each in places[1:]] + [len(function.__code__.co_code)]
+    closure = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    for index, first in enumerate(places):
+        if first.opname not in LOADS:
+            continue
+        value, last = _loaded(function, closure, first), index
+        while type(value) is not int and last + 1 < len(places) and _is_attribute(places[last + 1]):
+            last += 1
+            value = vars(value).get(places[last].argval) if isinstance(value, type | types.ModuleType) else None
+        if type(value) is int and places[index - 1].opname != "EXTENDED_ARG":
+            yield _Name(first.offset, ends[last], value)
+
+
+def _is_attribute(place: dis.Instruction) -> bool:
+    return place.opname == "LOAD_ATTR" and not place.is_jump_target  # else another value may be before it
+
+
+def _loaded(function: types.FunctionType, closure: Mapping[str, Any], place: dis.Instruction) -> Any:
+    if place.opname == "LOAD_GLOBAL":
+        return function.__globals__.get(place.argval)
+    try:
+        return closure[place.argval].cell_contents if place.argval in closure else None
+    except ValueError:  # the cell is empty
+        return None
+
+
+def _with_names_replaced(function: types.FunctionType, changes: Mapping[int, int]) -> types.CodeType:
+    """Return the code of a function with other numbers; names of numbers are replaced by the numbers."""
+    code = function.__code__
+    constants, content = list(_replaced(code.co_consts, changes)), bytearray(code.co_code)
+    for name in _named_numbers(function):
+        if changes.get(name.value, name.value) == name.value:
+            continue
+        if len(constants) > MOST_CONSTANTS:
+            raise InputError(f"the code of {function.__qualname__} has too many constants to lower one.")
+        units = (name.end - name.begin) // UNIT - 1
+        load = bytes([dis.opmap["LOAD_CONST"], len(constants)])
+        content[name.begin : name.end] = load + bytes([dis.opmap["NOP"], 0]) * units
+        constants.append(changes[name.value])
+    return code.replace(co_consts=tuple(constants), co_code=bytes(content))

@@ -7,12 +7,14 @@ numbers of channels among its attributes and in its code. Applied to a new base 
 shapes of the weights.
 """
 
+import copy
 import inspect
+import types
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kondense.artifacts.attention import SelfAttention, is_separable
 from kondense.artifacts.literals import changed_literals, lower_literals
@@ -41,6 +43,7 @@ HEADS = "num_heads"  # the attribute in which attentions of libraries hold the n
 WIDTHS = ("attn_dim", "all_head_dim", "inner_dim")  # of all heads together, likewise
 OWN, NUMBERS = "tensors", "numbers"  # of modules of the network's own: shapes by tensor, numbers by attribute
 LITERALS = "literals"  # likewise: numbers in their code, by method and the number that the class has
+SEQUENCES = (tuple, list)
 WIDTH_EDITS = {OWN, NUMBERS, LITERALS, "normalized_shape", "num_channels", "hidden_size", "input_size", "embedding_dim"}
 SEPARATED = "SelfAttention"  # the type of an attention whose projections became layers
 
@@ -132,14 +135,15 @@ def _change_own(target: nn.Module, name: str, edit: Mapping[str, Any]) -> None:
         tensor = torch.empty(shape, dtype=before.dtype, device=before.device)
         trained = isinstance(before, nn.Parameter)
         tensors[key] = nn.Parameter(tensor, before.requires_grad) if trained else tensor
+    held = numbers_held(target) if NUMBERS in edit else {}
     for attribute, value in edit.get(NUMBERS, {}).items():
-        held = vars(target).get(attribute)
-        most = number_in(held)
-        if most is None or type(value) is not int or value < 1:
+        if attribute not in held or type(value) is not int or value < 1:
             raise InputError(f"a structural edit of {name!r} must set a number, but got {attribute}={value!r}.")
-        if value > most:
-            raise InputError(f"a structural edit of {name!r} must lower {attribute}={most}, but got {value}.")
-        setattr(target, attribute, with_number(held, value))
+        if value > held[attribute]:
+            raise InputError(
+                f"a structural edit of {name!r} must lower {attribute}={held[attribute]}, but got {value}."
+            )
+        set_number(target, attribute, value)
     lower_literals(target, name, edit.get(LITERALS, {}))
 
 
@@ -148,16 +152,56 @@ def _is_shape(shape: Any, before: Sequence[int]) -> bool:
     return numbers and all(0 < each <= most for each, most in zip(shape, before, strict=True))
 
 
-def number_in(value: Any) -> int | None:
-    """Return the number that an attribute is, or holds alone in a tuple or list, or None."""
-    if type(value) in (tuple, list) and len(value) == 1:
-        value = value[0]
-    return value if type(value) is int else None
+def numbers_held(module: nn.Module) -> dict[str, int]:
+    """Return the whole numbers that a module of the network's own holds, by attribute.
+
+    An attribute may be one of the class, a tuple, list or dictionary of numbers, or an object that holds the network's
+    sizes: ``dim``, ``sizes.1``, ``config.hidden_size``. Of torch's modules, ``nn.Unflatten`` holds some.
+    """
+    if _is_torchs(type(module)) and not isinstance(module, nn.Unflatten):
+        return {}
+    found: dict[str, int] = {}
+    held: dict[str, Any] = {}
+    for kind in reversed(type(module).__mro__):
+        if not _is_torchs(kind) and kind is not object:
+            held |= {name: value for name, value in vars(kind).items() if type(value) is int}
+    for attribute, value in (held | vars(module)).items():
+        if attribute[0] == "_" or attribute == "training":
+            continue
+        alone = value[0] if type(value) in SEQUENCES and len(value) == 1 else value
+        parts = {"": alone} if type(alone) is int else _parts(value)
+        found |= {f"{attribute}.{key}".rstrip("."): each for key, each in parts.items() if type(each) is int}
+    return found
 
 
-def with_number(value: Any, number: int) -> Any:
-    """Return an attribute with another number."""
-    return type(value)([number]) if isinstance(value, tuple | list) else number
+def _is_torchs(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "torch"
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """Return what a tuple, list, dictionary or object of sizes holds, by index, key or attribute."""
+    if isinstance(value, SEQUENCES):
+        return {str(index): each for index, each in enumerate(value)}
+    if isinstance(value, dict):
+        return {key: each for key, each in value.items() if type(key) is str and key[:1] != "_"}
+    if isinstance(value, nn.Module | Tensor | type | types.ModuleType) or callable(value):
+        return {}
+    return {key: each for key, each in getattr(value, "__dict__", {}).items() if key[0] != "_"}
+
+
+def set_number(module: nn.Module, attribute: str, number: int) -> None:
+    """Set a number of ``numbers_held``; what holds it is copied, since others may hold it too."""
+    name, _, key = attribute.partition(".")
+    value = getattr(module, name)
+    if not key:
+        setattr(module, name, type(value)([number]) if isinstance(value, SEQUENCES) else number)
+    elif isinstance(value, SEQUENCES):
+        changed = [number if str(index) == key else each for index, each in enumerate(value)]
+        setattr(module, name, changed if isinstance(value, list) else type(value)(changed))
+    else:
+        changed = copy.copy(value)
+        (changed if isinstance(value, dict) else vars(changed))[key] = number
+        setattr(module, name, changed)
 
 
 def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) -> bool:
@@ -268,12 +312,12 @@ def _own_edit(original: nn.Module, module: nn.Module, known: Collection[str] = (
 
     Numbers that grow, such as a count of passes, are none of channels; ``known`` attributes have edits of their own.
     """
-    shapes, numbers = _shapes(original, module), {}
-    if not type(module).__module__.startswith("torch.nn.modules."):
-        for attribute, value in vars(original).items():
-            number, most = number_in(vars(module).get(attribute)), number_in(value)
-            if attribute[0] != "_" and attribute not in known and number and most and 0 < number < most:
-                numbers[attribute] = number
+    shapes, before, now = _shapes(original, module), numbers_held(original), numbers_held(module)
+    numbers = {
+        attribute: now[attribute]
+        for attribute, most in before.items()
+        if attribute not in known and 0 < now.get(attribute, 0) < most
+    }
     literals = {
         method: {str(number): value for number, value in changes.items()}
         for method, changes in changed_literals(module).items()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from torch import nn
 
 from kondense.artifacts.literals import literals_of, set_literal
-from kondense.artifacts.structure import number_in, with_number
+from kondense.artifacts.structure import numbers_held, set_number
 from kondense.channels.groups import ChannelGroup, OwnTensor
 
 Numbers = tuple[tuple[str, str, int], ...]  # module, attribute or method:number, entries of a channel
@@ -22,19 +22,23 @@ def numbers_of(module: nn.Module, group: ChannelGroup, lengths: Mapping[str, int
         lengths: of the sides of its members, by name of the member; only of those that the group has alone.
     """
     entries = {lengths[member.name]: member.entries.shape[1] for member in group.members if member.name in lengths}
-    found = []
-    for name, part in around(module, group):
-        for attribute, value in vars(part).items():
-            count = number_in(value)
-            if attribute[0] != "_" and attribute != "training" and count in entries:
-                found.append((name, attribute, entries[count]))
-    return tuple(found)
+    return tuple(
+        (name, attribute, entries[count])
+        for name, part in (*around(module, group), *unflattening(module))
+        for attribute, count in numbers_held(part).items()
+        if count in entries
+    )
+
+
+def unflattening(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules of torch that hold numbers of channels and no tensor of them."""
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Unflatten)]
 
 
 def choices_of_literals(
     module: nn.Module, group: ChannelGroup, lengths: Mapping[str, int], splits: Collection[int]
 ) -> Iterator[Numbers]:
-    """Yield the numbers in the code of modules that may stand for counts of a group's channels, few at a time.
+    """Yield numbers of modules that may stand for counts of a group's channels, few at a time: in code, or of parts.
 
     Args:
         module: the network.
@@ -42,17 +46,28 @@ def choices_of_literals(
         lengths: as of ``numbers_of``.
         splits: into how many parts the network splits channels; the code may hold the length of a part.
     """
-    entries = {lengths[member.name]: member.entries.shape[1] for member in group.members if member.name in lengths}
-    for length, of_channel in list(entries.items()):
-        for parts in splits:
-            if parts > 1 and length % parts == 0 and of_channel % parts == 0:
-                entries.setdefault(length // parts, of_channel // parts)
+    lengths_alone = {
+        lengths[member.name]: member.entries.shape[1] for member in group.members if member.name in lengths
+    }
+    parts_alone = {
+        length // parts: of_channel // parts
+        for length, of_channel in lengths_alone.items()
+        for parts in splits
+        if parts > 1 and length % parts == 0 and of_channel % parts == 0
+    }
+    entries = parts_alone | lengths_alone
     found = [
         (name, f"{method}:{number}", entries[value])
         for name, part in around(module, group)
         for method, numbers in literals_of(part).items()
         for number, value in numbers.items()
         if value in entries
+    ]
+    found += [
+        (name, attribute, entries[value])
+        for name, part in around(module, group)
+        for attribute, value in numbers_held(part).items()
+        if value in entries and value not in lengths_alone  # those that numbers_of has not
     ]
     for count in range(1, min(MOST_LITERALS, len(found)) + 1):
         yield from itertools.combinations(found, count)
@@ -78,5 +93,4 @@ def count_down(owner: nn.Module, attribute: str, fewer: int) -> None:
     if number:
         set_literal(owner, method, int(number), literals_of(owner)[method][int(number)] - fewer)
         return
-    value = getattr(owner, attribute)
-    setattr(owner, attribute, with_number(value, (number_in(value) or 0) - fewer))
+    set_number(owner, attribute, numbers_held(owner)[attribute] - fewer)

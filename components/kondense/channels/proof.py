@@ -209,6 +209,8 @@ class _Proof:
         group = groups[name]
         if change.amount == WITHOUT_VALUE and (numbers := numbers_of(self.module, group, self.lengths(group))):
             yield dataclasses.replace(group, numbers=numbers)
+            for number in numbers if 1 < len(numbers) <= MOST_TRIES else ():  # others may be equal by chance
+                yield dataclasses.replace(group, numbers=(number,))
         parts = sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0)
         tied = [group.tied(part) for part in parts]
         yield from tied

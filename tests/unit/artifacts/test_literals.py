@@ -26,6 +26,31 @@ class Views(nn.Module):
         return self.fc(maps.view(-1, 32)) if flat else maps
 
 
+COUNT = 32
+
+
+class Sizes:
+    """Holds a constant as people hold them."""
+
+    HALF = 4
+
+
+def views_by_name():
+    part = 4
+
+    class ViewsByName(Views):
+        """The same, with a constant of the file, one of a class and one of the function around."""
+
+        def halves(self, maps):
+            return torch.split(maps, (Sizes.HALF, part), 1)
+
+        def forward(self, images_NCHW, flat=True):
+            maps = torch.cat(self.halves(self.conv(images_NCHW)), 1)
+            return self.fc(maps.view(-1, COUNT)) if flat else maps
+
+    return ViewsByName()
+
+
 IMAGES = torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
@@ -40,13 +65,14 @@ def narrow(net):
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_a_module_has_other_numbers_than_its_class(adapted):
-    whole = Views()
+@pytest.mark.parametrize("make", [Views, views_by_name])
+def test_a_module_has_other_numbers_than_its_class(make, adapted):
+    whole = make()
     small = narrow(with_logits(copy.deepcopy(whole)) if adapted else copy.deepcopy(whole))
     maps = whole.conv(IMAGES)[:, :6].flatten(1)
     torch.testing.assert_close(small(IMAGES), maps @ whole.fc.weight[:, :24].T + whole.fc.bias)
     assert changed_literals(small) == {"halves": {4: 3}, "forward": {32: 24}}
-    assert whole(IMAGES).shape == Views()(IMAGES).shape == (5, 3)
+    assert whole(IMAGES).shape == make()(IMAGES).shape == (5, 3)
     assert literals_of(whole) == literals_of(Views()) == {"halves": {4: 4}, "forward": {32: 32}}
 
 
@@ -103,3 +129,18 @@ def test_an_edit_can_only_lower_a_number_that_the_code_has(literals):
 
 def test_layers_of_torch_have_no_numbers():
     assert literals_of(nn.MultiheadAttention(8, 2)) == literals_of(nn.Conv2d(1, 1, 1)) == {}
+
+
+def test_a_constant_that_two_methods_read_is_lowered_in_one_of_them():
+    net = views_by_name()
+    set_literal(net, "forward", 32, 24)
+    assert (COUNT, Sizes.HALF) == (32, 4)
+    assert literals_of(net) == {"halves": {4: 4}, "forward": {32: 24}}
+    with pytest.raises(RuntimeError, match="shape"):
+        net(IMAGES)
+
+
+def test_a_function_that_the_user_gave_a_module_has_no_numbers():
+    net = Views()
+    net.halves = lambda maps: torch.split(maps, (4, 4), 1)
+    assert literals_of(net) == {"forward": {32: 32}}

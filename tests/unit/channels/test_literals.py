@@ -1,10 +1,12 @@
 """Channels whose number is written in the code of the network go, and the number with them."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from kondense.artifacts.structure import apply_edits, find_edits
 from kondense.channels.dependencies import find_dependencies
 from kondense.channels.surgery import remove
 from torch import nn
@@ -152,3 +154,89 @@ def test_all_blocks_that_are_alike_are_mended():
     assert [found.groups[f"blocks.{number}.qkv"].numbers for number in range(8)] == [
         ((f"blocks.{number}", "forward:4", 1),) for number in range(8)
     ]
+
+
+HIDDEN, SIDE = 16, 6
+
+
+class ByConstant(Flattens):
+    def forward(self, images_NCHW):
+        return self.fc(self.conv(images_NCHW).relu().view(-1, HIDDEN * SIDE * SIDE))
+
+
+class ByConfig(Flattens):
+    """Holds its sizes in an object, of which its parts know the same one, and another number that is equal."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(hidden=16, patch=16)
+
+    def forward(self, images_NCHW):
+        assert self.config.patch == 16
+        return self.fc(self.conv(images_NCHW).relu().view(-1, self.config.hidden * 36))
+
+
+class ByClass(Flattens):
+    hidden = 16
+
+    def forward(self, images_NCHW):
+        return self.fc(self.conv(images_NCHW).relu().view(-1, self.hidden * 36))
+
+
+class BySizes(Flattens):
+    def __init__(self):
+        super().__init__()
+        self.sizes = {"maps": 16, "side": 6}
+        self.grid = (6, 16, 6)
+
+    def forward(self, images_NCHW):
+        maps = self.conv(images_NCHW).relu()
+        maps = maps.permute(0, 2, 1, 3).reshape(-1, *self.grid).transpose(1, 2)
+        return self.fc(maps.reshape(-1, self.sizes["maps"] * 36))
+
+
+class Unflattens(nn.Module):
+    """Makes maps of a vector by torch's layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Linear(64, 16 * 36)
+        self.unflatten, self.fc = nn.Unflatten(1, (16, 6, 6)), nn.Conv2d(16, 4, 1)
+
+    def forward(self, images_NCHW):
+        return self.fc(self.unflatten(self.conv(images_NCHW.flatten(1)).relu())).sum((2, 3))
+
+
+NUMBERS = {
+    ByConstant: {("", "forward:16", 1)},
+    ByConfig: {("", "config.hidden", 1)},
+    ByClass: {("", "hidden", 1)},
+    BySizes: {("", "sizes.maps", 1), ("", "grid.1", 1)},
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_constants_and_sizes_that_objects_hold_follow(kind):
+    net = made(kind)
+    small, logits = removed(net)
+    wanted = F.linear(
+        net.conv(IMAGES)[:, KEPT].relu().flatten(1), net.fc.weight.unflatten(1, (16, 36))[:, KEPT].flatten(1)
+    )
+    torch.testing.assert_close(logits, wanted + net.fc.bias)
+    assert set(find_dependencies(net, SHAPE).groups["conv"].numbers) == NUMBERS[kind]
+    assert set(find_dependencies(small, SHAPE).groups["conv"].numbers) == NUMBERS[kind]
+    again = copy.deepcopy(net)
+    apply_edits(again, find_edits(net, small))
+    again.load_state_dict(small.state_dict())
+    torch.testing.assert_close(again(IMAGES), logits)
+    assert net(IMAGES).shape == logits.shape  # which holds its own numbers
+
+
+def test_the_sizes_of_an_unflatten_follow():
+    net = made(Unflattens)
+    small, logits = removed(net)
+    maps = net.conv(IMAGES.flatten(1)).relu().unflatten(1, (16, 6, 6))[:, KEPT]
+    torch.testing.assert_close(logits, F.conv2d(maps, net.fc.weight[:, KEPT], net.fc.bias).sum((2, 3)))
+    again = copy.deepcopy(net)
+    apply_edits(again, find_edits(net, small))
+    assert again.unflatten.unflattened_size == (len(KEPT), 6, 6)
