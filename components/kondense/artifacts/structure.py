@@ -196,10 +196,10 @@ def set_number(module: nn.Module, attribute: str, number: int) -> None:
     if not key:
         setattr(module, name, type(value)([number]) if isinstance(value, SEQUENCES) else number)
     elif isinstance(value, SEQUENCES):
-        changed = [number if str(index) == key else each for index, each in enumerate(value)]
-        setattr(module, name, changed if isinstance(value, list) else type(value)(changed))
+        parts = [number if str(index) == key else each for index, each in enumerate(value)]
+        setattr(module, name, parts if isinstance(value, list) else type(value)(parts))
     else:
-        changed = copy.copy(value)
+        changed: Any = copy.copy(value)
         (changed if isinstance(value, dict) else vars(changed))[key] = number
         setattr(module, name, changed)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kondense.data.at_once import MOST, at_once
 from kondense.data.dataset import Dataset, Split
-from kondense.networks.outputs import doubts
+from kondense.networks.outputs import doubts, untrained
 from kondense.processes import current
 
 FEW = 4  # images that tell whether logits are those of one image
@@ -52,11 +52,16 @@ def predict(
 
 
 def doubts_on(module: nn.Module, split: Split, dataset: Dataset) -> list[str]:
-    """Return what is wrong with the logits of a network on the CPU; see ``kondense.networks.outputs.doubts``."""
+    """Return what is wrong with a network on the CPU: its logits, parameters that cannot be trained.
+
+    See ``doubts`` and ``untrained`` of ``kondense.networks.outputs``.
+    """
     was_training, few_u8 = module.training, next(iter(split.images.split(FEW)))
     images_NCHW = dataset.normalise(few_u8).contiguous(memory_format=memory_format_of(module))
     try:
-        return doubts(module.eval(), images_NCHW)
+        found = doubts(module.eval(), images_NCHW)
+        idle = untrained(module, images_NCHW)
+        return [*found, idle] if idle else found
     finally:
         module.train(was_training)
 

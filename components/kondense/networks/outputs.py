@@ -26,6 +26,7 @@ CHANGING = (
     "its logits change from call to call in evaluation mode: F.dropout needs training=self.training, or use nn.Dropout"
 )
 MIXING = "an image's logits depend on the other images of its batch, and so do accuracies and what is served"
+SHOWN = 3  # names of parameters
 CLOSE = 1e-3  # of the largest logit; rounding differs by less with the size of a batch
 
 
@@ -73,6 +74,36 @@ def doubts(module: nn.Module, images_NCHW: Tensor) -> list[str]:
     if not _close(logits_NK, again_NK):
         return [*found, CHANGING]
     return found if _close(logits_NK[:1], alone_NK) else [*found, MIXING]
+
+
+def untrained(module: nn.Module, images_NCHW: Tensor) -> str:
+    """Return that parameters get no gradient, neither in training nor in evaluation mode, and which; "" if all do.
+
+    Args:
+        module: the network; it stays as it is.
+        images_NCHW: a few images.
+    """
+    parameters = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    left, was_training = dict(parameters), module.training
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        for training in (False, True):  # layers may be left out at random in the one, auxiliary heads in the other
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+                arguments = (module.train(training), buffers, (images_NCHW.clone(),))
+                outputs = [output for _, output in leaves(torch.func.functional_call(*arguments, tie_weights=False))]
+                losses = [output.square().sum() for output in outputs if output.requires_grad]
+            if left and losses:
+                found = torch.autograd.grad(sum(losses, torch.zeros(())), list(left.values()), allow_unused=True)
+                left = {name: left[name] for name, grad in zip(left, found, strict=True) if grad is None}
+    finally:
+        module.train(was_training)
+    if not left:
+        return ""
+    named = ", ".join(list(left)[:SHOWN]) + (f" and {len(left) - SHOWN} others" if len(left) > SHOWN else "")
+    return (
+        f"{len(left)} of {len(parameters)} parameters get no gradient and stay as they are: {named}"
+        " (is a part of forward under no_grad, detached, or not called?)"
+    )
 
 
 def _ends_in_sigmoid(module: nn.Module, images_NCHW: Tensor) -> bool:

@@ -4,6 +4,8 @@ Shapes: weight [O, I, ...] -> step [O] or [1]; bias [O].
 """
 
 import dataclasses
+import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,16 @@ from kondense.artifacts.model import Model, model_probes
 from kondense.artifacts.quantized import ActivationQuantizer, install_quantizers
 from kondense.artifacts.reparametrized import baked_copy
 from kondense.artifacts.ties import owners
+from kondense.errors import InputError
+from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.context import Context
 from kondense.quantize.fake_quantize import FakeQuantizedNetwork, weight_grids
 from kondense.quantize.grid import round_to_grid
 from kondense.quantize.static import static
 from kondense.training.losses import Loss, Objective
 
+TINY = 32.0  # times smaller than the weights of a new layer (He et al. 2015)
+LARGEST_SHIFT = 40  # in powers of two, whose squares float32 holds
 METHOD = {
     "name": "qat",
     "kind": "activations",
@@ -52,11 +58,57 @@ def train(model: Model, calibrated: Model, context: Context) -> Model:
     grids = weight_grids(calibrated, module)
     norms = {name: norm for name, norm in foldable_norms(module, model_probes(model)).items() if name in grids}
     inputs = {name: grid for name, grid in calibrated.activations.items() if isinstance(grid, ActivationQuantizer)}
+    _enlarge(module, norms)
+    _check_sizes(module, grids.keys(), context.config)
     network = FakeQuantizedNetwork(module, grids, inputs, norms)
     masks = {network.parameter_name(name): mask for name, mask in model.masks().items()}
     loss = FreezingLoss(network, context.session.loss, context.config.freeze)
     context.train(network, "qat", loss=loss, masks=masks)
     return _settle(calibrated, network)
+
+
+@torch.no_grad()
+def _enlarge(module: nn.Module, norms: Mapping[str, str]) -> None:
+    """Scale tiny weights in front of batch norms up, in place; the network computes the same, to the bit.
+
+    Their gradients grow as they shrink, so that the first step of training would dwarf them and the grids' steps.
+
+    Args:
+        module: the network.
+        norms: the norm that will be folded into each layer, by layer name.
+    """
+    for name, norm in ((name, module.get_submodule(other)) for name, other in norms.items()):
+        layer, larger = module.get_submodule(name), 1 / _relative_size(module, name)
+        if larger < TINY or list(norms.values()).count(norms[name]) > 1:
+            continue
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and norm.running_mean is not None
+        factor = 2.0 ** min(round(math.log2(larger)), LARGEST_SHIFT)
+        for tensor in (layer.weight, layer.bias, norm.running_mean):
+            if isinstance(tensor, Tensor):
+                tensor.mul_(factor)
+        assert norm.running_var is not None
+        norm.running_var.mul_(factor**2)
+        norm.eps *= factor**2
+
+
+def _check_sizes(module: nn.Module, names: Iterable[str], config: QuantizeConfig) -> None:
+    """Raise InputError if a layer's weights are tiny and the learning rate is the default, whose steps dwarf them."""
+    sizes = {name: _relative_size(module, name) for name in names}
+    tiny = [name for name, size in sizes.items() if 1 / size >= TINY]
+    if tiny and not config.learning_rate:
+        raise InputError(
+            f"the weights of {tiny[0]!r} are {1 / sizes[tiny[0]]:.0e} times smaller than those of a new layer, and"
+            f" training at learning rate {config.rate:g} would dwarf them; use method=static, or give a"
+            " learning_rate."
+        )
+
+
+def _relative_size(module: nn.Module, name: str) -> float:
+    """Return the root mean square of a layer's weights relative to that of a new one; 1 if all are zero."""
+    weight = static.weighted(module, name).weight.detach()
+    kept = weight[weight != 0].double()
+    inputs = weight[0].numel()
+    return float(kept.square().mean().sqrt()) * (inputs / 2) ** 0.5 if len(kept) else 1.0
 
 
 class FreezingLoss(Objective):

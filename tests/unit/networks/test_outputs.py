@@ -16,6 +16,7 @@ from kondense.networks.outputs import (
     doubts,
     logits_of,
     output_key,
+    untrained,
     with_logits,
 )
 from torch import nn
@@ -175,3 +176,37 @@ def test_a_sigmoid_at_the_end_is_doubted(last, told):
     module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), last).eval()
     found = doubts(module, torch.randn(5, 1, 2, 2))
     assert (SIGMOID in found) == told and len(found) == told
+
+
+class Partly(nn.Module):
+    """Computes one layer without gradients, in some way, and another only while it trains."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.norm, self.unused = nn.BatchNorm1d(4), nn.Linear(2, 2)
+        self.unused.requires_grad_(way == "unused")
+
+    def forward(self, images_NCHW):
+        features = self.norm(images_NCHW.flatten(1))
+        if self.way == "no_grad":
+            with torch.no_grad():
+                features = self.first(features)
+        else:
+            features = self.first(features).detach() if self.way == "detach" else self.first(features)
+        return self.head(features + self.second(features) if self.training else features)
+
+
+@pytest.mark.parametrize(("way", "count"), [("no_grad", 4), ("detach", 4), ("unused", 2), ("frozen", 0)])
+def test_parameters_that_get_no_gradient_are_told(way, count):
+    module = Partly("" if way == "frozen" else way).eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    told = untrained(module, torch.randn(5, 1, 2, 2))
+    assert told.startswith(f"{count} of {10 if way == 'unused' else 8} parameters get no gradient") == bool(count)
+    names = {"unused": "unused.weight, unused.bias", "frozen": ""}.get(
+        way, "first.weight, first.bias, norm.weight and 1"
+    )
+    assert names in told and bool(told) == bool(count)
+    assert not module.training and all(torch.equal(before[name], each) for name, each in module.state_dict().items())
+    assert all(parameter.grad is None for parameter in module.parameters())

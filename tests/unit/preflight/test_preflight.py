@@ -133,8 +133,22 @@ class Centred(Narrow):
         return super().forward(images - images.mean(0))
 
 
-@pytest.mark.parametrize(("network", "doubt"), [("Noisy", "from call to call"), ("Centred", "other images")])
-def test_logits_that_are_not_those_of_one_image_are_doubted(network: str, doubt: str) -> None:
+class Detached(Narrow):
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__(classes, channels)
+        self.shift = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            images = 2 * super().forward(images)
+        return images + self.shift
+
+
+@pytest.mark.parametrize(
+    ("network", "doubt"),
+    [("Noisy", "from call to call"), ("Centred", "other images"), ("Detached", "get no gradient and stay as they are")],
+)
+def test_what_is_wrong_with_a_network_that_can_be_trained_is_doubted(network: str, doubt: str) -> None:
     check = found(request(f"{__name__}:{network}", {}))["network"]
     assert (check.state, check.refused) == (DOUBTFUL, False)
     assert doubt in check.note

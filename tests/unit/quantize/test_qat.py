@@ -10,6 +10,7 @@ import torch
 from kondense.artifacts.fold import foldable_norms
 from kondense.artifacts.model import Model, load_model, save_model
 from kondense.data.dataset import Dataset, load_dataset, save_dataset
+from kondense.errors import InputError
 from kondense.export.onnx import export_onnx
 from kondense.measuring.accuracy import predict
 from kondense.quantize import qat, stage
@@ -184,3 +185,32 @@ def test_fine_tuned_scales_take_two_bytes(places: dict[str, Path], tmp_path: Pat
 def test_a_diverged_run_says_so(dataset: Dataset, resnet: Model) -> None:
     with pytest.raises(NonFiniteLossError, match="a lower learning_rate may help"):
         qat.apply(resnet, make_context(dataclasses.replace(QAT, learning_rate=100.0, clip_norm=0.0, epochs=3), dataset))
+
+
+def shrunk(model: Model, norm: bool) -> Model:
+    """Return a model whose first layer has tiny weights; what follows it takes that back, the norm or a later layer."""
+    small = 2.0**-20
+    module = copy.deepcopy(model.module)
+    with torch.no_grad():
+        module.conv1.weight.mul_(small)
+        if norm:
+            module.bn1.running_mean.mul_(small)
+            module.bn1.running_var.mul_(small**2)
+            module.bn1.eps *= small**2
+        else:
+            module.conv1.bias.mul_(small)
+            module.conv2.weight.div_(small)
+    return dataclasses.replace(model, module=module)
+
+
+def test_tiny_weights_in_front_of_norms_are_trained_as_others(dataset: Dataset, resnet: Model) -> None:
+    """The result is that of the network with weights of usual size, which computes the same."""
+    wanted, got = (stage.quantize(model, dataset, QAT).model for model in (resnet, shrunk(resnet, norm=True)))
+    logits_NK = [predict(each.module, dataset.validation, dataset) for each in (wanted, got)]
+    torch.testing.assert_close(logits_NK[1], logits_NK[0], rtol=0.0, atol=0.05 * float(logits_NK[0].abs().max()))
+
+
+def test_tiny_weights_that_training_would_dwarf_are_refused(dataset: Dataset) -> None:
+    model = shrunk(make_model("lenet5", dataset), norm=False)
+    with pytest.raises(InputError, match="weights of 'conv1' are .* times smaller.*method=static"):
+        stage.quantize(model, dataset, dataclasses.replace(QAT, learning_rate=0.0))
