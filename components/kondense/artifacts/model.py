@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from kondense.artifacts.attention import SEPARATED, CrossAttention
 from kondense.artifacts.equivalence import probes
 from kondense.artifacts.identity import (
     HEADS_FORMAT,
@@ -39,7 +40,7 @@ from kondense.artifacts.quantized import (
 from kondense.artifacts.reparametrized import bake, baked_copy, reparametrized
 from kondense.artifacts.report import LineageRecord
 from kondense.artifacts.schema import check_fields
-from kondense.artifacts.structure import HEADS, SEPARATED, WIDTH_EDITS, Edits, apply_edits, find_edits
+from kondense.artifacts.structure import HEADS, WIDTH_EDITS, Edits, apply_edits, find_edits
 from kondense.artifacts.tensors import read_tensors, write_tensors
 from kondense.artifacts.ties import check_ties, tie, tied_names, untie
 from kondense.errors import InputError
@@ -260,15 +261,16 @@ def model_probes(model: Model) -> list[Tensor]:
 def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of model.json without the digests of the files."""
     tied = tied_names(model.module)
-    separated = [name for name, edit in edits.items() if edit.get("type") == SEPARATED]
+    separated = {name: edit["type"] for name, edit in edits.items() if edit.get("type") in SEPARATED}
     fewer_heads = any(HEADS in edit for edit in edits.values()) or any(f"{name}.in_proj" in edits for name in separated)
+    crossed = CrossAttention.__name__ in separated.values()
     return {
         "format_version": max(
             PLAIN_FORMAT,
             TIED_FORMAT * bool(tied),
             SEPARATED_FORMAT * bool(separated),
             HEADS_FORMAT * fewer_heads,
-            WIDTHS_FORMAT * any(WIDTH_EDITS & edit.keys() for edit in edits.values()),
+            WIDTHS_FORMAT * (crossed or any(WIDTH_EDITS & edit.keys() for edit in edits.values())),
         ),
         "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},
         "edits": edits,

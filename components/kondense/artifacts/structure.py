@@ -1,8 +1,8 @@
 """Structural edits: differences in shape between a network's layers and those that its factory builds.
 
 An edit holds, by module name, the changed constructor attributes: channel and feature counts, a bias gained by folding
-a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention, a
-SelfAttention; of a module of the network's own, the shapes of the parameters and buffers that it holds itself and the
+a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention, one of
+SEPARATED; of a module of the network's own, the shapes of the parameters and buffers that it holds itself and the
 numbers of channels among its attributes and in its code. Applied to a new base network, the edits give modules with the
 shapes of the weights.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kondense.artifacts.attention import SelfAttention, is_separable
+from kondense.artifacts.attention import SEPARATED, CrossAttention, is_separable
 from kondense.artifacts.literals import changed_literals, lower_literals
 from kondense.errors import InputError
 from kondense.networks.layers import CONVOLUTIONS
@@ -45,7 +45,6 @@ OWN, NUMBERS = "tensors", "numbers"  # of modules of the network's own: shapes b
 LITERALS = "literals"  # likewise: numbers in their code, by method and the number that the class has
 SEQUENCES = (tuple, list)
 WIDTH_EDITS = {OWN, NUMBERS, LITERALS, "normalized_shape", "num_channels", "hidden_size", "input_size", "embedding_dim"}
-SEPARATED = "SelfAttention"  # the type of an attention whose projections became layers
 
 
 def kind_of(module: nn.Module) -> type[nn.Module] | None:
@@ -213,10 +212,11 @@ def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) ->
     target = module.get_submodule(name)
     if edit.get("type") == "Identity":
         replace(module, name, nn.Identity())
-    elif edit.get("type") == SEPARATED:
-        if not isinstance(target, nn.MultiheadAttention) or not is_separable(target):
+    elif (kind := SEPARATED.get(str(edit.get("type")))) is not None:
+        one_width = kind is CrossAttention or getattr(target, "in_proj_weight", None) is not None
+        if not isinstance(target, nn.MultiheadAttention) or not is_separable(target) or not one_width:
             raise InputError(f"a structural edit of {name!r} cannot separate the layers of a {type(target).__name__}.")
-        replace(module, name, SelfAttention(target))
+        replace(module, name, kind(target))
         _change_own(module.get_submodule(name), name, edit)
     elif HEADS in edit and edit.keys() <= {HEADS, OWN, NUMBERS, LITERALS}:
         if not head_count(target) or type(edit[HEADS]) is not int or edit[HEADS] < 1:
@@ -272,16 +272,16 @@ def _replaced(value: Any, old: nn.Module, new: nn.Module) -> Any:
 
 def _without_type(edit: Mapping[str, Any]) -> dict[str, Any]:
     """Return an edit without the separation of an attention's layers, which a base network may have already."""
-    return {key: value for key, value in edit.items() if (key, value) != ("type", SEPARATED)}
+    return {key: value for key, value in edit.items() if not (key == "type" and str(value) in SEPARATED)}
 
 
 def _separated(base: nn.Module, changed: nn.Module) -> Edits:
     """Return the edits that separate the layers of attentions."""
     originals = dict(base.named_modules())
     return {
-        name: {"type": SEPARATED}
+        name: {"type": type(module).__name__}
         for name, module in changed.named_modules()
-        if isinstance(module, SelfAttention) and isinstance(originals.get(name), nn.MultiheadAttention)
+        if type(module).__name__ in SEPARATED and isinstance(originals.get(name), nn.MultiheadAttention)
     }
 
 
