@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from kondense.channels.groups import ChannelGroup, Member
-from kondense.channels.surgery import remove, restored, side_length
+from kondense.channels.groups import ChannelGroup, Member, OwnTensor
+from kondense.channels.surgery import axis_length, keep_inputs_of, remove, restored, side_length
 from torch import nn
 
 
@@ -95,6 +95,97 @@ def test_tied_parameters_stay_tied():
     assert network.encoder.weight.shape == (3, 3)
     assert network.decoder.weight is network.encoder.weight and network.third.weight is network.encoder.weight
     assert network.decoder.bias is not network.encoder.bias
+
+
+def own(key: str, axis: int, length: int) -> Member:
+    """Return a side that is an axis of a tensor in the module `part`, with one entry per channel."""
+    place = OwnTensor("part", key, axis, length)
+    return Member(place.name, place, True, torch.arange(length).view(length, 1))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_tensors_of_the_networks_own_lose_entries_and_stay_what_they_are(trained: bool) -> None:
+    network = nn.Module()
+    network.part = nn.Module()
+    network.part.scale = nn.Parameter(torch.arange(4.0), requires_grad=trained)
+    network.part.register_buffer("table", torch.arange(8.0).view(2, 4))
+    sides = own("scale", 0, 4), own("table", 1, 4)
+    assert [axis_length(network.part, side.layer) for side in sides] == [4, 4]
+    assert remove(network, {"g": ChannelGroup("g", sides)}, {"g": torch.tensor([1])}) == {}
+    assert isinstance(network.part.scale, nn.Parameter) and network.part.scale.requires_grad == trained
+    assert dict(network.named_parameters())["part.scale"].tolist() == [0, 2, 3]
+    assert not isinstance(network.part.table, nn.Parameter)
+    assert dict(network.named_buffers())["part.table"].tolist() == [[0, 2, 3], [4, 6, 7]]
+
+
+@pytest.mark.parametrize(("axis", "counts"), [(0, (2, 5)), (1, (3, 4))])
+def test_an_embedding_counts_what_it_has(axis: int, counts: tuple[int, int]) -> None:
+    network = nn.Module()
+    network.part = nn.Embedding(3, 5)
+    weight = network.part.weight.detach().clone()
+    side = own("weight", axis, (3, 5)[axis])
+    remove(network, {"g": ChannelGroup("g", (side,))}, {"g": torch.tensor([0])})
+    assert (network.part.num_embeddings, network.part.embedding_dim) == tuple(network.part.weight.shape) == counts
+    assert torch.equal(network.part.weight, weight.narrow(axis, 1, weight.shape[axis] - 1))
+
+
+@pytest.mark.parametrize(("groups", "left"), [(4, 2), (2, 2), (1, 1)])
+def test_a_group_norm_keeps_its_groups_unless_each_channel_is_one(groups: int, left: int) -> None:
+    network = nn.Sequential(numbered(nn.GroupNorm(groups, 4)))
+    remove(network, {"0": group(network, ("0", True, 1))}, {"0": torch.tensor([0, 2])})
+    norm = network[0]
+    assert (norm.num_groups, norm.num_channels, norm.weight.tolist(), norm.bias.tolist()) == (left, 2, [1, 3], [1, 3])
+    assert norm(torch.ones(2, 2, 5)).shape == (2, 2, 5)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(4), nn.RMSNorm(4)])
+def test_a_layer_norm_is_of_the_channels_that_are_left(norm: nn.Module) -> None:
+    network = nn.Sequential(numbered(norm))
+    remove(network, {"0": group(network, ("0", True, 1))}, {"0": torch.tensor([0, 2])})
+    assert norm.normalized_shape == (2,) and side_length(norm, output=True) == 2
+    assert norm.weight.tolist() == [1, 3] and norm(torch.ones(2, 2)).shape == (2, 2)
+
+
+def test_what_a_layer_holds_beside_its_weight_follows_where_it_has_the_weights_sides() -> None:
+    layer = numbered(nn.Linear(3, 4, bias=False))
+    held = {  # in this order: what stays stands before what follows
+        "count": torch.tensor(7),
+        "row": torch.arange(3),
+        "short": torch.arange(6).view(2, 3),
+        "long": torch.arange(15).view(5, 3),
+        "wide": torch.arange(16).view(4, 4),
+        "mask": torch.arange(12).view(4, 3),
+        "scales": torch.arange(3).view(1, 3),
+        "absent": None,
+    }
+    for name, tensor in held.items():
+        layer.register_buffer(name, tensor)
+    keep_inputs_of(layer, torch.tensor([0, 2]))
+    assert layer.in_features == 2 and layer.weight.tolist() == [[0, 2], [3, 5], [6, 8], [9, 11]]
+    assert layer.mask.tolist() == [[0, 2], [3, 5], [6, 8], [9, 11]] and layer.scales.tolist() == [[0, 2]]
+    for name in ("count", "row", "short", "long", "wide"):
+        assert torch.equal(getattr(layer, name), held[name]), name
+    assert layer.absent is None and not isinstance(layer.mask, nn.Parameter)
+
+
+def test_of_outputs_only_tensors_with_an_entry_for_each_become_shorter() -> None:
+    layer = numbered(nn.Linear(3, 4))
+    held = {"count": torch.tensor(7), "short": torch.arange(2), "long": torch.arange(5), "mask": torch.arange(4)}
+    for name, tensor in held.items():
+        layer.register_buffer(name, tensor)
+    network = nn.Sequential(layer)
+    remove(network, {"0": group(network, ("0", True, 1))}, {"0": torch.tensor([1])})
+    assert layer.mask.tolist() == [0, 2, 3] and not isinstance(layer.mask, nn.Parameter)
+    for name in ("count", "short", "long"):
+        assert torch.equal(getattr(layer, name), held[name]), name
+
+
+def test_a_grouped_convolution_loses_as_many_inputs_of_each_group() -> None:
+    layer = numbered(nn.Conv2d(6, 4, 1, groups=2, bias=False))
+    before = layer.weight.detach().clone()
+    keep_inputs_of(layer, torch.tensor([0, 2, 4, 5]))
+    assert (layer.in_channels, layer.groups) == (4, 2)
+    assert torch.equal(layer.weight[:2], before[:2][:, [0, 2]]) and torch.equal(layer.weight[2:], before[2:][:, [1, 2]])
 
 
 @pytest.mark.parametrize("written", [False, True])
