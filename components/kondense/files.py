@@ -20,6 +20,7 @@ from kondense.json_text import LARGEST_JSON, SHOWN, json_object
 from kondense.json_text import ArtifactError as ArtifactError  # noqa: PLC0414  # for those who read files
 
 MOST_LEVELS = 100  # of folders in each other
+MOST_FOLDERS = 10_000  # that are copied at once; a few links to folders can name more than any disk holds
 
 
 def below(directory: Path, *, hidden: bool = True) -> Iterator[Path]:
@@ -89,27 +90,77 @@ def new_directory(final: Path) -> Iterator[Path]:
             _replace_directory(scratch, final)
             _sync(final.parent)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove_directory(scratch, ignore_errors=True)
 
 
 def copy_directory(source: Path, target: Path, *, hidden: bool = True) -> None:
     """Copy all files below ``source`` to ``target``, which may exist; links are followed.
 
-    Unlike shutil's copytree, which gathers what went wrong in a list, it ends with the first OSError.
+    Unlike shutil's copytree, which gathers what went wrong in a list, it ends with the first error.
 
     Args:
         source: the directory.
         target: the copy.
         hidden: False leaves out hidden files, which nothing checks in an artifact: one may link to a file elsewhere.
+
+    Raises:
+        ArtifactError: with what its links name it has more than MOST_LEVELS folders in each other or MOST_FOLDERS in
+            all, or a pipe, a socket or a device.
+        OSError: something cannot be read or written.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.name.startswith(".") and not hidden:
-            continue
-        if path.is_dir():
-            copy_directory(path, target / path.name, hidden=hidden)
-        else:
-            shutil.copy2(path, target / path.name)
+    left, copied = [(source, target, 1)], 0
+    while left:
+        folder, copy, level = left.pop()
+        copied += 1
+        if level > MOST_LEVELS or copied > MOST_FOLDERS:
+            rule = f"at most {MOST_LEVELS} folders in each other and {MOST_FOLDERS:,} in all"
+            raise ArtifactError(f"{source} must have {rule}, with those that its links name.")
+        copy.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") and not hidden:
+                continue
+            if path.is_dir():
+                left.append((path, copy / path.name, level + 1))
+            else:
+                open_file(path).close()  # nothing that has no end
+                shutil.copy2(path, copy / path.name)
+
+
+def remove_directory(directory: Path, *, ignore_errors: bool = False) -> None:
+    """Remove a directory with all that is in it; links are not followed.
+
+    Unlike shutil's rmtree it has no limit of folders in each other. Whoever can write to a folder can make them.
+
+    Raises:
+        OSError: something cannot be removed, and ``ignore_errors`` is not set.
+    """
+    try:
+        shutil.rmtree(directory, ignore_errors=ignore_errors)
+    except RecursionError:
+        with contextlib.suppress(*([OSError] if ignore_errors else [])):
+            _remove_deep(directory)
+
+
+def _remove_deep(directory: Path) -> None:
+    """Move what is in the inner folders into the outermost until that has no folders."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    outer = os.open(directory, flags)
+    try:
+        while names := os.listdir(outer):
+            for name in names:
+                try:
+                    os.unlink(name, dir_fd=outer)
+                except IsADirectoryError:
+                    inner = os.open(name, flags, dir_fd=outer)
+                    try:
+                        for entry in os.listdir(inner):
+                            os.rename(entry, secrets.token_hex(8), src_dir_fd=inner, dst_dir_fd=outer)
+                    finally:
+                        os.close(inner)
+                    os.rmdir(name, dir_fd=outer)
+    finally:
+        os.close(outer)
+    os.rmdir(directory)
 
 
 def write_file(final: Path, content: bytes) -> None:
@@ -253,7 +304,7 @@ def _remove_abandoned(final: Path) -> None:
         if not owner.isdigit() or Path(f"/proc/{owner}").exists():
             continue
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            remove_directory(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
@@ -269,7 +320,7 @@ def _replace_directory(scratch: Path, final: Path) -> None:
     except OSError:
         os.replace(old, final)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    remove_directory(old, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

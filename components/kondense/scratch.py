@@ -8,10 +8,11 @@ all temporary files of what they start lie below it.
 import contextlib
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from kondense.files import remove_directory
 
 PREFIX = "kondense-scratch-"
 
@@ -52,7 +53,7 @@ def claim(purpose: str, *, place: Path | None = None, beside: Path | None = None
 
 def release(path: Path, lock: int) -> None:
     """Remove a directory that was claimed."""
-    shutil.rmtree(path, ignore_errors=True)
+    remove_directory(path, ignore_errors=True)
     os.close(lock)
 
 
@@ -69,7 +70,7 @@ def _remove_abandoned(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if os.fstat(descriptor).st_uid == os.geteuid() and _locked(descriptor):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_directory(path, ignore_errors=True)
     finally:
         os.close(descriptor)
 

@@ -1,6 +1,7 @@
 """Make small data sets for tests, in the formats of the real ones."""
 
 import gzip
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,5 +135,9 @@ def make_image_folder(
 
 
 def nested(directory: Path, levels: int) -> None:
-    """Make folders in each other: directory/d/d/..."""
-    directory.joinpath(*["d"] * levels).mkdir(parents=True)
+    """Make folders in each other: directory/d/d/..., more than Python's own functions can make."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = str(directory)
+    for _ in range(levels):
+        path += "/d"
+        os.mkdir(path)

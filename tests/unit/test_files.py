@@ -19,6 +19,7 @@ from kondense.files import (
     new_directory,
     open_file,
     read_json,
+    remove_directory,
     sha256,
     verify_files,
     write_file,
@@ -195,6 +196,49 @@ def test_a_copy_of_an_artifact_leaves_out_what_nothing_checks(tmp_path, hidden):
     copy_directory(source, tmp_path / "copy", hidden=hidden)
     copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*")}
     assert copied == {"deep", "deep/a"} | ({".link", "deep/.link"} if hidden else set())
+
+
+@pytest.mark.parametrize("kind", ["itself", "each other", "deep", "pipe", "device"])
+def test_a_copy_of_a_directory_has_an_end(tmp_path, kind):
+    """Two links to the folder itself name 2^40 folders, as far as the kernel follows them."""
+    source = tmp_path / "source"
+    source.mkdir()
+    if kind == "itself":
+        for name in ("a", "b"):
+            (source / name).symlink_to(source)
+    elif kind == "each other":
+        (source / "20").mkdir()
+        for level in range(20):
+            (source / f"{level}").mkdir()
+            for name in ("a", "b"):
+                (source / f"{level}" / name).symlink_to(source / f"{level + 1}")
+    elif kind == "deep":
+        nested(source, 101)
+    elif kind == "pipe":
+        os.mkfifo(source / "pipe")
+    else:
+        (source / "zero").symlink_to("/dev/zero")
+    with pytest.raises((ArtifactError, OSError), match="must (have at most 100 folders|be a file)|Too many levels"):
+        copy_directory(source, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("ignore_errors", [False, True])
+def test_a_directory_is_removed_however_deep_it_is(tmp_path, ignore_errors):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_bytes(b"1")
+    for branch in ("one", "two"):
+        nested(tmp_path / "deep" / branch, 1_100)  # more than Python's calls in each other
+        (tmp_path / "deep" / branch / "d" / "d" / "link").symlink_to(kept)
+        (tmp_path / "deep" / branch / "d" / "file").write_bytes(b"1")
+    remove_directory(tmp_path / "deep", ignore_errors=ignore_errors)
+    assert list(tmp_path.iterdir()) == [kept] and (kept / "file").read_bytes() == b"1"
+
+
+def test_a_directory_that_is_not_there_is_told_or_ignored(tmp_path):
+    remove_directory(tmp_path / "none", ignore_errors=True)
+    with pytest.raises(FileNotFoundError):
+        remove_directory(tmp_path / "none")
 
 
 def test_a_file_is_replaced_whole(tmp_path):

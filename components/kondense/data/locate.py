@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from kondense.data.download import DownloadError
 from kondense.data.entries import is_data
 from kondense.errors import InputError
-from kondense.files import new_directory
+from kondense.files import new_directory, remove_directory
 from kondense.scratch import scratch_directory
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def _fetched(final: Path, route: Route) -> Path:
             work.mkdir()
             for path in route(work).iterdir():
                 path.rename(scratch / path.name)
-            shutil.rmtree(work)
+            remove_directory(work)
     except DownloadError:
         raise
     except OSError as error:

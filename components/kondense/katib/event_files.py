@@ -9,6 +9,7 @@ must equal the metric's name (Katib takes each that begins with it, so that loss
 
 import contextlib
 import datetime
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kondense.files import below
+from kondense.files import below, open_file
 from kondense.katib.metrics import MetricLine
 from kondense.katib.spec import Objective
 
@@ -30,7 +31,12 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def event_reports(directory: Path, objective: Objective) -> list[MetricLine]:
-    """Return the reports of the objective's metrics in the event files below a directory, in order of their time."""
+    """Return the reports of the objective's metrics in the event files below a directory, in order of their time.
+
+    Raises:
+        ArtifactError: there are too many folders in each other.
+        OSError: a folder or a file cannot be read.
+    """
     reports = []
     for path in sorted(path for path in below(directory) if path.is_file()):
         for metric in (objective.metric, *objective.additional):
@@ -69,12 +75,14 @@ def _messages(message: bytes, wanted: int) -> Iterator[bytes]:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
+        left = os.fstat(file.fileno()).st_size
         while len(head := file.read(12)) == 12:
             (length,) = struct.unpack("<Q", head[:8])
-            if length > MOST_BYTES or len(record := file.read(length)) < length:
+            left -= 12 + length  # what is not there is not reserved
+            if length > MOST_BYTES or left < 0 or len(record := file.read(length)) < length:
                 return
-            file.read(4)
+            left -= len(file.read(4))
             yield record
 
 

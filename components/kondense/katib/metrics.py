@@ -3,24 +3,33 @@
 Source: file-metricscollector.go and getMetrics in trial_controller_util.go of Katib 0.19.
 """
 
+import contextlib
 import datetime
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
+from kondense.errors import KondenseError
 from kondense.katib.expressions import compiled
 from kondense.katib.spec import Collector, Objective
 from kondense.search.numbers import NUMBER, number
 
 UNAVAILABLE = "unavailable"  # Katib's word for a metric without a report
+LONGEST_LINE = 2**20  # bytes of a trial's output; a longer line is read as several
 EPOCH = datetime.datetime.min.replace(tzinfo=datetime.UTC)  # the time of a line without one, or with none that exists
 # Go's time.RFC3339Nano.
 TIME = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
-@dataclass(frozen=True)
+class LineError(KondenseError, ValueError):
+    """A line of a file in JSON makes it none of reports."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetricLine:
     """One report of one metric; the value is the reported text."""
 
@@ -57,20 +66,45 @@ def collect(lines: Iterable[str], collector: Collector, objective: Objective) ->
     return observe(reported(lines, collector, objective), objective)
 
 
-def reported(lines: Iterable[str], collector: Collector, objective: Objective) -> list[MetricLine]:
-    """Return the reports of the objective's metrics in the order of the lines."""
+def lines_of(file: BinaryIO, *, unfinished: bool = True) -> Iterator[str]:
+    """Yield the lines of a trial's output from the file's position, without line ends.
+
+    Args:
+        file: the output; a trial may write without end and without a line end.
+        unfinished: whether the last line counts without its end. If not, the file stands at its beginning afterwards.
+    """
+    while line := file.readline(LONGEST_LINE):
+        if not (unfinished or line.endswith(b"\n") or len(line) == LONGEST_LINE):
+            file.seek(-len(line), os.SEEK_CUR)
+            return
+        yield line.removesuffix(b"\n").decode(errors="replace")
+
+
+def reported(lines: Iterable[str], collector: Collector, objective: Objective) -> Iterator[MetricLine]:
+    """Yield the reports of the objective's metrics in the order of the lines.
+
+    Raises:
+        LineError: a line of a file in JSON is no JSON, or no object.
+    """
     metrics = (objective.metric, *objective.additional)
     if collector.kind == "File" and collector.format == "JSON":
-        return list(_json_reports(lines, metrics))
-    return list(_text_reports(lines, metrics, collector.filters))
+        return _json_reports(lines, metrics)
+    return _text_reports(lines, metrics, collector.filters)
 
 
-def observe(reports: list[MetricLine], objective: Objective) -> dict[str, Observation]:
-    """Return the observation of every metric of the objective; all unavailable without a report of its own metric."""
-    metrics = (objective.metric, *objective.additional)
-    if not any(report.name == objective.metric for report in reports):
-        reports = []
-    return {name: _observe(report for report in reports if report.name == name) for name in metrics}
+def observe(reports: Iterable[MetricLine], objective: Objective) -> dict[str, Observation]:
+    """Return the observation of every metric of the objective.
+
+    All are unavailable without a report of its own metric, or if a LineError ends the reports.
+    """
+    tallies = {name: _Tally() for name in (objective.metric, *objective.additional)}
+    with contextlib.suppress(LineError):
+        for report in reports:
+            if report.name in tallies:
+                tallies[report.name].add(report)
+    if tallies[objective.metric].latest_time is None:
+        return dict.fromkeys(tallies, Observation())
+    return {name: Observation(tally.low, tally.high, tally.latest) for name, tally in tallies.items()}
 
 
 def picked(observations: Mapping[str, Observation], objective: Objective) -> tuple[dict[str, str], float | None, str]:
@@ -105,29 +139,35 @@ def _json_reports(lines: Iterable[str], metrics: tuple[str, ...]) -> Iterator[Me
         try:
             content = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError):
-            return  # one line that is not JSON invalidates the file
+            raise LineError("one line that is not JSON invalidates the file") from None
         if not isinstance(content, Mapping):
-            return
+            raise LineError("one line that is no object invalidates the file")
         # Katib accepts strings only: a number is not a report.
         time = _json_time(content.get("timestamp"))
         reports += [MetricLine(name, content[name], time) for name in metrics if isinstance(content.get(name), str)]
     yield from reports
 
 
-def _observe(reports: Iterable[MetricLine]) -> Observation:
-    low, high, latest, latest_time = UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, None
-    for report in reports:
+@dataclass
+class _Tally:
+    """What the reports of one metric come to, one after the other."""
+
+    low: str = UNAVAILABLE
+    high: str = UNAVAILABLE
+    latest: str = UNAVAILABLE
+    latest_time: datetime.datetime | None = None
+
+    def add(self, report: MetricLine) -> None:
         if NUMBER.fullmatch(report.value):
             value = float(report.value)
-            if low == UNAVAILABLE:
-                low = high = report.value
-            elif value < float(low):
-                low = report.value
-            elif value > float(high):
-                high = report.value
-        if latest_time is None or latest_time <= report.time:
-            latest_time, latest = report.time, report.value
-    return Observation(low, high, latest)
+            if self.low == UNAVAILABLE:
+                self.low = self.high = report.value
+            elif value < float(self.low):
+                self.low = report.value
+            elif value > float(self.high):
+                self.high = report.value
+        if self.latest_time is None or self.latest_time <= report.time:
+            self.latest_time, self.latest = report.time, report.value
 
 
 def _no_constant(name: str) -> float:

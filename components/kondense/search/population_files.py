@@ -2,12 +2,11 @@
 
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from kondense.errors import InputError
-from kondense.files import copy_directory
+from kondense.files import copy_directory, remove_directory
 from kondense.search.history import Proposal
 from kondense.search.pbt import PARENT
 
@@ -39,7 +38,7 @@ def provide_one(directory: Path, name: str, parent: str) -> Path:
         return target
     copy = directory / f"{name}.partial"  # a kill leaves no half directory under the trial's name
     if copy.exists():
-        shutil.rmtree(copy)
+        remove_directory(copy)
     if parent and (directory / parent).is_dir():
         copy_directory(directory / parent, copy)
     else:

@@ -35,10 +35,10 @@ class LocalStore(Store):
     def read(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         """See Store."""
         with self._explained(key, "reading"), open_file(self._path(key)) as file:
-            content = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
-        if limit_bytes is not None and len(content) > limit_bytes:
-            raise TooLargeError(self.address(key), limit_bytes)
-        return content
+            size = os.fstat(file.fileno()).st_size
+            if limit_bytes is not None and size > limit_bytes:
+                raise TooLargeError(self.address(key), limit_bytes)
+            return file.read(size)  # a limit would be reserved whatever the file has
 
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         """See Store."""

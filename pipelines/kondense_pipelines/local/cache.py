@@ -12,7 +12,6 @@ import importlib.metadata
 import itertools
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from kfp import dsl
 from kfp.local.cache import LocalCache
 from kondense.artifacts.lineage import LIBRARIES
 from kondense.errors import InputError
-from kondense.files import ArtifactError, below, file_digests, read_json, sha256, write_json
+from kondense.files import ArtifactError, below, file_digests, read_json, remove_directory, sha256, write_json
 from kondense.json_text import json_object
 from kondense.logging import LOG
 from kondense.networks.allowed import check_allowed
@@ -210,7 +209,7 @@ def drop_unused(entries: Path, artifacts: Path, abandoned_after_s: float) -> Non
                 used.update(Path(uri).parent.parent.name for uri in _entry(path)["files"])
     for directory in artifacts.glob("*"):
         if directory.name not in used and time.time() - directory.stat().st_mtime > abandoned_after_s:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_directory(directory, ignore_errors=True)
 
 
 def _named(arguments: Mapping[str, Any]) -> Iterator[str]:

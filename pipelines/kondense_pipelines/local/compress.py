@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 
 from kondense.artifacts.report import PAGE, REPORT
 from kondense.config import Config
-from kondense.files import copy_directory, new_directory, write_file, write_json
+from kondense.files import copy_directory, new_directory, remove_directory, write_file, write_json
 from kondense.images import STAGE_IMAGE
 from kondense.networks.allowed import VARIABLE, allowing
 from kondense.preflight.request import NETWORK
@@ -172,7 +171,7 @@ def collect(results: Mapping[str, StepResult], output_dir: Path) -> Path:
         if name.startswith("evaluate "):
             target = output_dir / "candidates" / name.removeprefix("evaluate ")
             if result.failed:
-                shutil.rmtree(target, ignore_errors=True)  # of an earlier run
+                remove_directory(target, ignore_errors=True)  # of an earlier run
             else:
                 copy(result.outputs["candidate"], target)
     outputs = results["report"].outputs

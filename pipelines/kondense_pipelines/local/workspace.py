@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kondense.errors import InputError
+from kondense.files import remove_directory
 
 LOCK, SCRATCH = ".kondense-lock", ".kondense-scratch"
 # A socket's path has at most 107 bytes (unix(7)), of which multiprocessing needs 32 behind the directory.
@@ -51,13 +51,13 @@ def run_directory(directory: Path) -> Iterator[Path]:
     with lock:
         _sweep_beside(directory)
         scratch = scratch_of(directory)
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_directory(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)
         try:
             with _temporary_files_in(scratch):
                 yield scratch
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove_directory(scratch, ignore_errors=True)
             (directory / LOCK).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # they hold something
                 for path in created:  # and stayed empty, because the input was refused
@@ -100,7 +100,7 @@ def _sweep_beside(directory: Path) -> None:
         with contextlib.suppress(OSError):  # another user's
             if lock := _held(path, 0.0):
                 with lock:
-                    shutil.rmtree(scratch_of(path.parent), ignore_errors=True)
+                    remove_directory(scratch_of(path.parent), ignore_errors=True)
                     path.unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
 """The course of a local run: trials are started, collected and recorded until the Experiment ends or a signal comes."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -8,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kondense.files import write_json
+from kondense.failure import one_line
+from kondense.files import ArtifactError, write_json
 from kondense.katib import metrics, page, template
 from kondense.katib.results import summary
 from kondense.katib.spec import Experiment
@@ -22,7 +24,7 @@ from kondense_pipelines.local.warm import PATIENT
 from kondense_pipelines.local_search import baseline
 from kondense_pipelines.local_search.early_stop import EarlyStop
 from kondense_pipelines.local_search.live import Display
-from kondense_pipelines.local_search.reports import Reports, shortened
+from kondense_pipelines.local_search.reports import UNREAD, Reports, shortened
 from kondense_pipelines.local_search.room import check_room
 from kondense_pipelines.local_search.trial_process import GRACE_S, TrialProcess, wait_for_one
 from kondense_pipelines.local_search.warm_trials import WarmTrials
@@ -118,16 +120,18 @@ class Course:
             if failure is None:
                 self.early_stop.check(name, process)
                 continue
-            self.reports.collect(process.directory)
-            reports = self.reports.read(process.directory, process.log)
-            whole = self.reports.curve(reports)
-            curve = shortened(whole, self.early_stop.first)
+            try:
+                self.reports.collect(process.directory)
+                reading = self.reports.read(process.directory, process.log)
+            except (ArtifactError, OSError, shutil.Error, RecursionError) as error:
+                failure = failure or f"its reports cannot be read: {one_line(error)}"
+                reading = UNREAD
+            curve = shortened(reading.curve, self.early_stop.first)
             if failure and name not in self.early_stop.stopped:
                 check_room((self.output, cache_dir()), name, failure)
                 self._finish(name, Status.FAILED, failure, curve=curve)
                 continue
-            objective = self.experiment.objective
-            observations = metrics.observe(reports, objective)
+            objective, observations = self.experiment.objective, reading.observations
             if observations[objective.metric].latest == metrics.UNAVAILABLE:
                 self._finish(name, Status.METRICS_UNAVAILABLE, f"the trial reported no {objective.metric}")
                 continue
@@ -135,7 +139,7 @@ class Course:
             reason = reason or self.state.search.missing(chosen)
             status = Status.SUCCEEDED
             if name in self.early_stop.stopped:
-                status, reason = Status.EARLY_STOPPED, self.early_stop.reason(name, whole)
+                status, reason = Status.EARLY_STOPPED, self.early_stop.reason(name, reading.curve)
             self._finish(name, status, reason, value=value, metrics=chosen, curve=curve)
 
     def _finish(self, name: str, status: Status, reason: str, *, value: float | None = None, **results: Any) -> None:

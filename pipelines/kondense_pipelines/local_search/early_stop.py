@@ -1,9 +1,11 @@
 """Early stopping of local trials by a rule that learns from those that have succeeded."""
 
+import contextlib
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from kondense.files import ArtifactError
 from kondense.search.history import Goal, Status
 from kondense.search.ledger import identity
 from kondense.search.run import Search, TrialRecord
@@ -48,12 +50,11 @@ class EarlyStop:
             if time.monotonic() - self.stopped[name] > GRACE_S:
                 process.kill()
             return
-        size = self.reports.size(process.directory, process.log)
-        if self.rule is None or name not in self.bounds or size == process.seen_bytes:
+        if self.rule is None or name not in self.bounds:
             return
-        process.seen_bytes = size
-        curve = self.reports.curve(self.reports.read(process.directory, process.log))
-        if self.rule.stops(curve, self.bounds[name], self.goal):
+        with contextlib.suppress(ArtifactError, OSError):  # once it has ended, it is told
+            self.reports.follow(process.directory, process.log, process.seen, self.first)
+        if self.rule.stops(process.seen.curve, self.bounds[name], self.goal):
             self.stopped[name] = time.monotonic()
             process.stop()
 

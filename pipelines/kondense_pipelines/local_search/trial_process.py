@@ -14,6 +14,7 @@ from pathlib import Path
 from kondense.katib.template import SIGNAL_BASE, TrialCommand
 
 from kondense_pipelines.local_search import guard
+from kondense_pipelines.local_search.reports import FirstReports
 from kondense_pipelines.local_search.warm_trials import WarmProcess, WarmTrials
 
 Process = subprocess.Popen[bytes] | WarmProcess
@@ -41,7 +42,7 @@ class TrialProcess:
     warm: WarmTrials | None = None
     started: float = field(default_factory=time.monotonic)
     attempt: int = 0
-    seen_bytes: int = 0  # of its reports, when they were last read
+    seen: FirstReports = field(default_factory=FirstReports)  # of the current attempt
     _workers: list[Process] = field(default_factory=list)
     _process: Process | None = None
     _lifeline: int = -1
@@ -54,6 +55,7 @@ class TrialProcess:
 
     def _start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.seen = FirstReports()
         reader, self._lifeline = os.pipe()
         self._process = self._started(self.command, self.log, reader)
         self._workers = [

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,17 @@ def test_opening_a_directory_imports_neither_minio_nor_torch() -> None:
         "assert not {'minio', 'urllib3', 'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_limit_is_not_reserved(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write("small", b"1")
+    tracemalloc.start()
+    try:
+        assert store.read("small", limit_bytes=256 * 2**20) == b"1"
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_pipe_and_folders_without_end_are_refused(tmp_path: Path) -> None:
