@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kondense.katib.fields import Violation
+from kondense.katib.template_rules import INDEXED, META_REFERENCE
 
 PATH = "spec.trialTemplate.trialParameters"
 
@@ -20,7 +21,7 @@ def broken(document: Mapping[str, Any]) -> list[Violation]:
         document: an Experiment that complies with the webhook's rules.
     """
     spec = document["spec"]
-    return [*_choices(spec.get("parameters", [])), *_references(spec)]
+    return [*_choices(spec.get("parameters", [])), *_references(spec), *_metadata(spec["trialTemplate"])]
 
 
 def _choices(parameters: Any) -> Iterator[Violation]:
@@ -40,3 +41,18 @@ def _references(spec: Mapping[str, Any]) -> Iterator[Violation]:
     for name in sorted(str(name) for name in names - references):
         rule = "must reference every one of spec.parameters: Katib takes the Experiment, but can then start no trial"
         yield Violation(PATH, rule, name)
+
+
+def _metadata(template: Mapping[str, Any]) -> Iterator[Violation]:
+    """Yield the references to labels and annotations of the template that it has not."""
+    metadata = (template.get("trialSpec") or {}).get("metadata")
+    for i, parameter in enumerate(template.get("trialParameters", [])):
+        meta = META_REFERENCE.search(parameter["reference"])
+        indexed = INDEXED.fullmatch(meta[1]) if meta else None
+        if indexed is None or "trialSpec" not in template:
+            continue
+        kind = indexed[1].lower()
+        held = metadata.get(kind) if isinstance(metadata, Mapping) else None
+        if not isinstance(held, Mapping) or indexed[2] not in held:
+            rule = f"must be one of the {kind} of trialSpec: Katib takes the Experiment, but can then start no trial"
+            yield Violation(f"{PATH}[{i}].reference", rule, parameter["reference"])

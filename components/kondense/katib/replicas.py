@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kondense.errors import InputError
+
 KINDS = ("Job", "PyTorchJob", "TrainJob")  # of trials that have processes on this machine
 ROLES = ("Master", "Worker")  # of a PyTorchJob, in the order of ranks
 HOST = "127.0.0.1"
+MOST = 1_000  # replicas of a trial
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def replicas(trial_spec: Mapping[str, Any], primary: str, port: int = 0) -> list
         nodes, processes, rank = len(found), spec.get("nprocPerNode", 1), True
     elif kind == "TrainJob":
         trainer = spec.get("trainer") or {}
-        nodes, processes, rank = int(trainer.get("numNodes") or 1), trainer.get("numProcPerNode", 1), False
+        nodes, processes, rank = _count(trainer.get("numNodes") or 1), trainer.get("numProcPerNode", 1), False
         found = [trainer] * nodes
     else:
         named = [each for each in containers(spec.get("template")) if each.get("name") == primary]
@@ -69,8 +72,14 @@ def _of_pytorch_job(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     roles = spec.get("pytorchReplicaSpecs") or {}
     for role in ROLES:
         part = roles.get(role) or {}
-        for _ in range(int(part.get("replicas", 1)) if part else 0):
+        for _ in range(_count(part.get("replicas", 1)) if part else 0):
             yield from containers(part.get("template"))
+
+
+def _count(value: Any) -> int:
+    if (count := int(value)) > MOST:
+        raise InputError(f"a trial must have at most {MOST:,} replicas, but has {count:.6g}.")
+    return count
 
 
 def _variables(node: int, nodes: int, processes: str, port: int, *, rank: bool) -> dict[str, str]:

@@ -20,6 +20,7 @@ from kondense.search.suggesters import SUGGESTERS
 
 API_VERSION = "kubeflow.org/v1beta1"
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+PORT = re.compile(r"0*[1-9][0-9]{0,17}")  # what Go's Atoi reads as a positive number
 NAME_LENGTH = 40  # characters; a trial's name has more, and Kubernetes allows 63
 TYPES = ("int", "double", "categorical", "discrete")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
@@ -194,7 +195,7 @@ def _events(path: str, source: Document) -> Iterator[Violation]:
 
 def _prometheus(path: str, source: Document) -> Iterator[Violation]:
     get = source.get("httpGet", {})
-    if not str(get.get("port")).isdecimal() or int(get["port"]) <= 0:
+    if not PORT.fullmatch(str(get.get("port"))):
         yield Violation(f"{path}.httpGet.port", "must be a positive integer", get.get("port"))
     if not str(get.get("path", "")).startswith("/"):
         yield Violation(f"{path}.httpGet.path", "must start with '/'", get.get("path"))

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kondense.errors import InputError, KondenseError
+from kondense.json_text import SHOWN
 from kondense.katib import replicas
 from kondense.katib.spec import Experiment
 from kondense.katib.template_rules import INDEXED, META_REFERENCE
@@ -22,6 +24,8 @@ PYTHON = ("python", "python3")
 VARIABLE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 DEFAULT_BACKOFF_LIMIT = 6  # a Job's default number of retries
 SIGNAL_BASE = 128  # a container's exit code is 128 + n if signal n ended its process
+PLACEHOLDER = re.compile(r"\$\{trialParameters\.([^{}]+)\}")
+LONGEST = 2**21  # characters of a word or a variable; Linux starts no program with a word of more than 2**17
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -117,6 +121,35 @@ def render(
     )
 
 
+def check(experiment: Experiment, *, environment: Mapping[str, str], changes: LocalChanges = NO_CHANGES) -> None:
+    """Refuse an Experiment whose trials could not be started, with the longest values of its parameters.
+
+    Raises:
+        InputError: a word of the command would be too long, or is none that a process can have, or the template has not
+            the form of its kind.
+    """
+    assignments = {}
+    for parameter in experiment.document["spec"]["parameters"]:
+        space = parameter["feasibleSpace"]
+        assignments[parameter["name"]] = max((space.get("list") or [space.get("max", "")]), key=len)
+    try:
+        made = render(experiment, f"{experiment.name}-check", assignments, environment=environment, changes=changes)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, KondenseError):
+            raise
+        kind, text = experiment.trial_spec.get("kind"), ascii(str(error))[:SHOWN]
+        raise InputError(
+            f"spec.trialTemplate.trialSpec must be a {kind}, but: {type(error).__name__}: {text}."
+        ) from None
+    for command in (made, *made.workers):
+        for name, value in command.environment.items():
+            if not isinstance(name, str) or not name or "=" in name or "\0" in name + value:
+                raise InputError(f"a trial's variable must have a name, and no zero byte, but got {name!r}.")
+        for word in command.argv:
+            if "\0" in word:
+                raise InputError(f"a word of a trial's command must have no zero byte, but got {word[:SHOWN]!r}.")
+
+
 def _command(
     filled: Mapping[str, Any], variables: dict[str, str], files: Mapping[str, str], changes: LocalChanges
 ) -> TrialCommand:
@@ -189,11 +222,9 @@ def _metadata(experiment: Experiment, name: str, key: str) -> str:
 
 
 def _filled(value: Any, values: Mapping[str, str]) -> Any:
-    """Return a copy of ``value`` with every ``${trialParameters.x}`` replaced."""
+    """Return a copy of ``value`` with every ``${trialParameters.x}`` replaced, but not those in the values."""
     if isinstance(value, str):
-        for name, text in values.items():
-            value = value.replace(f"${{trialParameters.{name}}}", text)
-        return value
+        return _replaced(value, PLACEHOLDER, lambda match: values.get(match[1], match[0]))
     if isinstance(value, Mapping):
         return {key: _filled(item, values) for key, item in value.items()}
     return [_filled(item, values) for item in value] if isinstance(value, list) else value
@@ -220,4 +251,13 @@ def _expanded(text: str, variables: Mapping[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
         return "$" if match[0] == "$$" else variables.get(match[1], match[0])
 
-    return VARIABLE.sub(value, text)
+    return _replaced(text, VARIABLE, value)
+
+
+def _replaced(text: str, pattern: re.Pattern[str], value: Callable[[re.Match[str]], str]) -> str:
+    """Return a text with what stands for each match, if it is not too long."""
+    length = len(text) + sum(len(value(match)) - len(match[0]) for match in pattern.finditer(text))
+    if length > LONGEST:
+        rule = f"must have at most {LONGEST:,} characters with its values"
+        raise InputError(f"a word or variable of a trial's command {rule}, but has {length:,}: {text[:SHOWN]!r}.")
+    return pattern.sub(value, text)

@@ -11,10 +11,10 @@ from typing import Any
 from kondense.katib import job_schema
 from kondense.katib.fields import Violation
 
-META_REFERENCE = re.compile(r"\$\{trialSpec\.(.+?)\}")
+META_REFERENCE = re.compile(r"\$\{trialSpec\.([^{}]+)\}")
 OPENING = "${trialParameters."
 META_KEYS = ("Name", "Namespace", "Kind", "APIVersion", "Annotations", "Labels")
-INDEXED = re.compile(r"(.+)\[(.+)\]")
+INDEXED = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
 PATH = "spec.trialTemplate"
 
 

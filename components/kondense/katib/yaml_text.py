@@ -1,5 +1,6 @@
 """YAML of users, read within bounds: aliases of aliases and merge keys grow a short text beyond any memory."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,32 @@ from typing import Any
 import yaml
 
 from kondense.errors import InputError
+from kondense.json_text import SHOWN
 
 MOST_NODES = 100_000  # of a document with its aliases written out; an Experiment has some hundred
+MOST_CHARACTERS = 2**26  # of its scalars, with its aliases written out, and of the paths of its fields
 MOST_LEVELS = 100  # of nesting
 LONGEST_INTEGER = 100  # characters; Python refuses to write an integer of more than 4,300 digits, as errors would
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster
-INTEGER = "tag:yaml.org,2002:int"
+CORE = "tag:yaml.org,2002:"
+INTEGER = f"{CORE}int"
+TIME = f"{CORE}timestamp"
+PLAIN = {f"{CORE}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "merge", "value")}
+SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster
+
+
+class Loader(SAFE):
+    """Reads values that JSON has, as kubectl does: a date without quotes is a text, and so is every key."""
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[str, Any]:
+        """Return the object of a node."""
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return {key if isinstance(key, str) else json.dumps(key): value for key, value in made.items()}
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != TIME]
+    for first, resolvers in SAFE.yaml_implicit_resolvers.items()
+}
 
 
 def read_documents(text: str, *, most: int = MOST_NODES) -> list[Any]:
@@ -43,16 +64,17 @@ def read_located(text: str, *, most: int = MOST_NODES) -> list[tuple[Any, dict[s
         most: values of a document with its aliases written out.
 
     Raises:
-        InputError: it is not YAML, nested too deeply, too large with its aliases written out, or an alias of itself.
+        InputError: it is not YAML, nested too deeply, too large with its aliases written out, an alias of itself, or
+            has values that JSON has not.
     """
     documents, loader = [], None
     try:
         _check_levels(text)
-        loader = LOADER(text)
+        loader = Loader(text)
         while loader.check_node():
             node = loader.get_node()
             _check_size(node, most)
-            documents.append((loader.construct_document(node), dict(_lines(node, ""))))
+            documents.append((loader.construct_document(node), _lines_by_path(node)))
     except RecursionError:
         raise InputError(f"must be YAML of at most {MOST_LEVELS} levels, but is nested deeper.") from None
     except InputError:
@@ -72,6 +94,16 @@ def line_of(path: str, lines: Mapping[str, int]) -> int | None:
     return lines.get(path)
 
 
+def _lines_by_path(root: yaml.Node | None) -> dict[str, int]:
+    found, characters = {}, 0
+    for path, line in _lines(root, ""):
+        characters += len(path)
+        if characters > MOST_CHARACTERS:
+            raise InputError(f"must be YAML with paths of at most {MOST_CHARACTERS:,} characters, but they have more.")
+        found[path] = line
+    return found
+
+
 def _lines(node: yaml.Node | None, path: str) -> Iterator[tuple[str, int]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -87,7 +119,7 @@ def _lines(node: yaml.Node | None, path: str) -> Iterator[tuple[str, int]]:
 def _check_levels(text: str) -> None:
     """Refuse what is nested too deeply by its events alone: libyaml's composer recurses until the process dies."""
     level = 0
-    for event in yaml.parse(text, LOADER):
+    for event in yaml.parse(text, Loader):
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if level > MOST_LEVELS:
             raise InputError(f"must be YAML of at most {MOST_LEVELS} levels, but is nested deeper.")
@@ -95,10 +127,11 @@ def _check_levels(text: str) -> None:
 
 def _check_size(root: yaml.Node | None, most: int) -> None:
     """Refuse a document that is too large with every alias written out."""
-    sizes: dict[int, int] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     open_nodes: set[int] = set()
 
-    def size(node: yaml.Node, level: int) -> int:
+    def size(node: yaml.Node, level: int) -> tuple[int, int]:
+        """Return the values and characters of a node."""
         if (known := sizes.get(id(node))) is not None:
             return known
         if id(node) in open_nodes:
@@ -110,12 +143,20 @@ def _check_size(root: yaml.Node | None, most: int) -> None:
             raise InputError(
                 f"must be YAML with integers of at most {LONGEST_INTEGER} characters, but one has {length}."
             )
+        if node.tag not in PLAIN:
+            tag = ascii(node.tag.removeprefix(CORE))[:SHOWN]
+            raise InputError(f"must be YAML with values that JSON has, but one has the tag {tag}.")
         open_nodes.add(id(node))
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
-        inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
-        sizes[id(node)] = 1 + sum(size(part, level + 1) for part in inner)
+        inner = [size(part, level + 1) for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        own = 0 if parts else len(node.value)
+        sizes[id(node)] = 1 + sum(nodes for nodes, _ in inner), own + sum(characters for _, characters in inner)
         open_nodes.remove(id(node))
         return sizes[id(node)]
 
-    if root is not None and (nodes := size(root, 0)) > most:
+    nodes, characters = size(root, 0) if root is not None else (0, 0)
+    if nodes > most:
         raise InputError(f"must be YAML of at most {most:,} values with its aliases, but has {nodes:,}.")
+    if characters > MOST_CHARACTERS:
+        limit = f"{MOST_CHARACTERS:,} characters with its aliases"
+        raise InputError(f"must be YAML of at most {limit}, but has {characters:,}.")

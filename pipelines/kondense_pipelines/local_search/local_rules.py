@@ -13,6 +13,7 @@ from kondense_pipelines.local_search import baseline
 COLLECTORS = ("StdOut", "Push", "File", "TensorFlowEvent", "None")
 STOPPABLE = ("StdOut", "File")  # collectors that can stop a trial early, as on a cluster
 TEMPLATE = "spec.trialTemplate"
+MOST_PARALLEL = 1_000  # trials, each of which is a process here
 
 
 def broken(document: Mapping[str, Any], changes: LocalChanges = NO_CHANGES) -> list[Violation]:
@@ -56,6 +57,8 @@ def _search(spec: Mapping[str, Any]) -> Iterator[Violation]:
         if kind not in STOPPABLE:
             rule = f"needs the collector {' or '.join(STOPPABLE)}, as on a cluster"
             yield Violation("spec.earlyStopping", rule, kind)
+    if (parallel := spec.get("parallelTrialCount") or 1) > MOST_PARALLEL:
+        yield Violation("spec.parallelTrialCount", f"must be at most {MOST_PARALLEL:,} for a local run", parallel)
     if spec.get("maxTrialCount") is None and spec["objective"].get("goal") is None:
         rule = "spec.maxTrialCount or spec.objective.goal must be specified for a local run, or it would never end"
         yield Violation("spec.maxTrialCount", rule)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from kondense.errors import InputError
+from kondense.katib import template
 from kondense.katib.spec import CANNOT_RUN, ExperimentError, load
 from kondense.katib.template import NO_CHANGES, LocalChanges
 from kondense.search.journal import Journal
@@ -86,6 +87,7 @@ def run(
         LOG.warning("trials run one at a time: all of them write to %s", reports.fixed)
         parallel = 1
     machine = {**os.environ, **(overrides or {})}
+    template.check(experiment, environment=machine, changes=changes)
     addresses = local_addresses(experiment, output, cache_dir(), machine)
     output.mkdir(parents=True, exist_ok=True)
     with Journal(output / JOURNAL, experiment=digest(experiment, file.resolve().parent, changes)) as journal:

@@ -148,6 +148,38 @@ BROKEN = {
     "events path": (collector("TensorFlowEvent", fileSystemPath={"path": "logs"}), "must be of kind Directory"),
     "events format": (collector("TensorFlowEvent", fileSystemPath={"format": "TEXT"}), "format: must be empty"),
     "prometheus port": (collector("PrometheusMetric", httpGet={"port": "http"}), "port: must be a positive integer"),
+    "prometheus port 0": (collector("PrometheusMetric", httpGet={"port": 0}), "port: must be a positive integer"),
+    "prometheus port below 0": (
+        collector("PrometheusMetric", httpGet={"port": -1}),
+        "port: must be a positive integer",
+    ),
+    "prometheus port of many digits": (
+        collector("PrometheusMetric", httpGet={"port": "9" * 5000}),
+        "a positive integer",
+    ),
+    "prometheus port in other digits": (collector("PrometheusMetric", httpGet={"port": "²"}), "a positive integer"),
+    "parallel below 0": (put("spec.parallelTrialCount", -1), "parallelTrialCount: must be greater than 0"),
+    "most below 0": (put("spec.maxTrialCount", -1), "maxTrialCount: must be greater than 0"),
+    "events kind": (
+        collector("TensorFlowEvent", fileSystemPath={"kind": "File", "path": "/m"}),
+        "must be of kind Directory",
+    ),
+    "events kind of another word": (
+        collector("TensorFlowEvent", fileSystemPath={"kind": "Folder", "path": "/m"}),
+        "must be of kind Directory",
+    ),
+    "reference of brackets": (
+        put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec." + "[" * 200_000 + "}"),
+        "must be one of spec.parameters or a ${trialSpec.*} key",
+    ),
+    "reference without an end": (
+        put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec." * 50_000),
+        "must be one of spec.parameters or a ${trialSpec.*} key",
+    ),
+    "reference with two brackets": (
+        put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec.Labels[a[b]]}"),
+        "must be one of spec.parameters or a ${trialSpec.*} key",
+    ),
     "prometheus path": (collector("PrometheusMetric", httpGet={"path": "metrics"}), "must start with '/'"),
     "custom container": (collector("Custom"), "customCollector: must be specified"),
     "custom path": (
@@ -302,6 +334,28 @@ def test_metadata_of_the_trial_may_be_referenced(reference):
     parse(document)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("spec.parallelTrialCount", 1),
+        put("spec.maxTrialCount", 2),
+        put("spec.maxFailedTrialCount", 0),
+        collector("PrometheusMetric", httpGet={"port": 1}),
+        collector("PrometheusMetric", httpGet={"port": "0080", "path": "/m"}),
+        collector("File", fileSystemPath={"path": "/m", "format": "TEXT"}, filter={"metricsFormat": ["(a)=(b)"]}),
+        collector("File", fileSystemPath={"path": "/m", "format": "JSON"}),
+        collector("TensorFlowEvent", fileSystemPath={"path": "/m"}),
+        collector("StdOut", filter={"metricsFormat": ["(a)=(b)", "(a)(b)(c)"]}),
+        put(COLLECTOR, {"collector": {"kind": "Custom", "customCollector": {"name": "c"}}}),
+    ],
+)
+def test_what_the_webhook_takes_breaks_no_rule(change):
+    document = experiment()
+    document["spec"].pop("maxFailedTrialCount")
+    change(document)
+    parse(document)
+
+
 @pytest.mark.parametrize("document", [None, [], "text", {}, {"spec": 3}, {"metadata": None, "spec": None}])
 def test_no_document_at_all_is_a_clear_error(document):
     assert "spec.objective: must be specified" in message(document)
@@ -328,6 +382,14 @@ LATER = {
     ),
     "choice with a backslash": (put("spec.parameters.2.feasibleSpace.list", ["a\\b", "b"]), "a backslash"),
     "choice with a line break": (put("spec.parameters.2.feasibleSpace.list", ["a\n", "b"]), "or a control character"),
+    "label that is not there": (
+        put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec.Labels[team]}"),
+        "must be one of the labels of trialSpec",
+    ),
+    "annotation that is not there": (
+        put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec.Annotations[team]}"),
+        "must be one of the annotations of trialSpec",
+    ),
     "parameter not referenced": (
         put(f"{TEMPLATE}.trialParameters.0", {"name": "lr", "reference": "${trialSpec.Kind}"}),
         "trialParameters: must reference every one of spec.parameters",
@@ -406,6 +468,10 @@ LOCALLY = {
     "no such container": (put(f"{TEMPLATE}.primaryContainerName", "main"), "must be one of the Job's containers"),
     "no command": (put(f"{CONTAINER}.command", ...), "must have a command: that of its image is not known here"),
     "collector": (collector("PrometheusMetric"), "is not offered here: must be one of StdOut, Push, File, TensorFlow"),
+    "parallel": (
+        put("spec.parallelTrialCount", 1_001),
+        "parallelTrialCount: must be at most 1,000 for a local run, but got 1001",
+    ),
     "kind": (put(f"{JOB}.kind", "TFJob"), "is not offered here: must be Job, PyTorchJob or TrainJob for a local run"),
 }
 
@@ -416,4 +482,12 @@ def test_what_a_local_run_cannot_do(case):
     document = experiment()
     document["spec"].pop("maxFailedTrialCount")
     change(document)
+    if document["spec"].get("maxTrialCount") is not None:
+        document["spec"]["maxTrialCount"] = 2_000
     assert any(expected in str(violation) for violation in local_rules.broken(parse(document).document))
+
+
+def test_a_local_run_has_as_many_trials_at_a_time_as_it_may():
+    document = experiment()
+    document["spec"].update(parallelTrialCount=1_000, maxTrialCount=1_000)
+    assert local_rules.broken(parse(document).document) == []

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kondense.errors import InputError
 from kondense.katib import template
 from kondense.katib.spec import parse
 
@@ -23,6 +24,62 @@ def test_every_placeholder_is_filled():
     assert command.argv == ("sh", "-c", "echo loss=0.25 accuracy=0.5 # 8 a example-b0r0c0-aaaaaa")
     assert command.deadline_s is None
     assert command.attempts == 1
+
+
+def test_what_a_value_holds_is_not_replaced_again():
+    """Else the values of several parameters could name each other, and multiply."""
+    document = experiment()
+    place = "${trialParameters.units}"
+    document["spec"]["parameters"][2]["feasibleSpace"]["list"] = [f"{place}{place}", "b"]
+    command = template.render(
+        parse(document), "t", {**ASSIGNMENTS, "kind": f"{place}{place}"}, environment={"PATH": "/bin"}
+    )
+    assert command.argv[2].endswith(f"# 8 {place}{place} t")
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (
+            {"args": ["${trialParameters.kind}" * 60_000]},
+            "must have at most 2,097,152 characters with its values, but has",
+        ),
+        ({"env": [{"name": f"A{i}", "value": f"$(A{i - 1})" * 30 if i else "x" * 9} for i in range(9)]}, "2,097,152"),
+        ({"args": ["a\0b"]}, "must have no zero byte"),
+        ({"env": [{"name": "A", "value": "\0"}]}, "no zero byte"),
+        ({"env": [{"name": "A=B", "value": "1"}]}, "must have a name"),
+    ],
+)
+def test_a_command_that_no_process_can_have_is_refused_before_any_trial(change, rule):
+    document = experiment()
+    place = " ".join(f"${{trialParameters.{name}}}" for name in ("learningRate", "units", "kind", "name"))
+    container(document).update(change)
+    container(document)["args"] = [*container(document)["args"], place]
+    document["spec"]["parameters"][2]["feasibleSpace"]["list"] = ["v" * 1000, "b"]
+    made = parse(document)
+    with pytest.raises(InputError, match=rule) as caught:
+        template.check(made, environment={"PATH": "/bin"})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"runPolicy": {"backoffLimit": "x"}},
+        {"runPolicy": [1]},
+        {"pytorchReplicaSpecs": {"Master": {"replicas": 10**12, "template": {"spec": {"containers": [{}]}}}}},
+    ],
+)
+def test_a_template_of_another_form_is_refused_before_any_trial(change):
+    document = experiment()
+    trainer = {**container(document)}
+    replicas = {"Master": {"replicas": 1, "template": {"spec": {"containers": [trainer]}}}}
+    spec = {"pytorchReplicaSpecs": replicas, **change}
+    job = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "spec": spec, "metadata": {"annotations": {"x": "y"}}}
+    job["metadata"]["annotations"]["all"] = "".join(trainer["args"])  # every placeholder is used
+    document["spec"]["trialTemplate"]["trialSpec"] = job
+    with pytest.raises(InputError, match="must be a PyTorchJob, but|at most 1,000 replicas"):
+        template.check(parse(document), environment={"PATH": "/bin"})
 
 
 def test_metadata_of_the_trial():

@@ -31,7 +31,16 @@ def merges(levels: int) -> str:
         ("{a: " * 1000, "at most 100 levels"),
         ("- " * 3000, "at most 100 levels"),
         ("a: [1", "must be YAML"),
-        ("a: 2024-13-45", "month must be in"),
+        (
+            "a: &a " + "k" * 1_000_000 + "\nb: [" + "*a," * 90_000 + "]",
+            "67,108,864 characters with its aliases, but has 9",
+        ),
+        ("".join(f"{'  ' * i}{'k' * 900}:\n" for i in range(90)) + "  " * 90 + f"[{'1,' * 9000}]", "paths of at most"),
+        ("a: !!timestamp 2024-01-01", "values that JSON has, but one has the tag 'timestamp'"),
+        ("a: !!binary aGk=", "values that JSON has, but one has the tag 'binary'"),
+        ("a: !!set {b, c}", "values that JSON has, but one has the tag 'set'"),
+        ("a: !!python/object/apply:os.system [ls]", "values that JSON has, but one has the tag 'python/object/apply:"),
+        ("!a\n- 1", "values that JSON has, but one has the tag '!a'"),
         ("a: " + "9" * 5000, "must be YAML"),
         ("a: 0x" + "f" * 5000, "integers of at most 100 characters, but one has 5,002"),  # no error could write it
         ("a: 1" + ":1" * 5000, "integers of at most 100 characters, but one has 10,001"),  # base 60
@@ -47,6 +56,15 @@ def test_it_is_refused_in_one_line(text: str, rule: str) -> None:
 def test_documents_aliases_and_merge_keys_are_read() -> None:
     text = "---\nbase: &base {x: 1}\nother: {<<: *base, y: 2}\n---\n\n---\n[a, b]\n"
     assert read_documents(text) == [{"base": {"x": 1}, "other": {"x": 1, "y": 2}}, ["a", "b"]]
+
+
+def test_values_are_those_that_kubectl_makes_of_them() -> None:
+    """Dates and keys without quotes are texts in what `kubectl apply` sends, as in sigs.k8s.io/yaml."""
+    text = "{a: 2024-01-01, b: 2024-13-45T10:00:00Z, 2: x, true: y, 1.5: z, c: 1.5, d: 0x10, e: yes, f: ~}"
+    assert read_documents(text) == [
+        {"a": "2024-01-01", "b": "2024-13-45T10:00:00Z", "2": "x", "true": "y", "1.5": "z"}
+        | {"c": 1.5, "d": 16, "e": True, "f": None}
+    ]
 
 
 def test_errors_of_a_file_name_it(tmp_path: Path) -> None:
