@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 PACKAGE = "kubeflow.katib"
+NO_COMPRESSION = 1  # gRPC's set of compressions with the first bit only, that of none
 
 
 def _load() -> tuple[types.ModuleType, types.ModuleType]:

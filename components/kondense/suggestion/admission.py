@@ -11,7 +11,7 @@ import collections
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -93,14 +93,59 @@ class Senders:
                     del self._peers[next(iter(self._peers))]
 
 
+class Hosts:
+    """Turns of each host that has any in use.
+
+    Args:
+        count: turns that a host's calls take at a time.
+        waiting: its calls that may wait.
+    """
+
+    def __init__(self, count: int, waiting: int) -> None:
+        self._count, self._waiting = count, waiting
+        self._lock, self._turns = threading.Lock(), dict[str, tuple[Turns, int]]()
+
+    def __len__(self) -> int:
+        """Return the number of hosts that are remembered."""
+        with self._lock:
+            return len(self._turns)
+
+    @property
+    def queued(self) -> int:
+        """The number of calls that wait."""
+        with self._lock:
+            return sum(turns.queued for turns, _ in self._turns.values())
+
+    @contextlib.contextmanager
+    def turn(self, peer: str, patience_s: float) -> Iterator[bool]:
+        """Yield whether a client, ``ipv4:HOST:PORT``, has a turn of its host's, after ``patience_s`` at most."""
+        host = peer.rpartition(":")[0]
+        with self._lock:
+            turns, users = self._turns.get(host, (Turns(self._count, self._waiting), 0))
+            self._turns[host] = turns, users + 1
+        try:
+            taken = turns.take(patience_s)
+            try:
+                yield taken
+            finally:
+                if taken:
+                    turns.give()
+        finally:
+            with self._lock:
+                turns, users = self._turns.pop(host)
+                if users > 1:
+                    self._turns[host] = turns, users - 1
+
+
 class Admission(grpc.ServerInterceptor):
     """Let calls take turns; probes do not wait.
 
+    Of one host's calls one less than that are read at a time: what sends no message takes not all turns from others.
     A call that waits in vain, or that is large while another large one is worked on, is answered with
     RESOURCE_EXHAUSTED, after which Katib asks again.
 
     Args:
-        at_once: calls that are answered at a time; of clients whose last message was large one less, but at least one.
+        at_once: calls that are answered at a time; of clients whose last message was large two less, but at least one.
         waiting: calls that may wait.
         patience_s: the longest that a call waits.
         reading_s: the longest that a call's message may take; a client that sends none would keep the turn.
@@ -121,12 +166,14 @@ class Admission(grpc.ServerInterceptor):
         self._at_once, self._patience_s, self._reading_s = at_once, patience_s, reading_s
         self._large_bytes, self._large_at_once = large_bytes, large_at_once
         self._turns, self._large = Turns(at_once, waiting), Turns(large_at_once, 0)
-        self._senders, self._of_senders = Senders(), Turns(max(1, at_once - 1), waiting)
+        readers = max(1, at_once - 1)
+        self._senders, self._of_senders = Senders(), Turns(max(1, readers - 1), waiting)
+        self._hosts = Hosts(readers, max(0, waiting - readers))  # of one host, so many of which wait for their turn
 
     @property
     def waiting(self) -> int:
         """The number of calls that wait for their turn."""
-        return self._turns.queued + self._of_senders.queued
+        return self._turns.queued + self._of_senders.queued + self._hosts.queued
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Return the handler of a call."""
@@ -135,9 +182,16 @@ class Admission(grpc.ServerInterceptor):
             return handler
 
         def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with self._turn(details.method, context):
-                content = self._read(requests, details.method, context)
-                self._senders.note(context.peer(), len(content) >= self._large_bytes)
+            peer = context.peer()
+            with contextlib.ExitStack() as turn:
+                if peer in self._senders:
+                    turn.enter_context(self._turn(self._of_senders, details.method, context))
+                with self._hosts.turn(peer, self._patience_s) as taken:
+                    if not taken:
+                        self._reject(details.method, context)
+                    turn.enter_context(self._turn(self._turns, details.method, context))
+                    content = self._read(requests, details.method, context)
+                self._senders.note(peer, len(content) >= self._large_bytes)
                 with self._room(len(content), details.method, context):
                     request = _decoded(content, handler, details.method, context)
                     del content  # what was sent and what was decoded need not be in memory together
@@ -146,15 +200,17 @@ class Admission(grpc.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(answer, response_serializer=handler.response_serializer)
 
     @contextlib.contextmanager
-    def _turn(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
-        kinds = [self._of_senders, self._turns] if context.peer() in self._senders else [self._turns]
-        with contextlib.ExitStack() as taken:
-            for turns in kinds:
-                if not turns.take(self._patience_s):
-                    rule = f"at most {self._at_once} calls are answered at a time: ask again later."
-                    reject(context, method, "", rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
-                taken.callback(turns.give)
+    def _turn(self, turns: Turns, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        if not turns.take(self._patience_s):
+            self._reject(method, context)
+        try:
             yield
+        finally:
+            turns.give()
+
+    def _reject(self, method: str, context: grpc.ServicerContext) -> NoReturn:
+        rule = f"at most {self._at_once} calls are answered at a time: ask again later."
+        reject(context, method, "", rule, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
     @contextlib.contextmanager
     def _room(self, size: int, method: str, context: grpc.ServicerContext) -> Iterator[None]:

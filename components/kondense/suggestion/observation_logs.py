@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from kondense.errors import InputError, KondenseError
-from kondense.katib.api import messages, services
+from kondense.katib.api import NO_COMPRESSION, messages, services
 
 TIMEOUT_S = 10.0  # of one call
 ADDRESS = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")  # no other scheme of gRPC, such as unix:
@@ -56,6 +56,9 @@ class ObservationLogs:
             if address not in self._stubs:
                 if len(self._stubs) >= MOST_ADDRESSES:
                     self._stubs.clear()
-                options = [("grpc.max_receive_message_length", LIMIT_BYTES)]
+                options = [
+                    ("grpc.max_receive_message_length", LIMIT_BYTES),
+                    ("grpc.compression_enabled_algorithms_bitset", NO_COMPRESSION),
+                ]
                 self._stubs[address] = services.DBManagerStub(grpc.insecure_channel(address, options=options))
             return self._stubs[address]

@@ -17,7 +17,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from kondense.errors import EXPECTED, exit_code_of
-from kondense.katib.api import services
+from kondense.katib.api import NO_COMPRESSION, services
 from kondense.suggestion import logs
 from kondense.suggestion.admission import Admission
 from kondense.suggestion.early_stopping import EarlyStoppingService
@@ -33,6 +33,8 @@ HEALTH_SERVICE = "manager.v1beta1.Suggestion"  # the name in Katib's probes, unl
 LIMIT_BYTES = 12 * 2**20
 WINDOW_BYTES = 2**16
 ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
+STREAMS = 64  # calls of one connection; Katib has few
+CALLS = 2_048  # of all connections; one that waits has some 13 KiB
 WORKERS = 48  # threads; they share one processor, and most may wait for their turn, so that some are left for probes
 ENDS = (signal.SIGTERM, signal.SIGINT)
 GRACE_S = 10.0  # for running calls when the process is stopped
@@ -69,13 +71,16 @@ def start(
     """
     options = [
         ("grpc.max_receive_message_length", LIMIT_BYTES),
+        # Katib compresses nothing, and gRPC inflates a message in memory before it compares its size with the limit.
+        ("grpc.compression_enabled_algorithms_bitset", NO_COMPRESSION),
+        ("grpc.max_concurrent_streams", STREAMS),
         ("grpc.so_reuseport", 0),
         # Of a call that waits no more is read than this; by default the window grows to the whole message.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     ]
     pool = futures.ThreadPoolExecutor(max_workers=workers)
-    server = grpc.server(pool, interceptors=[Admission()], options=options)
+    server = grpc.server(pool, interceptors=[Admission()], options=options, maximum_concurrent_rpcs=CALLS)
     if stopping is None:
         services.add_SuggestionServicer_to_server(SuggestionService(), server)
     else:

@@ -1,5 +1,6 @@
 """Calls take turns before their messages are read, over real gRPC."""
 
+import socket
 import threading
 import time
 from concurrent import futures
@@ -8,7 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from kondense.katib.api import messages, services
-from kondense.suggestion.admission import Admission, Senders, Turns
+from kondense.suggestion.admission import Admission, Hosts, Senders, Turns
 from kondense.suggestion.rejection import LONGEST
 from kondense.suggestion.server import LIMIT_BYTES
 from kondense.suggestion.service import SuggestionService
@@ -136,7 +137,7 @@ def test_large_messages_are_refused_beside_another_one_and_small_ones_are_answer
 
 
 def test_a_turn_is_kept_for_clients_whose_last_message_was_not_large(serve):
-    admission, silent = Admission(at_once=2, patience_s=60.0, large_bytes=1_000), threading.Event()
+    admission, silent = Admission(at_once=3, patience_s=60.0, large_bytes=1_000), threading.Event()
     greedy, other = serve.behind(admission, SuggestionService(), 2)
     with pytest.raises(grpc.RpcError):
         services.SuggestionStub(greedy).ValidateAlgorithmSettings(sized(2_000), timeout=60)
@@ -199,3 +200,51 @@ def test_the_text_of_a_refusal_is_bounded(serve):
     sent = experiment(settings={"conditions": "x" * (2**20 + 1)})
     with pytest.raises(grpc.RpcError, match="setting conditions must have at most 1,048,576 characters"):
         stub.ValidateAlgorithmSettings(messages.ValidateAlgorithmSettingsRequest(experiment=sent), timeout=60)
+
+
+def raw_call(port: int, source: str) -> socket.socket:
+    """Return the connection of a call, from an address of this machine, that brings headers and never a message."""
+    fields = {":method": "POST", ":scheme": "http", ":path": METHOD, ":authority": "x", "te": "trailers"}
+    block = b"".join(
+        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()  # HPACK's literal fields
+        for name, value in {**fields, "content-type": "application/grpc"}.items()
+    )
+    frames = [(4, 0, 0, b""), (1, 4, 1, block)]  # SETTINGS, and HEADERS that are complete: type, flags, stream, payload
+    content = b"".join(
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+        for kind, flags, stream, payload in frames
+    )
+    connection = socket.create_connection(("127.0.0.1", port), source_address=(source, 0))
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + content)
+    return connection
+
+
+def test_one_host_whose_calls_bring_no_message_leaves_a_turn_to_others(serve):
+    admission = Admission(at_once=3, patience_s=60.0, reading_s=3_600.0)
+    server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=[admission])
+    services.add_SuggestionServicer_to_server(SuggestionService(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    silent = [raw_call(port, "127.0.0.2") for _ in range(5)]
+    try:
+        while admission.waiting < 3:  # the other two wait for their message
+            time.sleep(0.01)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = services.SuggestionStub(channel).ValidateAlgorithmSettings
+            assert call(messages.ValidateAlgorithmSettingsRequest(experiment=experiment()), timeout=60) is not None
+        assert admission.waiting == 3
+    finally:
+        for connection in silent:
+            connection.close()
+        server.stop(0)
+
+
+def test_hosts_are_remembered_as_long_as_they_have_calls():
+    hosts = Hosts(1, 0)
+    with hosts.turn("ipv4:10.0.0.1:5", 0.0) as first, hosts.turn("ipv4:10.0.0.1:6", 0.0) as second:
+        assert first and not second and len(hosts) == 1
+        with hosts.turn("ipv6:[::1]:5", 0.0) as other:
+            assert other and len(hosts) == 2
+    with hosts.turn("ipv4:10.0.0.1:7", 0.0) as again:
+        assert again
+    assert len(hosts) == 0

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kondense.katib.api import messages, services
 from kondense.suggestion import server
 
+from tests.unit.suggestion.test_admission import raw_call
 from tests.unit.suggestion.test_service import GOOD
 
 COMMAND = [sys.executable, "-m", "kondense.suggestion.server", "--port", "0", "--host", "127.0.0.1"]
@@ -53,6 +54,36 @@ def test_a_taken_port_is_an_error():
     running = server.start(0, host="127.0.0.1")
     with pytest.raises(RuntimeError):
         server.start(running.port, host="127.0.0.1")
+    running.stop(0)
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_a_compressed_message_is_refused_before_it_grows(compression):
+    """A megabyte of gzip holds a gigabyte, and the limit of a message is compared after it has been inflated."""
+    running = server.start(0, host="127.0.0.1")
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}", compression=compression) as channel:
+        request = messages.ValidateAlgorithmSettingsRequest(experiment=GOOD["random"])
+        with pytest.raises(grpc.RpcError) as error:
+            services.SuggestionStub(channel).ValidateAlgorithmSettings(request, timeout=120)
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    running.stop(0)
+
+
+def test_calls_beyond_a_number_are_refused_before_they_wait(monkeypatch):
+    """Each call has its own memory before the service's code sees it: 50,000 of one connection took 665 MiB."""
+    monkeypatch.setattr(server, "CALLS", 2)
+    running = server.start(0, host="127.0.0.1")
+    silent = [raw_call(running.port, "127.0.0.1") for _ in range(2)]
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        code = None
+        while code is None:
+            try:
+                probe(channel, "")
+            except grpc.RpcError as error:
+                code = error.code()
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    for connection in silent:
+        connection.close()
     running.stop(0)
 
 
