@@ -96,7 +96,7 @@ STATEMENTS = [  # words of SECURITY.md, and the test that tries them
         "test_tensors_without_values_of_their_own_are_refused_in_one_line",
     ),
     (
-        "two of clients whose last was so large",
+        "one of clients whose last was so large",
         "suggestion/test_admission.py",
         "test_a_turn_is_kept_for_clients_whose_last_message_was_not_large",
     ),
@@ -120,6 +120,46 @@ STATEMENTS = [  # words of SECURITY.md, and the test that tries them
         "test_a_request_that_cannot_be_answered_tells_why",
     ),
     ("| answers of Kubernetes' API", "suggestion/test_trial_objects.py", "test_another_answer_is_told"),
+    (
+        "none compressed",
+        "suggestion/test_server.py",
+        "test_a_compressed_message_is_refused_before_it_grows",
+    ),
+    (
+        "2,048 in all",
+        "suggestion/test_server.py",
+        "test_calls_beyond_a_number_are_refused_before_they_wait",
+    ),
+    (
+        "one host's leave a turn to others",
+        "suggestion/test_admission.py",
+        "test_one_host_whose_calls_bring_no_message_leaves_a_turn_to_others",
+    ),
+    (
+        "| a trial's command |",
+        "katib/test_template.py",
+        "test_a_command_that_no_process_can_have_is_refused_before_any_trial",
+    ),
+    (
+        "which are not replaced again",
+        "katib/test_template.py",
+        "test_what_a_value_holds_is_not_replaced_again",
+    ),
+    (
+        "| what trials leave in the place of their metrics |",
+        "local_search/test_reports.py",
+        "test_whatever_a_trial_leaves_where_its_reports_should_be_the_search_goes_on",
+    ),
+    (
+        "a few bytes for each report",
+        "local_search/test_reports.py",
+        "test_a_trial_that_reports_without_end_takes_a_few_bytes_a_report",
+    ),
+    (
+        "is read once, 16 MiB at a look",
+        "local_search/test_reports.py",
+        "test_first_reports_are_read_on_from_where_the_last_look_ended",
+    ),
     (
         "| a message of a call that has its turn |",
         "suggestion/test_admission.py",
