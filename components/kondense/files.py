@@ -18,6 +18,7 @@ from typing import Any
 from kondense.errors import InputError
 from kondense.json_text import LARGEST_JSON, SHOWN, json_object
 from kondense.json_text import ArtifactError as ArtifactError  # noqa: PLC0414  # for those who read files
+from kondense.removal import remove_directory
 
 MOST_LEVELS = 100  # of folders in each other
 MOST_FOLDERS = 10_000  # that are copied at once; a few links to folders can name more than any disk holds
@@ -124,43 +125,6 @@ def copy_directory(source: Path, target: Path, *, hidden: bool = True) -> None:
             else:
                 open_file(path).close()  # nothing that has no end
                 shutil.copy2(path, copy / path.name)
-
-
-def remove_directory(directory: Path, *, ignore_errors: bool = False) -> None:
-    """Remove a directory with all that is in it; links are not followed.
-
-    Unlike shutil's rmtree it has no limit of folders in each other. Whoever can write to a folder can make them.
-
-    Raises:
-        OSError: something cannot be removed, and ``ignore_errors`` is not set.
-    """
-    try:
-        shutil.rmtree(directory, ignore_errors=ignore_errors)
-    except RecursionError:
-        with contextlib.suppress(*([OSError] if ignore_errors else [])):
-            _remove_deep(directory)
-
-
-def _remove_deep(directory: Path) -> None:
-    """Move what is in the inner folders into the outermost until that has no folders."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    outer = os.open(directory, flags)
-    try:
-        while names := os.listdir(outer):
-            for name in names:
-                try:
-                    os.unlink(name, dir_fd=outer)
-                except IsADirectoryError:
-                    inner = os.open(name, flags, dir_fd=outer)
-                    try:
-                        for entry in os.listdir(inner):
-                            os.rename(entry, secrets.token_hex(8), src_dir_fd=inner, dst_dir_fd=outer)
-                    finally:
-                        os.close(inner)
-                    os.rmdir(name, dir_fd=outer)
-    finally:
-        os.close(outer)
-    os.rmdir(directory)
 
 
 def write_file(final: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kondense.files import remove_directory
+from kondense.removal import remove_directory
 
 PREFIX = "kondense-scratch-"
 

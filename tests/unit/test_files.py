@@ -19,13 +19,13 @@ from kondense.files import (
     new_directory,
     open_file,
     read_json,
-    remove_directory,
     sha256,
     verify_files,
     write_file,
     write_json,
 )
 from kondense.json_text import json_value
+from kondense.removal import remove_directory
 from kondense.store.local import LocalStore
 
 from tests.support.data_makers import nested

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from kondense.data.download import DownloadError
 from kondense.data.entries import is_data
 from kondense.errors import InputError
-from kondense.files import new_directory, remove_directory
+from kondense.files import new_directory
+from kondense.removal import remove_directory
 from kondense.scratch import scratch_directory
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kondense.errors import InputError
-from kondense.files import copy_directory, remove_directory
+from kondense.files import copy_directory
+from kondense.removal import remove_directory
 from kondense.search.history import Proposal
 from kondense.search.pbt import PARENT
 

@@ -22,11 +22,12 @@ from kfp import dsl
 from kfp.local.cache import LocalCache
 from kondense.artifacts.lineage import LIBRARIES
 from kondense.errors import InputError
-from kondense.files import ArtifactError, below, file_digests, read_json, remove_directory, sha256, write_json
+from kondense.files import ArtifactError, below, file_digests, read_json, sha256, write_json
 from kondense.json_text import json_object
 from kondense.logging import LOG
 from kondense.networks.allowed import check_allowed
 from kondense.networks.code import code_digests, registered_digest
+from kondense.removal import remove_directory
 
 FORMAT_VERSION = 2
 OUTSIDE = ("source", "import_uri")  # parameters that name data that is not an input artifact

@@ -11,11 +11,12 @@ from typing import Any
 
 from kondense.artifacts.report import PAGE, REPORT
 from kondense.config import Config
-from kondense.files import copy_directory, new_directory, remove_directory, write_file, write_json
+from kondense.files import copy_directory, new_directory, write_file, write_json
 from kondense.images import STAGE_IMAGE
 from kondense.networks.allowed import VARIABLE, allowing
 from kondense.preflight.request import NETWORK
 from kondense.profiles import Value
+from kondense.removal import remove_directory
 from kondense.store.open import open_store
 from rich.console import Console
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kondense.errors import InputError
-from kondense.files import remove_directory
+from kondense.removal import remove_directory
 
 LOCK, SCRATCH = ".kondense-lock", ".kondense-scratch"
 # A socket's path has at most 107 bytes (unix(7)), of which multiprocessing needs 32 behind the directory.

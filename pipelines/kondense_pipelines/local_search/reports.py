@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kondense.errors import InputError
-from kondense.files import open_file, remove_directory
+from kondense.files import open_file
 from kondense.katib import metrics
 from kondense.katib.event_files import event_reports
 from kondense.katib.metrics import MetricLine, Observation
 from kondense.katib.spec import Experiment
 from kondense.katib.template import LocalChanges
+from kondense.removal import remove_directory
 from kondense.search.numbers import number
 
 NAMES = {"File": "metrics.log", "TensorFlowEvent": "events"}  # in a trial's directory

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kondense.files import remove_directory
 from kondense.katib import metrics
 from kondense.katib.event_files import read_scalars
 from kondense.katib.metrics import LONGEST_LINE, lines_of
 from kondense.katib.spec import Experiment, load
 from kondense.katib.template import NO_CHANGES
+from kondense.removal import remove_directory
 from kondense_pipelines.local_search import reports as module
 from kondense_pipelines.local_search.reports import FirstReports, Reports
 
