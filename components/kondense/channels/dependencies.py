@@ -301,6 +301,9 @@ def _blocks(members: Iterable[Member]) -> int:
         if parts == 1:
             continue
         block_of = member.entries // (side // parts)
+        of_each = torch.stack([(block_of == part).sum(1) for part in range(parts)], 1)
+        if bool((of_each == of_each[:1, :1]).all()):
+            continue  # a channel has as many entries in each block
         channels = len(member.entries)
         if channels % parts:
             return 0

@@ -65,17 +65,19 @@ def carried(  # noqa: PLR0917  # an operation and its rule
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     results: Sequence[Any],
-    leaf: Labelled,
+    leaves: Sequence[Labelled],
 ) -> list[dict[str, Tensor]]:
-    """Return what the results of an operation on one own tensor carry, by result."""
+    """Return what the results of an operation on own tensors carry, by result."""
     found: list[dict[str, Tensor]] = [{} for _ in results]
-    for name, labels in leaf.own.items():
+    for name in dict.fromkeys(name for leaf in leaves for name in leaf.own):
         scratch = Trace({}, labels=trace.labels)
-        leaf.labels = labels
+        for leaf in leaves:
+            leaf.labels = leaf.own.get(name)
         try:
             followed = rule(scratch, function, args, kwargs, results)
         finally:
-            leaf.labels = None
+            for leaf in leaves:
+                leaf.labels = None
         if followed is not None and not (scratch.pins or scratch.ties or scratch.statistics):
             for own, label in zip(found, followed, strict=True):
                 if label is not None:
@@ -89,8 +91,7 @@ def adopted(trace: Trace, own: Sequence[Labelled], labels: Sequence[Tensor]) -> 
     along = [found for found in map(single_axis, labels) if found is not None]
     changed = []
     for leaf in own:
-        name, axis, others = _meeting_axis(leaf, along)
-        if name:
+        for name, axis, others in _meeting_axes(leaf, along):
             found = single_axis(leaf.own[name])
             assert found is not None
             trace.meet(name, output=True, labels=trace.own[name][1])
@@ -104,14 +105,19 @@ def adopted(trace: Trace, own: Sequence[Labelled], labels: Sequence[Tensor]) -> 
             leaf.labels = None
 
 
-def _meeting_axis(leaf: Labelled, along: Sequence[tuple[int, Tensor]]) -> tuple[str, int, Tensor]:
-    """Return the axis of an own tensor that stands where others have their channels, and where; empty if none does."""
+def _meeting_axes(leaf: Labelled, along: Sequence[tuple[int, Tensor]]) -> list[tuple[str, int, Tensor]]:
+    """Return the axes of own tensors that stand where others have their channels, and where.
+
+    They are those of one axis of ``leaf``: several if it was computed from several tensors.
+    """
+    met: list[tuple[str, int, Tensor]] = []
     for name, labels in leaf.own.items():
         found = single_axis(labels)
-        for axis, others in along:
+        for axis, others in along if not met else [each[1:] for each in met[:1]]:
             if found is not None and found[0] == axis and len(found[1]) == len(others):
-                return name, axis, others
-    return "", 0, torch.empty(0)
+                met.append((name, axis, others))
+                break
+    return met
 
 
 def axis_at(leaf: Any, axis: int) -> tuple[str, Tensor] | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kondense.channels.combining import Labels, combine
 from kondense.channels.labels import Trace, collapse, labels_of, single_axis, varies
+from kondense.channels.own import axis_at, meet_axis
 
 
 def multiply(
@@ -23,6 +24,11 @@ def multiply(
     if rows is NotImplemented or columns is NotImplemented:
         return None
     (rows, summed), (columns, others) = rows, columns
+    for one, other, axis in ((summed, second, -2), (others, first, -1)):
+        own = axis_at(other, axis) if one is not None and labels_of(other) is None else None
+        if own is not None and own[0] in trace.own and len(own[1]) == len(one):
+            meet_axis(trace, own, one)
+            summed, others = own[1], one
     if (summed is None) != (others is None):
         return None  # the other operand has a fixed number of rows or columns
     if summed is not None and others is not None:

@@ -41,7 +41,7 @@ MOVES = {
     *("permute", "transpose", "t", "unsqueeze", "squeeze", "slice", "select", "split", "split_with_sizes", "unbind"),
     *("flip", "roll", "repeat", "index_select", "index", "unfold", "pixel_shuffle", "pixel_unshuffle", "expand"),
     *("channel_shuffle", "native_channel_shuffle", "diagonal", "unsafe_split", "unsafe_split_with_sizes"),
-    "embedding",
+    *("embedding", "gather"),
 }
 RESHAPES = {"view", "_unsafe_view", "_reshape_alias", "reshape"}
 REDUCTIONS = {
@@ -56,6 +56,7 @@ PER_MAP = (
     *("upsample_", "_upsample_", "avg_pool", "max_pool", "adaptive_", "_adaptive_", "reflection_pad"),
     *("replication_pad", "fractional_max_pool", "grid_sampler"),
 )
+SPECTRA = ("_fft_", "view_as_complex", "view_as_real")
 PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
 WORDS = {  # of operations that torch names otherwise than people do: a part of the name, and what it is
     "convolution": "a convolution of computed inputs or weights",
@@ -114,12 +115,14 @@ def follow_own(
     *,
     tensors: Sequence[Tensor],
 ) -> list[dict[str, Tensor]]:
-    """Return what every result carries of the only tensor of the network's own among the arguments, if there is one."""
+    """Return what every result carries of the tensors of the network's own among the arguments."""
     leaves = [leaf for leaf in tensors if isinstance(leaf, Labelled)]
     rule, in_place = _rule_of(function)
-    if len(leaves) != 1 or not leaves[0].own or rule is None or in_place:
+    if not all(leaf.own for leaf in leaves) or rule is None or in_place:
         return [{} for _ in results]
-    return carried(trace, rule, function, args, kwargs, results, leaves[0])
+    if len(leaves) > 1 and rule is _pointwise and all(leaf.shape == results[0].shape for leaf in leaves):
+        return [{name: labels for leaf in leaves for name, labels in leaf.own.items()}]
+    return carried(trace, rule, function, args, kwargs, results, leaves)
 
 
 def seen_by(trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any]:
@@ -188,6 +191,7 @@ def _rule(kind: str, function: Any) -> Rule | None:
         (kind == "deform_conv2d", _deformed),
         (kind == "im2col", _patches),
         (kind == "col2im", _unpatched),
+        (kind.startswith(SPECTRA), _spectrum),
         (_is_pointwise(kind, function), _pointwise),
     ]
     return next((rule for applies, rule in rules if applies), None)
@@ -362,6 +366,19 @@ def _unpatched(
     highest_C = along_CK.amax(1)
     trace.tie(along_CK, highest_C.unsqueeze(1).expand(along_CK.shape))
     return [spread(highest_C, -3, results[0].shape)]
+
+
+def _spectrum(
+    trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
+) -> list[Labels] | None:
+    """Fourier transforms along other axes than that of the channels, and pairs of numbers as complex ones."""
+    labels = args[0].labels
+    found = single_axis(labels)
+    real = function.overloadpacket.__name__ == "view_as_real"  # which adds an axis behind the others
+    changed = {axis % labels.ndim for axis in args[1]} if len(args) > 1 else set() if real else {labels.ndim - 1}
+    if found is None or found[0] % labels.ndim in changed:
+        return None
+    return [spread(found[1], found[0] % labels.ndim, results[0].shape)]
 
 
 def _pointwise(

@@ -217,6 +217,64 @@ NARROWED |= {
     ),
 }
 
+
+def parameter(*shape):
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(5)))
+
+
+def radix(net, images):
+    """Two halves of a grouped convolution, weighed by a softmax over both (ResNeSt)."""
+    halves = net.conv(net.before(images)).chunk(2, 1)
+    gates = net.gate(pooled(sum(halves))).unflatten(1, (2, -1)).softmax(1)
+    return net.fc(pooled(sum(half * gate[..., None, None] for half, gate in zip(halves, gates.unbind(1), strict=True))))
+
+
+def gathered(net, images):
+    tokens_NTC = net.conv(images).flatten(2).transpose(1, 2)
+    best_NK = net.score(images.flatten(2).transpose(1, 2)[:, :36]).squeeze(-1).topk(5, 1).indices
+    return net.fc(torch.gather(tokens_NTC, 1, best_NK.unsqueeze(-1).expand(-1, -1, tokens_NTC.size(2))).sum(1))
+
+
+def filtered(net, images):
+    """Multiplies the spectrum of every map by numbers of its own (GFNet)."""
+    spectrum = torch.fft.rfft2(net.conv(images), dim=(2, 3)) * torch.view_as_complex(net.filters)
+    return net.fc(pooled(torch.fft.irfft2(spectrum, s=(6, 6), dim=(2, 3))))
+
+
+def resized(net, images):
+    """Scales by a learnt table of positions that is taken apart, resized and put together again."""
+    first, grid = net.table[:, :1], net.table[:, 1:].reshape(1, 3, 3, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (6, 6), mode="bicubic").permute(0, 2, 3, 1).view(1, 36, -1)
+    tokens = net.conv(images).flatten(2).transpose(1, 2)
+    return net.fc((torch.cat([tokens.mean(1, keepdim=True), tokens], 1) * torch.cat([first, grid], 1)).mean(1))
+
+
+NARROWED |= {
+    "halves of a grouped convolution": (
+        network(radix, before=conv(4), conv=conv(32, 4, groups=2), gate=nn.Linear(16, 32), fc=nn.Linear(16, 4)),
+        {"before": (4, 2), "conv": (16, 1)},
+    ),
+    "a difference of the network's own tensors": (
+        network(
+            lambda net, x: net.fc(pooled(net.conv(x) * (net.one - net.two) * net.one.sigmoid())),
+            **{"conv": conv(), "one": parameter(1, 16, 1, 1), "two": parameter(1, 16, 1, 1), "fc": nn.Linear(16, 4)},
+        ),
+        {"conv": (16, 1)},
+    ),
+    "tokens that are gathered": (
+        network(gathered, conv=conv(), score=nn.Linear(1, 1), fc=nn.Linear(16, 4)),
+        {"conv": (16, 1)},
+    ),
+    "spectra": (
+        network(filtered, conv=conv(), filters=parameter(16, 6, 4, 2), fc=nn.Linear(16, 4)),
+        {"conv": (16, 1)},
+    ),
+    "a table that is resized": (
+        network(resized, conv=conv(), table=parameter(1, 10, 16), fc=nn.Linear(16, 4)),
+        {"conv": (16, 1)},
+    ),
+}
+
 WRITTEN = network(written_in_place, conv=conv(), two=conv(8, 16), fc=nn.Linear(8, 4))
 
 
@@ -224,6 +282,26 @@ def test_what_is_written_to_a_part_of_a_map_is_followed():
     groups = find_groups(WRITTEN, SHAPE)
     assert sum(group.channels for group in groups.values()) == 8  # the shift stands at a number of channels
     zeroed_equals_removed(WRITTEN, groups)
+
+
+def multiplied(net, features_NC):
+    return net.fc(features_NC @ net.matrix + (features_NC @ net.other.T).relu())
+
+
+def thinly(net, features_NC):
+    return F.linear(features_NC, net.thin @ net.wide)
+
+
+@pytest.mark.parametrize("head", [multiplied, thinly])
+def test_products_with_matrices_of_the_networks_own_lose_the_channels(head):
+    matrices = {"matrix": parameter(16, 6), "other": parameter(6, 16), "fc": nn.Linear(6, 4)}
+    matrices = matrices if head is multiplied else {"thin": parameter(4, 3), "wide": parameter(3, 16)}
+    module = network(lambda net, x: head(net, pooled(net.conv(x))), conv=conv(), **matrices)
+    groups, images = find_groups(module, SHAPE), torch.randn(3, *SHAPE)
+    wanted = head(module, pooled(module.conv(images)) * (torch.arange(16) % 3 > 0))
+    remove(module, groups, {"conv": torch.arange(0, 16, 3)})
+    torch.testing.assert_close(module(images), wanted)
+    assert {parameter.shape for parameter in module.parameters()} >= {(10, 1, 3, 3)}
 
 
 @pytest.mark.parametrize("name", NARROWED)
