@@ -153,7 +153,32 @@ class Named(nn.Module):
         return self.fc(input=hidden.mean((2, 3)))
 
 
-CONSTRUCTS = (Transformer, Attention, Gated, Bounded, Measured, Shuffled, Checked, Twice, Bilinear, Padded, Named)
+class Distances(nn.Module):
+    """Compares features with points by two kinds of distance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.points = nn.Conv2d(1, 6, 3), nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images).mean((2, 3))
+        return -torch.cdist(features, self.points) - torch.cdist(features[None], self.points[None], p=1.0).squeeze(0)
+
+
+CONSTRUCTS = (
+    Transformer,
+    Attention,
+    Gated,
+    Bounded,
+    Measured,
+    Shuffled,
+    Checked,
+    Twice,
+    Bilinear,
+    Padded,
+    Named,
+    Distances,
+)
 
 
 def construct(name: str) -> nn.Module:

@@ -9,9 +9,11 @@ import logging
 import types
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from kondense.files import ArtifactError
 
@@ -28,7 +30,8 @@ def trace_program(module: nn.Module, shape: tuple[int, ...]) -> torch.export.Exp
     """
     batch = torch.export.Dim("batch")
     try:
-        with quiet(), layer_by_layer(), contextlib.redirect_stderr(io.StringIO()):  # it prints the partial graph
+        # redirected: it prints the partial graph
+        with quiet(), layer_by_layer(), PlainDistances(), contextlib.redirect_stderr(io.StringIO()):
             program = torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},), strict=False)
             return with_bounds_of_one_type(program)
     except Exception as error:  # from the network's code or torch.export
@@ -36,6 +39,20 @@ def trace_program(module: nn.Module, shape: tuple[int, ...]) -> torch.export.Exp
         raise ArtifactError(
             f"the network must be a static graph of operators, but {place} is not: {cause(error)}"
         ) from error
+
+
+class PlainDistances(TorchFunctionMode):
+    """Computes ``torch.cdist`` by operators that ONNX has, in one way for any number of images; torch has two ways."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function of torch."""
+        return (_distances if function is torch.cdist else function)(*args, **(kwargs or {}))
+
+
+def _distances(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "") -> Tensor:
+    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), ord=p, dim=-1)
 
 
 CLAMPS = (torch.ops.aten.clamp.default, torch.ops.aten.clamp_.default)
