@@ -1,15 +1,18 @@
 """Make small data sets for tests, in the formats of the real ones."""
 
+import contextlib
 import gzip
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kondense.data_prep.config import DataPrepConfig
 from kondense.data_prep.stage import run
+from kondense.removal import remove_directory
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -132,6 +135,16 @@ def make_image_folder(
             pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
             Image.fromarray(pixels).convert(mode).save(directory / name / f"{index:03}{suffix}")
     return directory
+
+
+@contextlib.contextmanager
+def deep_place() -> Iterator[Path]:
+    """Yield a directory for folders in each other that pytest, which uses shutil's rmtree, could not remove."""
+    path = Path(tempfile.mkdtemp(prefix="kondense-test-"))
+    try:
+        yield path
+    finally:
+        remove_directory(path)
 
 
 def nested(directory: Path, levels: int) -> None:

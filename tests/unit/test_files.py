@@ -28,7 +28,7 @@ from kondense.json_text import json_value
 from kondense.removal import remove_directory
 from kondense.store.local import LocalStore
 
-from tests.support.data_makers import nested
+from tests.support.data_makers import deep_place, nested
 
 # Writes directories or files of equal bytes over and over, so that a mixture would show.
 WRITER = """
@@ -223,16 +223,17 @@ def test_a_copy_of_a_directory_has_an_end(tmp_path, kind):
 
 
 @pytest.mark.parametrize("ignore_errors", [False, True])
-def test_a_directory_is_removed_however_deep_it_is(tmp_path, ignore_errors):
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    (kept / "file").write_bytes(b"1")
-    for branch in ("one", "two"):
-        nested(tmp_path / "deep" / branch, 1_100)  # more than Python's calls in each other
-        (tmp_path / "deep" / branch / "d" / "d" / "link").symlink_to(kept)
-        (tmp_path / "deep" / branch / "d" / "file").write_bytes(b"1")
-    remove_directory(tmp_path / "deep", ignore_errors=ignore_errors)
-    assert list(tmp_path.iterdir()) == [kept] and (kept / "file").read_bytes() == b"1"
+def test_a_directory_is_removed_however_deep_it_is(ignore_errors):
+    with deep_place() as place:
+        kept = place / "kept"
+        kept.mkdir()
+        (kept / "file").write_bytes(b"1")
+        for branch in ("one", "two"):
+            nested(place / "deep" / branch, 1_100)  # more than Python's calls in each other
+            (place / "deep" / branch / "d" / "d" / "link").symlink_to(kept)
+            (place / "deep" / branch / "d" / "file").write_bytes(b"1")
+        remove_directory(place / "deep", ignore_errors=ignore_errors)
+        assert list(place.iterdir()) == [kept] and (kept / "file").read_bytes() == b"1"
 
 
 def test_a_directory_that_is_not_there_is_told_or_ignored(tmp_path):

@@ -15,11 +15,10 @@ from kondense.katib.event_files import read_scalars
 from kondense.katib.metrics import LONGEST_LINE, lines_of
 from kondense.katib.spec import Experiment, load
 from kondense.katib.template import NO_CHANGES
-from kondense.removal import remove_directory
 from kondense_pipelines.local_search import reports as module
 from kondense_pipelines.local_search.reports import FirstReports, Reports
 
-from tests.support.data_makers import nested
+from tests.support.data_makers import deep_place, nested
 from tests.support.event_records import event
 from tests.support.experiment_example import container, experiment, scripted, write
 from tests.unit.local_search.test_kinds import collector, few, start
@@ -34,6 +33,12 @@ def at_most(size: int) -> Iterator[None]:
         assert tracemalloc.get_traced_memory()[1] < size
     finally:
         tracemalloc.stop()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with deep_place() as path:
+        yield path
 
 
 def read(tmp_path: Path, document: dict[str, Any] | None = None) -> Experiment:
@@ -53,27 +58,25 @@ def read(tmp_path: Path, document: dict[str, Any] | None = None) -> Experiment:
     ],
 )
 def test_whatever_a_trial_leaves_where_its_reports_should_be_the_search_goes_on(
-    tmp_path: Path, script: str, kind: str
+    place: Path, script: str, kind: str
 ) -> None:
     document = few(scripted(""), 2)
     document["spec"]["maxFailedTrialCount"] = 2
     document = collector(document, kind, path="/tb", kind="File" if kind == "File" else "Directory")
     container(document)["args"] = [f"{script} 2> /dev/null; true"]
-    result, trials = start(document, tmp_path)
+    result, trials = start(document, place)
     assert len(trials) == 2 and {trial["status"] for trial in trials} <= {"failed", "metrics_unavailable"}
     if kind == "TensorFlowEvent" and "d/d" in script:
         assert trials[0]["reason"].startswith("its reports cannot be read: ") and "\n" not in trials[0]["reason"]
-    for trial in trials:
-        remove_directory(tmp_path / "out" / "trials" / trial["name"])  # pytest cannot
 
 
 @pytest.mark.parametrize("levels", [1, 101, 1_100])
-def test_what_an_interrupted_attempt_has_left_is_removed(tmp_path: Path, levels: int) -> None:
+def test_what_an_interrupted_attempt_has_left_is_removed(place: Path, levels: int) -> None:
     document = collector(few(scripted("")), "TensorFlowEvent", path="/tb", kind="Directory")
     container(document)["args"] = ["touch /tb"]
-    nested(tmp_path / "trial" / "events", levels)
-    Reports(read(tmp_path, document), NO_CHANGES).clear(tmp_path / "trial")
-    assert list((tmp_path / "trial").iterdir()) == []
+    nested(place / "trial" / "events", levels)
+    Reports(read(place, document), NO_CHANGES).clear(place / "trial")
+    assert list((place / "trial").iterdir()) == []
 
 
 def test_a_trial_that_reports_without_end_takes_a_few_bytes_a_report(tmp_path: Path) -> None:
