@@ -2,8 +2,8 @@
 
 Where channels are removed, a number that stands for their count becomes smaller. The module then has methods of its
 own, equal to those of its class but for that number. A number is named by the value that the class's code has for it,
-and means all places of the method where that value stands: as a number, or as the name of a constant of the file or of
-the function around (``HIDDEN``, ``sizes.HIDDEN``).
+and means all places of the method where that value stands: as a number, also as a default or in a comprehension, or as
+the name of a constant of the file or of the function around (``HIDDEN``, ``sizes.HIDDEN``).
 """
 
 import dataclasses
@@ -33,7 +33,9 @@ def literals_of(module: nn.Module) -> Literals:
         changed = vars(own.__func__).get(CHANGED) if isinstance(own, types.MethodType) else None
         if own is not None and changed is None:
             continue  # a function that the user gave the module
+        defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         present = [*_numbers(function.__code__.co_consts), *(name.value for name in _named_numbers(function))]
+        present += _numbers(defaults)
         if numbers := {number: (changed or {}).get(number, number) for number in present if number >= LEAST}:
             found[method] = numbers
     return found
@@ -53,10 +55,10 @@ def set_literal(module: nn.Module, method: str, number: int, value: int) -> None
     function = _methods(module)[method]
     changes = literals_of(module)[method] | {number: value}
     code = _with_names_replaced(function, changes)
-    made = types.FunctionType(
-        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    made.__kwdefaults__, made.__dict__ = function.__kwdefaults__, dict(function.__dict__) | {CHANGED: changes}
+    defaults, named = _replaced(function.__defaults__ or (), changes), function.__kwdefaults__ or {}
+    made = types.FunctionType(code, function.__globals__, function.__name__, defaults, function.__closure__)
+    made.__kwdefaults__ = dict(zip(named, _replaced(tuple(named.values()), changes), strict=True))
+    made.__dict__ = dict(function.__dict__) | {CHANGED: changes}
     vars(module)[_place(module, method)] = types.MethodType(made, module)
 
 
@@ -105,25 +107,28 @@ def _place(module: nn.Module, method: str) -> str:
 
 
 def _numbers(constants: tuple[Any, ...]) -> list[int]:
-    """Return the whole numbers among a code's constants, alone or in tuples."""
+    """Return the whole numbers among a code's constants: alone, in tuples, in functions and comprehensions within."""
     found = []
     for constant in constants:
         if type(constant) is int:
             found.append(constant)
         elif type(constant) is tuple:
             found += _numbers(constant)
+        elif isinstance(constant, types.CodeType):
+            found += _numbers(constant.co_consts)
     return found
 
 
 def _replaced(constants: tuple[Any, ...], changes: Mapping[int, int]) -> tuple[Any, ...]:
-    return tuple(
-        _replaced(constant, changes)
-        if type(constant) is tuple
-        else changes.get(constant, constant)
-        if type(constant) is int
-        else constant
-        for constant in constants
-    )
+    return tuple(_replaced_one(constant, changes) for constant in constants)
+
+
+def _replaced_one(constant: Any, changes: Mapping[int, int]) -> Any:
+    if type(constant) is tuple:
+        return _replaced(constant, changes)
+    if isinstance(constant, types.CodeType):
+        return constant.replace(co_consts=_replaced(constant.co_consts, changes))
+    return changes.get(constant, constant) if type(constant) is int else constant
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,23 @@ def views_by_name():
     return ViewsByName()
 
 
+class ViewsWithin(Views):
+    """The same, with numbers in a comprehension, in a function within and as defaults."""
+
+    def halves(self, maps):
+        return [maps[:, start : start + 4] for start in (0, maps.shape[1] // 2)][:2]
+
+    def flattened(self, maps, *, size=32):
+        def flat(given, count=size):
+            return given.view(-1, count)
+
+        return flat(maps)
+
+    def forward(self, images_NCHW):
+        maps = self.conv(images_NCHW)
+        return self.fc(self.flattened(torch.cat([part.relu() for part in maps.split(4, 1)], 1)))
+
+
 IMAGES = torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
@@ -129,6 +146,18 @@ def test_an_edit_can_only_lower_a_number_that_the_code_has(literals):
 
 def test_layers_of_torch_have_no_numbers():
     assert literals_of(nn.MultiheadAttention(8, 2)) == literals_of(nn.Conv2d(1, 1, 1)) == {}
+
+
+def test_numbers_in_comprehensions_functions_within_and_defaults_are_lowered():
+    net = ViewsWithin()
+    assert literals_of(net) == {"halves": {4: 4, 2: 2}, "flattened": {32: 32}, "forward": {4: 4}}
+    set_literal(net, "flattened", 32, 16)
+    set_literal(net, "halves", 4, 3)
+    maps = torch.randn(2, 8, 2, 2)
+    assert net.flattened(maps).shape == (4, 16)
+    assert [part.shape[1] for part in net.halves(maps)] == [3, 3]
+    assert [part.shape[1] for part in ViewsWithin().halves(maps)] == [4, 4]
+    assert literals_of(net) == {"halves": {4: 3, 2: 2}, "flattened": {32: 16}, "forward": {4: 4}}
 
 
 def test_a_constant_that_two_methods_read_is_lowered_in_one_of_them():
