@@ -200,8 +200,16 @@ def varies(labels: Tensor, axis: int) -> bool:
     if labels.shape[axis] <= 1 or labels.stride(axis) == 0:
         return False
     noted = axis_of(labels)
-    labels = noted[1] if noted and noted[0] == axis % labels.ndim else collapse(labels, keep=axis)
-    axis = 0 if noted and labels is noted[1] else axis
+    if noted is None or noted[0] != axis % labels.ndim:
+        return _varies(collapse(labels, keep=axis), axis)
+    along = noted[1]
+    known = getattr(along, "varied", None)  # one vector is that of many activations
+    if known is None:
+        known = along.varied = _varies(along, 0)  # type: ignore[attr-defined]
+    return bool(known)
+
+
+def _varies(labels: Tensor, axis: int) -> bool:
     return bool(((labels != labels.amax(axis, keepdim=True)) & (labels != 0)).any())
 
 

@@ -24,8 +24,9 @@ from kondense.artifacts.equivalence import (
     evaluating,
     relative_change,
 )
+from kondense.channels.attempts import Attempts
 from kondense.channels.groups import ChannelGroup, OwnTensor
-from kondense.channels.numbers import around, choices_of_literals, numbers_of
+from kondense.channels.numbers import around, choices_of_literals, is_literal, numbers_of
 from kondense.channels.recording import Removed, expected, recorded
 from kondense.channels.surgery import axis_length, remove, restored, side_length
 from kondense.errors import InputError
@@ -35,6 +36,7 @@ SHARES = (0.3, 0.5)  # of the channels of a group that a proof removes, another 
 TINY = 1e-3  # weights that are all below it hide what lies behind them, such as a new network's last scale
 IMAGES = 2
 MOST_TRIES = 24  # of a group with other numbers in the code
+MOST_FORMS = 256  # of a group, of which those that are tried in vain are left out
 
 Outcome = ChannelGroup | str
 Kind = tuple[object, ...]
@@ -176,27 +178,42 @@ class _Proof:
 
     def mended(self, groups: Mapping[str, ChannelGroup], name: str, splits: Collection[int]) -> Outcome:
         """Return a wrong group as it is right, which loses the same of each part, or the reason why it must stay."""
-        change = self.change(groups, [name])
+        attempts = Attempts(self.module, groups[name])
+        with attempts.noted(groups[name]):
+            change = self.change(groups, [name])
         if change is None or name in self.mended_names:
             return "its channels cannot be removed together with those of other layers"
         self.mended_names.add(name)
-        if (mended := self.first_right(groups, name, change, splits)) is not None:
+        if (mended := self.first_right(groups, name, change, splits, attempts)) is not None:
             return mended
         return f"without some of its channels {change}"
 
-    def first_right(
-        self, groups: Mapping[str, ChannelGroup], name: str, change: Change, splits: Collection[int]
+    def first_right(  # noqa: PLR0917
+        self,
+        groups: Mapping[str, ChannelGroup],
+        name: str,
+        change: Change,
+        splits: Collection[int],
+        attempts: Attempts,
     ) -> ChannelGroup | None:
         """Return the first form of a wrong group that is right; where another of its kind had none, none is tried."""
         kind = (*self.kind(groups[name]), change.amount == WITHOUT_VALUE)
         place = self.places.get(kind, 0)
         if place is None:
             return None
-        forms = list(self.forms(groups, name, change, splits))
+        forms = list(itertools.islice(self.forms(groups, name, change, splits), MOST_FORMS))
+        tries = 0  # of numbers in the code
         for number in dict.fromkeys([min(place, len(forms)), *range(len(forms))]):
             if self.late:
                 return None
-            if number < len(forms) and not self.differs(dict(groups) | {name: forms[number]}, [name]):
+            if number == len(forms) or attempts.in_vain(forms[number]):
+                continue
+            tries += any(is_literal(attribute) for _, attribute, _ in forms[number].numbers)
+            if tries > MOST_TRIES:
+                break
+            with attempts.noted(forms[number]):
+                wrong = self.differs(dict(groups) | {name: forms[number]}, [name])
+            if not wrong:
                 self.places[kind] = number
                 return forms[number]
         self.places[kind] = None
@@ -229,16 +246,12 @@ class _Proof:
     ) -> Iterator[ChannelGroup]:
         """Yield forms of a group with numbers in the code of modules that may stand for counts of its channels."""
         taken = {(owner, attribute) for group in groups.values() for owner, attribute, _ in group.numbers}
-        tries = 0
         for form in forms:
             lengths = self.lengths(form)
             held = numbers_of(self.module, form, lengths)
             for literals in choices_of_literals(self.module, form, lengths, splits):
                 if taken.isdisjoint((owner, attribute) for owner, attribute, _ in literals):
                     for numbers in dict.fromkeys([literals, (*held, *literals)]):
-                        tries += 1
-                        if tries > MOST_TRIES:
-                            return
                         yield dataclasses.replace(form, numbers=numbers)
 
     def lengths(self, group: ChannelGroup) -> dict[str, int]:

@@ -384,8 +384,10 @@ def _spectrum(
 def _pointwise(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
-    shape = results[0].shape
-    operands = [(labels_of(tensor), _reach(tensor)) for tensor in tensors_of((args, kwargs))]
+    shape, tensors = results[0].shape, tensors_of((args, kwargs))
+    if len(tensors) == len(results) == 1 and tensors[0].shape == shape:
+        return [labels_of(tensors[0])]
+    operands = [(labels_of(tensor), _reach(tensor)) for tensor in tensors]
     labels = combine(trace, operands, shape)
     return [labels if result.shape == shape else None for result in results]
 

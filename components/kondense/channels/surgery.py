@@ -4,12 +4,14 @@ Shapes: weight [O, I / G, ...] of O outputs, I inputs and G groups; a norm's ten
 """
 
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kondense.artifacts.structure import RECURRENT
@@ -51,11 +53,12 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
         The indices of the kept outputs of every layer that lost some, by module name.
     """
     count_heads(module, groups, removed)
-    lost: dict[tuple[str, bool], list[Tensor]] = defaultdict(list)
+    lost: dict[tuple[str, bool], list[NDArray[np.int64]]] = defaultdict(list)
     chosen = {name: channels for name, channels in removed.items() if len(channels)}
     for name, channels in chosen.items():
+        chosen_n = channels.numpy()
         for member in groups[name].members:
-            lost[member.name, member.output].append(member.entries[channels].flatten())
+            lost[member.name, member.output].append(member.entries.numpy()[chosen_n])
         for owner, attribute, entries in groups[name].numbers:
             count_down(module.get_submodule(owner), attribute, entries * len(channels))
     members = [member for name in chosen for member in groups[name].members]
@@ -67,8 +70,8 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
         layer = named[place.owner if place else name]
         kept = np.ones(axis_length(layer, place) if place else side_length(layer, output=output), dtype=bool)
         for part in parts:
-            kept[part.numpy()] = False
-        index = torch.from_numpy(np.flatnonzero(kept))
+            kept[part] = False
+        index = torch.from_numpy(kept.nonzero()[0])
         if place is not None:
             _keep_along(layer, place, index)
         elif output:
@@ -135,7 +138,12 @@ def side_length(layer: nn.Module, *, output: bool) -> int:
 
 def _count_of(layer: nn.Module, *, output: bool) -> str:
     """Return the attribute in which a layer holds the number of its outputs or inputs."""
-    return next(names for kinds, *names in COUNTS if isinstance(layer, kinds))[0 if output else -1]
+    return _counts_of(type(layer))[0 if output else -1]
+
+
+@functools.cache
+def _counts_of(kind: type[nn.Module]) -> tuple[str, ...]:
+    return next(tuple(names) for kinds, *names in COUNTS if issubclass(kind, kinds))
 
 
 def axis_length(owner: nn.Module, place: OwnTensor) -> int:
@@ -164,7 +172,7 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
     before, count = side_length(layer, output=True), len(index)
     for tensors in (layer._parameters, layer._buffers):
         for name, tensor in tensors.items():  # not the count of batches
-            if tensor is not None and tensor.ndim and len(tensor) == before:
+            if tensor is not None and tensor.ndim and tensor.size(0) == before:
                 tensors[name] = _like(tensor.index_select(0, index), tensor)  # type: ignore[assignment]
     if isinstance(layer, CONVOLUTIONS) and is_depthwise(layer):
         layer.groups = layer.in_channels = count // (layer.out_channels // layer.groups)
