@@ -46,12 +46,15 @@ class Attempts:
         """Return whether a form only lowers further numbers to which the network did not come in one that was tried."""
         numbers = frozenset(form.numbers)
         return any(
-            channels == form.channels and lowered < numbers and not any(_met(each, begun) for each in numbers - lowered)
+            channels == form.channels
+            and lowered < numbers
+            and not any(self._met(each, begun) for each in numbers - lowered)
             for channels, lowered, begun in self.tried
         )
 
-
-def _met(number: Number, begun: frozenset[str]) -> bool:
-    """Return whether the network may have come to a number; the module around it may read it or call its method."""
-    owner, attribute, _ = number
-    return owner in begun or (not attribute.startswith(FORWARD) and owner.rpartition(".")[0] in begun)
+    def _met(self, number: Number, begun: frozenset[str]) -> bool:
+        """Return whether the network may have come to a number; the module around it may read it or call its method."""
+        owner, attribute, _ = number
+        if owner in begun or owner not in self.parts:
+            return True
+        return not attribute.startswith(FORWARD) and owner.rpartition(".")[0] in begun

@@ -240,3 +240,56 @@ def test_the_sizes_of_an_unflatten_follow():
     again = copy.deepcopy(net)
     apply_edits(again, find_edits(net, small))
     assert again.unflatten.unflattened_size == (len(KEPT), 6, 6)
+
+
+class Counting(nn.Module):
+    """Its code holds the number of channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 1)
+
+    def forward(self, maps_NCHW):
+        return (maps_NCHW + self.conv(maps_NCHW)).relu().view(-1, 16, 36).unflatten(2, (6, 6))
+
+
+class Stays(nn.Module):
+    """The channels of its own must be as many as those that it gets, which nothing ties."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.mix = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+
+    def forward(self, maps_NCHW):
+        return maps_NCHW + self.mix(self.conv(maps_NCHW).reshape(maps_NCHW.shape))
+
+
+class Behind(nn.Module):
+    """Three blocks that hold the number of channels, behind another one."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.conv, self.first = nn.Conv2d(1, 16, 3), first()
+        self.blocks, self.fc = nn.Sequential(*(Counting() for _ in range(3))), nn.Linear(16, 4)
+        self.runs = []
+
+    def forward(self, images_NCHW):
+        self.runs.append("")
+        return self.fc(self.blocks(self.first(self.conv(images_NCHW))).mean((2, 3)))
+
+
+def test_numbers_in_several_blocks_are_lowered_together():
+    net = made(lambda: Behind(nn.Identity))
+    small, logits = removed(net)
+    expected = net.conv(IMAGES)[:, KEPT]
+    for block in net.blocks:
+        mixed = F.conv2d(expected, block.conv.weight[KEPT][:, KEPT], block.conv.bias[KEPT])
+        expected = (expected + mixed).relu()
+    torch.testing.assert_close(logits, F.linear(pooled(expected), net.fc.weight[:, KEPT], net.fc.bias))
+    assert [block.conv.out_channels for block in small.blocks] == [len(KEPT)] * 3
+
+
+def test_numbers_behind_the_failure_are_not_tried():
+    net = made(lambda: Behind(Stays))
+    assert "conv" in find_dependencies(net, SHAPE).whole
+    assert len(net.runs) < 20  # with those behind it 27
