@@ -138,7 +138,8 @@ def side_length(layer: nn.Module, *, output: bool) -> int:
 
 def _count_of(layer: nn.Module, *, output: bool) -> str:
     """Return the attribute in which a layer holds the number of its outputs or inputs."""
-    return _counts_of(type(layer))[0 if output else -1]
+    kind: Any = type(layer)  # which mypy does not take for hashable
+    return _counts_of(kind)[0 if output else -1]
 
 
 @functools.cache
