@@ -14,7 +14,7 @@ from kondense.data.dataset import Dataset
 from kondense.distill.feature_loss import FeatureLoss
 from kondense.errors import InputError
 from kondense.measuring.accuracy import accuracy, predict
-from kondense.training.device import taken_format
+from kondense.measuring.memory_format import taken_format
 
 
 def weigh(kind: str, modules: Sequence[nn.Module], dataset: Dataset, device: torch.device) -> list[float]:

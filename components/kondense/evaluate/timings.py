@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
 from kondense.evaluate.exports import BATCHES, IN_FLOAT, INTEGER, Form, are_small
-from kondense.measuring.accuracy import memory_format_of
 from kondense.measuring.intervals import Interval, median_interval, ratio_interval
 from kondense.measuring.latency import CPU, Latency, accelerators, one_run, open_session, takes_pixels
+from kondense.measuring.memory_format import memory_format_of
 from kondense.measuring.processor import usable_cores
 from kondense.measuring.turns import Turns, time_in_turns
 

@@ -3,6 +3,7 @@
 Shapes: N images, K classes.
 """
 
+import contextlib
 from collections.abc import Iterable
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 
 from kondense.data.at_once import MOST, at_once
 from kondense.data.dataset import Dataset, Split
+from kondense.measuring.memory_format import fastest_format, memory_format_of
 from kondense.networks.outputs import doubts, untrained
 from kondense.processes import current
 
 FEW = 4  # images that tell whether logits are those of one image
+MANY = 32  # images for which it is worth while to try another memory format
 
 
 def predict(
@@ -21,8 +24,9 @@ def predict(
 ) -> Tensor:
     """Return the network's logits on a split, float32 [N, K] on the CPU.
 
-    The network runs in evaluation mode, in the memory format of its weights, and keeps its mode. Of several processes,
-    each predicts a part of the images, and all return the logits of all.
+    The network runs in evaluation mode and keeps its mode. It runs in the memory format of its weights, many large
+    images on the CPU in channels_last, if it takes that. Of several processes, each predicts a part of the images, and
+    all return the logits of all.
 
     Args:
         module: the network, on ``device``.
@@ -33,7 +37,6 @@ def predict(
     """
     was_training, batch_size = module.training, at_once(dataset.shape, batch_size)
     module.eval()
-    memory_format = memory_format_of(module)
     processes, logits = current(), []
     shared = processes.several and len(split) >= processes.count
     parts: Iterable[Tensor] = split.images.split(batch_size)
@@ -41,13 +44,16 @@ def predict(
         own = torch.tensor(processes.part(len(split))).split(batch_size)
         images = split.images
         parts = (images[index] for index in own) if isinstance(images, Tensor) else images.batches(own)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(module.train, was_training)
+        memory_format = memory_format_of(module)
+        if torch.device(device).type == "cpu" and len(split) >= MANY:
+            few_u8 = next(iter(split.images.split(2)))
+            memory_format = stack.enter_context(fastest_format(module, dataset.normalise(few_u8)))
         with torch.inference_mode():
             for images_u8 in parts:
                 images_NCHW = dataset.normalise(images_u8.to(device)).contiguous(memory_format=memory_format)
                 logits.append(module(images_NCHW).float().cpu())
-    finally:
-        module.train(was_training)
     return processes.gathered(torch.cat(logits), len(split)) if shared else torch.cat(logits)
 
 
@@ -69,11 +75,3 @@ def doubts_on(module: nn.Module, split: Split, dataset: Dataset) -> list[str]:
 def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:
     """Return the fraction of images whose largest logit is that of their label."""
     return float((logits_NK.argmax(1) == labels_N).double().mean())
-
-
-def memory_format_of(module: nn.Module) -> torch.memory_format:
-    """Return channels_last if a convolution's weight is in it, else contiguous_format."""
-    for weight in module.parameters():
-        if weight.ndim == 4 and not weight.is_contiguous():
-            return torch.channels_last
-    return torch.contiguous_format

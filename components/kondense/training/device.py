@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from kondense.errors import InputError
 from kondense.logging import LOG
-from kondense.networks.outputs import leaves, logits_of
+from kondense.measuring.memory_format import IMAGES, close
+from kondense.networks.outputs import leaves
 
-IMAGES = 4  # dimensions of tensors that have a memory format
-ROUNDING, TINY = 0.01, 1e-6
 # The reason why networks do not train in channels_last, "" if they do, by the classes of their modules.
 _tried: contextvars.ContextVar[dict[tuple[type, ...], str] | None] = contextvars.ContextVar("tried", default=None)
 
@@ -99,31 +98,6 @@ def formats_tried_once() -> Iterator[None]:
         _tried.reset(token)
 
 
-def place_in_format(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:
-    """Put the weights of two-dimensional convolutions into a memory format, and return the network.
-
-    ``nn.Module.to`` would put those of three-dimensional ones into it too, which have none of these formats.
-    """
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.ndim == IMAGES:
-            tensor.data = tensor.data.to(memory_format=memory_format)
-    return module
-
-
-def taken_format(module: nn.Module, images_BCHW: Tensor) -> torch.memory_format:
-    """Return the memory format of ``images_BCHW`` if a network in evaluation mode takes it, else contiguous."""
-    if images_BCHW.is_contiguous():
-        return torch.contiguous_format
-    two_BCHW = images_BCHW[:2].contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        expected = logits_of(module(two_BCHW.contiguous()))
-        try:
-            found = logits_of(module(two_BCHW))
-        except RuntimeError:  # view
-            return torch.contiguous_format
-    return torch.channels_last if _close(found, expected) else torch.contiguous_format
-
-
 def _difference(module: nn.Module, images_BCHW: Tensor) -> str:
     """Return in words how a network fails in channels_last, or an empty string."""
     try:
@@ -132,7 +106,7 @@ def _difference(module: nn.Module, images_BCHW: Tensor) -> str:
     except Exception as error:  # the network's own code may raise anything
         return _first_line(error)
     expected = _step(module, images_BCHW, torch.contiguous_format, training=False)
-    return "" if all(map(_close, found, expected)) else "its outputs or gradients are others"
+    return "" if all(map(close, found, expected)) else "its outputs or gradients are others"
 
 
 def _step(
@@ -177,13 +151,6 @@ class _Step(nn.Module):
         gradients = torch.autograd.grad(total, trained, allow_unused=True) if total.requires_grad else ()
         flat = [gradient.flatten() for gradient in gradients if gradient is not None]
         return torch.cat([tensor.flatten() for tensor in outputs]).detach(), torch.cat(flat) if flat else total.detach()
-
-
-def _close(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two tensors differ by rounding only; TF32 on GPUs rounds to 10 bits."""
-    if not torch.isfinite(expected).all():
-        return True  # training reports it
-    return float((found - expected).norm()) <= ROUNDING * float(expected.norm()) + TINY
 
 
 def _first_line(error: Exception) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from kondense.data.dataset import Dataset
 from kondense.measuring.accuracy import predict
+from kondense.measuring.memory_format import taken_format
 from kondense.processes import current
-from kondense.training.device import taken_format
 from kondense.training.settings import TrainingConfig
 
 MEMORY_BYTES = 512 * 2**20  # the most that a teacher's cached logits may take

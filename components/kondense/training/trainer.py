@@ -17,12 +17,13 @@ from kondense.data.shards import ShardError
 from kondense.errors import KondenseError
 from kondense.logging import LOG
 from kondense.measuring.accuracy import accuracy, predict
+from kondense.measuring.memory_format import place_in_format
 from kondense.networks.state import load_state
 from kondense.processes import PeerError, check_devices, current
 from kondense.store.store import StoreError
 from kondense.training.augment import mix
 from kondense.training.checkpoint import State
-from kondense.training.device import choose_device, choose_memory_format, choose_precision, place_in_format
+from kondense.training.device import choose_device, choose_memory_format, choose_precision
 from kondense.training.feed import Feed, step_generator
 from kondense.training.losses import Loss, Objective, label_loss
 from kondense.training.masking import Masking

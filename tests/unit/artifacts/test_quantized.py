@@ -108,3 +108,26 @@ def test_quantizers_are_hooked_by_name():
     module = nn.Sequential(nn.Sequential(nn.Identity()), nn.Identity())
     install_quantizers(module, {"0.0": ActivationQuantizer(scale=1.0, zero_point=0)})
     assert module(torch.tensor([1.4, -3.0, 300.0])).tolist() == [1.0, 0.0, 255.0]
+
+
+@pytest.mark.parametrize(("scale", "zero_point", "bits"), [(0.0123, 117, 8), (0.1, 0, 8), (3e-5, 255, 8), (0.7, 3, 4)])
+def test_inputs_are_rounded_as_by_torchs_operator_with_and_without_gradients(
+    scale: float, zero_point: int, bits: int
+) -> None:
+    quantizer, last = ActivationQuantizer(scale, zero_point, bits), 2**bits - 1
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn(100_000, generator=generator) * scale * 100
+    halves = (torch.arange(-600, 600) + 0.5) * scale  # ties of the rounding
+    values = torch.cat([random, halves])
+    reference = torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, last)
+    (found,) = quantizer(nn.Identity(), (values,))
+    assert torch.equal(found, reference)
+    far = torch.tensor([1e30, -1e30, float("inf"), -0.0])
+    low, high = -zero_point * scale, (last - zero_point) * scale
+    assert quantizer(nn.Identity(), (far,))[0].tolist() == pytest.approx([high, low, high, 0.0])
+    trained = values.clone().requires_grad_()
+    (rounded,) = quantizer(nn.Identity(), (trained,))
+    assert torch.equal(rounded, reference)
+    rounded.sum().backward()
+    assert trained.grad is not None
+    assert 0 < float(trained.grad.sum()) < len(trained)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from kondense.training.device import choose_memory_format, formats_tried_once, taken_format
+from kondense.measuring.memory_format import taken_format
+from kondense.training.device import choose_memory_format, formats_tried_once
 from kondense.training.fit import fit
 from kondense.training.losses import SoftLabelLoss
 from kondense.training.settings import TrainingConfig

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kondense.errors import InputError
-from kondense.training.device import IMAGES, place_in_format, taken_format
+from kondense.measuring.memory_format import IMAGES, fastest_format
 
 BINS = 4096
 MOST_VALUES = 2**20  # of the images that run at once: larger batches leave the caches and take memory
-LARGE_IMAGE = 2**14  # values, from which convolutions are faster in channels_last: a third of MobileNetV2's time
 
 
 @dataclasses.dataclass
@@ -66,7 +65,7 @@ def _run(
     module: nn.Module, names: Sequence[str], batches_NCHW: Sequence[Tensor], record: Callable[[str, Tensor], None]
 ) -> None:
     with contextlib.ExitStack() as stack:
-        memory_format = stack.enter_context(_fastest_format(module, batches_NCHW[0]))
+        memory_format = stack.enter_context(fastest_format(module, batches_NCHW[0]))
         for name in names:
             handle = module.get_submodule(name).register_forward_pre_hook(
                 lambda _module, inputs, name=name: record(name, in_memory_order(inputs[0].detach())) if inputs else None
@@ -76,21 +75,6 @@ def _run(
         for batch_NCHW in batches_NCHW:
             for part_NCHW in parts(batch_NCHW):
                 module(part_NCHW.contiguous(memory_format=memory_format))
-
-
-@contextlib.contextmanager
-def _fastest_format(module: nn.Module, images_NCHW: Tensor) -> Iterator[torch.memory_format]:
-    """Yield the memory format in which large images run fastest; the network's weights have it in the block."""
-    memory_format = torch.contiguous_format
-    try:
-        if images_NCHW.ndim == IMAGES and images_NCHW[0].numel() >= LARGE_IMAGE:
-            place_in_format(module, torch.channels_last)
-            with contextlib.suppress(RuntimeError):  # a view of weights
-                memory_format = taken_format(module, images_NCHW[:2].contiguous(memory_format=torch.channels_last))
-            place_in_format(module, memory_format)
-        yield memory_format
-    finally:
-        place_in_format(module, torch.contiguous_format)
 
 
 def in_memory_order(values: Tensor) -> Tensor:
