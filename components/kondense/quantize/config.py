@@ -5,7 +5,7 @@ import dataclasses
 from kondense.config import option
 from kondense.errors import InputError
 from kondense.quantize.methods import METHODS, REFINEMENTS
-from kondense.training.settings import TrainingConfig
+from kondense.training.settings import PRECISIONS, TrainingConfig
 
 GRANULARITIES = ("channel", "tensor")
 CALIBRATIONS = ("minmax", "percentile", "entropy", "mse")
@@ -30,6 +30,12 @@ class QuantizeConfig(TrainingConfig):
         0.0,
         "peak learning rate of the training; 0: 0.01, with adamw 0.0002, and a tenth of it for imported weights",
         interval="[0, 100]",
+    )
+    precision: str = option(
+        "auto",
+        "arithmetic of training, and of calibration on images of at least 16,384 values; auto: bfloat16 in training on"
+        " GPUs that support it, and in calibration on processors with AMX, else float32",
+        choices=PRECISIONS,
     )
     method: str = option("static", METHODS.summary(), choices=tuple(METHODS))
     bits: int = option(8, "bits per weight", interval="[2, 8]")

@@ -27,7 +27,7 @@ from kondense.quantize.residuals import residual_places
 from kondense.quantize.static.bias_correction import correct_bias, output_means
 from kondense.quantize.static.equalize import equalize as equalize_layers
 from kondense.quantize.static.learned_rounding import learn_rounding, record
-from kondense.quantize.static.observers import observe
+from kondense.quantize.static.observers import calibration_precision, observe
 from kondense.quantize.static.ranges import calibrate
 from kondense.quantize.weight_only import weight_scale
 
@@ -74,6 +74,7 @@ def quantize_as(model: Model, context: Context, bits: int | Mapping[str, int]) -
         bias_correction=config.bias_correction,
         rounding_steps=config.rounding_steps if config.rounding == "learned" else 0,
         exclude=matching(model.module, "exclude", parse_names(config.exclude)),
+        precision=config.precision,
         seed=config.seed,
     )
 
@@ -91,6 +92,7 @@ def quantize(
     bias_correction: bool = False,
     rounding_steps: int = 0,
     exclude: Collection[str] = (),
+    precision: str = "auto",
     seed: int = 0,
 ) -> Model:
     """Return a copy of ``model`` with integer weights and quantized activations.
@@ -111,6 +113,7 @@ def quantize(
         bias_correction: whether to correct biases (``bias_correction.py``).
         rounding_steps: optimizer steps of learned rounding per layer (``learned_rounding.py``); 0: round to nearest.
         exclude: layers to keep in float; their outputs are quantized for the next layers.
+        precision: arithmetic of calibration on large images; see ``calibration_precision``.
         seed: of the batches of learned rounding.
 
     Raises:
@@ -131,9 +134,10 @@ def quantize(
     graph = trace_graph(reference, compared)
     places = [name for name in quantizer_places(graph, everything) if name not in exclude]
     places += residual_places(graph, places)
+    dtype, counted = calibration_precision(precision), calibration != "minmax"
     activations = {
         name: calibrate(observation, calibration, percentile=percentile, symmetric=symmetric)
-        for name, observation in observe(module, places, batches_NCHW, histogram=calibration != "minmax").items()
+        for name, observation in observe(module, places, batches_NCHW, histogram=counted, precision=dtype).items()
     }
     layers = _that_run(layers, activations)
     install_quantizers(module, activations)
