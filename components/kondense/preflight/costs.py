@@ -1,7 +1,8 @@
 """How long a step will take on this machine, and how much memory: from one of its training steps, if it trains.
 
 The training step is the real one, with the step's loss, teachers, masks and optimizer. It is repeated on a batch of the
-real size where that takes a fraction of a second, else on a smaller one, whose figures are scaled.
+real size where that takes a fraction of a second, else on a smaller one and on half of that: what both take alike, such
+as the calls of many small layers, is not scaled.
 
 Shapes: B images in a batch, C channels, H height, W width.
 """
@@ -22,8 +23,10 @@ from kondense.measuring.accuracy import predict
 from kondense.training.probe import Training
 from kondense.training.settings import TrainingConfig
 
-START_S = 0.8  # of a step of a run besides: its process, inputs, outputs and their digests
+START_S = 0.8  # of a step of a run on an idle machine besides: its process, inputs, outputs and their digests
 REPEATS = 2
+LEAST_BATCH = 2  # images that a batch norm can train on
+LEAST_SHARE = 0.1  # of a batch's time per image: what one more image takes at least
 BUDGET_S = 0.15  # of one repeated training step
 BUDGET_BYTES = 2**28  # of what it saves for the backward pass
 
@@ -123,13 +126,25 @@ def step_cost(training: Training, batch: tuple[Tensor, Tensor, Tensor], batch_si
         steps.append(timed_step(training, batch))
     seconds, saved = min(steps, key=lambda each: each[0])  # the least disturbed
     scale = batch_size / tried
+    if tried < batch_size and tried >= 2 * LEAST_BATCH:
+        part = tuple(each[: tried // 2] for each in batch)
+        half = min(timed_step(training, part)[0] for _ in range(REPEATS))
+        seconds = extrapolated(half, seconds, tried // 2, tried, batch_size)
+    else:
+        seconds *= scale
     return StepCost(
-        seconds=seconds * scale,
+        seconds=seconds,
         forward_s=forward_seconds(training.module, training.dataset, training.device),
         saved_bytes=int(saved.total * scale),
         largest_bytes=int(saved.largest * scale),
         state_bytes=state_bytes(training),
     )
+
+
+def extrapolated(half_s: float, whole_s: float, half: int, whole: int, size: int) -> float:
+    """Return the seconds of a step on ``size`` images, from those of steps on ``half`` and ``whole`` images."""
+    each_s = min(max((whole_s - half_s) / (whole - half), LEAST_SHARE * whole_s / whole), whole_s / whole)
+    return whole_s + (size - whole) * each_s
 
 
 def timed_step(training: Training, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[float, "Saved"]:
@@ -233,6 +248,7 @@ class Trial:
         process_bytes: memory of the process after it.
         shared_bytes: of it, what the processes of several devices share (``kondense.launch``): that of torch, before a
             step; none on GPUs, where the process that starts them comes on top.
+        busy: time that passed during it / processor time, at least 1: how much longer other work makes a step.
     """
 
     costs: list[StepCost]
@@ -240,6 +256,7 @@ class Trial:
     forward_s: float
     process_bytes: int
     shared_bytes: int
+    busy: float = 1.0
 
 
 def estimate(config: Config, images: RunImages, trial: Trial, models: Mapping[str, Model]) -> Estimate:
@@ -256,7 +273,7 @@ def estimate(config: Config, images: RunImages, trial: Trial, models: Mapping[st
         return Estimate()
     if not trial.costs:
         seen = getattr(config, "calibration_images", 0) + (images.sizes.validation if images.sizes else 0)
-        seconds = START_S + trial.seconds + seen * trial.forward_s if images.sizes else 0.0
+        seconds = START_S * trial.busy + trial.seconds + seen * trial.forward_s if images.sizes else 0.0
         return Estimate(seconds, loaded + images.computed_bytes)
     dearest = max(trial.costs, key=lambda cost: cost.saved_bytes + cost.state_bytes)
     count = config.devices or 1
@@ -274,4 +291,4 @@ def estimate(config: Config, images: RunImages, trial: Trial, models: Mapping[st
     mean = sum(cost.seconds for cost in trial.costs) / len(trial.costs)
     validated = sizes.validation * max(cost.forward_s for cost in trial.costs)
     epochs = config.epochs * len(trial.costs)
-    return Estimate(START_S + trial.seconds + epochs * (steps * mean + validated), memory)
+    return Estimate(START_S * trial.busy + trial.seconds + epochs * (steps * mean + validated), memory)

@@ -381,16 +381,18 @@ class Estimator:
             config: the real one.
             models: those that the step loads, by role.
         """
-        probe, began = Probe(config.batch_size if isinstance(config, TrainingConfig) else 1), time.monotonic()
+        probe = Probe(config.batch_size if isinstance(config, TrainingConfig) else 1)
+        began, worked = time.monotonic(), time.process_time()
         with probed(probe):
             yield
-        seconds = time.monotonic() - began - probe.spent_s
+        passed = time.monotonic() - began
+        busy = max(1.0, passed / max(time.process_time() - worked, 1e-6))
         idle = not probe.costs and "model" in models
         forward_s = forward_seconds(models["model"].module, self.few, torch.device("cpu")) if idle else 0.0
         trim(kept=True)
         process_bytes = resident_bytes()  # with all that torch loads and sets up at its first training step
         costs = [cost.scaled(*self.scale) for cost in probe.costs]
-        trial = Trial(costs, seconds, forward_s, process_bytes, self.shared_bytes)
+        trial = Trial(costs, passed - probe.spent_s, forward_s, process_bytes, self.shared_bytes, busy)
         found = estimate(config, self.images, trial, models)
         check(run_s=found.seconds, memory_bytes=found.memory_bytes)
 

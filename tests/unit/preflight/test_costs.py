@@ -75,6 +75,38 @@ def test_the_cost_of_an_epoch_is_that_of_its_steps() -> None:
     assert shards == Estimate(found.seconds, found.memory_bytes - 1300 * PIXELS)
 
 
+def test_other_work_makes_the_start_of_a_step_longer_as_it_did_in_the_trial() -> None:
+    config = TrainConfig(epochs=8, batch_size=100)
+    assert estimated(config, busy=3.0).seconds == pytest.approx(estimated(config).seconds + 2 * START_S)
+    config = QuantizeConfig(method="static")
+    idle = estimated(config, costs=[])
+    assert estimated(config, costs=[], busy=3.0).seconds == pytest.approx(idle.seconds + 2 * START_S)
+
+
+def test_what_steps_of_all_sizes_take_alike_is_not_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of many small layers: 0.4 s of a step whatever its size, and 0.01 s for each image."""
+    sizes = []
+
+    def step(training: Any, batch: tuple[torch.Tensor, ...]) -> tuple[float, Any]:
+        sizes.append(len(batch[0]))
+        return 0.4 + 0.01 * len(batch[0]), types.SimpleNamespace(total=100 * len(batch[0]), largest=10)
+
+    monkeypatch.setattr(costs, "timed_step", step)
+    monkeypatch.setattr(costs, "forward_seconds", lambda *arguments: 0.001)
+    monkeypatch.setattr(costs, "state_bytes", lambda training: 0)
+    training: Any = types.SimpleNamespace(module=None, dataset=None, device=None)
+    batch = (torch.arange(16), torch.zeros(16, 1, 1, 1), torch.zeros(16))
+    found = costs.step_cost(training, batch, 128)
+    assert found.seconds == pytest.approx(0.4 + 0.01 * 128)
+    assert found.saved_bytes == 100 * 128
+    assert sizes == [16, 8, 8]
+
+
+def test_noise_makes_no_image_free_or_dearer_than_in_a_batch() -> None:
+    assert costs.extrapolated(0.5, 0.4, 8, 16, 32) == pytest.approx(0.4 + 16 * 0.1 * 0.4 / 16)
+    assert costs.extrapolated(0.01, 0.4, 8, 16, 32) == pytest.approx(0.8)
+
+
 def test_the_memory_of_several_devices_is_that_of_all_processes() -> None:
     config = TrainConfig(epochs=8, batch_size=100, devices=2)
     each = 40 + 3_500 + 2 * 500_000 + 1300 * PIXELS
@@ -110,7 +142,8 @@ def test_what_measuring_takes_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(costs, "step_cost", step_cost)
     for module in (costs, examine):
-        monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+        times = types.SimpleNamespace(monotonic=lambda: clock[0], process_time=lambda: clock[0] / 3)
+        monkeypatch.setattr(module, "time", times)
     monkeypatch.setattr(examine, "estimate", lambda config, images, trial, models: trials.append(trial) or Estimate())
     few = random_dataset(SHAPE, CLASSES)
     with Estimator(RunImages(SHAPE, SIZES), few)(Timed("train"), TrainConfig(), {}):
@@ -118,6 +151,7 @@ def test_what_measuring_takes_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPat
         fit(nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, CLASSES)), few, quick(TrainConfig()))
     (trial,) = trials
     assert (trial.seconds, trial.costs) == (2.0, [COST])
+    assert trial.busy == pytest.approx(3.0)
 
 
 def test_a_tiny_network_is_trained_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
