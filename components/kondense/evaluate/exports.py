@@ -81,7 +81,8 @@ def choose_arithmetic(
     upper = math.prod(interval.high for interval in speedup.values()) ** (1 / len(speedup))
     chosen = IN_FLOAT if upper * MARGIN < 1 else INTEGER
     first, last = speedup["batch_1"], speedup["batch_64"]
-    reason = (
+    slower = "int8 is slower than float for this network on this machine: " if chosen == IN_FLOAT else ""
+    reason = slower + (
         f"int8 runs at {_times(first)} the speed of the same weights in float at batch 1 and at {_times(last)} at"
         f" batch 64, timed in turns on {_processor()}"
     )

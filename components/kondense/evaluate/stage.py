@@ -25,6 +25,7 @@ from kondense.errors import InputError
 from kondense.evaluate.config import EvaluateConfig
 from kondense.evaluate.exports import (
     BATCHES,
+    IN_FLOAT,
     ONNX,
     Form,
     choose_arithmetic,
@@ -144,6 +145,8 @@ def evaluate(
     rng = np.random.default_rng(config.seed)
     timed = time_forms(forms, reference, dataset, seconds=config.latency_seconds)
     arithmetic = choose_arithmetic(forms, integer_speedup(timed, rng), requested=config.arithmetic)
+    if arithmetic["integer_speedup"] and arithmetic["chosen"] == IN_FLOAT:
+        LOG.warning("the exported file computes in float: %s", arithmetic["reason"])
     candidate = forms[arithmetic["chosen"]]
     times = describe_primary(timed, arithmetic["chosen"], rng)
     if config.further_latency_seconds:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from kondense.artifacts.measurements import Timing
+from kondense.artifacts.measurements import Ratio, Timing
 from kondense.artifacts.report import (
     FORMAT_VERSION,
     Candidate,
@@ -21,6 +21,7 @@ from kondense.files import ArtifactError
 from kondense.measuring.chance import chance_text, is_at_chance
 from kondense.report.choice import OBJECTIVES, choose, decided, pareto_front, within_bound
 from kondense.report.figures import percent, points, signed_points
+from kondense.report.figures import times as times_text
 from kondense.report.paired import images_to_decide, interval
 
 LEAST_AGREEMENT = (
@@ -149,7 +150,7 @@ def _validation_notes(teacher: Candidate, max_validation_drop: float) -> list[st
 
 def notes(models: Sequence[Candidate]) -> list[str]:
     """Return warnings about the figures, one sentence each."""
-    notes = [note for model in models for note in _model_notes(model)] + _float_notes(models)
+    notes = [note for model in models for note in _model_notes(model)] + _float_notes(models) + _slower_notes(models)
     drifting = [model["name"] for model in models if any(not row["settled"] for row in _primary(model))]
     if drifting:
         notes.append(f"Times of {', '.join(drifting)} still drifted after the warm-up: the machine was busy.")
@@ -205,6 +206,28 @@ def _float_notes(models: Sequence[Candidate]) -> list[str]:
         for reason, names in layers.items():
             found.setdefault((", ".join(names), reason), []).append(model["name"])
     return [f"{', '.join(names)}: {layers} remained in float: {reason}." for (layers, reason), names in found.items()]
+
+
+def _slower_notes(models: Sequence[Candidate]) -> list[str]:
+    """Return which models are slower in int8 than in float on their machine, beyond noise, and in which batches."""
+    found = []
+    for model in models:
+        arithmetic = model.get("arithmetic")
+        if not arithmetic:
+            continue
+        ratios, other = arithmetic["integer_speedup"], "the same weights in float"
+        if ratios is None and arithmetic["chosen"] == "integer":  # as requested: float was not timed
+            ratios, other = model.get("latency_ratio"), "the teacher in float"
+        by_batch: dict[str, Ratio] = {"batch 1": ratios["batch_1"], "batch 64": ratios["batch_64"]} if ratios else {}
+        slow = {batch: ratio["value"] for batch, ratio in by_batch.items() if ratio["high"] < 1}
+        if slow:
+            speeds = " and ".join(f"{times_text(value)} at {batch}" for batch, value in slow.items())
+            taken = "; the file computes in float" if arithmetic["chosen"] == "float" else ""
+            found.append(
+                f"{model['name']}: int8 is slower than float for this network on this machine: {speeds} the speed of"
+                f" {other}{taken}."
+            )
+    return found
 
 
 def machine(environment: Environment) -> str:

@@ -12,7 +12,7 @@ from kondense.report.page import render
 from kondense.report.robustness_view import robustness_view
 from kondense.report.timing_table import timing_table
 
-from tests.support.report_makers import make_evaluation, make_evaluations
+from tests.support.report_makers import make_evaluation, make_evaluations, make_ratio
 from tests.unit.report.test_report_choice import compare
 
 
@@ -83,6 +83,27 @@ def test_notes_tell_of_float_layers_lost_programs_and_an_unquiet_machine():
     assert "quantized: conv2 remained in float: ConvTranspose2d has no integer kernel." in notes
     assert "quantized: the torch.export program was not kept: its logits differ by up to 0.25." in notes
     assert any(note.startswith("Times of quantized still drifted") for note in notes)
+
+
+def test_int8_that_is_slower_than_float_is_told_of_every_candidate():
+    names = ("teacher", "quantized", "pruned-quantized", "distilled-quantized", "fast")
+    evaluations = [make_evaluation(name) if "fast" not in name else make_evaluation("quantized") for name in names]
+    evaluations[4]["name"] = "fast"
+    arithmetics = [evaluation["arithmetic"] for evaluation in evaluations]
+    arithmetics[1] |= {"chosen": "float", "integer_speedup": dict.fromkeys(("batch_1", "batch_64"), make_ratio(0.8))}
+    arithmetics[2]["integer_speedup"] = {
+        "batch_1": make_ratio(0.9),
+        "batch_64": make_ratio(0.99),
+    }  # the latter is noise
+    arithmetics[3] |= {"reason": "as requested", "integer_speedup": None}
+    evaluations[3]["latency_ratio"] = {"batch_1": make_ratio(1.5), "batch_64": make_ratio(0.5)}
+    slower = "int8 is slower than float for this network on this machine:"
+    assert [note for note in compare(evaluations)["notes"] if "slower" in note] == [
+        f"quantized: {slower} 0.80× at batch 1 and 0.80× at batch 64 the speed of the same weights in float; the file"
+        " computes in float.",
+        f"pruned-quantized: {slower} 0.90× at batch 1 the speed of the same weights in float.",
+        f"distilled-quantized: {slower} 0.50× at batch 64 the speed of the teacher in float.",
+    ]
 
 
 def test_what_remained_in_float_is_told_once_for_all_candidates():
