@@ -20,6 +20,8 @@ from kondense.config import Config
 from kondense.data.at_once import at_once
 from kondense.data.dataset import Dataset
 from kondense.measuring.accuracy import predict
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.methods import METHODS
 from kondense.training.probe import Training
 from kondense.training.settings import TrainingConfig
 
@@ -139,6 +141,13 @@ def step_cost(training: Training, batch: tuple[Tensor, Tensor, Tensor], batch_si
         largest_bytes=int(saved.largest * scale),
         state_bytes=state_bytes(training),
     )
+
+
+def calibrated(config: Config, sizes: Sizes) -> int:
+    """Return the number of images on which a step calibrates."""
+    if not isinstance(config, QuantizeConfig) or not METHODS[config.method].options.get("calibrates"):
+        return 0
+    return min(config.calibration_images, sizes.train)
 
 
 def extrapolated(half_s: float, whole_s: float, half: int, whole: int, size: int) -> float:
@@ -272,8 +281,10 @@ def estimate(config: Config, images: RunImages, trial: Trial, models: Mapping[st
     if not isinstance(config, TrainingConfig):
         return Estimate()
     if not trial.costs:
-        seen = getattr(config, "calibration_images", 0) + (images.sizes.validation if images.sizes else 0)
-        seconds = START_S * trial.busy + trial.seconds + seen * trial.forward_s if images.sizes else 0.0
+        seconds = 0.0
+        if sizes := images.sizes:
+            seen = calibrated(config, sizes) + 2 * sizes.validation  # before and after
+            seconds = START_S * trial.busy + trial.seconds + seen * trial.forward_s
         return Estimate(seconds, loaded + images.computed_bytes)
     dearest = max(trial.costs, key=lambda cost: cost.saved_bytes + cost.state_bytes)
     count = config.devices or 1

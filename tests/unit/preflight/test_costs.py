@@ -116,10 +116,15 @@ def test_the_memory_of_several_devices_is_that_of_all_processes() -> None:
     assert estimated(config, shared_bytes=900).memory_bytes == 900 + 2 * (100 + each)  # forks
 
 
-def test_a_step_that_trains_nothing_sees_its_calibration_images_and_the_validation() -> None:
-    config = QuantizeConfig(method="static", calibration_images=256)
+@pytest.mark.parametrize(
+    ("method", "asked", "images"), [("static", 256, 256), ("static", 5000, 1050), ("weight_only", 256, 0)]
+)
+def test_a_step_that_trains_nothing_sees_its_calibration_images_and_the_validation_before_and_after(
+    method: str, asked: int, images: int
+) -> None:
+    config = QuantizeConfig(method=method, calibration_images=asked)
     found = estimated(config, costs=[], forward_s=0.01)
-    assert found.seconds == pytest.approx(START_S + 3.0 + (256 + 200) * 0.01)
+    assert found.seconds == pytest.approx(START_S + 3.0 + (images + 2 * 200) * 0.01)
     assert found.memory_bytes == 1_000 + 1300 * PIXELS + 4 * PIXELS * at_once(SHAPE)
     assert estimate(EvaluateConfig(), RunImages(SHAPE, SIZES), TRIAL, {}) == Estimate()
 
