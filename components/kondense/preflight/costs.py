@@ -129,7 +129,8 @@ def step_cost(training: Training, batch: tuple[Tensor, Tensor, Tensor], batch_si
     seconds, saved = min(steps, key=lambda each: each[0])  # the least disturbed
     scale = batch_size / tried
     if tried < batch_size and tried >= 2 * LEAST_BATCH:
-        part = tuple(each[: tried // 2] for each in batch)
+        index, images_u8, labels = batch
+        part = (index[: tried // 2], images_u8[: tried // 2], labels[: tried // 2])
         half = min(timed_step(training, part)[0] for _ in range(REPEATS))
         seconds = extrapolated(half, seconds, tried // 2, tried, batch_size)
     else:

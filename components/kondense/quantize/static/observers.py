@@ -61,8 +61,10 @@ def observe(
 
     with fastest_format(module, few_NCHW) as memory_format:
         running = _in_precision(module, names, few_NCHW.contiguous(memory_format=memory_format), precision)
+        dtype = few_NCHW.dtype if running is module else precision
         for record in (_widener(observations), count) if histogram else (_widener(observations),):
-            _run(running, names, (batch.contiguous(memory_format=memory_format) for batch in batches_NCHW), record)
+            batches = (batch.contiguous(memory_format=memory_format).to(dtype) for batch in batches_NCHW)
+            _run(running, names, batches, record)
     return observations
 
 
@@ -83,14 +85,11 @@ def _in_precision(module: nn.Module, names: Sequence[str], few_NCHW: Tensor, pre
     _run(module, names, [few_NCHW], _widener(expected))
     lower, found = copy.deepcopy(module).to(precision), dict[str, Observation]()
     try:
-        _run(lower, names, [few_NCHW], _widener(found))
+        _run(lower, names, [few_NCHW.to(precision)], _widener(found))
     except (RuntimeError, TypeError, InputError):  # the network's own code, or an overflow
         return module
-    return (
-        lower
-        if found.keys() == expected.keys() and all(_near(found[name], expected[name]) for name in found)
-        else module
-    )
+    same = found.keys() == expected.keys() and all(_near(found[name], expected[name]) for name in found)
+    return lower if same else module
 
 
 def _near(found: Observation, expected: Observation) -> bool:
@@ -114,7 +113,6 @@ def _widener(observations: dict[str, Observation]) -> Callable[[str, Tensor], No
 def _run(
     module: nn.Module, names: Sequence[str], batches_NCHW: Iterable[Tensor], record: Callable[[str, Tensor], None]
 ) -> None:
-    precision = next((weight.dtype for weight in module.parameters() if weight.is_floating_point()), torch.float32)
     with contextlib.ExitStack() as stack:
         for name in names:
             handle = module.get_submodule(name).register_forward_pre_hook(
@@ -124,7 +122,7 @@ def _run(
         stack.enter_context(torch.no_grad())
         for batch_NCHW in batches_NCHW:
             for part_NCHW in parts(batch_NCHW):
-                module(part_NCHW.to(precision))
+                module(part_NCHW)
 
 
 def in_memory_order(values: Tensor) -> Tensor:
