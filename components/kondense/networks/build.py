@@ -149,12 +149,13 @@ def _plain(module: Any) -> Any:
     Raises:
         InputError: none of its weights can be trained.
     """
-    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return _plain(module.module)
-    if hasattr(module, "_orig_mod"):  # torch.compile
-        return _plain(module._orig_mod)
+    module = _unwrapped(module)
     if not isinstance(module, nn.Module):
         return module
+    for part in list(module.modules()):
+        part._compiled_call_impl = None  # of Module.compile
+        for name, child in part._modules.items():
+            part._modules[name] = _unwrapped(child)
     weights = list(module.parameters())
     if weights and not any(weight.requires_grad for weight in weights):
         raise InputError(f"it must have a weight to train, but none of its {len(weights)} has requires_grad.")
@@ -162,6 +163,17 @@ def _plain(module: Any) -> Any:
     if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
         module.float()
     return module.cpu() if any(tensor.is_cuda for tensor in tensors) else module
+
+
+def _unwrapped(module: Any) -> Any:
+    """Return a module without DataParallel and torch.compile around it."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif hasattr(module, "_orig_mod"):
+            module = module._orig_mod
+        else:
+            return module
 
 
 def check_images(

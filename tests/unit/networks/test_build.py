@@ -227,6 +227,15 @@ def test_what_a_network_is_wrapped_in_to_run_is_left_out(name):
     check_images(module, arguments)
 
 
+def test_what_parts_of_a_network_are_wrapped_in_to_run_is_left_out():
+    arguments = spec(f"{FACTORIES}:compiled_parts", image_size=8)
+    with allowing(networks=[arguments.name]):
+        module = build(arguments)
+    assert [type(layer) for layer in module.layers] == [nn.Flatten, nn.Linear]
+    assert not any(part._compiled_call_impl for part in module.modules())
+    assert module.state_dict().keys() == {"layers.1.weight", "layers.1.bias"}
+
+
 def test_one_output_for_two_classes_says_what_to_do():
     arguments = spec(f"{FACTORIES}:Linear", image_size=8, classes=1)
     with pytest.raises(ValueError, match=r"\[2, 1\] for N = 2: two classes need two outputs, without a sigmoid"):
