@@ -165,6 +165,9 @@ def _plain(module: Any) -> Any:
     return module.cpu() if any(tensor.is_cuda for tensor in tensors) else module
 
 
+MAPS = 4  # axes of maps
+
+
 def _unwrapped(module: Any) -> Any:
     """Return a module without DataParallel and torch.compile around it."""
     while True:
@@ -220,6 +223,9 @@ def _why_not_logits(actual: object, classes: int, spec: NetworkSpec | None) -> s
     """Return a known reason for outputs of another shape, and the way out; empty if there is none."""
     if classes == 2 and actual in ([2, 1], [2]):
         return ": two classes need two outputs, without a sigmoid"
+    if isinstance(actual, list) and actual[:2] == [2, classes] and len(actual) == MAPS:
+        alone = actual[2:] == [1, 1]
+        return f": {'flatten(1)' if alone else 'mean((2, 3))'} makes one of the logits of all places"
     if spec is None or is_held(spec.name):
         return ""
     if is_imported(spec.name) and not takes_classes(factory(spec.name)):

@@ -227,6 +227,13 @@ def test_what_a_network_is_wrapped_in_to_run_is_left_out(name):
     check_images(module, arguments)
 
 
+@pytest.mark.parametrize(("layers", "way"), [([nn.AdaptiveAvgPool2d(1)], r"flatten\(1\)"), ([], r"mean\(\(2, 3\)\)")])
+def test_maps_of_logits_say_what_to_do(layers, way):
+    module = nn.Sequential(nn.Conv2d(1, 3, 3), *layers)
+    with pytest.raises(ValueError, match=rf"must return logits \[N, 3\], .* for N = 2: {way} makes one"):
+        check_module("network", module, (1, 8, 8), 3)
+
+
 def test_what_parts_of_a_network_are_wrapped_in_to_run_is_left_out():
     arguments = spec(f"{FACTORIES}:compiled_parts", image_size=8)
     with allowing(networks=[arguments.name]):

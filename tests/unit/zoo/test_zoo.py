@@ -40,6 +40,9 @@ CASES += [
     ("two_scales", "qat"),
     ("shapes_in_code", "l1"),
     ("scaled_standardized", "l1"),
+    ("file_constants", "l1"),
+    ("reads_the_coarse", "l1"),
+    ("prototypes", "export"),
 ]
 CASES += [("three_dimensional", "train"), ("three_dimensional", "l1"), ("encoder_layer", "qat")]
 
