@@ -210,3 +210,25 @@ def test_parameters_that_get_no_gradient_are_told(way, count):
     assert names in told and bool(told) == bool(count)
     assert not module.training and all(torch.equal(before[name], each) for name, each in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
+
+
+class WrittenInPlace(nn.Module):
+    """Writes to what it has read, but for training, as FasterNet's layers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.part, self.head = nn.Linear(4, 4), nn.Linear(2, 2), nn.Linear(4, 3)
+
+    def forward(self, images_NCHW):
+        features = self.first(images_NCHW.flatten(1))
+        if self.training:
+            return self.head(torch.cat([self.part(features[:, :2]), features[:, 2:]], 1))
+        features = features.clone()
+        features[:, :2] = self.part(features[:, :2])
+        return self.head(features)
+
+
+def test_a_network_without_gradients_in_evaluation_mode_is_no_error():
+    module = WrittenInPlace().eval()
+    assert not untrained(module, torch.randn(5, 1, 2, 2))
+    assert not module.training
