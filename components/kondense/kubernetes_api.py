@@ -1,12 +1,15 @@
-"""Connect to the Kubernetes API from a pod or a laptop, with time limits."""
+"""Connect to the Kubernetes API from a pod or a laptop, with limits of time and size."""
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from kondense.errors import KondenseError
 
 TIMEOUT_S = (5.0, 30.0)  # to connect, to answer; without limits one lost packet delays a Job for minutes
+LONGEST_S = 300.0  # of an answer from its first byte to its last
+MOST_BYTES = 2**26  # of an answer; 200 Trials, a page, have some hundred kB, and a pod's log has 10 MiB
 
 
 class NoClusterError(KondenseError, OSError):
@@ -16,7 +19,7 @@ class NoClusterError(KondenseError, OSError):
 def connect(environment: Mapping[str, str] = os.environ) -> Any:
     """Return a ``kubernetes.client.ApiClient`` of the pod's cluster, or of the kubeconfig's current context.
 
-    It makes one attempt per call, within ``TIMEOUT_S``; the caller retries.
+    It makes one attempt per call, within ``TIMEOUT_S``, and takes ``MOST_BYTES`` of an answer; the caller retries.
 
     Raises:
         NoClusterError: neither exists.
@@ -32,7 +35,7 @@ def connect(environment: Mapping[str, str] = os.environ) -> Any:
     except config.ConfigException as error:
         raise NoClusterError(str(error).rstrip(".")) from None
     configuration.retries = False
-    return limit_time(client.ApiClient(configuration))
+    return limit_size(limit_time(client.ApiClient(configuration)))
 
 
 def limit_time(client: Any, timeout_s: tuple[float, float] = TIMEOUT_S) -> Any:
@@ -48,4 +51,34 @@ def limit_time(client: Any, timeout_s: tuple[float, float] = TIMEOUT_S) -> Any:
         return request(*arguments, _request_timeout=_request_timeout or timeout_s, **options)
 
     client.request = limited
+    return client
+
+
+def limit_size(client: Any, most_bytes: int = MOST_BYTES, longest_s: float = LONGEST_S) -> Any:
+    """Limit the size of every answer to a ``kubernetes.client.ApiClient`` and its time; return the client.
+
+    A larger one, once decompressed, or a later one is an ``urllib3.exceptions.HTTPError``, as a broken connection is.
+    """
+    import urllib3
+
+    pool = client.rest_client.pool_manager
+    request = pool.request
+
+    def limited(method: str, url: str, *, preload_content: bool = True, **options: Any) -> Any:
+        answer = request(method, url, preload_content=False, **options)
+        if not preload_content:
+            return answer
+        parts, size, ends_s = [], 0, time.monotonic() + longest_s
+        while part := answer.read1(2**16):
+            parts.append(part)
+            size += len(part)
+            if size > most_bytes or time.monotonic() > ends_s:
+                answer.close()
+                rule = f"must have at most {most_bytes:,} bytes and take {longest_s:g} s, but has more or takes longer"
+                raise urllib3.exceptions.HTTPError(f"the answer {rule}")
+        answer.release_conn()
+        headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-encoding"}
+        return urllib3.HTTPResponse(b"".join(parts), headers, status=answer.status, reason=answer.reason)
+
+    pool.request = limited
     return client

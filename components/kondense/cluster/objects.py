@@ -8,16 +8,20 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kondense import kubernetes_api
 from kondense.cluster.errors import ClusterError, Kind, is_final
 from kondense.cluster.names import RUN
+from kondense.errors import KondenseError
+from kondense.json_text import SHOWN
 
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 60.0, 60.0, 60.0, 60.0, 60.0)  # an API server restarts in minutes
 PAGE = 200
+LONGEST = 4_000  # characters of a warning
+MOST_WARNINGS = 1_000  # that are remembered; in the texts of the same ones may be another number each time
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # Kubernetes' alphabet of random names has no vowels and nothing that is taken for one (rand.go of apimachinery).
 RANDOM_END = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}(?=[\": ]|$)")
@@ -114,11 +118,11 @@ class CustomObjects:
     def delete(self, name: str, run: str) -> bool:
         """Delete the run's object with all that belongs to it, but not another run's; return whether it existed."""
         existing = self.get(name)
-        if not existing or existing["metadata"].get("annotations", {}).get(RUN) != run:
+        if not existing or (existing["metadata"].get("annotations") or {}).get(RUN) != run:
             return False
         from kubernetes import client
 
-        condition = client.V1DeleteOptions(preconditions=client.V1Preconditions(uid=existing["metadata"]["uid"]))
+        condition = client.V1DeleteOptions(preconditions=client.V1Preconditions(uid=existing["metadata"].get("uid")))
         action = f"delete {self.kind.plural}"
         try:
             self._call(action, "delete_namespaced_custom_object", self.kind.plural, name=name, body=condition)
@@ -134,29 +138,37 @@ class CustomObjects:
         """
         from kubernetes import client
 
-        events: list[Any] = []
-        with contextlib.suppress(api_error()):  # optional: the account may lack the permission
-            events = (
-                client.CoreV1Api(self.api)
-                .list_namespaced_event(self.namespace, field_selector="type=Warning", limit=PAGE)
-                .items
-            )
         lines = []
-        for event in events:
-            if (event.involved_object.name or "").startswith(name):
-                message = " ".join((event.message or "").split())
-                line = f"warning: {event.involved_object.kind.lower()} {event.involved_object.name}: {message}"
-                line = line.rstrip(".") + self.kind.next_step(f"{event.reason} {message}")
-                lines.append(self.warned.setdefault(RANDOM_END.sub("", line), line))
+        # Optional: the account may lack the permission, and what is no list of events tells nothing.
+        with contextlib.suppress(api_error(), ClusterError), well_formed("list events"):
+            found = client.CoreV1Api(self.api).list_namespaced_event(
+                self.namespace, field_selector="type=Warning", limit=PAGE
+            )
+            for event in found.items:
+                if (event.involved_object.name or "").startswith(name):
+                    message = " ".join((event.message or "").split())
+                    kind = (event.involved_object.kind or "object").lower()
+                    line = f"warning: {kind} {event.involved_object.name}: {message}"[:LONGEST]
+                    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+                    line = line.rstrip(".") + self.kind.next_step(f"{event.reason} {message}")
+                    key = RANDOM_END.sub("", line)
+                    if key in self.warned or len(self.warned) < MOST_WARNINGS:
+                        lines.append(self.warned.setdefault(key, line))
         return list(dict.fromkeys(lines))
 
     def _read(self, plural: str, name: str) -> dict[str, Any] | None:
+        action = f"get {plural}"
         try:
-            return self._call(f"get {plural}", "get_namespaced_custom_object", plural, name=name)
+            found: dict[str, Any] = self._call(action, "get_namespaced_custom_object", plural, name=name)
+            with well_formed(action):
+                annotations = found.setdefault("metadata", {}).get("annotations")
+                if not isinstance(annotations, Mapping | None):
+                    raise TypeError(type(annotations).__name__)
+            return found
         except api_error() as error:
             if error.status == 404:
                 return None
-            raise ClusterError(self.kind.explain(error, self.namespace, f"get {plural}")) from None
+            raise ClusterError(self.kind.explain(error, self.namespace, action)) from None
 
     def _call(self, action: str, method: str, plural: str, **arguments: Any) -> Any:
         """Call the API, with retries after temporary errors and with a new token if the old one is rejected."""
@@ -166,7 +178,8 @@ class CustomObjects:
         for pause_s in (*self.pauses_s, None):
             call = getattr(client.CustomObjectsApi(self.api), method)
             try:
-                return call(self.kind.group, self.kind.version, self.namespace, plural=plural, **arguments)
+                with well_formed(action):
+                    return call(self.kind.group, self.kind.version, self.namespace, plural=plural, **arguments)
             except api_error() as error:
                 if error.status not in TEMPORARY or is_final(error):
                     raise
@@ -183,7 +196,7 @@ class CustomObjects:
         raise AssertionError("the last pause is None")
 
     def _check_owner(self, existing: Mapping[str, Any], name: str, run: str) -> None:
-        owner = existing["metadata"].get("annotations", {}).get(RUN)
+        owner = (existing["metadata"].get("annotations") or {}).get(RUN)
         if owner != run:
             whose = f"run {owner}" if owner else "another user"
             raise ClusterError(
@@ -191,6 +204,21 @@ class CustomObjects:
                 f"(kubectl -n {self.namespace} delete {self.kind.plural}.{self.kind.group} {name}), or rename the "
                 f"{self.kind.name}."
             )
+
+
+@contextlib.contextmanager
+def well_formed(action: str) -> Iterator[None]:
+    """Raise ClusterError if the block does not find in the API's answer what an object of its kind has.
+
+    The generated client raises any of these for what is no JSON, or an object of another kind.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, KondenseError):
+            raise
+        why = f"{type(error).__name__}: {ascii(str(error))[:SHOWN]}"
+        raise ClusterError(f"the Kubernetes API must answer {action} with what it asks for, but: {why}.") from None
 
 
 def own_namespace() -> str:

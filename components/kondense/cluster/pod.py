@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from kondense.cluster.errors import ClusterError
+from kondense.cluster.objects import well_formed
 from kondense.logging import LOG
 
 GROUP, VERSION, PLURAL = "argoproj.io", "v1alpha1", "workflows"
@@ -84,8 +85,10 @@ class Pod:
         if not self.name:
             return None
         try:
-            return client.CoreV1Api(self.api).read_namespaced_pod(self.name, self.namespace, _request_timeout=TIMEOUT_S)
-        except (client.ApiException, urllib3.exceptions.HTTPError):
+            with well_formed("get pods"):
+                core = client.CoreV1Api(self.api)
+                return core.read_namespaced_pod(self.name, self.namespace, _request_timeout=TIMEOUT_S)
+        except (client.ApiException, urllib3.exceptions.HTTPError, ClusterError):
             return None
 
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from kondense.artifacts.schema import check_fields
-from kondense.cluster.objects import CustomObjects, api_error
+from kondense.cluster.errors import ClusterError
+from kondense.cluster.objects import CustomObjects, api_error, well_formed
 from kondense.cluster.pod import log
 from kondense.failure import printable
 from kondense.store.store import Store, StoreError
@@ -116,6 +117,19 @@ class Follower:
 
         api = client.CoreV1Api(self.jobs.api)
         try:
+            self.log_pods(api)
+        except api_error() as error:  # optional: the account may lack the permission, or the pod has just gone
+            if error.status == 403:
+                self.log_once(
+                    "the nodes' output cannot be read: "
+                    + self.jobs.kind.explain(error, self.jobs.namespace, "get pods/log")
+                )
+        except (urllib3.exceptions.HTTPError, ClusterError) as error:
+            self.log_once(f"the nodes' output cannot be read: {error}")
+
+    def log_pods(self, api: Any) -> None:
+        """Log what the pods of the first node have written."""
+        with well_formed("list pods"):
             pods = api.list_namespaced_pod(
                 self.jobs.namespace, label_selector=f"jobset.sigs.k8s.io/jobset-name={self.name},{FIRST}"
             ).items
@@ -129,14 +143,6 @@ class Follower:
                 for line in whole[self.printed.get(key, 0) :].splitlines():
                     log(f"node 0: {printable(line)}")
                 self.printed[key] = max(len(whole), self.printed.get(key, 0))
-        except api_error() as error:  # optional: the account may lack the permission, or the pod has just gone
-            if error.status == 403:
-                self.log_once(
-                    "the nodes' output cannot be read: "
-                    + self.jobs.kind.explain(error, self.jobs.namespace, "get pods/log")
-                )
-        except urllib3.exceptions.HTTPError as error:
-            self.log_once(f"the nodes' output cannot be read: {error}")
 
     def log_failure(self) -> None:
         """Log why a node failed, if it told and the runtime has not given up yet."""

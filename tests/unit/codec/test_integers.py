@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from kondense.codec.integers import decode_integers, encode_integers, places_save
 from kondense.codec.layout import read_header
+from kondense.codec.streams import Reader
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.int16]
@@ -114,3 +115,30 @@ def test_places_save_where_zeros_lie_together(rows: int, zeros: float, expected:
     matrix_RC = np.ones((rows, 1024), np.int16)
     matrix_RC.reshape(-1)[: round(zeros * matrix_RC.size)] = 0
     assert places_save(matrix_RC) is expected
+
+
+def test_a_reader_announces_each_of_the_symbols_before_it_has_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stream is too short for is refused by this number, and not by a failed allocation."""
+    expected: list[int] = []
+    expect = Reader.expect
+    monkeypatch.setattr(Reader, "expect", lambda self, count: (expected.append(count), expect(self, count))[1])
+    kinds = set()
+    for make, _ in CASES.values():
+        matrix_RC = make()
+        content = encode_integers(matrix_RC)
+        layout, _ = read_header(content, *matrix_RC.shape)
+        expected.clear()
+        assert np.array_equal(decode_integers(content, *matrix_RC.shape), matrix_RC)
+        kind = (
+            "full"
+            if not layout.sparse
+            else "steps"
+            if layout.density_steps
+            else "places"
+            if layout.nonzeros
+            else "zeros"
+        )
+        kinds.add(kind)
+        if kind in ("full", "places"):
+            assert expected[0] == matrix_RC.size * (layout.high > layout.low or layout.sparse)
+    assert kinds >= {"full", "places", "steps", "zeros"}

@@ -1,9 +1,18 @@
 """Katib through a real HTTP server that answers as the Kubernetes API does, faults included."""
 
+import gzip
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 from kondense.cluster.errors import ClusterError
 from kondense.cluster.names import RUN
 from kondense.katib_search.cluster import Katib
+from kondense.kubernetes_api import limit_size
+from kubernetes import client
 
 from tests.support.fake_kubernetes import INJECTION, Server, make_event, make_trial, status
 
@@ -210,3 +219,118 @@ def test_warnings_about_pods_of_one_job_are_one_line_at_every_look(cluster: Serv
     first = opened.katib.warnings(NAME)
     cluster.events = events[::-1]
     assert opened.katib.warnings(NAME) == first == [f'warning: job {NAME}: pods "{NAME}-0-lj28t" is forbidden']
+
+
+NO_LIST = {
+    "null": None,
+    "list": [],
+    "text": "x",
+    "number": 3,
+    "no items": {"metadata": {}},
+    "items null": {"items": None},
+}
+NO_LIST |= {"items of numbers": {"items": [1]}, "metadata text": {"items": [], "metadata": "x"}}
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[bytes | Callable[[str], bytes]], Katib]]:
+    """A client of a server that answers all requests with the same bytes, or with those for a path."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(content: bytes | Callable[[str], bytes], code: int = 200, **headers: str) -> Katib:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # noqa: N802
+                body = content if isinstance(content, bytes) else content(self.path)
+                self.send_response(code)
+                for name, value in {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(body)),
+                    **headers,
+                }.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+
+        def connect() -> client.ApiClient:
+            settings = client.Configuration(host=f"http://127.0.0.1:{servers[-1].server_port}")
+            settings.retries = False
+            return limit_size(client.ApiClient(settings), most_bytes=100_000)
+
+        return Katib(connect, "kubeflow", pauses_s=(), log=lambda line: None)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("answer", [*map(json.dumps, NO_LIST.values()), "<html>", "{", "[" * 9_000, '{"items": NaN}'])
+def test_what_is_no_list_is_told_in_one_line(answering, answer: str) -> None:
+    katib = answering(answer.encode())
+    with pytest.raises(ClusterError, match="the Kubernetes API must answer list trials with what it asks for") as told:
+        katib.trials(NAME)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 300
+    assert katib.warnings(NAME) == []  # they are optional
+
+
+@pytest.mark.parametrize(
+    "answer", ["null", "[]", "3", '{"metadata": null}', '{"metadata": {"annotations": [1]}}', "\xff"]
+)
+def test_what_is_no_object_is_told_in_one_line(answering, answer: str) -> None:
+    katib = answering(answer.encode("latin-1"))
+    for call in (lambda: katib.get(NAME), lambda: katib.delete(NAME, "run-1"), lambda: katib.suggestion_failure(NAME)):
+        with pytest.raises(
+            ClusterError, match="must answer get (experiments|suggestions) with what it asks for"
+        ) as told:
+            call()
+        assert "\n" not in str(told.value)
+
+
+def test_a_list_without_end_is_refused(answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kondense.katib_search.cluster.MOST_PAGES", 20)
+    page = json.dumps({"items": [], "metadata": {"continue": 7}}).encode()
+    with pytest.raises(ClusterError, match="must answer list trials in at most 20 pages"):
+        answering(page).trials(NAME)
+
+
+def test_an_answer_beyond_the_limit_is_refused_compressed_or_not(answering) -> None:
+    page = json.dumps({"items": [], "filler": " " * 200_000}).encode()
+    with pytest.raises(ClusterError, match="must have at most 100,000 bytes and take 300 s, but has more"):
+        answering(page).trials(NAME)
+    with pytest.raises(ClusterError, match="must have at most 100,000 bytes and take 300 s, but has more"):
+        answering(gzip.compress(page), **{"Content-Encoding": "gzip"}).trials(NAME)
+    small = gzip.compress(json.dumps({"items": [{}]}).encode())
+    assert answering(small, **{"Content-Encoding": "gzip"}).trials(NAME) == [{}]
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_the_token_is_sent_nowhere_else(answering, code: int) -> None:
+    seen: list[str] = []
+    other = answering(lambda path: seen.append(path) or b'{"items": []}')
+    katib = answering(b"{}", code, Location=f"{other.api.configuration.host}/elsewhere")
+    with pytest.raises(ClusterError, match=f"the Kubernetes API answered {code} to list trials"):
+        katib.trials(NAME)
+    assert seen == []
+
+
+def test_warnings_without_end_are_not_all_remembered(answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kondense.cluster.objects.MOST_WARNINGS", 5)
+    numbers = itertools.count()
+
+    def events(path: str) -> bytes:
+        made = {
+            "involvedObject": {"name": NAME, "kind": None},
+            "message": f"failed {next(numbers)} times\x1b[2J",
+            "metadata": {},
+        }
+        return json.dumps({"items": [made]}).encode()
+
+    katib = answering(events)
+    lines = [line for _ in range(9) for line in katib.warnings(NAME)]
+    assert len(lines) == len(katib.warned) == 5 and all(line.isprintable() for line in lines)
