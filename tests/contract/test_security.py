@@ -161,6 +161,20 @@ STATEMENTS = [  # words of SECURITY.md, and the test that tries them
         "test_first_reports_are_read_on_from_where_the_last_look_ended",
     ),
     (
+        "| answers of Kubernetes' API to steps |",
+        "katib_search/test_cluster.py",
+        "test_an_answer_beyond_the_limit_is_refused_compressed_or_not",
+    ),
+    ("500 pages of a list", "katib_search/test_cluster.py", "test_a_list_without_end_is_refused"),
+    ("of another form: one line", "katib_search/test_cluster.py", "test_what_is_no_list_is_told_in_one_line"),
+    ("no redirect is followed", "katib_search/test_cluster.py", "test_the_token_is_sent_nowhere_else"),
+    (
+        "| what a command of a trial prints |",
+        "trial/test_trial.py",
+        "test_a_command_may_print_what_is_no_text_and_lines_without_end",
+    ),
+    ("of them, has no end", "store/test_bucket.py", "test_a_listing_without_end_is_damage"),
+    (
         "| a message of a call that has its turn |",
         "suggestion/test_admission.py",
         "test_a_client_that_sends_no_message_loses_its_turn",

@@ -42,6 +42,7 @@ T = TypeVar("T")
 DIGEST = "sha256"
 PART_BYTES = 16 * 2**20  # larger objects are uploaded in parts of this size
 CHUNK_BYTES = 2**20
+MOST_ENTRIES = 10_000_000  # of a listing
 MISSING = ("NoSuchKey", "NoSuchBucket")
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
@@ -179,11 +180,20 @@ class ObjectStore(Store):
         start = self._name(folder).rstrip("/") + "/" if folder or self.prefix else ""
         skip = len(self.prefix) + 1 if self.prefix else 0
         try:
-            entries = self._call(folder, lambda: [*self.client.list_objects(self.bucket, start, recursive=True)])
+            entries = self._call(folder, lambda: self._listed(start))
         except NotFoundError:
             return  # no bucket yet
         for entry in entries:
             yield (entry.object_name or "")[skip:], entry
+
+    def _listed(self, start: str) -> tuple[Object, ...]:
+        found: dict[str, Object] = {}
+        for entry in self.client.list_objects(self.bucket, start, recursive=True):
+            name = entry.object_name or ""
+            if name in found or len(found) == MOST_ENTRIES:  # its pages have no end
+                raise ValueError("a listing without end")  # one of DAMAGED
+            found[name] = entry
+        return tuple(found.values())
 
     def _name(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key

@@ -84,6 +84,13 @@ def checked(content: dict[str, Any]) -> TrialObject:
     return cast(TrialObject, content)
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the token would go with it, to whatever host."""
+
+    def redirect_request(self, *arguments: Any) -> None:
+        """Return that there is no other request."""
+
+
 class TrialObjects:
     """The Trials (kubeflow.org/v1beta1) of one namespace.
 
@@ -101,7 +108,7 @@ class TrialObjects:
         self._url = f"{url}/apis/kubeflow.org/v1beta1/namespaces/{namespace}/trials"
         self._token = token
         # No proxy: the variables that name one are for ways out of the cluster.
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirect()]
         self._opener = urllib.request.build_opener(*handlers, urllib.request.HTTPSHandler(context=certificates))
 
     @classmethod

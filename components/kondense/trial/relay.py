@@ -6,6 +6,7 @@ cluster, ``kondense search`` reads the metrics from the command's output.
 """
 
 import argparse
+import functools
 import math
 import re
 import signal
@@ -17,6 +18,7 @@ from kondense import failure
 from kondense.errors import EXPECTED
 from kondense.trial.push import report
 
+LONGEST_LINE = 2**20  # characters; a longer line is read as several
 METRIC = re.compile(r"(?<![\w-])([\w-]+)\s*=\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])")
 
 
@@ -36,11 +38,14 @@ def relay(command: Sequence[str], names: Sequence[str]) -> int:
     Raises:
         OSError: the program cannot be started, or Katib's database manager does not accept the metrics.
     """
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
         previous = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
         try:
             last, reported = "", False
-            for line in _printed(process.stdout or ()):
+            for line in _printed(iter(functools.partial(process.stdout.readline, LONGEST_LINE), "")):
                 last = line.strip() or last
                 if metrics := metrics_in(line, names):
                     report(metrics)

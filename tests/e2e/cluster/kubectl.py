@@ -19,6 +19,7 @@ TIMEOUT_S = 600.0
 # With the version: without it, kubectl takes the group's name for one, and discovers everything anew to find out.
 EXPERIMENT_KIND, TRIAL_KIND = "experiments.v1beta1.kubeflow.org", "trials.v1beta1.kubeflow.org"
 WORKFLOW_KIND = "workflows.v1alpha1.argoproj.io"
+NOTICE = re.compile(r"I\d{4} \d\d:\d\d:\d\d\.")  # klog's information, such as that a slow API server made it wait
 FORWARD_S = 60.0
 FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
@@ -77,7 +78,8 @@ class Kubectl:
         environment = os.environ | {"PATH": f"{bin_dir}{os.pathsep}{os.environ.get('PATH', '')}"}
         # Standard error alone goes into the pipe: the commands end with 0, each as a user would type it.
         command = ["bash", "-c", f"{{ {text}\n}} 2>&1 >/dev/null || true"]
-        return _run(command, text, timeout_s, cwd=directory, env=environment).splitlines()
+        said = _run(command, text, timeout_s, cwd=directory, env=environment).splitlines()
+        return [line for line in said if not NOTICE.match(line)]
 
     def objects(self, kinds: str, selector: str = "") -> list[dict[str, Any]]:
         """Return all objects of the kinds (joined by commas), or those with the labels."""

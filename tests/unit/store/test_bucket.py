@@ -219,6 +219,19 @@ def test_a_damaged_listing_is_asked_for_again_and_then_one_line(server: Server, 
     assert len(server.requests) == 2 + len(FAST) + 1
 
 
+def test_a_listing_without_end_is_damage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same page for ever, or always another one."""
+    page = LISTING.replace(b"<IsTruncated>false", b"<NextContinuationToken>t</NextContinuationToken><IsTruncated>true")
+    server.replies = [(200, {}, page)]
+    with pytest.raises(StoreError, match="gave a damaged answer .*a listing without end"):
+        store_at(server).list()
+    assert len(server.requests) == 2 * (len(FAST) + 1)
+    monkeypatch.setattr("kondense.store.bucket.MOST_ENTRIES", 1)
+    server.replies = [(200, {}, page), (200, {}, page.replace(b"b.png", b"c.png"))] * (len(FAST) + 1)
+    with pytest.raises(StoreError, match="a listing without end"):
+        store_at(server).list()
+
+
 def login(status: int = 200, **headers: str) -> Reply:
     return status, {"Content-Type": "text/html", **headers}, b"<html>please log in</html>"
 

@@ -27,6 +27,8 @@ def http(status: bytes, body: bytes, length: int | None = None) -> bytes:
         (http(b"403 Forbidden", b'{"message": "not'), 403, "403 "),
         (http(b"403 Forbidden", b'{"message"', 500), 403, "403 "),
         (http(b"403 Forbidden", b'{"message": "not you"}'), 403, "403 not you"),
+        (http(b"302 Found\r\nLocation: http://127.0.0.1:1/elsewhere", b""), 302, "302 "),  # the token would go along
+        (http(b"307 Temporary Redirect\r\nLocation: file:///etc/passwd", b""), 307, "307 "),
     ],
 )
 def test_another_answer_is_told(answer, status, text):

@@ -410,3 +410,13 @@ def test_nodes_without_a_training_are_refused(config: TrialConfig, tmp_path, mon
         run(changed(config, {"train.compile": True}))
     with pytest.raises(InputError, match=r"^report_epochs must be false .* with 2 devices"):
         run(dataclasses.replace(config, report_epochs=True))
+
+
+def test_a_command_may_print_what_is_no_text_and_lines_without_end(manager, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(failure, "TERMINATION_LOG", tmp_path / "none")
+    monkeypatch.setattr(relay, "LONGEST_LINE", 1_000)
+    program = "import os; os.write(1, b'\\xff accuracy=0.5\\n' + b'x' * 10_000 + b' accuracy=0.75')"
+    assert relay.main(["--metrics=accuracy", "--", sys.executable, "-c", program]) == 0
+    told = [log.metric.value for each in manager.received for log in each.observation_log.metric_logs]
+    assert told == ["0.5", "0.75"]
+    assert capsys.readouterr().out == "\ufffd accuracy=0.5\n" + "x" * 10_000 + " accuracy=0.75"
