@@ -158,7 +158,7 @@ def read_earlier(settings: Mapping[str, str], space: SearchSpace, goals: Goals) 
         if not _is_trial(trial, names, goals):
             raise InputError(
                 f"setting {SETTING} must have [{{parameter: text}}, resource or null, [value, ...]] with the same "
-                f"parameters and {len(goals.metrics)} value(s) for each trial, but got {str(trial)[:80]}."
+                f"parameters and {len(goals.metrics)} value(s) for each trial, but got {ascii(trial)[:80]}."
             )
         for name, value in trial[0].items():
             if not space[name].contains(value):

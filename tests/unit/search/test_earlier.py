@@ -128,6 +128,7 @@ def test_it_conforms(algorithm):
         (json.dumps([[{"x": 0.5}, 1, [1]]] * 4), "with the same parameters and 1 value"),
         (json.dumps([[{"x": "0.5"}, "1", [1]]] * 4), "with the same parameters and 1 value"),
         (json.dumps([5] * 4), "with the same parameters and 1 value"),
+        (json.dumps(["a\nb"] * 4), r"with the same parameters and 1 value.*but got 'a\\nb'"),
         (json.dumps([[{"x": "7"}, 1, [1]]] * 4), "x must have a value of the space, but got '7'"),
         (json.dumps([[{"z": "7"}, 1, [1]]] * 4), "no parameter is called 'z'"),
     ],
