@@ -253,6 +253,6 @@ def test_a_script_complains_of_faults_and_not_of_a_slow_api_server(tmp_path: Pat
     """kubectl tells on standard error, too, that it has waited; a fault begins otherwise."""
     kubectl = Kubectl("kubeflow", tmp_path)
     waited = 'I1130 16:09:22.345526   31483 request.go:754] "Waited before sending request" delay="4.6s"'
-    fault = "E1130 16:09:22.345526   31483 memcache.go:265] couldn't get current server API group list"
+    fault = "E1130 16:09:22.345526   31483 memcache.go:265] no server API group list"
     text = f"echo '{waited}' >&2; echo '{fault}' >&2; echo 'Error from server' >&2; echo fine"
     assert kubectl.script(text, tmp_path) == [fault, "Error from server"]
