@@ -173,6 +173,11 @@ STATEMENTS = [  # words of SECURITY.md, and the test that tries them
         "trial/test_trial.py",
         "test_a_command_may_print_what_is_no_text_and_lines_without_end",
     ),
+    (
+        "64 MiB once decompressed, but for objects",
+        "store/test_bucket.py",
+        "test_an_answer_that_is_no_object_is_bounded_compressed_or_not",
+    ),
     ("of them, has no end", "store/test_bucket.py", "test_a_listing_without_end_is_damage"),
     (
         "| a message of a call that has its turn |",

@@ -1,5 +1,6 @@
 """The connection to a bucket's endpoint: address, credentials, retries."""
 
+import io
 import os
 import re
 import time
@@ -15,6 +16,8 @@ from kondense.store.store import StoreError
 DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 4.0)  # a restarted server answers within 12 seconds
 PATIENCE_S = 60.0  # no attempt starts later
 TIMEOUT = urllib3.Timeout(connect=5.0, read=60.0)
+OBJECTS = (200, 204, 206)  # HTTP statuses of what may be an object, which its reader bounds
+MOST_BYTES = 2**26  # of any other answer; a page of a listing has 1,000 keys of 1 KiB
 PASSING = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may avoid
 REQUIRED = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
 LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:\d+)?", re.IGNORECASE)
@@ -114,20 +117,42 @@ class PatientPool(urllib3.PoolManager):
             UnreachableError: there was no answer, or the connection cannot become secure.
         """
         # A retry is safe: an S3 write puts a complete object or part, and its body is bytes, not a stream.
-        options["retries"] = False
+        options["retries"], whole = False, options.pop("preload_content", True)
         deadline_s = time.monotonic() + PATIENCE_S
         for delay_s in (*self.delays_s, None):
             last = delay_s is None or time.monotonic() > deadline_s
             try:
-                response = super().urlopen(method, url, redirect, **options)
+                response = super().urlopen(method, url, redirect, preload_content=False, **options)
+                if whole:
+                    response = _whole(response, method)
             except urllib3.exceptions.HTTPError as error:
                 # A wrong certificate or address stays wrong. A name may not: DNS in a cluster follows its Services.
                 if last or isinstance(error, urllib3.exceptions.SSLError | urllib3.exceptions.LocationValueError):
                     raise UnreachableError(str(error)) from error
             else:
                 if last or response.status not in PASSING:
-                    return response
-                response.drain_conn()
-                response.release_conn()
+                    return response if whole or response.status in OBJECTS else _whole(response, method)
+                response.close()
             time.sleep(delay_s or 0.0)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _whole(answer: Any, method: str) -> Any:
+    """Return an answer with its body in memory, decompressed; an HTTPError if that has more than MOST_BYTES."""
+    body, left_out = io.BytesIO(), {"content-encoding", "transfer-encoding"}
+    if method != "HEAD":
+        left_out.add("content-length")
+    while part := answer.read1(2**16):
+        body.write(part)
+        if body.tell() > MOST_BYTES:
+            answer.close()
+            raise urllib3.exceptions.HTTPError(f"an answer must have at most {MOST_BYTES:,} bytes, but has more")
+    answer.release_conn()
+    body.seek(0)
+    headers = urllib3.HTTPHeaderDict()
+    for name, value in answer.headers.iteritems():
+        if name.lower() not in left_out:
+            headers.add(name, value)
+    return urllib3.HTTPResponse(
+        body, headers, status=answer.status, reason=answer.reason, request_method=method, request_url=answer.url
+    )

@@ -232,6 +232,20 @@ def test_a_listing_without_end_is_damage(server: Server, monkeypatch: pytest.Mon
         store_at(server).list()
 
 
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_answer_that_is_no_object_is_bounded_compressed_or_not(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("kondense.store.connection.MOST_BYTES", 1_000)
+    body = LISTING + b" " * 2_000
+    for headers, sent in (({}, body), ({"Content-Encoding": "gzip"}, gzip.compress(body))):
+        server.replies = [(status, {"Content-Type": "application/xml", **headers}, sent)]
+        with pytest.raises(StoreError, match="an answer must have at most 1,000 bytes, but has more"):
+            store_at(server).list()
+    server.replies = [(200, {"Content-Encoding": "gzip"}, gzip.compress(LISTING))]
+    assert store_at(server).list() == ["a/b.png"]
+
+
 def login(status: int = 200, **headers: str) -> Reply:
     return status, {"Content-Type": "text/html", **headers}, b"<html>please log in</html>"
 
