@@ -6,19 +6,18 @@ absent, checkpoints remain, and the same command continues).
 """
 
 import argparse
-import dataclasses
-import difflib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kondense import launch
 from kondense.config import Config, add_flags, check_choice, flag, from_flags
-from kondense.errors import EXPECTED, InputError, exit_code_of
+from kondense.errors import EXPECTED, InputError, exit_code_of, meant
 from kondense.failure import report_failure
+from kondense.files import check_writable
 from kondense.logging import to_stdout
 from kondense.networks.allowed import allowing
 from kondense.renamed import flag_names, refuse_old
@@ -93,17 +92,28 @@ def run_command(stage: Stage, flags: Sequence[str]) -> int:
             keep_reason(namespace.store_uri or "", namespace.trial_name or "", error)
         raise
     paths = {artifact.directory: getattr(namespace, artifact.directory) for artifact in stage.directories}
+    check_directories(stage, paths)
     with allowing(modules=namespace.allow_network), to_stdout():
         return run_stage(stage, config, {key: path for key, path in paths.items() if path is not None})
+
+
+def check_directories(stage: Stage, paths: Mapping[str, Path | list[Path] | None]) -> None:
+    """Raise InputError, naming the flag, unless inputs are directories and outputs can be."""
+    for artifact in stage.directories:
+        path = paths[artifact.directory]
+        for each in path if isinstance(path, list) else [path] if path else []:
+            if artifact in stage.outputs:
+                check_writable(each)
+            elif not each.is_dir():
+                found = "is a file" if each.exists() else "does not exist"
+                raise InputError(f"{flag(artifact.directory)} must be a directory, but {each} {found}.")
 
 
 def nearest_flag(stage: Stage, unknown: Sequence[str]) -> str:
     """Return the question whether the flag was meant that is nearest to the first unknown one; "" if none is near."""
     flags = [ALLOW, *(flag(artifact.directory) for artifact in stage.directories)]
-    flags += [flag(field.name) for field in dataclasses.fields(stage.config_class)]
-    given = next((text.partition("=")[0] for text in unknown if text.startswith("--")), "")
-    nearest = difflib.get_close_matches(given, flags, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    flags += map(flag, stage.config_class.parameters())
+    return meant(next((text.partition("=")[0] for text in unknown if text.startswith("--")), ""), flags)
 
 
 def run_stage(stage: Stage, config: Config, directories: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from kondense.errors import InputError
+from kondense.errors import InputError, meant
 from kondense.renamed import refuse_old
 
 C = typing.TypeVar("C", bound="Config")
@@ -61,9 +61,10 @@ def outside(value: float, interval: str) -> bool:
 
 
 def check_choice(name: str, value: str | int, choices: Sequence[str] | Sequence[int]) -> None:
-    """Raise InputError, listing ``choices``, unless ``value`` is one of them."""
+    """Raise InputError, listing ``choices`` and naming the nearest, unless ``value`` is one of them."""
     if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(map(str, sorted(choices)))}, but got {value!r}.")
+        known = ", ".join(map(str, sorted(choices)))
+        raise InputError(f"{name} must be one of {known}, but got {value!r}{meant(value, choices)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,8 @@ class Config:
             value = self._coerced(field.name, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
             if field.metadata["interval"] and outside(value, field.metadata["interval"]):
-                raise InputError(f"{field.name} must be in {field.metadata['interval']}, but got {value}.")
+                told = f"{value}{_fraction_of(value, field)}"
+                raise InputError(f"{field.name} must be in {field.metadata['interval']}, but got {told}.")
             if field.metadata["choices"]:
                 check_choice(field.name, value, field.metadata["choices"])
 
@@ -143,9 +145,17 @@ class Config:
         for name in values:
             if name not in known:
                 raise InputError(
-                    f"unknown parameter {name!r} of {cls.__name__}; the parameters are {', '.join(sorted(known))}."
+                    f"unknown parameter {name!r} of {cls.__name__}{meant(name, known)}; the parameters are"
+                    f" {', '.join(sorted(known))}."
                 )
         return {name: parse(name, known[name][0], text) for name, text in values.items()}
+
+
+def _fraction_of(percent: float, field: dataclasses.Field[Any]) -> str:
+    """Return the fraction that a percentage means, in words, where a field is a fraction; else ""."""
+    if "fraction" not in field.metadata["description"] or not 1 < percent <= 100:
+        return ""
+    return f" (a fraction: {percent / 100:g} is {percent:g} %)"
 
 
 def _check_field(name: str, kind: Any, field: Any) -> None:

@@ -6,7 +6,8 @@ expected too.
 """
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 EXTRAS = {  # module -> the extra of the distribution that installs it
     "docker": "run",
@@ -62,6 +63,16 @@ def exit_code_of(error: BaseException) -> int:
 def _shown(line: str) -> str:
     half = LONGEST_LINE // 2 - len(" ... ")
     return line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+
+
+def meant(given: object, known: Iterable[object]) -> str:
+    """Return the question whether the name of ``known`` was meant that is nearest to ``given``, "" if none is near.
+
+    The upper and lower case of letters does not count. It goes before the full stop of an error's text.
+    """
+    names = {str(name).casefold(): str(name) for name in known}
+    near = difflib.get_close_matches(str(given).casefold(), names, n=1)
+    return f" (did you mean {names[near[0]]}?)" if near else ""
 
 
 @contextlib.contextmanager

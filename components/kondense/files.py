@@ -65,6 +65,19 @@ def open_file(path: Path) -> io.BufferedReader:
     raise ArtifactError(f"{path} must be a file, but is a pipe, a socket or a device.")
 
 
+def check_writable(directory: Path) -> None:
+    """Raise InputError if ``directory``, which is to be written, is a file or lies below one."""
+    for path in (directory, *directory.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise InputError(f"{directory} must be a directory, or not exist yet, but {_is_file(path, directory)}.")
+            return
+
+
+def _is_file(path: Path, wanted: Path) -> str:
+    return "is a file" if path == wanted else f"{path} is a file"
+
+
 @contextlib.contextmanager
 def new_directory(final: Path) -> Iterator[Path]:
     """Yield a scratch directory that becomes ``final`` if the block succeeds.
@@ -77,8 +90,7 @@ def new_directory(final: Path) -> Iterator[Path]:
         InputError: ``final`` is a file.
         OSError: the disk is full or not writable; the text names the directory.
     """
-    if final.exists() and not final.is_dir():
-        raise InputError(f"{final} must be a directory, or not exist yet, but is a file.")
+    check_writable(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final)
     with _named_when_full(final):

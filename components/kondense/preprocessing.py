@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from kondense.errors import InputError
+from kondense.errors import InputError, meant
 
 BILINEAR = "bilinear"
 INTERPOLATIONS = (BILINEAR, "bicubic", "box", "hamming", "lanczos", "nearest")  # Pillow's and torchvision's names
@@ -79,7 +79,10 @@ def check_geometry(crop: Sequence[int], resize: Sequence[int], interpolation: st
     if crop and resize and all(side > bound for side, bound in zip(crop, bounds, strict=True)):
         raise InputError(f"resize must be at least the crop's size {in_words(crop)}, but got {in_words(resize)}.")
     if interpolation not in INTERPOLATIONS:
-        raise InputError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, but got {interpolation!r}.")
+        raise InputError(
+            f"interpolation must be one of {', '.join(INTERPOLATIONS)}, but got {interpolation!r}"
+            f"{meant(interpolation, INTERPOLATIONS)}."
+        )
 
 
 def normalization_of(name: str, mean: str, std: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -89,7 +92,8 @@ def normalization_of(name: str, mean: str, std: str) -> tuple[tuple[float, ...],
         InputError: an unknown preset, a preset beside numbers, one of ``mean`` and ``std`` alone, or no such numbers.
     """
     if name not in NORMALIZATIONS:
-        raise InputError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, but got {name!r}.")
+        known = ", ".join(NORMALIZATIONS)
+        raise InputError(f"normalization must be one of {known}, but got {name!r}{meant(name, NORMALIZATIONS)}.")
     if not mean.strip() and not std.strip():
         return NORMALIZATIONS[name]
     if name != DATASET:

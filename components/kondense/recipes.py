@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 from kondense.config import Config
 from kondense.distill.config import DistillConfig
-from kondense.errors import InputError
+from kondense.errors import InputError, meant
 from kondense.profiles import Value
 from kondense.prune.methods import METHODS as PRUNING
 from kondense.quantize.methods import METHODS as QUANTIZERS
@@ -184,7 +184,8 @@ def _same_network(step: RecipeStep) -> RecipeStep:
 def _parse_step(part: str, text: str) -> RecipeStep:
     stage, *rest = [field.strip() for field in part.split(":")]
     if stage not in AMOUNTS and not _is_registered(stage):
-        raise InputError(f"recipe steps must be {', '.join(AMOUNTS)}, but got {stage!r} in {text!r}.")
+        known = ", ".join(AMOUNTS)
+        raise InputError(f"recipe steps must be {known}, but got {stage!r} in {text!r}{meant(stage, AMOUNTS)}.")
     positions = ["method", AMOUNTS[stage]] if stage in AMOUNTS else []
     settings: dict[str, str] = {}
     for field in rest:

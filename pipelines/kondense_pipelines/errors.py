@@ -5,10 +5,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import typer
 from kondense.errors import EXPECTED, exit_code_of, extras_named
 from kondense.failure import one_line
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)  # a machine or a closed terminal ends the command
 
@@ -43,6 +46,33 @@ def reported() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class Commands(TyperGroup):
+    """Commands that report a wrong command line in one line, as all other bad input."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the options of the group."""
+        with usage_reported():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the options of the command, and run it."""
+        with usage_reported():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def usage_reported() -> Iterator[None]:
+    """Print an error of the command line in one line, with the command that tells the options, and exit."""
+    try:
+        yield
+    except TyperException as error:
+        context, cause = getattr(error, "ctx", None), error.__cause__ or error.__context__
+        text = error.format_message().rstrip(".")
+        if problems := getattr(cause, "errors", None):  # of pydantic, whose texts do not give the value
+            text += f", but got {problems()[0]['input']!r}"
+        fail(f"{text}{f'; see {context.command_path} --help' if context else ''}.", error.exit_code)
 
 
 def fail(error: object, code: int) -> None:

@@ -1,5 +1,6 @@
 """The ``kondense`` command: what it refuses, and what it writes."""
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ def keep_the_signal_handler() -> Iterator[None]:
     [
         (["--dataset", "mnist"], "data_prep: dataset_name must be one of "),
         (["--network", "lenet6"], "network must be one of "),
-        (["--profile", "slow"], "profile must be one of quick, full"),
+        (["--profile", "slow"], "profile must be one of full, quick"),
         (["--set", "prune.sparseness=0.5"], "--set knows these fields of prune: "),
         (["--set", "shrink.sparsity=0.5"], "--set knows the steps data_prep, "),
         (["--set", "prune.sparsity=1.0"], "prune: sparsity must be in [0, 1), but got 1.0."),
@@ -42,6 +43,48 @@ def test_bad_input_is_one_line_before_any_work(
     assert result.stderr.startswith(f"error: {message}")
     assert len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "--datset", "digits"], "No such option: --datset (Possible options: --candidates, --dataset, --set)"),
+        (["run", "digits"], "Got unexpected extra argument(s) (digits)"),
+        (["run", "--seed", "abc"], "Invalid value for '--seed': .*integer.*, but got 'abc'"),
+        (["search"], "Missing argument 'file'"),
+        (["models", "lst"], "No such command 'lst'. Did you mean 'list'?"),
+        (["runn"], "No such command 'runn'. Did you mean 'run'?"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_names_its_help(arguments: list[str], line: str) -> None:
+    result = CliRunner().invoke(app, arguments, prog_name="kondense")
+    given = next((number for number, text in enumerate(arguments) if text not in ("run", "search", "models")), 1)
+    command = " ".join(["kondense", *arguments[:given]])
+    assert result.exit_code == 2
+    expected = line if ".*" in line else re.escape(line)
+    assert re.fullmatch(rf"error: {expected}; see {command} --help\.\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--output", "file"], "{}/file must be a directory, or not exist yet, but is a file."),
+        (["search", "absent.yaml"], "the Experiment must be a YAML file, but absent.yaml does not exist."),
+        (["search", "."], "the Experiment must be a YAML file, but . is a directory."),
+        (
+            ["compile", "--no-check", "--output", "file/x"],
+            "file/x must be a directory, or not exist yet, but file is a",
+        ),
+    ],
+)
+def test_a_path_of_the_wrong_kind_is_bad_input(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert result.stderr.startswith(f"error: {message.format(tmp_path)}")
 
 
 def test_a_run_on_one_machine_has_neither_a_search_nor_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ class Example(Config):
     count: int = option(3, "how many", interval="[1, 100]")
     unbounded: int = option(0, "any whole number", interval="(-inf, inf)")
     fraction: float = option(0.5, "share removed, 50% by default", interval="[0, 1)")
+    share: float = option(0.5, "fraction removed", interval="[0, 1)")
     rate: float = option(0.1, "above zero", interval="(0, inf)")
     text: str = option("", "anything")
     colour: str = option("red", "one of two", choices=CHOICES)
@@ -108,6 +109,9 @@ def test_intervals_are_those_of_mathematics(interval, value):
         ({"rate": math.inf}, r"rate must be in \(0, inf\), but got inf\."),
         ({"text": 3}, r"text must be str, but got 3\."),
         ({"colour": "blue"}, r"colour must be one of green, red, but got 'blue'\."),
+        ({"colour": "Gren"}, r"colour must be one of green, red, but got 'Gren' \(did you mean green\?\)\."),
+        ({"share": 50}, r"share must be in \[0, 1\), but got 50\.0 \(a fraction: 0\.5 is 50 %\)\."),
+        ({"share": 101}, r"share must be in \[0, 1\), but got 101\.0\."),
         ({"active": 1}, r"active must be bool, but got 1\."),
     ],
 )
@@ -125,7 +129,10 @@ def test_a_wrong_value_is_one_line_with_rule_and_value(values, text):
         ({"rate": "fast"}, "rate must be float, but got 'fast'"),
         ({"rate": "nan"}, "rate must be a number, but got nan"),
         ({"active": "yes"}, "active must be one of false, true, but got 'yes'"),
-        ({"cuont": "3"}, "unknown parameter 'cuont' of Example; the parameters are active, colour, count, fraction,"),
+        (
+            {"cuont": "3"},
+            r"unknown parameter 'cuont' of Example \(did you mean count\?\); the parameters are active, colour, count,",
+        ),
     ],
 )
 def test_a_wrong_text_is_one_line_with_rule_and_value(values, text):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kondense.config import Config, described
-from kondense.errors import InputError
+from kondense.errors import InputError, meant
 from kondense.renamed import refuse_old
 
 C = typing.TypeVar("C", bound=Config)
@@ -24,7 +24,8 @@ def configured(config: type[C], parameters: Mapping[str, Any]) -> C:
     names = [field.name for field in dataclasses.fields(config)]
     for name in parameters:
         if name not in names:
-            raise InputError(f"unknown parameter {name!r}; the parameters are {', '.join(sorted(names))}.")
+            known = ", ".join(sorted(names))
+            raise InputError(f"unknown parameter {name!r}{meant(name, names)}; the parameters are {known}.")
     return config(**parameters)
 
 

@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from kondense.api.given import check_data, check_model
 from kondense.api.parameters import configured, takes
 from kondense.artifacts.model import Model, model_identity
@@ -33,6 +31,7 @@ from kondense.training.settings import TrainingConfig
 from kondense.training.transform import Result, check_fits, for_weights, recorded
 
 Method = str | Callable[..., Any]
+TEACHERS = ("teacher", "teacher_2", "teacher_3")  # inputs of distill
 
 
 @takes(TrainConfig, without=("network", "import_uri"))
@@ -135,8 +134,12 @@ def distill(
         >>> result.metrics["parameters"] < result.metrics["parameters_teacher"]
         True
     """
-    teachers = [teacher] if isinstance(teacher, Model | nn.Module) else list(teacher)
-    roles = dict(zip(("teacher", "teacher_2", "teacher_3"), teachers, strict=False))
+    teachers = list(teacher) if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
+    if not 1 <= len(teachers) <= len(TEACHERS):
+        raise InputError(f"teacher must be one to {len(TEACHERS)} models, but got {len(teachers)}.")
+    if student is not None:
+        check_model("student", student)
+    roles = dict(zip(TEACHERS, teachers, strict=False))
     config = configured(DistillConfig, {"method": method, **parameters})
     return apply("distill", distill_model, config, student, data, teachers=roles, checkpoints=checkpoints)
 

@@ -126,7 +126,9 @@ class Model:
 
     def __post_init__(self, arguments: Mapping[str, Any] | None) -> None:
         if not isinstance(self.module, nn.Module):
-            raise InputError(f"a model must be made of an nn.Module, but got {type(self.module).__name__}.")
+            given = self.module
+            kind = f"the class {given.__name__}: call it" if isinstance(given, type) else type(given).__name__
+            raise InputError(f"a model must be made of an nn.Module, but got {kind}.")
         check_ties(self.module)
         if not isinstance(self.network, NetworkSpec):
             from kondense.networks.memory import network_spec_of  # only models made by users need it

@@ -107,8 +107,11 @@ def split_collection(
         limit: maximum number of training images and of test images; 0 takes all.
 
     Raises:
-        InputError: too few images for three splits, or for one training image of every class.
+        InputError: ``test_fraction`` is out of its range, or there are too few images for three splits, or for one
+            training image of every class.
     """
+    if not 0 < test_fraction < 1:
+        raise InputError(f"test_fraction must be in (0, 1), but got {test_fraction}.")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(collection.train))
     if collection.test is None:

@@ -110,8 +110,12 @@ def load(path: Path) -> Experiment:
 
     Raises:
         ExperimentError: the file breaks rules, all of which are listed.
-        FileNotFoundError: there is no such file.
+        InputError: there is no such file.
     """
+    if not path.is_file():
+        raise InputError(
+            f"the Experiment must be a YAML file, but {path} {'is a directory' if path.is_dir() else 'does not exist'}."
+        )
     try:
         from kondense.katib.yaml_text import read_located
 

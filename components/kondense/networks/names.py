@@ -8,7 +8,7 @@ timm, and ``#OUTPUT``, the key or the index of the logits in a network's output.
 
 from collections.abc import Mapping
 
-from kondense.errors import InputError
+from kondense.errors import InputError, meant
 from kondense.methods import Methods
 
 BUILT_IN: Mapping[str, str] = {
@@ -59,6 +59,6 @@ def check_form(name: str) -> None:
         )
     if not (network in BUILT_IN or (prefix and rest) or network in REGISTERED):
         known = ", ".join([*BUILT_IN, *REGISTERED, *(f"{library}:NAME" for library in LIBRARIES)])
-        meant = " or ".join(f"{library}:{name}" for library in LIBRARIES) if network.isidentifier() else ""
-        question = f" ({meant}?)" if meant else ""
+        libraries = " or ".join(f"{library}:{name}" for library in LIBRARIES) if network.isidentifier() else ""
+        question = meant(network, [*BUILT_IN, *REGISTERED]) or (f" ({libraries}?)" if libraries else "")
         raise InputError(f"network must be one of {known} or package.module:factory, but got {name!r}{question}.")

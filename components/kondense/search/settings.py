@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from kondense.errors import InputError
+from kondense.errors import InputError, meant
 from kondense.search import goals
 from kondense.search.ledger import SETTING, Ledger
 
@@ -86,5 +86,6 @@ def read_choice(settings: Mapping[str, str], name: str, choices: tuple[str, ...]
     """
     text = settings.get(name, choices[0])
     if text not in choices:
-        raise InputError(f"setting {name} must be one of {', '.join(choices)}, but got {text!r}.")
+        known = ", ".join(choices)
+        raise InputError(f"setting {name} must be one of {known}, but got {text!r}{meant(text, choices)}.")
     return text

@@ -7,7 +7,7 @@ A suggester of our own is a module of this package with a literal METHOD; others
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from kondense.errors import InputError
+from kondense.errors import InputError, meant
 from kondense.methods import Method, Methods
 
 if TYPE_CHECKING:  # they import NumPy, which the names of the algorithms do not need
@@ -70,5 +70,7 @@ def is_multi_fidelity(name: str) -> bool:
 
 def _known(name: str) -> Method:
     if name not in SUGGESTERS:
-        raise InputError(f"algorithm must be one of {', '.join(SUGGESTERS)}, but got {name!r}.")
+        raise InputError(
+            f"algorithm must be one of {', '.join(SUGGESTERS)}, but got {name!r}{meant(name, SUGGESTERS)}."
+        )
     return SUGGESTERS[name]

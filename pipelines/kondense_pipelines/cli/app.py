@@ -13,10 +13,10 @@ from kondense.version import version_text
 
 from kondense_pipelines.cli import cluster as cluster_commands
 from kondense_pipelines.cli import published
-from kondense_pipelines.errors import reported
+from kondense_pipelines.errors import Commands, reported
 
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=Commands,
     invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,12 +48,16 @@ Settings = Annotated[
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print version and source revision, and exit.")] = False,
 ) -> None:
     """Make trained PyTorch models small and fast, on a laptop and on Kubeflow."""
     if version:
         print(version_text())
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(InputError.exit_code)
 
 
 @app.command()

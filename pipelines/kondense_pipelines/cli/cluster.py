@@ -54,7 +54,7 @@ def submit(
     """Start a run of a pipeline on a cluster; upload its version if it is missing there.
 
     A pipeline given by name is compiled with its defaults, for the version of the server. For other GPUs, nodes or
-    settings, pass a file of ``kondense compile``. Parameters are checked before anything starts.
+    settings, pass a file of `kondense compile`. Parameters are checked before anything starts.
     """
     from kondense_pipelines.errors import reported
 

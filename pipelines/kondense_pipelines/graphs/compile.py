@@ -10,7 +10,7 @@ from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kondense.config import Config
 from kondense.errors import InputError
-from kondense.files import write_file
+from kondense.files import check_writable, write_file
 from kondense.profiles import DEFAULT_PROFILE
 from kondense.scratch import scratch_directory
 
@@ -57,8 +57,10 @@ def compile_all(
         settings: ``step.field=value`` texts that are in the Configs; no profile changes their fields.
 
     Raises:
-        InputError: there is no such Experiment, it breaks rules of Katib's, or a Workflow cannot have a value.
+        InputError: ``output_dir`` is a file, there is no such Experiment, it breaks rules of Katib's, or a Workflow
+            cannot have a value.
     """
+    check_writable(output_dir)
     if argo_bucket and (nodes := configs[TRAIN_JOB].to_dict()["nodes"]) != 1:
         raise InputError(f"{TRAIN_JOB}.nodes must be 1 in an Argo Workflow, but got {nodes}.")
     arguments, bound = split(configs, profile, settings)

@@ -12,7 +12,7 @@ from typing import Any
 
 from kondense import recipes
 from kondense.config import Config, check_choice, parse
-from kondense.errors import InputError
+from kondense.errors import InputError, meant
 from kondense.networks.names import check_form
 from kondense.profiles import AS_PROFILE, DEFAULT_PROFILE, PROFILES, Value
 from kondense.recipes import Step
@@ -127,13 +127,14 @@ def read_settings(texts: Iterable[str]) -> dict[str, dict[str, str]]:
             raise InputError(f"--set must be step.field=value, but got {text!r}.")
         refuse_old(STEP, [step])
         if step not in STEPS:
-            raise InputError(f"--set knows the steps {', '.join(STEPS)}, but got {step!r}.")
+            raise InputError(f"--set knows the steps {', '.join(STEPS)}, but got {step!r}{meant(step, STEPS)}.")
         refuse_old(STEPS[step].config.__name__, [field])
         if field in STEPS[step].owned:
             raise InputError(f"--set cannot change {key.strip()}: the pipeline sets it itself.")
         if field not in step_defaults(step):
-            names = ", ".join(sorted(step_defaults(step)))
-            raise InputError(f"--set knows these fields of {step}: {names}; but got {field!r}.")
+            names = sorted(step_defaults(step))
+            question = meant(field, names)
+            raise InputError(f"--set knows these fields of {step}: {', '.join(names)}; but got {field!r}{question}.")
         settings.setdefault(step, {})[field] = value
     return settings
 
@@ -151,8 +152,7 @@ def resolve(
     Raises:
         InputError: an unknown profile, parameter, step or field, or a value out of its range.
     """
-    if profile not in PROFILES:
-        raise InputError(f"profile must be one of {', '.join(PROFILES)}, but got {profile!r}.")
+    check_choice("profile", profile, tuple(PROFILES))
     values: dict[str, dict[str, Any]] = {step: dict(STEPS[step].defaults) for step in STEPS}
     for step, overrides in PROFILES[profile].items():
         values[step].update(overrides)

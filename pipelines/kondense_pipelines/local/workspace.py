@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kondense.errors import InputError
+from kondense.files import check_writable
 from kondense.removal import remove_directory
 
 LOCK, SCRATCH = ".kondense-lock", ".kondense-scratch"
@@ -37,10 +38,11 @@ def run_directory(directory: Path) -> Iterator[Path]:
         The scratch directory.
 
     Raises:
-        InputError: another process holds the directory.
+        InputError: it is a file, or another process holds it.
         OSError: it cannot be written.
     """
     directory = directory.absolute()
+    check_writable(directory)
     created = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     lock = _held(directory / LOCK, PATIENCE_S)

@@ -108,7 +108,10 @@ def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: 
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda model, data: kd.prune(model, data, sparsty=0.5), "unknown parameter 'sparsty'; the parameters are"),
+        (
+            lambda model, data: kd.prune(model, data, sparsty=0.5),
+            r"'sparsty' \(did you mean sparsity\?\); the parameters are",
+        ),
         (lambda model, data: kd.prune(model, data, sparsity=1.5), r"sparsity must be in \[0, 1\), but got 1.5"),
         (lambda model, data: kd.prune(model, data, max_accuracy_drop=0.1), "use max_validation_drop"),
         (lambda model, data: kd.prune(model, data, method="l7"), "method must be one of"),
@@ -120,6 +123,10 @@ def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: 
         (lambda model, data: kd.prune(model.module, data), r"model must be a kd.Model, but got \w+: wrap it, kd.Model"),
         (lambda model, data: kd.distill(model.module, data), r"teacher must be a kd.Model, but got \w+: wrap it"),
         (lambda model, data: kd.evaluate(model, data, teacher=model.module), "teacher must be a kd.Model"),
+        (lambda model, data: kd.distill(model, data, student=model.module), "student must be a kd.Model"),
+        (lambda model, data: kd.distill([], data), "teacher must be one to 3 models, but got 0"),
+        (lambda model, data: kd.distill([model] * 4, data), "teacher must be one to 3 models, but got 4"),
+        (lambda model, data: kd.Model(nn.ReLU), "must be made of an nn.Module, but got the class ReLU: call it"),
         (lambda model, data: kd.train(data, nn.Linear), "network must be a kd.Model, but got the class Linear"),
         (lambda model, data: kd.save(model.module, "x"), "model must be a kd.Model"),
         (lambda model, data: kd.export_onnx(model.module, "x.onnx", data), "model must be a kd.Model"),

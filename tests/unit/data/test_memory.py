@@ -162,3 +162,9 @@ def test_names_of_classes_differ_and_labels_without_images_are_told(caplog):
         dataset = Dataset.from_arrays((IMAGES_NCHW, LABELS_N + 1))
     assert dataset.classes == ("0", "1", "2", "3")
     assert "the labels go up to 3, but no image has label 0" in caplog.text
+
+
+@pytest.mark.parametrize("fraction", [0, 1, 20, -0.5])
+def test_the_fraction_of_the_test_split_is_checked(fraction: float) -> None:
+    with pytest.raises(ValueError, match=rf"^test_fraction must be in \(0, 1\), but got {fraction}\.$"):
+        Dataset.from_arrays((IMAGES_NCHW, LABELS_N), test_fraction=fraction)

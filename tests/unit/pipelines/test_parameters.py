@@ -32,7 +32,7 @@ def test_bad_settings_are_refused_with_rule_and_value(settings: list[str], messa
 @pytest.mark.parametrize(
     ("profile", "plain", "message"),
     [
-        ("slow", {}, "profile must be one of quick, full, but got 'slow'"),
+        ("slow", {}, "profile must be one of full, quick, but got 'slow'"),
         ("quick", {"dataset": "mnist"}, "must be one of .*cifar10.*but got 'mnist'"),
         ("quick", {"network": "lenet6"}, "network must be one of .*lenet5.*but got 'lenet6'"),
         ("quick", {"colour": "red"}, "parameter must be one of .*dataset.*but got 'colour'"),
