@@ -23,6 +23,7 @@ EXTRAS = {  # module -> the extra of the distribution that installs it
 }
 
 
+NEAR = 0.7  # difflib's ratio of two names that one may have meant for each other; gpu and cpu have 0.67
 LONGEST_LINE = 4000  # characters of a line of a text; the names of all parameters take half of them
 
 
@@ -71,7 +72,7 @@ def meant(given: object, known: Iterable[object]) -> str:
     The upper and lower case of letters does not count. It goes before the full stop of an error's text.
     """
     names = {str(name).casefold(): str(name) for name in known}
-    near = difflib.get_close_matches(str(given).casefold(), names, n=1)
+    near = difflib.get_close_matches(str(given).casefold(), names, n=1, cutoff=NEAR)
     return f" (did you mean {names[near[0]]}?)" if near else ""
 
 

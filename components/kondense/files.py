@@ -74,6 +74,13 @@ def check_writable(directory: Path) -> None:
             return
 
 
+def check_file(path: Path) -> None:
+    """Raise InputError if ``path``, a file that is to be written, is a directory or lies below a file."""
+    if path.is_dir():
+        raise InputError(f"{path} must be a file, or not exist yet, but is a directory.")
+    check_writable(path.parent)
+
+
 def _is_file(path: Path, wanted: Path) -> str:
     return "is a file" if path == wanted else f"{path} is a file"
 

@@ -175,6 +175,9 @@ def compress(
     by_name = (
         dict(recipes) if isinstance(recipes, Mapping) else {f"recipe-{n}": text for n, text in enumerate(recipes, 1)}
     )
+    for text in by_name.values():
+        if not isinstance(text, str):
+            raise InputError(f"a recipe must be a text such as 'prune:l1:0.5 > quantize:static', but got {text!r}.")
     texts = _by_stage(settings or {})
     plans = {name: compose(text, settings=texts) for name, text in by_name.items()}
     for name, steps in plans.items():

@@ -12,7 +12,7 @@ from kondense.artifacts.model import Model, load_model, save_model
 from kondense.data.dataset import Dataset
 from kondense.errors import InputError
 from kondense.export.onnx import export_onnx as onnx_bytes
-from kondense.files import write_file
+from kondense.files import check_file, write_file
 from kondense.networks.allowed import allowing
 from kondense.networks.build import NetworkSpec, build
 from kondense.networks.memory import network_spec_of
@@ -102,7 +102,7 @@ def export_onnx(model: Model, path: str | Path, data: Dataset | None = None, *, 
         uint8_input: let the graph take pixels and normalise them.
 
     Raises:
-        InputError: the model does not know its data, because it was loaded; pass ``data``.
+        InputError: the model does not know its data, because it was loaded (pass ``data``), or ``path`` is a directory.
         ArtifactError: ONNX cannot express the network; the text names the module.
 
     Example:
@@ -112,4 +112,5 @@ def export_onnx(model: Model, path: str | Path, data: Dataset | None = None, *, 
     described = data or model.images
     if described is None:
         raise InputError("export_onnx needs the data's labels and normalisation: pass the Dataset as data.")
+    check_file(Path(path))
     write_file(Path(path), onnx_bytes(model, described, uint8_input=uint8_input))

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kondense.api.interrupts import ctrl_c_noticed
 from kondense.api.objective import Evaluation, evaluate
 from kondense.api.search_result import SearchResult, Trial
 from kondense.errors import InputError, KondenseError
+from kondense.files import check_file
 from kondense.search.conditions import read_conditions
 from kondense.search.goals import CONSTRAINTS, NAME, OBJECTIVES, Goals
 from kondense.search.history import Goal, Status
@@ -112,6 +114,8 @@ def search(
     """
     _check(space, resource, {"parallel": parallel, "max_trials": max_trials, "max_failed": max_failed})
     _check_objective(objective, [*space, *(resource or ())[:1]])
+    if journal:
+        check_file(Path(journal))
     goals = dict(goal) if isinstance(goal, Mapping) else {METRIC: goal}
     metric, own = _check_goals(goals)
     named = [f"{goals[name]} {name}" for name in goals if name != metric]
@@ -255,10 +259,7 @@ def _check(space: Mapping[str, Domain], resource: Any, counts: Mapping[str, Any]
     for name, domain in space.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise InputError(f"space must have names of keyword arguments, but got {name!r}.")
-        if not isinstance(domain, Domain):
-            raise InputError(
-                f"{name} must be kd.uniform, kd.log_uniform, kd.integers or kd.choice, but got {domain!r}."
-            )
+        _check_domain(name, domain)
     for name, count in counts.items():
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"{name} must be an integer of at least 1, but got {count!r}.")
@@ -269,6 +270,14 @@ def _check(space: Mapping[str, Domain], resource: Any, counts: Mapping[str, Any]
         raise InputError(f"resource must be a name and an integer of at least 1, but got {resource!r}.")
     if pair[0] in space:
         raise InputError(f"resource must not be a parameter of the space, but {pair[0]!r} is.")
+
+
+def _check_domain(name: str, domain: Any) -> None:
+    if not isinstance(domain, Domain):
+        raise InputError(f"{name} must be kd.uniform, kd.log_uniform, kd.integers or kd.choice, but got {domain!r}.")
+    for bound in (domain.low, domain.high, domain.step):
+        if bound is not None and not isinstance(bound, Real):
+            raise InputError(f"{name} must have numbers as bounds and step, but got {bound!r}.")
 
 
 def _check_objective(objective: Any, names: Sequence[str]) -> None:

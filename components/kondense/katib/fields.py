@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kondense.errors import meant
+
 FieldType = type | list[Any] | dict[str, Any]
 
 EXPERIMENT: dict[str, FieldType] = {
@@ -129,7 +131,8 @@ def _typed_fields(
         inner = f"{path}.{key}" if path else str(key)
         if key not in expected:
             # kubectl's strict validation rejects it; a lenient client would drop it silently.
-            violations.append(Violation(inner, f"unknown field; the known fields are {', '.join(expected)}", item))
+            rule = f"unknown field{meant(key, expected)}; the known fields are {', '.join(expected)}"
+            violations.append(Violation(inner, rule, item))
         elif item is not None and (kept := typed(item, expected[key], inner, violations)) is not None:
             yield key, kept
 

@@ -25,7 +25,7 @@ def check(
             raise InputError(f"setting {name} must be absent: this algorithm has one objective and no constraint.")
         if name not in allowed and name not in ALWAYS:
             known = ", ".join(sorted({*allowed, "random_state"}))
-            raise InputError(f"unknown setting {name!r}; the settings are {known}.")
+            raise InputError(f"unknown setting {name!r}{meant(name, allowed)}; the settings are {known}.")
     read_integer(settings, "random_state", 0, minimum=0)
     Ledger(settings.get(SETTING, ""))
     goals.read_goals(settings, "", "minimize")
@@ -42,7 +42,8 @@ def check_names(settings: Mapping[str, str], allowed: Collection[str], rule: str
     """
     for name in settings:
         if name not in allowed:
-            raise InputError(f"unknown setting {name!r} of {rule}; the settings are {', '.join(allowed)}.")
+            known = ", ".join(allowed)
+            raise InputError(f"unknown setting {name!r} of {rule}{meant(name, allowed)}; the settings are {known}.")
 
 
 def read_integer(settings: Mapping[str, str], name: str, default: int, minimum: int) -> int:

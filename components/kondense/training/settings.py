@@ -32,7 +32,7 @@ class TrainingConfig(Config):
     epochs: int = option(8, "epochs to train", interval="[1, 100000]")
     max_epochs: int = option(
         0,
-        "epochs that the learning rate schedule spans; 0: `epochs`. In a search: the largest number of epochs of a trial",
+        "epochs that the learning rate schedule spans; 0: `epochs`. In a search: the most epochs of a trial",
         interval="[0, 100000]",
     )
     batch_size: int = option(128, "images per step", interval="[1, 65536]")

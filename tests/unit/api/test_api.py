@@ -117,6 +117,12 @@ def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: 
         (lambda model, data: kd.prune(model, data, method="l7"), "method must be one of"),
         (lambda model, data: kd.quantize(model, data, method=3), "but got 3"),
         (lambda model, data: kd.compress(model, data, ["prune:l1:0.5 > shrink"]), "recipe steps must be"),
+        (lambda model, data: kd.compress(model, data, [3]), "a recipe must be a text such as .*, but got 3"),
+        (
+            lambda model, data: kd.export_onnx(model, "/", data),
+            "^/ must be a file, or not exist yet, but is a directory",
+        ),
+        (lambda model, data: kd.prune(model, data, device="gpu"), r"but got 'gpu'\.$"),
         (lambda model, data: kd.compress(model, data, settings={"tune.lr": 1}), "settings must be"),
         (lambda model, data: kd.Model(nn.Linear(144, 10), lambda: nn.Linear(144, 10)), "is a lambda"),
         (lambda model, data: kd.Model(lambda images: images), "nn.Module"),

@@ -215,6 +215,8 @@ def test_a_suggester_that_returns_too_few_is_named() -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no space": ({"space": {}}, "space must map at least one parameter to its domain, but got {}"),
     "no domain": ({"space": {"x": (0, 1)}}, r"x must be kd.uniform, .* or kd.choice, but got \(0, 1\)"),
+    "no number": ({"space": {"x": uniform("a", 1)}}, "x must have numbers as bounds and step, but got 'a'"),
+    "journal in a directory": ({"journal": "/"}, "/ must be a file, or not exist yet, but is a directory"),
     "no parameter": ({"objective": lambda lr: lr}, "objective must take x as keyword arguments, but: .*'lr'"),
     "no resource in the objective": (
         {"objective": lambda x: x, "resource": ("epochs", 9)},
