@@ -23,7 +23,7 @@ EXTRAS = {  # module -> the extra of the distribution that installs it
 }
 
 
-NEAR = 0.7  # difflib's ratio of two names that one may have meant for each other; gpu and cpu have 0.67
+NEAR = 0.75  # difflib's ratio of a slip and the name that was meant; gpu and cpu have 0.67, local and global 0.73
 LONGEST_LINE = 4000  # characters of a line of a text; the names of all parameters take half of them
 
 

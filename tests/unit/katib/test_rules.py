@@ -204,7 +204,7 @@ BROKEN = {
     "unquoted number": (parameter(min=0.1), "min: must be a string (quote it), but got 0.1"),
     "misspelt field": (
         put("spec.maxTrials", 3),
-        "spec.maxTrials: unknown field (did you mean maxTrialCount?); the known fields are objective",
+        "spec.maxTrials: unknown field; the known fields are objective",
     ),
     "count as text": (put("spec.maxTrialCount", "six"), "spec.maxTrialCount: must be an integer, but got 'six'"),
     "count as truth": (put("spec.maxTrialCount", True), "must be an integer, but got True"),
