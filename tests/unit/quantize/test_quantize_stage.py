@@ -215,7 +215,10 @@ def test_calibration_on_one_class_is_refused(places: tuple[Path, Path], tmp_path
     [
         ({"bits": 1}, "bits must be in [2, 8], but got 1."),
         ({"bits": 9}, "bits must be in [2, 8], but got 9."),
-        ({"method": "dynamical"}, "method must be one of " + ", ".join(METHODS) + ", but got 'dynamical' (did you mean dynamic?)."),
+        (
+            {"method": "dynamical"},
+            "method must be one of " + ", ".join(METHODS) + ", but got 'dynamical' (did you mean dynamic?).",
+        ),
         ({"granularity": "group"}, "granularity must be one of channel, tensor, but got 'group'."),
         ({"calibration": "best"}, "calibration must be one of entropy, minmax, mse, percentile, but got 'best'."),
         ({"percentile": 100.5}, "percentile must be in [50, 100], but got 100.5."),

@@ -146,7 +146,9 @@ def test_a_recipe_sets_each_step_and_a_pruned_network_learns_from_its_own_teache
 def test_a_bad_parameter_of_a_recipe_fails_before_training(config):
     with pytest.raises(ValueError, match="sparsity must be in"):
         dataclasses.replace(config, recipe="prune:l1:1.5")
-    with pytest.raises(ValueError, match=r"unknown parameter 'speed' of PruneConfig \(did you mean seed\?\); the parameters are"):
+    with pytest.raises(
+        ValueError, match=r"unknown parameter 'speed' of PruneConfig \(did you mean seed\?\); the parameters are"
+    ):
         dataclasses.replace(config, recipe="prune:speed=3")
 
 
@@ -365,7 +367,10 @@ def test_an_unreachable_database_manager_fails_with_its_address(monkeypatch):
 def test_bad_hyperparameters_and_addresses_are_refused_before_any_work(config, tmp_path):
     with pytest.raises(ValueError, match="^train: schedule must be one of"):
         changed(config, {"train.schedule": "linear"})
-    with pytest.raises(ValueError, match=r"^unknown parameter 'train\.speed' of TrialConfig \(did you mean train\.seed\?\); the parameters are"):
+    with pytest.raises(
+        ValueError,
+        match=r"^unknown parameter 'train\.speed' of TrialConfig \(did you mean train\.seed\?\); the parameters are",
+    ):
         changed(config, {"train.speed": 3})
     with pytest.raises(ValueError, match="dataset_uri must name a Dataset artifact"):
         dataclasses.replace(config, dataset_uri="")
