@@ -153,7 +153,7 @@ class Config:
 
 def _fraction_of(percent: float, field: dataclasses.Field[Any]) -> str:
     """Return the fraction that a percentage means, in words, where a field is a fraction; else ""."""
-    if "fraction" not in field.metadata["description"] or not 1 < percent <= 100:
+    if "fraction" not in field.metadata["description"] or not 2 <= percent <= 100:
         return ""
     return f" (a fraction: {percent / 100:g} is {percent:g} %)"
 
