@@ -87,7 +87,7 @@ def search(
 
     Raises:
         ValueError: an argument breaks a rule; the text gives the rule and the value.
-        FailedTrialsError: `max_failed` trials failed; its `result` has the finished trials.
+        FailedTrialsError: `max_failed` trials failed, or all; its `result` has the finished trials.
 
     >>> def objective(lr, layers):
     ...     return -((lr - 0.03) ** 2) - 0.01 * abs(layers - 3)
@@ -193,10 +193,12 @@ class _Task:
             state = INTERRUPTED
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        failed = [trial for trial in run.finished if trial.status is Status.FAILED]
+        if state[0] is Outcome.SUCCEEDED and failed and len(failed) == len(run.finished):
+            state = Outcome.FAILED, f"all {len(failed)} trials failed"
         result = self.result(run, *state)
         if state[0] is Outcome.FAILED:
-            failed = next(trial for trial in reversed(result.trials) if trial.status == Status.FAILED)
-            raise FailedTrialsError(f"{state[1]}; the last: {failed.reason}", result) from error
+            raise FailedTrialsError(f"{state[1]}; the last: {failed[-1].reason}", result) from error
         return result
 
     def arguments(self, trial: TrialRecord) -> dict[str, Any]:

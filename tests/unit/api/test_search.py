@@ -114,6 +114,10 @@ def test_too_many_failures_end_with_the_objectives_error() -> None:
     assert isinstance(caught.value.__cause__, KeyError)
     assert len(caught.value.result.trials) == 3 and caught.value.result.best is None
 
+    with pytest.raises(FailedTrialsError, match=r"all 2 trials failed; the last: KeyError: 'layer'") as caught:
+        search(never, {"x": uniform(0, 1)}, max_trials=2)
+    assert caught.value.result.outcome == "failed"
+
 
 @pytest.mark.parametrize("returned", [None, "high", [1.0]])
 def test_an_objective_that_returns_no_number_fails(returned: object) -> None:
