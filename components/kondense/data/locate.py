@@ -157,6 +157,6 @@ def _fetched(final: Path, route: Route) -> Path:
             remove_directory(work)
     except DownloadError:
         raise
-    except OSError as error:
+    except (InputError, OSError) as error:  # the first: a file stands where a directory should be
         raise DownloadError(f"{final} cannot be written: {error}") from error
     return final

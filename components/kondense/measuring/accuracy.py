@@ -16,6 +16,7 @@ from kondense.networks.outputs import doubts, untrained
 from kondense.processes import current
 
 FEW = 4  # images that tell whether logits are those of one image
+TRIED = 2  # images on which memory formats are tried
 MANY = 32  # images for which it is worth while to try another memory format
 
 
@@ -48,7 +49,7 @@ def predict(
         stack.callback(module.train, was_training)
         memory_format = memory_format_of(module)
         if torch.device(device).type == "cpu" and len(split) >= MANY:
-            few_u8 = next(iter(split.images.split(2)))
+            few_u8 = next(iter(split.images.split(TRIED)))
             memory_format = stack.enter_context(fastest_format(module, dataset.normalise(few_u8)))
         with torch.inference_mode():
             for images_u8 in parts:

@@ -59,6 +59,8 @@ def check_form(name: str) -> None:
         )
     if not (network in BUILT_IN or (prefix and rest) or network in REGISTERED):
         known = ", ".join([*BUILT_IN, *REGISTERED, *(f"{library}:NAME" for library in LIBRARIES)])
-        libraries = " or ".join(f"{library}:{name}" for library in LIBRARIES) if network.isidentifier() else ""
-        question = meant(network, [*BUILT_IN, *REGISTERED]) or (f" ({libraries}?)" if libraries else "")
+        question = meant(network, [*BUILT_IN, *REGISTERED])
+        if network.isidentifier():
+            libraries = " or ".join(f"{library}:{name}" for library in LIBRARIES)
+            question = f"{question[:-2]}, or {libraries}?)" if question else f" ({libraries}?)"
         raise InputError(f"network must be one of {known} or package.module:factory, but got {name!r}{question}.")

@@ -320,9 +320,9 @@ def test_torchscript_is_refused_by_name():
         build(spec(f"{FACTORIES}:scripted", image_size=8))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
-def test_a_name_without_its_library_gets_both_as_a_question(name):
-    with pytest.raises(ValueError, match=rf"but got '{name}' \(torchvision:{name} or timm:{name}\?\)\.$"):
+@pytest.mark.parametrize(("name", "near"), [("resnet18", "did you mean resnet8, or "), ("vit_tiny_patch16_224", "")])
+def test_a_name_without_its_library_gets_both_as_a_question(name, near):
+    with pytest.raises(ValueError, match=rf"but got '{name}' \({near}torchvision:{name} or timm:{name}\?\)\.$"):
         check_form(name)
     with pytest.raises(ValueError, match=r"but got ''\.$"):
         check_form("")

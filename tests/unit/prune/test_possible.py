@@ -16,8 +16,12 @@ from tests.support.toy_training import toy_dataset
 CHANNELS = 32
 
 
+def by_channel(maps_NCHW):
+    return maps_NCHW.view(-1, CHANNELS, *maps_NCHW.shape[2:])
+
+
 class Fixed(nn.Module):
-    """Half of its layers have a number of channels that is fixed outside of the network."""
+    """Half of its layers have a number of channels that stands in a function outside of the network."""
 
     def __init__(self):
         super().__init__()
@@ -25,7 +29,7 @@ class Fixed(nn.Module):
 
     def forward(self, images_NCHW):
         maps = self.second(self.first(images_NCHW))
-        return self.fc(maps.view(-1, CHANNELS, *maps.shape[2:]).mean((2, 3)))
+        return self.fc(by_channel(maps).mean((2, 3)))
 
 
 def test_the_most_that_is_possible_is_what_the_step_reaches_and_the_limit_is_named():
