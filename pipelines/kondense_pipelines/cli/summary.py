@@ -14,7 +14,13 @@ from kondense_pipelines.terminal import plain
 def candidate_table(report_json: Path) -> tuple[Table, str]:
     """Return the table of a report's models, the teacher first, and the reason for the choice, as markup."""
     report = read_json(report_json, format_version=FORMAT_VERSION)
-    table = Table(title=plain(report["title"]) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=plain(report["title"]) or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),  # so that models of many megabytes fit in 100 columns
+    )
     for heading in ("", "candidate", "test %", "points", "95 %", "smaller", "bytes", "faster", "ms"):
         table.add_column(heading, justify="left" if heading in ("", "candidate") else "right", no_wrap=True)
     for model in (report["teacher"], *report["candidates"]):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import typer
+from kondense.artifacts.report import FORMAT_VERSION
 from kondense.files import file_digests
 from kondense.publish.config import PublishConfig
 from kondense.publish.stage import run
@@ -165,6 +166,21 @@ def test_a_report_of_others_neither_breaks_nor_rules_the_terminal(tmp_path: Path
     console.print(reason)
     assert "\x1b[2J" not in console.file.getvalue() and "]8;" not in console.file.getvalue()
     assert console.file.getvalue().count("\\x1b[2J") >= 3
+
+
+def test_the_table_of_large_models_fits_in_100_columns(tmp_path: Path) -> None:
+    def model(name: str) -> dict[str, Any]:
+        spread = {"low": -0.109, "high": 0.102}
+        difference = {"test_accuracy": -0.1, "test_interval": spread, "bytes_ratio": 123.4, "latency_ratio": 12.34}
+        sizes = {"bytes": {"kz": 102_345_678}, "latency_ms": {"batch_1": {"median": 123.456}}}
+        return {"name": name, "test_accuracy": 1.0, "difference": difference, **sizes}
+
+    report = {"format_version": FORMAT_VERSION, "title": "", "reason": "", "chosen": "pruned-distilled-quantized"}
+    report |= {"teacher": model("teacher"), "candidates": [model("pruned-distilled-quantized")]}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(candidate_table(tmp_path / "report.json")[0])
+    assert "102,345,678" in console.file.getvalue() and console.file.getvalue().count("123.456") == 2
 
 
 def test_needs_no_torch() -> None:
