@@ -221,8 +221,8 @@ def _move(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
     """Move the labels by the same operation."""
-    if not isinstance(args[0], Labelled):
-        return None  # labelled indices
+    if labels_of(args[0]) is None:
+        return None  # labelled indices, such as a buffer of the network's own, into a tensor or table of none
     moved = _apply(function, args[0].labels, args[1:], kwargs)
     labels = pytree.tree_leaves(moved) if moved is not None else []
     if [label.shape for label in labels] != [result.shape for result in results]:

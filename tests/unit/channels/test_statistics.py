@@ -185,3 +185,26 @@ def test_a_number_among_the_attributes_follows_the_channels():
     assert (small.width, small.other) == (12, 36)
     with torch.no_grad():
         torch.testing.assert_close(got, head(module, maps(module).mean((2, 3))))
+
+
+class Relative(nn.Module):
+    """A table of the network's own is read at places that a buffer of its own names, as windows of attention do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 16, 3), nn.Linear(16, 4)
+        self.table = nn.Parameter(torch.randn(11, 1))
+        self.register_buffer("places", torch.arange(36).reshape(6, 6) % 11)
+
+    def forward(self, images_NCHW):
+        bias_HW = self.table[self.places.view(-1)].view(6, 6)
+        return self.fc(pooled(self.conv(images_NCHW) * bias_HW))
+
+
+def test_a_table_that_a_buffer_indexes_is_followed():
+    torch.manual_seed(0)
+    module = Relative().eval()
+    small, logits = removed(module)
+    values = maps(module) * module.table.detach()[torch.arange(36) % 11].view(6, 6)
+    torch.testing.assert_close(logits, head(module, values.mean((2, 3))))
+    assert small.conv.out_channels == len(KEPT)
