@@ -87,11 +87,6 @@ def around(module: nn.Module, group: ChannelGroup) -> list[tuple[str, nn.Module]
     ]
 
 
-def is_literal(attribute: str) -> bool:
-    """Return whether the second entry of a group's number names one in the code, as ``method:number``."""
-    return ":" in attribute
-
-
 def count_down(owner: nn.Module, attribute: str, fewer: int) -> None:
     """Lower a number that a module holds, alone or in a tuple or list of one, or in the code of a method."""
     method, _, number = attribute.partition(":")

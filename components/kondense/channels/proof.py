@@ -26,7 +26,7 @@ from kondense.artifacts.equivalence import (
 )
 from kondense.channels.attempts import Attempts
 from kondense.channels.groups import ChannelGroup, OwnTensor
-from kondense.channels.numbers import around, choices_of_literals, is_literal, numbers_of
+from kondense.channels.numbers import around, choices_of_literals, numbers_of
 from kondense.channels.recording import Removed, expected, recorded
 from kondense.channels.surgery import axis_length, remove, restored, side_length
 from kondense.errors import InputError
@@ -36,7 +36,6 @@ SHARES = (0.3, 0.5)  # of the channels of a group that a proof removes, another 
 TINY = 1e-3  # weights that are all below it hide what lies behind them, such as a new network's last scale
 IMAGES = 2
 MOST_TRIES = 24  # of a group with other numbers in the code
-MOST_FORMS = 256  # of a group, of which those that are tried in vain are left out
 
 Outcome = ChannelGroup | str
 Kind = tuple[object, ...]
@@ -180,7 +179,7 @@ class _Proof:
         """Return a wrong group as it is right, which loses the same of each part, or the reason why it must stay."""
         attempts = Attempts(self.module, groups[name])
         with attempts.noted(groups[name]):
-            change = self.change(groups, [name])
+            change = self.compared(groups, {name: _some(groups[name])}, placed=False)
         if change is None or name in self.mended_names:
             return "its channels cannot be removed together with those of other layers"
         self.mended_names.add(name)
@@ -201,16 +200,14 @@ class _Proof:
         place = self.places.get(kind, 0)
         if place is None:
             return None
-        forms = list(itertools.islice(self.forms(groups, name, change, splits), MOST_FORMS))
-        tries = 0  # of numbers in the code
+        plain = list(self.forms(groups, name, change, splits))
+        in_code = self.with_literals(groups, [form for form in (groups[name], *plain) if not form.numbers], splits)
+        forms = [*plain, *itertools.islice(in_code, MOST_TRIES)]
         for number in dict.fromkeys([min(place, len(forms)), *range(len(forms))]):
             if self.late:
                 return None
             if number == len(forms) or attempts.in_vain(forms[number]):
                 continue
-            tries += any(is_literal(attribute) for _, attribute, _ in forms[number].numbers)
-            if tries > MOST_TRIES:
-                break
             with attempts.noted(forms[number]):
                 wrong = self.differs(dict(groups) | {name: forms[number]}, [name])
             if not wrong:
@@ -222,16 +219,14 @@ class _Proof:
     def forms(
         self, groups: Mapping[str, ChannelGroup], name: str, change: Change, splits: Collection[int]
     ) -> Iterator[ChannelGroup]:
-        """Yield what a wrong group may be: with numbers in attributes, with parts that lose the same, with literals."""
+        """Yield what a wrong group may be: with numbers in attributes, with parts that lose the same."""
         group = groups[name]
         if change.amount == WITHOUT_VALUE and (numbers := numbers_of(self.module, group, self.lengths(group))):
             yield dataclasses.replace(group, numbers=numbers)
             for number in numbers if 1 < len(numbers) <= MOST_TRIES else ():  # others may be equal by chance
                 yield dataclasses.replace(group, numbers=(number,))
         parts = sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0)
-        tied = [group.tied(part) for part in parts]
-        yield from tied
-        yield from self.with_literals(groups, [group, *tied], splits)
+        yield from (group.tied(part) for part in parts)
 
     def kind(self, group: ChannelGroup) -> Kind:
         """Return what groups have in common whose members are alike, in modules of the same classes."""
