@@ -1,14 +1,14 @@
 """Connect to the Kubernetes API from a pod or a laptop, with limits of time and size."""
 
 import os
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from kondense.errors import KondenseError
+from kondense.pace import Pace, keep
 
 TIMEOUT_S = (5.0, 30.0)  # to connect, to answer; without limits one lost packet delays a Job for minutes
-LONGEST_S = 300.0  # of an answer from its first byte to its last
+PACE = Pace(longest_s=300.0, silent_s=TIMEOUT_S[1])  # of a whole answer
 MOST_BYTES = 2**26  # of an answer; 200 Trials, a page, have some hundred kB, and a pod's log has 10 MiB
 
 
@@ -54,28 +54,28 @@ def limit_time(client: Any, timeout_s: tuple[float, float] = TIMEOUT_S) -> Any:
     return client
 
 
-def limit_size(client: Any, most_bytes: int = MOST_BYTES, longest_s: float = LONGEST_S) -> Any:
-    """Limit the size of every answer to a ``kubernetes.client.ApiClient`` and its time; return the client.
+def limit_size(client: Any, most_bytes: int = MOST_BYTES, pace: Pace = PACE) -> Any:
+    """Limit the size of every answer to a generated API client, and its time; return the client, not yet connected.
 
-    A larger one, once decompressed, or a later one is an ``urllib3.exceptions.HTTPError``, as a broken connection is.
+    A larger one, once decompressed, or a slower one is an ``urllib3.exceptions.HTTPError``, as a broken connection is.
     """
     import urllib3
 
     pool = client.rest_client.pool_manager
     request = pool.request
+    keep(pool, pace)
 
     def limited(method: str, url: str, *, preload_content: bool = True, **options: Any) -> Any:
         answer = request(method, url, preload_content=False, **options)
         if not preload_content:
             return answer
-        parts, size, ends_s = [], 0, time.monotonic() + longest_s
+        parts, size = [], 0
         while part := answer.read1(2**16):
             parts.append(part)
             size += len(part)
-            if size > most_bytes or time.monotonic() > ends_s:
+            if size > most_bytes:
                 answer.close()
-                rule = f"must have at most {most_bytes:,} bytes and take {longest_s:g} s, but has more or takes longer"
-                raise urllib3.exceptions.HTTPError(f"the answer {rule}")
+                raise urllib3.exceptions.HTTPError(f"the answer must have at most {most_bytes:,} bytes, but has more")
         answer.release_conn()
         headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-encoding"}
         return urllib3.HTTPResponse(b"".join(parts), headers, status=answer.status, reason=answer.reason)

@@ -183,8 +183,6 @@ def _promotions(
     sizes: tuple[int, ...], state: ExperimentState, number: int, waves: int, judge: Judge
 ) -> list[tuple[int, int]]:
     """Return certain promotions within one bracket: (rung to enter, configuration)."""
-    if len(state.rung(number, len(sizes) - 1).configs) >= sizes[-1]:
-        return []  # the highest rung is full, so all below it are complete
     promotions = []
     for wave in range(1, waves + 1):
         promotions += _promotions_of_wave([size * wave // waves for size in sizes], state, number, judge)
@@ -194,12 +192,11 @@ def _promotions(
 def _promotions_of_wave(sizes: list[int], state: ExperimentState, number: int, judge: Judge) -> list[tuple[int, int]]:
     """Return the best certain promotion into each rung, with each rung limited to its first `sizes` members."""
     promotions = []
-    complete = len(state.rung(number, 0).configs) >= sizes[0]
+    complete = False  # whether the rung gets no further configurations, though it may have room
     for level in range(len(sizes) - 1):
         rung, above = state.rung(number, level), state.rung(number, level + 1)
         slots = sizes[level + 1] - len(above.configs)
         if slots <= 0:
-            complete = True
             continue
         losses = rung.losses[: sizes[level]]
         unknown = sum(map(math.isnan, losses)) + (0 if complete else max(sizes[level] - len(losses), 0))

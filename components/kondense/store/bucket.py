@@ -21,7 +21,8 @@ from minio.error import MinioException, S3Error
 
 from kondense.errors import InputError, KondenseError
 from kondense.files import sha256
-from kondense.store.connection import DELAYS_S, Connection, PatientPool, UnreachableError
+from kondense.pace import SlowError
+from kondense.store.connection import DELAYS_S, Connection, PatientPool, UnreachableError, requests_limited
 from kondense.store.lease import hold
 from kondense.store.local import replacing
 from kondense.store.store import (
@@ -43,6 +44,7 @@ DIGEST = "sha256"
 PART_BYTES = 16 * 2**20  # larger objects are uploaded in parts of this size
 CHUNK_BYTES = 2**20
 MOST_ENTRIES = 10_000_000  # of a listing
+MOST_EMPTY = 100  # pages of a listing one after another that have no entries and say that more follow
 MISSING = ("NoSuchKey", "NoSuchBucket")
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
@@ -188,11 +190,13 @@ class ObjectStore(Store):
 
     def _listed(self, start: str) -> tuple[Object, ...]:
         found: dict[str, Object] = {}
-        for entry in self.client.list_objects(self.bucket, start, recursive=True):
-            name = entry.object_name or ""
-            if name in found or len(found) == MOST_ENTRIES:  # its pages have no end
-                raise ValueError("a listing without end")  # one of DAMAGED
-            found[name] = entry
+        with requests_limited(MOST_EMPTY) as renew:
+            for entry in self.client.list_objects(self.bucket, start, recursive=True):
+                name = entry.object_name or ""
+                if name in found or len(found) == MOST_ENTRIES:  # its pages have no end
+                    raise ValueError("a listing without end")  # one of DAMAGED
+                found[name] = entry
+                renew()
         return tuple(found.values())
 
     def _name(self, key: str) -> str:
@@ -234,6 +238,8 @@ class ObjectStore(Store):
                 if limit_bytes is not None and file.tell() > limit_bytes:
                     raise TooLargeError(self.address(key), limit_bytes)
         except urllib3.exceptions.HTTPError as error:
+            if isinstance(error.__cause__, SlowError):  # not again: it took minutes
+                raise StoreError(f"reading {self.address(key)} {error.__cause__}.") from error
             raise IncompleteError(f"{self.address(key)} broke off while it was read: {self._line(error)}.") from error
         finally:
             response.close()

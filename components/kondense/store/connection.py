@@ -1,21 +1,25 @@
 """The connection to a bucket's endpoint: address, credentials, retries."""
 
+import contextlib
 import io
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import certifi
 import urllib3
 
+from kondense.pace import Pace, keep
 from kondense.store.store import StoreError
 
 DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 4.0)  # a restarted server answers within 12 seconds
 PATIENCE_S = 60.0  # no attempt starts later
 TIMEOUT = urllib3.Timeout(connect=5.0, read=60.0)
+PACE = Pace(longest_s=300.0, bytes_per_s=2**14)
 OBJECTS = (200, 204, 206)  # HTTP statuses of what may be an object, which its reader bounds
 MOST_BYTES = 2**26  # of any other answer; a page of a listing has 1,000 keys of 1 KiB
 PASSING = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may avoid
@@ -96,6 +100,23 @@ def _endpoint(text: str) -> tuple[str, str]:
     return scheme, host
 
 
+_REQUESTS_LEFT: ContextVar[int | None] = ContextVar("requests_left", default=None)
+
+
+@contextlib.contextmanager
+def requests_limited(most: int) -> Iterator[Callable[[], None]]:
+    """Allow this thread ``most`` requests in the block, a further one is a ValueError; what it yields renews them."""
+
+    def renew() -> None:
+        _REQUESTS_LEFT.set(most)
+
+    renew()
+    try:
+        yield renew
+    finally:
+        _REQUESTS_LEFT.set(None)
+
+
 class UnreachableError(urllib3.exceptions.HTTPError):
     """No attempt reached the endpoint, or none can."""
 
@@ -106,6 +127,7 @@ class PatientPool(urllib3.PoolManager):
     def __init__(self, delays_s: tuple[float, ...]) -> None:
         ca_certs = os.environ.get("SSL_CERT_FILE") or certifi.where()
         super().__init__(timeout=TIMEOUT, maxsize=10, cert_reqs="CERT_REQUIRED", ca_certs=ca_certs)
+        keep(self, PACE)
         self.delays_s = delays_s
 
     def urlopen(  # type: ignore[override]  # as PoolManager declares it
@@ -115,7 +137,12 @@ class PatientPool(urllib3.PoolManager):
 
         Raises:
             UnreachableError: there was no answer, or the connection cannot become secure.
+            ValueError: see ``requests_limited``.
         """
+        if (left := _REQUESTS_LEFT.get()) is not None:
+            if not left:
+                raise ValueError("more requests than are allowed, as of a listing without end")
+            _REQUESTS_LEFT.set(left - 1)
         # A retry is safe: an S3 write puts a complete object or part, and its body is bytes, not a stream.
         options["retries"], whole = False, options.pop("preload_content", True)
         deadline_s = time.monotonic() + PATIENCE_S

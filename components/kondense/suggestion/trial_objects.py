@@ -17,9 +17,10 @@ from kondense.artifacts.schema import check_fields
 from kondense.errors import InputError, KondenseError
 from kondense.json_text import json_object
 from kondense.kubernetes_api import NoClusterError
+from kondense.pace import Pace, handlers
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-TIMEOUT_S = 10.0  # of one call
+TIMEOUT_S = 10.0  # to connect, to send a call and for the whole answer, each
 LARGEST_BYTES = 8 * 2**20  # of an answer; an object has at most 1.5 MiB in etcd
 MERGE = "application/merge-patch+json"  # lists are replaced as a whole
 
@@ -108,8 +109,10 @@ class TrialObjects:
         self._url = f"{url}/apis/kubeflow.org/v1beta1/namespaces/{namespace}/trials"
         self._token = token
         # No proxy: the variables that name one are for ways out of the cluster.
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirect()]
-        self._opener = urllib.request.build_opener(*handlers, urllib.request.HTTPSHandler(context=certificates))
+        direct: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirect()]
+        self._opener = urllib.request.build_opener(
+            *direct, *handlers(Pace(TIMEOUT_S, silent_s=TIMEOUT_S), certificates)
+        )
 
     @classmethod
     def of_pod(cls, environment: Mapping[str, str] = os.environ, account: Path = ACCOUNT) -> "TrialObjects":

@@ -13,7 +13,8 @@ from urllib.parse import quote, urlsplit
 
 from kondense.errors import InputError, KondenseError
 from kondense.json_text import json_value
-from kondense.kubernetes_api import limit_time
+from kondense.kubernetes_api import limit_size, limit_time
+from kondense.pace import Pace, handlers
 
 from kondense_pipelines.cluster.package import Package
 from kondense_pipelines.graphs.resources import OLDEST, TELLS_MORE
@@ -96,7 +97,7 @@ def connect(access: Access) -> Connected:
             namespace=access.namespace or "kubeflow",
             existing_token=access.token or None,
         )
-    limit_time(client.pipelines.api_client)  # all of its services share it
+    limit_size(limit_time(client.pipelines.api_client))  # all of its services share it
     return Connected(
         client,
         access.namespace if several else None,
@@ -114,7 +115,8 @@ def fetch_health(endpoint: str, token: str = "") -> tuple[bytes, bool]:
     """
     url = endpoint.rstrip("/") + HEALTH
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+    opener = urllib.request.build_opener(*handlers(Pace(TIMEOUT_S, silent_s=TIMEOUT_S)))
+    with opener.open(request, timeout=TIMEOUT_S) as response:
         return response.read(1_000_000), response.url != url
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from kondense.errors import InputError
 from kondense.json_text import json_value
-from kondense.kubernetes_api import limit_time
+from kondense.kubernetes_api import limit_size, limit_time
 from kondense.scratch import scratch_directory
 
 from kondense_pipelines.cluster import access
@@ -86,7 +86,7 @@ def connect(environment: Mapping[str, str]) -> Any:
             raise access.AccessError(
                 f"Kubeflow Pipelines (2.14 or newer) must answer at {host}, but: {_reason(error)}"
             ) from None
-    limit_time(client.pipelines.api_client)  # all of its services share it
+    limit_size(limit_time(client.pipelines.api_client))  # all of its services share it
     access.check_version(health, host)
     return client
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from kondense.codec.integers import decode_integers, encode_integers, places_save
-from kondense.codec.layout import read_header
+from kondense.codec.layout import DENSITY_STEPS, read_header
 from kondense.codec.streams import Reader
 from numpy.typing import NDArray
 
@@ -48,6 +48,7 @@ def pictures(rows: int, side: int) -> Matrix:
 
 CASES: dict[str, tuple[Callable[[], Matrix], int]] = {
     "one value": (lambda: np.full((3, 5), -4, np.int16), 6),
+    "one large value": (lambda: np.full((3, 5), 3000, np.int16), 8),
     "zeros": (lambda: np.zeros((4, 6), np.int16), 6),
     "one row": (lambda: spread(1, 400, 3.0), 190),
     "one column": (lambda: spread(400, 1, 3.0), 191),
@@ -75,6 +76,7 @@ def test_the_size_to_the_byte(name: str) -> None:
 
 LAYOUTS = {
     "one value": (0, 0, 0, 0, 4, 0, 0, 0),
+    "one large value": (0, 0, 0, 0, 255, 0, 0, 0),
     "zeros": (1, 0, 0, 0, 0, 0, 0, 0),
     "one row": (0, 0, 0, 0, 2, 0, 0, 0),
     "one column": (1, 0, 344, 0, 3, 0, 0, 0),
@@ -97,6 +99,40 @@ def test_what_the_encoder_has_chosen(name: str) -> None:
     layout, _ = read_header(encode_integers(matrix_RC), *matrix_RC.shape)
     fields = ("sparse", "density_steps", "nonzeros", "steps", "levels", "prior", "line", "roots")
     assert tuple(int(getattr(layout, field)) for field in fields) == LAYOUTS[name]
+
+
+def two_densities(rows: int, columns: int, apart: float) -> Matrix:
+    """Ones, a share of 0.4 more or less ``apart`` of each row."""
+    random = rng()
+    density_R1 = np.clip(0.4 + apart * random.choice([-1, 1], (rows, 1)), 0, 1)
+    return (random.uniform(size=(rows, columns)) < density_R1).astype(np.int16)
+
+
+@pytest.mark.parametrize(("rows", "columns", "apart"), [(8, 400, 0.04), (64, 100, 0.06), (8, 20, 0.2), (64, 100, 0.3)])
+def test_densities_of_rows_are_coded_where_that_is_shorter(
+    monkeypatch: pytest.MonkeyPatch, rows: int, columns: int, apart: float
+) -> None:
+    matrix_RC = two_densities(rows, columns, apart)
+    chosen = encode_integers(matrix_RC)
+    sizes = []
+    for steps in DENSITY_STEPS:
+        monkeypatch.setattr("kondense.codec.integers.DENSITY_STEPS", (steps,))
+        sizes.append(len(encode_integers(matrix_RC)))
+    assert len(chosen) == min(sizes) < max(sizes)
+
+
+def test_magnitudes_of_rows_are_compared_on_some_rows_of_a_large_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix_RC = stepped(120, 60, 1.0)
+    whole = encode_integers(matrix_RC)
+    monkeypatch.setattr(
+        "kondense.codec.integers.STEPS_SAMPLE", matrix_RC.size // 5
+    )  # every fifth row, of all magnitudes
+    assert encode_integers(matrix_RC) == whole
+
+
+@pytest.mark.parametrize("share", [0.75, 0.85, 0.9])
+def test_places_of_zeros_at_random_save_nothing(share: float) -> None:
+    assert not places_save((rng().uniform(size=(400, 300)) < share).astype(np.int16))
 
 
 @pytest.mark.parametrize("name", ["full", "stepped full"])

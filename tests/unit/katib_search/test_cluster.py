@@ -301,9 +301,9 @@ def test_a_list_without_end_is_refused(answering, monkeypatch: pytest.MonkeyPatc
 
 def test_an_answer_beyond_the_limit_is_refused_compressed_or_not(answering) -> None:
     page = json.dumps({"items": [], "filler": " " * 200_000}).encode()
-    with pytest.raises(ClusterError, match="must have at most 100,000 bytes and take 300 s, but has more"):
+    with pytest.raises(ClusterError, match="must have at most 100,000 bytes, but has more"):
         answering(page).trials(NAME)
-    with pytest.raises(ClusterError, match="must have at most 100,000 bytes and take 300 s, but has more"):
+    with pytest.raises(ClusterError, match="must have at most 100,000 bytes, but has more"):
         answering(gzip.compress(page), **{"Content-Encoding": "gzip"}).trials(NAME)
     small = gzip.compress(json.dumps({"items": [{}]}).encode())
     assert answering(small, **{"Content-Encoding": "gzip"}).trials(NAME) == [{}]

@@ -1,13 +1,16 @@
 """What the object store does when the server misbehaves; the real gateway is in tests/integration/test_store.py."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kondense.pace import Pace
 from kondense.store.bucket import ObjectStore
 from kondense.store.connection import Connection, connection_from_environment
 from kondense.store.open import open_store
@@ -30,6 +33,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    pause_s = 0.0  # after each byte
+
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status, headers, body = self.server.next_reply(f"{self.command} {self.path}")
@@ -39,7 +44,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # of a client that does not wait
+            for start in range(len(body)) if self.pause_s else ():
+                self.wfile.write(body[start : start + 1])
+                time.sleep(self.pause_s)
+            self.wfile.write(b"" if self.pause_s else body)
         self.close_connection = True
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
@@ -230,6 +239,30 @@ def test_a_listing_without_end_is_damage(server: Server, monkeypatch: pytest.Mon
     server.replies = [(200, {}, page), (200, {}, page.replace(b"b.png", b"c.png"))] * (len(FAST) + 1)
     with pytest.raises(StoreError, match="a listing without end"):
         store_at(server).list()
+
+
+def test_empty_pages_without_end_are_damage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client asks for one page after another by itself as long as the answer says that more follow."""
+    monkeypatch.setattr("kondense.store.bucket.MOST_EMPTY", 10)
+    more = b"<NextContinuationToken>t</NextContinuationToken><IsTruncated>true</IsTruncated>"
+    empty = (200, {}, b"<ListBucketResult><Name>bucket</Name>" + more + b"</ListBucketResult>")
+    server.replies = [empty]
+    with pytest.raises(StoreError, match="gave a damaged answer .*a listing without end"):
+        store_at(server).list()
+    assert len(server.requests) == 10 * (len(FAST) + 1)
+    page = LISTING.replace(b"<IsTruncated>false</IsTruncated>", more)
+    pages = [(200, {}, page.replace(b"b.png", b"%d.png" % at)) for at in range(9)]
+    server.replies = [*[each for page in pages for each in (*[empty] * 9, page)], (200, {}, LISTING)]
+    assert len(store_at(server).list()) == 10  # each key after a few empty pages, of which the count begins again
+
+
+def test_an_object_that_comes_too_slowly_is_not_read_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kondense.store.connection.PACE", Pace(longest_s=0.5, bytes_per_s=1e9))
+    monkeypatch.setattr(Handler, "pause_s", 0.05)
+    server.replies = [content(b"hello" * 20)]
+    with pytest.raises(StoreError, match="reading minio://bucket/k must take at most 0.5 s and 1 s") as caught:
+        store_at(server).read("k")
+    assert len(server.requests) == 1 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [200, 403])
