@@ -23,7 +23,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import compressed, compressed_picture, quality
+from benchmarks.search import accounting, compressed, compressed_picture, quality
 from benchmarks.search.problems import PROBLEMS
 
 WRITE_S = 5  # seconds between two writings of the results of `quality`
@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.partition("\n")[0])
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--seeds", type=int, default=10, help="runs per problem and optimizer, seeds 0, 1, ...")
+    parser.add_argument("--total", type=int, default=accounting.TOTAL, help="budget of a run in multiples of the maximum")
     parser.add_argument("--problems", default=",".join(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
     parser.add_argument("--optimizers", default="random,hyperband,bohb", help=f"of {', '.join(quality.OPTIMIZERS)}")
     parser.add_argument("--networks", default=",".join(compressed.NETWORKS), help="of the compressed models")
@@ -52,7 +53,7 @@ def main() -> None:
         results = []
         known = [quality.Result.from_json(entry) for entry in report.get("quality", [])]
         written = time.monotonic()
-        for result in quality.measure(problems, optimizers, range(arguments.seeds), known):
+        for result in quality.measure(problems, optimizers, range(arguments.seeds), known, arguments.total):
             results.append(result)
             if time.monotonic() > written + WRITE_S:
                 report["quality"] = [done.as_json() for done in quality.merge(known, results)]

@@ -1,7 +1,7 @@
 """One worker, one budget: the same accounting for every optimizer.
 
 An evaluation at resource b costs b; a promoted configuration is paid again from nothing; the run ends at TOTAL times
-the maximum resource. The incumbent is the configuration with the lowest observed loss at the largest resource seen.
+the maximum resource, or sooner if asked. The incumbent is the configuration with the lowest observed loss at the largest resource seen.
 """
 
 from collections.abc import Mapping
@@ -45,14 +45,14 @@ class Trace:
         return next((cost for cost, found in self.steps if found <= regret), float("inf"))
 
 
-def run(optimizer: Optimizer, problem: Problem, seed: int) -> Trace:
-    """Spend the budget; `seed` fixes the noise."""
+def run(optimizer: Optimizer, problem: Problem, seed: int, total: int = TOTAL) -> Trace:
+    """Spend `total` times the maximum resource; `seed` fixes the noise."""
     rng = np.random.default_rng([seed, 7])
     trace, spent, best = Trace(), 0, (0, float("inf"))
     while True:
         configuration, resource = optimizer.ask()
         spent += resource
-        if spent > TOTAL * problem.max_resource:
+        if spent > total * problem.max_resource:
             optimizer.close()
             return trace
         loss = problem.loss(configuration, resource, rng)

@@ -13,7 +13,7 @@ import numpy as np
 from kondense.search import suggesters
 
 import benchmarks.search
-from benchmarks.search.accounting import MARKS, Optimizer, Trace, run
+from benchmarks.search.accounting import MARKS, TOTAL, Optimizer, Trace, run
 from benchmarks.search.ours import Ours
 from benchmarks.search.peers.process import REQUIREMENTS, Peer
 from benchmarks.search.problems import PROBLEMS, Problem
@@ -40,6 +40,7 @@ class Result:
     Args:
         code: what made it, by `code_of`.
         steps: changes of the incumbent: (cost in multiples of the maximum resource, true regret).
+        total: budget of the run, in multiples of the maximum resource.
     """
 
     problem: str
@@ -48,6 +49,7 @@ class Result:
     code: str
     seconds: float
     steps: list[tuple[float, float]]
+    total: int = TOTAL
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
@@ -78,7 +80,11 @@ def _without_docstrings(source: str) -> str:
 
 
 def measure(
-    problems: Iterable[str], optimizers: Iterable[str], seeds: Iterable[int], known: Iterable[Result] = ()
+    problems: Iterable[str],
+    optimizers: Iterable[str],
+    seeds: Iterable[int],
+    known: Iterable[Result] = (),
+    total: int = TOTAL,
 ) -> Iterable[Result]:
     """Yield a run of every optimizer on every problem with every seed, as it ends: seed by seed, the known ones first.
 
@@ -86,17 +92,18 @@ def measure(
         problems: names in PROBLEMS.
         optimizers: names in OPTIMIZERS.
         seeds: of the runs.
-        known: earlier runs; those made by the same code are not run again.
+        known: earlier runs; those of at least this budget made by the same code are not run again.
+        total: budget of each run, in multiples of the maximum resource.
     """
-    found = {(result.problem, result.optimizer, result.seed, result.code): result for result in known}
+    found = {(result.problem, result.optimizer, result.seed, result.code): result for result in known if result.total >= total}
     problems, optimizers = list(problems), list(optimizers)
     wanted = [(p, o, seed, code_of(o)) for seed in seeds for p in problems for o in optimizers]
     yield from (found[key] for key in wanted if key in found)
     for problem, name, seed, code in wanted:
         if (problem, name, seed, code) not in found:
             start = time.perf_counter()
-            trace = run(OPTIMIZERS[name](PROBLEMS[problem], seed), PROBLEMS[problem], seed)
-            yield Result(problem, name, seed, code, round(time.perf_counter() - start, 2), trace.steps)
+            trace = run(OPTIMIZERS[name](PROBLEMS[problem], seed), PROBLEMS[problem], seed, total)
+            yield Result(problem, name, seed, code, round(time.perf_counter() - start, 2), trace.steps, total)
 
 
 def merge(known: Iterable[Result], results: Iterable[Result]) -> list[Result]:
@@ -106,21 +113,25 @@ def merge(known: Iterable[Result], results: Iterable[Result]) -> list[Result]:
     return [result for result in merged.values() if result.code == code_of(result.optimizer)]
 
 
-def regrets(results: list[Result]) -> np.ndarray:
-    """Return the incumbents' regrets at MARKS, [runs, marks]."""
-    return np.array([[Trace(result.steps).regret_at(mark) for mark in MARKS] for result in results])
+def regrets(results: list[Result], mark: int) -> np.ndarray:
+    """Return the incumbents' regrets at a mark, of the runs that reached it."""
+    return np.array([Trace(result.steps).regret_at(mark) for result in results if result.total >= mark])
 
 
 def table(results: list[Result]) -> list[str]:
-    """Return lines of mean regret and standard error at MARKS, for each problem and optimizer."""
-    lines = [f"{'problem':<16}{'optimizer':<17}{'runs':>5}" + "".join(f"{f'{mark}x':>17}" for mark in MARKS)]
+    """Return lines of mean regret, standard error and number of runs at MARKS, for each problem and optimizer."""
+    lines = [f"{'problem':<18}{'optimizer':<17}" + "".join(f"{f'{mark}x':>28}" for mark in MARKS)]
     for problem, optimizer in dict.fromkeys((result.problem, result.optimizer) for result in results):
         chosen = [result for result in results if (result.problem, result.optimizer) == (problem, optimizer)]
-        values = regrets(chosen)
-        errors = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.full(len(MARKS), np.nan)
-        cells = "".join(f"{f'{m:.4f} +- {e:.4f}':>17}" for m, e in zip(values.mean(axis=0), errors, strict=True))
-        lines.append(f"{problem:<16}{optimizer:<17}{len(chosen):>5}{cells}")
+        lines.append(f"{problem:<18}{optimizer:<17}" + "".join(f"{_cell(regrets(chosen, mark)):>28}" for mark in MARKS))
     return lines
+
+
+def _cell(values: np.ndarray) -> str:
+    if not len(values):
+        return "-"
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return f"{values.mean():#.3g} +- {error:#.2g} ({len(values)})"
 
 
 def savings(results: list[Result], optimizer: str = "bohb", baseline: str = "random") -> list[str]:
@@ -130,8 +141,8 @@ def savings(results: list[Result], optimizer: str = "bohb", baseline: str = "ran
     """
     lines = []
     for problem in dict.fromkeys(result.problem for result in results):
-        ours = [Trace(r.steps) for r in results if (r.problem, r.optimizer) == (problem, optimizer)]
-        theirs = [Trace(r.steps) for r in results if (r.problem, r.optimizer) == (problem, baseline)]
+        ours = [Trace(r.steps) for r in results if (r.problem, r.optimizer, r.total) == (problem, optimizer, TOTAL)]
+        theirs = [Trace(r.steps) for r in results if (r.problem, r.optimizer, r.total) == (problem, baseline, TOTAL)]
         if not ours or not theirs:
             continue
         target = float(np.mean([trace.regret_at(MARKS[-1]) for trace in theirs]))
