@@ -37,7 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.partition("\n")[0])
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--seeds", type=int, default=10, help="runs per problem and optimizer, seeds 0, 1, ...")
-    parser.add_argument("--total", type=int, default=accounting.TOTAL, help="budget of a run in multiples of the maximum")
+    parser.add_argument(
+        "--total", type=int, default=accounting.TOTAL, help="budget of a run in multiples of the maximum"
+    )
     parser.add_argument("--problems", default=",".join(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
     parser.add_argument("--optimizers", default="random,hyperband,bohb", help=f"of {', '.join(quality.OPTIMIZERS)}")
     parser.add_argument("--networks", default=",".join(compressed.NETWORKS), help="of the compressed models")

@@ -1,7 +1,8 @@
 """One worker, one budget: the same accounting for every optimizer.
 
 An evaluation at resource b costs b; a promoted configuration is paid again from nothing; the run ends at TOTAL times
-the maximum resource, or sooner if asked. The incumbent is the configuration with the lowest observed loss at the largest resource seen.
+the maximum resource, or sooner if asked. The incumbent is the configuration with the lowest observed loss at the
+largest resource seen.
 """
 
 from collections.abc import Mapping

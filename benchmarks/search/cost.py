@@ -37,6 +37,7 @@ def measure() -> list[dict[str, Any]]:
             history = replace(history, goals=read_goals(settings, "loss", "minimize"))
             seconds = []
             for seed in range(REPEATS):
+                history = _with_another_end(history, seed)
                 start = time.process_time()
                 load_suggester(method).suggest(space, settings, seed, history, 1)
                 seconds.append(time.process_time() - start)
@@ -81,6 +82,13 @@ def _history(banded: bool, observations: int) -> tuple[SearchSpace, History]:
         for proposal in suggestion.proposals:
             loss, others = _loss(proposal, rng), dict(zip("ab", rng.random(2).tolist(), strict=True))
             trials.append(Trial(proposal.name, proposal.assignments, Status.SUCCEEDED, loss, others))
+
+
+def _with_another_end(history: History, number: int) -> History:
+    """Return a history in which one more trial has ended, as between two calls: another value of trial `number`."""
+    trials = list(history.trials)
+    trials[number] = replace(trials[number], value=(trials[number].value or 0.0) + 1e-9)
+    return replace(history, trials=tuple(trials))
 
 
 def _loss(proposal: Proposal, rng: np.random.Generator) -> float:

@@ -95,7 +95,11 @@ def measure(
         known: earlier runs; those of at least this budget made by the same code are not run again.
         total: budget of each run, in multiples of the maximum resource.
     """
-    found = {(result.problem, result.optimizer, result.seed, result.code): result for result in known if result.total >= total}
+    found = {
+        (result.problem, result.optimizer, result.seed, result.code): result
+        for result in known
+        if result.total >= total
+    }
     problems, optimizers = list(problems), list(optimizers)
     wanted = [(p, o, seed, code_of(o)) for seed in seeds for p in problems for o in optimizers]
     yield from (found[key] for key in wanted if key in found)

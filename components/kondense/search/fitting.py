@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from kondense.search.kernel import JITTER, LINKS, OFFSET, Array, Data, Encoding, Shape
+from kondense.search.kernel import JITTER, LINKS, OFFSET, Array, Data, Shape
 
 MOST = 64  # observations of a fit, drawn at random; its cost grows with their cube
 LENGTH_SPREAD = 0.8  # standard deviation of the logarithm of a length scale a priori
@@ -86,5 +86,4 @@ def _some(data: Data, rng: np.random.Generator) -> Data:
     if count <= MOST:
         return data
     index: NDArray[np.int64] = rng.choice(count, MOST, replace=False)
-    encoding = Encoding(data.encoding.axes[index], data.encoding.trend[index], data.encoding.firsts)
-    return Data(encoding, data.gaps[index], data.targets[index], data.dimensions)
+    return Data(data.encoding.take(index), data.gaps[index], data.targets[index], data.dimensions)

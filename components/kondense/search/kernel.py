@@ -38,7 +38,17 @@ class Encoding:
     def squares(self) -> Array:
         """The squared distances of all pairs of rows along each parameter, [D, N, N]."""
         axes = self.axes.T
-        return np.add.reduceat((axes[:, :, np.newaxis] - axes[:, np.newaxis]) ** 2, self.firsts)
+        apart = axes[:, :, np.newaxis] - axes[:, np.newaxis]
+        apart *= apart
+        # Parameters of one axis each need no sum, which costs as much as all else.
+        return apart if len(self.firsts) == len(axes) else np.add.reduceat(apart, self.firsts)
+
+    def take(self, index: NDArray[np.int64]) -> "Encoding":
+        """Return the configurations with these numbers, and their distances if these are known."""
+        taken = Encoding(self.axes[index], self.trend[index], self.firsts)
+        if "squares" in self.__dict__:
+            taken.__dict__["squares"] = self.squares[:, index[:, np.newaxis], index]
+        return taken
 
 
 def encode(space: SearchSpace, unit: Array) -> Encoding:

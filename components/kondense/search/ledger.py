@@ -73,23 +73,30 @@ class Ledger:
         Raises:
             ValueError: the text is not a ledger.
         """
-        self.digests: list[list[str]] = []
-        self.promoted: list[list[list[int]]] = []
+        self.digests: list[Sequence[str]] = []
+        self.promoted: list[Sequence[Sequence[int]]] = []
         self._texts = text.split(";") if text else []
         self._changed: set[int] = set()
+        self._open: dict[int, tuple[list[str], list[list[int]]]] = {}
         for number, part in enumerate(self._texts):
             # Only the last bracket changes often: the others' parts are cached.
             digests, promoted = (_read_once if number + 1 < len(self._texts) else _read)(part)
-            self.digests.append(list(digests))
-            self.promoted.append([list(rung) for rung in promoted])
+            self.digests.append(digests)
+            self.promoted.append(promoted)
         self.known = set().union(*self.digests)
+
+    def closed(self, bracket: int) -> str | None:
+        """Return a bracket's part of the text; None of the last one, and of one that was changed since it was read."""
+        last = bracket + 1 == len(self._texts)
+        return None if last or bracket in self._changed else self._texts[bracket]
 
     def names(self, experiment: str, bracket: int) -> tuple[tuple[str, ...], ...]:
         """Return the names of the trials issued in each rung of a bracket, in order of issue."""
-        closed = bracket + 1 < len(self._texts) and bracket not in self._changed
-        if closed:
-            return _names_once(experiment, bracket, self._texts[bracket])
-        return _names(experiment, bracket, self.digests[bracket], self.promoted[bracket])
+        digests = self.digests[bracket]
+        rungs = [tuple(f"{experiment}-b{bracket}r0c{config}-{digest}" for config, digest in enumerate(digests))]
+        for level, configs in enumerate(self.promoted[bracket], start=1):
+            rungs.append(tuple(f"{experiment}-b{bracket}r{level}c{config}-{digests[config]}" for config in configs))
+        return tuple(rungs)
 
     def text(self) -> str:
         """Return the setting's text."""
@@ -100,31 +107,40 @@ class Ledger:
         self._changed.clear()
         return ";".join(self._texts)
 
-    def issued(self, bracket: int) -> list[list[int]]:
+    def issued(self, bracket: int) -> list[Sequence[int]]:
         """Return the configurations issued in each rung of a bracket."""
-        return [list(range(len(self.digests[bracket]))), *(list(rung) for rung in self.promoted[bracket])]
+        return [range(len(self.digests[bracket])), *map(tuple, self.promoted[bracket])]
 
     def start_bracket(self) -> None:
         """Open the next bracket."""
-        self.digests.append([])
-        self.promoted.append([])
+        self.digests.append(())
+        self.promoted.append(())
         self._texts.append("")
 
     def add(self, bracket: int, assignments: Mapping[str, str], resource_name: str | None = None) -> Identity:
         """Add a new configuration to the lowest rung of a bracket."""
         value = digest(assignments, resource_name)
-        self.digests[bracket].append(value)
+        digests, _ = self._change(bracket)
+        digests.append(value)
         self.known.add(value)
-        self._changed.add(bracket)
-        return Identity(bracket, 0, len(self.digests[bracket]) - 1, value)
+        return Identity(bracket, 0, len(digests) - 1, value)
 
     def promote(self, bracket: int, rung: int, config: int) -> Identity:
         """Add a configuration of a bracket to a rung above its lowest."""
-        while len(self.promoted[bracket]) < rung:
-            self.promoted[bracket].append([])
-        self.promoted[bracket][rung - 1].append(config)
-        self._changed.add(bracket)
+        _, promoted = self._change(bracket)
+        while len(promoted) < rung:
+            promoted.append([])
+        promoted[rung - 1].append(config)
         return Identity(bracket, rung, config, self.digests[bracket][config])
+
+    def _change(self, bracket: int) -> tuple[list[str], list[list[int]]]:
+        """Return a bracket's digests and promoted configurations for changes: ledgers share those that were read."""
+        digests, promoted = self._open.get(bracket, (None, None))
+        if digests is None or promoted is None:
+            digests, promoted = list(self.digests[bracket]), list(map(list, self.promoted[bracket]))
+            self._open[bracket] = self.digests[bracket], self.promoted[bracket] = digests, promoted
+        self._changed.add(bracket)
+        return digests, promoted
 
 
 def _read(part: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
@@ -141,20 +157,6 @@ def _read(part: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
     return tuple(packed[i : i + 6] for i in range(0, len(packed), 6)), tuple(promoted)
 
 
-def _names(
-    experiment: str, bracket: int, digests: Sequence[str], promoted: Sequence[Sequence[int]]
-) -> tuple[tuple[str, ...], ...]:
-    rungs: list[tuple[str, ...]] = [tuple(f"{experiment}-b{bracket}r0c{c}-{d}" for c, d in enumerate(digests))]
-    for level, configs in enumerate(promoted, start=1):
-        rungs.append(tuple(f"{experiment}-b{bracket}r{level}c{c}-{digests[c]}" for c in configs))
-    return tuple(rungs)
-
-
 @functools.lru_cache(maxsize=CACHED)
 def _read_once(part: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
     return _read(part)
-
-
-@functools.lru_cache(maxsize=CACHED)
-def _names_once(experiment: str, bracket: int, part: str) -> tuple[tuple[str, ...], ...]:
-    return _names(experiment, bracket, *_read(part))

@@ -6,6 +6,7 @@ brackets (0) to the full one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
@@ -63,18 +64,17 @@ def collect(state: ExperimentState, rungs_per_bracket: Sequence[int] = (1,)) -> 
         rungs_per_bracket: of each bracket in one cycle; its rungs end at the full resource.
     """
     depth = max(rungs_per_bracket)
-    columns: tuple[list[int], list[float], list[int], list[int]] = ([], [], [], [])
-    rows: list[NDArray[np.float64]] = []
-    for bracket, rungs in enumerate(state.rungs):
-        lowest = depth - rungs_per_bracket[bracket % len(rungs_per_bracket)]
-        for level, rung in enumerate(rungs, start=lowest):
-            columns[0].extend([level] * len(rung.losses))
-            columns[1].extend(rung.losses)
-            columns[2].extend([bracket] * len(rung.losses))
-            columns[3].extend(rung.configs)
-            rows += [rung.rows] if rung.rows is not None else []
-    levels, brackets, configs = (np.array(columns[i], dtype=np.int64) for i in (0, 2, 3))
-    losses = np.array(columns[1], dtype=np.float64)
+    places = [
+        (depth - rungs_per_bracket[bracket % len(rungs_per_bracket)] + rung, bracket)
+        for bracket, rungs in enumerate(state.rungs)
+        for rung in range(len(rungs))
+    ]
+    every = [rung for rungs in state.rungs for rung in rungs]
+    sizes = [len(rung.losses) for rung in every]
+    levels, brackets = np.repeat(np.array(places, dtype=np.int64).reshape(-1, 2), sizes, axis=0).T
+    configs = np.fromiter(chain.from_iterable(rung.configs for rung in every), np.int64, sum(sizes))
+    losses = np.fromiter(chain.from_iterable(rung.losses for rung in every), np.float64, sum(sizes))
+    rows = [rung.rows for rung in every if rung.rows is not None]
     failed = losses == FAILED
     usable = ~np.isnan(losses)
     for i in np.flatnonzero(failed):

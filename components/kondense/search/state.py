@@ -2,19 +2,24 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import isfinite
-from operator import attrgetter
+from operator import is_
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kondense.search.goals import Goals
+from kondense.search.goals import Goal, Goals
 from kondense.search.history import AbandonedError, History, Proposal, Status, Suggestion, Trial
 from kondense.search.ledger import SETTING, Identity, Ledger
+from kondense.search.memory import Memory
 
 PENDING = math.nan  # the loss of a trial that may still report one
 FAILED = math.inf  # the loss of a trial that ended without one
+
+Number = TypeVar("Number", int, float)
 
 UNFINISHED = (Status.CREATED, Status.RUNNING)
 # Globals: the look-up of an enumeration's member dominates the time per trial.
@@ -33,9 +38,44 @@ class Rung:
     excesses of each goal (`Goals.row`), NaN where there is none, [trials, goals].
     """
 
-    configs: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    configs: Sequence[int] = ()
+    losses: Sequence[float] = ()
     rows: NDArray[np.float64] | None = None
+
+    def append(self, config: int, row: Sequence[float] | None) -> None:
+        """Add a trial that has no loss yet; what other states share stays as it is."""
+        self.configs, self.losses = _grown(self.configs, config), _grown(self.losses, PENDING)
+        if row is not None:
+            added = np.array([row])
+            self.rows = added if self.rows is None else np.concatenate([self.rows, added])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What the trials of a bracket say, those of all rungs in order.
+
+    Args:
+        stamp: the bracket's part of the ledger (None if it still changes), the direction, the metrics of `columns`.
+        names: of the trials.
+        trials: as reported.
+        assignments: of each configuration; None if none of its trials is reported.
+        configs: of each rung.
+        losses: of each rung, of the Experiment's own objective.
+        stopped: whether a trial was stopped early.
+        columns: values of the further metrics, NaN where there is none, [metrics, trials].
+    """
+
+    stamp: tuple[str | None, Goal, tuple[str, ...]]
+    names: tuple[str, ...]
+    trials: tuple[Trial | None, ...]
+    assignments: tuple[Mapping[str, str] | None, ...]
+    configs: tuple[Sequence[int], ...]
+    losses: tuple[Sequence[float], ...]
+    stopped: bool
+    columns: NDArray[np.float64]
+
+
+PARTS = Memory[_Part](16_384)  # trials
 
 
 class ExperimentState:
@@ -64,35 +104,52 @@ class ExperimentState:
         self.experiment = history.experiment
         self.goals = history.goals
         self._wanted = history.wanted
-        self.rungs: list[list[Rung]] = []
-        self.assignments: list[list[Mapping[str, str] | None]] = []
-        sign = -1.0 if history.goal == "maximize" else 1.0
-        flat: list[Trial | None] = []
         reported = {trial.name: trial for trial in history.trials}
-        for bracket in range(len(self.ledger.digests)):
-            names = self.ledger.names(history.experiment, bracket)
-            values: list[Mapping[str, str] | None] = []
-            rungs = []
-            complete = True
-            for level, configs in enumerate(self.ledger.issued(bracket)):
-                trials = list(map(reported.get, names[level]))
-                rungs.append(Rung(configs))
-                flat += trials
-                if level == 0:
-                    values = [None if trial is None else trial.assignments for trial in trials]
-                    complete = all(trials)
-                elif not complete:
-                    for config, trial in zip(configs, trials, strict=True):
-                        if trial is not None and values[config] is None:
-                            values[config] = trial.assignments
-            self.rungs.append(rungs)
-            self.assignments.append(values)
-        losses = _losses(flat, sign)
-        _replace(self._every(), losses)
+        parts = [self._part(bracket, reported, history.goal) for bracket in range(len(self.ledger.digests))]
+        self.rungs = [list(map(Rung, part.configs, part.losses)) for part in parts]
+        self.assignments = [list(part.assignments) for part in parts]
         if self.goals is not None:
-            self._read_goals(flat, np.array(losses), self.goals, rungs_per_bracket)
-        if EARLY_STOPPED in map(attrgetter("status"), history.trials):
+            self._read_goals([part.columns for part in parts], self.goals, rungs_per_bracket)
+        if any(part.stopped for part in parts):
+            flat = [trial for part in parts for trial in part.trials]
             self._put_behind([trial is not None and trial.status is EARLY_STOPPED for trial in flat], rungs_per_bracket)
+
+    def _part(self, bracket: int, reported: Mapping[str, Trial], goal: Goal) -> "_Part":
+        """Return what a bracket's trials say; if its part of the ledger and they are those of an earlier call, at once.
+
+        A trial that changed is another object, also where the controller reports all of them anew
+        (`kondense.suggestion.conversion`).
+        """
+        text, others = self.ledger.closed(bracket), self.goals.metrics[1:] if self.goals is not None else ()
+        stamp = (text, goal, others)
+        known = PARTS.get((self.experiment, bracket)) if text is not None else None
+        if known is not None and known.stamp == stamp and all(map(is_, map(reported.get, known.names), known.trials)):
+            return known
+        rungs = self.ledger.names(self.experiment, bracket)
+        names = tuple(name for rung in rungs for name in rung)
+        trials = tuple(map(reported.get, names))
+        values: list[Mapping[str, str] | None] = [None if t is None else t.assignments for t in trials[: len(rungs[0])]]
+        if not all(trials[: len(rungs[0])]):
+            higher = (config for rung in self.ledger.issued(bracket)[1:] for config in rung)
+            for config, trial in zip(higher, trials[len(rungs[0]) :], strict=True):
+                if trial is not None and values[config] is None:
+                    values[config] = trial.assignments
+        configs = tuple(self.ledger.issued(bracket))
+        part = _Part(
+            stamp,
+            names,
+            trials,
+            tuple(values),
+            configs,
+            _split(_losses(trials, -1.0 if goal == "maximize" else 1.0), configs),
+            any(trial is not None and trial.status is EARLY_STOPPED for trial in trials),
+            np.array(
+                [[math.nan if t is None else t.metrics.get(m, math.nan) for t in trials] for m in others], np.float64
+            ).reshape(len(others), len(trials)),
+        )
+        if text is not None:
+            PARTS.put((self.experiment, bracket), part, len(trials))
+        return part
 
     @property
     def issued(self) -> int:
@@ -159,24 +216,23 @@ class ExperimentState:
 
     def _read_goals(
         self,
-        trials: Sequence[Trial | None],
-        losses: NDArray[np.float64],
+        known: Sequence[NDArray[np.float64]],
         goals: Goals,
         rungs_per_bracket: Sequence[int],
     ) -> None:
         """Give each rung the losses and excesses of its trials, and these their places among all of their resource.
 
         Args:
-            trials: of all rungs in order.
-            losses: of the experiment's own objective, [trials]; replaced by the places of those that are finite.
+            known: values of the further metrics of each bracket's trials, [metrics, trials].
             goals: the objectives and constraints.
             rungs_per_bracket: of each bracket in one cycle.
         """
+        losses = np.array([loss for rung in self._every() for loss in rung.losses])
         valued = np.isfinite(losses)
         own, *others = goals.metrics
         columns = {own: losses * goals.objectives[0].loss(1.0)}
-        metrics = [{} if trial is None else trial.metrics for trial in trials]
-        columns |= {metric: np.array([each.get(metric, math.nan) for each in metrics], float) for metric in others}
+        further = np.concatenate([np.empty((len(others), 0)), *known], axis=1)
+        columns |= dict(zip(others, further, strict=True))
         rows = goals.rows(columns)
         rows[~valued] = math.nan
         every, place = self._every(), 0
@@ -226,11 +282,7 @@ class ExperimentState:
         rungs = self.rungs[issued.bracket]
         while len(rungs) <= issued.rung:
             rungs.append(Rung())
-        rungs[issued.rung].configs.append(issued.config)
-        rungs[issued.rung].losses.append(PENDING)
-        if self.goals is not None:
-            rung, row = rungs[issued.rung], np.array([self.goals.row({})])
-            rung.rows = row if rung.rows is None else np.concatenate([rung.rows, row])
+        rungs[issued.rung].append(issued.config, self.goals.row({}) if self.goals is not None else None)
 
 
 def _no_better(early: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -250,10 +302,22 @@ def _worse(early: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np
 
 def _replace(rungs: Sequence[Rung], losses: list[float]) -> None:
     """Give the rungs their parts of `losses`."""
-    place = 0
-    for rung in rungs:
-        rung.losses = losses[place : place + len(rung.configs)]
-        place += len(rung.configs)
+    for rung, part in zip(rungs, _split(losses, [rung.configs for rung in rungs]), strict=True):
+        rung.losses = part
+
+
+def _split(losses: list[float], rungs: Sequence[Sequence[int]]) -> tuple[Sequence[float], ...]:
+    """Return the parts of `losses` that belong to rungs of these configurations."""
+    ends = list(accumulate(map(len, rungs), initial=0))
+    return tuple(tuple(losses[start:end]) for start, end in pairwise(ends))
+
+
+def _grown(values: Sequence[Number], value: Number) -> list[Number]:
+    """Return the values and one more: the same list if it is one, since states share tuples and ranges only."""
+    if not isinstance(values, list):
+        values = list(values)
+    values.append(value)
+    return values
 
 
 def _losses(trials: Sequence[Trial | None], sign: float) -> list[float]:

@@ -1,11 +1,13 @@
 """Katib's request as an Experiment document and a history, and a suggestion as Katib's reply."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kondense.errors import InputError
 from kondense.katib.api import messages
 from kondense.search.history import Goal, Status, Suggestion, Trial
+from kondense.search.memory import Memory
 from kondense.search.numbers import number
 from kondense.search.space import SearchSpace
 from kondense.search.suggesters import is_multi_fidelity
@@ -38,6 +40,9 @@ STATUSES = {
 }
 
 NONE: Mapping[str, float] = {}  # of all trials whose further metrics nobody needs
+# By experiment and metrics: the trials of its last call by digests of their messages. Reading them anew takes longer
+# than most suggestions. A larger experiment's are read anew each time, so that memory is bounded.
+KNOWN = Memory[dict[bytes, Trial]](10_240)
 
 
 def read_document(experiment: Any) -> dict[str, Any]:
@@ -84,23 +89,37 @@ def check_stoppable(spec: Any) -> None:
 
 
 def read_trials(
-    trials: Iterable[Any], space: SearchSpace, metric: str, others: Collection[str] = ()
+    trials: Iterable[Any], experiment: str, space: SearchSpace, metric: str, others: Collection[str] = ()
 ) -> tuple[Trial, ...]:
-    """Return ``api.v1.beta1.Trial`` messages with the value of the objective ``metric``, and of other metrics."""
+    """Return ``api.v1.beta1.Trial`` messages with the value of the objective ``metric``, and of other metrics.
+
+    A trial whose message is that of the experiment's last call, byte for byte, is the same object as then.
+    """
     texts = {text: text for each in space.parameters for text in (each.name, *each.values)}
-    known = texts.get  # of each name and each choice one string instead of one per trial: memory
-    return tuple(
-        Trial(
-            name=trial.name,
-            assignments={
-                known(entry.name, entry.name): known(value := entry.value, value)
-                for entry in trial.spec.parameter_assignments.assignments
-            },
-            status=STATUSES.get(trial.status.condition, Status.CREATED),
-            value=next((number(item.value) for item in trial.status.observation.metrics if item.name == metric), None),
-            metrics=_numbers(trial.status.observation.metrics, others) if others else NONE,
-        )
-        for trial in trials
+    wanted = (experiment, metric, tuple(others))
+    known, found = KNOWN.get(wanted) or {}, dict[bytes, Trial]()
+    result = []
+    for message in trials:
+        content = hashlib.blake2b(message.SerializeToString(), digest_size=16).digest()
+        trial = known.get(content) or _trial(message, texts, metric, others)
+        found[content] = trial
+        result.append(trial)
+    KNOWN.put(wanted, found, len(found))
+    return tuple(result)
+
+
+def _trial(trial: Any, texts: Mapping[str, str], metric: str, others: Collection[str]) -> Trial:
+    """Return a message's trial; `texts` has each name and each choice once, instead of once per trial: memory."""
+    known = texts.get
+    return Trial(
+        name=trial.name,
+        assignments={
+            known(entry.name, entry.name): known(value := entry.value, value)
+            for entry in trial.spec.parameter_assignments.assignments
+        },
+        status=STATUSES.get(trial.status.condition, Status.CREATED),
+        value=next((number(item.value) for item in trial.status.observation.metrics if item.name == metric), None),
+        metrics=_numbers(trial.status.observation.metrics, others) if others else NONE,
     )
 
 

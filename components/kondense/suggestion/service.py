@@ -68,11 +68,12 @@ class SuggestionService(services.SuggestionServicer):  # type: ignore[name-defin
         with self._admitted(context, experiment, count, len(request.trials)):
             try:
                 search = read_search(read_document(experiment))
+                suggester = search.suggester  # it may import a package: less memory before the trials than beside them
                 others = search.goals.metrics if search.goals else ()
-                trials = read_trials(request.trials, search.space, search.metric, others)
+                trials = read_trials(request.trials, experiment.name, search.space, search.metric, others)
                 history = search.history(trials, search.settings.get(SETTING, ""), context.is_active)
                 # Without the setting random_state, experiments of different names draw different configurations.
-                suggestion = search.suggester.suggest(search.space, search.settings, search.seed, history, count)
+                suggestion = suggester.suggest(search.space, search.settings, search.seed, history, count)
                 if search.algorithm == pbt.METHOD["name"]:
                     self._provide(experiment, suggestion)
             except ValueError as error:

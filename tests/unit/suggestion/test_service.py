@@ -7,7 +7,9 @@ import grpc_testing
 import pytest
 from kondense.katib.api import messages
 from kondense.katib.document import read_search
+from kondense.search import state as states
 from kondense.search.ledger import identity
+from kondense.search.memory import Memory
 from kondense.search.space import SearchSpace
 from kondense.search.suggesters import SUGGESTERS
 from kondense.suggestion import conversion
@@ -317,3 +319,89 @@ def test_no_name_leads_out_of_the_volume(tmp_path):
     _, code, details = suggest(sent, 1, service=SuggestionService(files=tmp_path / "volume"))
     assert code is grpc.StatusCode.INVALID_ARGUMENT and "must be a Kubernetes name, but got" in details
     assert not (tmp_path / "out").exists()
+
+
+class TestTrialsOfTheLastCall:
+    """Those whose messages are the same are the same objects; an answer depends on the request alone."""
+
+    SPACE = SearchSpace.from_katib(
+        [{"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0", "max": "1"}}]
+    )
+
+    @pytest.fixture(autouse=True)
+    def nothing_kept(self, monkeypatch):
+        monkeypatch.setattr(conversion, "KNOWN", Memory(8))
+
+    def messages(self, *values, name="a", lr="0.5"):
+        trials = []
+        for number, value in enumerate(values):
+            trial = messages.Trial(name=f"{name}{number}")
+            trial.spec.parameter_assignments.assignments.add(name="lr", value=lr)
+            trial.status.condition = messages.TrialStatus.SUCCEEDED
+            trial.status.observation.metrics.add(name="loss", value=value)
+            trial.status.observation.metrics.add(name="size", value="7")
+            trials.append(trial)
+        return trials
+
+    def read(self, trials, experiment="e", metric="loss", others=()):
+        return conversion.read_trials(trials, experiment, self.SPACE, metric, others)
+
+    def test_are_not_read_again(self):
+        first, again = self.read(self.messages("1", "2")), self.read(self.messages("1", "3"))
+        assert again[0] is first[0]
+        assert [trial.value for trial in again] == [1, 3]
+
+    def test_are_read_again_when_anything_changes(self):
+        first = self.read(self.messages("1"))[0]
+        running, other = self.messages("1")[0], self.messages("1", lr="0.25")[0]
+        running.status.condition = messages.TrialStatus.RUNNING
+        assert self.read([running])[0].status != first.status
+        assert self.read([other])[0].assignments == {"lr": "0.25"}
+        assert self.read(self.messages("1"), metric="size")[0].value == 7
+        assert self.read(self.messages("1"), others=("size",))[0].metrics == {"size": 7}
+        assert self.read(self.messages("1"))[0] == first
+
+    def test_are_in_the_order_of_the_request(self):
+        one, two = self.messages("1", "2")
+        self.read([one, two])
+        assert [trial.value for trial in self.read([two, one])] == [2, 1]
+
+    def test_are_those_of_a_few_experiments(self):
+        first = self.read(self.messages(*"1234"), "first")
+        second = self.read(self.messages(*"1234"), "second")
+        assert first[0] is not second[0]
+        assert self.read(self.messages(*"1234"), "first")[0] is first[0]
+        self.read(self.messages(*"12345"), "third")  # of the three together there is no room
+        assert self.read(self.messages(*"1234"), "first")[0] is not first[0]
+
+    def test_are_forgotten_when_they_are_gone(self):
+        first = self.read(self.messages("1", "2"))
+        self.read(self.messages("1"))
+        assert self.read(self.messages("1", "2"))[1] is not first[1]
+        assert len(conversion.KNOWN) == 2
+
+    def test_are_not_kept_beyond_a_number(self):
+        first = self.read(self.messages(*"123456789"))
+        assert self.read(self.messages(*"123456789"))[0] is not first[0]
+        assert len(conversion.KNOWN) == 0
+
+    def test_of_any_history_give_the_same_answer(self, monkeypatch):
+        sent = experiment("bohb", settings=HALVING)
+        trials, replies = [], []
+        for turn in range(30):
+            reply, code, details = suggest(sent, 1, trials)
+            assert code is grpc.StatusCode.OK, details
+            replies.append(reply)
+            monkeypatch.setattr(conversion, "KNOWN", Memory(1_000))
+            monkeypatch.setattr(states, "PARTS", Memory(1_000))
+            assert suggest(sent, 1, trials)[0] == reply, turn
+            del sent.spec.algorithm.algorithm_settings[:]
+            sent.spec.algorithm.algorithm_settings.add(name="resource_name", value="units")
+            sent.spec.algorithm.algorithm_settings.extend(reply.algorithm.algorithm_settings)
+            entry = reply.parameter_assignments[0]
+            trial = self.messages(str(turn % 7))[0]
+            trial.name = entry.trial_name
+            trial.spec.parameter_assignments.CopyFrom(messages.TrialSpec.ParameterAssignments())
+            trial.spec.parameter_assignments.assignments.extend(entry.assignments)
+            trials.append(trial)
+        assert len({entry.trial_name for reply in replies for entry in reply.parameter_assignments}) == 30
