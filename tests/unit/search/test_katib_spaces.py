@@ -1,6 +1,7 @@
 """The spaces on which Katib's own services go astray (docs/search.md has the table), with every algorithm of ours."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -84,6 +85,19 @@ def test_every_proposal_is_a_value_of_its_parameter(algorithm: str, name: str) -
 def test_both_ends_of_a_stepped_range_are_among_the_values(algorithm: str, name: str) -> None:
     found = {trial.assignments["x"] for trial in proposed(algorithm, PARAMETERS[name], total=64)}
     assert found == allowed(PARAMETERS[name])
+
+
+@pytest.mark.parametrize("algorithm", sorted({*SUGGESTERS} - {"grid", "cmaes"}))
+def test_the_ends_of_an_integer_range_are_drawn_as_often_as_the_others(algorithm: str) -> None:
+    """Hyperopt and nevergrad round a number between min and max: half the chance for either."""
+    settings = dict(SETTINGS.get(algorithm, {})) | ({"resource_name": "epochs"} if is_multi_fidelity(algorithm) else {})
+    space = space_with(Parameter("x", "int", 1, 5), algorithm)
+    made = load_suggester(algorithm).suggest(space, settings, 0, History(experiment="e"), 600)
+    counts = Counter(proposal.assignments["x"] for proposal in made.proposals)
+    assert sorted(counts) == list("12345")
+    spread = math.sqrt(600 * 0.2 * 0.8)
+    assert all(abs(count - 120) < 4 * spread for count in counts.values()), counts
+    assert counts["1"] + counts["5"] > 240 - 4 * math.sqrt(600 * 0.4 * 0.6) > 150  # half the chance would give 150
 
 
 @pytest.mark.parametrize("algorithm", sorted({*SUGGESTERS} - {"hyperband", "bohb", "pbt"}))

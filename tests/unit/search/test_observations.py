@@ -1,13 +1,17 @@
+import math
+
 import numpy as np
 import pytest
 from kondense.search import parzen
 from kondense.search.acquisition import minimize, vary
-from kondense.search.history import History, Status, Trial
+from kondense.search.history import History, Proposal, Status, Trial
+from kondense.search.ledger import identity
 from kondense.search.observations import Observations, collect, select
 from kondense.search.parzen import ParzenConfig
 from kondense.search.space import Parameter, SearchSpace
 from kondense.search.state import ExperimentState
 from kondense.search.suggesters import load_suggester
+from kondense.testing.suggesters import run_experiment
 
 SPACE = SearchSpace((Parameter("x", "double", 0.0, 1.0), Parameter("epochs", "int", 1, 9)))
 SETTINGS = {"resource_name": "epochs"}
@@ -32,6 +36,28 @@ def test_a_failed_trial_has_the_worst_loss_of_its_level() -> None:
     assert observations.failed.tolist() == [False, False, True, False, False, True, False]
     assert observations.levels.tolist() == [0] * 7
     assert observations.rows(SPACE.without("epochs"), state).shape == (7, 1)
+
+
+def test_a_trial_counts_at_its_own_resource_alone() -> None:
+    """One that starts above the smallest resource says nothing of it (Ray 2.60 puts its loss there)."""
+
+    def result(proposal: Proposal, rng: np.random.Generator) -> tuple[Status, float | None]:
+        return Status.SUCCEEDED, float(proposal.assignments["epochs"]) + float(proposal.assignments["x"])
+
+    trials = run_experiment(load_suggester("hyperband"), SPACE, SETTINGS, parallel=1, total=22, result=result)
+    issued = ""
+    reported: list[Trial] = []
+    for trial in trials:
+        history = History(tuple(reported), issued, experiment="e")
+        reply = load_suggester("hyperband").suggest(SPACE, SETTINGS, 1, history, 1)
+        assert reply.proposals[0].name == trial.name
+        reported.append(trial)
+        issued = reply.settings["issued"]
+    observations = collect(ExperimentState(History(tuple(reported), issued, experiment="e")), [3, 2, 1])
+    expected = [(int(math.log(int(trial.assignments["epochs"]), 3) + 0.5), trial.value) for trial in trials]
+    assert sorted(zip(observations.levels.tolist(), observations.losses.tolist(), strict=True)) == sorted(expected)
+    first = {identity(trial.name).bracket: level for trial, (level, _) in zip(trials, expected, strict=True)}  # type: ignore[union-attr]
+    assert len(first) == 3
 
 
 def test_losses_of_a_maximized_objective_are_turned_round() -> None:

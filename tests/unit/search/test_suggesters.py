@@ -1,5 +1,6 @@
 """The conformance suite over all suggesters, and the rules of each."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -235,6 +236,22 @@ def test_seeds_and_random_state_change_the_reply(case: str) -> None:
 
     assert first(1, random_state="5") == first(2, random_state="5") != first(1, random_state="6")
     assert case == "grid" or first(1) != first(2)
+
+
+def test_a_seed_fixes_the_trials_in_every_process() -> None:
+    """Whatever the order of its sets and dictionaries by hash (a seed of syne-tune 0.16 fixes nothing)."""
+    code = (
+        "from tests.unit.search.test_suggesters import CASES, experiment\n"
+        "for case in CASES:\n"
+        "    print([(trial.name, dict(trial.assignments)) for trial in experiment(case, 2, 24)])\n"
+    )
+    printed = []
+    for number in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": number, "PYTHONPATH": os.pathsep.join(sys.path)}
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        printed.append(run.stdout)
+    assert printed[0] == printed[1]
+    assert len(printed[0].splitlines()) == len(CASES)
 
 
 @pytest.mark.parametrize("case", ["random", "tpe", "hyperband", "bohb"])
