@@ -1,4 +1,4 @@
-"""Katib's Suggestion service: pure calls into ``kondense.search``, without state of its own.
+"""Katib's Suggestion service: calls into ``kondense.search``, whose answers depend on the request alone.
 
 A controller sends everything with each request: its trials, and the settings of the last reply, which contain the
 ledger of issued trials. So neither a restart, a lost status update nor a second replica changes an answer.
