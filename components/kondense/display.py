@@ -4,6 +4,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kondense.printable import printable
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -18,7 +20,7 @@ def text_table(rows: Rows) -> str:
     """Return rows with equal keys as aligned columns under their names."""
     if not rows:
         return "(nothing)"
-    lines = [list(rows[0]), *([figure(value) for value in row.values()] for row in rows)]
+    lines = [list(rows[0]), *([printable(figure(value)) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

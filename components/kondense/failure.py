@@ -5,18 +5,17 @@ even when the log is gone.
 """
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from kondense.errors import EXPECTED, exit_code_of
+from kondense.printable import printable
 
 TERMINATION_LOG = Path("/dev/termination-log")  # Kubernetes' default; it exists in pods only
 SHORT = 80  # characters of a line that a page's box shows, "error: " included
 LONGEST = 4000  # bytes of a termination log; Kubernetes keeps 4,096
 PREFIX = "error: "
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def report_failure(reason: object, *, termination_log: Path = TERMINATION_LOG) -> None:
@@ -37,11 +36,6 @@ def report_failure(reason: object, *, termination_log: Path = TERMINATION_LOG) -
 def one_line(reason: object) -> str:
     """Return a reason as one line; for an error without text, the name of its type."""
     return printable(" ".join(str(reason).split())) or type(reason).__name__
-
-
-def printable(text: str) -> str:
-    """Return a text of a file with its control characters as escapes: a terminal would obey them."""
-    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shortened(line: str) -> str:

@@ -7,17 +7,22 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from kondense.printable import printable
+
 WARNING = "warning: "  # a progress display shows lines that begin so
 LOG = logging.getLogger("kondense")
 LOG.addHandler(logging.NullHandler())
 
 
 class StdoutHandler(logging.Handler):
-    """Prints each record as one line, flushed; warnings begin with ``warning:``."""
+    """Prints each record as one line, flushed; warnings begin with ``warning:``.
+
+    A line feed in a name that a file gives would begin a line of its own, which Katib could take for a metric.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record."""
-        print((WARNING if record.levelno >= logging.WARNING else "") + record.getMessage(), flush=True)
+        print((WARNING if record.levelno >= logging.WARNING else "") + printable(record.getMessage()), flush=True)
 
 
 @contextlib.contextmanager

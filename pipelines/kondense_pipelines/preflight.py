@@ -13,6 +13,7 @@ from kondense.errors import InputError
 from kondense.json_text import json_object
 from kondense.networks.allowed import is_imported
 from kondense.preflight.request import BENT, DOUBTFUL, IMPOSSIBLE, POSSIBLE, UNTRIED, Check, Request, Step
+from kondense.printable import printable
 from kondense.scratch import scratch_directory
 from kondense.training.settings import TrainingConfig
 from rich import box
@@ -243,7 +244,7 @@ def before_compiling(request: Request) -> Preflight:
     preflight = examined(request)
     refuse(preflight)
     for check in preflight.told:
-        print(f"warning: {check.name}: {check.note}", file=sys.stderr)
+        print(printable(f"warning: {check.name}: {check.note}"), file=sys.stderr)
     return preflight
 
 

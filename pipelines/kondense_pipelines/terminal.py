@@ -1,6 +1,6 @@
 """Texts that others have written, on a terminal: neither rich's markup nor control characters in them count."""
 
-from kondense.failure import printable
+from kondense.printable import printable
 from rich.markup import escape
 
 

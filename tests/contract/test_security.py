@@ -161,10 +161,13 @@ STATEMENTS = [  # words of SECURITY.md, and the test that tries them
         "test_first_reports_are_read_on_from_where_the_last_look_ended",
     ),
     (
-        "| answers of Kubernetes' API to steps |",
+        "| answers of Kubernetes' API to steps, and of Kubeflow Pipelines to commands |",
         "katib_search/test_cluster.py",
         "test_an_answer_beyond_the_limit_is_refused_compressed_or_not",
     ),
+    ("whatever is sent or comes: 300 s and 1 s", "test_pace.py", "test_an_answer_that_drips_ends"),
+    ("that has 100 empty pages one after", "store/test_bucket.py", "test_empty_pages_without_end_are_damage"),
+    ("10 s from the first byte to the last", "test_pace.py", "test_the_kubernetes_api_and_early_stopping_keep_a_pace"),
     ("500 pages of a list", "katib_search/test_cluster.py", "test_a_list_without_end_is_refused"),
     ("of another form: one line", "katib_search/test_cluster.py", "test_what_is_no_list_is_told_in_one_line"),
     ("no redirect is followed", "katib_search/test_cluster.py", "test_the_token_is_sent_nowhere_else"),
@@ -178,7 +181,7 @@ STATEMENTS = [  # words of SECURITY.md, and the test that tries them
         "store/test_bucket.py",
         "test_an_answer_that_is_no_object_is_bounded_compressed_or_not",
     ),
-    ("of them, has no end", "store/test_bucket.py", "test_a_listing_without_end_is_damage"),
+    ("10,000,000 of them, or that", "store/test_bucket.py", "test_a_listing_without_end_is_damage"),
     (
         "| a message of a call that has its turn |",
         "suggestion/test_admission.py",

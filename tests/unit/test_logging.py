@@ -21,6 +21,12 @@ def test_commands_print_lines_and_mark_warnings(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "epoch 1/8 train_loss=0.3\nwarning: the student is larger\n"
 
 
+def test_a_record_is_one_line_that_a_terminal_does_not_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    with to_stdout():
+        LOG.info("class %s", "cat\naccuracy=1.0\r\x1b[2J\x9b1A")
+    assert capsys.readouterr().out == "class cat\\naccuracy=1.0\\r\\x1b[2J\\x9b1A\n"
+
+
 def test_an_application_shows_the_lines_its_own_way(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     LOG.info("seen")

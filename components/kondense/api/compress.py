@@ -29,6 +29,7 @@ from kondense.files import copy_directory, new_directory
 from kondense.logging import LOG
 from kondense.preflight.examine import impossible_step
 from kondense.preflight.images import random_dataset
+from kondense.printable import printable
 from kondense.prune.stage import prune
 from kondense.quantize.stage import quantize
 from kondense.recipes import Composed, compose, models_of
@@ -128,7 +129,7 @@ class Comparison:
 
     def __str__(self) -> str:
         failed = [f"{name} failed: {reason}" for name, reason in self.failures.items()]
-        return "\n".join([text_table(self.rows()), self.report["reason"], *failed])
+        return "\n".join([text_table(self.rows()), *map(printable, (self.report["reason"], *failed))])
 
     def _repr_html_(self) -> str:
         page = html.escape(self.page(), quote=True)

@@ -6,24 +6,28 @@ files, so its content is always the same.
 ``models/<name>/champion.json``: the version to serve.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict, cast
 
 from kondense.artifacts.measurements import Fraction, Latency, PositiveCount
 from kondense.artifacts.report import Bytes
 from kondense.artifacts.schema import check_fields
-from kondense.files import json_bytes, parse_json
-from kondense.json_text import LARGEST_JSON
-from kondense.store.store import MANIFEST, NotFoundError, Store
+from kondense.errors import InputError
+from kondense.files import ArtifactError, json_bytes, parse_json
+from kondense.json_text import LARGEST_JSON, SHOWN
+from kondense.store.store import MANIFEST, NotFoundError, Store, check_key
 
 FORMAT_VERSION = 1
 ROOT = "models"
 RECORD = "version.json"
 CHAMPION = "champion.json"
 DIGITS = 12  # of a version: 48 bits
+VERSION = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
 
 
 class Machine(TypedDict):
@@ -139,10 +143,15 @@ def read_champion(store: Store, name: str) -> Champion | None:
     Raises:
         ArtifactError: the pointer is damaged or has an unknown format version.
     """
+    key = f"{model_prefix(name)}/{CHAMPION}"
     try:
-        return cast(Champion, _read(store, f"{model_prefix(name)}/{CHAMPION}", Champion))
+        champion = cast(Champion, _read(store, key, Champion))
     except NotFoundError:
         return None
+    if not VERSION.fullmatch(champion["version"]):
+        shown = ascii(champion["version"])[:SHOWN]
+        raise ArtifactError(f"{store.address(key)}: version must be {DIGITS} of 0-9 and a-f, but got {shown}.")
+    return champion
 
 
 def write_champion(store: Store, name: str, champion: Champion) -> None:
@@ -151,8 +160,12 @@ def write_champion(store: Store, name: str, champion: Champion) -> None:
 
 
 def _is_manifest(key: str) -> bool:
-    parts = key.split("/")
-    return len(parts) == 4 and parts[3] == MANIFEST
+    """Return whether a key is the manifest of a version; a name that could not be asked for is not ours."""
+    with contextlib.suppress(InputError):
+        check_key(key)
+        parts = key.split("/")
+        return len(parts) == 4 and parts[3] == MANIFEST
+    return False
 
 
 def _read(store: Store, key: str, kind: type) -> Mapping[str, Any]:

@@ -19,9 +19,10 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from kondense.errors import InputError
-from kondense.failure import one_line, printable
+from kondense.failure import one_line
 from kondense.logging import LOG
 from kondense.networks.state import load_state
+from kondense.printable import printable
 
 SAFETENSORS = ".safetensors"
 SUFFIXES = (SAFETENSORS, ".pt", ".pth", ".ckpt", ".pth.tar", ".bin")

@@ -12,7 +12,7 @@ from kondense.artifacts.schema import check_fields
 from kondense.cluster.errors import ClusterError
 from kondense.cluster.objects import CustomObjects, api_error, well_formed
 from kondense.cluster.pod import log
-from kondense.failure import printable
+from kondense.printable import printable
 from kondense.store.store import Store, StoreError
 from kondense.train_job.config import TrainJobConfig
 from kondense.train_job.job import CONTAINER, TrainJobError

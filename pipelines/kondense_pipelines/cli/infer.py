@@ -8,8 +8,8 @@ from typing import Any
 
 from kondense.artifacts.identity import MODEL_FORMAT, OWN_FILES, directory_identity
 from kondense.errors import InputError
-from kondense.failure import printable
 from kondense.files import ArtifactError, read_json, verify_files
+from kondense.printable import printable
 from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
 from kondense.store.store import Store

@@ -125,10 +125,12 @@ def verify_models(store: Store, name: str = "", version: str = "") -> list[Verif
     """Read every file of ``version``, or of all versions of ``name``, or of all models, and check all digests.
 
     Raises:
-        InputError: no such model or version; the text lists the published ones.
+        InputError: no such model or version; the text lists the published ones. Or there is none at all.
         StoreError: the store cannot be reached.
     """
     names = [_known(store, name)] if name else model_names(store)
+    if not names:
+        raise InputError(f"{store.uri} must hold published models to verify, but holds none.")
     return [
         _verify(store, model, checked)
         for model in names

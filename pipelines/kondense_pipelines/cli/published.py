@@ -90,7 +90,7 @@ def pull(name: str, directory: Path, version: Version = "champion", store: Store
 def verify(name: Annotated[str, typer.Argument()] = "", version: Version = "", store: Store = "") -> None:
     """Check every digest of the published models."""
     with reported(), open_models(store) as opened:
-        from kondense.failure import printable
+        from kondense.printable import printable
 
         from kondense_pipelines.cli.models import verify_models
 

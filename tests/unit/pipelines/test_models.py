@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,8 @@ from typing import Any
 import pytest
 import typer
 from kondense.artifacts.report import FORMAT_VERSION
-from kondense.files import file_digests
+from kondense.errors import InputError
+from kondense.files import ArtifactError, file_digests
 from kondense.publish.config import PublishConfig
 from kondense.publish.stage import run
 from kondense.publish.versions import version_id
@@ -44,7 +47,41 @@ def test_lists_versions_oldest_first_and_marks_the_champion(store: LocalStore) -
 
 
 def test_an_empty_store_has_no_models(tmp_path: Path) -> None:
-    assert list_models(LocalStore(tmp_path / "none")) == [] == verify_models(LocalStore(tmp_path / "none"))
+    assert list_models(LocalStore(tmp_path / "none")) == []
+    with pytest.raises(InputError, match="must hold published models to verify, but holds none"):  # a wrong address?
+        verify_models(LocalStore(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "version", ["", "../../../evil", "/etc", "v" * 1_000_000, "\x1b[2J", "0" * 11, "0" * 12 + "/x"]
+)
+def test_a_champion_that_is_no_version_is_refused(
+    store: LocalStore, tmp_path: Path, digits16_dir: Path, version: str
+) -> None:
+    path = Path(store.root) / "models" / "digits" / "champion.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": version}))
+    made = make_publishable(tmp_path / "next", digits16_dir, seed=9, test_accuracy=0.95)
+    for use in (
+        lambda: list_models(store),
+        lambda: show_model(store, "digits"),
+        lambda: run(
+            PublishConfig(store_uri=store.uri, model_name="digits"), **made._asdict(), receipt_dir=tmp_path / "r"
+        ),
+    ):
+        with pytest.raises(ArtifactError, match="champion.json: version must be 12 of 0-9 and a-f") as caught:
+            use()
+        assert len(str(caught.value)) < 400
+
+
+def test_folders_that_could_not_be_asked_for_are_no_models(store: LocalStore) -> None:
+    rows = list_models(store)
+    root = Path(store.root) / "models"
+    shutil.copytree(root / "others", root / "\x1b[2J\n")
+    version = next(path for path in (root / "others").iterdir() if path.is_dir())
+    shutil.copytree(version, root / "others" / "\x1b[2J")
+    shutil.copytree(root / "others", os.fsdecode(os.fsencode(root) + b"/\xff\xfe"))
+    assert list_models(store) == rows
+    assert not any(each.problem for each in verify_models(store))
 
 
 def test_shows_what_a_version_is(store: LocalStore) -> None:
