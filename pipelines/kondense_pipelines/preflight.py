@@ -182,13 +182,21 @@ def examined(request: Request, server: WarmServer | None = None) -> Preflight:
     return Preflight(checks, time.monotonic() - began)
 
 
-def check_source(request: Request) -> None:
-    """Raise InputError if a data set's files are said to be where this machine has no directory."""
+def check_places(request: Request) -> None:
+    """Raise InputError if a data set's files, or the model to import, are said to be where this machine has none."""
     source = str(request.data_prep.get("source", ""))
     place = Path(source).expanduser()
     if source and "://" not in source and not place.is_dir():
         why = "which is a file: unpack it" if place.is_file() else "which does not exist"
         raise InputError(f"source must be a directory or a URI such as s3://bucket/prefix, but got {source}, {why}.")
+    imported = str(request.train.get("import_uri", ""))
+    place = Path(imported)
+    if imported and "://" not in imported and not ((place / "model.json").is_file() or place.is_file()):
+        why = "which has no model.json" if place.is_dir() else "which does not exist"
+        raise InputError(
+            "import_uri must be the directory of a model artifact, a file of weights or a URI such as"
+            f" s3://bucket/model, but got {imported}, {why}."
+        )
 
 
 def refuse(preflight: Preflight) -> None:
@@ -214,7 +222,7 @@ def before_work(
         InputError: the network does not fit the images or cannot be trained or exported, or what the user asked for is
             impossible.
     """
-    check_source(request)
+    check_places(request)
     kept = kept_checks(directory, request) if directory else []
     if not kept:
         console.print(f"  {TELLS}", highlight=False)

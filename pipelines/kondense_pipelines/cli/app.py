@@ -93,6 +93,12 @@ def run(
         configs = resolve(profile, plain(dataset, source, image_size, network, seed), settings or ())
         plan = read_plan(configs, candidates, recipe or ())
 
+        from kondense_pipelines.preflight import check_places, request_for
+
+        request = request_for(configs, plan, settings or (), candidates)
+        check_places(request)
+        tell(plan.warning)
+
         from kondense.artifacts.report import read_report, shortcomings
         from rich.console import Console
 
@@ -111,10 +117,9 @@ def run(
             log = directory / "logs" / "warm-server.log"
             server = None if docker else stack.enter_context(warm_server(log))
             from kondense_pipelines.local.compress import run_compress
-            from kondense_pipelines.preflight import Preflight, before_work, is_installed, request_for
+            from kondense_pipelines.preflight import Preflight, before_work, is_installed
 
             def preflight() -> Preflight:
-                request = request_for(configs, plan, settings or (), candidates)
                 return before_work(request, console, server, None if no_cache else directory)
 
             page = run_compress(
@@ -175,6 +180,7 @@ def compile_pipelines(
 
         configs = resolve(profile, plain(dataset, source, image_size, network, seed), settings or ())
         plan = read_plan(configs, candidates, recipe or ())
+        tell(plan.warning)
 
         from kondense_pipelines.graphs.compile import EXPERIMENT, compile_all
         from kondense_pipelines.graphs.resources import read_resources, with_memory
@@ -230,10 +236,11 @@ def check(
 
         from rich.console import Console
 
-        from kondense_pipelines.preflight import check_source, examined, refuse, request_for
+        from kondense_pipelines.preflight import check_places, examined, refuse, request_for
 
         request = request_for(configs, plan, settings or (), candidates)
-        check_source(request)
+        check_places(request)
+        tell(plan.warning)
         found = examined(request)
         console = Console(width=None if sys.stdout.isatty() else 140)
         console.print(found.table())
@@ -319,6 +326,12 @@ def search(
 def warn(text: str) -> None:
     """Print a warning."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def tell(text: str) -> None:
+    """Print a warning unless it is empty."""
+    if text:
+        warn(text)
 
 
 app.command()(cluster_commands.submit)

@@ -66,6 +66,14 @@ class Plan:
         """The names of the user's recipes, in order."""
         return tuple(name for name in self.candidates if name not in STANDARD)
 
+    @property
+    def warning(self) -> str:
+        """What a user should know before such a run; empty for nothing."""
+        if self.candidates:
+            return ""
+        done = "the teacher is measured and published as it is"
+        return f"there are no candidates: {done}; --recipe or --candidates adds some"
+
     def task_names(self) -> tuple[str, ...]:
         """Return the display names from the teacher's evaluation to the last candidate's, in the order to run them."""
         names = ["evaluate teacher"]

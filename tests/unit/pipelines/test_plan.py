@@ -1,10 +1,14 @@
 """Plans: which candidates a run makes, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 from kondense.candidates import STANDARD
 from kondense.recipes import SAME_NETWORK
+from kondense_pipelines.cli.app import app
 from kondense_pipelines.graphs.candidates import Plan, read_plan
 from kondense_pipelines.graphs.parameters import resolve
+from typer.testing import CliRunner
 
 
 def test_the_standard_plan_shares_tasks_and_measures_a_candidate_once_it_is_made() -> None:
@@ -58,6 +62,18 @@ def test_what_cannot_be_made_is_refused(candidates: str | None, recipes: list[st
 def test_no_candidates_but_recipes() -> None:
     assert set(read_plan(resolve("quick"), None, ["prune"]).candidates) == {*STANDARD, "recipe-1"}
     assert set(read_plan(resolve("quick"), "none", ["prune"]).candidates) == {"recipe-1"}
+
+
+@pytest.mark.parametrize(("arguments", "told"), [((), True), (("--recipe=prune",), False)])
+def test_a_run_without_candidates_says_what_it_does_before_any_work(
+    tmp_path: Path, arguments: tuple[str, ...], told: bool
+) -> None:
+    (tmp_path / "file").touch()
+    output = str(tmp_path / "file" / "run")  # where no run can be
+    result = CliRunner().invoke(app, ["run", "--candidates=none", f"--output={output}", *arguments])
+    assert result.exit_code == 2
+    expected = "warning: there are no candidates: the teacher is measured and published as it is;"
+    assert result.stderr.startswith(expected) is told
 
 
 def test_the_standard_candidates_share_their_first_tasks_and_name_the_others_by_what_they_follow() -> None:

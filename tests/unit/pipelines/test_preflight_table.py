@@ -8,12 +8,14 @@ import pytest
 from kondense.errors import InputError
 from kondense.preflight.request import BENT, IMPOSSIBLE, POSSIBLE, Check, Request
 from kondense_pipelines import preflight
+from kondense_pipelines.cli.app import app
 from kondense_pipelines.graphs.candidates import read_plan
 from kondense_pipelines.graphs.parameters import resolve
 from kondense_pipelines.graphs.resources import read_resources, with_memory
 from kondense_pipelines.local.interrupted import run_ended
-from kondense_pipelines.preflight import Preflight, before_compiling, check_source, refuse, request_for
+from kondense_pipelines.preflight import Preflight, before_compiling, check_places, refuse, request_for
 from rich.console import Console
+from typer.testing import CliRunner
 
 FINE = Check("images", POSSIBLE, "1x28x28, 10 classes", 0.01)
 BENT_PRUNE = Check(
@@ -172,6 +174,23 @@ def test_a_source_that_is_no_directory_of_this_machine_is_refused(tmp_path):
     (tmp_path / "photos.zip").touch()
     for name, why in (("photos.zip", "which is a file: unpack it"), ("phots", "which does not exist")):
         with pytest.raises(InputError, match=f"source must be a directory or a URI .*/{name}, {why}"):
-            check_source(Request({"source": str(tmp_path / name)}, {}))
+            check_places(Request({"source": str(tmp_path / name)}, {}))
     for source in ("", str(tmp_path), "s3://bucket/photos"):
-        check_source(Request({"source": source}, {}))
+        check_places(Request({"source": source}, {}))
+
+
+def test_a_model_to_import_that_is_not_there_is_refused_before_any_work(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "weights.pt").touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").touch()
+    for name, why in (("weights.pth", "which does not exist"), ("folder", "which has no model.json")):
+        with pytest.raises(InputError, match=f"import_uri must be the directory of a model .*/{name}, {why}"):
+            check_places(Request({}, {"import_uri": str(tmp_path / name)}))
+    for uri in ("", str(tmp_path / "weights.pt"), str(tmp_path / "model"), "s3://bucket/model"):
+        check_places(Request({}, {"import_uri": uri}))
+    output = tmp_path / "run"
+    given = ["--no-check", f"--output={output}", f"--set=train.import_uri={tmp_path / 'weights.pth'}"]
+    result = CliRunner().invoke(app, ["run", *given])
+    assert result.exit_code == 2 and "weights.pth, which does not exist" in result.stderr
+    assert not output.exists()
