@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import re
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -100,6 +101,8 @@ class Config:
         if kind is int and isinstance(value, float) and value.is_integer():
             return int(value)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) > sys.float_info.max:
+                raise InputError(f"{name} must be a number of at most {sys.float_info.max:.2g}, but is larger.")
             return float(value)
         if type(value) is not kind:
             raise InputError(f"{name} must be {kind.__name__}, but got {value!r}.")

@@ -107,6 +107,7 @@ def test_intervals_are_those_of_mathematics(interval, value):
         ({"fraction": True}, r"fraction must be float, but got True\."),
         ({"rate": 0}, r"rate must be in \(0, inf\), but got 0\.0\."),
         ({"rate": math.inf}, r"rate must be in \(0, inf\), but got inf\."),
+        ({"rate": 10**400}, r"rate must be a number of at most 1\.8e\+308, but is larger\."),
         ({"text": 3}, r"text must be str, but got 3\."),
         ({"colour": "blue"}, r"colour must be one of green, red, but got 'blue'\."),
         ({"colour": "Gren"}, r"colour must be one of green, red, but got 'Gren' \(did you mean green\?\)\."),

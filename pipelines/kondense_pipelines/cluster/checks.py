@@ -43,6 +43,8 @@ def check_parameters(package: Package, parameters: Mapping[str, Any]) -> None:
         refuse_old(FORM, {name} - set(declared))
         check_choice("the name of a parameter", name, tuple(declared))
         _check_type(name, value, declared[name]["parameterType"])
+        if value == [] and declared[name].get("defaultValue"):  # the step would take the compiled ones in its place
+            raise InputError(f"{name} must have an item or more, but got []; without it the package's own are taken.")
         if literals := declared[name].get("literals"):
             check_choice(name, value, [_plain(each) for each in literals])
     for task in package.tasks(parameters):

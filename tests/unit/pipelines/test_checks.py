@@ -150,3 +150,9 @@ def test_every_step_of_the_pipelines_is_checked(tmp_path: Path) -> None:
 def test_what_a_search_would_refuse(searching: Package, given: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_parameters(searching, given)
+
+
+def test_an_empty_list_does_not_stand_for_the_default_unseen(searching: Package) -> None:
+    with pytest.raises(ValueError, match=r"search_space must have an item or more, but got \[\]"):
+        check_parameters(searching, {"search_space": []})
+    check_parameters(searching, {})
