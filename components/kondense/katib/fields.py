@@ -40,7 +40,7 @@ EXPERIMENT: dict[str, FieldType] = {
             "metricStrategies": [{"name": str, "value": str}],
         },
         "algorithm": {"algorithmName": str, "algorithmSettings": [{"name": str, "value": str}]},
-        "earlyStopping": {"algorithmName": str, "algorithmSettings": [dict]},
+        "earlyStopping": {"algorithmName": str, "algorithmSettings": [{"name": str, "value": str}]},
         "parallelTrialCount": int,
         "maxTrialCount": int,
         "maxFailedTrialCount": int,

@@ -16,10 +16,13 @@ from typing import BinaryIO
 from kondense.errors import KondenseError
 from kondense.katib.expressions import compiled
 from kondense.katib.spec import Collector, Objective
-from kondense.search.numbers import NUMBER, number
+from kondense.search.numbers import number, parse_float
 
 UNAVAILABLE = "unavailable"  # Katib's word for a metric without a report
 LONGEST_LINE = 2**20  # bytes of a trial's output; a longer line is read as several
+# What Go's TrimSpace takes off: Python takes four control characters for blanks besides.
+BLANKS = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, for which Go reads the replacement character
 EPOCH = datetime.datetime.min.replace(tzinfo=datetime.UTC)  # the time of a line without one, or with none that exists
 # Go's time.RFC3339Nano.
 TIME = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d([.,]\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -126,9 +129,9 @@ def _text_reports(lines: Iterable[str], metrics: tuple[str, ...], filters: tuple
         time = _time(line.split(" ", 1)[0]) if " " in line else EPOCH
         for pattern in patterns:
             for match in pattern.finditer(line.encode(errors="replace").decode()):
-                name = (match[1] or "").strip()
+                name = (match[1] or "").strip(BLANKS)
                 if name in metrics:
-                    yield MetricLine(name, (match[2] or "").strip(), time)
+                    yield MetricLine(name, (match[2] or "").strip(BLANKS), time)
 
 
 def _json_reports(lines: Iterable[str], metrics: tuple[str, ...]) -> Iterator[MetricLine]:
@@ -137,14 +140,20 @@ def _json_reports(lines: Iterable[str], metrics: tuple[str, ...]) -> Iterator[Me
         if not line:
             continue
         try:
-            content = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
+            content = json.loads(line, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
         except (ValueError, RecursionError):
             raise LineError("one line that is not JSON invalidates the file") from None
+        if content is None:  # to Go an object without keys
+            continue
         if not isinstance(content, Mapping):
             raise LineError("one line that is no object invalidates the file")
         # Katib accepts strings only: a number is not a report.
         time = _json_time(content.get("timestamp"))
-        reports += [MetricLine(name, content[name], time) for name in metrics if isinstance(content.get(name), str)]
+        reports += [
+            MetricLine(name, SURROGATE.sub("\ufffd", content[name]), time)
+            for name in metrics
+            if isinstance(content.get(name), str)
+        ]
     yield from reports
 
 
@@ -155,17 +164,20 @@ class _Tally:
     low: str = UNAVAILABLE
     high: str = UNAVAILABLE
     latest: str = UNAVAILABLE
+    lowest: float = math.nan
+    highest: float = math.nan
     latest_time: datetime.datetime | None = None
 
     def add(self, report: MetricLine) -> None:
-        if NUMBER.fullmatch(report.value):
-            value = float(report.value)
+        value = parse_float(report.value)
+        if value is not None:
             if self.low == UNAVAILABLE:
                 self.low = self.high = report.value
-            elif value < float(self.low):
-                self.low = report.value
-            elif value > float(self.high):
-                self.high = report.value
+                self.lowest = self.highest = value
+            elif value < self.lowest:
+                self.low, self.lowest = report.value, value
+            elif value > self.highest:
+                self.high, self.highest = report.value, value
         if self.latest_time is None or self.latest_time <= report.time:
             self.latest_time, self.latest = report.time, report.value
 
@@ -179,6 +191,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(text)
     return value
+
+
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
 
 
 def _time(text: str) -> datetime.datetime:

@@ -129,7 +129,7 @@ def _parameters(document: Document) -> Iterator[Violation]:
         path, name = f"spec.parameters[{i}]", parameter.get("name", "")
         if not name:
             yield Violation(f"{path}.name", "must be specified", name)
-        elif name in seen:  # the CustomResourceDefinition keys this list by name
+        elif name in seen:  # Katib takes it, but one assignment is then one too many to start a trial with
             yield Violation(f"{path}.name", "must be unique among spec.parameters", name)
         seen.add(name)
         if parameter.get("parameterType") not in TYPES:

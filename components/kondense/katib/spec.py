@@ -196,7 +196,7 @@ def _experiment(document: dict[str, Any]) -> Experiment:
         objective=Objective(
             metric=objective["objectiveMetricName"],
             additional=tuple(objective.get("additionalMetricNames", [])),
-            strategies={item["name"]: item["value"] for item in objective["metricStrategies"]},
+            strategies={item.get("name", ""): item["value"] for item in objective["metricStrategies"]},
         ),
         collector=_collector(spec["metricsCollectorSpec"]),
         document=document,

@@ -113,7 +113,7 @@ def _trial_spec(spec: Mapping[str, Any]) -> Iterator[Violation]:
         if metadata.get(key):
             yield Violation(f"{path}.metadata.{key}", "must be absent: Katib sets it", metadata[key])
     for key in ("apiVersion", "kind"):
-        if not spec.get(key):
+        if not isinstance(spec.get(key), str) or not spec[key]:
             yield Violation(f"{path}.{key}", "must be specified", spec.get(key))
     if (spec.get("apiVersion"), spec.get("kind")) == ("batch/v1", "Job"):
         yield from job_schema.broken(spec, path)

@@ -1,6 +1,8 @@
 """YAML of users, read within bounds: aliases of aliases and merge keys grow a short text beyond any memory."""
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,27 +15,74 @@ from kondense.json_text import SHOWN
 MOST_NODES = 100_000  # of a document with its aliases written out; an Experiment has some hundred
 MOST_CHARACTERS = 2**26  # of its scalars, with its aliases written out, and of the paths of its fields
 MOST_LEVELS = 100  # of nesting
-LONGEST_INTEGER = 100  # characters; Python refuses to write an integer of more than 4,300 digits, as errors would
 CORE = "tag:yaml.org,2002:"
-INTEGER = f"{CORE}int"
-TIME = f"{CORE}timestamp"
-PLAIN = {f"{CORE}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "merge", "value")}
+PLAIN_TYPES = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null"}
+PLAIN = {f"{CORE}{kind}" for kind in ("map", "seq", "merge", *PLAIN_TYPES.values())}
+WORDS: dict[str, bool | float | None] = {
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+    **{f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
+}
+LONGEST = 70  # characters of an integer of 64 bits
+WHOLE = re.compile(r"[+-]?(0[bB][01]+|0[xX][\da-fA-F]+|0[oO]?(?P<octal>[0-7]+)|0|[1-9]\d*)", re.ASCII)
+DECIMAL = re.compile(r"[+-]?(\.\d+|\d+(\.\d*)?)([eE][+-]?\d+)?", re.ASCII)
 SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster
 
 
 class Loader(SAFE):
-    """Reads values that JSON has, as kubectl does: a date without quotes is a text, and so is every key."""
+    """Reads values that JSON has, and tells texts, numbers and truth apart as kubectl does.
+
+    To PyYAML ``1e-3`` and ``y`` are texts and ``12:30:45`` is a number; to kubectl they are a number, true and a text.
+    A date without quotes is a text, and so is every key.
+
+    Source: resolve in the fork of go-yaml v2 that sigs.k8s.io/yaml v1.6 has.
+    """
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> str:
+        """Return the tag of a node that has none."""
+        if kind is not yaml.ScalarNode:
+            return str(super().resolve(kind, value, implicit))
+        if not implicit[0]:
+            return f"{CORE}str"
+        return f"{CORE}merge" if value == "<<" else TAGS[type(_scalar(value or ""))]
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[str, Any]:
         """Return the object of a node."""
         made: dict[Any, Any] = super().construct_mapping(node, deep)
         return {key if isinstance(key, str) else json.dumps(key): value for key, value in made.items()}
 
+    def construct_plain(self, node: yaml.Node) -> bool | int | float | None:
+        """Return the value of a scalar that is no text."""
+        value = _scalar(str(self.construct_scalar(node)))
+        if node.tag == TAGS[float] and isinstance(value, int):
+            return float(value)
+        if TAGS[type(value)] != node.tag or isinstance(value, str):
+            raise ValueError(f"{node.value[:SHOWN]!r} is no {node.tag.removeprefix(CORE)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{node.value[:SHOWN]!r} is no number of JSON")
+        return value
 
-Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != TIME]
-    for first, resolvers in SAFE.yaml_implicit_resolvers.items()
-}
+
+TAGS = {type_: f"{CORE}{name}" for type_, name in PLAIN_TYPES.items()}
+for plain in (bool, int, float, type(None)):
+    Loader.add_constructor(TAGS[plain], Loader.construct_plain)
+
+
+def _scalar(text: str) -> Any:
+    """Return the value of a plain scalar: None, or a bool, int, float or str."""
+    if text in WORDS:
+        return WORDS[text]
+    digits = text.replace("_", "") if text[0] in "+-.0123456789" else ""
+    if len(digits) <= LONGEST and (found := WHOLE.fullmatch(digits)):
+        octal = found["octal"]
+        whole = int(octal, 8) * (-1 if digits[0] == "-" else 1) if octal else int(digits, 0)
+        if -(2**63) <= whole < 2**64:
+            return whole
+    if DECIMAL.fullmatch(digits) and math.isfinite(number := float(digits)):
+        return number
+    return text
 
 
 def read_documents(text: str, *, most: int = MOST_NODES) -> list[Any]:
@@ -138,11 +187,6 @@ def _check_size(root: yaml.Node | None, most: int) -> None:
             raise InputError("must be YAML without an alias of itself, but has one.")
         if level > MOST_LEVELS:
             raise InputError(f"must be YAML of at most {MOST_LEVELS} levels, but is nested deeper.")
-        if node.tag == INTEGER and len(node.value) > LONGEST_INTEGER:
-            length = f"{len(node.value):,}"
-            raise InputError(
-                f"must be YAML with integers of at most {LONGEST_INTEGER} characters, but one has {length}."
-            )
         if node.tag not in PLAIN:
             tag = ascii(node.tag.removeprefix(CORE))[:SHOWN]
             raise InputError(f"must be YAML with values that JSON has, but one has the tag {tag}.")

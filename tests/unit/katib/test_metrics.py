@@ -55,7 +55,7 @@ def test_a_long_text_that_is_no_number_is_told_at_once(text):
     assert number(text) is None  # hours, if the digits can be shared out in several ways
 
 
-@pytest.mark.parametrize("text", ["1_000", "1_0.5", "0_1e3"])
+@pytest.mark.parametrize("text", ["1_000", "1_0.5", "0_1e3", "1.0_5"])
 def test_a_number_may_have_single_underscores(text):
     assert number(text) == float(text)
     assert number(text.replace("_", "__")) is number(f"{text}_") is number(f"_{text}") is None
@@ -99,10 +99,54 @@ def test_one_line_that_is_no_json_fails_the_file():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0.5", 0.5), ("1e3", 1000.0), (".5", 0.5), ("5.", 5.0), ("nan", None), ("inf", None), ("", None), (" 1", None)],
+    [
+        ("0.5", 0.5),
+        ("1e3", 1000.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("nan", None),
+        ("inf", None),
+        ("", None),
+        (" 1", None),
+        ("0x1.8p1", 3.0),
+        ("-0X_1_0P-1", -8.0),
+        ("0x.8p0", 0.5),
+        ("1.2_5e1_0", 1.25e10),
+        ("1e-400", 0.0),
+        ("0x1.8", None),  # no exponent
+        ("0x1p", None),
+        ("1_.5", None),
+        ("0x1__0p1", None),
+        ("1e400", None),
+        ("0x1p9999", None),
+    ],
 )
 def test_number(text, value):
+    """The values of Go 1.26's ParseFloat."""
     assert number(text) == value
+
+
+@pytest.mark.parametrize("value", ["1e400", "0x1p9999", "+nan", "-nan", "0x1.8"])
+def test_what_gos_parse_float_refuses_is_the_latest_only(value):
+    found = collect([f'{{"loss": "{each}"}}' for each in ("0.5", value)], JSON, objective())["loss"]
+    assert found == Observation("0.5", "0.5", value)
+
+
+def test_a_first_nan_stays_the_smallest_and_the_largest():
+    """As in trial_controller_util.go, where no number is smaller or larger than NaN."""
+    lines = [f'{{"loss": "{value}"}}' for value in ("NaN", "0.5")]
+    assert collect(lines, JSON, objective())["loss"] == Observation("NaN", "NaN", "0.5")
+
+
+def test_a_control_character_is_part_of_the_name():
+    collector = Collector("StdOut", (r"([\s\S]+)=(.+)",), "", "TEXT")
+    assert collect(["\x1floss=0.5"], collector, objective())["loss"].latest == UNAVAILABLE
+    assert collect(["\u3000loss\xa0=\x850.5"], collector, objective())["loss"].latest == "0.5"
+
+
+def test_json_as_go_reads_it():
+    assert collect(["null", '{"loss": "0.5"}'], JSON, objective())["loss"].latest == "0.5"
+    assert collect([r'{"loss": "\ud800"}'], JSON, objective())["loss"].latest == "\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -155,6 +199,6 @@ def test_a_time_in_json_that_does_not_exist_is_no_time(time: str) -> None:
     assert collect(lines[1:], JSON, objective())["loss"].latest == "0.5"
 
 
-@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e400", "[" * 100_000])
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e400", "1" + 400 * "0", "[" * 100_000])
 def test_what_gos_json_refuses_invalidates_the_file(value: str) -> None:
     assert collect([f'{{"loss": "0.5", "gradient": {value}}}'], JSON, objective())["loss"].latest == UNAVAILABLE

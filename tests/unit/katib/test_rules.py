@@ -134,7 +134,10 @@ BROKEN = {
     "template without kind": (put(f"{JOB}.kind", ...), "trialSpec.kind: must be specified"),
     "unknown Job field": (put(f"{JOB}.spec.retries", 3), "spec.retries: unknown field of a Job"),
     "unknown container field": (put(f"{CONTAINER}.cmd", ["x"]), "containers[0].cmd: unknown field of a Job"),
-    "Job field of a wrong type": (put(f"{JOB}.spec.backoffLimit", "0"), "must be of type int in a Job, but got '0'"),
+    "Job field of a wrong type": (
+        put(f"{JOB}.spec.backoffLimit", "0"),
+        "must be an integer of 32 bits in a Job, but got '0'",
+    ),
     "Job list of a wrong type": (put(f"{CONTAINER}.command", "python3"), "must be a list in a Job"),
     "Job object of a wrong type": (put(f"{CONTAINER}.resources", "large"), "must be an object in a Job"),
     "collector kind": (collector("Log"), "must be one of StdOut, Push, File"),
