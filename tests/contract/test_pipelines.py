@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kondense.katib.yaml_text import read_documents
 from kondense.profiles import AS_PROFILE, PROFILES, settled
 from kondense_pipelines.graphs.candidates import Plan, read_plan
 from kondense_pipelines.graphs.compile import compile_compress, task_names
@@ -83,6 +84,15 @@ def test_a_bound_field_is_a_constant_of_its_tasks(tmp_path: Path) -> None:
     # What was asked for is not the profile's any more; the rest is.
     assert tasks["distill"]["epochs"]["runtimeValue"]["constant"] == 9
     assert tasks["prune"]["epochs"]["runtimeValue"]["constant"] == AS_PROFILE
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text_for_the_server(tmp_path: Path) -> None:
+    """kfp writes 1e-1 and y without quotes; the server's Go reads a number and a truth value."""
+    settings = ["data_prep.mean=1e-1", "data_prep.std=5e-1"]
+    for package in compile_compress(resolve("quick", {}, settings), tmp_path, kubernetes=True):
+        text = package.read_text()
+        assert "constant: '1e-1'" in text and "constant: '5e-1'" in text
+        assert list(yaml.safe_load_all(text)) == read_documents(text, most=10**6)
 
 
 def test_what_is_set_is_no_profiles_even_where_it_is_the_same(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Source: file-metricscollector.go and getMetrics in trial_controller_util.go of K
 
 import contextlib
 import datetime
+import decimal
 import json
 import math
 import os
@@ -212,8 +213,11 @@ def _json_time(value: object) -> datetime.datetime:
     if isinstance(value, str):
         return _time(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
+        # Katib takes the digits behind the point for nanoseconds, and its database keeps microseconds.
+        seconds, _, digits = format(decimal.Decimal(repr(float(value))), "f").partition(".")
         try:
-            return datetime.datetime.fromtimestamp(value, datetime.UTC)
+            time = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
+            return time + datetime.timedelta(microseconds=int(digits or 0) // 1000)
         except (ValueError, OverflowError, OSError):  # milliseconds: the year 55,840
             return EPOCH
     return EPOCH

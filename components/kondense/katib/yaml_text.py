@@ -1,4 +1,4 @@
-"""YAML of users, read within bounds: aliases of aliases and merge keys grow a short text beyond any memory."""
+"""YAML as kubectl reads it, within bounds: aliases of aliases and merge keys grow a short text beyond any memory."""
 
 import json
 import math
@@ -46,7 +46,7 @@ class Loader(SAFE):
             return str(super().resolve(kind, value, implicit))
         if not implicit[0]:
             return f"{CORE}str"
-        return f"{CORE}merge" if value == "<<" else TAGS[type(_scalar(value or ""))]
+        return _tag(value or "")
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[str, Any]:
         """Return the object of a node."""
@@ -65,9 +65,48 @@ class Loader(SAFE):
         return value
 
 
+class Dumper(yaml.SafeDumper):
+    """Quotes the texts that kubectl takes for something else, such as ``1e-3``, and writes no alias."""
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> str:
+        """Return the tag that a value has without quotes."""
+        tag = str(super().resolve(kind, value, implicit))
+        plain_text = kind is yaml.ScalarNode and implicit[0] and tag == f"{CORE}str"
+        return _tag(value or "") if plain_text else tag
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never alias."""
+        return True
+
+
 TAGS = {type_: f"{CORE}{name}" for type_, name in PLAIN_TYPES.items()}
 for plain in (bool, int, float, type(None)):
     Loader.add_constructor(TAGS[plain], Loader.construct_plain)
+
+
+def quoted(text: str) -> str:
+    """Return a YAML text of PyYAML with quotes around the texts that kubectl and KFP take for something else."""
+    lines = text.split("\n")
+    for event in reversed(list(yaml.parse(text, SAFE))):
+        # A plain scalar on one line, neither tagged nor, to PyYAML, anything but a text.
+        if not isinstance(event, yaml.ScalarEvent) or event.style or not event.implicit[0] or not event.value:
+            continue
+        start, end = event.start_mark, event.end_mark
+        if start is None or end is None:
+            continue
+        line = lines[start.line]
+        if line[start.column : end.column] == event.value and _text_to_pyyaml_alone(event.value):
+            lines[start.line] = f"{line[: start.column]}'{event.value}'{line[end.column :]}"
+    return "\n".join(lines)
+
+
+def _text_to_pyyaml_alone(value: str) -> bool:
+    resolvers = SAFE.yaml_implicit_resolvers.get(value[0], [])
+    return _tag(value) != f"{CORE}str" and not any(pattern.match(value) for _, pattern in resolvers)
+
+
+def _tag(text: str) -> str:
+    return f"{CORE}merge" if text == "<<" else TAGS[type(_scalar(text))]
 
 
 def _scalar(text: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from kondense.errors import InputError
 from kondense.json_text import json_object
-from kondense.katib.yaml_text import read_documents, read_file
+from kondense.katib.yaml_text import Dumper, read_documents, read_file
 
 from kondense_pipelines.deploy import job
 
@@ -124,7 +124,7 @@ def apply(api: Any, namespace: str, entries: Mapping[str, Sequence[Entry]], *, r
     if changed == config and annotations == (config_map.metadata.annotations or {}):
         yield f"{CONFIG_MAP}: {names} are registered already"
     else:
-        config_map.data[KEY] = yaml.safe_dump(changed, sort_keys=False)
+        config_map.data[KEY] = yaml.dump(changed, Dumper=Dumper, sort_keys=False)
         config_map.metadata.annotations = annotations
         core.replace_namespaced_config_map(CONFIG_MAP, namespace, config_map)
         yield f"{CONFIG_MAP}: {names} {'removed' if removing else 'registered'}"

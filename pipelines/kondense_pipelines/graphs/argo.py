@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from kondense.config import flag
 from kondense.errors import InputError
+from kondense.katib.yaml_text import Dumper
 from kondense.stages import STAGES, VIEWS, Stage
 
 from kondense_pipelines.graphs.resources import Resources
@@ -45,14 +46,6 @@ EXECUTOR_KEYS = {
     "securityContext",
 }  # USER replaces the last
 REASONS = {"triggerPolicy": "a condition", "parameterIterator": "a loop", "artifactIterator": "a loop"}
-
-
-class Dumper(yaml.SafeDumper):
-    """Writes repeated values in full, where PyYAML would write an alias."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Never alias."""
-        return True
 
 
 def workflow_text(package: Path, store: Resources, bucket: str = BUCKET) -> str:

@@ -11,6 +11,7 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kondense.config import Config
 from kondense.errors import InputError
 from kondense.files import check_writable, write_file
+from kondense.katib.yaml_text import quoted
 from kondense.profiles import DEFAULT_PROFILE
 from kondense.scratch import scratch_directory
 
@@ -101,7 +102,7 @@ def _compile(name: str, pipeline: Any, output_dir: Path, namespace: str) -> list
     with scratch_directory("compile") as scratch:
         package = scratch / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(package))
-        content = package.read_bytes()
+        content = quoted(package.read_text(encoding="utf-8")).encode()
         written = [output_dir / package.name]
         write_file(written[0], content)
         if namespace:
@@ -122,7 +123,7 @@ def _compile(name: str, pipeline: Any, output_dir: Path, namespace: str) -> list
                 kubernetes_manifest_options=options,
             )
             written.append(output_dir / manifest.name)
-            write_file(written[1], manifest.read_bytes())
+            write_file(written[1], quoted(manifest.read_text(encoding="utf-8")).encode())
     return written
 
 

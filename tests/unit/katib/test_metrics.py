@@ -93,6 +93,16 @@ def test_json_lines_hold_strings():
     assert collect(['{"loss": 0.12}'], JSON, objective())["loss"].latest == UNAVAILABLE
 
 
+def test_the_digits_of_a_second_are_nanoseconds_to_katib():
+    def latest(*times: str) -> str:
+        lines = [f'{{"loss": "{i}", "timestamp": {time}}}' for i, time in enumerate(times)]
+        return collect(lines, JSON, objective())["loss"].latest
+
+    assert latest("1700000000.750001", "1700000000.9") == "0"  # 750 us and 9 ns
+    assert latest("1700000000.9", "1700000000.25") == "1"  # equal microseconds: the last line
+    assert latest("1700000001", "1700000000.999999") == "0"
+
+
 def test_one_line_that_is_no_json_fails_the_file():
     assert collect(['{"loss": "1"}', "Traceback"], JSON, objective())["loss"].latest == UNAVAILABLE
 

@@ -1,10 +1,12 @@
 """YAML that would take the machine is refused in one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from kondense.errors import InputError
-from kondense.katib.yaml_text import read_documents, read_file
+from kondense.katib.yaml_text import Dumper, quoted, read_documents, read_file
 
 
 def aliases(levels: int) -> str:
@@ -108,6 +110,44 @@ def test_plain_scalars_are_what_kubectl_takes_them_for(text: str, value: object)
     [document] = read_documents(f"a: {text}")
     assert document == {"a": value}
     assert type(document["a"]) is type(value)
+
+
+TEXTS = [
+    "1e-3",
+    "y",
+    "n",
+    "0o17",
+    "08",
+    "1E5",
+    "0O7",
+    "x",
+    "yes",
+    "1",
+    "",
+    "12:30",
+    "a: b",
+    "2024-01-01",
+    "1_0.5",
+    ".1_0",
+]
+
+
+@pytest.mark.parametrize(
+    "dump", [lambda value: quoted(yaml.safe_dump(value)), lambda value: yaml.dump(value, Dumper=Dumper)]
+)
+def test_texts_stay_texts_in_what_is_written(dump: Callable[[object], str]) -> None:
+    document = {
+        "list": TEXTS,
+        "n": {"y": "n", "long": "x " * 90 + "1e-3", "lines": "1e-3\ny\n"},
+        "flow": [[], {}, 1.5, True],
+    }
+    assert read_documents(dump(document)) == [document]
+    assert yaml.safe_load(dump(document)) == document
+
+
+def test_a_written_value_is_not_quoted_without_need() -> None:
+    text = "# a comment\na: [1e-3, 'y', x]\nb: 1e-3  # y\nn: |\n  1e-3\n"
+    assert quoted(text) == "# a comment\na: ['1e-3', 'y', x]\nb: '1e-3'  # y\n'n': |\n  1e-3\n"
 
 
 def test_errors_of_a_file_name_it(tmp_path: Path) -> None:
