@@ -10,7 +10,8 @@
 set -euo pipefail
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
-cd "$work"
+mkdir "$work/example"
+cd "$work/example"
 export GOFLAGS="-mod=mod -trimpath" GOPATH="$work/go"
 cat > main.go <<'GO'
 package main
@@ -49,6 +50,6 @@ func main() {
 GO
 go mod init example 2> log
 go get github.com/kubeflow/katib@v0.19.0 2>> log
-go mod tidy 2>> log
+go mod tidy 2>> log || { cat log; exit 1; }
 go list -m github.com/kubeflow/katib
 go run .

@@ -70,7 +70,8 @@ class Dumper(yaml.SafeDumper):
 
     def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> str:
         """Return the tag that a value has without quotes."""
-        tag = str(super().resolve(kind, value, implicit))
+        parent: Any = super()
+        tag = str(parent.resolve(kind, value, implicit))
         plain_text = kind is yaml.ScalarNode and implicit[0] and tag == f"{CORE}str"
         return _tag(value or "") if plain_text else tag
 
