@@ -179,7 +179,8 @@ def test_trials_share_the_cores(tmp_path, monkeypatch):
 def test_a_relative_path_is_beside_the_file(tmp_path):
     (tmp_path / "trial.sh").write_text(FAST)
     document = scripted("")
-    container(document)["command"], container(document)["args"] = ["sh", "trial.sh"], []
+    container(document)["command"] = ["sh", "trial.sh"]
+    container(document).pop("args", None)
     assert start(document, tmp_path).best.value is not None
 
 
