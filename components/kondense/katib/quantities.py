@@ -17,7 +17,10 @@ EXACT = 40  # powers of ten beyond this are not looked at
 
 
 def canonical(text: str) -> str | None:
-    """Return a quantity (``0.5Gi``) as Kubernetes writes it (``512Mi``), or None if it is none."""
+    """Return a quantity (``0.5Gi``) as Kubernetes writes it (``512Mi``), or None if it is none.
+
+    A unit alone, which Kubernetes takes for 0, is none.
+    """
     found = QUANTITY.fullmatch(text)
     if not found:
         return None
