@@ -62,11 +62,13 @@ class Watch:
     Attributes:
         current: the file that names the running test.
         peaks: the most memory of a process, in bytes, by test.
+        together: the most memory of all processes at once, in bytes; what they share counts for each.
         stops: how many times a process was stopped.
     """
 
     current: Path
     peaks: dict[str, int] = field(default_factory=dict)
+    together: int = 0
     stops: int = 0
 
     def processes(self) -> list[int]:
@@ -81,8 +83,13 @@ class Watch:
     def sample(self, pids: list[int]) -> None:
         """Note the memory of the processes."""
         test = self.current.read_text()
-        for pid in pids:
-            self.peaks[test] = max(self.peaks.get(test, 0), resident_bytes(pid))
+        sizes = [resident_bytes(pid) for pid in pids]
+        self.peaks[test] = max([self.peaks.get(test, 0), *sizes])
+        self.together = max(self.together, sum(sizes))
+
+    def largest(self) -> list[tuple[str, int]]:
+        """Return the tests with the largest processes, and the bytes of each."""
+        return heapq.nlargest(LARGEST, self.peaks.items(), key=lambda each: each[1])
 
 
 def resident_bytes(pid: int) -> int:
@@ -159,12 +166,14 @@ def main(arguments: list[str] | None = None) -> int:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.slowed", "-m", "not slow and not docker"]
         began_s = time.monotonic()
         process = subprocess.Popen([*command, *options.tests, *further], env={**os.environ, MARK: str(watch.current)})
-        code = watched(process, watch, options)
-    largest = heapq.nlargest(LARGEST, watch.peaks.items(), key=lambda each: each[1])
-    print(f"{watch.stops} stops in {time.monotonic() - began_s:.0f} s; the largest processes:")
-    for test, size in largest:
-        print(f"| {size / 2**20:,.0f} MiB | {test} |")
-    return int(code != pytest.ExitCode.OK or largest[0][1] > options.limit * 2**30)
+        try:
+            code = watched(process, watch, options)
+        finally:  # of a run that is stopped, too
+            seconds, together = time.monotonic() - began_s, watch.together / 2**20
+            print(f"{watch.stops} stops in {seconds:.0f} s, {together:,.0f} MiB in all; the largest processes:")
+            for test, size in watch.largest():
+                print(f"| {size / 2**20:,.0f} MiB | {test} |", flush=True)
+    return int(code != pytest.ExitCode.OK or max(watch.peaks.values()) > options.limit * 2**30)
 
 
 if __name__ == "__main__":

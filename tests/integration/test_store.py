@@ -1,6 +1,7 @@
 """The object store against a real S3 server, and what happens when that is killed, full or strange."""
 
 import io
+import json
 import os
 import queue
 import re
@@ -213,6 +214,20 @@ def test_a_gateway_that_cannot_start_says_why(own_gateway_dir: Path) -> None:
         path.write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match="does not start: .*not a database"), local_store(own_gateway_dir, {}):
         pass
+
+
+@pytest.mark.parametrize("port", [10**9, -5, 22, True])
+def test_a_recorded_port_that_no_gateway_had_counts_as_none(tmp_path: Path, port: int) -> None:
+    (tmp_path / "gateway.json").write_text(json.dumps({"port": port, "pid": os.getpid(), "started": 1}))
+    assert embedded.recorded(tmp_path) == (0, None)
+
+
+def test_credentials_that_are_no_keys_are_refused_in_one_line(tmp_path: Path) -> None:
+    for key in ("", "a\nb", "\0", "\u00e9"):
+        (tmp_path / "credentials.json").write_text(json.dumps({"access_key": "kondense", "secret_key": key}))
+        refused = pytest.raises(StoreError, match="credentials.json must hold access_key and secret_key")
+        with refused, local_store(tmp_path, {}):
+            pass
 
 
 def test_a_watched_gateway_that_dies_is_started_again_at_the_same_port_with_its_data(own_gateway_dir: Path) -> None:

@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 from kondense.files import new_directory, write_json
 from kondense.json_text import json_object
 from kondense.store.bucket import ObjectStore
-from kondense.store.connection import Connection
+from kondense.store.connection import KEY, Connection
 from kondense.store.store import StoreError
 
 HOST = "127.0.0.1"
@@ -171,7 +171,10 @@ def _credentials(directory: Path) -> tuple[str, str]:
         os.replace(scratch, path)
     try:
         content = json_object(path.read_bytes(), str(path))
-        return str(content["access_key"]), str(content["secret_key"])
+        keys = str(content["access_key"]), str(content["secret_key"])
+        if not all(map(KEY.fullmatch, keys)):
+            raise ValueError("other characters than those of keys")
+        return keys
     except (ValueError, KeyError, TypeError):
         raise StoreError(f"{path} must hold access_key and secret_key as JSON; delete it to create new ones.") from None
 
@@ -183,6 +186,8 @@ def recorded(directory: Path) -> tuple[int, Process | None]:
         port, process = int(content["port"]), Process(int(content["pid"]), int(content["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return 0, None  # never started, or a damaged file
+    if port not in PORTS:
+        return 0, None
     return port, process if process.alive() else None
 
 

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -49,3 +50,23 @@ def test_processes_of_a_run_are_known_by_their_mark(tmp_path):
         assert watch.processes() == [ours.pid]
         watch.sample(watch.processes())
         assert watch.peaks["a test"] > 2**20
+
+
+def test_a_run_that_is_stopped_tells_its_memory_too(tmp_path):
+    began = tmp_path / "began"
+    (tmp_path / "test_made.py").write_text(f"""
+import pathlib, time
+def test_without_end():
+    pathlib.Path({str(began)!r}).touch()
+    time.sleep(600)
+""")
+    command = [sys.executable, "-m", "benchmarks.slowed", str(tmp_path), f"--rootdir={tmp_path}", "--longest=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while not began.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)  # some looks at the memory
+        process.terminate()
+        told = process.communicate()[0]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "MiB in all; the largest processes:" in told and "test_made.py::test_without_end |" in told
