@@ -49,10 +49,11 @@ def _metadata(template: Mapping[str, Any]) -> Iterator[Violation]:
     for i, parameter in enumerate(template.get("trialParameters", [])):
         meta = META_REFERENCE.search(parameter["reference"])
         indexed = INDEXED.fullmatch(meta[1]) if meta else None
-        if indexed is None or "trialSpec" not in template:
+        kind, key = indexed.groups() if indexed else (meta[1] if meta else "", "")
+        if kind not in ("Labels", "Annotations") or "trialSpec" not in template:
             continue
-        kind = indexed[1].lower()
+        kind = kind.lower()
         held = metadata.get(kind) if isinstance(metadata, Mapping) else None
-        if not isinstance(held, Mapping) or indexed[2] not in held:
+        if not isinstance(held, Mapping) or key not in held:
             rule = f"must be one of the {kind} of trialSpec: Katib takes the Experiment, but can then start no trial"
             yield Violation(f"{PATH}[{i}].reference", rule, parameter["reference"])

@@ -214,11 +214,12 @@ def _metadata(experiment: Experiment, name: str, key: str) -> str:
         "Kind": spec.get("kind", ""),
         "APIVersion": spec.get("apiVersion", ""),
     }
-    if key in plain:
-        return str(plain[key])
     indexed = INDEXED.fullmatch(key)
+    kind = indexed[1] if indexed else key
+    if kind in plain:  # Katib overlooks an index of these
+        return str(plain[kind])
     assert indexed, f"the rules accept {key!r}"
-    return str(spec.get("metadata", {}).get(indexed[1].lower(), {})[indexed[2]])
+    return str(spec.get("metadata", {}).get(kind.lower(), {})[indexed[2]])
 
 
 def _filled(value: Any, values: Mapping[str, str]) -> Any:

@@ -16,6 +16,7 @@ OPENING = "${trialParameters."
 META_KEYS = ("Name", "Namespace", "Kind", "APIVersion", "Annotations", "Labels")
 INDEXED = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
 PATH = "spec.trialTemplate"
+ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}  # by Go's JSON
 
 
 def broken(document: Mapping[str, Any]) -> Iterator[Violation]:
@@ -90,8 +91,8 @@ def _leftover(template: Mapping[str, Any]) -> Iterator[Violation]:
 
 
 def _placeholders(spec: Mapping[str, Any]) -> set[str]:
-    """Return the names in ``${trialParameters.NAME}``, which have at least one character."""
-    text = json.dumps(spec, ensure_ascii=False)
+    """Return the names in ``${trialParameters.NAME}``, which have at least one character, as in Go's JSON."""
+    text = json.dumps(spec, ensure_ascii=False).translate(ESCAPED)
     names = set()
     start = text.find(OPENING)
     while start >= 0:

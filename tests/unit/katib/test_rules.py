@@ -24,6 +24,16 @@ def put(path: str, value):
     return change
 
 
+def change_all(*changes):
+    """Return a change that makes several."""
+
+    def change(document):
+        for each in changes:
+            each(document)
+
+    return change
+
+
 def parameter(**fields):
     """Return a change that puts `fields` into the first parameter's feasible space."""
 
@@ -183,6 +193,16 @@ BROKEN = {
         put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec.Labels[a[b]]}"),
         "must be one of spec.parameters or a ${trialSpec.*} key",
     ),
+    **{
+        f"name with {character!a}": (
+            change_all(
+                put(f"{TEMPLATE}.trialParameters.0.name", f"a{character}b"),
+                put(f"{CONTAINER}.args", [f"--lr=${{trialParameters.a{character}b}}"]),
+            ),
+            "must be used in the template as",
+        )
+        for character in '<>&\u2028\u2029"\\'  # Go's JSON escapes these
+    },
     "prometheus path": (collector("PrometheusMetric", httpGet={"path": "metrics"}), "must start with '/'"),
     "custom container": (collector("Custom"), "customCollector: must be specified"),
     "custom path": (
@@ -333,7 +353,9 @@ def test_device_resources_may_have_any_name():
     parse(document)
 
 
-@pytest.mark.parametrize("reference", ["Name", "Namespace", "Kind", "APIVersion", "Labels[team]", "Annotations[a]"])
+@pytest.mark.parametrize(
+    "reference", ["Name", "Namespace", "Kind", "APIVersion", "Labels[team]", "Annotations[a]", "Name[a]"]
+)
 def test_metadata_of_the_trial_may_be_referenced(reference):
     document = experiment()
     put(f"{TEMPLATE}.trialParameters.3.reference", f"${{trialSpec.{reference}}}")(document)
@@ -390,6 +412,10 @@ LATER = {
     "choice with a line break": (put("spec.parameters.2.feasibleSpace.list", ["a\n", "b"]), "or a control character"),
     "label that is not there": (
         put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec.Labels[team]}"),
+        "must be one of the labels of trialSpec",
+    ),
+    "no label": (
+        put(f"{TEMPLATE}.trialParameters.3.reference", "${trialSpec.Labels}"),
         "must be one of the labels of trialSpec",
     ),
     "annotation that is not there": (

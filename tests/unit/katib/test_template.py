@@ -88,7 +88,7 @@ def test_metadata_of_the_trial():
     job["metadata"] = {"labels": {"team": "vision"}}
     document["spec"]["trialTemplate"]["trialParameters"][3]["reference"] = "${trialSpec.Labels[team]}"
     assert render(document).argv[2].endswith("# 8 a vision")
-    for key, value in {"Namespace": "kubeflow", "Kind": "Job", "APIVersion": "batch/v1"}.items():
+    for key, value in {"Namespace": "kubeflow", "Kind": "Job", "APIVersion": "batch/v1", "Kind[a]": "Job"}.items():
         document["spec"]["trialTemplate"]["trialParameters"][3]["reference"] = f"${{trialSpec.{key}}}"
         assert render(document).argv[2].endswith(f"# 8 a {value}")
 
