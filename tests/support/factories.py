@@ -4,6 +4,7 @@ import functools
 import sys
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 CALLED = []
@@ -174,3 +175,20 @@ def two_layers() -> nn.Sequential:
 def scripted(classes: int, channels: int, image_size: int) -> nn.Module:
     """Return a network with a layer of TorchScript."""
     return nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(channels * image_size**2, classes)))
+
+
+class Functional(nn.Module):
+    """Convolutions that only functions read, in ConvNeXt's and in LeNet's way, and a ReLU before a mean."""
+
+    def __init__(self, classes: int, channels: int, image_size: int) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(channels, 8, 4, stride=2), nn.Conv2d(8, 8, 3, padding=1)
+        self.depthwise, self.norm = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.LayerNorm(8)
+        self.last, self.relu = nn.Conv2d(8, 16, 1), nn.ReLU()
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, images):
+        values = F.max_pool2d(F.relu(self.stem(images)), 2)
+        values = F.silu(self.conv(values))
+        values = values + self.norm(self.depthwise(values).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.head(self.relu(self.last(values)).mean((2, 3)))

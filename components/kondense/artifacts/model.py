@@ -21,6 +21,7 @@ from kondense.artifacts.equivalence import probes
 from kondense.artifacts.identity import (
     HEADS_FORMAT,
     MODEL_FORMAT,
+    OUTPUTS_FORMAT,
     OWN_FILES,
     PLAIN_FORMAT,
     SEPARATED_FORMAT,
@@ -30,12 +31,14 @@ from kondense.artifacts.identity import (
 )
 from kondense.artifacts.images import Images, ImagesDescription
 from kondense.artifacts.quantized import (
+    OUTPUT,
     CodebookTensor,
     InputQuantizer,
     QuantizedTensor,
     describe_quantizer,
     install_quantizers,
     read_quantizer,
+    remove_quantizers,
 )
 from kondense.artifacts.reparametrized import bake, baked_copy, reparametrized
 from kondense.artifacts.report import LineageRecord
@@ -97,10 +100,10 @@ class Model:
 
     Attributes:
         module: the network. Its parameters are float; where ``quantized`` names one, its value is the
-            dequantized one. Where ``activations`` names a module, the quantizer is hooked in.
+            dequantized one. Where ``activations`` names a place, the quantizer is hooked in.
         network: how to build the base network: a NetworkSpec, or, when the model is made, a name or a factory.
         quantized: integer form of weights, by state-dict name.
-        activations: input quantizers, by module name.
+        activations: quantizers of inputs by module name, of outputs by the name and ``:output``.
         masked: state-dict names of the weights whose zeros are pruned and must stay zero.
         lineage: one record per stage that made this model, oldest first (see ``stage_record``).
         images: the images and labels that it was made for; None if no stage has recorded them.
@@ -225,12 +228,9 @@ def model_identity(model: Model) -> str:
 
 
 def without_input_quantizers(model: Model) -> Model:
-    """Return a copy of ``model`` without quantizers of inputs; its weights remain quantized."""
+    """Return a copy of ``model`` without quantizers of activations; its weights remain quantized."""
     module = copy.deepcopy(model.module)
-    for name in model.activations:
-        hooks = module.get_submodule(name)._forward_pre_hooks  # torch has no public access without the hook's handle
-        for key in [key for key, hook in hooks.items() if isinstance(hook, InputQuantizer)]:
-            del hooks[key]
+    remove_quantizers(module, model.activations)
     return dataclasses.replace(model, module=module, activations={})
 
 
@@ -273,6 +273,7 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
             SEPARATED_FORMAT * bool(separated),
             HEADS_FORMAT * fewer_heads,
             WIDTHS_FORMAT * (crossed or any(WIDTH_EDITS & edit.keys() for edit in edits.values())),
+            OUTPUTS_FORMAT * any(place.endswith(OUTPUT) for place in model.activations),
         ),
         "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},
         "edits": edits,

@@ -5,7 +5,7 @@ Shapes: weight [O, I, ...] with one scale per output channel [O] or one for the 
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kondense.errors import InputError
 
+OUTPUT = ":output"  # behind a module's name: the place of its output instead of its input
 LEAST_SCALE = 2.0**-126  # the least normal float32
 
 
@@ -189,7 +190,39 @@ def read_quantizer(spec: Mapping[str, Any]) -> InputQuantizer:
     return DynamicQuantizer(**fields) if scheme == "dynamic" else ActivationQuantizer(**fields)
 
 
-def install_quantizers(module: nn.Module, activations: Mapping[str, InputQuantizer]) -> None:
-    """Hook the named submodules so that their inputs are quantized."""
-    for name, quantizer in activations.items():
-        module.get_submodule(name).register_forward_pre_hook(quantizer)
+@dataclasses.dataclass(frozen=True)
+class OnOutput:
+    """A forward hook that quantizes a module's output as ``quantizer``, a forward pre-hook, does the input."""
+
+    quantizer: Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Return ``output`` on the grid."""
+        return self.quantizer(module, (output,))[0]
+
+
+def install_quantizers(
+    module: nn.Module, activations: Mapping[str, Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]]
+) -> None:
+    """Hook the places of ``activations`` so that these values are quantized.
+
+    Args:
+        module: the network, changed in place.
+        activations: quantizers by place: a submodule's name for its input, the name and OUTPUT for its output.
+    """
+    for place, quantizer in activations.items():
+        part = module.get_submodule(place.removesuffix(OUTPUT))
+        if place.endswith(OUTPUT):
+            part.register_forward_hook(OnOutput(quantizer))
+        else:
+            part.register_forward_pre_hook(quantizer)
+
+
+def remove_quantizers(module: nn.Module, places: Iterable[str]) -> None:
+    """Remove the hooks of ``install_quantizers`` at ``places``, in place."""
+    for place in places:
+        part = module.get_submodule(place.removesuffix(OUTPUT))
+        # torch has no public access without the hook's handle
+        hooks: dict[int, Any] = part._forward_hooks if place.endswith(OUTPUT) else part._forward_pre_hooks
+        for key in [key for key, hook in hooks.items() if isinstance(hook, InputQuantizer | OnOutput)]:
+            del hooks[key]

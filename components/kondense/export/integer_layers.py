@@ -15,6 +15,8 @@ from kondense.artifacts.quantized import (
     DynamicQuantizer,
     InputQuantizer,
     QuantizedTensor,
+    install_quantizers,
+    remove_quantizers,
 )
 from kondense.artifacts.structure import replace
 from kondense.export.dynamic_layers import DynamicLayer
@@ -22,15 +24,11 @@ from kondense.networks.layers import StandIn
 
 
 def replace_quantizers(module: nn.Module, activations: Mapping[str, InputQuantizer]) -> None:
-    """Replace the static input quantizers of ``module`` by pairs of ONNX nodes, in place."""
-    for name, quantizer in activations.items():
-        if isinstance(quantizer, DynamicQuantizer):
-            continue  # see ``DynamicLayer``
-        target = module.get_submodule(name)
-        hooks = target._forward_pre_hooks  # torch has no public interface without the hook's handle
-        for key in [key for key, hook in hooks.items() if isinstance(hook, ActivationQuantizer)]:
-            del hooks[key]
-        target.register_forward_pre_hook(QuantizeDequantize(quantizer))
+    """Replace the static quantizers of ``module`` by pairs of ONNX nodes, in place."""
+    # As to the others, see ``DynamicLayer``.
+    static = {place: each for place, each in activations.items() if isinstance(each, ActivationQuantizer)}
+    remove_quantizers(module, static)
+    install_quantizers(module, {place: QuantizeDequantize(quantizer) for place, quantizer in static.items()})
 
 
 def replace_layers(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
-from kondense.artifacts.quantized import ActivationQuantizer
+from kondense.artifacts.quantized import ActivationQuantizer, install_quantizers, remove_quantizers
 from kondense.data.dataset import Dataset
 from kondense.export.trace import trace_program
 
@@ -31,8 +31,9 @@ def export_program(model: Model, dataset: Dataset) -> bytes:
         ArtifactError: the network is not a static graph; the text names the module.
     """
     module = copy.deepcopy(model.module).eval().cpu()
-    for name in model.activations:
-        _replace_hooks(module.get_submodule(name))
+    static = {place: each for place, each in model.activations.items() if isinstance(each, ActivationQuantizer)}
+    remove_quantizers(module, static)
+    install_quantizers(module, {place: QuantizeArithmetic(quantizer) for place, quantizer in static.items()})
     program = trace_program(module, dataset.shape)
     program.example_inputs = None  # torch would pickle them
     buffer = io.BytesIO()
@@ -55,9 +56,3 @@ class QuantizeArithmetic:
         integers = integers.clamp(0, 2**grid.bits - 1)
         return ((integers - grid.zero_point) * grid.scale, *inputs[1:])
 
-
-def _replace_hooks(module: nn.Module) -> None:
-    hooks = module._forward_pre_hooks  # torch has no public interface without the hook's handle
-    for key, hook in list(hooks.items()):
-        if isinstance(hook, ActivationQuantizer):
-            hooks[key] = QuantizeArithmetic(hook)

@@ -72,6 +72,7 @@ class ChannelPruner(Pruner):
         found = find_dependencies(module, self.shape, context.excluded)
         self.found = offered(module, self.shape, self.config, found, context.fractions)
         self._groups = dict(self.found.groups)
+        self._costs: dict[str, Layer] | None = None
         if not self._groups:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in kept_whole(self.found).items())
             raise InputError(
@@ -177,7 +178,7 @@ class ChannelPruner(Pruner):
         """Remove the channels with the lowest ``scores``, so that each group keeps ``counts`` of them."""
         removed = lowest(self.groups(), scores, counts)
         shrink(self.module, self.groups(), removed, self.context, checked=True)
-        self._groups = narrowed(self._groups, removed)
+        self._groups, self._costs = narrowed(self._groups, removed), None
 
     def scores(self) -> dict[str, Tensor]:
         """Return the score of every channel, by group."""
@@ -206,7 +207,10 @@ class ChannelPruner(Pruner):
         ]
 
     def _layer_costs(self) -> dict[str, Layer]:
-        return layer_costs(self.module, self.config.target, self.shape, self.original)
+        """Return the costs of the layers as they are; counting MACs runs the network."""
+        if self._costs is None:
+            self._costs = layer_costs(self.module, self.config.target, self.shape, self.original)
+        return self._costs
 
     def _fixed_sparsity(self, group: ChannelGroup, share: float) -> float | None:
         return fixed_fraction(group, self.context.fractions, share)

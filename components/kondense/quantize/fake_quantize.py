@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
-from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor
+from kondense.artifacts.quantized import OUTPUT, ActivationQuantizer, QuantizedTensor
 from kondense.artifacts.structure import replace
 from kondense.export.trace import layer_by_layer
 from kondense.networks.layers import StandIn
@@ -135,11 +135,19 @@ class FakeQuantizedLayer(StandIn):
     torch.ao.nn.intrinsic.qat.ConvBn2d.
     """
 
-    def __init__(self, layer: nn.Module, norm: nn.Module | None, weight: WeightGrid, values: InputGrid | None) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        norm: nn.Module | None,
+        weight: WeightGrid,
+        values: InputGrid | None,
+        output: InputGrid | None = None,
+    ) -> None:
         super().__init__()
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         self.layer, self.norm, self.weight_grid = layer, norm, weight
         self.input_grids = () if values is None else (values,)  # a tuple: the network registers each grid once
+        self.output_grids = () if output is None else (output,)
         self.frozen = False
 
     def freeze(self, *, frozen: bool) -> None:
@@ -194,14 +202,18 @@ class FakeQuantizedLayer(StandIn):
         weight, bias = self.folded()
         rounded = self.weight_grid(weight)
         if self.norm is None or not self.norm.training:
-            return self._call(values, rounded, bias)
+            return self._on_grid(self._call(values, rounded, bias))
         factor_O = self._factor()
         output = self._call(values, rounded, None)
         output = output / factor_O.reshape(1, -1, *[1] * (output.ndim - 2))
         if self.layer.bias is not None:
             output = output + self.layer.bias.reshape(1, -1, *[1] * (output.ndim - 2))
-        normalised: Tensor = self.norm(output)
-        return normalised
+        return self._on_grid(self.norm(output))
+
+    def _on_grid(self, output: Tensor) -> Tensor:
+        for grid in self.output_grids:
+            output = grid(output)
+        return output
 
     def _call(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if isinstance(self.layer, nn.Conv2d):
@@ -236,7 +248,7 @@ class FakeQuantizedNetwork(nn.Module):
         Args:
             network: with its batch norms in place.
             grids: the weights' grids by layer name.
-            activations: the calibrated grids of rounded inputs, by module name.
+            activations: the calibrated grids of rounded values, by place; outputs are those of layers in ``grids``.
             norms: the batch norm that will be folded into each layer, by layer name.
         """
         super().__init__()
@@ -250,14 +262,15 @@ class FakeQuantizedNetwork(nn.Module):
             replace(network, name, nn.Identity())
         for name, layer in self.layers.items():
             replace(network, name, layer)
-        input_names = [name for name in self.input_grids if name not in self.layers]
+        input_names = [name for name in self.input_grids if name.removesuffix(OUTPUT) not in self.layers]
         self.input_names = sorted(input_names, key=lambda name: -name.count("."))  # inner modules first
         for name in self.input_names:
             replace(network, name, QuantizedInput(network.get_submodule(name), self.input_grids[name]))
 
     def _wrapped(self, name: str, grid: WeightGrid) -> FakeQuantizedLayer:
         norm = self.network.get_submodule(self.norms[name]) if name in self.norms else None
-        return FakeQuantizedLayer(self.network.get_submodule(name), norm, grid, self.input_grids.get(name))
+        values, output = self.input_grids.get(name), self.input_grids.get(name + OUTPUT)
+        return FakeQuantizedLayer(self.network.get_submodule(name), norm, grid, values, output)
 
     def parameter_name(self, name: str) -> str:
         """Return the name in this module of the network's parameter ``name``."""
@@ -279,7 +292,7 @@ class FakeQuantizedNetwork(nn.Module):
         return logits_NK
 
     def activations(self) -> dict[str, ActivationQuantizer]:
-        """Return the current grids of the inputs, by module name."""
+        """Return the current grids of rounded values, by place."""
         return {name: grid.quantizer() for name, grid in self.input_grids.items()}
 
     def unwrap(self) -> nn.Module:

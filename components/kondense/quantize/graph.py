@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from kondense.artifacts.dataflow import calls, flattens, only_user, trace
+from kondense.artifacts.quantized import OUTPUT
 
 # What a module without weights commutes with.
 FACTOR = "a positive factor per channel"
@@ -27,6 +28,7 @@ TRANSPARENT: Mapping[type[nn.Module], tuple[str, ...]] = {
 # Modules and functions that commute with a positive factor per channel, whichever axis the channels lie on.
 ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Dropout)
 ELEMENTWISE_FUNCTIONS = (torch.relu, F.relu, "relu", torch.relu_, F.relu_, "relu_")
+QUANTIZER_FUNCTIONS = (*ELEMENTWISE_FUNCTIONS, F.relu6, F.max_pool2d, torch.max_pool2d, F.dropout)
 # Functions that also do if the channels are the second axis of four.
 POOLING_FUNCTIONS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.max_pool2d)
 
@@ -59,7 +61,7 @@ class Graph:
         """Return whether ``node`` commutes with a quantizer, such as a ReLU that several layers share."""
         if node.op == "call_module":
             return self.commutes(str(node.target), QUANTIZER)
-        return node.target in ELEMENTWISE_FUNCTIONS
+        return node.target in QUANTIZER_FUNCTIONS or flattens(node)
 
 
 def trace_graph(module: nn.Module, batches: Sequence[Tensor] = ()) -> Graph:
@@ -70,10 +72,11 @@ def trace_graph(module: nn.Module, batches: Sequence[Tensor] = ()) -> Graph:
 
 
 def quantizer_places(graph: Graph, layers: list[str]) -> list[str]:
-    """Return the modules whose inputs must be quantized so that ``layers`` run on integers.
+    """Return the places that must be quantized so that ``layers`` run on integers: modules' inputs, or outputs.
 
     onnxruntime runs a convolution on integers only when its output is quantized too: through the input of the next
-    quantized layer where only modules that commute with a quantizer are in between, else by a quantizer of its own.
+    quantized layer where only what commutes with a quantizer is in between, else by a quantizer of its own, in front of
+    the last such module or on its output.
 
     Args:
         graph: of the network, its batch norms folded.
@@ -89,7 +92,7 @@ def quantizer_places(graph: Graph, layers: list[str]) -> list[str]:
 
 
 def _output_places(graph: Graph, name: str, places: list[str]) -> list[str]:
-    """Return the modules to add so that the output of ``name`` reaches quantizers only."""
+    """Return the places to add so that the output of ``name`` reaches quantizers only."""
     node, passed = graph.nodes[name], []
     while (user := only_user(node)) and graph.called(user) not in places and graph.passes_quantizer(user):
         passed += [called] if (called := graph.called(user)) else []
@@ -97,7 +100,7 @@ def _output_places(graph: Graph, name: str, places: list[str]) -> list[str]:
     users = [graph.called(user) for user in node.users]
     if users and None not in users:
         return [user for user in users if user is not None]
-    return passed[-1:]
+    return passed[-1:] or [name + OUTPUT]
 
 
 def next_layer(graph: Graph, name: str) -> str | None:

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from kondense.artifacts.dataflow import only_user
+from kondense.artifacts.quantized import OUTPUT
 from kondense.quantize.graph import Graph
 
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -61,7 +62,7 @@ def _is_quantized(graph: Graph, node: fx.Node, places: Sequence[str]) -> bool:
         if graph.called(node) in places:
             return True
         node = node.all_input_nodes[0]
-    return False
+    return f"{graph.called(node)}{OUTPUT}" in places
 
 
 def _block(graph: Graph, addition: fx.Node, value: fx.Node, places: Sequence[str]) -> str | None:

@@ -65,7 +65,7 @@ def test_a_vision_transformer_computes_on_integers_in_onnxruntime(
     for expected, tolerance in ((outputs(result.model.module, images), 0.05), (outputs(model.module, images), 0.2)):
         assert np.abs(logits - expected[0].numpy()).max() <= tolerance * np.abs(expected[0].numpy()).max()
     save_model(tmp_path / "model", result.model)
-    assert read_json(tmp_path / "model" / "model.json", format_version=(1, 2, 3))["format_version"] == 3
+    assert read_json(tmp_path / "model" / "model.json", format_version=6)["edits"]
     for again in (load_model(tmp_path / "model"), unpack_model(pack_model(result.model))):
         assert torch.equal(outputs(again.module, images)[0], outputs(result.model.module, images)[0])
 
@@ -191,7 +191,7 @@ def test_heads_of_cross_attention_are_pruned_quantized_saved_and_exported(
     model = quantize(pruned, dataset, QuantizeConfig(calibration_images=16)).model
     assert {f"attention.{name}_proj.weight" for name in ("q", "k", "v", "out")} <= model.quantized.keys()
     save_model(tmp_path / "model", model)
-    assert read_json(tmp_path / "model" / "model.json", format_version=(5,))["edits"]["attention"] == {
+    assert read_json(tmp_path / "model" / "model.json", format_version=6)["edits"]["attention"] == {
         "type": "CrossAttention"
     }
     images = dataset.normalise(dataset.test.images)

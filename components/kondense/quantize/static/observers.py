@@ -1,4 +1,4 @@
-"""The distribution of a module's inputs on calibration images."""
+"""The distribution of modules' inputs and outputs on calibration images."""
 
 import contextlib
 import copy
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from kondense.artifacts.quantized import OUTPUT
 from kondense.errors import InputError
 from kondense.measuring.memory_format import IMAGES, LARGE_IMAGE, fastest_format
 from kondense.measuring.processor import CPUINFO, read_cpu
@@ -115,9 +116,15 @@ def _run(
 ) -> None:
     with contextlib.ExitStack() as stack:
         for name in names:
-            handle = module.get_submodule(name).register_forward_pre_hook(
-                lambda _module, inputs, name=name: record(name, in_memory_order(inputs[0].detach())) if inputs else None
-            )
+            part = module.get_submodule(name.removesuffix(OUTPUT))
+            if name.endswith(OUTPUT):
+                handle = part.register_forward_hook(
+                    lambda _module, _, output, name=name: record(name, in_memory_order(output.detach()))
+                )
+            else:
+                handle = part.register_forward_pre_hook(
+                    lambda _, inputs, name=name: record(name, in_memory_order(inputs[0].detach())) if inputs else None
+                )
             stack.callback(handle.remove)
         stack.enter_context(torch.no_grad())
         for batch_NCHW in batches_NCHW:

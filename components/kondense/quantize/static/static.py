@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kondense.artifacts.equivalence import probes
 from kondense.artifacts.fold import fold_batch_norms
 from kondense.artifacts.model import Model, model_probes
-from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor, install_quantizers
+from kondense.artifacts.quantized import OUTPUT, ActivationQuantizer, QuantizedTensor, install_quantizers
 from kondense.artifacts.ties import owners
 from kondense.errors import InputError
 from kondense.logging import LOG
@@ -132,12 +132,15 @@ def quantize(
         raise InputError(f"exclude must leave a layer to quantize, but it names all of them: {', '.join(everything)}.")
     reference = copy.deepcopy(module)
     graph = trace_graph(reference, compared)
-    places = [name for name in quantizer_places(graph, everything) if name not in exclude]
+    places = [name for name in quantizer_places(graph, everything) if name.removesuffix(OUTPUT) not in exclude]
     places += residual_places(graph, places)
     dtype, counted = calibration_precision(precision), calibration != "minmax"
+    watched = {name: _observed(module, name) for name in places}
+    observations = observe(module, list(watched.values()), batches_NCHW, histogram=counted, precision=dtype)
     activations = {
-        name: calibrate(observation, calibration, percentile=percentile, symmetric=symmetric)
-        for name, observation in observe(module, places, batches_NCHW, histogram=counted, precision=dtype).items()
+        name: calibrate(observations[seen], calibration, percentile=percentile, symmetric=symmetric)
+        for name, seen in watched.items()
+        if seen in observations
     }
     layers = _that_run(layers, activations)
     install_quantizers(module, activations)
@@ -162,6 +165,12 @@ def quantize(
         settle_bias(layer, weight, activations[name])
         quantized[f"{name}.weight"] = weight
     return dataclasses.replace(model, module=module, quantized=quantized, activations=activations)
+
+
+def _observed(module: nn.Module, place: str) -> str:
+    """Return the place whose values need a grid at ``place``: a ReLU makes the others of its input to 0 or 6 anyway."""
+    clips = isinstance(module.get_submodule(place.removesuffix(OUTPUT)), nn.ReLU | nn.ReLU6)
+    return place.removesuffix(OUTPUT) + OUTPUT if clips else place
 
 
 def _that_run(layers: list[str], activations: Mapping[str, ActivationQuantizer]) -> list[str]:
