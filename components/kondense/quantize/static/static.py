@@ -130,7 +130,8 @@ def quantize(
     layers = [name for name in everything if name not in exclude]
     if everything and not layers:
         raise InputError(f"exclude must leave a layer to quantize, but it names all of them: {', '.join(everything)}.")
-    reference = copy.deepcopy(module)
+    # Only these compare with the float network; the copy takes as much memory as the weights.
+    reference = copy.deepcopy(module) if bias_correction or rounding_steps else module
     graph = trace_graph(reference, compared)
     places = [name for name in quantizer_places(graph, everything) if name.removesuffix(OUTPUT) not in exclude]
     places += residual_places(graph, places)
