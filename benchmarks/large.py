@@ -191,17 +191,17 @@ def channels(name: str, images: int, folder: Path) -> dict[str, Any]:
 def channels_of_peer(name: str, images: int, folder: Path) -> dict[str, Any]:
     """Do the same with torch-pruning, in as many of its steps to 60 % of the channels as it takes."""
     import torch
-    from torch_pruning.importance import MagnitudeImportance
-    from torch_pruning.pruner import MagnitudePruner
-    from torch_pruning.utils import count_ops_and_params
+    import torch_pruning
 
+    count_ops_and_params = torch_pruning.utils.count_ops_and_params
     image = torch.zeros(1, 3, SIDE, SIDE)
 
     def prune(module: Any) -> None:
         heads = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
         budget = 0.5 * count_ops_and_params(module, image)[0]
         options = {"global_pruning": True, "pruning_ratio": 0.6, "iterative_steps": 20, "ignored_layers": heads}
-        pruner = MagnitudePruner(module, image, importance=MagnitudeImportance(p=1), **options)
+        importance = torch_pruning.importance.MagnitudeImportance(p=1)
+        pruner = torch_pruning.pruner.MagnitudePruner(module, image, importance=importance, **options)
         while count_ops_and_params(module, image)[0] > budget:
             pruner.step()
 
