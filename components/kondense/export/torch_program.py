@@ -55,4 +55,3 @@ class QuantizeArithmetic:
         integers = torch.round(inputs[0] * self.inverse) + grid.zero_point
         integers = integers.clamp(0, 2**grid.bits - 1)
         return ((integers - grid.zero_point) * grid.scale, *inputs[1:])
-

@@ -256,7 +256,10 @@ def _set(*keys, value):
     ("change", "text"),
     [
         (_set("format_version", value=7), "must have format_version 1 or 2 or 3 or 4 or 5 or 6, but got 7"),
-        (lambda content: content.pop("format_version"), "must have format_version 1 or 2 or 3 or 4 or 5 or 6, but got None"),
+        (
+            lambda content: content.pop("format_version"),
+            "must have format_version 1 or 2 or 3 or 4 or 5 or 6, but got None",
+        ),
         (lambda content: content.pop("files"), "must have a key 'files', but it is missing"),
         (_set("files", value={}), "must have a digest of its file weights.safetensors"),
         (_set("files", "../outside", value="0"), "names a file outside itself"),

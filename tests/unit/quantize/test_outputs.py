@@ -13,8 +13,9 @@ from kondense.export.torch_program import export_program
 from kondense.files import read_json
 from kondense.quantize import qat
 from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.graph import quantizer_places, trace_graph
 from kondense.quantize.static import static
-from torch import Tensor
+from torch import Tensor, nn
 from torch.ao.quantization import MinMaxObserver
 
 from tests.support.quantize_makers import make_context, make_dataset, make_model
@@ -104,6 +105,16 @@ def test_a_convolution_that_stays_in_float_has_no_quantizer_of_its_output(
     batches = [dataset.normalise(dataset.train.images[:100])]
     excluded = static.quantize(model, batches, exclude=["depthwise"])
     assert quantized.activations.keys() - excluded.activations.keys() == {"depthwise", "depthwise:output"}
+
+
+@pytest.mark.parametrize(("mean", "places"), [(True, ["0", "0:output"]), (False, ["0"])])
+def test_logits_that_a_convolution_computes_stay_in_float(mean: bool, places: list[str]) -> None:
+    class Network(nn.Sequential):
+        def forward(self, images_NCHW: Tensor) -> Tensor:
+            maps_NCHW = super().forward(images_NCHW)
+            return maps_NCHW.mean((2, 3)) if mean else maps_NCHW.flatten(1)
+
+    assert quantizer_places(trace_graph(Network(nn.Conv2d(1, 3, 4))), ["0"]) == places
 
 
 def test_quantization_aware_training_learns_the_grids_of_outputs(
