@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kondense.artifacts.attention import SEPARATED, CrossAttention, is_separable
 from kondense.artifacts.literals import changed_literals, lower_literals
 from kondense.errors import InputError
-from kondense.networks.layers import CONVOLUTIONS
+from kondense.networks.layers import CONVOLUTIONS, TRANSPOSED
 
 NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
@@ -368,13 +368,15 @@ def _reshape(module: Any, *, bias: bool | None) -> None:
     if isinstance(module, nn.PReLU | nn.Embedding | nn.RMSNorm):
         return
     if bias if bias is not None else module.bias is not None:
-        module.bias = nn.Parameter(torch.empty(shape[:1]))
+        module.bias = nn.Parameter(torch.empty(module.out_channels if isinstance(module, TRANSPOSED) else shape[:1]))
     else:
         module.bias = None
 
 
 def _weight_shape(module: Any) -> tuple[int, ...]:
     """Return the shape of the weight of a layer of ATTRIBUTES, as its settings say."""
+    if isinstance(module, TRANSPOSED):
+        return (module.in_channels, module.out_channels // module.groups, *module.kernel_size)
     if isinstance(module, CONVOLUTIONS):
         return (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):

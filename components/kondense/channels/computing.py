@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kondense.channels.groups import WEIGHTED, axis_of_channels, is_depthwise, parts_of
 from kondense.channels.labels import Labelled, Trace, meeting, spread
 from kondense.channels.layer_rules import produce
-from kondense.channels.surgery import keep_inputs_of, restored
+from kondense.channels.surgery import keep_inputs_of, restored, side_length
 from kondense.networks.layers import CONVOLUTIONS
 
 
@@ -67,7 +67,7 @@ def _rule(
         if is_depthwise(layer):
             outputs = along.repeat_interleave(layer.out_channels // layer.groups) if along is not None else None
         else:
-            outputs = produce(trace, [name], len(layer.weight))
+            outputs = produce(trace, [name], side_length(layer, output=True))
             if along is not None:
                 trace.meet(name, output=False, labels=along)
                 trace.statistics.append(along)

@@ -14,8 +14,8 @@ from kondense.channels.groups import (
     Member,
     OwnTensor,
     axis_of_channels,
-    input_slices,
-    parts_of,
+    by_input,
+    by_output,
     weighted,
 )
 
@@ -119,14 +119,15 @@ def _all(masks: Iterable[Tensor]) -> Tensor:
 def _zero_outputs(module: nn.Module, group: ChannelGroup) -> Tensor:
     """Return for each channel whether the weights of its producers are all zero, [channels]."""
     makers = [member for member in group.members if member.output and isinstance(member.layer, WEIGHTED)]
-    weights = [(module.get_parameter(f"{maker.name}.weight"), maker.entries) for maker in makers]
+    layers = [(weighted(module.get_submodule(maker.name)), maker.entries) for maker in makers]
+    weights = [(by_output(layer, layer.weight), entries) for layer, entries in layers]
     return _all((weight.flatten(1) == 0).all(1)[entries].all(1) for weight, entries in weights)
 
 
 def _zero_inputs(module: nn.Module, member: Member) -> Tensor:
     """Return for each channel whether its weights in this consumer are all zero, [channels]."""
     layer = weighted(module.get_submodule(member.name))
-    slices = input_slices(layer.weight, parts_of(layer))
+    slices = by_input(layer, layer.weight)
     return (slices.flatten(1) == 0).all(1)[member.entries].all(1)
 
 

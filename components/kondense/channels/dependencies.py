@@ -27,6 +27,7 @@ from kondense.channels.groups import (
 )
 from kondense.channels.labels import Side, Trace
 from kondense.channels.proof import unproved
+from kondense.channels.surgery import side_length
 from kondense.channels.tracing import trace_channels
 from kondense.networks.layers import CONVOLUTIONS
 
@@ -168,7 +169,11 @@ def _why_no_outputs(trace: Trace, name: str) -> str:
     if name not in trace.ran:
         return "the network does not run it"
     layer = trace.layers[name]
-    return "it has one output" if isinstance(layer, WEIGHTED) and len(layer.weight) == 1 else "its inputs stay"
+    return (
+        "it has one output"
+        if isinstance(layer, WEIGHTED) and side_length(layer, output=True) == 1
+        else "its inputs stay"
+    )
 
 
 def _atoms_of(atoms: Array, labels: Iterable[Tensor]) -> NDArray[np.bool_]:

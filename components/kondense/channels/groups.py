@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kondense.networks.layers import CONVOLUTIONS
+from kondense.networks.layers import CONVOLUTIONS, TRANSPOSED
 
-Weighted = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+Weighted = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear
 WEIGHTED = (*CONVOLUTIONS, nn.Linear)
 
 
@@ -134,6 +134,21 @@ def input_slices(weight: Tensor, groups: int) -> Tensor:
 def weight_from_inputs(slices: Tensor, groups: int) -> Tensor:
     """Return the weight with the given ``input_slices``: [I, O / G, ...] -> [O, I / G, ...]."""
     return slices.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def by_output(layer: nn.Module, weight: Tensor) -> Tensor:
+    """Return the weight of a layer, or a like tensor, by output: [O, I / G, ...]. Transposed ones hold it by input."""
+    return weight_from_inputs(weight, parts_of(layer)) if isinstance(layer, TRANSPOSED) else weight
+
+
+def by_input(layer: nn.Module, weight: Tensor) -> Tensor:
+    """Return the weight of a layer, or a like tensor, by input: [I, O / G, ...]."""
+    return weight if isinstance(layer, TRANSPOSED) else input_slices(weight, parts_of(layer))
+
+
+def from_inputs(layer: nn.Module, rows: Tensor) -> Tensor:
+    """Return the tensor that ``by_input`` gives as ``rows``."""
+    return rows if isinstance(layer, TRANSPOSED) else weight_from_inputs(rows, parts_of(layer))
 
 
 def narrowed(groups: Mapping[str, ChannelGroup], removed: Mapping[str, Tensor]) -> dict[str, ChannelGroup]:

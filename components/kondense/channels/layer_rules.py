@@ -15,53 +15,84 @@ from kondense.channels.heads import attention
 from kondense.channels.labels import Labelled, Trace, collapse, meeting, spread, unwrapped, varies
 from kondense.channels.own import axis_at, meet_axis
 from kondense.channels.statistics import without_gone
-from kondense.networks.layers import CONVOLUTIONS
+from kondense.networks.layers import CONVOLUTIONS, TRANSPOSED
 
 
 def convolution(  # noqa: PLR0917  # as torch's
     images: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
     """Run a convolution: the outputs are new channels, or those of the input if it is depthwise."""
+    return _convolve(images, weight, bias, (stride, padding, dilation, groups), groups)
+
+
+def transposed(  # noqa: PLR0917  # as torch's
+    images: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """Run a transposed convolution, whose weight is [I, O / G, ...]: the outputs are as those of ``convolution``."""
+    return _convolve(images, weight, bias, (stride, padding, output_padding, groups, dilation), groups, turned=True)
+
+
+def _convolve(
+    images: Any, weight: Any, bias: Any, settings: tuple[Any, ...], groups: int, *, turned: bool = False
+) -> Any:
     if not isinstance(images, Labelled) or images.ndim != weight.ndim:
         return NotImplemented
-    run, trace, labels = CONVOLVE[weight.ndim], images.record, images.labels
+    run, trace, labels = (TURNED if turned else CONVOLVE)[weight.ndim], images.record, images.labels
     if labels is not None and (isinstance(weight, Labelled) or not trace.owners.get(id(weight))):
-        return _with_own(images, run, weight, bias, (stride, padding, dilation, groups))
-    value = run(images.value, unwrapped(weight), unwrapped(bias), stride, padding, dilation, groups)
-    names = _callees(trace, weight, CONVOLUTIONS, groups)
+        return _with_own(images, run, weight, bias, settings, groups=groups, turned=turned)
+    value = run(images.value, unwrapped(weight), unwrapped(bias), *settings)
+    names = _callees(trace, weight, TRANSPOSED if turned else FORWARD, groups)
+    count = groups * weight.shape[1] if turned else len(weight)
     along = meeting(trace, labels, 1) if labels is not None and names else None
     if labels is not None and not names:
         trace.pin(labels, "it is read by a convolution whose weights are computed")
     if groups > 1 and groups == images.shape[1]:
-        outputs = along.repeat_interleave(len(weight) // groups) if along is not None else None
+        outputs = along.repeat_interleave(count // groups) if along is not None else None
         if outputs is not None and not bool(outputs.all()):
             trace.pin(outputs, "some inputs of its depthwise convolution must stay")
     else:
-        outputs = produce(trace, names, len(weight))
+        outputs = produce(trace, names, count)
         _meet(trace, names, output=False, labels=along)
     _meet(trace, names, output=True, labels=outputs)
     return type(images)(value, spread(outputs, 1, value.shape) if outputs is not None else None, trace)
 
 
-def _with_own(images: Labelled, run: Callable[..., Tensor], weight: Any, bias: Any, settings: tuple[Any, ...]) -> Any:
+def _with_own(  # noqa: PLR0917  # as torch's
+    images: Labelled,
+    run: Callable[..., Tensor],
+    weight: Any,
+    bias: Any,
+    settings: tuple[Any, ...],
+    *,
+    groups: int,
+    turned: bool,
+) -> Any:
     """Run a convolution whose weight the network holds itself or computes; its outputs are no channels.
 
     If it is depthwise, the channels pass.
     """
     trace, labels = images.record, images.labels
     assert labels is not None
-    depthwise = settings[-1] > 1 and settings[-1] == images.shape[1]
+    depthwise = groups > 1 and groups == images.shape[1]
+    multiplier = weight.shape[1] if turned else len(weight) // groups
     along = meeting(trace, labels, 1)
     held = [(tensor, axis_at(tensor, 0)) for tensor in (weight, bias) if tensor is not None and len(tensor) > 1]
-    axes = [found for _, found in held] if depthwise else [axis_at(weight, 1)]
+    axes = [found for _, found in held] if depthwise else [axis_at(weight, 0 if turned else 1)]
     computed = [tensor for tensor in (weight, bias) if isinstance(tensor, Labelled) and tensor.labels is not None]
     fixed = any(found is None for found in axes) and isinstance(weight, Labelled)
-    if computed or fixed or not (depthwise or settings[-1] == 1):
+    if computed or fixed or not (depthwise or groups == 1):
         trace.pin(labels, "it is read by a convolution whose weights are computed")
-    outputs = along.repeat_interleave(len(weight) // settings[-1]) if depthwise else None
+    outputs = along.repeat_interleave(multiplier) if depthwise else None
     for found in axes if not fixed else ():
         if found is not None:
-            meet_axis(trace, found, along if outputs is None else outputs)
+            meet_axis(trace, found, along if outputs is None or len(found[1]) == len(along) else outputs)
     value = run(without_gone(trace, images, 1).value, unwrapped(weight), unwrapped(bias), *settings)
     return type(images)(value, spread(outputs, 1, value.shape) if outputs is not None else None, trace)
 
@@ -154,9 +185,12 @@ def produce(trace: Trace, names: Sequence[str], count: int) -> Labels:
     return trace.produced[names[0]]
 
 
+FORWARD = tuple(kind for kind in CONVOLUTIONS if kind not in TRANSPOSED)
+TURNED: dict[int, Callable[..., Tensor]] = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
 CONVOLVE: dict[int, Callable[..., Tensor]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the axes of the weight
 LAYERS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(CONVOLVE.values(), convolution),
+    **dict.fromkeys(TURNED.values(), transposed),
     F.linear: linear,
     F.batch_norm: norm,
     F.instance_norm: instance_norm,

@@ -17,9 +17,8 @@ from kondense.channels.groups import (
     ChannelGroup,
     OwnTensor,
     axis_of_channels,
-    input_slices,
-    parts_of,
-    weight_from_inputs,
+    by_input,
+    from_inputs,
     weighted,
 )
 from kondense.channels.labels import Trace, unwrapped
@@ -161,12 +160,7 @@ def silence(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Remo
     """Give every layer that reads ``removed`` channels of ``groups`` a new weight, in which theirs are zero."""
     for name, gone in _read_by_layer(groups, removed).items():
         layer = weighted(module.get_submodule(name))
-        parts = parts_of(layer)
-        weight = layer.weight.detach()
-        if parts == 1:
-            weight = weight.index_fill(1, gone, 0.0)
-        else:
-            weight = weight_from_inputs(input_slices(weight, parts).index_fill(0, gone, 0.0), parts)
+        weight = from_inputs(layer, by_input(layer, layer.weight.detach()).index_fill(0, gone, 0.0))
         layer.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
 
 

@@ -1,6 +1,7 @@
 """Remove channels from a network: every tensor that has entries of theirs becomes smaller.
 
-Shapes: weight [O, I / G, ...] of O outputs, I inputs and G groups; a norm's tensors [O].
+Shapes: weight [O, I / G, ...] of O outputs, I inputs and G groups, that of a transposed convolution [I, O / G, ...];
+a norm's tensors [O].
 """
 
 import contextlib
@@ -19,16 +20,18 @@ from kondense.channels.groups import (
     WEIGHTED,
     ChannelGroup,
     OwnTensor,
+    by_input,
+    by_output,
+    from_inputs,
     input_slices,
     is_depthwise,
     parts_of,
-    weight_from_inputs,
 )
 from kondense.channels.heads import count_heads
 from kondense.channels.hidden_units import keep_hidden, keep_inputs
 from kondense.channels.labels import NORMS
 from kondense.channels.numbers import count_down
-from kondense.networks.layers import CONVOLUTIONS
+from kondense.networks.layers import CONVOLUTIONS, TRANSPOSED
 
 COUNTS: tuple[tuple[Any, ...], ...] = (  # layers, and in which attributes they hold the number of outputs and inputs
     (CONVOLUTIONS, "out_channels", "in_channels"),
@@ -171,12 +174,21 @@ def _keep_outputs(layer: nn.Module, index: Tensor) -> None:
         keep_hidden(layer, index)
         return
     before, count = side_length(layer, output=True), len(index)
+    depthwise = is_depthwise(layer)
+    groups = count // (before // parts_of(layer)) if depthwise else parts_of(layer)
+    by_inputs = layer.weight.shape[:2] if isinstance(layer, TRANSPOSED) else None
     for tensors in (layer._parameters, layer._buffers):
         for name, tensor in tensors.items():  # not the count of batches
-            if tensor is not None and tensor.ndim and tensor.size(0) == before:
-                tensors[name] = _like(tensor.index_select(0, index), tensor)  # type: ignore[assignment]
-    if isinstance(layer, CONVOLUTIONS) and is_depthwise(layer):
-        layer.groups = layer.in_channels = count // (layer.out_channels // layer.groups)
+            if tensor is None or not tensor.ndim:
+                continue
+            turned = tensor.shape[:2] == by_inputs
+            rows = by_output(layer, tensor) if turned else tensor
+            if len(rows) == before:
+                smaller = rows.index_select(0, index)
+                smaller = input_slices(smaller, groups) if turned else smaller
+                tensors[name] = _like(smaller, tensor)  # type: ignore[assignment]
+    if isinstance(layer, CONVOLUTIONS) and depthwise:
+        layer.groups = layer.in_channels = groups
     if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
         layer.normalized_shape = (count,)
         return
@@ -191,15 +203,17 @@ def keep_inputs_of(layer: nn.Module, index: Tensor) -> None:
         keep_inputs(layer, index)
         return
     assert isinstance(layer, WEIGHTED)
-    groups, sizes = parts_of(layer), layer.weight.shape[:2]
+    sizes, axis = layer.weight.shape[:2], int(not isinstance(layer, TRANSPOSED))
     for tensors in (layer._parameters, layer._buffers):
         for name, tensor in tensors.items():  # the weight, and a mask or scales of it
-            if tensor is None or tensor.shape[1:2] != sizes[1:] or len(tensor) not in (1, sizes[0]):
+            if tensor is None or tensor.ndim < len(sizes) or tensor.shape[axis] != sizes[axis]:
                 continue
-            if groups == 1:
-                smaller = tensor.index_select(1, index)
+            if tensor.shape[1 - axis] not in (1, sizes[1 - axis]):
+                continue
+            if parts_of(layer) == 1:
+                smaller = tensor.index_select(axis, index)
             else:
-                smaller = weight_from_inputs(input_slices(tensor, groups).index_select(0, index), groups)
+                smaller = from_inputs(layer, by_input(layer, tensor).index_select(0, index))
             tensors[name] = _like(smaller, tensor)  # type: ignore[assignment]
     if isinstance(layer, CONVOLUTIONS):
         layer.in_channels = len(index)

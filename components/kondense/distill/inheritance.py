@@ -16,11 +16,10 @@ from kondense.channels.dependencies import (
     WEIGHTED,
     ChannelGroup,
     find_dependencies,
-    input_slices,
     narrowed,
     weighted,
 )
-from kondense.channels.groups import parts_of
+from kondense.channels.groups import by_input, by_output
 from kondense.channels.surgery import remove
 from kondense.errors import InputError
 
@@ -108,7 +107,7 @@ def _count(group: ChannelGroup, wanted: Mapping[str, int]) -> int:
     """Return the channels of a group that a student has, by the outputs of its layers."""
     root = next(member for member in group.members if member.name == group.name and member.output)
     layer = weighted(root.layer)
-    lost = len(layer.weight) - wanted.get(group.name, 0)
+    lost = outputs(layer) - wanted.get(group.name, 0)
     if lost <= 0 or not wanted.get(group.name):
         return group.channels
     return max(group.channels - lost // root.entries.shape[1], group.blocks)
@@ -172,7 +171,7 @@ def scores(group: ChannelGroup) -> Tensor:
     for member in group.members:
         if isinstance(member.layer, WEIGHTED):
             layer = weighted(member.layer)
-            slices = layer.weight if member.output else input_slices(layer.weight, parts_of(layer))
+            slices = by_output(layer, layer.weight) if member.output else by_input(layer, layer.weight)
             size = slices.detach().flatten(1).abs().sum(1)[member.entries]
             total += (size / size.mean().clamp_min(1e-12)).sum(1)
     return total

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kondense.artifacts.model import Model
 from kondense.export.trace import layer_by_layer
-from kondense.networks.layers import CONVOLUTIONS, float_reason
+from kondense.networks.layers import CONVOLUTIONS, TRANSPOSED, float_reason
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -32,9 +32,9 @@ def fp32_bytes(module: nn.Module) -> int:
 def count_macs(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """Count the multiply-accumulates of one image in every layer with weights, by module name.
 
-    These are convolutions, linear and recurrent layers, and the projections of ``nn.MultiheadAttention``. A layer that
-    runs twice counts twice; one that does not run counts 0. Bias additions, normalisation, activations and pooling are
-    not counted, as is usual.
+    These are convolutions, transposed ones included, linear and recurrent layers, and the projections of
+    ``nn.MultiheadAttention``. A layer that runs twice counts twice; one that does not run counts 0. Bias
+    additions, normalisation, activations and pooling are not counted, as is usual.
 
     Args:
         module: the network; it keeps its mode and its weights.
@@ -83,6 +83,8 @@ def _layer_macs(layer: nn.Module, inputs: Any, output: Any) -> int:
     if isinstance(layer, nn.Linear):
         return output.numel() * layer.in_features
     assert isinstance(layer, CONVOLUTIONS)
+    if isinstance(layer, TRANSPOSED):
+        return inputs.numel() * (layer.out_channels // layer.groups) * math.prod(layer.kernel_size)
     return output.numel() * (layer.in_channels // layer.groups) * math.prod(layer.kernel_size)
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from kondense.errors import InputError
 
 LISTED = 20  # of more layers, only the nearest are named
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # those of one and three dimensions only lose channels
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)  # whose weights stand by input
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)  # all but Conv2d only lose channels
 WITH_KERNELS = (nn.Conv2d, nn.Linear)  # layers for which there are integer kernels
 TYPES: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in WITH_KERNELS}
 

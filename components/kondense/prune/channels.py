@@ -16,11 +16,10 @@ from kondense.channels.dependencies import (
     ChannelGroup,
     Member,
     find_dependencies,
-    input_slices,
     narrowed,
     weighted,
 )
-from kondense.channels.groups import WEIGHTED, parts_of
+from kondense.channels.groups import WEIGHTED, by_input, by_output
 from kondense.channels.proof import check_removal
 from kondense.channels.surgery import remove
 from kondense.errors import InputError
@@ -258,8 +257,8 @@ def lowest(
 def weight_slices(member: Member, weight: Tensor | None = None) -> Tensor:
     """Return the slice of the layer's weight, or of a like tensor, for each entry of a member's side, [entries, n]."""
     weight = (weighted(member.layer).weight if weight is None else weight).detach()
-    groups = parts_of(member.layer)
-    return (weight if member.output else input_slices(weight, groups)).flatten(1)
+    layer = weighted(member.layer)
+    return (by_output(layer, weight) if member.output else by_input(layer, weight)).flatten(1)
 
 
 def by_channel(member: Member, values: Tensor) -> Tensor:

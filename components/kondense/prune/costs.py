@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from kondense.artifacts.structure import RECURRENT
-from kondense.channels.groups import WEIGHTED
+from kondense.channels.groups import WEIGHTED, by_output
 from kondense.channels.hidden_units import reads
 from kondense.channels.surgery import side_length
 from kondense.measuring.size import count_macs
@@ -33,8 +33,8 @@ def layer_costs(
     costs = {}
     for name, layer in module.named_modules():
         if isinstance(layer, WEIGHTED):
-            outputs, inputs, *taps = layer.weight.shape
-            if target == "macs":  # every weight is used once at each position of the output
+            outputs, inputs, *taps = by_output(layer, layer.weight).shape
+            if target == "macs":  # every weight is used once at each position
                 costs[name] = Layer(outputs, inputs, math.prod(taps) * macs[name] / layer.weight.numel(), 0.0)
             else:
                 costs[name] = Layer(outputs, inputs, size * math.prod(taps), size * float(layer.bias is not None))

@@ -43,6 +43,8 @@ CASES += [
     ("file_constants", "l1"),
     ("reads_the_coarse", "l1"),
     ("prototypes", "export"),
+    ("transposed_groups", "l1"),
+    ("transposed_groups", "static"),
 ]
 CASES += [("three_dimensional", "train"), ("three_dimensional", "l1"), ("encoder_layer", "qat")]
 
