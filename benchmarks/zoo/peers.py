@@ -137,13 +137,15 @@ def onnxruntime_static(network: str, directory: Path) -> str:
 
 
 def surgery(network: str, directory: Path) -> str:
-    """Trace and halve every group of channels: seconds of both."""
+    """Trace and halve every group of channels: seconds of both. What is left must run."""
     dataset, module = make_dataset(SIZES[network]), make_model(network).module
 
     def halve(groups: dict[str, ChannelGroup]) -> None:
         remove(module, groups, {name: _half(group) for name, group in groups.items()})
 
-    return _timed(lambda: find_groups(module, dataset.shape), halve)
+    seconds = _timed(lambda: find_groups(module, dataset.shape), halve)
+    module(dataset.normalise(dataset.test.images[:2]))
+    return seconds
 
 
 def _half(group: ChannelGroup) -> torch.Tensor:
@@ -165,7 +167,9 @@ def torch_pruning_surgery(network: str, directory: Path) -> str:
             module, images, importance=importance, pruning_ratio=0.5, ignored_layers=heads
         )
 
-    return _timed(trace, lambda pruner: pruner.step())
+    seconds = _timed(trace, lambda pruner: pruner.step())
+    module(images)
+    return seconds
 
 
 def _timed(trace: Callable, cut: Callable) -> str:

@@ -250,6 +250,52 @@ def meeting(trace: Trace, labels: Tensor, axis: int) -> Tensor:
     return highest
 
 
+def reshaped(labels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return labels in another shape; where they are equal along an axis, they stay so without taking memory."""
+    parts, narrow, noted = _blocks(labels.shape, shape), labels, axis_of(labels)
+    if noted:
+        of_noted = next(after for before, after in parts if noted[0] in before)
+        longer = [axis for axis in of_noted if shape[axis] > 1]
+        if len(longer) == 1 and shape[longer[0]] == len(noted[1]):
+            return spread(noted[1], longer[0], shape)
+    compact = list(shape)
+    for before, after in parts:
+        if all(labels.stride(axis) == 0 or labels.shape[axis] == 1 for axis in before):
+            for axis in before:
+                narrow = narrow.narrow(axis, 0, 1)
+            for axis in after:
+                compact[axis] = 1
+    return narrow.reshape(compact).expand(list(shape))
+
+
+def _blocks(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Return which axes of a shape become which of another with as many elements: the smallest runs of both.
+
+    >>> _blocks((2, 3, 4, 5), (6, 4, 5, 1))
+    [([0, 1], [0]), ([2], [1]), ([3], [2]), ([], [3])]
+    """
+    if 0 in before:
+        return [(list(range(len(before))), list(range(len(after))))]
+    blocks: list[tuple[list[int], list[int]]] = []
+    first = second = 0
+    while first < len(before) and second < len(after):
+        block = ([first], [second])
+        one, other = before[first], after[second]
+        while one != other:
+            if one < other:
+                first += 1
+                block[0].append(first)
+                one *= before[first]
+            else:
+                second += 1
+                block[1].append(second)
+                other *= after[second]
+        blocks.append(block)
+        first, second = first + 1, second + 1
+    rest = list(range(first, len(before))), list(range(second, len(after)))
+    return [*blocks, rest] if any(rest) else blocks
+
+
 def spread(labels_n: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
     """Return labels of ``shape`` that depend on one axis only, as ``labels_n`` say."""
     axis %= len(shape)

@@ -75,16 +75,22 @@ def choices_of_literals(
 
 def around(module: nn.Module, group: ChannelGroup) -> list[tuple[str, nn.Module]]:
     """Return the modules of the user's own that hold a group's members, at any depth."""
-    homes = {
+    homes = dict.fromkeys(
         member.layer.owner if isinstance(member.layer, OwnTensor) else member.name.rpartition(".")[0]
         for member in group.members
-    }
+    )
     above = {".".join(home.split(".")[:depth]) for home in homes for depth in range(home.count(".") + 2)}
-    return [
-        (name, part)
-        for name, part in module.named_modules()
-        if name in above and not type(part).__module__.startswith("torch.nn.modules.")
-    ]
+    named = [(name, module.get_submodule(name)) for name in sorted(above, key=lambda name: _order(module, name))]
+    return [(name, part) for name, part in named if not type(part).__module__.startswith("torch.nn.modules.")]
+
+
+def _order(module: nn.Module, name: str) -> list[int]:
+    """Return the place of a module among the others of the network, which is that of ``named_modules``."""
+    places = []
+    for part in filter(None, name.split(".")):
+        places.append(list(module._modules).index(part))
+        module = module._modules[part]  # type: ignore[assignment]
+    return places
 
 
 def count_down(owner: nn.Module, attribute: str, fewer: int) -> None:

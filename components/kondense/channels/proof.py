@@ -85,8 +85,11 @@ def unproved(
         proof = _Proof(module, images_NCHW, time.process_time() + seconds)
         while left and (change := proof.change(left, left)) is not None:
             wrong = proof.wrong(left, change)
-            for name in wrong:
-                changes[name] = "there was no time to prove it" if proof.late else proof.mended(left, name, splits)
+            for name, alone in wrong.items():
+                if alone is None or proof.late:
+                    changes[name] = "there was no time to prove it"
+                else:
+                    changes[name] = proof.mended(left, name, alone, splits)
                 if isinstance(outcome := changes[name], ChannelGroup):
                     left[name] = outcome
                 else:
@@ -128,6 +131,7 @@ class _Proof:
         self.double: nn.Module | None = None
         self.mended_names: set[str] = set()
         self.places: dict[Kind, int | None] = {}  # of the attempt that mended a group of the kind, if any did
+        self.kinds: dict[int, tuple[ChannelGroup, Kind]] = {}
 
     @property
     def late(self) -> bool:
@@ -138,9 +142,9 @@ class _Proof:
         """Return where the network without some channels of the named groups differs first, if anywhere."""
         return self.compared(groups, {name: _some(groups[name]) for name in names})
 
-    def differs(self, groups: Mapping[str, ChannelGroup], names: Iterable[str]) -> bool:
+    def differs(self, groups: Mapping[str, ChannelGroup], names: Iterable[str]) -> Change | None:
         """Return whether the network without some channels of the named groups differs; cheaper than where."""
-        return self.compared(groups, {name: _some(groups[name]) for name in names}, placed=False) is not None
+        return self.compared(groups, {name: _some(groups[name]) for name in names}, placed=False)
 
     def compared(self, groups: Mapping[str, ChannelGroup], removed: Removed, *, placed: bool = True) -> Change | None:
         """Return where the network without the ``removed`` channels differs first, if anywhere.
@@ -156,50 +160,62 @@ class _Proof:
         except Exception:  # a network with a data type of its own
             return change if change.amount > COARSE else None
 
-    def wrong(self, groups: Mapping[str, ChannelGroup], change: Change) -> list[str]:
-        """Return the names of the groups that are wrong on their own, of those that a change may come from."""
+    def wrong(self, groups: Mapping[str, ChannelGroup], change: Change) -> dict[str, Change | None]:
+        """Return the groups that are wrong on their own, with what changes, of those that a change may come from.
+
+        Those that are like one of them are looked at, too. The change is None where there was no time to see it.
+        """
         near = [name for name, group in groups.items() if change.layer in {member.name for member in group.members}]
         alike: dict[Kind, list[str]] = {}
         for name in groups:
             alike.setdefault(self.kind(groups[name]), []).append(name)
-        return [name for name in near if self.late or self.differs(groups, [name])] or self.halved(
-            groups, list(itertools.chain.from_iterable(alike.values()))
-        )
+        found = self.alone(groups, near) or self.halved(groups, list(itertools.chain.from_iterable(alike.values())))
+        kinds = dict.fromkeys(self.kind(groups[name]) for name in found)
+        others = [name for kind in kinds for name in alike[kind] if name not in found and name not in near]
+        return found | self.alone(groups, others)
 
-    def halved(self, groups: Mapping[str, ChannelGroup], names: list[str]) -> list[str]:
-        """Return the names of the groups that are wrong, found by halving; those of a kind stand side by side."""
-        if not names or not (self.late or self.differs(groups, names)):
-            return []
-        if len(names) == 1 or self.late:
-            return names
+    def alone(self, groups: Mapping[str, ChannelGroup], names: Iterable[str]) -> dict[str, Change | None]:
+        """Return those of the groups that are wrong on their own, with what changes; all others when time is up."""
+        found: dict[str, Change | None] = {}
+        for name in names:
+            if self.late:
+                found[name] = None
+            elif (change := self.differs(groups, [name])) is not None:
+                found[name] = change
+        return found
+
+    def halved(self, groups: Mapping[str, ChannelGroup], names: list[str]) -> dict[str, Change | None]:
+        """Return the groups that are wrong, found by halving; those of a kind stand side by side."""
+        if self.late or not names:
+            return dict.fromkeys(names)
+        if (change := self.differs(groups, names)) is None:
+            return {}
+        if len(names) == 1:
+            return {names[0]: change}
         middle = len(names) // 2
-        return [*self.halved(groups, names[:middle]), *self.halved(groups, names[middle:])]
+        return self.halved(groups, names[:middle]) | self.halved(groups, names[middle:])
 
-    def mended(self, groups: Mapping[str, ChannelGroup], name: str, splits: Collection[int]) -> Outcome:
+    def mended(self, groups: Mapping[str, ChannelGroup], name: str, change: Change, splits: Collection[int]) -> Outcome:
         """Return a wrong group as it is right, which loses the same of each part, or the reason why it must stay."""
-        attempts = Attempts(self.module, groups[name])
-        with attempts.noted(groups[name]):
-            change = self.compared(groups, {name: _some(groups[name])}, placed=False)
-        if change is None or name in self.mended_names:
+        if name in self.mended_names:
             return "its channels cannot be removed together with those of other layers"
         self.mended_names.add(name)
-        if (mended := self.first_right(groups, name, change, splits, attempts)) is not None:
+        if (mended := self.first_right(groups, name, change, splits)) is not None:
             return mended
         return f"without some of its channels {change}"
 
-    def first_right(  # noqa: PLR0917
-        self,
-        groups: Mapping[str, ChannelGroup],
-        name: str,
-        change: Change,
-        splits: Collection[int],
-        attempts: Attempts,
+    def first_right(
+        self, groups: Mapping[str, ChannelGroup], name: str, change: Change, splits: Collection[int]
     ) -> ChannelGroup | None:
         """Return the first form of a wrong group that is right; where another of its kind had none, none is tried."""
         kind = (*self.kind(groups[name]), change.amount == WITHOUT_VALUE)
         place = self.places.get(kind, 0)
         if place is None:
             return None
+        attempts = Attempts(self.module, groups[name])
+        if kind not in self.places:
+            with attempts.noted(groups[name]):
+                self.differs(groups, [name])
         plain = list(self.forms(groups, name, change, splits))
         in_code = self.with_literals(groups, [form for form in (groups[name], *plain) if not form.numbers], splits)
         forms = [*plain, *itertools.islice(in_code, MOST_TRIES)]
@@ -230,11 +246,16 @@ class _Proof:
 
     def kind(self, group: ChannelGroup) -> Kind:
         """Return what groups have in common whose members are alike, in modules of the same classes."""
+        known = self.kinds.get(id(group))
+        if known is not None and known[0] is group:
+            return known[1]
         members = tuple(
             (re.sub(r"\d+", "#", member.name), member.output, *member.entries.shape) for member in group.members
         )
         classes = tuple(type(part) for _, part in around(self.module, group))
-        return (members, group.blocks, group.statistics, classes)
+        kind = (members, group.blocks, group.statistics, classes)
+        self.kinds[id(group)] = group, kind
+        return kind
 
     def with_literals(
         self, groups: Mapping[str, ChannelGroup], forms: Iterable[ChannelGroup], splits: Collection[int]

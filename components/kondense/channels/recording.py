@@ -22,7 +22,7 @@ from kondense.channels.groups import (
     weighted,
 )
 from kondense.channels.labels import Trace, unwrapped
-from kondense.channels.surgery import restored
+from kondense.channels.surgery import forget, restored
 from kondense.channels.tracing import Traced, labelled
 from kondense.export.trace import layer_by_layer
 
@@ -58,7 +58,8 @@ def expected(
         for name in hidden
     ]
     try:
-        record = recorded(module, images_NCHW, kept, failing=True)
+        with restored(module):
+            record = recorded(module, images_NCHW, kept, failing=True)
     finally:
         for hook in hooks:
             hook.remove()
@@ -101,7 +102,8 @@ def _without(
         if not output
     ]
     try:
-        with labelled(module, trace):
+        with restored(module), labelled(module, trace):
+            forget(module)
             return recorded(module, Traced(images_NCHW, None, trace), kept)
     finally:
         for hook in hooks:

@@ -22,6 +22,7 @@ from kondense.channels.labels import (
     labels_of,
     meeting,
     profile,
+    reshaped,
     single_axis,
     spread,
     tensors_of,
@@ -245,7 +246,7 @@ def _apply(function: Any, labels: Labels, args: Sequence[Any], kwargs: Mapping[s
 def _reshape(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
-    before, labels = args[0].labels, args[0].labels.reshape(results[0].shape)
+    before, labels = args[0].labels, reshaped(args[0].labels, results[0].shape)
     if before.shape != labels.shape and before.ndim < labels.ndim:
         trace.splits.update(size for size in labels.shape if 1 < size < before.numel())
     return [labels]

@@ -85,12 +85,24 @@ def remove(module: nn.Module, groups: Mapping[str, ChannelGroup], removed: Mappi
     for (name, key), others in ties.items():
         for other, other_key in others:
             named[other]._parameters[other_key] = named[name]._parameters[key]
+    forget(module)
     return kept_outputs
+
+
+def forget(module: nn.Module) -> None:
+    """Let modules drop what they keep from their tensors in evaluation, as those do whose ``train`` says so."""
+    for part in module.modules():
+        if type(part).train is not nn.Module.train:
+            modes = [(each, each.training) for each in part.modules()]
+            for mode in (True, modes[0][1]):
+                part.train(mode)
+            for each, mode in modes:
+                each.training = mode
 
 
 @contextlib.contextmanager
 def restored(module: nn.Module, *, written: bool = False) -> Iterator[None]:
-    """Put back the layers of a network, with their tensors and settings, when the block ends.
+    """Put back the layers of a network, with their tensors, settings and what these hold, when the block ends.
 
     Args:
         module: the network.
@@ -98,6 +110,12 @@ def restored(module: nn.Module, *, written: bool = False) -> Iterator[None]:
     """
     parts = list(module.modules())
     before = [(part, dict(part.__dict__), dict(part._parameters), dict(part._buffers)) for part in parts]
+    held = [
+        (value, value.copy())
+        for _, settings, _, _ in before
+        for name, value in settings.items()
+        if type(value) in (dict, list) and name[0] != "_"
+    ]
     copies: dict[int, Tensor | None] = {id(None): None}
     for part in parts if written else ():
         for key, parameter in part._parameters.items():
@@ -117,6 +135,9 @@ def restored(module: nn.Module, *, written: bool = False) -> Iterator[None]:
             for tensors, earlier in ((part._parameters, parameters), (part._buffers, buffers)):
                 tensors.clear()
                 tensors.update(earlier)  # type: ignore[arg-type]
+        for container, content in held:
+            container.clear()
+            (container.update if isinstance(container, dict) else container.extend)(content)
 
 
 def _ties(named: Mapping[str, nn.Module]) -> dict[tuple[str, str], list[tuple[str, str]]]:

@@ -15,6 +15,7 @@ from kondense.channels.labels import OVER_CHANNELS, Labelled, Trace, tensors_of,
 from kondense.channels.layer_rules import LAYERS
 from kondense.channels.own import watched
 from kondense.channels.rules import follow, follow_own, seen_by
+from kondense.channels.surgery import forget, restored
 from kondense.errors import InputError
 from kondense.export.trace import layer_by_layer
 
@@ -92,7 +93,8 @@ def _run(trace: Trace, module: nn.Module, image_shape: tuple[int, int, int]) -> 
     ]
     random = torch.get_rng_state()
     try:
-        with torch.no_grad(), layer_by_layer(), labelled(module, trace):
+        with torch.no_grad(), layer_by_layer(), restored(module), labelled(module, trace):
+            forget(module)
             outputs = module(Traced(images_NCHW, None, trace))
     except Exception as error:  # a network's own code may raise anything
         last = f"the last layer that ran was {ran[-1]!r}" if ran else "no layer ran"

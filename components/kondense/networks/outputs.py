@@ -1,7 +1,8 @@
 """The logits among what a network returns: a tensor, or a tuple, dictionary or dataclass that holds more.
 
 ``build`` returns networks that give their logits alone in evaluation mode, so that whatever measures, changes or
-exports a network need not know. In training mode they return all, for the losses of auxiliary heads. The module stays
+exports a network need not know. In training mode they return all, for the losses of auxiliary heads. Their ``train``
+and ``eval`` return the network, as torch's do, where those of its class return nothing. The module stays
 as it is, names of weights included: only its class is replaced, by a subclass of the same name.
 
 Shapes: N images, K classes.
@@ -210,10 +211,17 @@ def _returning_logits(kind: type[nn.Module]) -> type[nn.Module]:
     def reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
         return _unfilled, (kind,), self.__getstate__()
 
+    def itself(self: nn.Module, *mode: Any, method: Any) -> nn.Module:
+        method(self, *mode)
+        return self
+
     names = ("__module__", "__qualname__", "__doc__")
     attributes: dict[str, Any] = {name: getattr(kind, name) for name in names}
     # The defaults are for a network that its own code makes of its class, such as a copy.
     attributes |= {"forward": forward, "_returns_logits": True, "_output_key": "", "_output_classes": 0}
+    for name in ("train", "eval"):  # people's own often return nothing
+        if (method := getattr(kind, name)) is not getattr(nn.Module, name):
+            attributes[name] = functools.partialmethod(itself, method=method)
     if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
         attributes["__reduce_ex__"] = reduced  # pickle looks the class up by its name, where the user's own stands
     return type(kind.__name__, (kind,), attributes)

@@ -434,3 +434,43 @@ def test_the_proof_leaves_the_network_as_it_is():
     assert all(torch.equal(after[name], value) for name, (_, value) in before.items())
     assert (module.conv.out_channels, module.norm.num_features, module.fc.in_features) == (16, 16, 16)
     assert not any(layer._forward_hooks for layer in module.modules())
+
+
+class Cached(nn.Module):
+    """Keeps a scale of its channels in evaluation, as LeViT keeps its biases: ``train`` drops it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc, self.logs = conv(), nn.Linear(16, 4), nn.Parameter(torch.randn(16, 1, 1))
+        self.kept, self.seen = {}, []
+
+    def train(self, mode=True):
+        if mode:
+            self.kept = {}
+        return super().train(mode)
+
+    def scale(self):
+        if self.training:
+            return self.logs.exp()
+        if "scale" not in self.kept:
+            self.kept["scale"] = self.logs.exp()
+        return self.kept["scale"]
+
+    def forward(self, images):
+        maps = self.conv(images) * self.scale()
+        self.seen.append(maps)
+        return self.fc(pooled(maps))
+
+
+def test_what_a_network_keeps_in_evaluation_follows_and_none_of_the_passes_stays_in_it():
+    torch.manual_seed(0)
+    module, images = Cached().eval(), torch.randn(3, *SHAPE)
+    module(images)
+    kept, seen = module.kept["scale"], list(module.seen)
+    groups = find_groups(module, SHAPE)
+    assert {name: group.channels for name, group in groups.items()} == {"conv": 16}
+    assert module.kept["scale"] is kept and len(module.seen) == len(seen) and module.seen[0] is seen[0]
+    wanted = module.fc(pooled(module.conv(images) * module.scale() * (torch.arange(16) > 4)[:, None, None]))
+    remove(module, groups, {"conv": torch.arange(5)})
+    torch.testing.assert_close(module(images), wanted)
+    assert not module.training and module.logs.shape == (11, 1, 1)

@@ -232,3 +232,27 @@ def test_a_network_without_gradients_in_evaluation_mode_is_no_error():
     module = WrittenInPlace().eval()
     assert not untrained(module, torch.randn(5, 1, 2, 2))
     assert not module.training
+
+
+class Frozen(Net):
+    """Keeps its norm in evaluation mode and returns nothing from ``train``, as detection code does."""
+
+    def __init__(self):
+        super().__init__(lambda logits: {"logits": logits})
+        self.norm = nn.BatchNorm1d(4)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+
+    def eval(self):
+        super().eval()
+
+
+def test_a_networks_train_and_eval_return_it():
+    module = with_logits(Frozen(), classes=4)
+    assert module.train() is module and module.training and not module.norm.training
+    assert module.train(False) is module and not module.training
+    assert module.train().eval() is module and not module.training
+    assert copy.deepcopy(module).eval().train(True).training
+    assert "train" not in vars(type(with_logits(Net(None))))
