@@ -339,8 +339,8 @@ def _make_loud(module: nn.Module) -> None:
     ]
     quiet: dict[int, nn.Parameter] = {}
     for layer, key, weight in places:
-        few = weight.detach().reshape(-1)[:8].float().cpu().numpy()  # which tell as a rule
-        if abs(few).max() < TINY and float(weight.abs().max()) < TINY:
+        few = abs(float(weight.detach().view(-1)[0])) if weight.is_contiguous() else 0.0  # which tells as a rule
+        if few < TINY and float(weight.abs().max()) < TINY:
             spread = (len(weight) / weight.numel()) ** 0.5 if weight.ndim else 1.0
             noise = spread * torch.randn(weight.shape, generator=generator).to(weight)
             quiet.setdefault(id(weight), nn.Parameter(noise, requires_grad=False))
