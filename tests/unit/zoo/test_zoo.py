@@ -10,6 +10,7 @@ from benchmarks.zoo.cells import Cell, attempt, cached, run_cell
 from benchmarks.zoo.constructs import CONSTRUCTS
 from benchmarks.zoo.networks import GROUPS, SIZES, chosen
 from benchmarks.zoo.operations import OPERATIONS, DifferentError, compare
+from benchmarks.zoo.surgery import row, turns
 from benchmarks.zoo.table import tables, totals
 
 NETWORKS = (
@@ -102,6 +103,18 @@ def test_tables_have_a_mark_per_cell_and_the_reasons() -> None:
     assert "| lenet5 | + | F |" in lines
     assert lines[-1] == "- fault: lenet5 nm: KeyError: 1 [kondense/x.py:3]"
     assert totals(cells) == ["2 cells: ok 1 (50.0 %), refused 0 (0.0 %), fault 1 (50.0 %)."]
+
+
+def test_surgery_is_timed_in_turn_and_a_peer_that_fails_is_told() -> None:
+    def ours(network: str, directory: Path) -> str:
+        return "0.125 s + 0.25 s"
+
+    def fails(network: str, directory: Path) -> str:
+        raise IndexError("3\n4")
+
+    assert turns([ours, fails], "lenet5", 2) == [[0.375, 0.375], "IndexError: 3 4"]
+    assert row([0.2, 0.1, 0.4], [0.4, 0.2, 0.2]) == "0.100 | 0.200 | 0.50 | 1.00"
+    assert row([0.2], "IndexError: 3") == "0.200 | IndexError: 3 |  | "
 
 
 def test_networks_are_chosen_by_name_group_or_part() -> None:
