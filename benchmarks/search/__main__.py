@@ -2,6 +2,7 @@
 
     python -m benchmarks.search --seeds 50 --optimizers random,hyperband,bohb --output search.json
     python -m benchmarks.search --seeds 10 --optimizers bohb,optuna,hpbandster,dehb --problems counting-8
+    python -m benchmarks.search --parts quality --optimizers bohb,dehb --seeds 50 --total 4
     python -m benchmarks.search --parts cost,clock,resume
     python -m benchmarks.search --parts front,warm --seeds 10
 
