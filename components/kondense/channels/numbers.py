@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from torch import nn
 
 from kondense.artifacts.literals import literals_of, set_literal
-from kondense.artifacts.structure import numbers_held, set_number
+from kondense.artifacts.numbers import numbers_held, set_number
 from kondense.channels.groups import ChannelGroup, OwnTensor
 
 Numbers = tuple[tuple[str, str, int], ...]  # module, attribute or method:number, entries of a channel
