@@ -1,11 +1,15 @@
 """Numbers that a module holds are found, and set without changing what else holds them."""
 
+import argparse
 import copy
 import dataclasses
+import enum
+import logging
 import types
 from collections import namedtuple
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from kondense.artifacts.numbers import numbers_held, set_number
@@ -18,6 +22,15 @@ Sizes = namedtuple("Sizes", "hidden out")
 class Config:
     hidden: int
     out: int = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted:
+    hidden: int
+
+
+class Width(enum.IntEnum):
+    WIDE = 8
 
 
 class Holder(nn.Module):
@@ -41,6 +54,13 @@ class Holder(nn.Module):
         (torch.Size([8, 4]), "sizes.0", torch.Size([6, 4])),
         (Config(8), "sizes.hidden", Config(6)),
         (types.SimpleNamespace(hidden=8), "sizes.hidden", types.SimpleNamespace(hidden=6)),
+        (argparse.Namespace(hidden=8), "sizes.hidden", argparse.Namespace(hidden=6)),
+        (Slotted(8), "sizes.hidden", Slotted(6)),
+        (np.int64(8), "sizes", np.int64(6)),
+        (Width.WIDE, "sizes", 6),
+        ({"model": {"widths": [4, 8]}}, "sizes.model.widths.1", {"model": {"widths": [4, 6]}}),
+        ({"model": Config((8,))}, "sizes.model.hidden", {"model": Config((6,))}),
+        ((Sizes(8, 1), 2), "sizes.0.0", (Sizes(6, 1), 2)),
     ],
     ids=str,
 )
@@ -64,3 +84,20 @@ def test_a_number_of_the_class_is_set_on_the_module_alone() -> None:
 )
 def test_what_is_no_size_is_no_number(value: Any) -> None:
     assert numbers_held(Holder(value)) == {"depth": 3}
+
+
+def test_objects_of_libraries_are_left_alone() -> None:
+    """A logger has levels, and a copy of it is itself."""
+    assert numbers_held(Holder(logging.getLogger("kondense"))) == {"depth": 3}
+    assert numbers_held(Holder(torch.Generator())) == {"depth": 3}
+
+
+def test_what_holds_itself_is_read_so_far() -> None:
+    endless: dict[str, Any] = {"hidden": 8}
+    endless["again"] = endless
+    assert list(numbers_held(Holder(endless))) == [
+        "depth",
+        "sizes.hidden",
+        "sizes.again.hidden",
+        "sizes.again.again.hidden",
+    ]
