@@ -255,7 +255,7 @@ def answering() -> Iterator[Callable[[bytes | Callable[[str], bytes]], Katib]]:
                 pass
 
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
 
         def connect() -> client.ApiClient:
             settings = client.Configuration(host=f"http://127.0.0.1:{servers[-1].server_port}")

@@ -38,7 +38,7 @@ def test_another_answer_is_told(answer, status, text):
             self.request.sendall(answer)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         with pytest.raises(ApiError, match=text) as caught:
             TrialObjects(f"http://127.0.0.1:{server.server_address[1]}", "team").read("a-trial")
         server.shutdown()
