@@ -9,11 +9,13 @@ import contextlib
 import dataclasses
 import functools
 import math
+import multiprocessing
 import os
 import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,7 @@ def _items(batches: Batches, numbers: range, count: int, ahead: int) -> Iterator
                     sampler=numbers,
                     num_workers=count,
                     prefetch_factor=ahead,
+                    multiprocessing_context=_context(),
                     worker_init_fn=functools.partial(_prepare, sockets),
                 )
             )
@@ -127,6 +130,33 @@ def _items(batches: Batches, numbers: range, count: int, ahead: int) -> Iterator
             yield from _handed_over(source)
         finally:
             del source  # its workers end before their sockets' directory does
+
+
+class _Flag:
+    """An event without a lock: one that a worker holds when it is killed is held for ever, and torch waits for it."""
+
+    def __init__(self, context: BaseContext) -> None:
+        self._value = context.RawValue("b", 0)
+
+    def set(self) -> None:
+        """Raise the flag."""
+        self._value.value = 1
+
+    def is_set(self) -> bool:
+        """Return whether the flag is up."""
+        return bool(self._value.value)
+
+
+def _context() -> BaseContext:
+    """Return the usual context of multiprocessing, but for the event by which torch's DataLoader ends its workers."""
+    usual: Any = type(multiprocessing.get_context(multiprocessing.get_start_method()))
+
+    class Context(usual):
+        def Event(self) -> _Flag:  # noqa: N802 - multiprocessing's name
+            return _Flag(self)
+
+    context: BaseContext = Context()
+    return context
 
 
 def _handed_over(source: Iterator[Any]) -> Iterator[Any]:

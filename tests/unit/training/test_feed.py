@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,30 @@ def test_a_killed_worker_is_replaced(shards, monkeypatch, caplog):
         os.kill(child.pid, signal.SIGKILL)
     found += list(parts)
     assert torch.equal(torch.cat(found), expected)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("with_workers")
+def test_a_worker_that_is_killed_as_it_looks_whether_to_end_is_replaced(shards, tmp_path, monkeypatch):
+    """An event of multiprocessing has a lock, which stays locked then: torch waited for it, and the step hung."""
+    parent, killed = os.getpid(), tmp_path / "killed"
+    read = type(shards.train.images).read
+
+    def dying(images, index_B):
+        if os.getpid() != parent and not killed.exists():
+            killed.touch()
+            frame = sys._getframe()
+            while "done_event" not in frame.f_locals:
+                frame = frame.f_back
+            if (lock := getattr(frame.f_locals["done_event"], "_cond", None)) is not None:
+                lock.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(images, index_B)
+
+    monkeypatch.setattr(type(shards.train.images), "read", dying)
+    found = torch.cat(list(shards.train.images.split(16)))
+    assert killed.exists()
+    assert torch.equal(found, torch.cat(list(toy_dataset().train.images.split(16))))
 
 
 @pytest.mark.usefixtures("with_workers")
