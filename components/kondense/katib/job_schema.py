@@ -23,7 +23,7 @@ from kondense.katib.quantities import canonical
 # Without these Kubernetes refuses the Job, though Katib takes the template.
 NAMED = {"EnvVar": ("name",), "Container": ("name",), "Volume": ("name",), "VolumeMount": ("name", "mountPath")}
 EXEMPT = (".resources.limits.", ".resources.requests.")  # of the comparison, not of the types
-COMES_BACK = "Katib refuses a Job in which it stands"
+ELSE = "or Katib refuses the Job"
 
 
 def broken(job: Any, path: str) -> Iterator[Violation]:
@@ -87,7 +87,7 @@ def _field(value: Any, kind: str, path: str) -> Iterator[Violation]:
     kind, optional = kind.removesuffix("?"), kind.endswith("?")
     if value is None:
         if optional or kind[0] not in "*[{":
-            yield Violation(path, f"must be left out or have a value: {COMES_BACK}", None)
+            yield Violation(path, f"must be left out or have a value, {ELSE}", None)
         return
     count = 0
     for violation in _value(value, kind.removeprefix("*"), path):
@@ -95,7 +95,7 @@ def _field(value: Any, kind: str, path: str) -> Iterator[Violation]:
         yield violation
     left_out = kind[0] in "[{" or kind in CHECKS
     if not count and optional and left_out and not value and not _exempt(path):
-        yield Violation(path, f"must be left out where it is empty, false or 0: {COMES_BACK}", value)
+        yield Violation(path, f"must be left out where it is empty, false or 0, {ELSE}", value)
 
 
 def _value(value: Any, kind: str, path: str) -> Iterator[Violation]:
@@ -141,7 +141,7 @@ def _quantity(value: Any, path: str) -> Iterator[Violation]:
     if written is None:
         yield Violation(path, "must be a quantity like 500m, 2 or 1Gi in a Job", value)
     elif value != written and not _exempt(path):
-        yield Violation(path, f"must be written as {written!r}: {COMES_BACK} otherwise", value)
+        yield Violation(path, f"must be written as {written!r}, {ELSE}", value)
 
 
 def _exempt(path: str) -> bool:

@@ -4,8 +4,9 @@ import copy
 from typing import Any
 
 import pytest
-from kondense.katib.job_schema import broken
+from kondense.katib.job_schema import _fields, broken
 from kondense.katib.quantities import canonical
+from kubernetes.client import models
 
 JOB: dict[str, Any] = {
     "apiVersion": "batch/v1",
@@ -163,3 +164,23 @@ def test_what_katib_refuses_is_refused_once(path: str, value: object, rule: str)
 )
 def test_quantities_are_written_as_by_kubernetes(text: str, written: str | None) -> None:
     assert canonical(text) == written
+
+
+SCALARS = {"bool": {"bool"}, "int": {"int32", "int64"}, "str": {"string", "quantity"}, "datetime": {"time"}}
+
+
+def test_fields_are_those_of_the_python_client() -> None:
+    """The client was generated from the API's OpenAPI document, the table from its Go types."""
+    types = _fields()
+    both = [name for name in types if hasattr(models, f"V1{name}")]
+    assert len(both) > 100
+    for name in both:
+        model = getattr(models, f"V1{name}")
+        for attribute, key in model.attribute_map.items():
+            if (name, key) == ("PodResourceClaim", "source"):  # of Kubernetes until 1.30
+                continue
+            kind = types[name][key].strip("*?")
+            client = model.openapi_types[attribute]
+            assert kind in SCALARS.get(client, {kind}), (name, key, kind, client)
+            assert kind.startswith("[") == client.startswith("list["), (name, key)
+            assert kind.startswith("{") == client.startswith("dict("), (name, key)
