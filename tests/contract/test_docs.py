@@ -60,6 +60,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
         "```python\nkd.prune(model, data, sparsitty=0.5)\n```",
         "```python\nkd.Dataset.from_nothing()\n```",
         "`kd.shrink`",
+        "one\n<<<<<<< HEAD\ntwo\n=======\nthree\n>>>>>>> a change",
     ],
 )
 def test_something_that_does_not_exist_is_found(text: str) -> None:

@@ -32,6 +32,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 FOLDERS = "components|pipelines|manifests|images|benchmarks|tests|docs"
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*[\w*]")
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+MERGE = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FIELD = re.compile(rf"({'|'.join(STEPS)})\.(?!html|json|md)(\w+)")
@@ -183,7 +184,8 @@ def check_make(words: Sequence[str]) -> None:
 
 
 def check_text(page: Path, text: str) -> None:
-    """Raise AssertionError or InputError for the first thing of a page that does not exist."""
+    """Raise AssertionError or InputError for what a page names and does not exist, or for both sides of a merge."""
+    assert not MERGE.search(text), f"{page} holds both sides of a merge"
     for command in commands(text):
         check_command(command)
     for path in PATH.findall(text):
