@@ -223,16 +223,17 @@ def _of(trace: Trace, side: Side) -> Tensor | None:
 def _describe(root: str, trace: Trace, sides: Mapping[Side, Array], order: Array) -> dict[str, ChannelGroup | str]:
     """Return the groups of some atoms of a layer's outputs: one, unless they have different members.
 
-    Values are reasons where channels must stay.
+    Each is named after a layer; where there are more of them than layers that make them, the smallest stay. Values are
+    reasons where channels must stay.
     """
     owners_of, counts_CS = _owners(trace, sides, order)
     found: dict[str, ChannelGroup | str] = {}
-    for signature, channels in _alike(counts_CS).items():
+    alike = _alike(counts_CS)
+    for signature, channels in sorted(alike.items(), key=lambda each: -len(each[1])):
         touched = [side for side, count in zip(sides, signature, strict=True) if count]
         producers = [name for name, output in touched if output and isinstance(trace.layers.get(name), PRODUCERS)]
         name = next((name for name in [root, *producers] if name not in found), None)
         if name is None:
-            found[root] = "its outputs go different ways"
             continue
         index = np.full(len(order) + 1, -1)  # the last entry is of no channel
         index[channels] = np.arange(len(channels))

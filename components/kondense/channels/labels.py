@@ -157,6 +157,12 @@ def labels_of(tensor: Tensor) -> Tensor | None:
     return tensor.labels if isinstance(tensor, Labelled) else None
 
 
+def alike(tensor: Tensor, axis: int) -> bool:
+    """Return whether the elements of a tensor along an axis are the same, as those of zeros are."""
+    value = unwrapped(tensor)
+    return value.stride(axis) == 0 or bool((value == value.narrow(axis, 0, 1)).all())
+
+
 def unwrapped(arguments: Any) -> Any:
     """Return nested arguments with the values of labelled tensors."""
     if isinstance(arguments, Labelled):

@@ -13,20 +13,19 @@ Numbers = tuple[tuple[str, str, int], ...]  # module, attribute or method:number
 MOST_LITERALS = 3  # of a group that are tried together
 
 
-def numbers_of(module: nn.Module, group: ChannelGroup, lengths: Mapping[str, int]) -> Numbers:
+def numbers_of(module: nn.Module, group: ChannelGroup, lengths: Mapping[int, int]) -> Numbers:
     """Return the attributes that may hold the length of a side of a group: module, attribute, entries of a channel.
 
     Args:
         module: the network.
         group: channels of it.
-        lengths: of the sides of its members, by name of the member; only of those that the group has alone.
+        lengths: the entries of a channel, by the length of a side of a layer; of sides that the group has alone.
     """
-    entries = {lengths[member.name]: member.entries.shape[1] for member in group.members if member.name in lengths}
     return tuple(
-        (name, attribute, entries[count])
+        (name, attribute, lengths[count])
         for name, part in (*around(module, group), *unflattening(module))
         for attribute, count in numbers_held(part).items()
-        if count in entries
+        if count in lengths
     )
 
 
@@ -35,8 +34,23 @@ def unflattening(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Unflatten)]
 
 
+def parts_by_numbers(module: nn.Module, group: ChannelGroup, lengths: Mapping[int, int]) -> set[int]:
+    """Return into how many parts of equal length numbers that modules hold may divide a group's channels.
+
+    A width of ``self.heads * self.dim`` may be that of ``heads`` parts with ``dim`` channels, or the other way round.
+
+    Args:
+        module: the network.
+        group: channels of it.
+        lengths: as of ``numbers_of``.
+    """
+    held = {count for _, part in around(module, group) for count in numbers_held(part).values() if count > 1}
+    fits = {(length, count) for length in lengths for count in held if length % count == 0 and count < length}
+    return {parts for length, count in fits for parts in (count, length // count)}
+
+
 def choices_of_literals(
-    module: nn.Module, group: ChannelGroup, lengths: Mapping[str, int], splits: Collection[int]
+    module: nn.Module, group: ChannelGroup, lengths: Mapping[int, int], splits: Collection[int]
 ) -> Iterator[Numbers]:
     """Yield numbers of modules that may stand for counts of a group's channels, few at a time: in code, or of parts.
 
@@ -46,16 +60,13 @@ def choices_of_literals(
         lengths: as of ``numbers_of``.
         splits: into how many parts the network splits channels; the code may hold the length of a part.
     """
-    lengths_alone = {
-        lengths[member.name]: member.entries.shape[1] for member in group.members if member.name in lengths
-    }
     parts_alone = {
         length // parts: of_channel // parts
-        for length, of_channel in lengths_alone.items()
+        for length, of_channel in lengths.items()
         for parts in splits
         if parts > 1 and length % parts == 0 and of_channel % parts == 0
     }
-    entries = parts_alone | lengths_alone
+    entries = parts_alone | dict(lengths)
     found = [
         (name, f"{method}:{number}", entries[value])
         for name, part in around(module, group)
@@ -67,7 +78,7 @@ def choices_of_literals(
         (name, attribute, entries[value])
         for name, part in around(module, group)
         for attribute, value in numbers_held(part).items()
-        if value in entries and value not in lengths_alone  # those that numbers_of has not
+        if value in entries and value not in lengths  # those that numbers_of has not
     ]
     for count in range(1, min(MOST_LITERALS, len(found)) + 1):
         yield from itertools.combinations(found, count)

@@ -26,7 +26,7 @@ from kondense.artifacts.equivalence import (
 )
 from kondense.channels.attempts import Attempts
 from kondense.channels.groups import ChannelGroup, OwnTensor
-from kondense.channels.numbers import around, choices_of_literals, numbers_of
+from kondense.channels.numbers import around, choices_of_literals, numbers_of, parts_by_numbers
 from kondense.channels.recording import Removed, expected, recorded
 from kondense.channels.surgery import axis_length, remove, restored, side_length
 from kondense.errors import InputError
@@ -219,6 +219,10 @@ class _Proof:
         plain = list(self.forms(groups, name, change, splits))
         in_code = self.with_literals(groups, [form for form in (groups[name], *plain) if not form.numbers], splits)
         forms = [*plain, *itertools.islice(in_code, MOST_TRIES)]
+        if change.amount == WITHOUT_VALUE:
+            products = parts_by_numbers(self.module, groups[name], self.lengths(groups[name])).difference(splits)
+            in_products = self.with_literals(groups, _tied_by(groups[name], products), products)
+            forms += itertools.islice(in_products, MOST_TRIES)
         for number in dict.fromkeys([min(place, len(forms)), *range(len(forms))]):
             if self.late:
                 return None
@@ -241,8 +245,7 @@ class _Proof:
             yield dataclasses.replace(group, numbers=numbers)
             for number in numbers if 1 < len(numbers) <= MOST_TRIES else ():  # others may be equal by chance
                 yield dataclasses.replace(group, numbers=(number,))
-        parts = sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0)
-        yield from (group.tied(part) for part in parts)
+        yield from _tied_by(group, splits)
 
     def kind(self, group: ChannelGroup) -> Kind:
         """Return what groups have in common whose members are alike, in modules of the same classes."""
@@ -270,8 +273,8 @@ class _Proof:
                     for numbers in dict.fromkeys([literals, (*held, *literals)]):
                         yield dataclasses.replace(form, numbers=numbers)
 
-    def lengths(self, group: ChannelGroup) -> dict[str, int]:
-        """Return the lengths of the sides that a group has alone, by name of the member."""
+    def lengths(self, group: ChannelGroup) -> dict[int, int]:
+        """Return the entries of a channel in the sides that a group has alone, by the length of the side."""
         lengths = {}
         for member in group.members:
             if isinstance(place := member.layer, OwnTensor):
@@ -279,8 +282,14 @@ class _Proof:
             else:
                 length = side_length(self.module.get_submodule(member.name), output=member.output)
             if length == member.entries.numel():
-                lengths[member.name] = length
+                lengths[length] = member.entries.shape[1]
         return lengths
+
+
+def _tied_by(group: ChannelGroup, splits: Iterable[int]) -> list[ChannelGroup]:
+    """Return the forms of a group that lose the same of each part, for every number of parts that divides it."""
+    parts = sorted(part for part in splits if 1 < part < group.channels and group.channels % part == 0)
+    return [group.tied(part) for part in parts]
 
 
 def _change(

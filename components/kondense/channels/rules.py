@@ -17,6 +17,7 @@ from kondense.channels.heads import norm_of_heads
 from kondense.channels.labels import (
     Labelled,
     Trace,
+    alike,
     axis_of,
     collapse,
     labels_of,
@@ -257,17 +258,27 @@ def _join(
 ) -> list[Labels] | None:
     axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
     parts = [part for part in args[0] if part.numel() or part.ndim > 1]
-    zero = torch.zeros((), dtype=torch.int32)
-    labels = [
-        part.labels if isinstance(part, Labelled) and part.labels is not None else zero.expand(part.shape)
-        for part in parts
-    ]
     axis %= results[0].ndim
+    joined = "cat" in str(function)
+    labels = [_of_part(trace, part, axis if joined else None) for part in parts]
     for other in reversed(range(labels[0].ndim)):  # joined at length 1, axes cost nothing
-        own = other if "cat" in str(function) or other < axis else other + 1
+        own = other if joined or other < axis else other + 1
         if own != axis and all(label.stride(other) == 0 or label.shape[other] == 1 for label in labels):
             labels = [label.narrow(other, 0, 1) for label in labels]
     return [function(labels, axis).expand(results[0].shape)]
+
+
+def _of_part(trace: Trace, part: Tensor, axis: int | None) -> Tensor:
+    """Return the labels of what is joined along an axis.
+
+    A state that begins with zeros gets labels there: what stands in its place later may be channels.
+    """
+    held = labels_of(part)
+    if held is not None:
+        return held
+    if axis is not None and part.shape[axis] > 1 and _reach(part)[axis] == 1:
+        return spread(trace.new_labels(part.shape[axis]), axis, part.shape)
+    return torch.zeros((), dtype=torch.int32).expand(part.shape)
 
 
 def _pad(
@@ -394,10 +405,13 @@ def _pointwise(
 
 
 def _reach(tensor: Tensor) -> list[int]:
-    """Return the shape of a tensor, with 1 where it was expanded: it has as many elements as what it meets."""
-    if isinstance(tensor, Labelled) and tensor.labels is None:
-        return [1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
-    return list(tensor.shape)
+    """Return the shape of a tensor, with 1 where its elements are alike: there it may be as long as what it meets.
+
+    Tensors that the network holds are as long as they are.
+    """
+    if labels_of(tensor) is not None or isinstance(tensor, torch.nn.Parameter) or getattr(tensor, "own", None):
+        return list(tensor.shape)
+    return [1 if size > 1 and alike(tensor, axis) else size for axis, size in enumerate(tensor.shape)]
 
 
 def _deformed(

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from kondense.channels import recurrent, statistics
+from kondense.artifacts.structure import RECURRENT
 from kondense.channels.computing import computing_layers, followed
+from kondense.channels.groups import WEIGHTED
 from kondense.channels.labels import OVER_CHANNELS, Labelled, Trace, tensors_of, unwrapped
 from kondense.channels.layer_rules import LAYERS
 from kondense.channels.own import watched
@@ -19,6 +21,7 @@ from kondense.channels.surgery import forget, restored
 from kondense.errors import InputError
 from kondense.export.trace import layer_by_layer
 
+PRODUCERS = (*WEIGHTED, *RECURRENT)
 RULES = LAYERS | statistics.STATISTICS | recurrent.RULES
 IMAGES = 2  # networks may squeeze a batch of one
 
@@ -114,8 +117,21 @@ def _run(trace: Trace, module: nn.Module, image_shape: tuple[int, int, int]) -> 
 
 @contextlib.contextmanager
 def labelled(module: nn.Module, trace: Trace) -> Iterator[None]:
-    """Let a pass of labelled images know the tensors that the network holds itself, and which norm runs."""
+    """Let a pass of labelled images know the tensors that the network holds itself, and which norm runs.
+
+    Layers are followed on tensors that do not come from the images, too, such as a state of zeros.
+    """
     hooks = [
+        layer.register_forward_pre_hook(
+            lambda _, inputs: tuple(
+                Traced(each, None, trace) if isinstance(each, Tensor) and not isinstance(each, Labelled) else each
+                for each in inputs
+            )
+        )
+        for layer in trace.layers.values()
+        if isinstance(layer, PRODUCERS)
+    ]
+    hooks += [
         layer.register_forward_pre_hook(lambda *_, name=name: setattr(trace, "running", name))
         for name, layer in trace.layers.items()
         if isinstance(layer, OVER_CHANNELS)

@@ -52,6 +52,39 @@ def gated(net, images):
     return net.fc(net.down(F.silu(net.gate(features)) * net.up(features)))
 
 
+def recurred(net, images):
+    """Two convolutional LSTMs over the rows of a map, whose states begin with zeros."""
+    frames = list(images.split(2, 2))
+    for cell, hidden in ((net.low, "low_size"), (net.high, "high_size")):
+        state = [torch.zeros(len(images), getattr(net, hidden), 2, 8) for _ in range(2)]
+        for place, frame in enumerate(frames):
+            gates = torch.split(cell(torch.cat([frame, state[0]], 1)), getattr(net, hidden), 1)
+            state[1] = gates[0].sigmoid() * state[1] + gates[1].sigmoid() * gates[2].tanh()
+            frames[place] = state[0] = gates[3].sigmoid() * state[1].tanh()
+    return net.fc(pooled(frames[-1]))
+
+
+def stepped(net, images):
+    """An LSTM cell whose gates are slices of a linear layer's outputs; its first state is no channel of the images."""
+    hidden, cell = torch.zeros(2, len(images), net.size)
+    for row in images[:, 0].unbind(1):
+        gates = net.reads(row) + net.repeats(hidden)
+        kept, new, shown = (gates[:, part * net.size : (part + 1) * net.size] for part in range(3))
+        cell = kept.sigmoid() * cell + new.sigmoid() * gates[:, 3 * net.size :].tanh()
+        hidden = shown.sigmoid() * cell.tanh()
+    return net.fc(hidden)
+
+
+def times(net, images):
+    maps = net.conv(images).view(-1, net.multiple * net.width, 36).softmax(2)
+    return net.fc(pooled(maps.reshape(-1, net.multiple * net.width, 6, 6)))
+
+
+def of_three_kinds(net, images):
+    gates, values, other = net.conv(images).split([net.width, net.width, 4], 1)
+    return net.fc(pooled(gates.sigmoid() * values)) + net.last(pooled(other))
+
+
 def conv(outputs=16, inputs=1, **settings):
     return nn.Conv2d(inputs, outputs, 3, **settings)
 
@@ -269,6 +302,26 @@ NARROWED |= {
         network(filtered, conv=conv(), filters=parameter(16, 6, 4, 2), fc=nn.Linear(16, 4)),
         {"conv": (16, 1)},
     ),
+    "states that begin with zeros": (
+        network(
+            recurred,
+            **{"low_size": 12, "high_size": 12, "fc": nn.Linear(12, 4)},
+            **{"low": conv(48, 1 + 12, padding=1), "high": conv(48, 12 + 12, padding=1)},
+        ),
+        {"low": (12, 1), "high": (12, 1)},
+    ),
+    "a state that a layer reads": (
+        network(stepped, size=10, reads=nn.Linear(8, 40), repeats=nn.Linear(10, 40), fc=nn.Linear(10, 4)),
+        {"reads": (10, 1)},
+    ),
+    "a product of numbers": (
+        network(times, multiple=3, width=8, conv=conv(24), fc=nn.Linear(24, 4)),
+        {"conv": (8, 1)},
+    ),
+    "outputs of several kinds": (
+        network(of_three_kinds, width=8, conv=conv(20), fc=nn.Linear(8, 4), last=nn.Linear(4, 4)),
+        {"conv": (8, 1)},
+    ),
     "a table that is resized": (
         network(resized, conv=conv(), table=parameter(1, 10, 16), fc=nn.Linear(16, 4)),
         {"conv": (16, 1)},
@@ -326,8 +379,15 @@ WHOLE = {  # construct: network, what the reason says
         "no longer runs",
     ),
     "constant of a fixed size": (
-        network(lambda net, x: net.fc(pooled(net.conv(x) + torch.ones(16, 1, 1))), conv=conv(), fc=nn.Linear(16, 4)),
+        network(
+            lambda net, x: net.fc(pooled(net.conv(x) + torch.arange(16)[:, None, None])),
+            **{"conv": conv(), "fc": nn.Linear(16, 4)},
+        ),
         "a tensor of a fixed size",
+    ),
+    "ones as many as the channels": (
+        network(lambda net, x: net.fc(pooled(net.conv(x) + torch.ones(16, 1, 1))), conv=conv(), fc=nn.Linear(16, 4)),
+        "no longer runs",
     ),
     "layer norm": (
         network(lambda net, x: net.fc(pooled(F.layer_norm(net.conv(x), (16, 6, 6)))), conv=conv(), fc=nn.Linear(16, 4)),
