@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from kondense.channels import recurrent, statistics
 from kondense.artifacts.structure import RECURRENT
+from kondense.channels import recurrent, statistics
 from kondense.channels.computing import computing_layers, followed
 from kondense.channels.groups import WEIGHTED
 from kondense.channels.labels import OVER_CHANNELS, Labelled, Trace, tensors_of, unwrapped
