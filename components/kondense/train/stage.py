@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def train(
         curve = fit(model.module, dataset, config, masks=model.masks(), checkpoint=checkpoint)
     zero_masked(model.module, model.masks())
     model = without_auxiliary(model, dataset)
-    metrics = _metrics(model, dataset) | ({"train_loss": curve[-1]["train_loss"]} if curve else {})
+    metrics = _metrics(model, dataset, curve)
     verbs = [f"import {model.network.name}"] if origin else []
     verbs += [f"train {'it' if origin else model.network.name} for {config.epochs} epochs"] if curve else []
     return Result(model, metrics, ", ".join(verbs), curve, details={"imported": origin} if origin else {})
@@ -136,14 +136,16 @@ def network_spec(config: TrainConfig, dataset: Dataset) -> NetworkSpec:
     return NetworkSpec(config.network, arguments)
 
 
-def _metrics(model: Model, dataset: Dataset) -> dict[str, float]:
-    logits_NK = predict(model.module.eval(), dataset.validation, dataset)
-    for doubt in doubts_on(model.module, dataset.validation, dataset):
+def _metrics(model: Model, dataset: Dataset, curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the metrics; those of a trained model were measured at the end of its last epoch."""
+    for doubt in doubts_on(model.module.eval(), dataset.validation, dataset):
         LOG.warning(f"network {model.network.name!r}: {doubt}")
-    return {
-        "validation_accuracy": accuracy(logits_NK, dataset.validation.labels),
-        "parameters": float(count_parameters(model.module)),
-    }
+    if curve:
+        measured = curve[-1]["validation_accuracy"]
+    else:
+        measured = accuracy(predict(model.module, dataset.validation, dataset), dataset.validation.labels)
+    metrics = {"validation_accuracy": measured, "parameters": float(count_parameters(model.module))}
+    return metrics | ({"train_loss": curve[-1]["train_loss"]} if curve else {})
 
 
 def _check_arguments(spec: NetworkSpec, dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ from kondense.networks.build import NetworkSpec, build
 from kondense.train.config import TrainConfig
 from kondense.train.stage import run, train
 from safetensors.torch import save_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.support.toy_training import toy_dataset
 
@@ -31,6 +32,16 @@ def test_trains_and_writes_a_model_that_scores_what_the_stage_says(dataset_dir, 
     assert record["stage"] == "train"
     assert len(record["curves"]) == 2
     assert record["config"]["learning_rate"] == 0.02
+
+
+def test_the_validation_split_is_predicted_once_an_epoch():
+    dataset, batches = toy_dataset(), []
+    hook = register_module_forward_pre_hook(lambda module, inputs: batches.append((type(module).__name__, inputs[0])))
+    with hook:
+        result = train(None, dataset, CONFIG)
+    networks = [images for name, images in batches if name == type(result.model.module).__name__]
+    assert sum(len(images) == len(dataset.validation) for images in networks) == CONFIG.epochs
+    assert result.metrics["validation_accuracy"] == result.curve[-1]["validation_accuracy"]
 
 
 def test_same_arguments_same_artifact(dataset_dir, tmp_path):
