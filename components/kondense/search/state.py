@@ -78,6 +78,18 @@ class _Part:
 PARTS = Memory[_Part](16_384)  # trials
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The places of trials of one resource, and what they follow from: the goals and the trials' rows, as bytes."""
+
+    goals: Goals
+    rows: bytes
+    places: NDArray[np.float64]
+
+
+PLACES = Memory[_Places](16_384)  # trials
+
+
 class ExperimentState:
     """All brackets with their rungs, and the known values of each configuration.
 
@@ -242,8 +254,18 @@ class ExperimentState:
         levels = np.repeat(self._level_of_rungs(rungs_per_bracket), [len(rung.losses) for rung in every])
         for level in np.unique(levels):
             index = np.flatnonzero(valued & (levels == level))
-            losses[index] = goals.losses(rows[index])
+            losses[index] = self._places(int(level), goals, rows[index])
         _replace(every, losses.tolist())
+
+    def _places(self, level: int, goals: Goals, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the places of the trials of one resource, [N], from their rows; an earlier call's if they are equal."""
+        content = rows.tobytes()
+        known = PLACES.get((self.experiment, level))
+        if known is not None and known.rows == content and known.goals == goals:
+            return known.places
+        places = goals.losses(rows)
+        PLACES.put((self.experiment, level), _Places(goals, content, places), len(rows))
+        return places
 
     def _put_behind(self, stopped: Sequence[bool], rungs_per_bracket: Sequence[int]) -> None:
         """Raise the losses of trials that were stopped early above those of others with the same resource.

@@ -3,23 +3,30 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from kondense.search import state as states
-from kondense.search.goals import read_goals
+from kondense.search.goals import Goals, read_goals
 from kondense.search.history import History, Status, Trial
 from kondense.search.memory import Memory
 from kondense.search.space import Parameter, SearchSpace
 from kondense.search.state import PARTS, ExperimentState
 from kondense.search.suggesters import load_suggester
+from numpy.typing import NDArray
 
 SPACE = SearchSpace((Parameter("x", "double", 0, 1), Parameter("y", "double", 0, 1), Parameter("epochs", "int", 1, 9)))
 HALVING = {"resource_name": "epochs", "objectives": "minimize size"}
 DEPTHS = (3, 2, 1)
 
 
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "PARTS", Memory[object](1_000))
+    monkeypatch.setattr(states, "PLACES", Memory[object](1_000))
+
+
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(states, "PARTS", Memory[object](1_000))
+    forget(monkeypatch)
     yield
     assert PARTS is not states.PARTS
 
@@ -100,7 +107,7 @@ def variations(history: History) -> dict[str, History]:
 def test_a_state_is_that_of_its_own_history_whatever_was_seen_before(monkeypatch: pytest.MonkeyPatch) -> None:
     history = searched()
     for name, other in variations(history).items():
-        monkeypatch.setattr(states, "PARTS", Memory[object](1_000))
+        forget(monkeypatch)
         expected = contents(other)
         contents(history)
         assert len(states.PARTS) > 0
@@ -133,3 +140,22 @@ def test_trials_that_are_those_of_the_last_call_are_not_read_again(monkeypatch: 
     sizes = [sum(len(rung.configs) for rung in rungs) for rungs in state.rungs]
     assert read == [sizes[0], sizes[-1]]  # the one that changed, and the last one, which still grows
     assert len(sizes) > 3
+
+
+def test_only_the_trials_of_a_resource_with_a_new_result_are_put_in_fronts_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    history = searched()
+    ExperimentState(history, DEPTHS)
+    ordered: list[int] = []
+    losses = Goals.losses
+
+    def counted(goals: Goals, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        ordered.append(len(rows))
+        return losses(goals, rows)
+
+    monkeypatch.setattr(Goals, "losses", counted)
+    at_least = [trial for trial in history.trials if trial.assignments["epochs"] == "1"]
+    number = history.trials.index(at_least[3])
+    ExperimentState(changed(history, number, metrics={"size": 0.99, "other": 0.01}), DEPTHS)
+    assert ordered == [len(at_least)]
