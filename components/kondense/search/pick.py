@@ -61,7 +61,7 @@ def read_pick(text: str, reported: Collection[str]) -> Pick | None:
         reported: the metrics that trials report.
 
     Raises:
-        ValueError: a part has another form, or names a metric that no trial reports.
+        ValueError: a part has another form, names a metric that no trial reports, or one to minimize or maximize again.
     """
     if not text.strip():
         return None
@@ -78,6 +78,10 @@ def read_pick(text: str, reported: Collection[str]) -> Pick | None:
                 "pick must be METRIC <= NUMBER, METRIC >= NUMBER, min METRIC or max METRIC, joined by commas, "
                 f"or expected, but got {part!r}."
             )
+    preferred = [each.metric for each in preferences]
+    for number, metric in enumerate(preferred):
+        if metric in preferred[:number]:
+            raise InputError(f"pick must minimize or maximize each metric once, but {metric!r} is named already.")
     for metric in [*(each.metric for each in bounds), *(each.metric for each in preferences)]:
         if metric not in reported:
             raise InputError(f"pick must name metrics that trials report ({', '.join(reported)}), but got {metric!r}.")

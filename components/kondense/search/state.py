@@ -258,7 +258,7 @@ class ExperimentState:
         _replace(every, losses.tolist())
 
     def _places(self, level: int, goals: Goals, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the places of the trials of one resource, [N], from their rows; an earlier call's if they are equal."""
+        """Return the places of the trials of one resource, [N]: known ones while their rows stay as they were."""
         content = rows.tobytes()
         known = PLACES.get((self.experiment, level))
         if known is not None and known.rows == content and known.goals == goals:

@@ -39,6 +39,7 @@ def test_the_trial_that_it_picks(rule, picked, met):
         ("accuracy > 0.9", "but got 'accuracy > 0.9'"),
         ("accuracy >= high", "but got 'accuracy >= high'"),
         ("min size,", "but got ''"),
+        ("min size, max size", "pick must minimize or maximize each metric once, but 'size' is named already"),
         ("min bytes", r"pick must name metrics that trials report \(accuracy, size, latency\), but got 'bytes'"),
         ("bytes <= 5", "but got 'bytes'"),
     ],
