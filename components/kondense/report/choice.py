@@ -134,9 +134,10 @@ def _undecided(teacher: Candidate, known: Sequence[Candidate], allowed: Sequence
     """Return what the intervals add to the count of candidates within the bound; "" if all are known to be."""
     images = teacher["dataset"]["splits"].get("validation", 0)
     if not known:
-        whom = "it" if len(allowed) == 1 else "any of them"
+        does = "it does" if len(allowed) == 1 else "any of them does"
         one = points(1 / max(images, 1))
-        return f", but {images:,} validation images cannot decide it for {whom} (one image is {one} points)"
+        few = f"{images:,} validation images are too few to be sure that {does} (one image is {one} points)"
+        return f", but {few}"
     if len(known) < len(allowed):
         return f", {len(known)} of them with the whole 95 % interval, to which the choice is limited"
     return ""

@@ -86,7 +86,10 @@ def test_the_choice_is_among_those_whose_whole_interval_is_within_the_bound() ->
 def test_a_split_that_cannot_decide_says_so() -> None:
     report = report_of({"quantized": 0, "sparse-packed": 0}, images=91)
     assert report["chosen"] == "sparse-packed"
-    assert "but 91 validation images cannot decide it for any of them (one image is 1.10 points)" in report["reason"]
+    assert (
+        "but 91 validation images are too few to be sure that any of them does (one image is 1.10 points)"
+        in report["reason"]
+    )
     assert any("91 validation images are too few to tell whether a candidate loses 1.00" in n for n in report["notes"])
     assert not any("too few" in note for note in report_of({"quantized": 0})["notes"])
 
