@@ -46,7 +46,8 @@ CHUNK_BYTES = 2**20
 MOST_ENTRIES = 10_000_000  # of a listing
 MOST_EMPTY = 100  # pages of a listing one after another that have no entries and say that more follow
 MISSING = ("NoSuchKey", "NoSuchBucket")
-REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound")
+OTHER_REGION = ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect")
 FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
 LOST_PARTS = ("NoSuchUpload", "InvalidPart")  # or the server joined them, but its answer was lost
 CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
@@ -302,15 +303,20 @@ class ObjectStore(Store):
             return NotFoundError(f"{where} does not exist ({code}).")
         if code in LOST_PARTS:
             return IncompleteError(f"{where} was not written: the server lost its parts ({code}).")
-        if code in REFUSED:
-            return StoreError(
-                f"{where} was refused ({code}); check MINIO_ACCESS_KEY, MINIO_SECRET_KEY"
-                f" and their rights in bucket {self.bucket}."
-            )
-        if code in CLOCK:
-            return StoreError(f"{where} was refused ({code}); set the clock of this machine.")
         if code in FULL:
             return StoreError(errno.ENOSPC, f"{where} was not written: the object store is full ({code})")
+        if advice := self._advice(code, error):
+            return StoreError(f"{where} was refused ({code}); {advice}.")
         return StoreError(
             f"{where} failed: {code} ({self._line(error.message)}); check the object store's log and free disk space."
         )
+
+    def _advice(self, code: str, error: S3Error) -> str:
+        """Return what to do about a refused request; "" if the error is none."""
+        if code in CLOCK:
+            return "set the clock of this machine"
+        if code in OTHER_REGION:
+            return f"set MINIO_REGION ({self._line(error.message)})"
+        if code in REFUSED or error.response.status in (401, 403):
+            return f"check MINIO_ACCESS_KEY, MINIO_SECRET_KEY and their rights in bucket {self.bucket}"
+        return ""

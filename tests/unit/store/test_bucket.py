@@ -105,6 +105,22 @@ def test_does_not_repeat_a_refusal(server: Server) -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (404, "XAdminUserNotFound", "check MINIO_ACCESS_KEY"),  # versitygw, an access key that it does not know
+        (401, "Unauthorized", "check MINIO_ACCESS_KEY"),
+        (403, "QuotaExceeded", "is full"),
+        (400, "AuthorizationHeaderMalformed", "set MINIO_REGION"),
+        (403, "RequestTimeTooSkewed", "set the clock"),
+    ],
+)
+def test_the_text_names_what_to_check(server: Server, status: int, code: str, hint: str) -> None:
+    server.replies = [failure(status, code)]
+    with pytest.raises(StoreError, match=rf"{code}.*{hint}|{hint}.*{code}"):
+        store_at(server).write("k", b"1")
+
+
 def test_reads_again_what_broke_off(server: Server) -> None:
     server.replies = [content(b"hello", **{"Content-Length": "500"}), content(b"hello")]
     assert store_at(server).read("k") == b"hello"
