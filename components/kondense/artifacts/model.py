@@ -132,6 +132,10 @@ class Model:
             given = self.module
             kind = f"the class {given.__name__}: call it" if isinstance(given, type) else type(given).__name__
             raise InputError(f"a model must be made of an nn.Module, but got {kind}.")
+        if any(map(nn.parameter.is_lazy, (*self.module.parameters(), *self.module.buffers()))):
+            raise InputError(
+                "a model must be made of layers with shapes, but some are lazy: call the network on images once first."
+            )
         check_ties(self.module)
         if not isinstance(self.network, NetworkSpec):
             from kondense.networks.memory import network_spec_of  # only models made by users need it

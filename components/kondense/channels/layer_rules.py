@@ -87,10 +87,11 @@ def _with_own(  # noqa: PLR0917  # as torch's
     axes = [found for _, found in held] if depthwise else [axis_at(weight, 0 if turned else 1)]
     computed = [tensor for tensor in (weight, bias) if isinstance(tensor, Labelled) and tensor.labels is not None]
     fixed = any(found is None for found in axes) and isinstance(weight, Labelled)
-    if computed or fixed or not (depthwise or groups == 1):
+    grouped = groups > 1 and not depthwise  # each group of filters holds weights of other inputs
+    if computed or fixed or grouped:
         trace.pin(labels, "it is read by a convolution whose weights are computed")
     outputs = along.repeat_interleave(multiplier) if depthwise else None
-    for found in axes if not fixed else ():
+    for found in () if fixed or grouped else axes:
         if found is not None:
             meet_axis(trace, found, along if outputs is None or len(found[1]) == len(along) else outputs)
     value = run(without_gone(trace, images, 1).value, unwrapped(weight), unwrapped(bias), *settings)

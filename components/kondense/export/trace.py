@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from kondense.files import ArtifactError
 
+FIXED = "it computes for a fixed number of images: use x.shape[0] for len(x) and int(x.shape[0]), and no loop over them"
+
 
 def trace_program(module: nn.Module, shape: tuple[int, ...]) -> torch.export.ExportedProgram:
     """Return ``module`` as a program of operators for any number of images.
@@ -28,17 +30,42 @@ def trace_program(module: nn.Module, shape: tuple[int, ...]) -> torch.export.Exp
     Raises:
         ArtifactError: the network cannot be traced; the text names the module and the cause.
     """
-    batch = torch.export.Dim("batch")
     try:
-        # redirected: it prints the partial graph
-        with quiet(), layer_by_layer(), PlainDistances(), contextlib.redirect_stderr(io.StringIO()):
-            program = torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},), strict=False)
-            return with_bounds_of_one_type(program)
+        return _traced(module, shape, strict=False)
     except Exception as error:  # from the network's code or torch.export
+        fixed = is_fixed_batch(error)
+        if fixed:
+            # Dynamo reads the code instead of running it, so that len() and int() need not return plain numbers
+            with contextlib.suppress(Exception), followed_placeholders():
+                return _traced(module, shape, strict=True)
         place = running_module(error, module) or type(module).__name__
-        raise ArtifactError(
-            f"the network must be a static graph of operators, but {place} is not: {cause(error)}"
-        ) from error
+        why = FIXED if fixed else cause(error)
+        raise ArtifactError(f"the network must be a static graph of operators, but {place} is not: {why}") from error
+
+
+def _traced(module: nn.Module, shape: tuple[int, ...], *, strict: bool) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch")
+    # redirected: it prints the partial graph
+    with quiet(), layer_by_layer(), PlainDistances(), contextlib.redirect_stderr(io.StringIO()):
+        program = torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},), strict=strict)
+        return with_bounds_of_one_type(program)
+
+
+@contextlib.contextmanager
+def followed_placeholders() -> Iterator[None]:
+    """Let Dynamo follow the function that stands for ONNX operators of one output; it skips all of torch.onnx."""
+    before = torch.onnx.ops.symbolic
+    torch.onnx.ops.symbolic = torch._dynamo.dont_skip_tracing(before)
+    try:
+        yield
+    finally:
+        torch.onnx.ops.symbolic = before
+
+
+def is_fixed_batch(error: BaseException) -> bool:
+    """Return whether torch.export says by ``error`` that the number of images is a constant in the code."""
+    kind = torch._dynamo.exc.UserErrorType.CONSTRAINT_VIOLATION
+    return isinstance(error, torch._dynamo.exc.UserError) and error.error_type is kind
 
 
 class PlainDistances(TorchFunctionMode):

@@ -133,6 +133,10 @@ def test_compress_shares_steps_reports_failures_and_saves(data: Dataset, model: 
         (lambda model, data: kd.distill([], data), "teacher must be one to 3 models, but got 0"),
         (lambda model, data: kd.distill([model] * 4, data), "teacher must be one to 3 models, but got 4"),
         (lambda model, data: kd.Model(nn.ReLU), "must be made of an nn.Module, but got the class ReLU: call it"),
+        (
+            lambda model, data: kd.Model(nn.Sequential(nn.Flatten(), nn.LazyLinear(4))),
+            "some are lazy: call the network",
+        ),
         (lambda model, data: kd.train(data, nn.Linear), "network must be a kd.Model, but got the class Linear"),
         (lambda model, data: kd.save(model.module, "x"), "model must be a kd.Model"),
         (lambda model, data: kd.export_onnx(model.module, "x.onnx", data), "model must be a kd.Model"),

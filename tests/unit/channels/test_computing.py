@@ -122,3 +122,16 @@ def test_a_weight_that_holds_every_input_several_times_loses_all_of_them():
     remove(small, groups, {"conv": GONE})
     basis = torch.exp(-((pooled(net.conv(IMAGES)[:, KEPT]).unsqueeze(-1) - net.kan.centres) ** 2))
     torch.testing.assert_close(small(IMAGES), torch.einsum("nik,oik->no", basis, net.kan.weight[:, KEPT]))
+
+
+def test_what_a_grouped_convolution_with_weights_of_no_layer_reads_stays_whole():
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.randn(32, 4, 3, 3)), nn.Parameter(torch.randn(32))
+
+        def forward(self, images_NCHW):
+            return F.conv2d(images_NCHW, self.weight, self.bias, groups=4)
+
+    found = find_dependencies(followed_by(Held(), outputs=32), SHAPE)
+    assert "conv" not in found.groups and "a convolution whose weights are computed" in found.whole["conv"]

@@ -21,6 +21,8 @@ from kondense.measuring.processor import CPUINFO, read_cpu
 from kondense.measuring.size import count_parameters
 from kondense.networks.build import NetworkSpec
 from kondense.quantize import weight_only
+from kondense.quantize.config import QuantizeConfig
+from kondense.quantize.stage import quantize
 from kondense.quantize.static import static
 from torch import Tensor, nn
 
@@ -155,6 +157,13 @@ class Untranslatable(nn.Module):
         return torch.special.airy_ai(values_NK)
 
 
+class Looping(nn.Module):
+    """A module that takes the images one by one."""
+
+    def forward(self, values_NK: Tensor) -> Tensor:
+        return torch.stack([values_K / values_K.norm() for values_K in values_NK])
+
+
 class Sampling(nn.Module):
     """A module that draws its weights at every call, as networks do that tell how sure they are."""
 
@@ -169,6 +178,7 @@ class Sampling(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "rule"),
     [
+        (Looping, r"a static graph of operators, but Sequential is not: it computes for a fixed number of images"),
         (Sampling, "the same as the network, but its logits change from call to call in evaluation mode"),
         (Uncapturable, r"a static graph of operators, but tail\.1 \(Uncapturable\) is not: aten\.linalg_lstsq"),
         (DataDependent, r"a static graph of operators, but tail\.1 \(DataDependent\) is not: Could not guard on data"),
@@ -184,6 +194,30 @@ def test_what_cannot_be_exported_is_one_line_that_names_the_module(
     with pytest.raises(ArtifactError, match=rule) as caught:
         export_onnx(Model(network.eval(), spec), dataset)
     assert "\n" not in str(caught.value)
+
+
+class Counting(nn.Module):
+    """A network that asks for the number of images by ``len`` and ``int``, which return plain numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.conv = nn.Parameter(torch.randn(1, 1, 8)), nn.Conv2d(1, 8, 4, stride=4)
+        self.mix, self.fc = nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        tokens = self.conv(images_NCHW).flatten(2).mT
+        tokens = torch.cat([self.token.expand(len(tokens), -1, -1), tokens], 1)
+        return self.fc(self.mix(tokens).relu().mean(1)).reshape(int(images_NCHW.shape[0]), -1)
+
+
+@pytest.mark.parametrize("method", ["", "static", "weight_only"])
+def test_the_number_of_images_may_be_a_number_in_the_code(method: str, dataset: Dataset) -> None:
+    model = Model(Counting().eval())
+    if method:
+        model = quantize(model, dataset, QuantizeConfig(method=method, calibration_images=32)).model
+    expected = predict(model.module, dataset.test, dataset, batch_size=64)
+    change = (onnx_logits(export_onnx(model, dataset), dataset) - expected).abs().max()
+    assert change < (0.05 if method else 1e-4) * expected.abs().max()
 
 
 def test_the_digest_is_that_of_the_artifact(models: dict[str, Model], dataset: Dataset, tmp_path: Path) -> None:
