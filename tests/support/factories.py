@@ -192,3 +192,25 @@ class Functional(nn.Module):
         values = F.silu(self.conv(values))
         values = values + self.norm(self.depthwise(values).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self.head(self.relu(self.last(values)).mean((2, 3)))
+
+
+class Excited(nn.Module):
+    """An inverted residual block with SiLU, squeeze and excitation, in EfficientNet's way, and a SiLU before a norm."""
+
+    def __init__(self, classes: int, channels: int, image_size: int) -> None:
+        super().__init__()
+        self.stem, self.stem_act = nn.Conv2d(channels, 8, 3, stride=2), nn.SiLU(inplace=True)
+        self.depthwise, self.act = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.SiLU(inplace=True)
+        self.pool, self.squeeze, self.squeezed = nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.SiLU()
+        self.excite, self.gate = nn.Conv2d(4, 8, 1), nn.Sigmoid()
+        self.project, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(3))
+        self.last_act, self.norm = nn.SiLU(), nn.GroupNorm(4, 16)
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, images):
+        values = self.stem_act(self.norms[0](self.stem(images)))
+        values = self.act(self.norms[1](self.depthwise(values)))
+        gates = self.gate(self.excite(self.squeezed(self.squeeze(self.pool(values)))))
+        values = self.norms[2](self.project(gates * values))
+        return self.head(self.norm(self.last_act(self.last(values))).mean((2, 3)))

@@ -135,7 +135,7 @@ class CrossAttention(nn.Module):
         return f"{self.embed_dim}, heads={self.num_heads}, batch_first={self.batch_first}"
 
 
-SEPARATED: Mapping[str, type[SelfAttention | CrossAttention]] = {
+ATTENTIONS: Mapping[str, type[SelfAttention | CrossAttention]] = {
     "SelfAttention": SelfAttention,
     "CrossAttention": CrossAttention,
 }

@@ -11,9 +11,9 @@ from kondense.files import read_json, sha256
 # Of kondense.artifacts.model, which needs torch: 1; 2 with tied tensors, which are stored once; 3
 # with attentions whose projections became layers, and perhaps tied tensors; 4 with attentions that lost heads; 5 with
 # separated attentions of two sequences or with masks, edits of norms over channels, recurrent layers, or tensors and
-# numbers that modules of the network's own hold; 6 with quantized outputs.
-PLAIN_FORMAT, TIED_FORMAT, SEPARATED_FORMAT, HEADS_FORMAT, WIDTHS_FORMAT, OUTPUTS_FORMAT = 1, 2, 3, 4, 5, 6
-MODEL_FORMAT = (PLAIN_FORMAT, TIED_FORMAT, SEPARATED_FORMAT, HEADS_FORMAT, WIDTHS_FORMAT, OUTPUTS_FORMAT)
+# numbers that modules of the network's own hold; 6 with quantized outputs; 7 with SiLUs whose sigmoid is a module.
+PLAIN_FORMAT, TIED_FORMAT, SEPARATED_FORMAT, HEADS_FORMAT, WIDTHS_FORMAT, OUTPUTS_FORMAT, GATES_FORMAT = range(1, 8)
+MODEL_FORMAT = (PLAIN_FORMAT, TIED_FORMAT, SEPARATED_FORMAT, HEADS_FORMAT, WIDTHS_FORMAT, OUTPUTS_FORMAT, GATES_FORMAT)
 # Files that a model's directory may hold without a digest in model.json: itself, and what publishing writes beside it.
 OWN_FILES = ("model.json", "manifest.json", "report.html", "report.json", "version.json")
 PARTS = ("network", "edits", "quantization", "masked", "tied")

@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from kondense.artifacts.attention import SEPARATED, CrossAttention
+from kondense.artifacts.attention import CrossAttention
 from kondense.artifacts.equivalence import probes
+from kondense.artifacts.gates import SigmoidProduct
 from kondense.artifacts.identity import (
+    GATES_FORMAT,
     HEADS_FORMAT,
     MODEL_FORMAT,
     OUTPUTS_FORMAT,
@@ -43,7 +45,7 @@ from kondense.artifacts.quantized import (
 from kondense.artifacts.reparametrized import bake, baked_copy, reparametrized
 from kondense.artifacts.report import LineageRecord
 from kondense.artifacts.schema import check_fields
-from kondense.artifacts.structure import HEADS, WIDTH_EDITS, Edits, apply_edits, find_edits
+from kondense.artifacts.structure import SEPARATED, HEADS, WIDTH_EDITS, Edits, apply_edits, find_edits
 from kondense.artifacts.tensors import read_tensors, write_tensors
 from kondense.artifacts.ties import check_ties, tie, tied_names, untie
 from kondense.errors import InputError
@@ -277,6 +279,7 @@ def describe(model: Model, edits: Mapping[str, Any]) -> dict[str, Any]:
             SEPARATED_FORMAT * bool(separated),
             HEADS_FORMAT * fewer_heads,
             WIDTHS_FORMAT * (crossed or any(WIDTH_EDITS & edit.keys() for edit in edits.values())),
+            GATES_FORMAT * (SigmoidProduct.__name__ in separated.values()),
             OUTPUTS_FORMAT * any(place.endswith(OUTPUT) for place in model.activations),
         ),
         "network": {"name": model.network.name, "arguments": dict(model.network.arguments)},

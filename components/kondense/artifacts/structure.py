@@ -1,20 +1,21 @@
 """Structural edits: differences in shape between a network's layers and those that its factory builds.
 
 An edit holds, by module name, the changed constructor attributes: channel and feature counts, a bias gained by folding
-a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention, one of
-SEPARATED; of a module of the network's own, the shapes of the parameters and buffers that it holds itself and the
+a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention or a
+SiLU, one of SEPARATED; of a module of the network's own, the shapes of the parameters and buffers that it holds itself and the
 numbers of channels among its attributes and in its code. Applied to a new base network, the edits give modules with the
 shapes of the weights.
 """
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from kondense.artifacts.attention import SEPARATED, CrossAttention, is_separable
+from kondense.artifacts.attention import ATTENTIONS, CrossAttention, is_separable
+from kondense.artifacts.gates import SigmoidProduct, is_silu
 from kondense.artifacts.literals import changed_literals, lower_literals
 from kondense.artifacts.numbers import numbers_held, set_number
 from kondense.errors import InputError
@@ -42,6 +43,8 @@ HEADS = "num_heads"  # the attribute in which attentions of libraries hold the n
 WIDTHS = ("attn_dim", "all_head_dim", "inner_dim")  # of all heads together, likewise
 OWN, NUMBERS = "tensors", "numbers"  # of modules of the network's own: shapes by tensor, numbers by attribute
 LITERALS = "literals"  # likewise: numbers in their code, by method and the number that the class has
+# What a module may become that has layers or modules where the base's computes by itself.
+SEPARATED: Mapping[str, type[nn.Module]] = {**ATTENTIONS, SigmoidProduct.__name__: SigmoidProduct}
 WIDTH_EDITS = {OWN, NUMBERS, LITERALS, "normalized_shape", "num_channels", "hidden_size", "input_size", "embedding_dim"}
 
 
@@ -159,8 +162,7 @@ def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) ->
     if edit.get("type") == "Identity":
         replace(module, name, nn.Identity())
     elif (kind := SEPARATED.get(str(edit.get("type")))) is not None:
-        one_width = kind is CrossAttention or getattr(target, "in_proj_weight", None) is not None
-        if not isinstance(target, nn.MultiheadAttention) or not is_separable(target) or not one_width:
+        if not _becomes(target, kind):
             raise InputError(f"a structural edit of {name!r} cannot separate the layers of a {type(target).__name__}.")
         replace(module, name, kind(target))
         _change_own(module.get_submodule(name), name, edit)
@@ -172,6 +174,14 @@ def _changed_otherwise(module: nn.Module, name: str, edit: Mapping[str, Any]) ->
     else:
         return False
     return True
+
+
+def _becomes(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether ``kind``, one of SEPARATED, can stand in the place of ``module``."""
+    if kind is SigmoidProduct:
+        return is_silu(module)
+    one_width = kind is CrossAttention or getattr(module, "in_proj_weight", None) is not None
+    return is_separable(module) and one_width
 
 
 def replace(module: nn.Module, name: str, new: nn.Module) -> None:
@@ -189,6 +199,18 @@ def replace(module: nn.Module, name: str, new: nn.Module) -> None:
                 changed = _replaced(value, old, new)
                 if changed is not value:
                     setattr(part, attribute, changed)
+
+
+def open_silus(module: nn.Module, names: Iterable[str]) -> None:
+    """Put a SigmoidProduct in the place of the SiLUs ``names``, in place."""
+    for name in names:
+        if is_silu(module.get_submodule(name)):
+            replace(module, name, SigmoidProduct())
+
+
+def silus_opened(module: nn.Module) -> list[str]:
+    """Return the names of the SigmoidProducts of ``module``."""
+    return [name for name, part in module.named_modules() if type(part) is SigmoidProduct]
 
 
 def head_count(module: nn.Module) -> int:
@@ -217,17 +239,17 @@ def _replaced(value: Any, old: nn.Module, new: nn.Module) -> Any:
 
 
 def _without_type(edit: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an edit without the separation of an attention's layers, which a base network may have already."""
+    """Return an edit without the separation into layers, which a base network may have already."""
     return {key: value for key, value in edit.items() if not (key == "type" and str(value) in SEPARATED)}
 
 
 def _separated(base: nn.Module, changed: nn.Module) -> Edits:
-    """Return the edits that separate the layers of attentions."""
+    """Return the edits that separate the layers of attentions, and the sigmoids of SiLUs."""
     originals = dict(base.named_modules())
     return {
         name: {"type": type(module).__name__}
         for name, module in changed.named_modules()
-        if type(module).__name__ in SEPARATED and isinstance(originals.get(name), nn.MultiheadAttention)
+        if type(module) in SEPARATED.values() and isinstance(originals.get(name), nn.MultiheadAttention | nn.SiLU)
     }
 
 

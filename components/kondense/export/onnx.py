@@ -24,6 +24,7 @@ from kondense.export.integer_storage import (
     separate_integers,
     store_packed,
 )
+from kondense.export.means import pool_globally
 from kondense.export.metadata import FLOAT, FORMAT_VERSION, UINT8, Metadata, metadata_entries, parse_metadata
 from kondense.export.operators import operators_kept
 from kondense.export.pixel_input import take_pixels
@@ -60,6 +61,7 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
     replace_quantizers(module, model.activations)
     replace_layers(module, model.quantized, model.activations)
     proto = _translate(trace_program(module, dataset.shape))
+    pool_globally(proto)
     if model.activations:
         merge_quantizers(proto)
         separate_integers(proto)

@@ -221,16 +221,23 @@ class FakeQuantizedLayer(StandIn):
         return nn.functional.linear(values, weight, bias)
 
 
-class QuantizedInput(nn.Module):
-    """A module whose input is rounded to a grid."""
+class QuantizedModule(nn.Module):
+    """A module without weights to learn whose input or output, or both, are rounded to grids."""
 
-    def __init__(self, module: nn.Module, values: InputGrid) -> None:
+    def __init__(self, module: nn.Module, values: InputGrid | None, output: InputGrid | None) -> None:
         super().__init__()
-        self.module, self.input_grids = module, (values,)
+        self.module = module
+        self.input_grids = () if values is None else (values,)
+        self.output_grids = () if output is None else (output,)
 
     def forward(self, values: Tensor, *rest: Any) -> Any:
         """Call the module on the rounded input."""
-        return self.module(self.input_grids[0](values), *rest)
+        for grid in self.input_grids:
+            values = grid(values)
+        output = self.module(values, *rest)
+        for grid in self.output_grids:
+            output = grid(output)
+        return output
 
 
 class FakeQuantizedNetwork(nn.Module):
@@ -248,7 +255,7 @@ class FakeQuantizedNetwork(nn.Module):
         Args:
             network: with its batch norms in place.
             grids: the weights' grids by layer name.
-            activations: the calibrated grids of rounded values, by place; outputs are those of layers in ``grids``.
+            activations: the calibrated grids of rounded values, by place.
             norms: the batch norm that will be folded into each layer, by layer name.
         """
         super().__init__()
@@ -262,10 +269,11 @@ class FakeQuantizedNetwork(nn.Module):
             replace(network, name, nn.Identity())
         for name, layer in self.layers.items():
             replace(network, name, layer)
-        input_names = [name for name in self.input_grids if name.removesuffix(OUTPUT) not in self.layers]
-        self.input_names = sorted(input_names, key=lambda name: -name.count("."))  # inner modules first
-        for name in self.input_names:
-            replace(network, name, QuantizedInput(network.get_submodule(name), self.input_grids[name]))
+        others = {name.removesuffix(OUTPUT) for name in self.input_grids} - self.layers.keys()
+        self.others = sorted(others, key=lambda name: (-name.count("."), name))  # inner modules first
+        for name in self.others:
+            values, output = self.input_grids.get(name), self.input_grids.get(name + OUTPUT)
+            replace(network, name, QuantizedModule(network.get_submodule(name), values, output))
 
     def _wrapped(self, name: str, grid: WeightGrid) -> FakeQuantizedLayer:
         norm = self.network.get_submodule(self.norms[name]) if name in self.norms else None
@@ -277,7 +285,7 @@ class FakeQuantizedNetwork(nn.Module):
         *modules, leaf = name.split(".")
         path = ["network"]
         for place, module in enumerate(modules):
-            path += [module, *(["module"] if ".".join(modules[: place + 1]) in self.input_names else [])]
+            path += [module, *(["module"] if ".".join(modules[: place + 1]) in self.others else [])]
         return ".".join([*path, *(["layer"] if ".".join(modules) in self.layers else []), leaf])
 
     def freeze(self, *, frozen: bool) -> None:
@@ -297,9 +305,9 @@ class FakeQuantizedNetwork(nn.Module):
 
     def unwrap(self) -> nn.Module:
         """Return the trained network with its original layers and norms."""
-        for name in reversed(self.input_names):
+        for name in reversed(self.others):
             wrapped = self.network.get_submodule(name)
-            assert isinstance(wrapped, QuantizedInput)
+            assert isinstance(wrapped, QuantizedModule)
             replace(self.network, name, wrapped.module)
         for name, layer in self.layers.items():
             replace(self.network, name, layer.layer)

@@ -14,6 +14,7 @@ from kondense.artifacts.fold import fold_pairs, foldable_norms
 from kondense.artifacts.model import Model, model_probes
 from kondense.artifacts.quantized import ActivationQuantizer, install_quantizers
 from kondense.artifacts.reparametrized import baked_copy
+from kondense.artifacts.structure import open_silus, silus_opened
 from kondense.artifacts.ties import owners
 from kondense.errors import InputError
 from kondense.quantize.config import QuantizeConfig
@@ -55,6 +56,7 @@ def train(model: Model, calibrated: Model, context: Context) -> Model:
     Source: Jacob et al. 2018, section 3; Esser et al. 2020.
     """
     module = baked_copy(model.module)
+    open_silus(module, silus_opened(calibrated.module))
     grids = weight_grids(calibrated, module)
     norms = {name: norm for name, norm in foldable_norms(module, model_probes(model)).items() if name in grids}
     inputs = {name: grid for name, grid in calibrated.activations.items() if isinstance(grid, ActivationQuantizer)}

@@ -50,13 +50,13 @@ def _additions(graph: Graph) -> Iterator[fx.Node]:
 def _operands(graph: Graph, addition: fx.Node, places: Sequence[str]) -> list[str] | None:
     """Return for each operand the block to quantize, empty for one with a quantizer; None if one cannot have any."""
     found = [
-        "" if _is_quantized(graph, operand, places) else _block(graph, addition, operand, places)
+        "" if is_quantized(graph, operand, places) else _block(graph, addition, operand, places)
         for operand in addition.all_input_nodes
     ]
     return None if None in found else [name for name in found if name is not None]
 
 
-def _is_quantized(graph: Graph, node: fx.Node, places: Sequence[str]) -> bool:
+def is_quantized(graph: Graph, node: fx.Node, places: Sequence[str]) -> bool:
     """Return whether ``node`` computes a quantized value, or one from it that is on the same grid."""
     while node.op == "call_module" and graph.passes_quantizer(node) and node.all_input_nodes:
         if graph.called(node) in places:

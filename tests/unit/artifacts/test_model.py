@@ -255,10 +255,10 @@ def _set(*keys, value):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_set("format_version", value=7), "must have format_version 1 or 2 or 3 or 4 or 5 or 6, but got 7"),
+        (_set("format_version", value=8), "must have format_version 1 or 2 or 3 or 4 or 5 or 6 or 7, but got 8"),
         (
             lambda content: content.pop("format_version"),
-            "must have format_version 1 or 2 or 3 or 4 or 5 or 6, but got None",
+            "must have format_version 1 or 2 or 3 or 4 or 5 or 6 or 7, but got None",
         ),
         (lambda content: content.pop("files"), "must have a key 'files', but it is missing"),
         (_set("files", value={}), "must have a digest of its file weights.safetensors"),

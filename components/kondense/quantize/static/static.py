@@ -14,6 +14,7 @@ from kondense.artifacts.equivalence import probes
 from kondense.artifacts.fold import fold_batch_norms
 from kondense.artifacts.model import Model, model_probes
 from kondense.artifacts.quantized import OUTPUT, ActivationQuantizer, QuantizedTensor, install_quantizers
+from kondense.artifacts.structure import open_silus
 from kondense.artifacts.ties import owners
 from kondense.errors import InputError
 from kondense.logging import LOG
@@ -23,6 +24,7 @@ from kondense.quantize.context import Context
 from kondense.quantize.graph import only_relu_follows, quantizer_places, trace_graph
 from kondense.quantize.grid import round_to_grid
 from kondense.quantize.layers import bits_by_layer, quantizable_layers
+from kondense.quantize.products import product_places
 from kondense.quantize.residuals import residual_places
 from kondense.quantize.static.bias_correction import correct_bias, output_means
 from kondense.quantize.static.equalize import equalize as equalize_layers
@@ -135,6 +137,10 @@ def quantize(
     graph = trace_graph(reference, compared)
     places = [name for name in quantizer_places(graph, everything) if name.removesuffix(OUTPUT) not in exclude]
     places += residual_places(graph, places)
+    gates, silus = product_places(graph, places)
+    for each in (module, reference):
+        open_silus(each, silus)
+    places += gates
     dtype, counted = calibration_precision(precision), calibration != "minmax"
     watched = {name: _observed(module, name) for name in places}
     observations = observe(module, list(watched.values()), batches_NCHW, histogram=counted, precision=dtype)
