@@ -35,7 +35,8 @@ def kinds() -> dict[str, Callable[[np.random.Generator, int], np.ndarray]]:
         return np.clip(values, -largest, largest).astype(np.int8)
 
     def zeroed(rng: np.random.Generator, values: np.ndarray, share: float) -> np.ndarray:
-        return values * (rng.random(len(values), np.float32) >= share).astype(values.dtype)
+        values[rng.random(len(values), np.float32) < share] = 0  # a product would be -0.0, as no pruning step leaves it
+        return values
 
     def smooth(rng: np.random.Generator, count: int) -> np.ndarray:
         noise = rng.standard_normal(count + 8, np.float32)

@@ -66,10 +66,15 @@ class _Symbols(NamedTuple):
     def intervals(self) -> Callable[[int], tuple[States, States, Floats]]:
         """Return a function from a step to the first unit, the units and their inverse of each lane's symbol."""
         first_K, inverse_K = np.cumsum(self.units, dtype=np.uint32) - self.units, 1.0 / self.units
+        lanes = self.coded.shape[1]
+        symbol_L, inverse_L = np.empty(lanes, np.intp), np.empty(lanes)  # memory that all steps use
+        first_L, units_L = np.empty(lanes, np.uint32), np.empty(lanes, np.uint32)
 
         def at(step: int) -> tuple[States, States, Floats]:
-            symbol_L = self.coded[step].astype(np.intp)
-            return first_K.take(symbol_L), self.units.take(symbol_L), inverse_K.take(symbol_L)
+            symbol_L[:] = self.coded[step]
+            for table_K, found_L in ((first_K, first_L), (self.units, units_L), (inverse_K, inverse_L)):
+                table_K.take(symbol_L, out=found_L, mode="clip")
+            return first_L, units_L, inverse_L
 
         return at
 
@@ -179,17 +184,23 @@ def _whole(count: int, log: int) -> int:
 def _encode(call: _Symbols | _Bits, steps: int, state_L: States, parts: list[Words]) -> States:
     """Encode the first steps of a call, the last one first, and append its words to ``parts``."""
     interval = call.intervals()
+    bound_L, product_L, quotient_L = np.empty_like(state_L), np.empty(len(state_L)), np.empty_like(state_L)
     for step in range(steps - 1, -1, -1):
         first_L, units_L, inverse_L = interval(step)
-        (full,) = (state_L >= units_L << 2 * WORD_BITS - UNIT_BITS).nonzero()
+        np.left_shift(units_L, 2 * WORD_BITS - UNIT_BITS, out=bound_L)
+        (full,) = (state_L >= bound_L).nonzero()
         if len(full):
             overflowing = state_L[full]
             parts.append(overflowing.astype(np.uint16))
             state_L[full] = overflowing >> WORD_BITS
         # The half keeps the product, which is rounded, on the right side of every integer.
-        quotient_L = ((state_L + 0.5) * inverse_L).astype(np.uint32)
-        state_L -= quotient_L * units_L
-        state_L += quotient_L << UNIT_BITS
+        np.add(state_L, 0.5, out=product_L)
+        product_L *= inverse_L
+        quotient_L[:] = product_L
+        np.multiply(quotient_L, units_L, out=bound_L)
+        state_L -= bound_L
+        quotient_L <<= UNIT_BITS
+        state_L += quotient_L
         state_L += first_L
     return state_L
 
