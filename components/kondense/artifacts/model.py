@@ -45,7 +45,7 @@ from kondense.artifacts.quantized import (
 from kondense.artifacts.reparametrized import bake, baked_copy, reparametrized
 from kondense.artifacts.report import LineageRecord
 from kondense.artifacts.schema import check_fields
-from kondense.artifacts.structure import SEPARATED, HEADS, WIDTH_EDITS, Edits, apply_edits, find_edits
+from kondense.artifacts.structure import HEADS, SEPARATED, WIDTH_EDITS, Edits, apply_edits, find_edits
 from kondense.artifacts.tensors import read_tensors, write_tensors
 from kondense.artifacts.ties import check_ties, tie, tied_names, untie
 from kondense.errors import InputError

@@ -1,10 +1,10 @@
 """Structural edits: differences in shape between a network's layers and those that its factory builds.
 
 An edit holds, by module name, the changed constructor attributes: channel and feature counts, a bias gained by folding
-a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention or a
-SiLU, one of SEPARATED; of a module of the network's own, the shapes of the parameters and buffers that it holds itself and the
-numbers of channels among its attributes and in its code. Applied to a new base network, the edits give modules with the
-shapes of the weights.
+a batch norm, the number of heads of an attention, or that the module became an Identity or, of an attention or a SiLU,
+one of SEPARATED; of a module of the network's own, the shapes of the parameters and buffers that it holds itself and
+the numbers of channels among its attributes and in its code. Applied to a new base network, the edits give modules with
+the shapes of the weights.
 """
 
 import inspect
