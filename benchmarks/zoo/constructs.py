@@ -19,6 +19,7 @@ from benchmarks.zoo.parts import (
     moves,
     norms,
     outputs,
+    published,
     reported,
     sequences,
     weights,
@@ -39,6 +40,7 @@ CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     **attentions.CONSTRUCTS,
     **blocks.CONSTRUCTS,
     **habits.CONSTRUCTS,
+    **published.CONSTRUCTS,
 }
 
 

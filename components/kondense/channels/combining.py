@@ -8,6 +8,7 @@ from torch import Tensor
 from kondense.channels.labels import Trace, axis_of, spread, varies
 
 Labels = Tensor | None
+SEVERAL = "every channel meets several others"
 
 
 def combine(trace: Trace, operands: Sequence[tuple[Labels, Sequence[int]]], shape: Sequence[int]) -> Labels:
@@ -77,19 +78,25 @@ def _merge(
     one, other = together(ours, theirs)
     if torch.equal(one, other):
         return ours
+    both = (one != 0) & (other != 0)
     for mine, absent, extent in ((one, other == 0, their_extent), (other, one == 0, our_extent)):
         alone = (mine != 0) & absent
         if bool(alone.any()) and _fixed(mine, extent):
-            trace.pin(mine[alone], "it is combined with a tensor of a fixed size")
-    both = (one != 0) & (other != 0)
+            never = mine[alone][~torch.isin(mine[alone], mine[both])]  # others meet theirs elsewhere, as beside padding
+            trace.pin(never, "it is combined with a tensor of a fixed size")
     pairs = (one[both].long() * (trace.labels + 1) + other[both]).unique()
     mine, partners = pairs // (trace.labels + 1), pairs % (trace.labels + 1)
-    if len(pairs) > max(len(mine.unique()), len(partners.unique())):
-        trace.pin(one, "every channel meets several others")
-        trace.pin(other, "every channel meets several others")
-    else:
+    if len(pairs) <= max(len(mine.unique()), len(partners.unique())):
         trace.tie(mine, partners)
-    return torch.where(one != 0, one, other).expand(shape)
+        return torch.where(one != 0, one, other).expand(shape)
+    fewer, more, extent = (
+        (other, one, their_extent) if len(mine.unique()) > len(partners.unique()) else (one, other, our_extent)
+    )
+    trace.pin(fewer, SEVERAL)
+    if not _fixed(more, extent):
+        return more.expand(shape)  # every one with every other: what stays does not hold the others
+    trace.pin(more, SEVERAL)
+    return None
 
 
 def together(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

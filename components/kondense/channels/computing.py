@@ -75,6 +75,9 @@ def _rule(
             trace.meet(name, output=True, labels=outputs)
         kept = trace.kept(along) if along is not None and not is_depthwise(layer) else None
         result = forward(value) if kept is None else _without(layer, forward, value, kept)
+        if outputs is not None and result.shape[axis] != len(outputs):  # such as those that use a part of their weight
+            trace.misused.setdefault(name, "it has more outputs than it gives")
+            outputs = None
         return wrap(result, spread(outputs, axis, result.shape) if outputs is not None else None)
 
     return run

@@ -100,7 +100,7 @@ def find_dependencies(
     for name, group in found.items():
         outcome = refuted.get(name, group)
         if isinstance(outcome, ChannelGroup):
-            groups[name] = outcome
+            groups[outcome.name] = outcome
         else:
             whole |= dict.fromkeys(group.producers(), outcome)
     return Dependencies(groups, {name: reason for name, reason in whole.items() if name not in excluded})
@@ -125,10 +125,10 @@ def _assemble(trace: Trace, apart: Collection[str]) -> tuple[dict[str, ChannelGr
     for name in (name for name, layer in trace.layers.items() if isinstance(layer, PRODUCERS)):
         ids = sides.get((name, True), np.zeros(0, dtype=np.int64))
         ids = ids[ids != 0]
-        held = ids[stays[ids]]
+        held, ids = ids[stays[ids]], ids[~stays[ids]]
         if len(held) or not len(ids):
             whole[name] = pinned[int(held.min())] if len(held) else _why_no_outputs(trace, name)
-        elif not taken[ids].all():
+        if len(ids) and not taken[ids].all():
             order = np.fromiter(dict.fromkeys(ids[~taken[ids]].tolist()), np.int64)  # as they first occur
             touched = touching.of(order)
             one = _merge_parts(name, trace, touched, order) if name not in apart else None

@@ -65,6 +65,7 @@ class ChannelGroup:
         numbers: attributes of modules of the network's own that hold a number of channels, with the entries of it that
             a channel stands for: (module, attribute, entries).
         computing: the network's layers that compute with what they make of their weights (see ``computing``).
+        joined: whether only a number of the network's holds channels of several kinds together (see ``joining``).
     """
 
     name: str
@@ -73,6 +74,7 @@ class ChannelGroup:
     statistics: bool = False
     numbers: tuple[tuple[str, str, int], ...] = ()
     computing: frozenset[str] = frozenset()
+    joined: bool = False
 
     @property
     def channels(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kondense.channels.combining import Labels
 from kondense.channels.heads import attention
 from kondense.channels.labels import Labelled, Trace, collapse, meeting, spread, unwrapped, varies
-from kondense.channels.own import axis_at, meet_axis
+from kondense.channels.own import axes_at, axis_at, meet_axis, own_channels
 from kondense.channels.statistics import without_gone
 from kondense.networks.layers import CONVOLUTIONS, TRANSPOSED
 
@@ -47,7 +47,7 @@ def _convolve(
     run, trace, labels = (TURNED if turned else CONVOLVE)[weight.ndim], images.record, images.labels
     if labels is not None and (isinstance(weight, Labelled) or not trace.owners.get(id(weight))):
         return _with_own(images, run, weight, bias, settings, groups=groups, turned=turned)
-    value = run(images.value, unwrapped(weight), unwrapped(bias), *settings)
+    value = run(_read(trace, images, 1), unwrapped(weight), unwrapped(bias), *settings)
     names = _callees(trace, weight, TRANSPOSED if turned else FORWARD, groups)
     count = groups * weight.shape[1] if turned else len(weight)
     along = meeting(trace, labels, 1) if labels is not None and names else None
@@ -111,8 +111,10 @@ def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
         )
     if isinstance(weight, Labelled):
         return NotImplemented
-    value = F.linear(inputs.value, weight, unwrapped(bias))
+    value = F.linear(_read(trace, inputs, -1), weight, unwrapped(bias))
     names = _callees(trace, weight, (nn.Linear,))
+    if labels is None and names and (held := axis_at(inputs, -1)) is not None:
+        labels = own_channels(trace, held, inputs.shape)
     if labels is not None and not varies(labels, -1) and bool(collapse(labels).any()):
         for name in names:
             trace.misused.setdefault(name, "it works along another axis than that of the channels")
@@ -123,15 +125,25 @@ def linear(inputs: Any, weight: Any, bias: Any = None) -> Any:
     outputs = produce(trace, names, len(weight))
     _meet(trace, names, output=False, labels=along)
     _meet(trace, names, output=True, labels=outputs)
+    if outputs is not None:
+        for each in axes_at(bias, -1):
+            meet_axis(trace, each, outputs)
     return type(inputs)(value, spread(outputs, -1, value.shape) if outputs is not None else None, trace)
 
 
-def norm(inputs: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, *rest: Any, **settings: Any) -> Any:
+def _read(trace: Trace, inputs: Labelled, axis: int) -> Tensor:
+    """Return what a layer reads, whose weights may be used without calling it: zeros for channels that are lacking."""
+    return unwrapped(without_gone(trace, inputs, axis)) if trace.gone else inputs.value
+
+
+def norm(  # noqa: PLR0917  # as torch's
+    inputs: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, *rest: Any, **settings: Any
+) -> Any:
     """Run ``torch.nn.functional.batch_norm``: the channels pass."""
     if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
         return NotImplemented
-    value = F.batch_norm(inputs.value, mean, var, weight, bias, *rest, **settings)
-    return _per_channel(inputs, value, mean, weight)
+    value = F.batch_norm(inputs.value, running_mean, running_var, weight, bias, *rest, **settings)
+    return _per_channel(inputs, value, running_mean, weight)
 
 
 def instance_norm(

@@ -121,15 +121,27 @@ def _meeting_axes(leaf: Labelled, along: Sequence[tuple[int, Tensor]]) -> list[t
 
 
 def axis_at(leaf: Any, axis: int) -> tuple[str, Tensor] | None:
-    """Return the axis of an own tensor that varies along ``axis`` of a value derived from it, if any: name and labels.
+    """Return the first of ``axes_at``, if any."""
+    return next(iter(axes_at(leaf, axis)), None)
 
-    The labels [n] are those along the value's axis, which may hold each entry several times.
+
+def axes_at(leaf: Any, axis: int) -> list[tuple[str, Tensor]]:
+    """Return the axes of own tensors that vary along ``axis`` of a value derived from them: names and labels.
+
+    The labels [n] are those along the value's axis, which may hold each entry several times, or with zeros beside.
     """
+    met = []
     for name, labels in leaf.own.items() if isinstance(leaf, Labelled) else ():
         found = single_axis(labels)
         if found is not None and found[0] == axis - (labels.ndim if axis >= 0 else 0):
-            return name, found[1]
-    return None
+            met.append((name, found[1]))
+    return met
+
+
+def own_channels(trace: Trace, found: tuple[str, Tensor], shape: Sequence[int]) -> Tensor:
+    """Return the labels of a value of ``shape`` whose last axis is one that ``axis_at`` found, as channels."""
+    trace.meet(found[0], output=True, labels=trace.own[found[0]][1])
+    return spread(found[1], -1, shape)
 
 
 def meet_axis(trace: Trace, found: tuple[str, Tensor], along: Tensor) -> None:

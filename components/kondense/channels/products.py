@@ -6,9 +6,12 @@ Shapes: n rows, m columns, k summed.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kondense.channels.combining import Labels, combine
+from kondense.channels.combining import SEVERAL, Labels, combine
 from kondense.channels.labels import Trace, collapse, labels_of, single_axis, varies
 from kondense.channels.own import axis_at, meet_axis
+
+MIXED = "it passes a product of matrices, which mixes its channels"
+FIXED = "it passes a product of matrices, of which the other has a fixed size"
 
 
 def multiply(
@@ -20,17 +23,14 @@ def multiply(
     are tied.
     """
     first, second = args[-2:]
-    rows, columns = _summed(trace, labels_of(first), -1), _summed(trace, labels_of(second), -2)
-    if rows is NotImplemented or columns is NotImplemented:
-        return None
-    (rows, summed), (columns, others) = rows, columns
+    (rows, summed), (columns, others) = _summed(trace, labels_of(first), -1), _summed(trace, labels_of(second), -2)
     for one, other, axis in ((summed, second, -2), (others, first, -1)):
         own = axis_at(other, axis) if one is not None and labels_of(other) is None else None
-        if own is not None and own[0] in trace.own and len(own[1]) == len(one):
+        if one is not None and own is not None and own[0] in trace.own and len(own[1]) == len(one):
             meet_axis(trace, own, one)
             summed, others = own[1], one
-    if (summed is None) != (others is None):
-        return None  # the other operand has a fixed number of rows or columns
+    if (summed is None) != (others is None):  # the other operand has a fixed number of rows or columns
+        trace.pin(others if summed is None else summed, FIXED)
     if summed is not None and others is not None:
         trace.tie(summed, others)
         trace.statistics += [summed, others]
@@ -38,18 +38,18 @@ def multiply(
     held = [label for label in (rows, columns) if label is not None and bool(label.any())]
     batches = [[axis for axis in range(len(shape) - 2) if varies(label, axis)] for label in held]
     if len(held) > 1 and (batches[0] != batches[1] or not batches[0] or varies(held[0], -2)):
-        return None
-    if len(held) == 1 and batches[0]:
-        return None  # one matrix for each channel: the other operand has one of each, too
+        fewer = min(held, key=lambda label: len(collapse(label).unique()))  # every one meets every other
+        trace.pin(fewer, SEVERAL)
+        held = [label for label in held if label is not fewer]
     operands = [(label.expand(shape), shape) for label in held]
     return [combine(trace, [*operands, *[(labels_of(each), each.shape) for each in args[:-2]]], shape)]
 
 
-def _summed(trace: Trace, labels: Labels, axis: int) -> Any:
+def _summed(trace: Trace, labels: Labels, axis: int) -> tuple[Labels, Labels]:
     """Return the labels of a matrix after a sum along an axis, and the channels along it, if these are all there are.
 
     Returns:
-        Labels with length 1 along the axis, or None; and the labels [k], or None. NotImplemented if neither is right.
+        Labels with length 1 along the axis, or None; and the labels [k], or None. Both are None for channels that stay.
     """
     if labels is None:
         return None, None
@@ -62,7 +62,8 @@ def _summed(trace: Trace, labels: Labels, axis: int) -> Any:
     highest = compact.amax(axis, keepdim=True)
     batched = all(not varies(highest, other) for other in (-1, -2))
     if not batched or not bool(compact.all()):
-        return NotImplemented
+        trace.pin(labels, MIXED)
+        return None, None
     trace.tie(compact, highest.expand(compact.shape))
     shape = [*labels.shape]
     shape[axis] = 1

@@ -11,7 +11,7 @@ import math
 import re
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from kondense.artifacts.equivalence import (
 )
 from kondense.channels.attempts import Attempts
 from kondense.channels.groups import ChannelGroup, OwnTensor
+from kondense.channels.joining import join, neighbours
 from kondense.channels.numbers import around, choices_of_literals, numbers_of, parts_by_numbers
 from kondense.channels.recording import Removed, expected, recorded
 from kondense.channels.surgery import axis_length, remove, restored, side_length
@@ -37,6 +38,8 @@ TINY = 1e-3  # weights that are all below it hide what lies behind them, such as
 IMAGES = 2
 MOST_TRIES = 24  # of a group with other numbers in the code
 
+NO_RUN = "the network no longer runs (is a number of channels written in its code?)"
+TOGETHER = "its channels cannot be removed together with those of other layers"
 Outcome = ChannelGroup | str
 Kind = tuple[object, ...]
 
@@ -55,7 +58,7 @@ class Change:
 
     def __str__(self) -> str:
         if self.amount == WITHOUT_VALUE:
-            return "the network no longer runs (is a number of channels written in its code?)"
+            return NO_RUN
         place = f", first those of {self.layer!r}" if self.layer else ""
         return f"the outputs change by {self.amount:.2g} of the largest{place}"
 
@@ -72,31 +75,28 @@ def unproved(
 
     Args:
         module: the network, in evaluation mode; its layers are changed and put back.
-        groups: its groups.
+        groups: its groups. Several that go only together become one, under all of their names.
         image_shape: shape of one image, (C, H, W).
         splits: into how many parts the network splits its channels; a group may need to lose the same of each.
         seconds: processor time after which groups stay whole.
     """
     images_NCHW = torch.randn(IMAGES, *image_shape, generator=torch.Generator().manual_seed(1))
-    changes: dict[str, Outcome] = {}
-    left = dict(groups)
     with torch.no_grad(), restored(module):
         _make_loud(module)
         proof = _Proof(module, images_NCHW, time.process_time() + seconds)
-        while left and (change := proof.change(left, left)) is not None:
-            wrong = proof.wrong(left, change)
-            for name, alone in wrong.items():
-                if alone is None or proof.late:
-                    changes[name] = "there was no time to prove it"
-                else:
-                    changes[name] = proof.mended(left, name, alone, splits)
-                if isinstance(outcome := changes[name], ChannelGroup):
-                    left[name] = outcome
-                else:
-                    del left[name]
-            if not wrong:
-                changes |= dict.fromkeys(left, "its channels cannot be removed together with those of other layers")
-                break
+        left = dict(groups)
+        changes = proof.settled(left, splits)
+        left = {name: group for name, group in left.items() if not isinstance(changes.get(name), str)}
+        stuck = {
+            name: groups[name] for name, outcome in changes.items() if isinstance(outcome, str) and NO_RUN in outcome
+        }
+        for names in neighbours(stuck):
+            joined = proof.joined(left, [stuck[name] for name in names], splits)
+            if joined is not None and not isinstance(
+                proof.settled(together := left | {joined.name: joined}, splits).get(joined.name), str
+            ):
+                left = together
+                changes |= dict.fromkeys(names, joined)
     return changes
 
 
@@ -137,6 +137,36 @@ class _Proof:
     def late(self) -> bool:
         """Whether the time is up."""
         return time.process_time() > self.deadline
+
+    def settled(self, left: dict[str, ChannelGroup], splits: Collection[int]) -> dict[str, Outcome]:
+        """Return the groups that are wrong, each as it is right or why it must stay; ``left`` becomes what is right."""
+        changes: dict[str, Outcome] = {}
+        while left and (change := self.change(left, left)) is not None:
+            wrong = self.wrong(left, change)
+            for name, alone in wrong.items():
+                if alone is None or self.late:
+                    changes[name] = "there was no time to prove it"
+                else:
+                    changes[name] = self.mended(left, name, alone, splits)
+                if isinstance(outcome := changes[name], ChannelGroup):
+                    left[name] = outcome
+                else:
+                    del left[name]
+            if not wrong:
+                changes |= dict.fromkeys(left, TOGETHER)
+                left.clear()
+        return changes
+
+    def joined(
+        self, groups: Mapping[str, ChannelGroup], parts: Sequence[ChannelGroup], splits: Collection[int]
+    ) -> ChannelGroup | None:
+        """Return groups that do not go alone as one that goes beside ``groups``, if it does."""
+        one = join(parts)
+        if one is None or self.late:
+            return None
+        beside = dict(groups) | {one.name: one}
+        change = self.differs(beside, [one.name])
+        return one if change is None else self.first_right(beside, one.name, change, splits)
 
     def change(self, groups: Mapping[str, ChannelGroup], names: Iterable[str]) -> Change | None:
         """Return where the network without some channels of the named groups differs first, if anywhere."""
@@ -198,7 +228,7 @@ class _Proof:
     def mended(self, groups: Mapping[str, ChannelGroup], name: str, change: Change, splits: Collection[int]) -> Outcome:
         """Return a wrong group as it is right, which loses the same of each part, or the reason why it must stay."""
         if name in self.mended_names:
-            return "its channels cannot be removed together with those of other layers"
+            return TOGETHER
         self.mended_names.add(name)
         if (mended := self.first_right(groups, name, change, splits)) is not None:
             return mended

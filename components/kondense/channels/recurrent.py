@@ -13,6 +13,7 @@ from kondense.artifacts.structure import RECURRENT
 from kondense.channels.hidden_units import columns
 from kondense.channels.labels import Labelled, Trace, meeting, spread, unwrapped
 from kondense.channels.layer_rules import produce
+from kondense.channels.own import axis_at, meet_axis
 
 
 def _sequence(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +73,8 @@ def _meet(inputs: Labelled, hidden: Any, weight: Any) -> tuple[Any, Tensor] | No
     for state in hidden if isinstance(hidden, list | tuple) else (hidden,):
         if isinstance(state, Labelled) and state.labels is not None:
             trace.tie(meeting(trace, state.labels, -1), labels)
+        elif (held := axis_at(state, -1)) is not None:
+            meet_axis(trace, held, labels)
     return module, labels
 
 

@@ -34,7 +34,10 @@ from kondense.channels.own import adopted, carried
 from kondense.channels.products import multiply
 from kondense.channels.statistics import SOFTMAX, over_kept, without_gone
 
-SAME = {"clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "dropout", "native_dropout"}
+SAME = {
+    *("clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "dropout", "native_dropout", "tril", "triu"),
+    *("conj", "_conj", "resolve_conj", "bernoulli"),
+}
 LIKE = {
     *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
     *("new_zeros", "new_ones", "new_full", "new_empty"),
@@ -52,8 +55,11 @@ REDUCTIONS = {
 }
 POSITIONS = {"argmax", "argmin", "any", "all", "median"}  # of REDUCTIONS: no statistic of the channels that are left
 EXTREMES = {"amax", "amin", "max", "min"}
-ALONG = {"_softmax", "_log_softmax", "cumsum", "cumprod", "sort"}
-POINTWISE = {"hardswish", "hardsigmoid", "_prelu_kernel", "mish", "fill", "zero", "copy"}
+ALONG = {"_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "sort"}
+POINTWISE = {
+    *("hardswish", "hardsigmoid", "_prelu_kernel", "mish", "fill", "zero", "copy", "rsub", "log_sigmoid_forward"),
+    *("complex", "polar", "angle"),
+}
 PER_MAP = (
     *("upsample_", "_upsample_", "avg_pool", "max_pool", "adaptive_", "_adaptive_", "reflection_pad"),
     *("replication_pad", "fractional_max_pool", "grid_sampler"),
@@ -216,7 +222,10 @@ def _escapes(target: Any, labels: Labels) -> bool:
 def _same(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
-    return [args[0].labels if result.shape == args[0].shape else None for result in results]
+    labels = args[0].labels
+    if function.overloadpacket.__name__ in LIKE and not any(varies(labels, axis) for axis in range(labels.ndim)):
+        labels = None  # of one channel, but its length is no count of channels
+    return [labels if result.shape == args[0].shape else None for result in results]
 
 
 def _move(
@@ -383,14 +392,18 @@ def _unpatched(
 def _spectrum(
     trace: Trace, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Any]
 ) -> list[Labels] | None:
-    """Fourier transforms along other axes than that of the channels, and pairs of numbers as complex ones."""
-    labels = args[0].labels
-    found = single_axis(labels)
-    real = function.overloadpacket.__name__ == "view_as_real"  # which adds an axis behind the others
-    changed = {axis % labels.ndim for axis in args[1]} if len(args) > 1 else set() if real else {labels.ndim - 1}
-    if found is None or found[0] % labels.ndim in changed:
+    """Fourier transforms along other axes than those of the channels, and pairs of numbers as complex ones."""
+    labels, kind = args[0].labels, function.overloadpacket.__name__
+    if kind == "view_as_real":  # which adds an axis behind the others
+        return [labels.unsqueeze(-1).expand(results[0].shape)]
+    changed = {axis % labels.ndim for axis in args[1]} if len(args) > 1 else {labels.ndim - 1}
+    if any(varies(labels, axis) for axis in changed):
         return None
-    return [spread(found[1], found[0] % labels.ndim, results[0].shape)]
+    if kind == "view_as_complex":
+        return [labels.select(-1, 0)]
+    for axis in changed:
+        labels = labels.amax(axis, keepdim=True)
+    return [labels.expand(results[0].shape)]
 
 
 def _pointwise(

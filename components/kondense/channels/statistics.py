@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kondense.channels.labels import Labelled, Trace, meeting, single_axis, unwrapped, varies
-from kondense.channels.own import axis_at, meet_axis
+from kondense.channels.own import axis_at, meet_axis, own_channels
 
 SOFTMAX = {"_softmax", "softmax"}
 
@@ -38,7 +38,11 @@ def rms_norm(inputs: Any, normalized_shape: Any, weight: Any = None, eps: float 
 
 
 def _norm(inputs: Any, normalized_shape: Sequence[int], weight: Any, bias: Any, run: Callable[..., Tensor]) -> Any:
-    if not isinstance(inputs, Labelled) or inputs.labels is None or len(normalized_shape) != 1:
+    if not isinstance(inputs, Labelled) or len(normalized_shape) != 1:
+        return NotImplemented
+    if inputs.labels is None and (held := axis_at(inputs, -1)) is not None:
+        inputs = type(inputs)(inputs.value, own_channels(inputs.record, held, inputs.shape), inputs.record)
+    if inputs.labels is None:
         return NotImplemented
     found = single_axis(inputs.labels)
     if found is None or found[0] != -1:

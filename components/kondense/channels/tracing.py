@@ -35,9 +35,12 @@ class Traced(Labelled):
     ) -> Any:
         """Run layers by their rules, everything else operation by operation."""
         with torch._C.DisableTorchFunctionSubclass():
+            given = dict(kwargs or {})
             rule = RULES.get(function)
-            result = rule(*args, **(kwargs or {})) if rule else NotImplemented
-            return function(*args, **(kwargs or {})) if result is NotImplemented else result
+            if rule and "input" in given:  # by name, as some write
+                args = (given.pop("input"), *args)
+            result = rule(*args, **given) if rule else NotImplemented
+            return function(*args, **given) if result is NotImplemented else result
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares it as an instance's method

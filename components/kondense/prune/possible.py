@@ -22,6 +22,7 @@ from kondense.prune.masks.masks import largest_reachable, layer_sizes, maskable
 LIMITS = 5  # layers named
 OUTPUTS = "its outputs are the network's"
 OVER = "a statistic is taken over its channels, and the others suffice"
+JOINED = "a number of the network's ties its channels to those of other layers, and the others suffice"
 PLAIN_SHARE = 0.75  # of what the others allow at most; beyond it they would lose too many
 
 
@@ -87,9 +88,10 @@ def offered(
     found: Dependencies,
     fractions: Mapping[str, float],
 ) -> Dependencies:
-    """Return what to choose from: channels over which statistics are taken only where there are too few others.
+    """Return what to choose from: some channels only where there are too few others.
 
-    Without them a norm computes something else for all others, so they cost more accuracy for the same MACs.
+    Without channels over which a statistic is taken, a norm computes something else for all others; channels that only
+    a number ties together go in sets that nothing else suggests. Both cost more accuracy for the same MACs.
 
     Args:
         module: the network.
@@ -100,7 +102,7 @@ def offered(
     """
     named = parse_fractions(config.layers).keys()
     asked = {name for name, group in found.groups.items() if group.producers() & named}
-    plain = {name: group for name, group in found.groups.items() if not group.statistics or name in asked}
+    plain = {name: group for name, group in found.groups.items() if not _comes_last(group) or name in asked}
     if len(plain) == len(found.groups):
         return found
     target = "macs" if config.target == "latency" else config.target
@@ -110,8 +112,18 @@ def offered(
     most = _removed(costs, groups, smallest_counts(groups, config.round_to))
     if config.sparsity > PLAIN_SHARE * most and not settled:
         return found
-    others = {name for key, group in found.groups.items() if key not in plain for name in group.producers()}
-    return Dependencies(plain, found.whole | dict.fromkeys(others, OVER))
+    others = {
+        name: JOINED if group.joined and not group.statistics else OVER
+        for key, group in found.groups.items()
+        if key not in plain
+        for name in group.producers()
+    }
+    return Dependencies(plain, found.whole | others)
+
+
+def _comes_last(group: ChannelGroup) -> bool:
+    """Return whether the channels of a group are removed only where the others do not suffice."""
+    return group.statistics or group.joined
 
 
 def _described(found: Dependencies, fractions: Mapping[str, float]) -> list[Group]:

@@ -85,6 +85,43 @@ def of_three_kinds(net, images):
     return net.fc(pooled(gates.sigmoid() * values)) + net.last(pooled(other))
 
 
+def as_many(net, images):
+    """The outputs of ``own`` must be as many as those of ``conv``, which nothing but a shape says."""
+    maps = net.conv(images)
+    return net.fc(pooled(maps + net.mix(net.own(maps).reshape(maps.shape))))
+
+
+def headed(net, images):
+    """Attention whose heads are as wide as the width of the tokens says."""
+    tokens = net.embed(images).flatten(2).transpose(1, 2)
+    count, length, width = tokens.shape
+    query, key, value = (
+        layer(tokens).reshape(count, length, net.num_heads, width // net.num_heads).transpose(1, 2)
+        for layer in (net.query, net.key, net.value)
+    )
+    mixed = (query @ key.transpose(2, 3)).softmax(3) @ value
+    return net.fc((tokens + net.project(mixed.transpose(1, 2).reshape(count, length, width))).mean(1))
+
+
+def spread_out(net, images):
+    """Every channel of ``rows`` meets every one of ``columns``."""
+    rows, columns = pooled(net.rows(images)), pooled(net.columns(images))
+    return net.fc(torch.einsum("nr,nc->nrc", rows, columns).mean(1))
+
+
+def driven(net, images):
+    """A product with fewer channels on the other side of the sum, which stay; a table of the network's own beside."""
+    maps = net.conv(images).flatten(2).transpose(1, 2)
+    values, places = net.values(maps), net.places(maps)
+    state = torch.einsum("nlc,nlp->ncp", values, places.softmax(1)) * net.table
+    return net.fc(torch.einsum("ncp,nlp->nlc", state, places).mean(1))
+
+
+def by_name(net, images):
+    maps = F.conv2d(input=images, weight=net.conv.weight, bias=net.conv.bias)
+    return net.fc(F.linear(input=pooled(maps), weight=net.linear.weight, bias=net.offset).relu())
+
+
 def conv(outputs=16, inputs=1, **settings):
     return nn.Conv2d(inputs, outputs, 3, **settings)
 
@@ -302,6 +339,34 @@ NARROWED |= {
         network(filtered, conv=conv(), filters=parameter(16, 6, 4, 2), fc=nn.Linear(16, 4)),
         {"conv": (16, 1)},
     ),
+    "as many as others": (
+        network(as_many, conv=conv(), own=conv(16, 16, padding=1), mix=conv(16, 16, padding=1), fc=nn.Linear(16, 4)),
+        {"conv": (16, 1)},
+    ),
+    "heads as wide as the tokens say": (
+        network(
+            headed,
+            **{name: nn.Linear(16, 16) for name in ("query", "key", "value", "project")},
+            **{"num_heads": 4, "embed": conv(16), "fc": nn.Linear(16, 4)},
+        ),
+        {"query": (4, 1)},
+    ),
+    "functions called by name": (
+        network(by_name, conv=conv(), linear=nn.Linear(16, 12, bias=False), offset=parameter(12), fc=nn.Linear(12, 4)),
+        {"conv": (16, 1), "linear": (12, 1)},
+    ),
+    "every one with every other": (
+        network(spread_out, rows=conv(4), columns=conv(), fc=nn.Linear(16, 4)),
+        {"columns": (16, 1)},
+    ),
+    "a state of channels and places": (
+        network(
+            driven,
+            **{"conv": conv(), "values": nn.Linear(16, 24), "places": nn.Linear(16, 3)},
+            **{"table": parameter(24, 3), "fc": nn.Linear(24, 4)},
+        ),
+        {"conv": (16, 1), "values": (24, 1)},
+    ),
     "states that begin with zeros": (
         network(
             recurred,
@@ -402,7 +467,7 @@ WHOLE = {  # construct: network, what the reason says
             lambda net, x: net.fc(torch.einsum("ncl,ndl->ncd", *[net.conv(x).flatten(2)] * 2).flatten(1)),
             **{"conv": conv(), "fc": nn.Linear(256, 4)},
         ),
-        "a product of matrices",
+        "meets several others",
     ),
     "divided by the number of channels": (
         network(lambda net, x: net.fc(pooled(net.conv(x)) / net.conv(x).shape[1]), conv=conv(), fc=nn.Linear(16, 4)),
