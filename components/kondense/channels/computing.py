@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kondense.channels.groups import WEIGHTED, axis_of_channels, is_depthwise, parts_of
+from kondense.channels.groups import WEIGHTED, axis_of_channels, by_input, by_output, is_depthwise, parts_of
 from kondense.channels.labels import Labelled, Trace, meeting, spread
 from kondense.channels.layer_rules import produce
 from kondense.channels.surgery import keep_inputs_of, restored, side_length
@@ -62,6 +62,10 @@ def _rule(
     def run(inputs: Any) -> Any:
         if not isinstance(inputs, Labelled):
             return forward(inputs)
+        if _counts_otherwise(layer):
+            trace.misused.setdefault(name, "it counts its channels otherwise than its weights do")
+            trace.pin(inputs.labels, trace.misused[name])
+            return wrap(forward(inputs.value), None)
         along = meeting(trace, inputs.labels, axis) if inputs.labels is not None else None
         value = inputs.value
         if is_depthwise(layer):
@@ -75,12 +79,20 @@ def _rule(
             trace.meet(name, output=True, labels=outputs)
         kept = trace.kept(along) if along is not None and not is_depthwise(layer) else None
         result = forward(value) if kept is None else _without(layer, forward, value, kept)
-        if outputs is not None and result.shape[axis] != len(outputs):  # such as those that use a part of their weight
-            trace.misused.setdefault(name, "it has more outputs than it gives")
+        if outputs is not None and result.shape[axis] != len(outputs):
+            trace.misused.setdefault(name, "it gives only a part of its outputs")
             outputs = None
         return wrap(result, spread(outputs, axis, result.shape) if outputs is not None else None)
 
     return run
+
+
+def _counts_otherwise(layer: Any) -> bool:
+    """Return whether a layer's numbers are not those of its weight, as where its forward sets them to use a part."""
+    if not isinstance(layer.weight, Tensor):
+        return False
+    outputs, inputs = (side_length(layer, output=output) for output in (True, False))
+    return len(by_output(layer, layer.weight)) != outputs or len(by_input(layer, layer.weight)) != inputs
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ def numbers_of(module: nn.Module, group: ChannelGroup, lengths: Mapping[int, int
     Args:
         module: the network.
         group: channels of it.
-        lengths: the entries of a channel, by the length of a side of a layer; of sides that the group has alone.
+        lengths: the entries of a channel, by the length of a side of a layer, or of the part of it that the group has.
     """
     return tuple(
         (name, attribute, lengths[count])

@@ -30,6 +30,7 @@ from kondense.channels.joining import join, neighbours
 from kondense.channels.numbers import around, choices_of_literals, numbers_of, parts_by_numbers
 from kondense.channels.recording import Removed, expected, recorded
 from kondense.channels.surgery import axis_length, remove, restored, side_length
+from kondense.channels.tracing import own_training, trains_otherwise
 from kondense.errors import InputError
 
 SECONDS = 60.0  # of processor time; groups that are not proved by then stay whole
@@ -129,6 +130,7 @@ class _Proof:
     def __init__(self, module: nn.Module, images_NCHW: Tensor, deadline: float) -> None:
         self.module, self.images_NCHW, self.deadline = module, images_NCHW, deadline
         self.double: nn.Module | None = None
+        self.in_training = False  # whether what is tried must run in training, too
         self.mended_names: set[str] = set()
         self.places: dict[Kind, int | None] = {}  # of the attempt that mended a group of the kind, if any did
         self.kinds: dict[int, tuple[ChannelGroup, Kind]] = {}
@@ -141,7 +143,7 @@ class _Proof:
     def settled(self, left: dict[str, ChannelGroup], splits: Collection[int]) -> dict[str, Outcome]:
         """Return the groups that are wrong, each as it is right or why it must stay; ``left`` becomes what is right."""
         changes: dict[str, Outcome] = {}
-        while left and (change := self.change(left, left)) is not None:
+        while left and (change := self.change(left, left) or self.stops(left)) is not None:
             wrong = self.wrong(left, change)
             for name, alone in wrong.items():
                 if alone is None or self.late:
@@ -182,6 +184,8 @@ class _Proof:
         The place is left out if the network no longer runs and ``placed`` is false.
         """
         change = _change(self.module, groups, removed, self.images_NCHW, SUSPICIOUS, placed=placed)
+        if change is None and self.in_training:
+            return self.stops_in_training(groups, removed)
         if change is None or change.amount == WITHOUT_VALUE:
             return change
         self.double = self.double or copy.deepcopy(self.module).double()  # rounding of float32 may explain it
@@ -189,6 +193,30 @@ class _Proof:
             return _change(self.double, groups, removed, self.images_NCHW.double(), TOLERANCE)
         except Exception:  # a network with a data type of its own
             return change if change.amount > COARSE else None
+
+    def stops(self, groups: Mapping[str, ChannelGroup]) -> Change | None:
+        """Return whether the network does not run in training without channels that evaluation does without.
+
+        From then on all forms are run in training, too.
+        """
+        if self.in_training or not trains_otherwise(self.module) or self.stops_in_training({}, {}):
+            return None
+        change = self.stops_in_training(groups, {name: _some(group) for name, group in groups.items()})
+        self.in_training = change is not None
+        return change
+
+    def stops_in_training(self, groups: Mapping[str, ChannelGroup], removed: Removed) -> Change | None:
+        """Return whether the network without channels does not run in training."""
+        random = torch.get_rng_state()
+        try:
+            with restored(self.module, written=True), own_training(self.module):
+                remove(self.module, groups, removed)
+                self.module(self.images_NCHW)
+        except Exception:  # a network's own code may raise anything
+            return Change("", WITHOUT_VALUE)
+        finally:
+            torch.set_rng_state(random)
+        return None
 
     def wrong(self, groups: Mapping[str, ChannelGroup], change: Change) -> dict[str, Change | None]:
         """Return the groups that are wrong on their own, with what changes, of those that a change may come from.
@@ -304,7 +332,7 @@ class _Proof:
                         yield dataclasses.replace(form, numbers=numbers)
 
     def lengths(self, group: ChannelGroup) -> dict[int, int]:
-        """Return the entries of a channel in the sides that a group has alone, by the length of the side."""
+        """Return the entries of a channel in a side, by the length of the side, or of the group's part of it."""
         lengths = {}
         for member in group.members:
             if isinstance(place := member.layer, OwnTensor):
@@ -313,7 +341,8 @@ class _Proof:
                 length = side_length(self.module.get_submodule(member.name), output=member.output)
             if length == member.entries.numel():
                 lengths[length] = member.entries.shape[1]
-        return lengths
+        of_parts = {member.entries.numel(): member.entries.shape[1] for member in group.members}
+        return of_parts | lengths
 
 
 def _tied_by(group: ChannelGroup, splits: Iterable[int]) -> list[ChannelGroup]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def trace_channels(module: nn.Module, image_shape: tuple[int, int, int]) -> Trac
         trace = dataclasses.replace(Trace.of(module), computing=computing)
         _run(trace, module, image_shape)
     if set(trace.layers) - trace.ran:
-        with _training(module), contextlib.suppress(InputError):  # what trains in another way is not needed here
+        with own_training(module), contextlib.suppress(InputError):  # what trains in another way is not needed here
             _run(trace, module, image_shape)
     return trace
 
@@ -150,8 +151,19 @@ def labelled(module: nn.Module, trace: Trace) -> Iterator[None]:
             hook.remove()
 
 
+def trains_otherwise(module: nn.Module) -> bool:
+    """Return whether code of a network's own asks whether it trains."""
+    kinds = {kind for part in module.modules() for kind in type(part).__mro__ if not _is_torchs(kind)}
+    functions = [value for kind in kinds for value in vars(kind).values() if isinstance(value, types.FunctionType)]
+    return any("training" in function.__code__.co_names for function in functions)
+
+
+def _is_torchs(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "torch"
+
+
 @contextlib.contextmanager
-def _training(module: nn.Module) -> Iterator[None]:
+def own_training(module: nn.Module) -> Iterator[None]:
     """Set training mode for what is not a layer of torch: no dropout, no new statistics of norms."""
     own = [part for part in module.modules() if not type(part).__module__.startswith("torch.nn.modules.")]
     for part in own:
