@@ -7,8 +7,9 @@ the numbers of channels among its attributes and in its code. Applied to a new b
 the shapes of the weights.
 """
 
+import contextlib
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +70,11 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
     Raises:
         InputError: a difference that edits cannot express; the text names the module.
     """
+    with _counted_by_weights(changed):
+        return _edits(base, changed)
+
+
+def _edits(base: nn.Module, changed: nn.Module) -> Edits:
     edits = _separated(base, changed)
     apply_edits(base, edits)
     originals = dict(base.named_modules())
@@ -82,6 +88,36 @@ def find_edits(base: nn.Module, changed: nn.Module) -> Edits:
     _check_same_shapes(base, changed)
     _check_same_settings(base, changed)
     return edits
+
+
+@contextlib.contextmanager
+def _counted_by_weights(module: nn.Module) -> Iterator[None]:
+    """Let layers have as many channels as their weights say, while the block runs.
+
+    Some set these numbers in every forward, to compute with a part of their weight (slimmable networks).
+    """
+    changed: list[tuple[Any, dict[str, int]]] = []
+    for layer in module.modules():
+        if isinstance(layer, LAYERS) and isinstance(layer._parameters.get("weight"), nn.Parameter):
+            counts = _counts_of_weight(layer)
+            held = {name: getattr(layer, name) for name in counts}
+            if held != counts:
+                changed.append((layer, held))
+                vars(layer).update(counts)
+    try:
+        yield
+    finally:
+        for layer, held in changed:
+            vars(layer).update(held)
+
+
+def _counts_of_weight(layer: Any) -> dict[str, int]:
+    first, second = layer.weight.shape[:2]
+    if isinstance(layer, nn.Linear):
+        return {"out_features": first, "in_features": second}
+    second *= layer.groups
+    inputs, outputs = (first, second) if isinstance(layer, TRANSPOSED) else (second, first)
+    return {"in_channels": inputs, "out_channels": outputs}
 
 
 def apply_edits(module: nn.Module, edits: Mapping[str, Mapping[str, Any]]) -> None:

@@ -228,3 +228,18 @@ def test_own_tensors_numbers_norms_and_recurrent_layers_are_edited():
 def test_an_edit_of_what_a_module_does_not_hold_is_an_error(edit, text):
     with pytest.raises(InputError, match=text):
         apply_edits(Scaled(8), {"": edit})
+
+
+class Slimmable(nn.Conv2d):
+    """Computes with a part of its weight, and sets its own numbers in every forward, as slimmable networks do."""
+
+    def forward(self, images_NCHW):
+        self.out_channels = 3
+        return nn.functional.conv2d(images_NCHW, self.weight[:3], self.bias[:3])
+
+
+def test_numbers_that_a_forward_sets_are_no_edit():
+    base, changed = nn.Sequential(Slimmable(2, 4, 1)), nn.Sequential(Slimmable(2, 4, 1))
+    changed(torch.zeros(1, 2, 5, 5))
+    assert find_edits(base, changed) == {}
+    assert changed[0].out_channels == 3

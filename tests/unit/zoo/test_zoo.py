@@ -46,11 +46,10 @@ CASES += [
     ("prototypes", "export"),
     ("transposed_groups", "l1"),
     ("transposed_groups", "static"),
+    ("slimmable", "magnitude"),
 ]
 CASES += [(name, "l1") for name in ("convolutional_lstm", "selective_scan", "time_mix", "integrated", "slot_attention")]
-CASES += [
-    (name, "l1") for name in ("wavenet", "cosine_attention", "partial_convolution", "slimmable", "outlook", "min_gru")
-]
+CASES += [(name, "l1") for name in ("wavenet", "cosine_attention", "partial_convolution", "outlook", "min_gru")]
 CASES += [("three_dimensional", "train"), ("three_dimensional", "l1"), ("encoder_layer", "qat")]
 
 
