@@ -190,6 +190,36 @@ def test_a_gateway_left_by_a_killed_run_is_used_again(own_gateway_dir: Path) -> 
     assert not process.alive()
 
 
+KILLED_BEFORE_IT_RECORDS = """
+import os, signal, sys
+from pathlib import Path
+from kondense_pipelines.local import store
+write = store.write_json
+def killed(path, content):
+    if path.name == "gateway.json":
+        print(content["pid"], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, content)
+store.write_json = killed
+with store.local_store(Path(sys.argv[1]), {}):
+    pass
+"""
+
+
+def test_no_gateway_is_left_by_a_run_that_is_killed_before_it_is_recorded(own_gateway_dir: Path) -> None:
+    command = [sys.executable, "-c", KILLED_BEFORE_IT_RECORDS, str(own_gateway_dir)]
+    killed = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    deadline_s = time.monotonic() + 30
+    while (process := embedded.process_of(int(killed.stdout))) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    if process:
+        os.kill(process.pid, signal.SIGKILL)
+    assert not process
+    with local_store(own_gateway_dir, {}) as variables:
+        reach(variables, "minio://kept/p").write("k", b"1")
+
+
 def test_the_secret_is_for_the_owner_only(own_gateway_dir: Path) -> None:
     with local_store(own_gateway_dir, {}) as variables:
         path = own_gateway_dir / "credentials.json"

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from kondense.files import new_directory, write_json
 from kondense.json_text import json_object
@@ -39,6 +39,8 @@ SILENT = ("--no-usage-report", "--no-banner")
 UNCACHED = ("--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0", "--cache-size=0", "--cache-dir=memory")
 # With the default, 10, a client waits many minutes if the disk is full.
 IMPATIENT = ("--io-retries", "1")
+# The gateway takes the place of a shell that ends if we are killed before its process is recorded.
+ONCE_RECORDED = ("/bin/sh", "-c", 'read -r line && exec "$@" < /dev/null', "sh")
 # By default MinIO looks for newer versions on the network.
 QUIET = {"MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
 NAMES = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION")
@@ -217,9 +219,9 @@ def _start(directory: Path, connection: Connection) -> Process | None:
     keys = {"MINIO_ROOT_USER": connection.access_key, "MINIO_ROOT_PASSWORD": connection.secret_key}
     with log.open("ab") as output:
         child = subprocess.Popen(
-            command,
+            [*ONCE_RECORDED, *command],
             env=_environment(directory) | keys,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C must not reach it; the last user stops it
@@ -228,6 +230,8 @@ def _start(directory: Path, connection: Connection) -> Process | None:
     if process:
         port = int(connection.endpoint.rpartition(":")[2])
         write_json(directory / "gateway.json", {"port": port, **process._asdict()})
+    with contextlib.suppress(BrokenPipeError), cast(BinaryIO, child.stdin) as stdin:
+        stdin.write(b"recorded\n")
     return process
 
 
