@@ -19,7 +19,7 @@ from kondense.data.collection import Collection, Labelled
 from kondense.data.dataset_files import Split, check_split, load_split
 from kondense.data.description import FORMAT_VERSION, FORMATS, SHARDS_VERSION, read_description
 from kondense.data.examination import TELL
-from kondense.data.picture import MAX_PIXELS, Geometry
+from kondense.data.picture import MAX_PIXELS, Geometry, sides
 from kondense.data.pieces import opened_in_pieces
 from kondense.data.shard_assembly import MAX_TENSOR_BYTES, Target, assembled_in_shards, target_for
 from kondense.data.shard_index import beside, described_shards, index_of, place_of
@@ -220,11 +220,11 @@ class Dataset:
             cut: ``seed``, ``validation_size``, ``test_fraction`` and ``limit``, see ``kondense.data.split``.
 
         Raises:
-            InputError: no images, fewer than two classes, or files that are no images; the text names them.
+            InputError: sizes that are none, no images, fewer than two classes, or files that are no images; the text
+                names them.
         """
-        size = (image_size,) * 2 * bool(image_size) if isinstance(image_size, int) else tuple(image_size)
-        steps = (resize,) * bool(resize) if isinstance(resize, int) else tuple(resize)
-        geometry = Geometry(size, channels, steps, interpolation)
+        size, steps = sides("image_size", image_size), sides("resize", resize)
+        geometry = Geometry(size * 2 if len(size) == 1 else size, channels, steps, interpolation)
         rules = Rules(geometry, _normalization(normalization), max_bad, duplicates, strict=True)
         with opened_in_pieces(str(path), folder.wanted) as (directory, bring):
             collection = folder.collect(directory, geometry, max_pixels, bring)

@@ -70,6 +70,11 @@ def batches_of(name: str, loader: Iterable[Any]) -> Iterator[Labelled]:
     first: list[int] = []
     for number, batch in enumerate(loader):
         place = f"{name} batch {number}"
+        if isinstance(batch, tuple | list) and len(batch) == 2 and not np.ndim(batch[1]):
+            raise InputError(
+                f"{place} must be images [N, C, H, W] and labels [N], but has one label: wrap a data set as"
+                " torch.utils.data.DataLoader(dataset, batch_size=256)."
+            )
         part = from_pair(place, batch)
         if part is None:
             raise InputError(f"{place} must be a pair (images, labels), but got None.")

@@ -61,6 +61,19 @@ class Geometry:
             raise InputError(f"resize={in_words(self.resize)} needs image_size, the size of the crop, but it is 0.")
 
 
+def sides(name: str, value: Any) -> tuple[int, ...]:
+    """Return a size in pixels as ``Geometry`` takes it: (side,), (height, width), or () for 0.
+
+    Raises:
+        InputError: ``value`` is neither a whole number nor one or two of them; the text calls it ``name``.
+    """
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    whole = all(isinstance(each, int | np.integer) and not isinstance(each, bool) for each in values)
+    if not whole or len(values) > 2:
+        raise InputError(f"{name} must be a whole number of pixels, or (height, width), but got {value!r:.80}.")
+    return () if values == (0,) else tuple(map(int, values))
+
+
 @dataclasses.dataclass(frozen=True)
 class Facts:
     """What the head of a file says: the upright picture's height and width, and whether it is grey."""

@@ -146,8 +146,8 @@ def _with_every_class(choices: dict[str, Choice]) -> dict[str, Choice]:
             continue
         if len(moved) == len(indices):
             raise InputError(
-                f"{name} must have an image, but its {len(moved)} are the only ones of their classes: bring more images"
-                f" per class, or a folder {name}."
+                f"there must be images for {name} beside one of every class for train, but of the classes of all"
+                f" {len(moved)} that could go there is no other: bring more images per class, or a folder {name}."
             )
         LOG.warning(f"{len(moved)} images of rare classes moved from {name} to train, which had none of these classes")
         order = np.concatenate([choices["train"].indices, indices[moved]])

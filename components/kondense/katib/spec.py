@@ -123,13 +123,19 @@ def load(path: Path) -> Experiment:
     except ValueError as error:  # UnicodeDecodeError, too
         raise ExperimentError(str(path), [Violation(path.name, str(error), fields.IN_RULE)]) from None
     if len(documents) != 1:
-        raise ExperimentError(str(path), [Violation("", "must contain exactly one YAML document", len(documents))])
+        raise ExperimentError(
+            str(path), [Violation(path.name, "must contain exactly one YAML document", len(documents))]
+        )
     document, lines = documents[0]
     return replace(parse(document, source=str(path), lines=lines), lines=lines)
 
 
 def parse(document: Any, *, source: str = "the Experiment", lines: Mapping[str, int] | None = None) -> Experiment:
     """Complete and check one parsed Experiment; errors as in `load`."""
+    if not isinstance(document, Mapping):
+        raise ExperimentError(
+            source, [Violation(Path(source).name, "must be a mapping with metadata and spec", document)]
+        )
     violations: list[Violation] = []
     typed: dict[str, Any] = fields.typed(document, fields.EXPERIMENT, "", violations)
     _fill_defaults(typed)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kondense.katib import job_schema
-from kondense.katib.fields import Violation
+from kondense.katib.fields import IN_RULE, Violation
 
 META_REFERENCE = re.compile(r"\$\{trialSpec\.([^{}]+)\}")
 OPENING = "${trialParameters."
@@ -79,8 +79,8 @@ def _trial_parameters(template: Mapping[str, Any], experiment_names: set[str | N
         if experiment_names and not is_meta_reference(reference) and reference not in experiment_names:
             yield Violation(f"{path}.reference", "must be one of spec.parameters or a ${trialSpec.*} key", reference)
         if name not in used:
-            rule = f"must be used in the template as ${{trialParameters.{name}}}"
-            yield Violation(f"{path}.name", rule, name)
+            rule = f"must be used in the template as ${{trialParameters.{name}}}, but is not"
+            yield Violation(f"{path}.name", rule, IN_RULE)
 
 
 def _leftover(template: Mapping[str, Any]) -> Iterator[Violation]:

@@ -194,7 +194,9 @@ def test_a_constant_channel_is_told(caplog):
 
 def test_one_image_per_class_is_an_error(tmp_path):
     source = make_image_folder(tmp_path / "images", classes=[f"c{index}" for index in range(20)], per_class=1)
-    with pytest.raises(ValueError, match="are the only ones of their classes: bring more images per class"):
+    with pytest.raises(
+        ValueError, match="beside one of every class for train.* there is no other: bring more images per class"
+    ):
         prepared(source, tmp_path / "dataset")
 
 

@@ -137,6 +137,23 @@ def test_bad_loaders_are_refused(batches, message):
         Dataset.from_loader(batches)
 
 
+def test_a_data_set_of_torch_is_no_loader_and_the_way_out_is_told():
+    images = TensorDataset(torch.zeros(8, 1, 4, 4), torch.arange(8) % 2)
+    with pytest.raises(InputError, match=r"train batch 0 .* but has one label: wrap a data set as .*DataLoader\("):
+        Dataset.from_loader(images)
+
+
+@pytest.mark.parametrize("size", [16.5, "64", True, (8, 8, 8), (8, 1.5), None])
+@pytest.mark.parametrize("name", ["image_size", "resize"])
+def test_a_size_that_is_none_is_refused_by_its_name(image_folder, name, size):
+    with pytest.raises(InputError, match=rf"{name} must be a whole number of pixels, or \(height, width\), but got"):
+        Dataset.from_folder(image_folder, **{"image_size": 8, name: size})
+
+
+def test_a_size_may_be_a_number_of_numpy(image_folder):
+    assert Dataset.from_folder(image_folder, image_size=np.int64(8)).shape[1:] == (8, 8)
+
+
 def test_a_folder_is_what_data_prep_makes_of_it(image_folder, tmp_path):
     config = DataPrepConfig(dataset_name="folder", source=str(image_folder), image_size=8, seed=2)
     run(config, dataset_dir=tmp_path / "stage")

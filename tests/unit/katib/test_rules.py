@@ -384,9 +384,14 @@ def test_what_the_webhook_takes_breaks_no_rule(change):
     parse(document)
 
 
-@pytest.mark.parametrize("document", [None, [], "text", {}, {"spec": 3}, {"metadata": None, "spec": None}])
-def test_no_document_at_all_is_a_clear_error(document):
+@pytest.mark.parametrize("document", [{}, {"spec": 3}, {"metadata": None, "spec": None}])
+def test_an_empty_document_is_a_clear_error(document):
     assert "spec.objective: must be specified" in message(document)
+
+
+@pytest.mark.parametrize("document", [None, [], "text"])
+def test_no_document_at_all_is_a_clear_error(document):
+    assert "must be a mapping with metadata and spec, but got" in message(document)
 
 
 def test_a_file_that_is_no_yaml(tmp_path):
@@ -399,8 +404,17 @@ def test_a_file_that_is_no_yaml(tmp_path):
 def test_a_file_with_two_documents(tmp_path):
     path = write(experiment(), tmp_path)
     path.write_text(path.read_text() + "---\n" + path.read_text())
-    with pytest.raises(ExperimentError, match="exactly one YAML document"):
+    with pytest.raises(ExperimentError, match=f"{path.name}: must contain exactly one YAML document"):
         load(path)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "text\n"])
+def test_a_document_that_is_no_mapping_breaks_one_rule(tmp_path, text):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(text)
+    with pytest.raises(ExperimentError, match="must be a mapping with metadata and spec") as caught:
+        load(path)
+    assert len(str(caught.value).strip().splitlines()) == 2  # the file and the rule
 
 
 LATER = {
