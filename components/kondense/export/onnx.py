@@ -66,9 +66,7 @@ def export_onnx(model: Model, dataset: DescribesImages, *, uint8_input: bool = F
         merge_quantizers(proto)
         separate_integers(proto)
     else:
-        if tied_names(model.module):
-            merge_tied(proto.graph)
-        store_packed(proto)
+        _store(proto, model)
     _tidy(proto)
     check_file(proto, model.module, dataset.shape, translate_module, integer=bool(model.activations))
     if uint8_input:
@@ -105,13 +103,20 @@ def compute_in_float(content: bytes, model: Model) -> bytes:
     """
     proto = onnx.load_model_from_string(content)
     drop_quantizers(proto)
-    store_packed(proto)
+    _store(proto, model)
     _shorten_names(proto.graph)
     metadata = read_metadata(content)
     metadata |= {"arithmetic": "float", "digest": model_identity(model), "runtimes": _runtimes(proto, model)}
     onnx.helper.set_model_props(proto, metadata_entries(metadata))
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())
+
+
+def _store(proto: onnx.ModelProto, model: Model) -> None:
+    """Store the weights of a file in float arithmetic: tied ones once, integers packed; in place."""
+    if tied_names(model.module):
+        merge_tied(proto.graph)
+    store_packed(proto)
 
 
 def read_metadata(content: bytes, place: str = "the ONNX file") -> Metadata:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from kondense.artifacts.equivalence import outputs, probes
 from kondense.artifacts.images import Images
-from kondense.artifacts.model import Model
+from kondense.artifacts.model import Model, without_input_quantizers
 from kondense.codec.model_file import pack_model, unpack_model
 from kondense.export import onnx as exporting
-from kondense.export.onnx import export_onnx, read_metadata
+from kondense.export.onnx import compute_in_float, export_onnx, read_metadata
 from kondense.export.runtimes import computed_wrong, runtimes, session_entries
 from kondense.export.verification import run
 from kondense.files import ArtifactError
@@ -75,6 +75,18 @@ def test_constructs_are_quantized_stored_and_exported(name: str, way: str) -> No
     if name == "Tied" and not model.activations:  # three layers of one weight
         weights = [each for each in proto.graph.initializer if list(each.dims) == [4, 4, 3, 3]]
         assert len(weights) == 1
+
+
+def test_tied_integers_are_stored_once_in_a_file_in_float_arithmetic() -> None:
+    model = dataclasses.replace(WAYS["static"](dataclasses.replace(model_of("Tied"), images=IMAGES)), images=IMAGES)
+    plain = without_input_quantizers(model)
+    proto = onnx.load_model_from_string(compute_in_float(export_onnx(model, IMAGES), plain))
+    weights = [each for each in proto.graph.initializer if list(each.dims) == [4, 4, 3, 3]]
+    assert [each.data_type for each in weights] == [onnx.TensorProto.INT8]
+    for batch in BATCHES:
+        logits = run(proto, batch)
+        assert logits is not None
+        torch.testing.assert_close(logits, outputs(plain.module, batch)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_norms_behind_checks_and_tables_are_folded() -> None:
