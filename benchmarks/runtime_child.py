@@ -40,12 +40,40 @@ def tract(path):
     return lambda batch: runnable.run([batch])[0].to_numpy()
 
 
+def opencv(path, engine="AUTO"):
+    import cv2
+
+    cv2.utils.logging.setLogLevel(0)
+    net = cv2.dnn.readNetFromONNX(str(path), engine=getattr(cv2.dnn, f"ENGINE_{engine}"))
+    if net.empty():  # what the new engine makes of a file that it cannot read
+        raise RuntimeError("read as a network without layers")
+
+    def run(batch):
+        net.setInput(batch)
+        return net.forward().copy()
+
+    return run
+
+
+def opencv_classic(path):
+    return opencv(path, "CLASSIC")
+
+
+RUNTIMES = {
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "tract": tract,
+    "opencv": opencv,
+    "opencv-classic": opencv_classic,
+}
+
+
 def main(runtime, directory):
     errors = {}
     for path in sorted(Path(directory).glob("*.onnx")):
         images = np.load(Path(directory, "uint8.npy" if "uint8" in path.name else "float32.npy"))
         try:
-            run = {"onnxruntime": onnxruntime, "openvino": openvino, "tract": tract}[runtime](path)
+            run = RUNTIMES[runtime](path)
             np.save(f"{path}.npy", np.concatenate([run(images[:1]), run(images[1:])]))
         except Exception as error:  # whatever the runtime raises
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

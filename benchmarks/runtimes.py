@@ -45,6 +45,8 @@ PIP = {  # name -> packages; the first is the runtime
     },
     "OpenVINO 2026.4.1": ("openvino==2026.4.1", "numpy"),
     "tract 0.23.9": ("tract==0.23.9", "numpy"),
+    "OpenCV 5.0.0": ("opencv-python-headless==5.0.0.93", "numpy"),
+    "OpenCV-classic 5.0.0": ("opencv-python-headless==5.0.0.93", "numpy"),
 }
 WEB = "onnxruntime-web 1.30.0"
 Array = NDArray[np.float32]
