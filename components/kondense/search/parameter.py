@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from functools import cached_property
 from statistics import NormalDist
 from typing import Literal
@@ -20,6 +21,7 @@ KINDS = ("double", "int", "discrete", "categorical")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
 
 EXACT = 2**53  # up to here every integer is a double
+FINE = 2**50  # with more values than this, rounding in floating point can move a coordinate to the next value
 DIGITS = 10  # of a double's string: enough for any search, few enough to survive the conversion to [0, 1] and back
 SIGMAS = 3.0  # distance of a normal distribution's min and max from its mean in standard deviations, as in Katib
 STANDARD_NORMAL = NormalDist()
@@ -104,7 +106,8 @@ class Parameter:
         if self.kind == "int" and value != int(value):
             raise self.error(f"{label} of an int parameter must be an integer, but got {value}")
         if self.kind == "int" and abs(value) > EXACT:
-            raise self.error(f"{label} of an int parameter must lie within -2^53 and 2^53, but got {value:g}")
+            shown = value if isinstance(value, int) else f"{value:g}"
+            raise self.error(f"{label} of an int parameter must lie within -2^53 and 2^53, but got {shown}")
 
     @property
     def logarithmic(self) -> bool:
@@ -158,16 +161,21 @@ class Parameter:
             return text in self._positions
         assert self.low is not None and self.high is not None, "a range has two ends"
         try:
-            return self.low <= self.number(text) <= self.high
+            number = self.number(text)
         except InputError:
             return False
+        return self.low <= (Decimal(text) if self.kind == "int" else number) <= self.high
 
     def level(self, index: int) -> str:
         """Return the string of value number `index` in rising order (in the list's order for a categorical)."""
         if self.values:
             return self._ascending[index]
         exact = _exact(self.low) + index * self._spacing
-        return str(int(exact)) if self.kind == "int" else repr(float(exact))
+        if self.kind == "int":
+            return str(int(exact))
+        text = repr(float(exact))
+        # Where neighbours are nearer than doubles, the decimal number itself tells them apart.
+        return text if abs(Decimal(text) - exact) < self._spacing / 8 else f"{exact:f}"
 
     def to_unit(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the coordinates of values given as strings, [N] in [0, 1].
@@ -190,7 +198,11 @@ class Parameter:
             numbers = np.array([math.nan])
         if not np.isfinite(numbers).all():
             numbers = np.array([self.number(text) for text in texts], dtype=np.float64)  # the error names the wrong one
-        return self._cumulative(self._warp(numbers)) if self.levels is None else self._centre(self._nearest(numbers))
+        if self.levels is None:
+            return self._cumulative(self._warp(numbers))
+        if self._fine:
+            return self._centre(np.array([self._level_of(text) for text in texts], dtype=np.float64))
+        return self._centre(self._nearest(numbers))
 
     def from_unit(self, unit: NDArray[np.float64]) -> list[str]:
         """Return the values at coordinates `unit` [N] in [0, 1], as Katib's strings."""
@@ -205,18 +217,51 @@ class Parameter:
     def _index(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the number of each coordinate's cell."""
         levels = self.levels or 1
-        if self.distribution == "uniform":
+        if self.distribution != "uniform":
+            return self._coarse(self._nearest(self._unwarp(self._quantile(unit))))
+        if levels <= FINE:
             return np.clip(np.floor(unit * levels), 0, levels - 1)
-        return self._nearest(self._unwarp(self._quantile(unit)))
+        ratios = (min(max(share, 0.0), 1.0).as_integer_ratio() for share in unit.tolist())
+        return np.array([min(above * levels // below, levels - 1) for above, below in ratios], dtype=np.float64)
+
+    def _coarse(self, index: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Keep DIGITS of the numbers of cells (of the values on a logarithmic axis), which survive the conversion."""
+        levels = self.levels or 1
+        if levels <= 10**DIGITS:
+            return index
+        size = index + float(self.low or 0) / float(self._spacing) if self.logarithmic else np.full_like(index, levels)
+        grain = 10.0 ** np.maximum(np.ceil(np.log10(np.maximum(size, 1.0))) - DIGITS, 0.0)
+        return np.clip(np.rint(index / grain) * grain, 0, levels - 1)
+
+    @cached_property
+    def _fine(self) -> bool:
+        """Whether floating point does not tell neighbouring values apart with certainty."""
+        largest = max(abs(float(self.low or 0)), abs(float(self.high or 0)))
+        return (self.levels or 1) > FINE or largest > FINE * float(self._spacing)
+
+    def _level_of(self, text: str) -> int:
+        """Return the number of the value that is nearest to a text, in exact arithmetic."""
+        index = (Fraction(text) - Fraction(_exact(self.low))) / Fraction(self._spacing)
+        return min(max(round(index), 0), (self.levels or 1) - 1)
 
     def _nearest(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         index = np.rint((numbers - float(self.low or 0)) / float(self._spacing))
         return np.clip(index, 0, (self.levels or 1) - 1)
 
     def _centre(self, index: NDArray[np.float64]) -> NDArray[np.float64]:
+        levels = self.levels or 1
+        if self.distribution == "uniform" and levels <= FINE:
+            return np.asarray((index + 0.5) / levels, dtype=np.float64)
         if self.distribution == "uniform":
-            return np.asarray((index + 0.5) / (self.levels or 1), dtype=np.float64)
+            return np.array([self._fine_centre(int(each)) for each in index.tolist()], dtype=np.float64)
         return self._cumulative(self._warp(float(self.low or 0) + index * float(self._spacing)))
+
+    def _fine_centre(self, index: int) -> float:
+        """Return the double that is nearest to the middle of a cell, of those in the cell."""
+        levels = self.levels or 1
+        centre = (2 * index + 1) / (2 * levels)  # integers are divided with one rounding
+        above, below = centre.as_integer_ratio()
+        return centre if above * levels // below == index else math.nextafter(centre, 0.0)
 
     @cached_property
     def _edges(self) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kondense.errors import InputError
 from kondense.search.conditions import Condition, read_conditions
-from kondense.search.parameter import DISTRIBUTIONS, KINDS, Distribution, Kind, Parameter
+from kondense.search.parameter import DISTRIBUTIONS, EXACT, KINDS, Distribution, Kind, Parameter
 
 __all__ = ["DISTRIBUTIONS", "KINDS", "Parameter", "SearchSpace"]
 
@@ -182,9 +182,12 @@ def _read_number(name: str, feasible: Mapping[str, Any], key: str) -> float | No
     if text is None or text == "":  # Katib's protobuf form sends an absent number as an empty string
         return None
     try:
-        return float(text)
+        value = float(text)
     except (TypeError, ValueError):
         raise InputError(f"parameter {name!r}: {key} must be a number, but got {text!r}.") from None
+    digits = str(text).strip().removeprefix("-")
+    # An integer beyond 2^53 would become its neighbour, unseen.
+    return int(text) if math.isfinite(value) and abs(value) >= EXACT and digits.isdecimal() else value
 
 
 def _read_text(name: str, value: Any) -> str:

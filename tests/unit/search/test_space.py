@@ -1,4 +1,6 @@
 import math
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -36,6 +38,16 @@ PARAMETERS = [
     Parameter("n", "int", 7, 7),
     Parameter("o", "double", 2.0, 2.0),
     Parameter("p", "int", 1, 1_000_000_000, distribution="logUniform"),
+    Parameter("q", "int", 0, 2**53 - 1),
+    Parameter("r", "int", -(2**52), 2**52 - 1),
+    Parameter("s", "int", 1, 2**53 - 2, step=3),
+    Parameter("t", "int", -(2**53), 2**53, step=3),
+    Parameter("u", "int", 1, 2**53, distribution="logUniform"),
+    Parameter("v", "int", -(2**53), 2**53, distribution="normal"),
+    Parameter("w", "int", 5, 2**53, step=7, distribution="logNormal"),
+    Parameter("x", "double", 0.0, 4.0, step=1e-15),
+    Parameter("y", "double", 1e16, 1e16 + 100, step=0.1),
+    Parameter("z", "double", 0.01, 10.0, step=1e-13, distribution="logUniform"),
 ]
 
 
@@ -82,6 +94,34 @@ def test_values_of_a_finite_parameter(parameter: Parameter, expected: list[str])
     assert ends == [expected[0], expected[-1]]
 
 
+@pytest.mark.parametrize("low", [0, 1, -1, -(2**52), 2**52])
+@pytest.mark.parametrize("span", [2**50 + 1, 2**51 - 1, 2**52 - 1, 2**53 - 1])
+@pytest.mark.parametrize("step", [1, 3])
+def test_huge_integers_are_told_apart(low: int, span: int, step: int) -> None:
+    high = min(low + span, 2**53)
+    parameter = Parameter("x", "int", low, high, step=step)
+    count = (high - low) // step + 1
+    assert parameter.levels == count
+    rng = np.random.default_rng(0)
+    places = [0, 1, 2, count // 2, count - 3, count - 2, count - 1, *map(int, rng.integers(0, count, 200))]
+    texts = [str(low + place * step) for place in places]
+    coordinates = parameter.to_unit(texts)
+    assert parameter.from_unit(coordinates) == texts
+    for place, coordinate in zip(places, coordinates.tolist(), strict=True):
+        assert place <= Fraction(coordinate) * count < place + 1
+    assert parameter.snap(coordinates).tolist() == coordinates.tolist()
+
+
+def test_decimal_steps_finer_than_doubles_stay_apart() -> None:
+    parameter = Parameter("x", "double", 1e16, 1e16 + 100, step=0.1)
+    texts = [parameter.level(index) for index in range(1001)]
+    assert [Decimal(text) for text in texts] == [Decimal(10) ** 16 + Decimal(index) / 10 for index in range(1001)]
+    assert parameter.from_unit(parameter.to_unit(texts)) == texts
+    fine = Parameter("x", "double", 0.0, 4.0, step=1e-15)
+    odd = [f"{index}e-15" for index in range(3_999_999_999_999_000, 4 * 10**15)]
+    assert [float(text) for text in fine.from_unit(fine.to_unit(odd))] == [float(text) for text in odd]
+
+
 def test_the_whole_numbers_at_the_edges_are_as_likely_as_the_others() -> None:
     texts = Parameter("x", "int", 1, 4).from_unit(np.random.default_rng(0).random(40_000))
     counts = [texts.count(str(value)) for value in range(1, 5)]
@@ -126,6 +166,7 @@ def test_normal_is_the_cut_normal_of_scipy() -> None:
     [
         (Parameter("x", "double", 0.1, 0.9), ("0.1", "0.5", "9e-1"), ("0.09", "0.91", "nan", "", "x")),
         (Parameter("x", "int", -3, 3), ("-3", "0", "3"), ("-4", "4", "inf")),
+        (Parameter("x", "int", 0, 2**53), ("0", str(2**53), "9.007199254740992e15"), (str(2**53 + 1), "-1")),
         (Parameter("x", "discrete", values=("10", "2")), ("10", "2"), ("10.0", "5")),
         (Parameter("x", "categorical", values=("b", "a")), ("a", "b"), ("", "c", "A")),
     ],
@@ -188,6 +229,9 @@ def katib(kind: str, **feasible: object) -> list[dict[str, object]]:
         (katib("double", min="0", max=str(2**53), step="1"), "at most 2.53 values, but step is 1"),
         (katib("int", min="0", max=str(2**53 + 2)), "max of an int parameter must lie within -2.53 and 2.53"),
         (katib("double", min="-1e308", max="1e308"), "max - min must be finite, but got min=-1e.308, max=1e.308"),
+        (katib("int", min="0", max=str(2**53 + 1)), "within -2.53 and 2.53, but got 9007199254740993"),
+        (katib("int", min=str(-(2**53) - 1), max="0"), "within -2.53 and 2.53, but got -9007199254740993"),
+        (katib("int", min="0", max="9" * 400), "max must be finite, but got inf"),
         (
             katib("int", min="-1e308", max="1"),
             "min of an int parameter must lie within -2.53 and 2.53, but got -1e.308",
