@@ -64,7 +64,7 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     if not state.rungs:
         state.start_bracket()
     issued = len(state.ledger.digests[0])
-    indices = [*range(issued, size), *(_lost(state, size) if issued + count > size else ())][:count]
+    indices = [*range(issued, min(size, issued + count)), *(_lost(state, size) if issued + count > size else ())][:count]
     if len(indices) < count:
         raise InputError(
             f"the grid has {size} configurations, but {issued} are issued and {count} more were requested, "
@@ -86,7 +86,7 @@ def _walk(size: int, random_state: str | None) -> tuple[int, int]:
     """Return the first point and a stride without common divisor with `size`, near its golden section."""
     if random_state is None:
         return 0, 1
-    stride = max(int(size * 0.6180339887), 1)
+    stride = max(size * 6180339887 // 10**10, 1)  # exact: a grid may have more points than a double counts
     while math.gcd(stride, size) != 1:
         stride += 1
     return int(float(random_state)) * stride % size, stride

@@ -62,7 +62,7 @@ def first_new(
 def _scan(space: SearchSpace, rng: np.random.Generator, issued: Collection[str]) -> dict[str, str]:
     """Return the next new point of a finite space in order; any point once all have been issued."""
     size = space.size
-    start = int(rng.integers(size)) if size is not None else 0
+    start = int(rng.integers(min(size, 2**63 - 1))) if size is not None else 0
     if size is None:  # 65 draws of a continuous space are all known: its range has hardly any other numbers
         return space.from_unit(space.sample(rng, 1))[0]
     for offset in range(min(size, SCANNED)):

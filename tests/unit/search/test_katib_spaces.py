@@ -190,3 +190,26 @@ def test_cmaes_needs_two_ranges() -> None:
     space = SearchSpace((PARAMETERS["log"], Parameter("c", "categorical", values=("a", "b"))))
     with pytest.raises(ValueError, match="at least two parameters of type double or int, but got 1"):
         load_suggester("cmaes").validate(space, {})
+
+
+@pytest.mark.parametrize("random_state", [None, "7"])
+@pytest.mark.parametrize("algorithm", SUGGESTERS)
+def test_ranges_of_2_to_the_53_are_searched(algorithm: str, random_state: str | None) -> None:
+    huge = (
+        Parameter("a", "int", 0, 2**53 - 1, 3),
+        Parameter("b", "int", -(2**53), 2**53),
+        Parameter("c", "int", 1, 2**53, distribution="logUniform"),
+        Parameter("d", "double", 0, 4, 1e-15),
+    )
+    settings = dict(SETTINGS.get(algorithm, {})) | ({"random_state": random_state} if random_state else {})
+    space = SearchSpace(huge)
+    if is_multi_fidelity(algorithm):
+        space, settings["resource_name"] = SearchSpace((*huge, Parameter("epochs", "int", 1, 9))), "epochs"
+    suggester = load_suggester(algorithm)
+    suggester.validate(space, settings, max_trial_count=24)
+    for trial in run_experiment(suggester, space, settings, parallel=4, total=24):
+        for parameter in huge:
+            place = (Decimal(trial.assignments[parameter.name]) - Decimal(str(parameter.low))) / Decimal(
+                str(parameter.step or 1)
+            )
+            assert place == int(place) and 0 <= place < parameter.levels
