@@ -64,7 +64,8 @@ def suggest(space: SearchSpace, settings: Mapping[str, str], seed: int, history:
     if not state.rungs:
         state.start_bracket()
     issued = len(state.ledger.digests[0])
-    indices = [*range(issued, min(size, issued + count)), *(_lost(state, size) if issued + count > size else ())][:count]
+    fresh = range(issued, min(size, issued + count))
+    indices = [*fresh, *(_lost(state, size) if len(fresh) < count else ())][:count]
     if len(indices) < count:
         raise InputError(
             f"the grid has {size} configurations, but {issued} are issued and {count} more were requested, "
