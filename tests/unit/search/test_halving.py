@@ -67,8 +67,9 @@ def behind(search: Search, number: int) -> set[int]:
     return {config for config, digest in enumerate(digests) if left_behind(search.plan, state, number, digest)}
 
 
-def test_what_may_start_again_was_passed_over_below_the_resources_of_a_bracket() -> None:
-    search = Search()
+@pytest.mark.parametrize("units", [1, 300])  # of the least resource: also integers of which Python makes new ones
+def test_what_may_start_again_was_passed_over_below_the_resources_of_a_bracket(units: int) -> None:
+    search = Search(BracketPlan(units, 9 * units, 3))
     search.fill(9, ordered("62845x391"))
     assert search.ask(2) == [(0, 1, 8), (0, 1, 1)]
     assert behind(search, 1) == behind(search, 2) == set()  # each of them may still be promoted
@@ -82,6 +83,16 @@ def test_what_may_start_again_was_passed_over_below_the_resources_of_a_bracket()
     assert search.ask(1) == [(0, 2, 1)]
     assert behind(search, 1) == passed  # of three epochs on: 8 had them
     assert behind(search, 2) == {*passed, 8}  # 1 goes on, 6 failed
+
+
+def test_configurations_of_later_brackets_may_start_again_too() -> None:
+    search = Search()
+    search.fill(9, {})
+    search.fill(5, ordered("53124"), bracket=1)
+    assert search.ask(1) == [(1, 1, 2)]
+    state = ExperimentState(History(tuple(search.trials.values()), search.issued, "minimize", "e"))
+    again = [config for config, digest in enumerate(state.ledger.digests[1]) if left_behind(NINE, state, 2, digest)]
+    assert again == [0, 1, 3, 4]  # at three epochs, where bracket 2 starts with nine
 
 
 def test_the_best_go_up_and_then_the_best_of_them() -> None:
@@ -176,6 +187,23 @@ def test_the_promotion_to_the_largest_resource_comes_first_and_the_older_bracket
     assert search.ask(3) == [(0, 1, 7), (0, 1, 6), (3, 1, 0)]
 
 
+def test_a_promotion_to_less_of_a_later_cycle_waits_for_one_to_more() -> None:
+    search = Search()
+    for bracket, count in enumerate((9, 5, 3)):
+        search.fill(count, {}, bracket=bracket)
+    search.fill(9, ordered("123456789"), bracket=3)
+    for config, loss in ordered("123456789").items():
+        search.tell((0, 0, config), loss)
+    search.fill(3, ordered("321"), rung=1)
+    assert search.ask(2) == [(0, 2, 2), (3, 1, 0)]  # to nine epochs, then to three
+
+
+def test_cycles_follow_each_other() -> None:
+    search = Search()
+    seats = [seat[:2] for seat in search.ask(3 * 17)]
+    assert seats == [(bracket, 0) for bracket in range(9) for _ in range(NINE.bracket(bracket).sizes[0])]
+
+
 def test_a_bracket_whose_top_is_full_is_finished() -> None:
     search = Search(BracketPlan(1, 3, 3))  # 3, 1; 2
     search.fill(3, ordered("213"))
@@ -213,6 +241,13 @@ def test_after_the_widest_bracket_those_of_a_cycle_are_filled_by_turns() -> None
     search.fill(9, {})
     assert search.ask(8) == [(1, 0, 0), (2, 0, 0), (1, 0, 1), (1, 0, 2), (2, 0, 1), (1, 0, 3), (1, 0, 4), (2, 0, 2)]
     assert search.ask(10) == [*((3, 0, config) for config in range(9)), (4, 0, 0)]  # the next cycle
+
+
+def test_a_bracket_with_fewer_seats_than_waves_has_empty_waves_behind_it() -> None:
+    search = Search(waves=4)
+    search.fill(9, {})
+    # Quarters of five seats end after 1, 2, 3 and 5, those of three after 0, 1, 2 and 3.
+    assert search.ask(8) == [(1, 0, 0), (1, 0, 1), (2, 0, 0), (1, 0, 2), (2, 0, 1), (1, 0, 3), (1, 0, 4), (2, 0, 2)]
 
 
 def test_brackets_that_were_filled_one_after_the_other_are_gone_on_with() -> None:
@@ -288,3 +323,18 @@ class TestReserved:
             (1, 1, 0),
             *((2, 0, c) for c in range(3)),
         ]
+
+    def test_the_seats_that_are_left_are_reserved_whatever_their_number(self) -> None:
+        search = Search(BracketPlan(1, 4, 2), max_trials=7)  # seats 4, 2, 1; 3, 1; 3
+        search.fill(4, {})
+        assert search.ask(1) == [(0, 1, 0)]
+        assert search.ask(2) == [(0, 1, 1), (0, 2, 0)]  # one of two seats is left, and one above
+
+    def test_the_resource_of_the_rung_above_counts_on_every_level(self) -> None:
+        search = Search(BracketPlan(1, 8, 2), max_trials=15)  # seats 8, 4, 2, 1; 6, 3, 1
+        search.fill(8, {})
+        assert search.ask(6) == [*((0, 1, config) for config in range(4)), (0, 2, 0), (0, 2, 1)]
+        search.policy = Policy(search.draw)
+        search.fill(6, {}, bracket=1)
+        search.policy = Policy(search.draw, max_trials=22)
+        assert search.ask(2) == [(0, 3, 0), (1, 1, 0)]  # no rung has a result: to 8 units, then to 4
