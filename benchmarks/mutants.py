@@ -26,6 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from tests.support.workers import limit_memory
+
 ROOT = Path(__file__).parents[1]
 PRELOADED = ("torch", "numpy", "scipy.special", "constriction", "yaml", "pytest", "hypothesis", "safetensors.torch")
 OURS = ("kondense", "kondense_pipelines", "tests", "benchmarks", "__main__", "conftest")  # imported anew for a mutant
@@ -153,11 +155,13 @@ def _test(tests: list[str], tree: Path, limit_s: float, plugins: Sequence[Any]) 
     code = 70
     try:
         signal.setitimer(signal.ITIMER_REAL, limit_s)  # no handler: the process ends
+        limit_memory()  # a mutant that loops may grow all the while
         os.chdir(tree)
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
-        settings = ["-x", "-q", "-p", "no:randomly", "-p", "no:xdist", *tests]
+        # pytest-timeout would set the same timer anew for each test, and to far more seconds.
+        settings = ["-x", "-q", "-p", "no:randomly", "-p", "no:xdist", "--timeout=0", *tests]
         code = int(importlib.import_module("pytest").main(settings, plugins=list(plugins)))
         for plugin in plugins:
             known = [name for name in sys.modules if name.partition(".")[0] not in OURS]

@@ -206,6 +206,11 @@ def parse_json(text: bytes | str, place: str, *, format_version: int | Collectio
     return content
 
 
+def machine_memory() -> int:
+    """Return the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
@@ -230,17 +235,25 @@ def verify_files(
             refused, except for hidden ones.
 
     Raises:
-        ArtifactError: the first file that is missing, is a link, differs, has no digest or is not named.
+        ArtifactError: the first file that is missing, is a link, differs, has no digest or is not named; or, before any
+            is read, that all of them are larger than this machine's memory, into which they would have to go.
     """
     for name in required:
         if name not in digests:
             raise ArtifactError(f"{directory} must have a digest of its file {name}, but has none.")
-    for name, expected in digests.items():
+    needed = 0
+    for name in digests:
         path = directory / name
         if not name.isprintable() or not _is_inside(path, directory):
             raise ArtifactError(f"{directory} names a file outside itself: {name!r}.")
         if not path.is_file():
             raise ArtifactError(f"{directory} must hold a file {name}, but it is missing.")
+        needed += path.stat().st_size
+    if needed > (present := machine_memory()):
+        rule = f"files that fit into memory, but they need {needed / 2**30:.1f} of {present / 2**30:.1f} GiB"
+        raise ArtifactError(f"{directory} must have {rule}.")
+    for name, expected in digests.items():
+        path = directory / name
         if (digest := sha256(path)) != expected:
             stated = ascii(expected)[1:-1][:SHOWN]
             raise ArtifactError(f"{path} must have sha256 {stated}, but has {digest}: it was damaged or changed.")

@@ -427,6 +427,20 @@ def test_only_files_are_opened(tmp_path):
         open_file(tmp_path)
 
 
+def test_files_that_no_memory_holds_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"1")
+    with (tmp_path / "b").open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk, and hours to read
+    with pytest.raises(ArtifactError, match=r"must have files that fit into memory, but they need 1024\.0 of "):
+        verify_files(tmp_path, {"a": "0" * 64, "b": "0" * 64})
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(600))
+    monkeypatch.setattr("kondense.files.machine_memory", lambda: 1000)
+    with pytest.raises(ArtifactError, match="must have files that fit into memory"):  # both together
+        verify_files(tmp_path, {name: sha256(tmp_path / name) for name in ("a", "b")})
+    verify_files(tmp_path, {"a": sha256(tmp_path / "a")})
+
+
 def test_links_that_lead_to_each_other_are_outside(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

@@ -6,7 +6,6 @@ Shapes: M images of a split.
 import collections
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from kondense.data.image_files import in_one_line
 from kondense.data.picture import shown
 from kondense.data.split import SPLITS, Choice, Taken
 from kondense.errors import InputError
+from kondense.files import machine_memory
 from kondense.logging import LOG
 
 TELL, DROP, REFUSE = DUPLICATES = ("tell", "drop", "error")
@@ -38,7 +38,7 @@ class Copy:
 def check_memory(choices: Mapping[str, Choice], bytes_per_image: int) -> None:
     """Raise InputError if the decoded images cannot be in memory."""
     needed = bytes_per_image * sum(map(len, choices.values()))
-    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    present = machine_memory()
     if needed > present:
         raise InputError(
             f"the images must fit into memory, but need {needed / 2**30:.1f} of {present / 2**30:.1f} GiB; lower"

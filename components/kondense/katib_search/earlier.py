@@ -6,6 +6,7 @@ from typing import Any
 
 from kondense.errors import InputError
 from kondense.files import parse_json
+from kondense.json_text import LARGEST_JSON
 from kondense.katib import results
 from kondense.katib.document import read_search
 from kondense.katib_search.cluster import Katib, connect_to_cluster
@@ -81,7 +82,7 @@ def _read(source: str) -> Mapping[str, Any]:
         return _from_cluster(source)
     place, _, key = source.rpartition("/") if source.endswith(".json") else (source.rstrip("/"), "", RESULTS)
     try:
-        text = open_store(place or ".").read(key)
+        text = open_store(place or ".").read(key, limit_bytes=LARGEST_JSON)
     except NotFoundError:
         raise InputError(f"an earlier search must be a {RESULTS} or its directory, but {source} is none.") from None
     found = parse_json(text, source, format_version=results.FORMAT_VERSION)

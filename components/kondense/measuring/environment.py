@@ -1,6 +1,5 @@
 """The machine of a measurement."""
 
-import os
 import platform
 from typing import Any
 
@@ -8,6 +7,7 @@ import onnxruntime
 import torch
 
 from kondense.artifacts.lineage import library_versions
+from kondense.files import machine_memory
 from kondense.measuring.processor import CPUINFO, read_cpu, usable_cores
 
 
@@ -22,7 +22,7 @@ def describe_environment() -> dict[str, Any]:
         "cpu": cpu,
         "cpu_flags": flags,
         "cores": usable_cores(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": machine_memory(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "providers": onnxruntime.get_available_providers(),
         "platform": platform.platform(),

@@ -20,7 +20,7 @@ from minio.datatypes import Object
 from minio.error import MinioException, S3Error
 
 from kondense.errors import InputError, KondenseError
-from kondense.files import sha256
+from kondense.files import machine_memory, sha256
 from kondense.pace import SlowError
 from kondense.store.connection import DELAYS_S, Connection, PatientPool, UnreachableError, requests_limited
 from kondense.store.lease import hold
@@ -115,8 +115,8 @@ class ObjectStore(Store):
     def read(self, key: str, *, limit_bytes: int | None = None) -> bytes:
         """See Store."""
         check_key(key)
-        content = io.BytesIO()
-        self._call(key, lambda: self._fetch(key, content, limit_bytes))
+        content, most = io.BytesIO(), machine_memory() if limit_bytes is None else limit_bytes
+        self._call(key, lambda: self._fetch(key, content, most))
         return content.getvalue()
 
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:

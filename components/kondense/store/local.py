@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from kondense.files import ArtifactError, below, open_file
+from kondense.files import ArtifactError, below, machine_memory, open_file
 from kondense.store.store import ExistsError, Lease, NotFoundError, Store, StoreError, TooLargeError, check_key, visible
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,8 +36,8 @@ class LocalStore(Store):
         """See Store."""
         with self._explained(key, "reading"), open_file(self._path(key)) as file:
             size = os.fstat(file.fileno()).st_size
-            if limit_bytes is not None and size > limit_bytes:
-                raise TooLargeError(self.address(key), limit_bytes)
+            if size > (most := machine_memory() if limit_bytes is None else limit_bytes):
+                raise TooLargeError(self.address(key), most)
             return file.read(size)  # a limit would be reserved whatever the file has
 
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
@@ -73,6 +73,9 @@ class LocalStore(Store):
             open_file(self._path(key, reading=True)) as source,
             replacing(path) as file,
         ):
+            size, left = os.fstat(source.fileno()).st_size, shutil.disk_usage(path.parent).free
+            if size > left:  # a sparse file, which takes no room where it is, would fill the disk here
+                raise StoreError(f"{self.address(key)} must fit beside {path}, but needs {size:,} of {left:,} bytes.")
             shutil.copyfileobj(source, file)
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 from kondense.errors import InputError, KondenseError
 from kondense.files import ArtifactError, below, json_bytes, new_directory, parse_json, sha256
+from kondense.json_text import LARGEST_JSON
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -60,7 +61,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def read(self, key: str, *, limit_bytes: int | None = None) -> bytes:
-        """Return the content under ``key``; NotFoundError if there is none, StoreError beyond ``limit_bytes``."""
+        """Return the content under ``key``; NotFoundError if there is none.
+
+        Raises:
+            TooLargeError: it has more than ``limit_bytes``, by default this machine's memory.
+        """
 
     @abc.abstractmethod
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
@@ -156,8 +161,9 @@ class Store(abc.ABC):
         """
         key = f"{prefix}/{MANIFEST}"
         try:
-            content = parse_json(self.read(key), self.address(key), format_version=FORMAT_VERSION)
-        except ArtifactError as error:
+            text = self.read(key, limit_bytes=LARGEST_JSON)
+            content = parse_json(text, self.address(key), format_version=FORMAT_VERSION)
+        except (ArtifactError, TooLargeError) as error:
             raise DamagedError(str(error)) from None
         files = content.get("files")
         if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):

@@ -29,7 +29,7 @@ from kondense.logging import LOG
 from kondense.networks.code import code_digests
 from kondense.scratch import scratch_directory
 from kondense.store.open import open_store
-from kondense.store.store import NotFoundError, Store
+from kondense.store.store import NotFoundError, Store, TooLargeError
 from kondense.training.settings import TrainingConfig
 
 FORMAT_VERSION = 2
@@ -106,7 +106,7 @@ class Checkpoint:
                     return _decode(self.store.read(key))
                 except NotFoundError:
                     continue  # a concurrent run with the same key has deleted it
-                except ValueError as error:
+                except (TooLargeError, ValueError) as error:
                     LOG.warning(f"checkpoint {key} is damaged ({error}); it is ignored and that part is trained again")
         return None
 

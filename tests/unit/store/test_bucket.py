@@ -349,7 +349,7 @@ def test_parts_that_were_not_joined_are_sent_again(server: Server, tmp_path: Pat
     assert [request.split()[0] for request in server.requests] == ["POST", "PUT", "PUT", "POST", "POST"]
 
 
-def test_an_answer_in_gzip(server: Server) -> None:
+def test_an_answer_in_gzip(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.replies = [in_gzip(b"hello")]  # by a proxy
     assert store_at(server).read("k") == b"hello"
     torn = content(b"hello", **{"Content-Encoding": "gzip"})
@@ -362,6 +362,10 @@ def test_an_answer_in_gzip(server: Server) -> None:
     server.replies = [bomb]
     with pytest.raises(TooLargeError):
         store_at(server).read("k", limit_bytes=2**20)
+    monkeypatch.setattr("kondense.store.bucket.machine_memory", lambda: 2**20)
+    server.replies = [bomb]
+    with pytest.raises(TooLargeError, match="at most 1,048,576 bytes"):  # what no memory holds
+        store_at(server).read("k")
 
 
 def test_a_length_that_is_too_short_is_damage_and_one_that_is_none_does_not_count(server: Server) -> None:

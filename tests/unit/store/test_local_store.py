@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kondense.store.local import LocalStore
 from kondense.store.open import open_store
-from kondense.store.store import Store, StoreError
+from kondense.store.store import DamagedError, Store, StoreError, TooLargeError
 
 from tests.support.data_makers import nested
 from tests.support.store_suite import StoreSuite
@@ -91,6 +91,21 @@ def test_a_limit_is_not_reserved(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_a_file_that_neither_memory_nor_disk_holds_is_refused_at_once(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "root")
+    store.write("weights.pt", b"1")
+    with (store.root / "weights.pt").open("r+b") as file:
+        file.truncate(2**42)  # takes no room itself; more than the disks of tests have
+    with pytest.raises(TooLargeError, match=r"weights\.pt must have at most [\d,]+ bytes, but has more"):
+        store.read("weights.pt")
+    with pytest.raises(StoreError, match=r"weights\.pt must fit beside .*copy, but needs 4,398,046,511,104 of"):
+        store.download_file("weights.pt", tmp_path / "copy")
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+    os.rename(store.root / "weights.pt", store.root / "manifest.json")
+    with pytest.raises(DamagedError, match=r"at most 268,435,456 bytes"):
+        LocalStore(tmp_path).manifest("root")
 
 
 def test_a_pipe_and_folders_without_end_are_refused(tmp_path: Path) -> None:

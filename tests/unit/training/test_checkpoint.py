@@ -41,6 +41,15 @@ def test_what_was_saved_is_read(tmp_path, caplog):
     assert checkpoint.load(epochs=2).position == position | {"loss_sum": 0.5}
 
 
+def test_one_that_no_memory_holds_is_told_and_ignored(tmp_path, caplog):
+    (tmp_path / "c").mkdir()
+    with (tmp_path / "c" / "000001-00000000").open("wb") as file:
+        file.truncate(2**42)  # takes no room on the disk
+    with caplog.at_level(logging.WARNING, "kondense"):
+        assert Checkpoint(LocalStore(tmp_path), "c").load(epochs=2) is None
+    assert "must have at most" in caplog.text and "that part is trained again" in caplog.text
+
+
 def test_tensors_that_share_memory_are_saved_each(tmp_path):
     checkpoint = Checkpoint(LocalStore(tmp_path), "own")
     tied, table = torch.arange(6.0), torch.arange(12.0).view(3, 4)
