@@ -111,7 +111,7 @@ def preserving(
         change = _change(module, [edit], apply, batches)
         if change:
             kept.remove(edit)
-            LOG.warning(f"{what} {_named(edit)} is left out: {amount(change)} output.")
+            LOG.warning(f"{what} {_named(edit)} is left out: {amount(change)}.")
     if kept and _change(module, kept, apply, batches):
         LOG.warning(f"{what} is left out: {', '.join(map(_named, kept))} change the outputs together.")
         return []

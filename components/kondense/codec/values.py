@@ -93,6 +93,8 @@ def likeliest_line(matrix_RC: NDArray[Any]) -> int:
     columns = matrix_RC.shape[1]
     rows = min(SAMPLE_ROWS, max(1, SAMPLE // max(1, columns)))
     sample_RC = matrix_RC[:: max(1, len(matrix_RC) // rows)].astype(np.float32)
+    # Squares of tiny or huge values leave the range of float32; a power of two changes no rounding.
+    sample_RC = np.ldexp(sample_RC, -int(np.frexp(np.abs(sample_RC).max(initial=0.0))[1]))
     power = float(np.square(sample_RC).mean())
     if not power or columns > MOST_COLUMNS:
         return 0

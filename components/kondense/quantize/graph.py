@@ -16,7 +16,7 @@ QUANTIZER = "a quantizer, or it merges into one"
 TRANSPARENT: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.Identity: (FACTOR, QUANTIZER),
     nn.ReLU: (FACTOR, QUANTIZER),
-    nn.ReLU6: (QUANTIZER,),
+    nn.Hardtanh: (QUANTIZER,),  # ReLU6, too
     nn.LeakyReLU: (FACTOR,),
     nn.MaxPool2d: (FACTOR, QUANTIZER),
     nn.AvgPool2d: (FACTOR,),
@@ -28,7 +28,8 @@ TRANSPARENT: Mapping[type[nn.Module], tuple[str, ...]] = {
 # Modules and functions that commute with a positive factor per channel, whichever axis the channels lie on.
 ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.Dropout)
 ELEMENTWISE_FUNCTIONS = (torch.relu, F.relu, "relu", torch.relu_, F.relu_, "relu_")
-QUANTIZER_FUNCTIONS = (*ELEMENTWISE_FUNCTIONS, F.relu6, F.max_pool2d, torch.max_pool2d, F.dropout)
+CLIPPING_FUNCTIONS = (F.relu6, F.hardtanh, torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_")
+QUANTIZER_FUNCTIONS = (*ELEMENTWISE_FUNCTIONS, *CLIPPING_FUNCTIONS, F.max_pool2d, torch.max_pool2d, F.dropout)
 # Functions that also do if the channels are the second axis of four.
 POOLING_FUNCTIONS = (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.max_pool2d)
 

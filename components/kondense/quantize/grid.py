@@ -8,9 +8,10 @@ from torch import Tensor
 
 from kondense.artifacts.quantized import ActivationQuantizer, QuantizedTensor
 
-# The scale of an accumulator, the product of two, stays a normal float32. The floor of torch.ao's observers, 1.2e-7,
-# makes zeros of a layer whose weights or inputs are all below it, as small scales in front of a norm make them.
-SMALLEST_SCALE = 2.0**-60
+# Its inverse is finite in float32. The floor of torch.ao's observers, 1.2e-7, makes zeros of a layer whose weights or
+# inputs are all below it, as small scales in front of a norm make them.
+SMALLEST_SCALE = 2.0**-120
+SMALLEST_PRODUCT = 2.0**-124  # the scale of an accumulator, the product of two, stays a normal float32
 SCALE_OF_ZEROS = torch.finfo(torch.float32).eps  # as torch.ao's: the bias of such a channel is hardly rounded
 
 

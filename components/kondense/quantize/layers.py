@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from kondense.artifacts.model import Model
+from kondense.artifacts.fold import fold_batch_norms
+from kondense.artifacts.model import Model, model_probes
 from kondense.artifacts.quantized import CodebookTensor, QuantizedTensor
 from kondense.artifacts.reparametrized import baked_copy
 from kondense.artifacts.ties import owners
@@ -66,6 +67,15 @@ def float_reasons(model: Model) -> dict[str, str]:
     return reasons
 
 
+def zeroed_layers(quantized: Model, original: Model) -> list[str]:
+    """Return the names of the layers all of whose weights are rounded to zero although ``original`` has others."""
+    names = [name for name, tensor in quantized.quantized.items() if not tensor.dequantize().any()]
+    if not names:
+        return []
+    folded = fold_batch_norms(original.module, model_probes(original))
+    return [name.removesuffix(".weight") for name in names if bool(folded.get_parameter(name).any())]
+
+
 def weight_errors(quantized: Model, original: Model) -> dict[str, float]:
     """Return the relative root mean square error of each quantized weight, by layer.
 
@@ -75,7 +85,8 @@ def weight_errors(quantized: Model, original: Model) -> dict[str, float]:
     folded = {name for name in quantized.quantized if f"{name.removesuffix('.weight')}.bias" not in originals}
     errors = {}
     for name, tensor in quantized.quantized.items():
-        norm = float(originals[name].detach().norm())
-        if norm and name not in folded and tensor.integers.shape == originals[name].shape:
-            errors[name.removesuffix(".weight")] = float((tensor.dequantize() - originals[name].detach()).norm()) / norm
+        original_weight = originals[name].detach().double()  # in which no square is zero or infinite
+        norm = float(original_weight.norm())
+        if norm and name not in folded and tensor.integers.shape == original_weight.shape:
+            errors[name.removesuffix(".weight")] = float((tensor.dequantize() - original_weight).norm()) / norm
     return errors

@@ -97,7 +97,7 @@ def _check_sizes(module: nn.Module, names: Iterable[str], config: QuantizeConfig
     """Raise InputError if a layer's weights are tiny and the learning rate is the default, whose steps dwarf them."""
     sizes = {name: _relative_size(module, name) for name in names}
     tiny = [name for name, size in sizes.items() if 1 / size >= TINY]
-    if tiny and not config.learning_rate:
+    if tiny and config.rate_is_default:
         raise InputError(
             f"the weights of {tiny[0]!r} are {1 / sizes[tiny[0]]:.0e} times smaller than those of a new layer, and"
             f" training at learning rate {config.rate:g} would dwarf them; use method=static, or give a"
@@ -145,7 +145,7 @@ def _settle(calibrated: Model, network: FakeQuantizedNetwork) -> Model:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         scale = grids[name].scale()
         for tied in (other for other in folded if first[other] == first[name]):
-            scale = static.bias_safe(scale, static.weighted(module, tied).bias, activations[tied])
+            scale = static.accumulator_safe(scale, static.weighted(module, tied).bias, activations[tied])
         quantized[f"{name}.weight"] = tensor = round_to_grid(weight, scale, grids[name].bits)
         with torch.no_grad():
             layer.weight.copy_(tensor.dequantize())

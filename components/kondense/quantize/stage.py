@@ -14,7 +14,7 @@ from kondense.errors import InputError
 from kondense.logging import LOG
 from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.context import Context, Quantizer
-from kondense.quantize.layers import float_layers, float_reasons, quantizable_layers, weight_errors
+from kondense.quantize.layers import float_layers, float_reasons, quantizable_layers, weight_errors, zeroed_layers
 from kondense.quantize.methods import METHODS
 from kondense.quantize.sensitivity import accuracy_by_bits
 from kondense.training.checkpoint import Checkpoint
@@ -91,6 +91,8 @@ def quantize(
     }
     for name, reason in float_reasons(quantized).items():
         LOG.info(f"{name} remains in float: {reason}.")
+    for name in zeroed_layers(quantized, original):
+        LOG.warning(f"all weights of {name!r} are rounded to zero, so that the layer gives its bias for any input.")
     details: dict[str, Any] = {
         "float_layers": float_layers(quantized),
         "float_reasons": float_reasons(quantized),

@@ -27,6 +27,7 @@ METHOD = {
     "step": "pack_weights",
 }
 STEPS_PER_OCTAVE = 128  # number of bfloat16 values from one power of two to the next
+LARGEST_SHIFT = 120  # in powers of two
 SMALL = 2**16  # weights of a tensor up to which every scale is tried; above, every fourth
 
 
@@ -103,15 +104,19 @@ def least_error_scale(weight: Tensor, bits: int, granularity: str) -> Tensor:
     5 bits on, where more clipping never helps). A scale thus takes two bytes instead of four.
     """
     values_RM = rows(weight, granularity)
-    codes_R = largest_scale(weight, bits, granularity).to(torch.bfloat16).view(torch.int16) + 2
+    # Squares of tiny or huge weights leave the range of float32; a power of two changes no rounding.
+    power_R = torch.frexp(values_RM.abs().amax(1)).exponent.clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+    values_RM = torch.ldexp(values_RM, -power_R[:, None])
+    largest_R = torch.ldexp(largest_scale(weight, bits, granularity), -power_R)
+    codes_R = largest_R.to(torch.bfloat16).view(torch.int16) + 2
     best_R = torch.full(codes_R.shape, torch.inf)
     scale_R = torch.empty_like(best_R)
     for step in range(0, STEPS_PER_OCTAVE * (2 if bits < 5 else 1), 1 if weight.numel() <= SMALL else 4):
-        candidate_R = (codes_R - step).view(torch.bfloat16).float().clamp(min=SMALLEST_SCALE)
+        candidate_R = (codes_R - step).view(torch.bfloat16).float()
         error_R = squared_error(values_RM, candidate_R, bits)
         scale_R = torch.where(error_R < best_R, candidate_R, scale_R)
         best_R = torch.minimum(error_R, best_R)
-    return scale_R
+    return torch.ldexp(scale_R, power_R).clamp(min=SMALLEST_SCALE)
 
 
 def squared_error(values_RM: Tensor, scale_R: Tensor, bits: int) -> Tensor:

@@ -128,7 +128,16 @@ class TrainingConfig(Config):
     @property
     def rate(self) -> float:
         """The peak learning rate: the default one of the stage and the optimizer, unless one is given."""
-        return self.learning_rate or self.default_rate * OPTIMIZERS.get(self.optimizer, 1.0)
+        return self.learning_rate or self._default_rate
+
+    @property
+    def rate_is_default(self) -> bool:
+        """Whether the peak learning rate is a default one, that of imported weights too."""
+        return self.learning_rate in (0.0, IMPORTED * self._default_rate)
+
+    @property
+    def _default_rate(self) -> float:
+        return self.default_rate * OPTIMIZERS.get(self.optimizer, 1.0)
 
     def for_imported(self) -> Self:
         """Return the Config for weights that come from elsewhere: with a smaller learning rate, unless one is given."""

@@ -117,6 +117,31 @@ def test_logits_that_a_convolution_computes_stay_in_float(mean: bool, places: li
     assert quantizer_places(trace_graph(Network(nn.Conv2d(1, 3, 4))), ["0"]) == places
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_the_grid_of_a_clipped_output_has_the_range_that_is_left(dataset: Dataset, tmp_path: Path, own: bool) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.clip, self.second = nn.Conv2d(1, 8, 3), nn.Hardtanh(0, 0.25), nn.Conv2d(8, 3, 3)
+
+        def forward(self, images_NCHW: Tensor) -> Tensor:
+            maps_NCHW = self.first(images_NCHW)
+            maps_NCHW = self.clip(maps_NCHW) if own else maps_NCHW.clamp(0, 0.25)
+            return torch.clamp(self.second(maps_NCHW), min=-0.5, max=0.5).mean((2, 3))
+
+    torch.manual_seed(0)
+    clipping = Model(Network().eval())
+    with torch.no_grad():
+        clipping.module.first.weight.mul_(20)  # without the clip, 100 times the range that is left
+    quantized = static.quantize(clipping, [dataset.normalise(dataset.train.images[:100])])
+    assert quantized.activations["second"].scale == pytest.approx(0.25 / 255)
+    assert quantized.activations.keys() == {"first", "second", "second:output"}
+    found = kernels(export_onnx(quantized, dataset), tmp_path)
+    assert found["QLinearConv"] == 2 and not found["Conv"]
+    wanted_NK = logits(clipping, dataset)
+    assert float((logits(quantized, dataset) - wanted_NK).norm() / wanted_NK.norm()) < 0.03
+
+
 def test_quantization_aware_training_learns_the_grids_of_outputs(
     model: Model, quantized: Model, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -212,5 +212,7 @@ def test_tiny_weights_in_front_of_norms_are_trained_as_others(dataset: Dataset, 
 
 def test_tiny_weights_that_training_would_dwarf_are_refused(dataset: Dataset) -> None:
     model = shrunk(make_model("lenet5", dataset), norm=False)
-    with pytest.raises(InputError, match="weights of 'conv1' are .* times smaller.*method=static"):
-        stage.quantize(model, dataset, dataclasses.replace(QAT, learning_rate=0.0))
+    config = dataclasses.replace(QAT, learning_rate=0.0)
+    for each in (config, config.for_imported()):
+        with pytest.raises(InputError, match="weights of 'conv1' are .* times smaller.*method=static"):
+            stage.quantize(model, dataset, each)

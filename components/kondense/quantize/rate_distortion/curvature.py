@@ -41,8 +41,8 @@ def unit_steps(module: nn.Module, batches_NCHW: Iterable[Tensor], *, seed: int) 
     largest = max(names, key=lambda name: module.get_parameter(name).numel())
     weight = module.get_parameter(largest).detach()
     nonzero_N = weight[weight != 0]
-    unit = float(nonzero_N.square().mean().sqrt()) if len(nonzero_N) else 1.0
-    reference = max(curvature[largest], torch.finfo(torch.float32).tiny)
+    unit = float(nonzero_N.double().square().mean().sqrt()) if len(nonzero_N) else 1.0
+    reference = max(curvature[largest], torch.finfo(torch.float64).tiny)
     return {name: unit / max(curvature[name] / reference, SMALLEST_CURVATURE) ** 0.5 for name in names}
 
 
@@ -60,5 +60,5 @@ def _mean_curvature(module: nn.Module, names: list[str], batches_NCHW: Iterable[
         loss = nn.functional.cross_entropy(logits_NK, drawn_N)
         gradients = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
         for name, gradient in zip(names, gradients, strict=True):
-            total[name] += 0.0 if gradient is None else float(gradient.square().mean())
+            total[name] += 0.0 if gradient is None else float(gradient.double().square().mean())
     return total

@@ -66,7 +66,7 @@ def _equalize(writer: nn.Module, reader: nn.Module) -> float:
     values = _by_input(reader, len(written_C))
     assert values is not None
     read_C = values.abs().amax((0, 2))
-    divisor_C = torch.where((written_C > 0) & (read_C > 0), torch.sqrt(written_C / read_C), 1.0)
+    divisor_C = torch.where((written_C > 0) & (read_C > 0), torch.sqrt(written_C) / torch.sqrt(read_C), 1.0)
     writer.weight /= divisor_C.reshape(-1, *[1] * (writer.weight.ndim - 1))
     if writer.bias is not None:
         writer.bias /= divisor_C

@@ -22,7 +22,7 @@ from kondense.networks.layers import matching, parse_names
 from kondense.quantize.config import QuantizeConfig
 from kondense.quantize.context import Context
 from kondense.quantize.graph import only_relu_follows, quantizer_places, trace_graph
-from kondense.quantize.grid import round_to_grid
+from kondense.quantize.grid import SMALLEST_PRODUCT, round_to_grid
 from kondense.quantize.layers import bits_by_layer, quantizable_layers
 from kondense.quantize.products import product_places
 from kondense.quantize.residuals import residual_places
@@ -162,7 +162,7 @@ def quantize(
         if first[name] not in by_owner:
             scale = weight_scale(layer.weight, count, granularity)
             for tied in (other for other in layers if first[other] == first[name]):
-                scale = bias_safe(scale, weighted(module, tied).bias, activations[tied])
+                scale = accumulator_safe(scale, weighted(module, tied).bias, activations[tied])
             by_owner[first[name]] = rounder.round(name, scale, count, relu=only_relu_follows(graph, name))
         weight = by_owner[first[name]]
         with torch.no_grad():
@@ -175,8 +175,8 @@ def quantize(
 
 
 def _observed(module: nn.Module, place: str) -> str:
-    """Return the place whose values need a grid at ``place``: a ReLU makes the others of its input to 0 or 6 anyway."""
-    clips = isinstance(module.get_submodule(place.removesuffix(OUTPUT)), nn.ReLU | nn.ReLU6)
+    """Return the place whose values need a grid at ``place``: a ReLU or Hardtanh makes its bounds of all others anyway."""
+    clips = isinstance(module.get_submodule(place.removesuffix(OUTPUT)), nn.ReLU | nn.Hardtanh)
     return place.removesuffix(OUTPUT) + OUTPUT if clips else place
 
 
@@ -220,8 +220,12 @@ def weighted(module: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-def bias_safe(scale: Tensor, bias_O: Tensor | None, activation: ActivationQuantizer) -> Tensor:
-    """Return ``scale``, larger where the bias of a channel with tiny weights would overflow int32; nothing is lost."""
+def accumulator_safe(scale: Tensor, bias_O: Tensor | None, activation: ActivationQuantizer) -> Tensor:
+    """Return the scale of a weight, larger where weights are so tiny that the scale of the accumulator would not do.
+
+    That is where a bias would overflow int32, which loses nothing, or the scale itself would be no normal float32.
+    """
+    scale = scale.clamp(min=SMALLEST_PRODUCT / activation.scale)
     if bias_O is None:
         return scale
     size_O = bias_O.detach().abs()
