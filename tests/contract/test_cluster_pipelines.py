@@ -409,6 +409,8 @@ def test_an_endpoint_with_a_scheme_says_whether_it_is_secure() -> None:
         ("minio:9000", False),
         ("minio:9000", False),
     ]
-    for refused in (["endpoint=http://minio:9000", "secure=true"], ["endpoint=s3://bucket"]):
-        with pytest.raises(ValueError, match="endpoint must be host:port, or https:// where secure is true"):
-            read_resources(refused)
+    with pytest.raises(ValueError, match="endpoint must be host:port, or https:// where secure is true"):
+        read_resources(["endpoint=http://minio:9000", "secure=true"])
+    for refused in ("s3://bucket", "http://user:word@minio:9000", "minio:9000/bucket", "minio:99999", "'minio'"):
+        with pytest.raises(ValueError, match="endpoint must be host:port, http://host:port or https://host:port, but"):
+            read_resources([f"endpoint={refused}"])

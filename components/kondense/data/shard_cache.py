@@ -13,7 +13,7 @@ from kondense.data.shards import Folder, Place, ShardError, ShardFile, descripto
 from kondense.data.workers import whole_number
 from kondense.errors import InputError
 from kondense.files import scratch_path
-from kondense.store.open import open_store
+from kondense.store.open import local_path, open_store
 from kondense.store.store import DamagedError, NotFoundError
 
 CACHE, CACHE_BYTES = "KONDENSE_CACHE", "KONDENSE_CACHE_BYTES"  # environment variables: the cache, its bound in bytes
@@ -23,9 +23,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def place_at(address: str) -> Place:
     """Return the shards at a directory, ``file://``, ``s3://bucket/prefix`` or ``minio://bucket/prefix``."""
-    if address.startswith("file://"):
-        return Folder(Path(address.removeprefix("file://")))
-    return Cached(address) if "://" in address else Folder(Path(address).expanduser())
+    path = local_path(address)
+    return Cached(address) if path is None else Folder(path)
 
 
 class Cached:

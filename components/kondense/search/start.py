@@ -92,7 +92,7 @@ def _value(parameter: Parameter, value: str) -> str:
             f"setting {SETTING}: {parameter.name} must be a whole number, without a point, but got {value}."
         )
     if parameter.levels is None:
-        return repr(parameter.number(value))
+        return repr(parameter.number(value) + 0.0)  # -0.0 is 0.0
     (spelled,) = parameter.from_unit(parameter.to_unit([value]))
     if float(spelled) != parameter.number(value):
         step = "a whole number" if parameter.step is None else f"{parameter.low:g} plus steps of {parameter.step:g}"

@@ -13,7 +13,9 @@ from typing import Any
 import certifi
 import urllib3
 
+from kondense.errors import InputError
 from kondense.pace import Pace, keep
+from kondense.store.endpoint import read_endpoint
 from kondense.store.store import StoreError
 
 DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 4.0)  # a restarted server answers within 12 seconds
@@ -24,9 +26,7 @@ OBJECTS = (200, 204, 206)  # HTTP statuses of what may be an object, which its r
 MOST_BYTES = 2**26  # of any other answer; a page of a listing has 1,000 keys of 1 KiB
 PASSING = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may avoid
 REQUIRED = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
-LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:\d+)?", re.IGNORECASE)
-LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-ENDPOINT = re.compile(rf"({LABEL}(\.{LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:(?P<port>\d{{1,5}}))?")
+LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:\d+)?", re.IGNORECASE | re.ASCII)
 KEY = re.compile(r"[!-~]+")
 REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
@@ -67,7 +67,10 @@ def connection_from_environment(environment: Mapping[str, str]) -> Connection:
     secure = values["MINIO_SECURE"].lower()
     if secure not in ("", "true", "false"):
         raise StoreError(f"MINIO_SECURE must be true or false, but got {secure!r}.")
-    scheme, endpoint = _endpoint(values["MINIO_ENDPOINT"])
+    try:
+        scheme, endpoint = read_endpoint("MINIO_ENDPOINT", values["MINIO_ENDPOINT"])
+    except InputError as error:
+        raise StoreError(str(error)) from None
     if scheme and secure and (scheme == "https") != (secure == "true"):
         raise StoreError(f"MINIO_SECURE must fit MINIO_ENDPOINT, but is {secure} for {scheme}://{endpoint}.")
     default = scheme == "https" if scheme else not LOOPBACK.fullmatch(endpoint)
@@ -80,24 +83,6 @@ def connection_from_environment(environment: Mapping[str, str]) -> Connection:
         secure=secure == "true" if secure else default,
         region=region or None,
     )
-
-
-def _endpoint(text: str) -> tuple[str, str]:
-    """Return scheme and ``host:port`` of an endpoint as people write it; the scheme is "" if it has none."""
-    scheme, separator, rest = text.rpartition("://")
-    scheme, host = scheme.lower(), rest.rstrip("/")
-    rule = "MINIO_ENDPOINT must be host:port, http://host:port or https://host:port"
-    if separator and scheme not in ("http", "https"):
-        raise StoreError(f"{rule}, but its scheme is {scheme[:20]!r}.")
-    if "@" in host:
-        raise StoreError(f"{rule}, but holds credentials; MINIO_ACCESS_KEY and MINIO_SECRET_KEY hold them.")
-    for character, part in (("/", "a path"), ("?", "a query"), ("#", "a fragment")):
-        if character in host:
-            raise StoreError(f"{rule}, but holds {part} (a bucket and its folder belong to the store's address).")
-    match = ENDPOINT.fullmatch(host)
-    if not match or int(match["port"] or 1) not in range(1, 65536):
-        raise StoreError(f"{rule}, but got {host[:80]!r}.")
-    return scheme, host
 
 
 _REQUESTS_LEFT: ContextVar[int | None] = ContextVar("requests_left", default=None)

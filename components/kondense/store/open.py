@@ -26,16 +26,10 @@ def open_store(uri: str) -> Store:
         InputError: an unknown scheme, no bucket, or a prefix that is no plain path.
         StoreError: a variable of the environment is missing or malformed.
     """
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        if not uri:
-            raise InputError("a store must be a path or a URI, but got ''.")
-        if ONE_SLASH.match(uri):
-            raise InputError(f"a store must be a path or a URI with '://', but got {uri.partition(':')[0]}:...")
-        return LocalStore(Path(uri).expanduser())
+    if (path := local_path(uri)) is not None:
+        return LocalStore(path)
+    scheme, _, rest = uri.partition("://")
     scheme, rest = scheme.lower(), rest.rstrip("\r\n")  # of a Secret made with echo
-    if scheme == "file":
-        return LocalStore(_file(rest))
     if scheme not in BUCKET_SCHEMES:
         # Not the whole address: it may hold credentials or a signature.
         shown = scheme if SCHEME.fullmatch(scheme) else "another text"
@@ -50,9 +44,25 @@ def open_store(uri: str) -> Store:
     return ObjectStore(address, bucket=bucket, prefix=prefix, connection=connection)
 
 
+def local_path(uri: str) -> Path | None:
+    """Return the place on this machine that ``uri`` names, a plain path or ``file://``; None if it names a bucket.
+
+    Raises:
+        InputError: it is empty, or no path follows ``file://``.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if separator:
+        return _file(rest.rstrip("\r\n")) if scheme.lower() == "file" else None
+    if not uri:
+        raise InputError("a store must be a path or a URI, but got ''.")
+    if ONE_SLASH.match(uri):
+        raise InputError(f"a store must be a path or a URI with '://', but got {uri.partition(':')[0]}:...")
+    return Path(uri).expanduser()
+
+
 def _file(rest: str) -> Path:
-    if not rest:
-        raise InputError("a store must be file:///path, but got 'file://'.")
+    if not rest.removeprefix("localhost").startswith("/"):
+        raise InputError(f"a store must be file:///path, but got 'file://{rest}'.")
     path = Path(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
     if not path.exists() and unquote(str(path)) != str(path) and Path(unquote(str(path))).exists():
         raise InputError(f"a store at file:// must be written without %-codes: file://{unquote(str(path))}.")

@@ -19,6 +19,7 @@ from kondense.katib_search.config import QUANTITY, read_pairs, read_tolerations
 from kondense.networks.allowed import VARIABLE, is_imported
 from kondense.quantize.methods import METHODS as QUANTIZERS
 from kondense.stages import STAGES
+from kondense.store.endpoint import read_endpoint
 
 # The components that use a GPU; the nodes of train_job have pods of their own.
 TRAINING = tuple(name for name in STAGES.components() if STAGES[name].profiled and name != "train_job")
@@ -103,14 +104,12 @@ class Resources:
 
     def _follow_scheme(self) -> None:
         """Take https:// or http:// from the endpoint, as people write it; the steps get address and ``secure``."""
-        scheme, colons, address = self.endpoint.lower().partition("://")
-        if not colons:
-            return
-        if scheme not in ("http", "https") or (self.secure and scheme == "http"):
+        scheme, address = read_endpoint("endpoint", self.endpoint.strip())
+        if self.secure and scheme == "http":
             rule = "host:port, or https:// where secure is true"
             raise InputError(f"endpoint must be {rule}, but got {self.endpoint!r}.")
-        object.__setattr__(self, "endpoint", address.rstrip("/"))
-        object.__setattr__(self, "secure", scheme == "https")
+        object.__setattr__(self, "endpoint", address)
+        object.__setattr__(self, "secure", self.secure or scheme == "https")
 
     @property
     def knows_literals(self) -> bool:

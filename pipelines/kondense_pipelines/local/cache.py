@@ -28,6 +28,7 @@ from kondense.logging import LOG
 from kondense.networks.allowed import check_allowed
 from kondense.networks.code import code_digests, registered_digest
 from kondense.removal import remove_directory
+from kondense.store.open import local_path
 
 FORMAT_VERSION = 2
 OUTSIDE = ("source", "import_uri")  # parameters that name data that is not an input artifact
@@ -150,8 +151,8 @@ class ContentCache(LocalCache):
 
 def outside_identity(uri: str) -> Any:
     """Return an identity of the content at ``uri``: digests of a local path, a new random one for a remote address."""
-    path = Path(uri.removeprefix("file://"))
-    return tree_digests(path) if path.exists() else os.urandom(16).hex()
+    path = local_path(uri)
+    return tree_digests(path) if path is not None and path.exists() else os.urandom(16).hex()
 
 
 def tree_digests(path: Path) -> dict[str, str]:

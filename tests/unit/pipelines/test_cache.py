@@ -229,3 +229,15 @@ def test_an_entry_of_another_form_is_ignored(tmp_path: Path, content: dict[str, 
     notices: list[str] = []
     assert ContentCache(tmp_path, "v", notices.append).get("key") is None
     assert len(notices) == (content.get("files") != {"/usr": {}})
+
+
+def test_an_address_of_this_machine_is_known_by_its_content_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").write_text("a")
+    forms = ("{}/data", "file://{}/data", "FILE://{}/data", "file://localhost{}/data", "~/data")
+    found = [cache.outside_identity(form.format(tmp_path)) for form in forms]
+    assert found[0] == cache.tree_digests(tmp_path / "data") and all(each == found[0] for each in found)
+    assert cache.outside_identity("s3://bucket/data") != cache.outside_identity("s3://bucket/data")

@@ -49,6 +49,12 @@ def test_what_lies_outside_the_space_is_refused(start: str, rule: str) -> None:
             load_suggester(algorithm).validate(SPACE, BANDS | {"start": start})
 
 
+def test_zero_with_a_sign_is_zero() -> None:
+    space = SearchSpace((Parameter("shift", "double", -1, 1), Parameter("epochs", "int", 1, 9)))
+    with pytest.raises(ValueError, match="must list a configuration once"):
+        load_suggester("hyperband").validate(space, BANDS | {"start": "shift=0.0;shift=-0.0"})
+
+
 GRID = SearchSpace(
     (
         Parameter("bits", "int", 2, 8, 2),

@@ -72,6 +72,7 @@ def test_slashes_and_line_feeds_around_a_prefix_do_not_count() -> None:
     [
         "https://key-1:secret-1@host/bucket?X-Amz-Signature=secret-1", "s3://key-1:secret-1@bucket/x", "secret-1://x",
         "s3:/bucket/x", "minio:bucket", "https:/host", "file://", "s3:///x", "ftp://host/x", "s3://buck#et/x",
+        "file://host/x", "file://x",
         "s3://buck?et", "s3://192.168.0.1/x", "s3://a..b/x",
     ],
 )  # fmt: skip
@@ -107,7 +108,7 @@ def test_an_endpoint_is_cleaned(written: str, url: str) -> None:
         "ftp://minio", "s3://minio", "https:minio", "https:/minio", "//minio", "http://https://minio", "minio:abc",
         "minio:0", "minio:99999", "minio:", ":9000", "mi nio", "mi\nnio", '"minio:9000"', "::1", "minio/bucket",
         "minio?x", "https://minio/minio/", "minio#x", "https://u:secret-1@minio", "https://minio?X-Amz-Signature=secret-1",
-        "https://", "minio..example", "-minio",
+        "https://", "minio..example", "-minio", "minio:\N{ARABIC-INDIC DIGIT NINE}",
     ],
 )  # fmt: skip
 def test_an_endpoint_that_cannot_be_is_refused_without_showing_keys(written: str) -> None:
