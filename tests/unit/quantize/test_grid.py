@@ -85,15 +85,16 @@ def test_layers_that_scale_down_and_up_again_are_quantized_like_others(method: s
             parameter.mul_(factor)
         scaled[3].weight.div_(factor)
     images = torch.randn(64, 1, 4, 4)
+    quantize = {
+        "static": lambda model: static.quantize(model, [images]),
+        "equalized": lambda model: static.quantize(model, [images], equalize=True),
+        "dynamic": dynamic.quantize,
+        "weight_only": lambda model: weight_only.quantize(model, bits=4),
+    }[method]
     outputs = []
     for each in (module, scaled):
         model = Model(each)
-        quantized = {
-            "static": lambda: static.quantize(model, [images]),
-            "equalized": lambda: static.quantize(model, [images], equalize=True),
-            "dynamic": lambda: dynamic.quantize(model),
-            "weight_only": lambda: weight_only.quantize(model, bits=4),
-        }[method]()
+        quantized = quantize(model)
         errors = weight_errors(quantized, model)
         assert all(0 < error < 0.3 for error in errors.values()) and len(errors) == 2 or method == "equalized"
         outputs.append(quantized.module(images).detach())

@@ -175,7 +175,7 @@ def quantize(
 
 
 def _observed(module: nn.Module, place: str) -> str:
-    """Return the place whose values need a grid at ``place``: a ReLU or Hardtanh makes its bounds of all others anyway."""
+    """Return the place whose values need a grid at ``place``: a ReLU or Hardtanh clips the others anyway."""
     clips = isinstance(module.get_submodule(place.removesuffix(OUTPUT)), nn.ReLU | nn.Hardtanh)
     return place.removesuffix(OUTPUT) + OUTPUT if clips else place
 
