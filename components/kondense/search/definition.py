@@ -127,7 +127,8 @@ class Search:
         """Return the best trial at the largest resource reached; the first of equals; None without any value.
 
         With several objectives or constraints it is the first of the front, and with the rule `pick` the trial that it
-        picks: of the front, else of the other trials that keep the constraints, else the nearest of the front. With the
+        picks: of the front, else of the other trials that keep the constraints, else the nearest of the front. With one
+        objective it picks among all trials that keep the constraints, the best of equals. With the
         rule `expected` it is the one that a model expects to be the best (`expected`).
         """
         if self.pick is not None and self.pick.is_expected:
@@ -139,8 +140,12 @@ class Search:
         front = self.front(trials)
         if self.pick is None or not front:
             return front[0] if front else None
+        objective = self.goals.objectives[0] if self.goals else Objective(self.metric, self.goal)
         others = [trial for trial in trials if self.feasible(trial)]
-        for group in (front, others, front):
+        others.sort(key=lambda trial: objective.loss(trial.value or 0.0))
+        # Of a single objective the front is the best trial alone, between which and the others a rule decides.
+        several = self.goals is not None and len(self.goals.objectives) > 1
+        for group in (front, others, front) if several else (others or front,):
             chosen = group[self.pick.best([self.numbers(trial) for trial in group])] if group else None
             if chosen is not None and self.is_picked(chosen):
                 break

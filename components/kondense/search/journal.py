@@ -123,9 +123,10 @@ class Journal:
                 f" {ascii(stored.get('format_version'))[:SHOWN]}."
             )
         if stored.get("experiment") != experiment:
+            stated = ascii(stored.get("experiment"))[:SHOWN]
             raise JournalError(
-                f"{self._path} must belong to this search, but its digest is {stored.get('experiment')}, not "
-                f"{experiment}: choose another path. Only the trial counts may change between two starts."
+                f"{self._path} must belong to this search, but its digest is {stated}, not {experiment!r}: choose"
+                " another path. Only the trial counts may change between two starts."
             )
 
 

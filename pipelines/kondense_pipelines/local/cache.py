@@ -94,7 +94,11 @@ class ContentCache(LocalCache):
         except ArtifactError as error:
             self.notice(f"{error} It is ignored, and the step runs again.")
             return None
-        if not entry or not all(_unchanged(Path(uri), digests) for uri, digests in entry["files"].items()):
+        try:
+            if not entry or not all(_unchanged(Path(uri), digests) for uri, digests in entry["files"].items()):
+                return None
+        except OSError as error:  # a name that no file system takes, a disk that fails
+            self.notice(f"{path} names what cannot be read: {error.strerror}. It is ignored, and the step runs again.")
             return None
         try:
             outputs = {name: self._restored(value, entry["files"]) for name, value in entry["outputs"].items()}

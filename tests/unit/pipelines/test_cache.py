@@ -218,6 +218,7 @@ def test_editing_a_component_changes_the_version(tmp_path: Path, monkeypatch: py
     [
         {"outputs": {}},
         {"outputs": {}, "files": {"a\0b": {}}},
+        {"outputs": {}, "files": {"a" * 5000: {}}},  # a name that no file system takes
         {"outputs": {"model": {"uri": 3}}, "files": {}},
         {"outputs": 3, "files": {}},
         {"outputs": {}, "files": {"/usr": {}}},  # a large directory, which is not read

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from kondense.search.journal import Journal, JournalError
+from kondense.search.journal import FORMAT_VERSION, Journal, JournalError
 
 
 def test_events_come_back_in_order(tmp_path):
@@ -55,6 +55,15 @@ def test_another_experiment_is_refused(tmp_path):
     Journal(tmp_path / "j", experiment="a").__exit__()
     with pytest.raises(JournalError, match="must belong to this search"):
         Journal(tmp_path / "j", experiment="b")
+
+
+def test_another_experiment_is_told_in_one_line(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    header = {"event": "run", "format_version": FORMAT_VERSION, "experiment": "a\nb" * 100}
+    path.write_text(json.dumps(header) + "\n")
+    with pytest.raises(JournalError, match="must belong to this search, but its digest is 'a") as refused:
+        Journal(path, experiment="one")
+    assert str(refused.value).isprintable() and len(str(refused.value)) < 400
 
 
 @pytest.mark.parametrize(("given", "told"), [("9", "9"), (r'"a\nb"', r"'a\\nb'")])

@@ -1,7 +1,11 @@
 """A rule picks one trial of a front; one that nothing meets picks the nearest."""
 
 import pytest
+from kondense.search.definition import Search, TrialRecord
+from kondense.search.history import Status
 from kondense.search.pick import read_pick
+from kondense.search.space import Parameter, SearchSpace
+from kondense.search.suggesters import load_suggester
 
 NAMES = ("accuracy", "size", "latency")
 FRONT = [
@@ -57,3 +61,34 @@ def test_the_model_picks():
 
 def test_no_rule():
     assert read_pick(" ", NAMES) is None
+
+
+@pytest.mark.parametrize("constraints", ["", "size <= 500"])
+@pytest.mark.parametrize(
+    ("rule", "picked"),
+    [
+        ("value >= 0.85, min size", "small"),
+        ("min size", "smallest"),
+        ("size <= 120", "small"),  # the best of those that keep the bound
+        ("value >= 0.85", "best"),
+        ("size <= 5", "smallest"),  # none does: the nearest
+        ("value >= 0.99, min size", "best"),
+    ],
+)
+def test_with_one_objective_it_looks_at_all_trials(rule, picked, constraints):
+    trials = [
+        TrialRecord(name, {"x": "0.5"}, Status.SUCCEEDED, value=value, metrics={"size": size})
+        for name, value, size in (
+            ("smallest", 0.60, "10"),
+            ("small", 0.86, "116"),
+            ("best", 0.90, "177"),
+            ("large", 0.90, "400"),
+            ("low", 0.70, "150"),
+        )
+    ]
+    space, settings = SearchSpace((Parameter("x", "double", 0, 1),)), {"constraints": constraints}
+    given = {name: text for name, text in settings.items() if text}
+    suggester, pick = load_suggester("random"), read_pick(rule, ("value", "size"))
+    search = Search("e", "random", suggester, space, given, goal="maximize", metric="value", pick=pick)
+    best = search.best(trials)
+    assert best is not None and best.name == picked
