@@ -196,6 +196,8 @@ def test_what_a_block_did_to_a_network_is_undone(written):
     network.register_buffer("shared", network[1].running_mean)
     network.register_buffer("none", None)
     tensors = [*network.parameters(), *network.buffers()]
+    for name in ("widths", "of_", "a_b", "x"):  # what a layer holds itself; those of torch begin with an underscore
+        setattr(network[0], name, [3, 4])
     places = {name: id(part) for name, part in network.named_modules()}
     values = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with restored(network, written=written):
@@ -212,12 +214,15 @@ def test_what_a_block_did_to_a_network_is_undone(written):
                 for tensor in inside:
                     tensor.add_(1)
         network[0].in_features, network[0].extra = 99, "x"
+        for name in ("widths", "of_", "a_b", "x"):
+            getattr(network[0], name)[0] = 9
         network[1]._buffers["running_var"] = None
         network[2]._parameters["weight"] = nn.Parameter(torch.zeros(1))
         network.eval()
     assert all(a is b for a, b in zip(tensors, [*network.parameters(), *network.buffers()], strict=True))
     assert {name: id(part) for name, part in network.named_modules()} == places
     assert all(torch.equal(values[name], tensor) for name, tensor in network.state_dict().items())
+    assert all(getattr(network[0], name) == [3, 4] for name in ("widths", "of_", "a_b", "x"))
     assert network[0].in_features == 3 and not hasattr(network[0], "extra") and network.training
 
 
