@@ -143,7 +143,7 @@ def compress(
     recipes: str | Sequence[str] | Mapping[str, str] = STANDARD,
     *,
     settings: Mapping[str, Any] | None = None,
-    checkpoints: str = "",
+    checkpoints: str | Path = "",
     **parameters: Any,
 ) -> Comparison:
     """Compress a model by several recipes, measure each result and recommend one.
@@ -245,7 +245,11 @@ def _by_stage(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _follow(
-    steps: Sequence[Composed], teacher: Model, data: Dataset, made: dict[tuple[str, ...], Model], checkpoints: str
+    steps: Sequence[Composed],
+    teacher: Model,
+    data: Dataset,
+    made: dict[tuple[str, ...], Model],
+    checkpoints: str | Path,
 ) -> Model:
     """Return the model that a recipe makes; recipes that begin alike share their first steps, kept in ``made``."""
     model, key = teacher, tuple[str, ...]()

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kondense.api.given import check_data, check_model
@@ -35,7 +36,7 @@ TEACHERS = ("teacher", "teacher_2", "teacher_3")  # inputs of distill
 
 
 @takes(TrainConfig, without=("network", "import_uri"))
-def train(data: Dataset, network: str | Model = "lenet5", *, checkpoints: str = "", **parameters: Any) -> Result:
+def train(data: Dataset, network: str | Model = "lenet5", *, checkpoints: str | Path = "", **parameters: Any) -> Result:
     """Train a network from random weights, or a model from its own.
 
     Args:
@@ -72,7 +73,7 @@ def prune(
     *,
     method: Method = "l1",
     teacher: Model | None = None,
-    checkpoints: str = "",
+    checkpoints: str | Path = "",
     **parameters: Any,
 ) -> Result:
     """Remove weights or whole channels, and fine-tune what remains.
@@ -109,7 +110,7 @@ def distill(
     *,
     student: Model | None = None,
     method: str = "logits",
-    checkpoints: str = "",
+    checkpoints: str | Path = "",
     **parameters: Any,
 ) -> Result:
     """Train a small network, the student, on the labels and on the outputs of a large one, the teacher.
@@ -151,7 +152,7 @@ def quantize(
     *,
     method: Method = "static",
     teacher: Model | None = None,
-    checkpoints: str = "",
+    checkpoints: str | Path = "",
     **parameters: Any,
 ) -> Result:
     """Store weights, and with some methods compute activations, in few bits.
@@ -218,7 +219,7 @@ def apply(
     data: Dataset,
     *,
     teachers: Mapping[str, Model] | None = None,
-    checkpoints: str = "",
+    checkpoints: str | Path = "",
     **options: Any,
 ) -> Result:
     """Call a stage's pure function, resumable with ``checkpoints``, and add its record to the model's lineage.

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import torch
@@ -116,11 +117,11 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def checkpoints_at(uri: str) -> Iterator[None]:
+def checkpoints_at(uri: str | Path) -> Iterator[None]:
     """Keep the checkpoints of the block at ``uri``; if empty, where the environment says."""
     before = os.environ.get(VARIABLE)
     if uri:
-        os.environ[VARIABLE] = uri
+        os.environ[VARIABLE] = str(uri)
     try:
         yield
     finally:
