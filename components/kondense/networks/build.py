@@ -215,7 +215,7 @@ def check_images(
             f"{role} must return logits [1, {classes}] for one image, but returned {list(single.shape)}: squeeze()"
             " removes the batch, too; name the axes instead."
         )
-    if not torch.isfinite(output).all():
+    if not torch.isfinite(output).all() and not torch.isfinite(_output(module, shape, noise=True)).all():
         raise InputError(f"{role} must return finite logits, but returned {_not_finite(module)}.")
 
 
@@ -244,13 +244,19 @@ def _initialise_lazy_layers(module: Any, arguments: Mapping[str, Any]) -> None:
     _output(module, (arguments["channels"], height, width))
 
 
-def _output(module: nn.Module, shape: tuple[int, int, int], images: int = 2) -> Any:
-    """Return what a network makes of black images, in evaluation mode."""
+def _output(module: nn.Module, shape: tuple[int, int, int], images: int = 2, *, noise: bool = False) -> Any:
+    """Return what a network makes of grey images, or of noise, in evaluation mode.
+
+    Noise tells of a network that divides by a length or a spread, which grey images do not have.
+    """
     was_training, device = module.training, next((weight.device for weight in module.parameters()), "cpu")
     module.eval()
     try:
         with torch.no_grad():
-            return module(torch.zeros(images, *shape, device=device))
+            images_NCHW = torch.zeros(images, *shape)
+            if noise:
+                images_NCHW.normal_(generator=torch.Generator().manual_seed(0))
+            return module(images_NCHW.to(device))
     finally:
         module.train(was_training)
 
@@ -258,7 +264,7 @@ def _output(module: nn.Module, shape: tuple[int, int, int], images: int = 2) -> 
 def _not_finite(module: nn.Module) -> str:
     names = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if not names:
-        return "NaN or infinity for black images, although all weights are finite"
+        return "NaN or infinity for grey images and for noise, although all weights are finite"
     return f"NaN or infinity: {len(names)} of its tensors hold such values, the first is {names[0]}"
 
 

@@ -300,6 +300,19 @@ def test_weights_that_are_not_finite_are_named():
         check_images(module, spec("resnet8"))
 
 
+class OfUnitLength(nn.Module):
+    """Divides by a length, which is zero for grey images."""
+
+    def forward(self, images_NCHW):
+        flat = images_NCHW.flatten(1)
+        return (flat / flat.norm(dim=1, keepdim=True))[:, :10]
+
+
+def test_a_network_may_divide_by_what_only_grey_images_lack():
+    assert not torch.isfinite(OfUnitLength()(torch.zeros(2, 3, 32, 32))).any()
+    check_images(OfUnitLength(), spec("resnet8"))
+
+
 def test_logits_must_be_one_per_class():
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
     with pytest.raises(ValueError, match=r"must return logits \[N, 10\], one per class, but returned \[2, 9\]"):
