@@ -140,20 +140,48 @@ def norm(  # noqa: PLR0917  # as torch's
     inputs: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, *rest: Any, **settings: Any
 ) -> Any:
     """Run ``torch.nn.functional.batch_norm``: the channels pass."""
-    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
+    if not isinstance(inputs, Labelled):
         return NotImplemented
-    value = F.batch_norm(inputs.value, running_mean, running_var, weight, bias, *rest, **settings)
-    return _per_channel(inputs, value, running_mean, weight)
+    held = (running_mean, running_var, weight, bias)
+    if not any(isinstance(tensor, Labelled) for tensor in held):
+        value = F.batch_norm(inputs.value, running_mean, running_var, weight, bias, *rest, **settings)
+        return _per_channel(inputs, value, running_mean, weight)
+    return _own_norm(inputs, held, lambda values: F.batch_norm(inputs.value, *values, *rest, **settings))
 
 
-def instance_norm(
-    inputs: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, **rest: Any
+def _own_norm(inputs: Labelled, held: Sequence[Any], run: Callable[[Sequence[Any]], Tensor]) -> Any:
+    """Run a norm of each channel whose tensors [C] the network holds itself: they go with the channels."""
+    trace, labels = inputs.record, inputs.labels
+    found = [axis_at(tensor, 0) for tensor in held if tensor is not None]
+    if labels is not None and varies(labels, 1):
+        if None in found:
+            return NotImplemented  # one is computed
+        along = meeting(trace, labels, 1)
+        for each in found:
+            if each is not None:
+                meet_axis(trace, each, along)
+    # In training a norm writes to its running statistics, which stay those of the network
+    values = [unwrapped(tensor).clone() if isinstance(tensor, Labelled) else tensor for tensor in held]
+    return type(inputs)(run(values), labels, trace)
+
+
+def instance_norm(  # noqa: PLR0917  # as torch's
+    inputs: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    *rest: Any,
+    **settings: Any,
 ) -> Any:
     """Run ``torch.nn.functional.instance_norm``: the channels pass."""
-    if not isinstance(inputs, Labelled) or isinstance(weight, Labelled):
+    if not isinstance(inputs, Labelled):
         return NotImplemented
-    value = F.instance_norm(inputs.value, running_mean, running_var, weight, **rest)
-    return _per_channel(inputs, value, running_mean, weight)
+    held = (running_mean, running_var, weight, bias)
+    if not any(isinstance(tensor, Labelled) for tensor in held):
+        value = F.instance_norm(inputs.value, running_mean, running_var, weight, bias, *rest, **settings)
+        return _per_channel(inputs, value, running_mean, weight)
+    return _own_norm(inputs, held, lambda values: F.instance_norm(inputs.value, *values, *rest, **settings))
 
 
 def prelu(inputs: Any, weight: Any) -> Any:

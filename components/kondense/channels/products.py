@@ -6,9 +6,11 @@ Shapes: n rows, m columns, k summed.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from kondense.channels.combining import SEVERAL, Labels, combine
-from kondense.channels.labels import Trace, collapse, labels_of, single_axis, varies
-from kondense.channels.own import axis_at, meet_axis
+from kondense.channels.labels import Labelled, Trace, collapse, labels_of, single_axis, varies
+from kondense.channels.own import axis_at, meet_axis, own_channels
 
 MIXED = "it passes a product of matrices, which mixes its channels"
 FIXED = "it passes a product of matrices, of which the other has a fixed size"
@@ -24,6 +26,8 @@ def multiply(
     """
     first, second = args[-2:]
     (rows, summed), (columns, others) = _summed(trace, labels_of(first), -1), _summed(trace, labels_of(second), -2)
+    if rows is None and columns is None and (made := made_by(trace, first, second)) is not None:
+        columns = own_channels(trace, made, [1, len(made[1])])
     for one, other, axis in ((summed, second, -2), (others, first, -1)):
         own = axis_at(other, axis) if one is not None and labels_of(other) is None else None
         if one is not None and own is not None and own[0] in trace.own and len(own[1]) == len(one):
@@ -43,6 +47,14 @@ def multiply(
         held = [label for label in held if label is not fewer]
     operands = [(label.expand(shape), shape) for label in held]
     return [combine(trace, [*operands, *[(labels_of(each), each.shape) for each in args[:-2]]], shape)]
+
+
+def made_by(trace: Trace, first: Any, second: Any) -> tuple[str, Tensor] | None:
+    """Return the axis of a tensor of the network's own whose columns a product makes, as those of a layer's weight."""
+    if labels_of(second) is not None or (isinstance(first, Labelled) and first.own):
+        return None
+    found = axis_at(second, -1)
+    return found if found is not None and found[0] in trace.own and bool(found[1].all()) else None
 
 
 def _summed(trace: Trace, labels: Labels, axis: int) -> tuple[Labels, Labels]:

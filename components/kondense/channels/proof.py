@@ -29,7 +29,7 @@ from kondense.channels.groups import ChannelGroup, OwnTensor
 from kondense.channels.joining import join, neighbours
 from kondense.channels.numbers import around, choices_of_literals, numbers_of, parts_by_numbers
 from kondense.channels.recording import Removed, expected, recorded
-from kondense.channels.surgery import axis_length, remove, restored, side_length
+from kondense.channels.surgery import axis_length, copy_tensors, remove, restored, side_length
 from kondense.channels.tracing import own_training, trains_otherwise
 from kondense.errors import InputError
 
@@ -199,18 +199,21 @@ class _Proof:
 
         From then on all forms are run in training, too.
         """
-        if self.in_training or not trains_otherwise(self.module) or self.stops_in_training({}, {}):
+        if self.in_training or not trains_otherwise(self.module):
             return None
         change = self.stops_in_training(groups, {name: _some(group) for name, group in groups.items()})
-        self.in_training = change is not None
+        if change is None or self.stops_in_training({}, {}):  # with all channels, too
+            return None
+        self.in_training = True
         return change
 
     def stops_in_training(self, groups: Mapping[str, ChannelGroup], removed: Removed) -> Change | None:
         """Return whether the network without channels does not run in training."""
         random = torch.get_rng_state()
         try:
-            with restored(self.module, written=True), own_training(self.module):
+            with restored(self.module), own_training(self.module):
                 remove(self.module, groups, removed)
+                copy_tensors(self.module.modules())  # what is left is less to copy; the pass may write to it
                 self.module(self.images_NCHW)
         except Exception:  # a network's own code may raise anything
             return Change("", WITHOUT_VALUE)

@@ -31,7 +31,7 @@ from kondense.channels.labels import (
     varies,
 )
 from kondense.channels.own import adopted, carried
-from kondense.channels.products import multiply
+from kondense.channels.products import made_by, multiply
 from kondense.channels.statistics import SOFTMAX, over_kept, without_gone
 
 SAME = {
@@ -106,6 +106,8 @@ def follow(
     """
     labelled = [leaf for leaf in tensors if isinstance(leaf, Labelled) and leaf.labels is not None]
     if not labelled:
+        if function.overloadpacket.__name__ in PRODUCTS and made_by(trace, *args[-2:]) is not None:
+            return _followed(trace, function, args, kwargs, results, labelled=labelled)
         return [None] * len(results)
     own = [leaf for leaf in tensors if isinstance(leaf, Labelled) and leaf.labels is None and leaf.own]
     if own:

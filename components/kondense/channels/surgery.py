@@ -7,7 +7,7 @@ a norm's tensors [O].
 import contextlib
 import functools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,20 @@ def forget(module: nn.Module) -> None:
                 each.training = mode
 
 
+def copy_tensors(parts: Iterable[nn.Module]) -> None:
+    """Give modules copies of the tensors that they hold; tied ones stay tied."""
+    copies: dict[int, Tensor | None] = {id(None): None}
+    for part in parts:
+        for key, parameter in part._parameters.items():
+            if parameter is not None and id(parameter) not in copies:
+                copies[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            part._parameters[key] = copies[id(parameter)]  # type: ignore[assignment]
+        for key, buffer in part._buffers.items():
+            if buffer is not None and id(buffer) not in copies:
+                copies[id(buffer)] = buffer.clone()
+            part._buffers[key] = copies[id(buffer)]
+
+
 @contextlib.contextmanager
 def restored(module: nn.Module, *, written: bool = False) -> Iterator[None]:
     """Put back the layers of a network, with their tensors, settings and what these hold, when the block ends.
@@ -116,16 +130,8 @@ def restored(module: nn.Module, *, written: bool = False) -> Iterator[None]:
         for name, value in settings.items()
         if type(value) in (dict, list) and name[0] != "_"
     ]
-    copies: dict[int, Tensor | None] = {id(None): None}
-    for part in parts if written else ():
-        for key, parameter in part._parameters.items():
-            if parameter is not None and id(parameter) not in copies:
-                copies[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-            part._parameters[key] = copies[id(parameter)]  # type: ignore[assignment]
-        for key, buffer in part._buffers.items():
-            if buffer is not None and id(buffer) not in copies:
-                copies[id(buffer)] = buffer.clone()
-            part._buffers[key] = copies[id(buffer)]
+    if written:
+        copy_tensors(parts)
     try:
         yield
     finally:

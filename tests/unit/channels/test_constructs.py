@@ -599,3 +599,77 @@ def test_what_a_network_keeps_in_evaluation_follows_and_none_of_the_passes_stays
     remove(module, groups, {"conv": torch.arange(5)})
     torch.testing.assert_close(module(images), wanted)
     assert not module.training and module.logs.shape == (11, 1, 1)
+
+
+class FunctionalNorm(nn.Module):
+    """A batch norm by function, whose tensors the network holds itself; an auxiliary head that only training runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc, self.aux = conv(), nn.Linear(16, 4), nn.Linear(16, 4)
+        self.held = nn.ParameterDict({"scale": torch.randn(16), "shift": torch.randn(16)})
+        self.register_buffer("mean", torch.randn(16))
+        self.register_buffer("variance", torch.rand(16) + 0.5)
+        self.modes = []
+
+    def forward(self, images_NCHW):
+        self.modes.append(self.training)
+        tensors = (self.mean, self.variance, self.held["scale"], self.held["shift"])
+        maps = F.batch_norm(self.conv(images_NCHW), *tensors, self.training, 0.1, 1e-5).relu()
+        return (self.fc(pooled(maps)), self.aux(pooled(maps))) if self.training else self.fc(pooled(maps))
+
+
+def test_tensors_of_a_norm_by_function_go_with_its_channels():
+    torch.manual_seed(0)
+    module, images = FunctionalNorm().eval(), torch.randn(3, *SHAPE)
+    mean, variance = module.mean.clone(), module.variance.clone()
+    groups = find_groups(module, SHAPE)
+    assert {name: group.channels for name, group in groups.items()} == {"conv": 16}
+    assert torch.equal(module.mean, mean) and torch.equal(module.variance, variance)  # not those of the passes
+    kept = torch.arange(5, 16)
+    maps = F.conv2d(images, module.conv.weight[kept], module.conv.bias[kept], padding=module.conv.padding)
+    scale, shift = (module.held[key][kept, None, None] for key in ("scale", "shift"))
+    maps = (maps - mean[kept, None, None]) / (variance[kept, None, None] + 1e-5).sqrt() * scale + shift
+    wanted = F.linear(pooled(maps.relu()), module.fc.weight[:, kept], module.fc.bias)
+    remove(module, groups, {"conv": torch.arange(5)})
+    torch.testing.assert_close(module(images), wanted)
+    assert {tuple(tensor.shape) for tensor in (module.mean, module.variance, *module.held.values())} == {(11,)}
+
+
+def test_a_network_that_asks_whether_it_trains_is_proved_by_one_pass_in_training():
+    def forward(net, images):
+        passes.append(net.training)
+        return net.fc(F.dropout(pooled(net.conv(images)), 0.5, net.training))
+
+    passes = []
+    module = network(forward, conv=conv(), fc=nn.Linear(16, 4))
+    module.__class__.asks = lambda self: self.training
+    assert set(find_groups(module, SHAPE)) == {"conv"}
+    assert sum(passes) == 1
+
+
+def retrieved(net, images):
+    """Retrieves from stored patterns twice, which takes products of its own tensors only (Hopfield)."""
+    state = net.norm(net.query(pooled(net.conv(images))))
+    state = torch.softmax(state @ net.keys.t(), -1) @ net.keys
+    found = torch.softmax(state @ net.keys.t(), -1) @ net.values
+    return net.fc(pooled(net.conv(images)) + found)
+
+
+def test_channels_that_meet_what_own_tensors_make_go_with_these():
+    module = network(retrieved, conv=conv(), query=nn.Linear(16, 12), norm=nn.LayerNorm(12), fc=nn.Linear(16, 4))
+    module.keys, module.values = nn.Parameter(torch.randn(6, 12)), nn.Parameter(torch.randn(6, 16))
+    images = torch.randn(3, *SHAPE)
+    groups = find_groups(module, SHAPE)
+    assert {name: group.channels for name, group in groups.items()} == {"conv": 16, "query": 12}
+    kept, hidden = torch.arange(4, 16), torch.arange(3, 12)
+    features = pooled(F.conv2d(images, module.conv.weight[kept], module.conv.bias[kept], padding=module.conv.padding))
+    keys = module.keys[:, hidden]
+    state = F.linear(features, module.query.weight[hidden][:, kept], module.query.bias[hidden])
+    state = F.layer_norm(state, (9,), module.norm.weight[hidden], module.norm.bias[hidden])
+    state = torch.softmax(state @ keys.t(), -1) @ keys
+    found = torch.softmax(state @ keys.t(), -1) @ module.values[:, kept]
+    wanted = F.linear(features + found, module.fc.weight[:, kept], module.fc.bias)
+    remove(module, groups, {"conv": torch.arange(4), "query": torch.arange(3)})
+    torch.testing.assert_close(module(images), wanted)
+    assert module.keys.shape == (6, 9) and module.values.shape == (6, 12)
