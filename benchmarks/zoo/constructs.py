@@ -18,6 +18,7 @@ from benchmarks.zoo.parts import (
     habits,
     moves,
     norms,
+    notebooks,
     outputs,
     published,
     reported,
@@ -41,6 +42,7 @@ CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
     **blocks.CONSTRUCTS,
     **habits.CONSTRUCTS,
     **published.CONSTRUCTS,
+    **notebooks.CONSTRUCTS,
 }
 
 
