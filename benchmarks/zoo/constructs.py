@@ -26,24 +26,28 @@ from benchmarks.zoo.parts import (
     weights,
 )
 
-CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {
-    **moves.CONSTRUCTS,
-    **branches.CONSTRUCTS,
-    **convolutions.CONSTRUCTS,
-    **gates.CONSTRUCTS,
-    **norms.CONSTRUCTS,
-    **sequences.CONSTRUCTS,
-    **weights.CONSTRUCTS,
-    **outputs.CONSTRUCTS,
-    **reported.CONSTRUCTS,
-    **brought.CONSTRUCTS,
-    **authors.CONSTRUCTS,
-    **attentions.CONSTRUCTS,
-    **blocks.CONSTRUCTS,
-    **habits.CONSTRUCTS,
-    **published.CONSTRUCTS,
-    **notebooks.CONSTRUCTS,
-}
+PARTS = (
+    moves,
+    branches,
+    convolutions,
+    gates,
+    norms,
+    sequences,
+    weights,
+    outputs,
+    reported,
+    brought,
+    authors,
+    attentions,
+    blocks,
+    habits,
+    published,
+    notebooks,
+)
+CONSTRUCTS: dict[str, Callable[..., nn.Module]] = {}
+for part in PARTS:
+    assert not (twice := CONSTRUCTS.keys() & part.CONSTRUCTS.keys()), twice  # one would hide the other
+    CONSTRUCTS |= part.CONSTRUCTS
 
 
 def __getattr__(name: str) -> Callable[..., nn.Module]:

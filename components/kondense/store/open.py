@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from kondense.errors import InputError, extras_named
+from kondense.json_text import SHOWN
 from kondense.store.local import LocalStore
 from kondense.store.store import Store
 
@@ -62,7 +63,7 @@ def local_path(uri: str) -> Path | None:
 
 def _file(rest: str) -> Path:
     if not rest.removeprefix("localhost").startswith("/"):
-        raise InputError(f"a store must be file:///path, but got 'file://{rest}'.")
+        raise InputError(f"a store must be file:///path, but got {ascii(f'file://{rest}')[:SHOWN]}.")
     path = Path(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
     if not path.exists() and unquote(str(path)) != str(path) and Path(unquote(str(path))).exists():
         raise InputError(f"a store at file:// must be written without %-codes: file://{unquote(str(path))}.")
@@ -73,7 +74,7 @@ def _bucket(scheme: str, rest: str) -> tuple[str, str]:
     """Return bucket and prefix of the part of an address behind ``scheme://``."""
     bucket, _, prefix = rest.partition("/")
     if not bucket:
-        raise InputError(f"a store must be {scheme}://bucket/prefix, but got {scheme}://{rest}.")
+        raise InputError(f"a store must be {scheme}://bucket/prefix, but got {ascii(f'{scheme}://{rest}')[:SHOWN]}.")
     if "@" in bucket:
         raise InputError(
             f"a store must be {scheme}://bucket/prefix without credentials; MINIO_ACCESS_KEY and MINIO_SECRET_KEY hold"

@@ -72,7 +72,7 @@ def test_slashes_and_line_feeds_around_a_prefix_do_not_count() -> None:
     [
         "https://key-1:secret-1@host/bucket?X-Amz-Signature=secret-1", "s3://key-1:secret-1@bucket/x", "secret-1://x",
         "s3:/bucket/x", "minio:bucket", "https:/host", "file://", "s3:///x", "ftp://host/x", "s3://buck#et/x",
-        "file://host/x", "file://x",
+        "file://host/x", "file://x", "file://a\nb", "s3:///a\nb",
         "s3://buck?et", "s3://192.168.0.1/x", "s3://a..b/x",
     ],
 )  # fmt: skip
